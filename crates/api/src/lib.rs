@@ -1,0 +1,1 @@
+//! The HTTP API: native and dialects, auth, problems, limits.

@@ -1,0 +1,153 @@
+//! Which addresses a delivery may connect to: public ones, and what the operator allows besides.
+//!
+//! The check looks through every way to write an IPv4 address inside an IPv6 one, because an
+//! attacker chooses the DNS answer.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Public addresses only, except for the networks the operator allows.
+#[derive(Debug, Clone, Default)]
+pub struct AddressPolicy {
+    allow: Vec<IpNet>,
+}
+
+/// The address is not one that deliveries may reach.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the address {address} is {why}; only public addresses may receive webhooks")]
+pub struct AddressForbidden {
+    pub address: IpAddr,
+    pub why: &'static str,
+}
+
+// IANA special-purpose registries for IPv4 and IPv6 (RFC 6890 and its updates), October 2026.
+const FORBIDDEN_V4: &[(&str, &str)] = &[
+    ("0.0.0.0/8", "unspecified (this network)"),
+    ("10.0.0.0/8", "private"),
+    ("100.64.0.0/10", "shared by a carrier's NAT"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local (cloud metadata lives there)"),
+    ("172.16.0.0/12", "private"),
+    ("192.0.0.0/24", "reserved for protocols"),
+    ("192.0.2.0/24", "for documentation"),
+    ("192.88.99.0/24", "reserved (6to4 relay)"),
+    ("192.168.0.0/16", "private"),
+    ("198.18.0.0/15", "for benchmarks"),
+    ("198.51.100.0/24", "for documentation"),
+    ("203.0.113.0/24", "for documentation"),
+    ("224.0.0.0/4", "multicast"),
+    ("240.0.0.0/4", "reserved or broadcast"),
+];
+
+// Inside 2000::/3; everything outside of it is refused as a whole.
+const FORBIDDEN_V6: &[(&str, &str)] = &[
+    ("2001::/23", "reserved for protocols (Teredo among them)"),
+    ("2001:db8::/32", "for documentation"),
+    ("3fff::/20", "for documentation"),
+];
+
+impl AddressPolicy {
+    /// `allow` are networks that may be reached although they are not public.
+    pub fn new(allow: Vec<IpNet>) -> Self {
+        Self { allow }
+    }
+
+    /// # Errors
+    /// When the address is neither public nor allowed.
+    pub fn check(&self, address: IpAddr) -> Result<(), AddressForbidden> {
+        if self.allow.iter().any(|net| net.contains(&address)) {
+            return Ok(());
+        }
+        let why = match address {
+            IpAddr::V4(v4) => forbidden_v4(v4),
+            IpAddr::V6(v6) => match embedded_v4(v6) {
+                // An embedded address is judged as what it leads to, the allow list included.
+                Some(v4) if self.allow.iter().any(|net| net.contains(&IpAddr::V4(v4))) => None,
+                Some(v4) => forbidden_v4(v4),
+                None => forbidden_v6(v6),
+            },
+        };
+        why.map_or(Ok(()), |why| Err(AddressForbidden { address, why }))
+    }
+
+    /// Whether the name `localhost` may be used: only where loopback is allowed.
+    pub fn allows_loopback(&self) -> bool {
+        self.check(IpAddr::V4(Ipv4Addr::LOCALHOST)).is_ok()
+    }
+}
+
+fn forbidden_v4(address: Ipv4Addr) -> Option<&'static str> {
+    FORBIDDEN_V4
+        .iter()
+        .find(|(net, _)| net.parse::<Ipv4Net>().is_ok_and(|net| net.contains(&address)))
+        .map(|(_, why)| *why)
+}
+
+fn forbidden_v6(address: Ipv6Addr) -> Option<&'static str> {
+    if address.is_loopback() {
+        return Some("loopback");
+    }
+    if address.is_unspecified() {
+        return Some("unspecified");
+    }
+    match address.segments()[0] {
+        first if first & 0xe000 == 0x2000 => {}
+        first if first & 0xfe00 == 0xfc00 => return Some("private (unique local)"),
+        first if first & 0xffc0 == 0xfe80 => return Some("link-local"),
+        first if first & 0xff00 == 0xff00 => return Some("multicast"),
+        _ => return Some("not global unicast"),
+    }
+    FORBIDDEN_V6
+        .iter()
+        .find(|(net, _)| net.parse::<Ipv6Net>().is_ok_and(|net| net.contains(&address)))
+        .map(|(_, why)| *why)
+}
+
+/// The IPv4 address that a mapped, compatible, NAT64 or 6to4 address leads to.
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let s = address.segments();
+    let v4 = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match s {
+        [0, 0, 0, 0, 0, 0xffff, high, low] => Some(v4(high, low)),
+        // ::a.b.c.d, deprecated, but :: and ::1 are not of it.
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        [0x2002, high, low, ..] => Some(v4(high, low)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_pass() {
+        let policy = AddressPolicy::default();
+        for forbidden in [
+            "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.255", "169.254.169.254", "172.16.0.1",
+            "172.31.255.255", "192.168.1.1", "192.0.0.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1",
+            "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::1", "2002:7f00:1::",
+            "2002:a9fe:a9fe::1", "2001::1", "2001:db8::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1", "100::1",
+        ] {
+            assert!(policy.check(forbidden.parse().unwrap()).is_err(), "{forbidden}");
+        }
+        for public in ["1.1.1.1", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"] {
+            assert!(policy.check(public.parse().unwrap()).is_ok(), "{public}");
+        }
+    }
+
+    #[test]
+    fn the_operator_may_allow_networks() {
+        let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]);
+        assert!(policy.allows_loopback());
+        assert!(policy.check("::ffff:127.0.0.1".parse().unwrap()).is_ok());
+        assert!(policy.check("10.0.0.1".parse().unwrap()).is_err());
+        assert!(!AddressPolicy::default().allows_loopback());
+    }
+}

@@ -1,0 +1,100 @@
+//! One HTTP request and how it ended. Append-only.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1, 2, 3 … within its delivery.
+    pub number: u32,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+    /// The URL at the time of the attempt.
+    pub url: String,
+    pub request_headers: Vec<(String, String)>,
+    pub outcome: Outcome,
+    pub response: Option<Response>,
+    pub timings: Timings,
+    /// Asked for by a person, not by the schedule.
+    pub manual: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub headers: Vec<(String, String)>,
+    /// The first bytes of the body.
+    pub body: Bytes,
+    /// The body went on beyond what was kept.
+    pub truncated: bool,
+}
+
+/// Where the time went, in microseconds; none for a phase that did not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    pub dns_micros: Option<u32>,
+    pub connect_micros: Option<u32>,
+    pub tls_micros: Option<u32>,
+    pub first_byte_micros: Option<u32>,
+    pub total_micros: u32,
+}
+
+/// How an attempt ended. A failure of the network is a value here, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Answered {
+        status: u16,
+        /// Seconds the receiver asked us to wait.
+        retry_after_secs: Option<u32>,
+    },
+    /// No complete answer arrived.
+    Unreachable { reason: UnreachableReason, detail: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnreachableReason {
+    Dns,
+    AddressForbidden,
+    Connect,
+    Tls,
+    Timeout,
+    Reset,
+    Protocol,
+    TooLarge,
+    /// The request could not be built: a secret that does not open, a header that is not one.
+    Internal,
+}
+
+impl UnreachableReason {
+    pub const ALL: [Self; 9] = [
+        Self::Dns,
+        Self::AddressForbidden,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Reset,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::Internal,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::AddressForbidden => "address_forbidden",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::TooLarge => "too_large",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}

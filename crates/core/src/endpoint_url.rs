@@ -1,0 +1,125 @@
+//! URLs that may be registered: checked when written, so that a mistake shows at once. The address
+//! is checked again before every connection, because names change.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use crate::address::{AddressForbidden, AddressPolicy};
+use crate::limits::URL_BYTES_MAX;
+
+/// What is allowed in a URL: the profile's schemes and the operator's addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct UrlPolicy<'a> {
+    pub schemes: &'a [Scheme],
+    pub addresses: &'a AddressPolicy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "http" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            _ => None,
+        }
+    }
+}
+
+/// Why a URL cannot receive webhooks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUrl {
+    #[error("must be at most {URL_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("must be an absolute URL such as https://example.com/webhooks")]
+    NotAUrl,
+    #[error("must use HTTPS")]
+    HttpsOnly,
+    #[error("must use https or http")]
+    Scheme,
+    #[error("must not contain a user name or password")]
+    Credentials,
+    #[error("must not name this machine (localhost)")]
+    Localhost,
+    #[error("must be publicly accessible: {0}")]
+    Address(#[from] AddressForbidden),
+}
+
+/// Checks a URL as a user wrote it and returns it as it will be called (without fragment).
+///
+/// # Errors
+/// When it is too long, no URL, of a scheme that the profile does not allow, has credentials, or
+/// names a host that is forbidden in whatever spelling (`127.1`, `0x7f000001`, `[::1]`, a trailing dot).
+pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(InvalidUrl::TooLong);
+    }
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(InvalidUrl::NotAUrl);
+    }
+    let mut url = Url::parse(text).map_err(|_| InvalidUrl::NotAUrl)?;
+    let scheme = Scheme::parse(url.scheme());
+    if !scheme.is_some_and(|scheme| policy.schemes.contains(&scheme)) {
+        return Err(if policy.schemes == [Scheme::Https] { InvalidUrl::HttpsOnly } else { InvalidUrl::Scheme });
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(InvalidUrl::Credentials);
+    }
+    match url.host().ok_or(InvalidUrl::NotAUrl)? {
+        Host::Ipv4(address) => policy.addresses.check(IpAddr::V4(address))?,
+        Host::Ipv6(address) => policy.addresses.check(IpAddr::V6(address))?,
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.');
+            if name.is_empty() {
+                return Err(InvalidUrl::NotAUrl);
+            }
+            let local = name == "localhost" || name.ends_with(".localhost") || name.ends_with(".localdomain");
+            if local && !policy.addresses.allows_loopback() {
+                return Err(InvalidUrl::Localhost);
+            }
+        }
+    }
+    url.set_fragment(None);
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Url, InvalidUrl> {
+        let addresses = AddressPolicy::default();
+        check_url(text, UrlPolicy { schemes: &[Scheme::Https], addresses: &addresses })
+    }
+
+    #[test]
+    fn every_spelling_of_a_forbidden_host_is_refused() {
+        for host in [
+            "localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.1", "127.0.1", "0x7f000001", "0x7f.1",
+            "2130706433", "017700000001", "127.0.0.1.", "0", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]", "[fe80::1]", "10.1.2.3", "172.16.9.9",
+            "192.168.0.1", "169.254.169.254", "100.64.1.1", "%31%32%37.0.0.1", "①②⑦.0.0.1",
+        ] {
+            let refused = check(&format!("https://{host}/hook"));
+            assert!(matches!(refused, Err(InvalidUrl::Localhost | InvalidUrl::Address(_))), "{host}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_proper_url_is_refused() {
+        assert_eq!(check("http://example.com/"), Err(InvalidUrl::HttpsOnly));
+        assert_eq!(check("ftp://example.com/"), Err(InvalidUrl::HttpsOnly));
+        assert_eq!(check("https://user:pw@example.com/"), Err(InvalidUrl::Credentials));
+        assert_eq!(check("https://user@example.com/"), Err(InvalidUrl::Credentials));
+        for bad in ["", "example.com", "/hook", "https://", "https:// a", "https://exa mple.com", "https://a\n.com", "https://[::1", "https://./"] {
+            assert_eq!(check(bad), Err(InvalidUrl::NotAUrl), "{bad:?}");
+        }
+        assert_eq!(check(&format!("https://a.com/{}", "x".repeat(2_048))), Err(InvalidUrl::TooLong));
+        assert_eq!(check("https://yourapp.com/webhooks?x=1#y").unwrap().as_str(), "https://yourapp.com/webhooks?x=1");
+    }
+}

@@ -1,0 +1,326 @@
+//! Ids: UUID version 7 bits, told apart by kind in the type system and by prefix in text.
+//!
+//! The upper 64 bits (milliseconds, version, a counter) are unique within one installation and
+//! grow with time, so a store may use them alone as its integer key: see [`Id::key`]. The lower 64
+//! bits are a function of the key and the installation's salt; they make an id unique in the world
+//! and cost a store nothing to keep.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Timestamp;
+
+/// What an id names; gives it its prefix.
+pub trait Kind: Copy + Send + Sync + 'static {
+    const PREFIX: &'static str;
+    /// The noun an error message uses.
+    const NOUN: &'static str;
+}
+
+macro_rules! kinds {
+    ($($name:ident $prefix:literal $noun:literal;)*) => {$(
+        #[derive(Clone, Copy, Debug)]
+        pub enum $name {}
+        impl Kind for $name {
+            const PREFIX: &'static str = $prefix;
+            const NOUN: &'static str = $noun;
+        }
+    )*};
+}
+
+// Alphabetical; prefixes are public and never change.
+kinds! {
+    ApiKey "key_" "API key";
+    Application "app_" "application";
+    Delivery "dlv_" "delivery";
+    Endpoint "ep_" "endpoint";
+    Event "evt_" "event";
+    Task "task_" "task";
+    Tenant "ten_" "tenant";
+}
+
+/// An id of one kind. Sorts by creation time.
+pub struct Id<K> {
+    bits: u128,
+    kind: PhantomData<fn() -> K>,
+}
+
+const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const TEXT_LEN: usize = 26;
+
+impl<K> Id<K> {
+    pub const fn from_u128(bits: u128) -> Self {
+        Self { bits, kind: PhantomData }
+    }
+
+    pub const fn as_u128(self) -> u128 {
+        self.bits
+    }
+
+    /// The upper half as a positive integer: unique within an installation. 48 bits of milliseconds
+    /// leave the sign bit free until the year 6429; only an id made up by a user has it set.
+    pub fn key(self) -> i64 {
+        i64::try_from(self.bits >> 64).unwrap_or(i64::MAX)
+    }
+
+    /// The key, if the id is one of this installation.
+    pub fn key_in(self, salt: u64) -> Option<i64> {
+        Some(self.key()).filter(|key| Self::from_key(*key, salt) == self)
+    }
+
+    /// Makes the id again from its key. The inverse of [`Id::key`] for ids of this installation.
+    pub fn from_key(key: i64, salt: u64) -> Self {
+        let high = u64::try_from(key).unwrap_or(0);
+        // Variant bits 10, as RFC 9562 asks.
+        let low = (mix(high ^ salt) & (u64::MAX >> 2)) | (1 << 63);
+        Self::from_u128((u128::from(high) << 64) | u128::from(low))
+    }
+
+    /// The time the id was made, with millisecond resolution.
+    pub fn created_at(self) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(self.bits >> 80).unwrap_or(0))
+    }
+
+    /// The same bits as an id of another kind, for ids derived from one another.
+    pub const fn cast<L>(self) -> Id<L> {
+        Id::from_u128(self.bits)
+    }
+
+    /// 26 characters of Crockford base 32, lower case.
+    pub fn crockford(self) -> String {
+        let text: Vec<u8> = (0..TEXT_LEN).rev().map(|i| CROCKFORD[digit(self.bits >> (5 * i), 32)]).collect();
+        ascii(text)
+    }
+
+    /// The hyphenated form of RFC 9562, lower case.
+    pub fn uuid(self) -> String {
+        let hex = format!("{:032x}", self.bits);
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+
+    /// The first `len` of 32 hex digits: from 16 on it holds the whole key.
+    pub fn hex(self, len: usize) -> String {
+        let mut hex = format!("{:032x}", self.bits);
+        hex.truncate(len);
+        hex
+    }
+
+    /// `len` letters and digits: from 11 on they hold the whole key, from 22 on the whole id.
+    pub fn alnum(self, len: usize) -> String {
+        // Fewer than 22 digits cannot hold 128 bits: then only the key and as much of the rest as fits.
+        let mut bits = self.bits;
+        if len < 22 {
+            bits >>= 128_u32.saturating_sub((5.9 * len as f64) as u32);
+        }
+        let mut text = vec![b'0'; len];
+        for slot in text.iter_mut().rev() {
+            *slot = BASE62[digit(bits, 62)];
+            bits /= 62;
+        }
+        ascii(text)
+    }
+}
+
+impl<K: Kind> Id<K> {
+    /// Reads back what a profile's id format wrote: `uuid`, `crockford`, 32 hex digits, or 22 and
+    /// more letters and digits. Shorter forms do not hold the whole id and give `None`.
+    pub fn from_wire(text: &str) -> Option<Self> {
+        if text.len() == TEXT_LEN && let Some(bits) = parse_crockford(text) {
+            return Some(Self::from_u128(bits));
+        }
+        if text.len() == 36 && text.as_bytes().iter().enumerate().all(|(i, b)| (*b == b'-') == matches!(i, 8 | 13 | 18 | 23)) {
+            return Self::from_wire(&text.replace('-', ""));
+        }
+        if text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return u128::from_str_radix(text, 16).ok().map(Self::from_u128);
+        }
+        if (22..=32).contains(&text.len()) {
+            let mut bits: u128 = 0;
+            for byte in text.bytes() {
+                let value = BASE62.iter().position(|b| *b == byte)?;
+                bits = bits.checked_mul(62)?.checked_add(value as u128)?;
+            }
+            return Some(Self::from_u128(bits));
+        }
+        None
+    }
+}
+
+fn digit(bits: u128, base: u128) -> usize {
+    usize::try_from(bits % base).unwrap_or(0)
+}
+
+fn ascii(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("the alphabets are ASCII")
+}
+
+fn parse_crockford(text: &str) -> Option<u128> {
+    let mut bits: u128 = 0;
+    if text.len() != TEXT_LEN || text.as_bytes()[0] > b'7' {
+        return None;
+    }
+    for byte in text.bytes() {
+        let value = CROCKFORD.iter().position(|b| *b == byte)?;
+        bits = (bits << 5) | value as u128;
+    }
+    Some(bits)
+}
+
+/// The finalizer of SplitMix64: spreads a counter over 64 bits, one to one.
+const fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Makes ids whose keys never repeat and never go back, whatever the clock does.
+#[derive(Debug)]
+pub struct IdGenerator {
+    salt: u64,
+    last: AtomicU64,
+}
+
+impl IdGenerator {
+    /// `floor` is the greatest key the store already holds (0 for a new one).
+    pub fn new(salt: u64, floor: i64) -> Self {
+        Self { salt, last: AtomicU64::new(u64::try_from(floor).unwrap_or(0)) }
+    }
+
+    pub fn next<K>(&self, now: Timestamp) -> Id<K> {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+        let fresh = (millis << 16) | 0x7000;
+        let step = |last: u64| {
+            // 12 bits of counter; when they are used up, borrow the next millisecond.
+            let following = if last & 0xfff == 0xfff { (((last >> 16) + 1) << 16) | 0x7000 } else { last + 1 };
+            Some(if fresh > last { fresh } else { following })
+        };
+        let last = self
+            .last
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
+            .unwrap_or_else(|last| last);
+        let key = step(last).unwrap_or(fresh);
+        Id::from_key(i64::try_from(key).unwrap_or(i64::MAX), self.salt)
+    }
+}
+
+impl<K> Clone for Id<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<K> Copy for Id<K> {}
+impl<K> PartialEq for Id<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits == other.bits
+    }
+}
+impl<K> Eq for Id<K> {}
+impl<K> PartialOrd for Id<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<K> Ord for Id<K> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.bits.cmp(&other.bits)
+    }
+}
+impl<K> std::hash::Hash for Id<K> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.bits.hash(state);
+    }
+}
+
+impl<K: Kind> fmt::Display for Id<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(K::PREFIX)?;
+        f.write_str(&self.crockford())
+    }
+}
+
+impl<K: Kind> fmt::Debug for Id<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not an id of the expected kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of the form {prefix}… followed by 26 letters and digits")]
+pub struct InvalidId {
+    pub prefix: &'static str,
+}
+
+impl<K: Kind> FromStr for Id<K> {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.strip_prefix(K::PREFIX)
+            .and_then(parse_crockford)
+            .map(Self::from_u128)
+            .ok_or(InvalidId { prefix: K::PREFIX })
+    }
+}
+
+impl<K: Kind> Serialize for Id<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, K: Kind> Deserialize<'de> for Id<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_comes_back_and_another_kind_is_refused() {
+        let generator = IdGenerator::new(7, 0);
+        let id: Id<Event> = generator.next(Timestamp::from_millis(1_774_017_075_000));
+        assert_eq!(id.to_string().parse::<Id<Event>>(), Ok(id));
+        assert!(id.to_string().parse::<Id<Endpoint>>().is_err());
+        assert_eq!(id.created_at(), Timestamp::from_millis(1_774_017_075_000));
+        assert_eq!(Id::<Event>::from_key(id.key(), 7), id);
+        assert_eq!(id.uuid().as_bytes()[14], b'7', "version 7 in {}", id.uuid());
+    }
+
+    #[test]
+    fn keys_grow_when_the_clock_stands_or_goes_back() {
+        let generator = IdGenerator::new(1, 0);
+        let mut last = 0;
+        for i in 0..10_000 {
+            let id: Id<Event> = generator.next(Timestamp::from_millis(5_000_000 - i / 100));
+            assert!(id.key() > last);
+            last = id.key();
+        }
+        let after_restart = IdGenerator::new(1, last);
+        assert!(after_restart.next::<Event>(Timestamp::from_millis(1)).key() > last);
+    }
+
+    #[test]
+    fn wire_forms_hold_the_id() {
+        let generator = IdGenerator::new(99, 0);
+        for i in 0..500 {
+            let id: Id<Endpoint> = generator.next(Timestamp::from_millis(1_774_017_075_000 + i));
+            for text in [id.uuid(), id.crockford(), id.hex(32), id.alnum(22), id.alnum(24), id.alnum(26)] {
+                assert_eq!(Id::from_wire(&text), Some(id), "{text}");
+            }
+            assert_eq!(id.alnum(12).len(), 12);
+        }
+        for bad in ["", "x", "zzzz", &"Z".repeat(32), &"-".repeat(36), "ü"] {
+            assert_eq!(Id::<Endpoint>::from_wire(bad), None, "{bad}");
+        }
+    }
+}

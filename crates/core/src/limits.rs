@@ -1,0 +1,38 @@
+//! Every bound that is not a profile's or the operator's: its name, unit, and what happens there.
+
+/// Bytes in an endpoint's URL; a longer one is refused.
+pub const URL_BYTES_MAX: usize = 2_048;
+/// Patterns in one subscription; more are refused.
+pub const SUBSCRIPTION_PATTERNS_MAX: usize = 100;
+/// Bytes in an event type; a longer one is refused.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+/// Levels of arrays and objects in a JSON body; a deeper one is refused.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Bytes of a request body by default; a longer one is refused with 413. Configurable.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a batch's request body by default; a longer one is refused with 413.
+pub const BATCH_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Events in one batch; more are refused.
+pub const BATCH_EVENTS_MAX: usize = 1_000;
+/// Rows in one page of a list; a greater `limit` is refused.
+pub const PAGE_ROWS_MAX: usize = 250;
+/// Rows in one page of a list when `limit` is not given.
+pub const PAGE_ROWS_DEFAULT: usize = 50;
+/// Bytes of an idempotency key, an ordering key or a name; longer ones are refused.
+pub const KEY_BYTES_MAX: usize = 255;
+/// Bytes of a description; a longer one is refused.
+pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
+/// Custom headers of one endpoint; more are refused.
+pub const CUSTOM_HEADERS_MAX: usize = 32;
+/// Bytes of one custom header's value; a longer one is refused.
+pub const HEADER_VALUE_BYTES_MAX: usize = 4_096;
+/// Live secrets of one endpoint (the current one and those in overlap); a further rotation is refused.
+pub const SECRETS_MAX: usize = 10;
+/// Hours an idempotency key is remembered.
+pub const IDEMPOTENCY_HOURS: u64 = 24;
+/// Bytes of a response body kept with an attempt; the rest is cut and the attempt says so.
+pub const RESPONSE_BODY_KEPT_BYTES: usize = 16 * 1024;
+/// Bytes of response headers kept with an attempt; the rest is cut.
+pub const RESPONSE_HEADERS_KEPT_BYTES: usize = 8 * 1024;
+/// Seconds by which a signed timestamp may differ from the verifier's clock (Standard Webhooks).
+pub const SIGNATURE_TOLERANCE_SECS: u64 = 300;

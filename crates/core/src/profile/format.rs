@@ -1,0 +1,186 @@
+//! The formats of ids and secrets: a fixed prefix and a generator.
+
+use crate::seal::hex;
+use crate::{Id, Secret, id};
+
+/// `wh-{uuid}`, `msg_{ulid}`, `whs_{hex:18}`, `wh_{alnum:24}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdFormat {
+    pub prefix: String,
+    pub generator: IdPart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdPart {
+    Uuid,
+    Ulid,
+    Hex(usize),
+    Alnum(usize),
+}
+
+impl IdFormat {
+    /// # Errors
+    /// A sentence that says what is wrong with the format.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (prefix, part) = split(text)?;
+        let generator = match part {
+            ("uuid", None) => IdPart::Uuid,
+            ("ulid", None) => IdPart::Ulid,
+            ("hex", Some(len @ 16..=32)) => IdPart::Hex(len),
+            ("alnum", Some(len @ 11..=32)) => IdPart::Alnum(len),
+            _ => return Err("use {uuid}, {ulid}, {hex:16} to {hex:32} or {alnum:11} to {alnum:32}; shorter ones would repeat".to_owned()),
+        };
+        Ok(Self { prefix, generator })
+    }
+
+    pub fn render<K>(&self, id: Id<K>) -> String {
+        let text = match self.generator {
+            IdPart::Uuid => id.uuid(),
+            IdPart::Ulid => id.crockford(),
+            IdPart::Hex(len) => id.hex(len),
+            IdPart::Alnum(len) => id.alnum(len),
+        };
+        format!("{}{text}", self.prefix)
+    }
+
+    /// Reads an id that this format wrote, where the format holds the whole id.
+    pub fn read<K: id::Kind>(&self, text: &str) -> Option<Id<K>> {
+        let id = Id::from_wire(text.strip_prefix(self.prefix.as_str())?)?;
+        (self.render(id) == text).then_some(id)
+    }
+}
+
+/// How the secrets of a profile look and what a receiver keys its HMAC with.
+#[derive(Debug, Clone)]
+pub struct SecretPolicy {
+    pub format: SecretFormat,
+    pub key: KeyBytes,
+    pub show: Visibility,
+    /// How long an old secret stays valid after rotation; none when the profile knows no rotation.
+    pub overlap: Option<std::time::Duration>,
+    /// Whether endpoints may have an Ed25519 key too (`whsk_`, `whpk_`).
+    pub asymmetric: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFormat {
+    pub prefix: String,
+    pub part: SecretPart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretPart {
+    Hex(usize),
+    Alnum(usize),
+    /// So many random bytes, in base 64.
+    Base64(usize),
+}
+
+/// How the bytes of the HMAC key come from the secret's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyBytes {
+    /// The text itself, prefix included (Vignetim, Stripe).
+    Utf8,
+    /// What base 64 after the prefix says (Standard Webhooks).
+    Base64AfterPrefix,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Shown when it is made and never again.
+    Once,
+    /// May be read again by who may manage the endpoint.
+    Always,
+}
+
+impl SecretFormat {
+    /// # Errors
+    /// A sentence that says what is wrong with the format.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (prefix, part) = split(text)?;
+        let part = match part {
+            ("hex", Some(len @ 32..=128)) => SecretPart::Hex(len),
+            ("alnum", Some(len @ 22..=128)) => SecretPart::Alnum(len),
+            ("base64", Some(len @ 24..=64)) => SecretPart::Base64(len),
+            _ => return Err("use {hex:32} to {hex:128}, {alnum:22} to {alnum:128} or {base64:24} to {base64:64}; shorter ones could be guessed".to_owned()),
+        };
+        Ok(Self { prefix, part })
+    }
+
+    /// How many random bytes [`SecretFormat::make`] takes.
+    pub fn random_len(&self) -> usize {
+        match self.part {
+            SecretPart::Hex(len) => len.div_ceil(2),
+            // Two random bytes for each letter keep the bias below 1 in 1,000.
+            SecretPart::Alnum(len) => len * 2,
+            SecretPart::Base64(len) => len,
+        }
+    }
+
+    /// Makes a secret from random bytes.
+    ///
+    /// # Panics
+    /// When `random` has not [`SecretFormat::random_len`] bytes.
+    pub fn make(&self, random: &[u8]) -> Secret {
+        use base64::Engine as _;
+        const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        assert_eq!(random.len(), self.random_len(), "random bytes for a secret");
+        let mut text = self.prefix.clone();
+        match self.part {
+            SecretPart::Hex(len) => text.push_str(&hex(random)[..len]),
+            SecretPart::Alnum(_) => text.extend(random.chunks_exact(2).map(|pair| {
+                let value = u16::from_be_bytes([pair[0], pair[1]]);
+                char::from(LETTERS[usize::from(value % 62)])
+            })),
+            SecretPart::Base64(_) => text.push_str(&base64::engine::general_purpose::STANDARD.encode(random)),
+        }
+        Secret::new(text)
+    }
+}
+
+/// Splits `prefix{name:number}`.
+fn split(text: &str) -> Result<(String, (&str, Option<usize>)), String> {
+    let error = || format!("{text:?} is not a prefix followed by one generator such as {{uuid}} or {{hex:42}}");
+    let (prefix, rest) = text.split_once('{').ok_or_else(error)?;
+    let inner = rest.strip_suffix('}').ok_or_else(error)?;
+    let part = match inner.split_once(':') {
+        Some((name, len)) => (name, Some(len.parse().map_err(|_| error())?)),
+        None => (inner, None),
+    };
+    if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+        return Err("a prefix has letters, digits, _ and - only".to_owned());
+    }
+    Ok((prefix.to_owned(), part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Endpoint, IdGenerator};
+    use crate::Timestamp;
+
+    #[test]
+    fn ids_come_back_from_the_wire() {
+        let id: Id<Endpoint> = IdGenerator::new(3, 0).next(Timestamp::from_secs(1_774_017_075));
+        for format in ["wh-{uuid}", "ep_{ulid}", "wh_{alnum:24}", "distr_{alnum:26}"] {
+            let format = IdFormat::parse(format).unwrap();
+            assert_eq!(format.read(&format.render(id)), Some(id));
+            assert_eq!(format.read::<Endpoint>("wh-x"), None);
+        }
+        assert_eq!(IdFormat::parse("wh-{uuid}").unwrap().render(id).len(), 39);
+        assert_eq!(IdFormat::parse("whs_{hex:18}").unwrap().render(id).len(), 22);
+        for bad in ["", "wh", "{hex:4}", "{x}", "a b{uuid}", "{uuid}x", "{hex:}"] {
+            assert!(IdFormat::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_have_the_documented_shape() {
+        let format = SecretFormat::parse("whs_{hex:42}").unwrap();
+        let secret = format.make(&vec![0xab; format.random_len()]);
+        assert_eq!(secret.expose().len(), 46);
+        assert!(secret.expose().bytes().skip(4).all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert!(SecretFormat::parse("x{hex:8}").is_err());
+        assert_eq!(SecretFormat::parse("{alnum:32}").unwrap().make(&[7; 64]).expose().len(), 32);
+    }
+}

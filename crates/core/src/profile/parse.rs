@@ -1,0 +1,474 @@
+//! From TOML to a compiled profile, with every mistake told by line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use crate::endpoint_url::Scheme;
+use crate::filter::is_event_type;
+use crate::health::DisableRule;
+use crate::profile::reader::{Mistake, Mistakes, Section, read_duration, sections};
+use crate::profile::schedule::STEPS_MAX;
+use crate::profile::{
+    Algorithm, Anchor, ApiSpec, Catalogue, Class, Classify, CustomHeaders, Encoding, EnginePolicy, Hole, HttpPolicy,
+    IdFormat, Ids, KeyBytes, MessageScope, ModeLabels, Profile, ResendPolicy, RetrySchedule, SecretFormat, SecretPolicy,
+    SignatureSpec, Steps, Template, TestSpec, Visibility,
+};
+use crate::seal::sha256_hex;
+
+const STATUS_MAX: usize = 599;
+const RETRY_AFTER_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+const THROTTLE_PAUSE_DEFAULT: Duration = Duration::from_secs(5);
+/// Headers a profile may not template: the transport writes them.
+const TRANSPORT_HEADERS: &[&str] = &["host", "content-length", "transfer-encoding", "connection", "content-type"];
+/// Dialects that exist, and the sentences each needs.
+const DIALECTS: &[(&str, &[&str])] = &[(
+    "vignetim",
+    &[
+        "endpoints_max", "not_found", "unauthorized", "timestamp", "nonce", "signature", "rate_limited", "url_required",
+        "url_https", "url_private", "url_invalid", "events_required", "events_each", "events_unknown", "description_text",
+        "active_boolean", "unknown_property", "body_object", "route_not_found", "forbidden", "body_too_large", "unavailable",
+    ],
+)];
+
+impl Profile {
+    /// Compiles a profile.
+    ///
+    /// # Errors
+    /// All mistakes, in the order of their lines.
+    pub fn parse(source: &str) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Mistakes::new(source);
+        let document = match DeTable::parse(source) {
+            Ok(document) => document,
+            Err(error) => {
+                mistakes.add(&error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
+                return mistakes.into_result(None);
+            }
+        };
+        let mut root = Section::root(&document);
+        let profile = read_profile(&mut root, source, &mut mistakes);
+        root.finish(&mut mistakes);
+        mistakes.into_result(profile)
+    }
+}
+
+fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> Option<Profile> {
+    let name = root.required_text("name", m);
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        m.add(&root.span, "name must have lower-case letters, digits and - only");
+    }
+    let summary = root.text("summary", m).unwrap_or_default();
+    let ids = read_ids(root, m);
+    let secret = read_secret(root, m);
+    let (body, content_type) = read_body(root, m);
+    let headers = read_headers(root, m);
+    let signatures = read_signatures(root, &headers, m);
+    let http = read_http(root, m);
+    let classify = read_classify(root, m);
+    let retry = read_retry(root, m);
+    let disable = read_disable(root, m);
+    let mut section = root.section("resend", m);
+    let resend = ResendPolicy { series: section.boolean("series", m).unwrap_or(false) };
+    section.finish(m);
+    let custom_headers = read_custom_headers(root, m);
+    let events = read_events(root, m);
+    let mut section = root.section("engine", m);
+    let engine = EnginePolicy {
+        breaker: section.boolean("breaker", m).unwrap_or(false),
+        throttle: section.boolean("throttle", m).unwrap_or(false),
+    };
+    section.finish(m);
+    let mut section = root.section("limits", m);
+    let endpoints_max = section.count("endpoints", 10_000, m);
+    section.finish(m);
+    let mut section = root.section("mode", m);
+    let modes = ModeLabels {
+        live: section.text("live", m).unwrap_or_else(|| "live".to_owned()),
+        test: section.text("test", m).unwrap_or_else(|| "test".to_owned()),
+    };
+    section.finish(m);
+    let test = read_test(root, m);
+    let api = read_api(root, m);
+    Some(Profile {
+        name,
+        source: source.to_owned(),
+        digest: sha256_hex(source.as_bytes()),
+        summary,
+        ids: ids?,
+        secret: secret?,
+        body: body?,
+        content_type,
+        headers,
+        signatures,
+        http,
+        classify,
+        retry: retry?,
+        disable,
+        resend,
+        custom_headers,
+        events,
+        engine,
+        endpoints_max,
+        modes,
+        test,
+        api,
+    })
+}
+
+fn read_ids(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Ids> {
+    let mut section = root.section("ids", m);
+    let endpoint = section.parsed("endpoint", m, IdFormat::parse);
+    let message = section.parsed("message", m, IdFormat::parse);
+    let message_scope = section
+        .parsed("scope", m, |text| match text {
+            "event" => Ok(MessageScope::Event),
+            "delivery" => Ok(MessageScope::Delivery),
+            _ => Err("must be event or delivery".to_owned()),
+        })
+        .unwrap_or(MessageScope::Event);
+    for (key, missing) in [("endpoint", endpoint.is_none()), ("message", message.is_none())] {
+        if missing {
+            m.add(&section.span, format!("ids.{key} is needed"));
+        }
+    }
+    section.finish(m);
+    Some(Ids { endpoint: endpoint?, message: message?, message_scope })
+}
+
+fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPolicy> {
+    let mut section = root.section("secret", m);
+    let format = section.parsed("format", m, SecretFormat::parse);
+    if format.is_none() {
+        m.add(&section.span, "secret.format is needed, such as \"whsec_{base64:24}\"");
+    }
+    let key = section.parsed("key", m, |text| match text {
+        "utf8" => Ok(KeyBytes::Utf8),
+        "base64_after_prefix" => Ok(KeyBytes::Base64AfterPrefix),
+        _ => Err("must be utf8 or base64_after_prefix".to_owned()),
+    });
+    let show = section.parsed("show", m, |text| match text {
+        "once" => Ok(Visibility::Once),
+        "always" => Ok(Visibility::Always),
+        _ => Err("must be once or always".to_owned()),
+    });
+    let overlap = section.duration("overlap", m);
+    let asymmetric = section.boolean("asymmetric", m).unwrap_or(false);
+    section.finish(m);
+    Some(SecretPolicy {
+        format: format?,
+        key: key.unwrap_or(KeyBytes::Utf8),
+        show: show.unwrap_or(Visibility::Once),
+        overlap,
+        asymmetric,
+    })
+}
+
+fn read_body(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> (Option<Template>, String) {
+    let mut section = root.section("body", m);
+    if section.get("template").is_none() {
+        m.add(&section.span, "body.template is needed, such as '{\"type\":\"$event.type\",\"data\":\"$event.data\"}'");
+    }
+    let template = section.parsed("template", m, Template::json);
+    let content_type = section.text("content_type", m).unwrap_or_else(|| "application/json".to_owned());
+    section.finish(m);
+    (template, content_type)
+}
+
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn header_name(name: &str) -> Result<String, String> {
+    if !is_header_name(name) {
+        return Err(format!("{name:?} is not a header name"));
+    }
+    if TRANSPORT_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(format!("{name} is written by the transport"));
+    }
+    Ok(name.to_owned())
+}
+
+fn read_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Vec<(String, Template)> {
+    let mut headers: Vec<(String, Template)> = Vec::new();
+    for mut section in sections(root, "header", m) {
+        let name = section.parsed("name", m, header_name);
+        let value = section.parsed("value", m, |text| Template::text(text, &[]));
+        match (name, value) {
+            (Some(name), _) if headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) => {
+                m.add(&section.span, format!("the header {name} is there twice"));
+            }
+            (Some(name), Some(value)) => headers.push((name, value)),
+            _ => m.add(&section.span, "a header needs name and value"),
+        }
+        section.finish(m);
+    }
+    headers
+}
+
+fn read_signatures(root: &mut Section<'_>, headers: &[(String, Template)], m: &mut Mistakes<'_>) -> Vec<SignatureSpec> {
+    let mut signatures = Vec::new();
+    for mut section in sections(root, "signature", m) {
+        let header = section.parsed("header", m, header_name);
+        let algorithm = section.parsed("algorithm", m, |text| match text {
+            "hmac-sha256" => Ok(Algorithm::HmacSha256),
+            "hmac-sha1" => Ok(Algorithm::HmacSha1),
+            "ed25519" => Ok(Algorithm::Ed25519),
+            _ => Err("must be hmac-sha256, hmac-sha1 or ed25519".to_owned()),
+        });
+        let encoding = section.parsed("encoding", m, |text| match text {
+            "hex" => Ok(Encoding::Hex),
+            "base64" => Ok(Encoding::Base64),
+            _ => Err("must be hex or base64".to_owned()),
+        });
+        let input = section.parsed("input", m, |text| Template::text(text, &[Hole::Body]));
+        let each = section.parsed("each", m, |text| Template::text(text, &[Hole::Sig]));
+        let each = each.or_else(|| Template::text("{sig}", &[Hole::Sig]).ok());
+        let prefix = section.parsed("prefix", m, |text| Template::text(text, &[]));
+        let join = section.text("join", m).unwrap_or_else(|| " ".to_owned());
+        match (header, algorithm, encoding, input, each) {
+            (Some(header), Some(algorithm), Some(encoding), Some(input), Some(each)) => {
+                let spec = SignatureSpec { header, algorithm, input, encoding, each, prefix, join };
+                if let Err(why) = must_be_verifiable(&spec, headers) {
+                    m.add(&section.span, why);
+                }
+                signatures.push(spec);
+            }
+            _ => m.add(&section.span, "a signature needs header, algorithm, encoding and input"),
+        }
+        section.finish(m);
+    }
+    if signatures.is_empty() {
+        m.add(&root.span, "at least one [[signature]] is needed: an unsigned webhook cannot be trusted");
+    }
+    signatures
+}
+
+/// What is signed must reach the receiver, or nobody can verify it.
+fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> Result<(), String> {
+    if !spec.input.holes().any(|hole| hole == Hole::Body) {
+        return Err("signature.input must contain {body}".to_owned());
+    }
+    if spec.each.holes().filter(|hole| *hole == Hole::Sig).count() != 1 {
+        return Err("signature.each must contain {sig} once".to_owned());
+    }
+    for hole in spec.input.holes().filter(|hole| *hole != Hole::Body) {
+        let in_header = headers.iter().any(|(_, template)| template.holes().any(|h| h == hole));
+        let in_prefix = spec.prefix.as_ref().is_some_and(|prefix| prefix.holes().any(|h| h == hole));
+        if !in_header && !in_prefix {
+            return Err(format!("signature.input names {hole:?}, but no header or prefix carries it to the receiver"));
+        }
+    }
+    Ok(())
+}
+
+fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
+    let mut section = root.section("http", m);
+    let mut schemes = Vec::new();
+    for (text, span) in section.texts("schemes", m).unwrap_or_else(|| vec![("https".to_owned(), 0..0)]) {
+        match Scheme::parse(&text) {
+            Some(scheme) => schemes.push(scheme),
+            None => m.add(&span, format!("http.schemes knows https and http, not {text:?}")),
+        }
+    }
+    let policy = HttpPolicy {
+        schemes,
+        total_timeout: section.duration("timeout", m).unwrap_or(Duration::from_secs(10)),
+        connect_timeout: section.duration("connect_timeout", m).unwrap_or(Duration::from_secs(5)),
+        read_max: section.count("read_max", 16 * 1024 * 1024, m).unwrap_or(64 * 1024) as usize,
+    };
+    if policy.total_timeout.is_zero() || policy.total_timeout > Duration::from_secs(300) {
+        m.add(&section.span, "http.timeout must be from 1ms to 5m");
+    }
+    section.finish(m);
+    policy
+}
+
+fn read_classify(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Classify {
+    let mut section = root.section("classify", m);
+    let mut statuses = vec![Class::Retry; STATUS_MAX + 1];
+    // In the order of precedence, the strongest last.
+    for (key, class, default) in [
+        ("stop", Class::Stop, ""),
+        ("throttle", Class::Throttle, ""),
+        ("disable", Class::Disable, ""),
+        ("ok", Class::Ok, "200-299"),
+    ] {
+        let ranges = section.parsed(key, m, read_statuses);
+        let default = if key == "ok" { read_statuses(default).ok() } else { None };
+        for range in ranges.or(default).unwrap_or_default() {
+            statuses[range].fill(class);
+        }
+    }
+    let unreachable = section.parsed("unreachable", m, |text| match text {
+        "retry" => Ok(Class::Retry),
+        "stop" => Ok(Class::Stop),
+        _ => Err("must be retry or stop".to_owned()),
+    });
+    let classify = Classify {
+        statuses,
+        unreachable: unreachable.unwrap_or(Class::Retry),
+        retry_after: section.boolean("retry_after", m).unwrap_or(false),
+        retry_after_max: section.duration("retry_after_max", m).unwrap_or(RETRY_AFTER_MAX_DEFAULT),
+        throttle_pause: section.duration("throttle_pause", m).unwrap_or(THROTTLE_PAUSE_DEFAULT),
+    };
+    section.finish(m);
+    classify
+}
+
+/// Reads `200-299,410`.
+fn read_statuses(text: &str) -> Result<Vec<std::ops::RangeInclusive<usize>>, String> {
+    let number = |text: &str| text.trim().parse().ok().filter(|n| (100..=STATUS_MAX).contains(n));
+    let range = |part: &str| match part.split_once('-') {
+        Some((from, to)) => Some(number(from)?..=number(to)?),
+        None => number(part).map(|n| n..=n),
+    };
+    text.split(',')
+        .map(|part| range(part).filter(|r| r.start() <= r.end()))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| format!("{text:?} is not a list of statuses such as 200-299,410"))
+}
+
+fn read_retry(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<RetrySchedule> {
+    let mut section = root.section("retry", m);
+    let mut list = |key, m: &mut Mistakes<'_>| {
+        let texts = section.texts(key, m)?;
+        let mut durations = Vec::new();
+        for (text, span) in texts {
+            match read_duration(&text) {
+                Ok(duration) => durations.push(duration),
+                Err(why) => m.add(&span, why),
+            }
+        }
+        Some(durations)
+    };
+    let delays = list("delays", m);
+    let offsets = list("offsets", m);
+    let base = section.duration("base", m);
+    let anchor = section.parsed("anchor", m, |text| match text {
+        "previous_end" => Ok(Anchor::PreviousEnd),
+        "previous_start" => Ok(Anchor::PreviousStart),
+        _ => Err("must be previous_end or previous_start".to_owned()),
+    });
+    let factor = section.number("factor", 100.0, m);
+    let cap = section.duration("cap", m);
+    let max_age = section.duration("max_age", m);
+    let jitter = section.number("jitter", 1.0, m).unwrap_or(0.0);
+    let steps = match (delays, offsets, base) {
+        (Some(delays), None, None) => Steps::Delays { delays, anchor: anchor.unwrap_or(Anchor::PreviousEnd) },
+        (None, Some(offsets), None) => Steps::Offsets(offsets),
+        (None, None, Some(base)) => Steps::Exponential {
+            base,
+            factor: factor.unwrap_or(2.0),
+            cap: cap.unwrap_or(Duration::from_secs(12 * 3_600)),
+            max_age: max_age.unwrap_or(Duration::from_secs(3 * 86_400)),
+        },
+        _ => {
+            m.add(&section.span, "retry needs one of delays, offsets, or base (with factor, cap, max_age)");
+            return None;
+        }
+    };
+    let mistake = match &steps {
+        Steps::Delays { delays, .. } if delays.len() > STEPS_MAX => Some("retry.delays has more than 64 steps"),
+        Steps::Offsets(offsets) if offsets.len() > STEPS_MAX => Some("retry.offsets has more than 64 steps"),
+        Steps::Offsets(offsets) if !offsets.windows(2).all(|pair| pair[0] < pair[1]) || offsets.first().is_some_and(Duration::is_zero) => {
+            Some("retry.offsets must grow, from more than 0s")
+        }
+        Steps::Exponential { base, factor, .. } if base.is_zero() || *factor < 1.0 => {
+            Some("retry.base must be more than 0s and retry.factor at least 1")
+        }
+        Steps::Delays { .. } | Steps::Offsets(_) | Steps::Exponential { .. } => None,
+    };
+    if let Some(mistake) = mistake {
+        m.add(&section.span, mistake);
+    }
+    section.finish(m);
+    Some(RetrySchedule { steps, jitter })
+}
+
+fn read_disable(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> DisableRule {
+    let mut section = root.section("disable", m);
+    let on = section.text("on", m);
+    let count = section.count("count", 1_000_000, m);
+    let after = section.duration("after", m);
+    let rule = match (on.as_deref(), count, after) {
+        (None | Some("never"), None, None) => DisableRule::Never,
+        (Some("failed_deliveries"), Some(count), None) => DisableRule::FailedDeliveries(count),
+        (Some("failing_for"), None, Some(after)) if !after.is_zero() => DisableRule::FailingFor(after),
+        _ => {
+            m.add(&section.span, "disable needs on = \"never\", \"failed_deliveries\" with count, or \"failing_for\" with after");
+            DisableRule::Never
+        }
+    };
+    section.finish(m);
+    rule
+}
+
+fn read_custom_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> CustomHeaders {
+    let mut section = root.section("custom_headers", m);
+    let allow = section.boolean("allow", m).unwrap_or(false);
+    let reserved = section.texts("reserved", m).unwrap_or_default();
+    section.finish(m);
+    CustomHeaders { allow, reserved: reserved.into_iter().map(|(text, _)| text.to_ascii_lowercase()).collect() }
+}
+
+fn read_events(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Catalogue {
+    let mut section = root.section("events", m);
+    let closed = section.texts("closed", m);
+    for (name, span) in closed.iter().flatten() {
+        if !is_event_type(name) {
+            m.add(span, format!("{name:?} is not an event type"));
+        }
+    }
+    let prefixes = section.boolean("prefixes", m).unwrap_or(true);
+    section.finish(m);
+    Catalogue { closed: closed.map(|list| list.into_iter().map(|(name, _)| name).collect()), prefixes }
+}
+
+fn read_test(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> TestSpec {
+    let mut section = root.section("test", m);
+    let mut text = |key, default: &str, m: &mut Mistakes<'_>| section.text(key, m).unwrap_or_else(|| default.to_owned());
+    let spec = TestSpec {
+        event: text("event", "webhook.test", m),
+        message: text("message", "This is a test webhook.", m),
+        ok: text("ok", "The endpoint accepted the test webhook.", m),
+        fail: text("fail", "The endpoint did not accept the test webhook.", m),
+        no_response_status: None,
+    };
+    let no_response_status = section.count("no_response_status", 599, m).and_then(|n| u16::try_from(n).ok());
+    section.finish(m);
+    TestSpec { no_response_status, ..spec }
+}
+
+fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<ApiSpec> {
+    let mut section = root.section("api", m);
+    if !section.is_present() {
+        return None;
+    }
+    let dialect = section.required_text("dialect", m);
+    let base = section.required_text("base", m);
+    if !base.starts_with('/') || base.ends_with('/') {
+        m.add(&section.span, "api.base must be a path such as /v2/partners");
+    }
+    let texts_section = section.section("texts", m);
+    let texts: BTreeMap<String, String> = texts_section.all_texts(m).into_iter().collect();
+    match DIALECTS.iter().find(|(name, _)| *name == dialect) {
+        None => m.add(&section.span, format!("api.dialect {dialect:?} is unknown; known is vignetim")),
+        Some((_, needed)) => {
+            for name in needed.iter().filter(|name| !texts.contains_key(**name)) {
+                m.add(&texts_section.span, format!("api.texts.{name} is missing"));
+            }
+        }
+    }
+    let spec = ApiSpec {
+        dialect,
+        base,
+        skew: section.duration("skew", m).unwrap_or(Duration::from_secs(300)),
+        rate_live: section.count("rate_live", 1_000_000, m).unwrap_or(100),
+        rate_test: section.count("rate_test", 1_000_000, m).unwrap_or(500),
+        rate_window: section.duration("rate_window", m).unwrap_or(Duration::from_secs(60)),
+        texts,
+    };
+    section.finish(m);
+    Some(spec)
+}

@@ -1,0 +1,117 @@
+//! Verification: what a receiver does with a request of this profile.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ED25519, KeyPair, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::Timestamp;
+use crate::limits::SIGNATURE_TOLERANCE_SECS;
+use crate::profile::{Algorithm, Hole, Profile, SignatureSpec, SigningKey};
+use crate::secret::constant_time_eq;
+
+/// Why a request is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    #[error("the header {0} is missing")]
+    MissingHeader(String),
+    #[error("the header {0} has not the form that the profile writes")]
+    Malformed(String),
+    #[error("the signed time is more than {SIGNATURE_TOLERANCE_SECS} s off")]
+    Stale,
+    #[error("no signature matches the secret")]
+    Mismatch,
+}
+
+impl Profile {
+    /// Verifies a request as its receiver: one matching signature of any key is enough.
+    ///
+    /// `header` looks a header up whatever its case. A signed time (`attempt.unix`) must be near `now`.
+    ///
+    /// # Errors
+    /// When a header is missing or malformed, the time is off, or nothing matches.
+    pub fn verify<'h>(
+        &self,
+        header: &dyn Fn(&str) -> Option<&'h str>,
+        body: &[u8],
+        keys: &[SigningKey],
+        now: Timestamp,
+    ) -> Result<(), VerifyError> {
+        let mut known = self.captured(header);
+        let mut missing = None;
+        for spec in &self.signatures {
+            let Some(value) = header(&spec.header) else {
+                missing.get_or_insert_with(|| VerifyError::MissingHeader(spec.header.clone()));
+                continue;
+            };
+            let mut parts: Vec<&str> = value.split(spec.join.as_str()).collect();
+            if spec.join.is_empty() {
+                parts = vec![value];
+            }
+            if let Some(prefix) = &spec.prefix {
+                let captured = parts.first().and_then(|part| prefix.capture(part));
+                let (hole, text) = captured.ok_or_else(|| VerifyError::Malformed(spec.header.clone()))?;
+                known.insert(hole, text.to_owned());
+            }
+            let input = self.input_from(spec, &known, body)?;
+            if !parts.iter().any(|part| matches_any(spec, part, &input, keys)) {
+                continue;
+            }
+            return match known.get(&Hole::AttemptUnix) {
+                Some(at) if spec.input.holes().any(|hole| hole == Hole::AttemptUnix) => fresh(at, now),
+                _ => Ok(()),
+            };
+        }
+        Err(missing.unwrap_or(VerifyError::Mismatch))
+    }
+
+    /// The values that the headers of this profile carry.
+    fn captured<'h>(&self, header: &dyn Fn(&str) -> Option<&'h str>) -> HashMap<Hole, String> {
+        let captures = self.headers.iter().filter_map(|(name, template)| template.capture(header(name)?));
+        captures.map(|(hole, text)| (hole, text.to_owned())).collect()
+    }
+
+    fn input_from(&self, spec: &SignatureSpec, known: &HashMap<Hole, String>, body: &[u8]) -> Result<Vec<u8>, VerifyError> {
+        let mut input = Vec::new();
+        let mut lacking = None;
+        spec.input.render(&mut input, |hole, out| match (hole, known.get(&hole)) {
+            (Hole::Body, _) => out.extend_from_slice(body),
+            (_, Some(text)) => out.extend_from_slice(text.as_bytes()),
+            (_, None) => lacking = Some(hole),
+        });
+        match lacking {
+            None => Ok(input),
+            Some(hole) => {
+                let carrier = self.headers.iter().find(|(_, template)| template.holes().any(|h| h == hole));
+                Err(VerifyError::MissingHeader(carrier.map_or_else(|| spec.header.clone(), |(name, _)| name.clone())))
+            }
+        }
+    }
+}
+
+fn matches_any(spec: &SignatureSpec, part: &str, input: &[u8], keys: &[SigningKey]) -> bool {
+    let Some((Hole::Sig, given)) = spec.each.capture(part) else { return false };
+    keys.iter().any(|key| match (spec.algorithm, key) {
+        (Algorithm::Ed25519, SigningKey::Ed25519(pair)) => ed25519_matches(pair.public_key().as_ref(), input, given),
+        (Algorithm::Ed25519, SigningKey::Ed25519Public(public)) => ed25519_matches(public, input, given),
+        (algorithm, key) => key
+            .sign(algorithm, input)
+            .is_some_and(|expected| constant_time_eq(spec.encoding.encode(&expected).as_bytes(), given.as_bytes())),
+    })
+}
+
+fn ed25519_matches(public: &[u8], input: &[u8], given: &str) -> bool {
+    let Ok(signature) = STANDARD.decode(given) else { return false };
+    UnparsedPublicKey::new(&ED25519, public).verify(input, &signature).is_ok()
+}
+
+fn fresh(at: &str, now: Timestamp) -> Result<(), VerifyError> {
+    let at: i64 = at.parse().map_err(|_| VerifyError::Stale)?;
+    let distance = (now.as_unix() - at).unsigned_abs();
+    if Duration::from_secs(distance) > Duration::from_secs(SIGNATURE_TOLERANCE_SECS) {
+        return Err(VerifyError::Stale);
+    }
+    Ok(())
+}

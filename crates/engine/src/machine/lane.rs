@@ -1,0 +1,345 @@
+//! A lane: what one endpoint has to get, and how much of it at once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use postrider_core::endpoint::Ordering;
+use postrider_core::judge::Signal;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::DueDelivery;
+
+use super::breaker::Breaker;
+use super::{LaneConfig, MachineLimits};
+
+/// Requests at once that a lane begins with, before it has learned anything.
+const IN_FLIGHT_START: f64 = 8.0;
+/// Rows of a page of the store.
+const PAGE_ROWS: u32 = 256;
+/// Rows of a page when memory is full: just enough to go on.
+const PAGE_ROWS_SCARCE: u32 = 4;
+const LOAD_RETRY: Duration = Duration::from_secs(1);
+/// Bytes that a delivery takes beside its payload.
+const ITEM_OVERHEAD: usize = 512;
+
+type Place = (i64, Id<id::Delivery>);
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) config: Option<LaneConfig>,
+    pub(super) asked_config: bool,
+    /// In the ring of its tenant.
+    pub(super) queued: bool,
+    pub(super) timer: Option<Timestamp>,
+    /// A `FinishPending` is under way.
+    pub(super) finishing: bool,
+    /// In the order of their places; waiting and due ones alike.
+    items: BTreeMap<Place, DueDelivery>,
+    known: HashSet<Id<id::Delivery>>,
+    /// Taken and not settled: sent, expiring, or being recorded. With the ordering key.
+    unsettled: HashMap<Id<id::Delivery>, Option<String>>,
+    /// Requests under way.
+    in_flight: usize,
+    /// Learned: how many requests at once the endpoint takes.
+    limit: f64,
+    slow_start: bool,
+    last_decrease: Timestamp,
+    paused_until: Timestamp,
+    breaker: Breaker,
+    /// GCRA: the theoretical arrival time of the next request.
+    arrival: Timestamp,
+    /// Lower bound of the places of what waits in the store only.
+    stored: Option<Timestamp>,
+    /// Settled while a page was being read: the page may still show them as pending.
+    loading: Option<HashSet<Id<id::Delivery>>>,
+    load_not_before: Timestamp,
+    /// Something may be pending although the lane is closed.
+    unfinished: bool,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            config: None,
+            asked_config: false,
+            queued: false,
+            timer: None,
+            finishing: false,
+            items: BTreeMap::new(),
+            known: HashSet::new(),
+            unsettled: HashMap::new(),
+            in_flight: 0,
+            limit: IN_FLIGHT_START,
+            slow_start: true,
+            last_decrease: Timestamp::default(),
+            paused_until: Timestamp::default(),
+            breaker: Breaker::default(),
+            arrival: Timestamp::default(),
+            stored: None,
+            loading: None,
+            load_not_before: Timestamp::default(),
+            unfinished: false,
+        }
+    }
+}
+
+/// When a lane can send next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Now,
+    At(Timestamp),
+    /// Not before something happens to it.
+    Never,
+}
+
+impl Lane {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.config.is_some_and(|config| config.closed.is_some())
+    }
+
+    pub(super) fn is_ordered(&self) -> bool {
+        self.config.is_none_or(|config| config.ordering != Ordering::None)
+    }
+
+    pub(super) fn has_stored(&self) -> bool {
+        self.stored.is_some() || self.loading.is_some()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.items.is_empty()
+            && self.unsettled.is_empty()
+            && self.in_flight == 0
+            && !self.has_stored()
+            && !self.unfinished
+            && !self.finishing
+            && !self.queued
+            && self.timer.is_none()
+    }
+
+    /// Takes a new configuration; returns the bytes that a closing lane lets go.
+    pub(super) fn configure(&mut self, config: LaneConfig) -> usize {
+        let was_ordered = self.is_ordered();
+        let was_closed = self.is_closed();
+        let first = self.config.is_none();
+        self.config = Some(config);
+        self.asked_config = false;
+        if !config.breaker {
+            self.breaker = Breaker::default();
+        }
+        if config.closed.is_some() {
+            self.unfinished |= !self.items.is_empty() || self.stored.is_some() || !self.unsettled.is_empty() || first;
+            return self.drop_items();
+        }
+        // Enabled again, or of another order: what the store has is the truth.
+        if was_closed || (!first && was_ordered != self.is_ordered()) {
+            self.leave_in_store(Timestamp::default());
+            return self.drop_items();
+        }
+        0
+    }
+
+    fn drop_items(&mut self) -> usize {
+        self.known.clear();
+        let bytes = self.items.values().map(size).sum();
+        self.items.clear();
+        bytes
+    }
+
+    /// Holds a delivery in memory; returns its size.
+    pub(super) fn insert(&mut self, due: DueDelivery) -> usize {
+        let size = size(&due);
+        if !self.known.insert(due.delivery.id) {
+            return 0;
+        }
+        self.items.insert((due.sequence, due.delivery.id), due);
+        size
+    }
+
+    pub(super) fn leave_in_store(&mut self, place: Timestamp) {
+        if self.is_closed() {
+            self.unfinished = true;
+        } else {
+            self.stored = Some(self.stored.map_or(place, |stored| stored.min(place)));
+        }
+    }
+
+    /// Whether a row of a page is held, under way, or was settled while the page was read.
+    pub(super) fn knows(&self, due: &DueDelivery) -> bool {
+        let id = due.delivery.id;
+        self.known.contains(&id) || self.unsettled.contains_key(&id) || self.loading.as_ref().is_some_and(|settled| settled.contains(&id))
+    }
+
+    /// The page came: what is left in the store begins at `next`, or at what was left meanwhile.
+    pub(super) fn end_load(&mut self, next: Option<Timestamp>) {
+        self.stored = [self.stored, next].into_iter().flatten().min();
+    }
+
+    pub(super) fn forget_settled(&mut self) {
+        self.loading = None;
+    }
+
+    pub(super) fn load_failed(&mut self, now: Timestamp) {
+        self.loading = None;
+        self.load_not_before = now.plus(LOAD_RETRY);
+        self.leave_in_store(Timestamp::default());
+    }
+
+    /// How many rows to ask the store for now, if any. Notes that the page is being read.
+    pub(super) fn wants_page(&mut self, now: Timestamp, limits: &MachineLimits, memory_full: bool) -> Option<u32> {
+        let near = self.stored.is_some_and(|place| place <= now.plus(limits.horizon));
+        let room = if memory_full { self.items.is_empty() } else { self.items.len() < limits.lane_items_max / 2 };
+        if !near || !room || self.loading.is_some() || now < self.load_not_before {
+            return None;
+        }
+        self.loading = Some(HashSet::new());
+        self.stored = None;
+        let rows = if memory_full { PAGE_ROWS_SCARCE } else { PAGE_ROWS };
+        // What is known comes back with the page, so ask for that much more.
+        let known = u32::try_from(self.known.len() + self.unsettled.len()).unwrap_or(u32::MAX);
+        Some(rows.saturating_add(known))
+    }
+
+    /// When to look at the store again, if something waits there.
+    pub(super) fn wake_for_page(&self, now: Timestamp, limits: &MachineLimits) -> Option<Timestamp> {
+        let place = self.stored.filter(|_| self.loading.is_none())?;
+        let at = place.minus(limits.horizon).max(self.load_not_before);
+        // A lane without room looks again when a delivery settles.
+        (at > now).then_some(at)
+    }
+
+    /// When the lane can send its next delivery.
+    pub(super) fn turn(&self, now: Timestamp) -> Turn {
+        let Some(config) = self.config.filter(|config| config.closed.is_none()) else { return Turn::Never };
+        if self.in_flight >= whole(self.limit) {
+            return Turn::Never;
+        }
+        let Some((_, due)) = self.candidate(config.ordering, now) else { return Turn::Never };
+        let Some(opens_at) = self.breaker.opens_at(now, self.in_flight) else { return Turn::Never };
+        let rate_at = config.rate_limit.map_or(now, |rate| self.arrival.minus(burst_tolerance(rate)));
+        let at = due.max(self.paused_until).max(opens_at).max(rate_at);
+        if at <= now { Turn::Now } else { Turn::At(at) }
+    }
+
+    /// The delivery whose turn it is next, and when it is due.
+    fn candidate(&self, ordering: Ordering, now: Timestamp) -> Option<(Place, Timestamp)> {
+        match ordering {
+            Ordering::None => self.items.iter().next().map(|(place, item)| (*place, item.delivery.due_at)),
+            Ordering::Endpoint if !self.unsettled.is_empty() => None,
+            Ordering::Endpoint => self.items.iter().next().map(|(place, item)| (*place, item.delivery.due_at)),
+            Ordering::Key => self.candidate_by_key(now),
+        }
+    }
+
+    /// The first delivery whose key is free: nothing of it is under way or earlier in line.
+    fn candidate_by_key(&self, now: Timestamp) -> Option<(Place, Timestamp)> {
+        let mut busy: HashSet<&str> = self.unsettled.values().flatten().map(String::as_str).collect();
+        let mut soonest: Option<(Place, Timestamp)> = None;
+        for (place, item) in &self.items {
+            let free = match item.event.ordering_key.as_deref() {
+                Some(key) => busy.insert(key),
+                None => true,
+            };
+            let due = item.delivery.due_at;
+            if free && due <= now {
+                return Some((*place, due));
+            }
+            if free && soonest.is_none_or(|(_, at)| due < at) {
+                soonest = Some((*place, due));
+            }
+        }
+        soonest
+    }
+
+    /// Takes the delivery whose turn it is, with the bytes that memory gets back.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<(DueDelivery, usize)> {
+        if self.turn(now) != Turn::Now {
+            return None;
+        }
+        let ordering = self.config?.ordering;
+        let (place, _) = self.candidate(ordering, now)?;
+        let item = self.items.remove(&place)?;
+        self.known.remove(&item.delivery.id);
+        let key = if ordering == Ordering::Key { item.event.ordering_key.clone() } else { None };
+        self.unsettled.insert(item.delivery.id, key);
+        let size = size(&item);
+        Some((item, size))
+    }
+
+    /// A request starts.
+    pub(super) fn start(&mut self, now: Timestamp) {
+        self.in_flight += 1;
+        self.breaker.started(now);
+        if let Some(rate) = self.config.and_then(|config| config.rate_limit) {
+            self.arrival = self.arrival.max(now).plus(interval(rate));
+        }
+    }
+
+    /// A request ended: its slot is free, and the lane learns from it.
+    pub(super) fn released(&mut self, now: Timestamp, started_at: Timestamp, signal: Signal, ceiling: usize) {
+        let was_busy = self.in_flight + 1 >= whole(self.limit);
+        self.in_flight -= 1;
+        let config = self.config;
+        match signal {
+            Signal::Well => {
+                self.breaker.succeeded();
+                if was_busy {
+                    self.limit += if self.slow_start { 1.0 } else { 1.0 / self.limit };
+                    self.limit = self.limit.min(ceiling as f64);
+                }
+            }
+            Signal::Strained { pause } => {
+                // Once for all requests that were under way together.
+                if started_at > self.last_decrease {
+                    self.limit = (self.limit / 2.0).max(1.0);
+                    self.slow_start = false;
+                    self.last_decrease = now;
+                }
+                if config.is_some_and(|config| config.breaker) {
+                    self.breaker.failed(now);
+                }
+                if let Some(pause) = pause.filter(|_| config.is_some_and(|config| config.throttle)) {
+                    self.paused_until = self.paused_until.max(now.plus(pause));
+                }
+            }
+        }
+    }
+
+    pub(super) fn settle(&mut self, due: &DueDelivery) {
+        self.unsettled.remove(&due.delivery.id);
+        if let Some(settled) = &mut self.loading {
+            settled.insert(due.delivery.id);
+        }
+    }
+
+    /// A closed lane finishes what is pending once nothing is under way.
+    pub(super) fn wants_finish(&self) -> bool {
+        self.unfinished && !self.finishing && self.unsettled.is_empty() && self.loading.is_none()
+    }
+
+    pub(super) fn begin_finish(&mut self) {
+        self.unfinished = false;
+        self.finishing = true;
+        self.stored = None;
+    }
+}
+
+fn size(due: &DueDelivery) -> usize {
+    due.event.data.len() + ITEM_OVERHEAD
+}
+
+fn interval(rate: u32) -> Duration {
+    Duration::from_secs(1) / rate.max(1)
+}
+
+/// One second's worth may go at once.
+fn burst_tolerance(rate: u32) -> Duration {
+    Duration::from_secs(1).saturating_sub(interval(rate))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a limit is at least 1 and at most the ceiling")]
+fn whole(limit: f64) -> usize {
+    limit as usize
+}

@@ -1,0 +1,234 @@
+//! Between SQLite's values and ours, and from its errors to ours.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use postrider_core::attempt::{Attempt, Outcome, Response, Timings, UnreachableReason};
+use postrider_core::delivery::{Delivery, DeliveryState, FailReason, Series};
+use postrider_core::endpoint::{EndpointKind, Ordering};
+use postrider_core::event::Event;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp};
+use postrider_store::StoreError;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
+
+pub(crate) type SqlResult<T> = rusqlite::Result<T>;
+
+/// The store's salt: kept from its first day.
+pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {
+    connection.execute("insert or ignore into meta (key, value) values ('salt', ?1)", [fresh.cast_signed()])?;
+    connection.query_row("select value from meta where key = 'salt'", [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+}
+
+/// The greatest id key of any table.
+pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
+    let mut greatest = 0;
+    for table in ["application", "tenant", "endpoint", "event", "delivery", "api_key", "task"] {
+        let max: Option<i64> = connection.query_row(&format!("select max(id) from {table}"), [], |row| row.get(0))?;
+        greatest = greatest.max(max.unwrap_or(0));
+    }
+    Ok(greatest)
+}
+
+/// A place that no fresh delivery has reached yet: new ones go behind it.
+pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
+    let newest: Option<i64> =
+        connection.query_row("select created_at from event order by id desc limit 1", [], |row| row.get(0)).optional()?;
+    Ok(newest.unwrap_or(0))
+}
+
+/// A write that failed inside its transaction: it was rolled back.
+pub(crate) fn aborted(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full,
+        _ => StoreError::aborted(error),
+    }
+}
+
+/// A commit that failed: unless the disk was full, nobody knows.
+pub(crate) fn commit_failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full,
+        Some(ErrorCode::DatabaseBusy) => StoreError::aborted(error),
+        _ => StoreError::OutcomeUnknown { source: Box::new(error) },
+    }
+}
+
+pub(crate) fn reading(error: rusqlite::Error) -> StoreError {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
+            StoreError::Corrupt { place: error.to_string(), source: Box::new(error) }
+        }
+        error => StoreError::aborted(error),
+    }
+}
+
+/// A column whose value is none of those we write.
+pub(crate) fn unreadable(column: usize, text: impl Into<String>) -> rusqlite::Error {
+    let error: Box<dyn std::error::Error + Send + Sync> = text.into().into();
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Integer, error)
+}
+
+pub(crate) fn time(row: &Row<'_>, column: usize) -> SqlResult<Timestamp> {
+    row.get(column).map(Timestamp::from_micros)
+}
+
+pub(crate) fn time_opt(row: &Row<'_>, column: usize) -> SqlResult<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+}
+
+pub(crate) fn mode_number(mode: Mode) -> i64 {
+    match mode {
+        Mode::Live => 0,
+        Mode::Test => 1,
+    }
+}
+
+pub(crate) fn mode(row: &Row<'_>, column: usize) -> SqlResult<Mode> {
+    match row.get(column)? {
+        0 => Ok(Mode::Live),
+        1 => Ok(Mode::Test),
+        other => Err(unreadable(column, format!("mode {other}"))),
+    }
+}
+
+pub(crate) fn kind_number(kind: EndpointKind) -> i64 {
+    match kind {
+        EndpointKind::Registered => 0,
+        EndpointKind::Callback => 1,
+    }
+}
+
+pub(crate) fn ordering_number(ordering: Ordering) -> i64 {
+    match ordering {
+        Ordering::None => 0,
+        Ordering::Endpoint => 1,
+        Ordering::Key => 2,
+    }
+}
+
+pub(crate) fn state_numbers(state: DeliveryState) -> (i64, Option<i64>) {
+    match state {
+        DeliveryState::Pending => (0, None),
+        DeliveryState::Delivered => (1, None),
+        DeliveryState::Failed(FailReason::Exhausted) => (2, Some(0)),
+        DeliveryState::Failed(FailReason::Stopped) => (2, Some(1)),
+        DeliveryState::Failed(FailReason::EndpointDisabled) => (2, Some(2)),
+        DeliveryState::Failed(FailReason::Expired) => (2, Some(3)),
+        DeliveryState::Cancelled => (3, None),
+    }
+}
+
+pub(crate) fn state(row: &Row<'_>, column: usize) -> SqlResult<DeliveryState> {
+    match (row.get(column)?, row.get::<_, Option<i64>>(column + 1)?) {
+        (0, _) => Ok(DeliveryState::Pending),
+        (1, _) => Ok(DeliveryState::Delivered),
+        (2, Some(0)) => Ok(DeliveryState::Failed(FailReason::Exhausted)),
+        (2, Some(1)) => Ok(DeliveryState::Failed(FailReason::Stopped)),
+        (2, Some(2)) => Ok(DeliveryState::Failed(FailReason::EndpointDisabled)),
+        (2, Some(3)) => Ok(DeliveryState::Failed(FailReason::Expired)),
+        (3, _) => Ok(DeliveryState::Cancelled),
+        (state, reason) => Err(unreadable(column, format!("state {state:?} {reason:?}"))),
+    }
+}
+
+/// Columns of a delivery, in the order that [`delivery`] reads; with `d.` for joins.
+pub(crate) const DELIVERY: &str = "d.id, d.event_id, d.endpoint_id, d.tenant_id, d.event_type, d.profile, d.state, d.reason, \
+    d.attempts, d.due_at, d.series_attempts, d.series_started_at, d.series_single, d.created_at, d.completed_at, d.sequence";
+/// How many they are.
+pub(crate) const DELIVERY_COLUMNS: usize = 16;
+
+pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
+    Ok(Delivery {
+        id: Id::from_key(row.get(0)?, salt),
+        event: Id::from_key(row.get(1)?, salt),
+        endpoint: Id::from_key(row.get(2)?, salt),
+        tenant: Id::from_key(row.get(3)?, salt),
+        event_type: Arc::from(row.get_ref(4)?.as_str()?),
+        profile: row.get(5)?,
+        state: state(row, 6)?,
+        attempts: row.get(8)?,
+        due_at: time(row, 9)?,
+        series: Series { attempts: row.get(10)?, started_at: time_opt(row, 11)?, single: row.get(12)? },
+        created_at: time(row, 13)?,
+        completed_at: time_opt(row, 14)?,
+    })
+}
+
+/// Columns of an event, in the order that [`event`] reads; with `e.` for joins.
+pub(crate) const EVENT: &str =
+    "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data";
+
+/// Reads an event from the columns that begin at `at`.
+pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {
+    Ok(Event {
+        id: Id::from_key(row.get(at)?, salt),
+        application: Id::from_key(row.get(at + 1)?, salt),
+        tenant: Id::from_key(row.get(at + 2)?, salt),
+        event_type: Arc::from(row.get_ref(at + 3)?.as_str()?),
+        mode: mode(row, at + 4)?,
+        occurred_at: time(row, at + 5)?,
+        created_at: time(row, at + 6)?,
+        ordering_key: row.get(at + 7)?,
+        deliver_before: time_opt(row, at + 8)?,
+        data: Bytes::copy_from_slice(row.get_ref(at + 9)?.as_blob()?),
+    })
+}
+
+/// `name: value` lines. Neither can hold a line break: the transport would not have sent it.
+pub(crate) fn header_lines(headers: &[(String, String)]) -> String {
+    let mut text = String::with_capacity(headers.iter().map(|(name, value)| name.len() + value.len() + 3).sum());
+    for (name, value) in headers {
+        text.push_str(name);
+        text.push_str(": ");
+        text.push_str(value);
+        text.push('\n');
+    }
+    text
+}
+
+fn headers(text: &str) -> Vec<(String, String)> {
+    let pairs = text.lines().filter_map(|line| line.split_once(": "));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Columns of an attempt, in the order that [`attempt`] reads.
+pub(crate) const ATTEMPT: &str = "number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail, \
+    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual";
+
+pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
+    let status: Option<u16> = row.get(5)?;
+    let outcome = match status {
+        Some(status) => Outcome::Answered { status, retry_after_secs: row.get(6)? },
+        None => {
+            let reason: String = row.get(7)?;
+            let reason = UnreachableReason::parse(&reason).ok_or_else(|| unreadable(7, reason))?;
+            Outcome::Unreachable { reason, detail: row.get::<_, Option<String>>(8)?.unwrap_or_default() }
+        }
+    };
+    let response = match row.get::<_, Option<String>>(9)? {
+        None => None,
+        Some(text) => Some(Response {
+            headers: headers(&text),
+            body: Bytes::from(row.get::<_, Option<Vec<u8>>>(10)?.unwrap_or_default()),
+            truncated: row.get(11)?,
+        }),
+    };
+    Ok(Attempt {
+        number: row.get(0)?,
+        started_at: time(row, 1)?,
+        ended_at: time(row, 2)?,
+        url: row.get(3)?,
+        request_headers: headers(row.get_ref(4)?.as_str()?),
+        outcome,
+        response,
+        timings: Timings {
+            dns_micros: row.get(12)?,
+            connect_micros: row.get(13)?,
+            tls_micros: row.get(14)?,
+            first_byte_micros: row.get(15)?,
+            total_micros: row.get(16)?,
+        },
+        manual: row.get(17)?,
+    })
+}

@@ -1,0 +1,325 @@
+//! The embedded store: SQLite with one writer thread, and readers apart.
+//!
+//! All writes go through one thread that owns the writing connection. A batch of the journal is one
+//! transaction, flushed to disk (`synchronous=FULL`) before it is answered. Readers see committed
+//! data only and never wait for the writer.
+
+mod convert;
+mod fanout;
+mod manage;
+mod open;
+mod read;
+mod write;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use postrider_core::attempt::Attempt;
+use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::event::Event;
+use postrider_core::id::IdGenerator;
+use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{
+    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue, Page, PageRequest,
+    ProfileRecord, Store, StoreError, Task, Write, Written,
+};
+
+use read::Readers;
+use writer::Writer;
+
+/// Settings of the embedded store.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Bytes the database may grow to; beyond, writes are refused as on a full disk. None: the disk's.
+    pub max_bytes: Option<u64>,
+    /// A random number for a new store; a store that exists keeps its own.
+    pub salt: u64,
+}
+
+/// Why a data directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the data directory {path} is in use by another postrider process; stop that one, or choose another directory")]
+    InUse { path: PathBuf },
+    #[error("cannot use the data directory {path}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is not a Postrider database; choose another data directory, or move the file away")]
+    NotOurs { path: PathBuf },
+    #[error("{path} is damaged or not a database; restore it from a backup (postrider backup makes them)")]
+    Damaged { path: PathBuf },
+    #[error("{path} was written by a newer Postrider (schema {found}, this one knows {known}); run that version")]
+    Newer { path: PathBuf, found: i64, known: usize },
+    #[error("cannot open {path}")]
+    Sqlite {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+impl OpenError {
+    fn from_sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+                Self::Damaged { path: path.to_owned() }
+            }
+            _ => Self::Sqlite { path: path.to_owned(), source },
+        }
+    }
+}
+
+/// A store in a directory of its own.
+#[derive(Debug)]
+pub struct SqliteStore {
+    ids: Arc<IdGenerator>,
+    salt: u64,
+    writer: Writer,
+    readers: Readers,
+}
+
+impl SqliteStore {
+    /// Opens the store in `directory`, which is created if it is missing and owned until drop.
+    ///
+    /// # Errors
+    /// When another process owns it, the file is not ours, damaged, or of a newer version.
+    pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
+        let directory = open::DataDirectory::claim(directory)?;
+        let file = directory.file.clone();
+        let connection = open::open_writer(&file, options.max_bytes)?;
+        let wrap = |source| OpenError::from_sqlite(&file, source);
+        let salt = convert::salt(&connection, options.salt).map_err(wrap)?;
+        let floor = convert::greatest_key(&connection).map_err(wrap)?;
+        let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
+        let ids = Arc::new(IdGenerator::new(salt, floor));
+        let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
+        Ok(Self { ids, salt, writer, readers: Readers::new(file, salt) })
+    }
+
+    /// Copies the database to `target`, consistently, while work goes on. `progress` gets the
+    /// pages left and the pages in all.
+    ///
+    /// # Errors
+    /// When the target exists or cannot be written.
+    pub async fn backup(&self, target: PathBuf, progress: impl Fn(i32, i32) + Send + 'static) -> Result<(), StoreError> {
+        const PAGES_PER_STEP: i32 = 1_024;
+        self.readers
+            .read(move |reader| {
+                if target.exists() {
+                    let text = format!("{} exists already; choose another file", target.display());
+                    return Err(StoreError::aborted(text));
+                }
+                // One read transaction for the whole copy: what commits meanwhile stays in the log.
+                reader.connection.execute_batch("begin").map_err(convert::reading)?;
+                let copied = (|| {
+                    reader.connection.query_row("select count(*) from meta", [], |_| Ok(()))?;
+                    let mut copy = rusqlite::Connection::open(&target)?;
+                    let backup = rusqlite::backup::Backup::new(&reader.connection, &mut copy)?;
+                    loop {
+                        let step = backup.step(PAGES_PER_STEP)?;
+                        let state = backup.progress();
+                        progress(state.remaining, state.pagecount);
+                        match step {
+                            rusqlite::backup::StepResult::Done => return Ok(()),
+                            rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => {
+                                std::thread::park_timeout(Duration::from_millis(10));
+                            }
+                            _ => {}
+                        }
+                    }
+                })();
+                drop(reader.connection.execute_batch("commit"));
+                copied.map_err(convert::reading)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn ids(&self) -> &IdGenerator {
+        &self.ids
+    }
+
+    async fn commit(&self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
+        self.writer.commit(now, batch).await
+    }
+
+    async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
+        self.readers.read(move |reader| reader.load_due(query)).await
+    }
+
+    async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
+        self.readers.read(|reader| reader.backlog()).await
+    }
+
+    async fn finish_pending(&self, endpoint: Id<id::Endpoint>, state: DeliveryState, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        self.writer.call(move |tx| tx.finish_pending(endpoint, state, now, limit)).await
+    }
+
+    async fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
+        self.readers.read(move |reader| reader.event(id)).await
+    }
+
+    async fn list_events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError> {
+        self.readers.read(move |reader| reader.list_events(&filter, page)).await
+    }
+
+    async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
+        self.readers.read(move |reader| reader.delivery(id)).await
+    }
+
+    async fn list_deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError> {
+        self.readers.read(move |reader| reader.list_deliveries(&filter, page)).await
+    }
+
+    async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
+        self.readers.read(move |reader| reader.attempts(delivery)).await
+    }
+
+    async fn endpoint_stats(&self, endpoint: Id<id::Endpoint>, since: Timestamp) -> Result<EndpointStats, StoreError> {
+        self.readers.read(move |reader| reader.endpoint_stats(endpoint, since)).await
+    }
+
+    async fn create_application(&self, application: Application) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.create_application(&application)).await
+    }
+
+    async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
+        self.readers.read(move |reader| reader.application(id)).await
+    }
+
+    async fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
+        self.readers.read(move |reader| reader.list_applications(page)).await
+    }
+
+    async fn update_application(&self, application: Application) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.update_application(&application)).await
+    }
+
+    async fn create_tenant(&self, tenant: Tenant) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.create_tenant(&tenant)).await
+    }
+
+    async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
+        self.readers.read(move |reader| reader.tenant(id)).await
+    }
+
+    async fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError> {
+        let external_id = external_id.to_owned();
+        self.readers.read(move |reader| reader.tenant_by_external_id(application, &external_id)).await
+    }
+
+    async fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError> {
+        self.readers.read(move |reader| reader.list_tenants(application, page)).await
+    }
+
+    async fn put_event_type(&self, event_type: EventType) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.put_event_type(&event_type)).await
+    }
+
+    async fn list_event_types(&self, application: Id<id::Application>) -> Result<Vec<EventType>, StoreError> {
+        self.readers.read(move |reader| reader.list_event_types(application)).await
+    }
+
+    async fn delete_event_type(&self, application: Id<id::Application>, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.writer.call(move |tx| tx.delete_event_type(application, &name)).await
+    }
+
+    async fn create_endpoint(&self, endpoint: Endpoint, max: Option<u32>) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.create_endpoint(&endpoint, max)).await
+    }
+
+    async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
+        self.readers.read(move |reader| reader.endpoint(id)).await
+    }
+
+    async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
+        self.readers.read(move |reader| reader.lane_endpoint(id)).await
+    }
+
+    async fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+        self.readers.read(move |reader| reader.list_endpoints(tenant, page)).await
+    }
+
+    async fn update_endpoint(&self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError> {
+        self.writer.call(move |tx| tx.update_endpoint(id, change)).await
+    }
+
+    async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.delete_endpoint(id)).await
+    }
+
+    async fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Result<Option<Endpoint>, StoreError> {
+        let url = url.to_owned();
+        self.readers.read(move |reader| reader.callback_endpoint(tenant, &url)).await
+    }
+
+    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.create_key(&key)).await
+    }
+
+    async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
+        self.readers.read(move |reader| reader.key_by_hash(hash)).await
+    }
+
+    async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
+        let public_id = public_id.to_owned();
+        self.readers.read(move |reader| reader.key_by_public_id(&public_id)).await
+    }
+
+    async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
+        self.readers.read(move |reader| reader.key_by_id(id)).await
+    }
+
+    async fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+        self.readers.read(move |reader| reader.list_keys(application, page)).await
+    }
+
+    async fn delete_key(&self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.delete_key(id)).await
+    }
+
+    async fn use_nonce(&self, key: Id<id::ApiKey>, nonce: &str, expires_at: Timestamp) -> Result<bool, StoreError> {
+        let nonce = nonce.to_owned();
+        self.writer.call(move |tx| tx.use_nonce(key, &nonce, expires_at)).await
+    }
+
+    async fn put_profile(&self, name: &str, source: &str) -> Result<ProfileVersion, StoreError> {
+        let (name, source) = (name.to_owned(), source.to_owned());
+        self.writer.call(move |tx| tx.put_profile(&name, &source)).await
+    }
+
+    async fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
+        self.readers.read(|reader| reader.profiles()).await
+    }
+
+    async fn put_task(&self, task: Task) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.put_task(&task)).await
+    }
+
+    async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {
+        self.readers.read(move |reader| reader.task(id)).await
+    }
+
+    async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
+        self.readers.read(|reader| reader.unfinished_tasks()).await
+    }
+
+    async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.sweep(idempotency_before, now)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.call(|tx| tx.ping()).await
+    }
+}

@@ -1,0 +1,251 @@
+//! Writes to applications, tenants, endpoints, keys, profiles and tasks.
+
+use postrider_core::delivery::ProfileVersion;
+use postrider_core::endpoint::Endpoint;
+use postrider_core::health::Health;
+use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{EndpointChange, Entity, Rule, StoreError, Task};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use crate::convert::{SqlResult, aborted, kind_number, mode_number, ordering_number};
+use crate::read::{read_endpoint, task_state};
+use crate::writer::Tx;
+
+/// A unique index that refuses a row tells the caller that a name is taken.
+fn taken(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => StoreError::conflict(Rule::NameTaken),
+        _ => aborted(error),
+    }
+}
+
+fn one(changed: usize, entity: Entity) -> Result<(), StoreError> {
+    if changed == 1 { Ok(()) } else { Err(StoreError::not_found(entity)) }
+}
+
+pub(crate) fn write_health(connection: &Connection, endpoint: i64, health: &Health) -> SqlResult<()> {
+    let sql = "update endpoint set disabled_reason = ?2, disabled_at = ?3, consecutive_failures = ?4, failing_since = ?5 where id = ?1";
+    connection.prepare_cached(sql)?.execute(params![
+        endpoint,
+        health.disabled.map(|disabled| disabled.reason.as_str()),
+        health.disabled.map(|disabled| disabled.at.as_micros()),
+        health.consecutive_failures,
+        health.failing_since.map(Timestamp::as_micros),
+    ])?;
+    Ok(())
+}
+
+impl Tx {
+    pub(crate) fn create_application(&mut self, application: &Application) -> Result<(), StoreError> {
+        let sql = "insert into application (id, name, profile, created_at, updated_at) values (?1, ?2, ?3, ?4, ?5)";
+        let values = params![
+            application.id.key(),
+            application.name,
+            application.profile,
+            application.created_at.as_micros(),
+            application.updated_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(taken).map(drop)
+    }
+
+    pub(crate) fn update_application(&mut self, application: &Application) -> Result<(), StoreError> {
+        let key = self.key(application.id, Entity::Application)?;
+        let sql = "update application set name = ?2, profile = ?3, updated_at = ?4 where id = ?1";
+        let values = params![key, application.name, application.profile, application.updated_at.as_micros()];
+        one(self.connection.execute(sql, values).map_err(taken)?, Entity::Application)
+    }
+
+    pub(crate) fn create_tenant(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+        let application = self.key(tenant.application, Entity::Application)?;
+        self.must_exist("application", application, Entity::Application)?;
+        let sql = "insert into tenant (id, application_id, name, external_id, sealed_secret, created_at, updated_at)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let values = params![
+            tenant.id.key(),
+            application,
+            tenant.name,
+            tenant.external_id,
+            tenant.sealed_secret,
+            tenant.created_at.as_micros(),
+            tenant.updated_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(taken).map(drop)
+    }
+
+    fn must_exist(&self, table: &str, key: i64, entity: Entity) -> Result<(), StoreError> {
+        let sql = format!("select 1 from {table} where id = ?1");
+        let found = self.connection.prepare_cached(&sql).and_then(|mut s| s.exists([key])).map_err(aborted)?;
+        if found { Ok(()) } else { Err(StoreError::not_found(entity)) }
+    }
+
+    pub(crate) fn put_event_type(&mut self, event_type: &EventType) -> Result<(), StoreError> {
+        let application = self.key(event_type.application, Entity::Application)?;
+        self.must_exist("application", application, Entity::Application)?;
+        let sql = "insert into event_type (application_id, name, description, created_at) values (?1, ?2, ?3, ?4)
+                   on conflict do update set description = excluded.description";
+        let values = params![application, event_type.name, event_type.description, event_type.created_at.as_micros()];
+        self.connection.execute(sql, values).map_err(aborted).map(drop)
+    }
+
+    pub(crate) fn delete_event_type(&mut self, application: Id<id::Application>, name: &str) -> Result<(), StoreError> {
+        let application = self.key(application, Entity::EventType)?;
+        let sql = "delete from event_type where application_id = ?1 and name = ?2";
+        one(self.connection.execute(sql, params![application, name]).map_err(aborted)?, Entity::EventType)
+    }
+
+    pub(crate) fn create_endpoint(&mut self, endpoint: &Endpoint, max: Option<u32>) -> Result<(), StoreError> {
+        let tenant = self.key(endpoint.tenant, Entity::Tenant)?;
+        self.must_exist("tenant", tenant, Entity::Tenant)?;
+        if let Some(max) = max {
+            let sql = "select count(*) from endpoint where tenant_id = ?1 and mode = ?2 and kind = 0 and deleted = 0";
+            let count: u32 = self
+                .connection
+                .query_row(sql, params![tenant, mode_number(endpoint.mode)], |row| row.get(0))
+                .map_err(aborted)?;
+            if count >= max {
+                return Err(StoreError::conflict(Rule::EndpointsMax));
+            }
+        }
+        let sql = "insert into endpoint (id, application_id, tenant_id, kind, url, subscription, mode, headers, ordering, created_at, updated_at)
+                   values (?1, ?2, ?3, ?4, '', '', ?5, '', 0, ?6, ?6)";
+        let values = params![
+            endpoint.id.key(),
+            endpoint.application.key(),
+            tenant,
+            kind_number(endpoint.kind),
+            mode_number(endpoint.mode),
+            endpoint.created_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.write_endpoint(endpoint).map_err(aborted)?;
+        self.fanout.forget(tenant);
+        Ok(())
+    }
+
+    /// Writes all that can change.
+    fn write_endpoint(&self, endpoint: &Endpoint) -> SqlResult<()> {
+        let key = endpoint.id.key();
+        let sql = "update endpoint set url = ?2, description = ?3, subscription = ?4, headers = ?5, rate_limit = ?6, ordering = ?7,
+                   updated_at = ?8 where id = ?1";
+        self.connection.execute(
+            sql,
+            params![
+                key,
+                endpoint.url,
+                endpoint.description,
+                to_json(&endpoint.subscription),
+                to_json(&endpoint.headers),
+                endpoint.rate_limit,
+                ordering_number(endpoint.ordering),
+                endpoint.updated_at.as_micros(),
+            ],
+        )?;
+        write_health(&self.connection, key, &endpoint.health)?;
+        self.connection.execute("delete from endpoint_secret where endpoint_id = ?1", [key])?;
+        for (position, secret) in (0_i64..).zip(&endpoint.secrets) {
+            let sql = "insert into endpoint_secret (endpoint_id, position, sealed, created_at, expires_at) values (?1, ?2, ?3, ?4, ?5)";
+            let expires_at = secret.expires_at.map(Timestamp::as_micros);
+            self.connection.execute(sql, params![key, position, secret.sealed, secret.created_at.as_micros(), expires_at])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn update_endpoint(&mut self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError> {
+        let key = self.key(id, Entity::Endpoint)?;
+        let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        let (mut endpoint, _) = found.filter(|(_, deleted)| !deleted).ok_or(StoreError::not_found(Entity::Endpoint))?;
+        change(&mut endpoint);
+        self.write_endpoint(&endpoint).map_err(aborted)?;
+        self.fanout.forget(endpoint.tenant.key());
+        Ok(endpoint)
+    }
+
+    pub(crate) fn delete_endpoint(&mut self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
+        let key = self.key(id, Entity::Endpoint)?;
+        let sql = "update endpoint set deleted = 1 where id = ?1 and deleted = 0 returning tenant_id";
+        let tenant: Option<i64> = self.connection.query_row(sql, [key], |row| row.get(0)).optional().map_err(aborted)?;
+        self.fanout.forget(tenant.ok_or(StoreError::not_found(Entity::Endpoint))?);
+        Ok(())
+    }
+
+    pub(crate) fn create_key(&mut self, key: &ApiKey) -> Result<(), StoreError> {
+        let (application, tenant) = match key.scope {
+            Scope::Root => (None, None),
+            Scope::Application(application) => (Some(application.key()), None),
+            Scope::Tenant(application, tenant) => (Some(application.key()), Some(tenant.key())),
+        };
+        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let values = params![
+            key.id.key(),
+            key.name,
+            application,
+            tenant,
+            mode_number(key.mode),
+            key.secret_hash,
+            key.public_id,
+            key.sealed_secret,
+            key.created_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(taken).map(drop)
+    }
+
+    pub(crate) fn delete_key(&mut self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
+        let key = self.key(id, Entity::ApiKey)?;
+        one(self.connection.execute("delete from api_key where id = ?1", [key]).map_err(aborted)?, Entity::ApiKey)
+    }
+
+    pub(crate) fn use_nonce(&mut self, key: Id<id::ApiKey>, nonce: &str, expires_at: Timestamp) -> Result<bool, StoreError> {
+        let sql = "insert or ignore into nonce (key_id, nonce, expires_at) values (?1, ?2, ?3)";
+        let values = params![key.key(), nonce, expires_at.as_micros()];
+        Ok(self.connection.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(aborted)? == 1)
+    }
+
+    pub(crate) fn put_profile(&mut self, name: &str, source: &str) -> Result<ProfileVersion, StoreError> {
+        let sql = "select version from profile where name = ?1 and source = ?2";
+        let known = self.connection.query_row(sql, params![name, source], |row| row.get(0)).optional().map_err(aborted)?;
+        if let Some(version) = known {
+            return Ok(version);
+        }
+        let sql = "insert into profile (name, source) values (?1, ?2) returning version";
+        self.connection.query_row(sql, params![name, source], |row| row.get(0)).map_err(aborted)
+    }
+
+    pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        let (state, error) = task_state(&task.state);
+        let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                   on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
+                   skipped = excluded.skipped, cursor = excluded.cursor, finished_at = excluded.finished_at";
+        let values = params![
+            task.id.key(),
+            task.application.key(),
+            task.tenant.key(),
+            task.request,
+            state,
+            error,
+            task.done.cast_signed(),
+            task.skipped.cast_signed(),
+            task.cursor,
+            task.created_at.as_micros(),
+            task.finished_at.map(Timestamp::as_micros)
+        ];
+        self.connection.execute(sql, values).map_err(aborted).map(drop)
+    }
+
+    pub(crate) fn sweep(&mut self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        self.connection.execute("delete from idempotency where at < ?1", [idempotency_before.as_micros()]).map_err(aborted)?;
+        self.connection.execute("delete from nonce where expires_at <= ?1", [now.as_micros()]).map_err(aborted).map(drop)
+    }
+
+    /// Writes something: a full or read-only disk shows.
+    pub(crate) fn ping(&mut self) -> Result<(), StoreError> {
+        let sql = "insert into meta (key, value) values ('ping', 1) on conflict (key) do update set value = (value + 1) % 1000";
+        self.connection.execute(sql, []).map_err(aborted).map(drop)
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("lists of texts are JSON")
+}

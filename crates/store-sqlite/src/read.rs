@@ -1,0 +1,462 @@
+//! Reading: a small pool of read-only connections, used on blocking threads.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use postrider_core::attempt::Attempt;
+use postrider_core::delivery::Delivery;
+use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
+use postrider_core::event::Event;
+use postrider_core::health::{DisableReason, Disabled, Health};
+use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::queries::query_digest;
+use postrider_store::{
+    DeliveryFilter, DuePage, EndpointStats, Entity, EventFilter, LaneBacklog, LoadDue, Page, PageRequest, ProfileRecord,
+    StatePattern, StoreError, Task, TaskState,
+};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
+use tokio::sync::Semaphore;
+
+use crate::convert::{ATTEMPT, DELIVERY, EVENT, SqlResult, attempt, delivery, event, mode, reading, time, time_opt, unreadable};
+use crate::open::open_reader;
+use crate::write::due_row;
+
+/// Connections at most; they are opened as they are needed.
+const CONNECTIONS_MAX: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Readers {
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: PathBuf,
+    salt: u64,
+    idle: Mutex<Vec<Connection>>,
+}
+
+pub(crate) struct Reader {
+    pub(crate) connection: Connection,
+    salt: u64,
+}
+
+impl Readers {
+    pub(crate) fn new(file: PathBuf, salt: u64) -> Self {
+        let shared = Arc::new(Shared { file, salt, idle: Mutex::default() });
+        Self { shared, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(StoreError::aborted)?;
+        let shared = self.shared.clone();
+        let work = move || {
+            let idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = idle.map_or_else(|| open_reader(&shared.file), Ok).map_err(reading)?;
+            let reader = Reader { connection, salt: shared.salt };
+            let answer = query(&reader);
+            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader.connection);
+            drop(permit);
+            answer
+        };
+        tokio::task::spawn_blocking(work).await.map_err(StoreError::aborted)?
+    }
+}
+
+pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
+    let disabled = match row.get::<_, Option<String>>(at)? {
+        None => None,
+        Some(text) => {
+            let reason = DisableReason::parse(&text).ok_or_else(|| unreadable(at, text))?;
+            Some(Disabled { reason, at: time(row, at + 1)? })
+        }
+    };
+    Ok(Health { disabled, consecutive_failures: row.get(at + 2)?, failing_since: time_opt(row, at + 3)? })
+}
+
+const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
+    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted";
+
+fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
+    let json = |column: usize, error: serde_json::Error| unreadable(column, error.to_string());
+    let endpoint = Endpoint {
+        id: Id::from_key(row.get(0)?, salt),
+        application: Id::from_key(row.get(1)?, salt),
+        tenant: Id::from_key(row.get(2)?, salt),
+        kind: if row.get::<_, i64>(3)? == 0 { EndpointKind::Registered } else { EndpointKind::Callback },
+        url: row.get(4)?,
+        description: row.get(5)?,
+        subscription: serde_json::from_str(row.get_ref(6)?.as_str()?).map_err(|error| json(6, error))?,
+        mode: mode(row, 7)?,
+        headers: serde_json::from_str(row.get_ref(8)?.as_str()?).map_err(|error| json(8, error))?,
+        secrets: Vec::new(),
+        rate_limit: row.get(9)?,
+        ordering: match row.get(10)? {
+            0 => Ordering::None,
+            1 => Ordering::Endpoint,
+            2 => Ordering::Key,
+            other => return Err(unreadable(10, format!("ordering {other}"))),
+        },
+        health: health(row, 11)?,
+        created_at: time(row, 15)?,
+        updated_at: time(row, 16)?,
+    };
+    Ok((endpoint, row.get(17)?))
+}
+
+fn with_secrets(connection: &Connection, mut endpoint: Endpoint) -> SqlResult<Endpoint> {
+    let sql = "select sealed, created_at, expires_at from endpoint_secret where endpoint_id = ?1 order by position";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([endpoint.id.key()], |row| {
+        Ok(EndpointSecret { sealed: row.get(0)?, created_at: time(row, 1)?, expires_at: time_opt(row, 2)? })
+    })?;
+    endpoint.secrets = rows.collect::<SqlResult<_>>()?;
+    Ok(endpoint)
+}
+
+/// An endpoint with its secrets, and whether it is deleted.
+pub(crate) fn read_endpoint(connection: &Connection, salt: u64, key: i64) -> SqlResult<Option<(Endpoint, bool)>> {
+    let mut statement = connection.prepare_cached(&format!("select {ENDPOINT} from endpoint where id = ?1"))?;
+    let found = statement.query_row([key], |row| endpoint_row(row, salt)).optional()?;
+    found.map(|(endpoint, deleted)| Ok((with_secrets(connection, endpoint)?, deleted))).transpose()
+}
+
+pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
+    match state {
+        TaskState::Running => (0, None),
+        TaskState::Finished => (1, None),
+        TaskState::Failed(error) => (2, Some(error)),
+    }
+}
+
+impl Reader {
+    fn key<K>(&self, id: Id<K>, entity: Entity) -> Result<i64, StoreError> {
+        id.key_in(self.salt).ok_or(StoreError::not_found(entity))
+    }
+
+    /// One row by the key of its id.
+    fn one<K, T>(&self, sql: &str, id: Id<K>, entity: Entity, row: impl FnOnce(&Row<'_>) -> SqlResult<T>) -> Result<T, StoreError> {
+        let key = self.key(id, entity)?;
+        self.find(sql, params![key], entity, row)
+    }
+
+    fn find<T>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+        entity: Entity,
+        row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<T, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        statement.query_row(values, row).optional().map_err(reading)?.ok_or(StoreError::not_found(entity))
+    }
+
+    fn all<T>(&self, sql: &str, values: impl rusqlite::Params, row: impl FnMut(&Row<'_>) -> SqlResult<T>) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        let rows = statement.query_map(values, row).map_err(reading)?;
+        rows.collect::<SqlResult<_>>().map_err(reading)
+    }
+
+    /// A page, newest first, of what `select` and its conditions find.
+    fn page<T>(
+        &self,
+        select: &str,
+        mut conditions: Conditions,
+        query: u32,
+        page: PageRequest,
+        row: impl Fn(&Row<'_>) -> SqlResult<T>,
+        id: impl Fn(&T) -> u128,
+    ) -> Result<Page<T>, StoreError> {
+        if let Some(after) = page.after(query)? {
+            conditions.add("id < ?", Id::<()>::from_u128(after).key());
+        }
+        let limit = page.limit + 1;
+        let sql = format!("{select}{} order by id desc limit {limit}", conditions.sql());
+        let rows = self.all(&sql, params_from_iter(&conditions.values), row)?;
+        Ok(Page::cut(rows, page.limit, query, id))
+    }
+
+    pub(crate) fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
+        let endpoint = self.key(query.endpoint, Entity::Endpoint)?;
+        let sql = format!(
+            "select {DELIVERY}, {EVENT} from delivery d join event e on e.id = d.event_id
+             where d.endpoint_id = ?1 and d.state = 0 and d.sequence <= ?2 order by d.sequence, d.id limit ?3"
+        );
+        let rows = self.all(&sql, params![endpoint, query.until.as_micros(), query.limit], |row| due_row(row, self.salt))?;
+        // The first place behind the page: strictly behind its last row.
+        let (place, id) = rows.last().map_or((i64::MIN, i64::MIN), |due| (due.sequence, due.delivery.id.key()));
+        let sql = "select sequence from delivery where endpoint_id = ?1 and state = 0 and (sequence, id) > (?2, ?3)
+                   order by sequence, id limit 1";
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        let next = statement.query_row(params![endpoint, place, id], |row| time(row, 0)).optional().map_err(reading)?;
+        Ok(DuePage { rows, next })
+    }
+
+    pub(crate) fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
+        // One look into the index for each endpoint, however long its backlog is.
+        let sql = "select id, place from (select id, (select min(sequence) from delivery
+                   where endpoint_id = endpoint.id and state = 0) as place from endpoint) where place is not null";
+        self.all(sql, [], |row| Ok(LaneBacklog { endpoint: Id::from_key(row.get(0)?, self.salt), first: time(row, 1)? }))
+    }
+
+    pub(crate) fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
+        self.one(&format!("select {EVENT} from event e where id = ?1"), id, Entity::Event, |row| event(row, 0, self.salt))
+    }
+
+    pub(crate) fn list_events(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add_opt("application_id = ?", filter.application.map(Id::key));
+        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        conditions.add_opt("type = ?", filter.event_type.clone());
+        conditions.add_opt("created_at >= ?", filter.since.map(Timestamp::as_micros));
+        conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
+        let select = format!("select {EVENT} from event e");
+        let row = |row: &Row<'_>| event(row, 0, self.salt);
+        self.page(&select, conditions, query_digest(filter), page, row, |event| event.id.as_u128())
+    }
+
+    pub(crate) fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
+        let sql = format!("select {DELIVERY} from delivery d where id = ?1");
+        self.one(&sql, id, Entity::Delivery, |row| delivery(row, self.salt))
+    }
+
+    pub(crate) fn list_deliveries(&self, filter: &DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add_opt("tenant_id in (select id from tenant where application_id = ?)", filter.application.map(Id::key));
+        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        conditions.add_opt("endpoint_id = ?", filter.endpoint.map(Id::key));
+        conditions.add_opt("event_id = ?", filter.event.map(Id::key));
+        conditions.add_opt("event_type = ?", filter.event_type.clone());
+        conditions.add_opt("created_at >= ?", filter.since.map(Timestamp::as_micros));
+        conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
+        // Written out, so that the partial indexes can serve it.
+        match filter.state {
+            None => {}
+            Some(StatePattern::Pending) => conditions.add_text("state = 0"),
+            Some(StatePattern::Delivered) => conditions.add_text("state = 1"),
+            Some(StatePattern::Failed) => conditions.add_text("state = 2"),
+            Some(StatePattern::Cancelled) => conditions.add_text("state = 3"),
+        }
+        let select = format!("select {DELIVERY} from delivery d");
+        let row = |row: &Row<'_>| delivery(row, self.salt);
+        self.page(&select, conditions, query_digest(filter), page, row, |delivery| delivery.id.as_u128())
+    }
+
+    pub(crate) fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
+        let key = self.key(delivery, Entity::Delivery)?;
+        self.all(&format!("select {ATTEMPT} from attempt where delivery_id = ?1 order by number"), [key], attempt)
+    }
+
+    pub(crate) fn endpoint_stats(&self, endpoint: Id<id::Endpoint>, since: Timestamp) -> Result<EndpointStats, StoreError> {
+        let tenant = self.endpoint(endpoint)?.tenant.key();
+        let sql = "select state, reason, sum(attempts), count(*) from delivery
+                   where tenant_id = ?1 and id >= ?2 and endpoint_id = ?3 and created_at >= ?4 group by state, reason";
+        // An id begins with its time in milliseconds: rows before `since` are not even looked at.
+        let floor = since.as_millis() << 16;
+        let mut stats = EndpointStats::default();
+        let values = params![tenant, floor, endpoint.key(), since.as_micros()];
+        let rows = self.all(sql, values, |row| Ok((crate::convert::state(row, 0)?, row.get(2)?, row.get::<_, i64>(3)?)))?;
+        for (state, attempts, deliveries) in rows {
+            stats.count(state, attempts, deliveries.cast_unsigned());
+        }
+        Ok(stats)
+    }
+
+    fn application_row(&self, row: &Row<'_>) -> SqlResult<Application> {
+        Ok(Application {
+            id: Id::from_key(row.get(0)?, self.salt),
+            name: row.get(1)?,
+            profile: row.get(2)?,
+            created_at: time(row, 3)?,
+            updated_at: time(row, 4)?,
+        })
+    }
+
+    pub(crate) fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
+        let sql = "select id, name, profile, created_at, updated_at from application where id = ?1";
+        self.one(sql, id, Entity::Application, |row| self.application_row(row))
+    }
+
+    pub(crate) fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
+        let select = "select id, name, profile, created_at, updated_at from application";
+        let row = |row: &Row<'_>| self.application_row(row);
+        self.page(select, Conditions::default(), query_digest(&"applications"), page, row, |row| row.id.as_u128())
+    }
+
+    fn tenant_row(&self, row: &Row<'_>) -> SqlResult<Tenant> {
+        Ok(Tenant {
+            id: Id::from_key(row.get(0)?, self.salt),
+            application: Id::from_key(row.get(1)?, self.salt),
+            name: row.get(2)?,
+            external_id: row.get(3)?,
+            sealed_secret: row.get(4)?,
+            created_at: time(row, 5)?,
+            updated_at: time(row, 6)?,
+        })
+    }
+
+    pub(crate) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
+        self.one(&format!("{TENANT} where id = ?1"), id, Entity::Tenant, |row| self.tenant_row(row))
+    }
+
+    pub(crate) fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError> {
+        let application = self.key(application, Entity::Tenant)?;
+        let sql = format!("{TENANT} where application_id = ?1 and external_id = ?2");
+        self.find(&sql, params![application, external_id], Entity::Tenant, |row| self.tenant_row(row))
+    }
+
+    pub(crate) fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add("application_id = ?", application.key());
+        let row = |row: &Row<'_>| self.tenant_row(row);
+        self.page(TENANT, conditions, query_digest(&("tenants", application)), page, row, |row| row.id.as_u128())
+    }
+
+    pub(crate) fn list_event_types(&self, application: Id<id::Application>) -> Result<Vec<EventType>, StoreError> {
+        let sql = "select name, description, created_at from event_type where application_id = ?1 order by name";
+        self.all(sql, [application.key()], |row| {
+            Ok(EventType { application, name: row.get(0)?, description: row.get(1)?, created_at: time(row, 2)? })
+        })
+    }
+
+    pub(crate) fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
+        let (endpoint, deleted) = self.lane_endpoint(id)?;
+        if deleted { Err(StoreError::not_found(Entity::Endpoint)) } else { Ok(endpoint) }
+    }
+
+    pub(crate) fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
+        let key = self.key(id, Entity::Endpoint)?;
+        read_endpoint(&self.connection, self.salt, key).map_err(reading)?.ok_or(StoreError::not_found(Entity::Endpoint))
+    }
+
+    pub(crate) fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add("tenant_id = ?", tenant.key());
+        conditions.add_text("kind = 0 and deleted = 0");
+        let select = format!("select {ENDPOINT} from endpoint");
+        let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
+        self.page(&select, conditions, query_digest(&("endpoints", tenant)), page, row, |row| row.id.as_u128())
+    }
+
+    pub(crate) fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Result<Option<Endpoint>, StoreError> {
+        let sql = format!("select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and url = ?2");
+        let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
+        let values = params![tenant.key(), url];
+        let found = statement.query_row(values, |row| endpoint_row(row, self.salt)).optional().map_err(reading)?;
+        found.map(|(endpoint, _)| with_secrets(&self.connection, endpoint).map_err(reading)).transpose()
+    }
+
+    fn key_row(&self, row: &Row<'_>) -> SqlResult<ApiKey> {
+        let application: Option<i64> = row.get(2)?;
+        let tenant: Option<i64> = row.get(3)?;
+        let scope = match (application, tenant) {
+            (None, _) => Scope::Root,
+            (Some(application), None) => Scope::Application(Id::from_key(application, self.salt)),
+            (Some(application), Some(tenant)) => {
+                Scope::Tenant(Id::from_key(application, self.salt), Id::from_key(tenant, self.salt))
+            }
+        };
+        Ok(ApiKey {
+            id: Id::from_key(row.get(0)?, self.salt),
+            name: row.get(1)?,
+            scope,
+            mode: mode(row, 4)?,
+            secret_hash: row.get(5)?,
+            public_id: row.get(6)?,
+            sealed_secret: row.get(7)?,
+            created_at: time(row, 8)?,
+        })
+    }
+
+    pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
+        self.find(&format!("{API_KEY} where secret_hash = ?1"), params![hash], Entity::ApiKey, |row| self.key_row(row))
+    }
+
+    pub(crate) fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
+        self.find(&format!("{API_KEY} where public_id = ?1"), params![public_id], Entity::ApiKey, |row| self.key_row(row))
+    }
+
+    pub(crate) fn key_by_id(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
+        self.one(&format!("{API_KEY} where id = ?1"), id, Entity::ApiKey, |row| self.key_row(row))
+    }
+
+    pub(crate) fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add_opt("application_id = ?", application.map(Id::key));
+        let row = |row: &Row<'_>| self.key_row(row);
+        self.page(API_KEY, conditions, query_digest(&("keys", application)), page, row, |row| row.id.as_u128())
+    }
+
+    pub(crate) fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
+        self.all("select version, name, source from profile order by version", [], |row| {
+            let text = |column: usize| Ok::<_, rusqlite::Error>(Arc::from(row.get_ref(column)?.as_str()?));
+            Ok(ProfileRecord { version: row.get(0)?, name: text(1)?, source: text(2)? })
+        })
+    }
+
+    fn task_row(&self, row: &Row<'_>) -> SqlResult<Task> {
+        Ok(Task {
+            id: Id::from_key(row.get(0)?, self.salt),
+            application: Id::from_key(row.get(1)?, self.salt),
+            tenant: Id::from_key(row.get(2)?, self.salt),
+            request: row.get(3)?,
+            state: match row.get(4)? {
+                0 => TaskState::Running,
+                1 => TaskState::Finished,
+                2 => TaskState::Failed(row.get::<_, Option<String>>(5)?.unwrap_or_default()),
+                other => return Err(unreadable(4, format!("task state {other}"))),
+            },
+            done: row.get::<_, i64>(6)?.cast_unsigned(),
+            skipped: row.get::<_, i64>(7)?.cast_unsigned(),
+            cursor: row.get(8)?,
+            created_at: time(row, 9)?,
+            finished_at: time_opt(row, 10)?,
+        })
+    }
+
+    pub(crate) fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {
+        self.one(&format!("{TASK} where id = ?1"), id, Entity::Task, |row| self.task_row(row))
+    }
+
+    pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
+        self.all(&format!("{TASK} where state = 0 order by id"), [], |row| self.task_row(row))
+    }
+}
+
+const TENANT: &str = "select id, application_id, name, external_id, sealed_secret, created_at, updated_at from tenant";
+const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at from api_key";
+const TASK: &str =
+    "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at from task";
+
+/// A `where` clause being built.
+#[derive(Default)]
+struct Conditions {
+    parts: Vec<String>,
+    values: Vec<Box<dyn ToSql>>,
+}
+
+impl Conditions {
+    fn add(&mut self, part: &str, value: impl ToSql + 'static) {
+        self.parts.push(part.to_owned());
+        self.values.push(Box::new(value));
+    }
+
+    fn add_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
+        if let Some(value) = value {
+            self.add(part, value);
+        }
+    }
+
+    fn add_text(&mut self, part: &str) {
+        self.parts.push(part.to_owned());
+    }
+
+    fn sql(&self) -> String {
+        if self.parts.is_empty() { String::new() } else { format!(" where {}", self.parts.join(" and ")) }
+    }
+}

@@ -1,0 +1,72 @@
+//! The conformance suite: what every store must do, one function for each rule.
+//!
+//! `store_conformance!(fresh_store().await)` in a test file of a store runs all of it.
+
+mod endpoints;
+mod events;
+pub mod fixture;
+mod lanes;
+mod reading;
+
+/// Runs every rule, each against a store of its own made by `$fresh`.
+#[macro_export]
+macro_rules! store_conformance {
+    ($fresh:expr) => {
+        $crate::store_conformance!(@all $fresh;
+            a_published_event_and_its_deliveries_appear_together,
+            the_same_key_and_body_returns_the_first_event,
+            the_same_key_with_another_body_is_a_conflict,
+            an_idempotency_key_is_forgotten_after_its_time,
+            payload_bytes_come_back_unchanged,
+            an_event_that_matches_nothing_is_stored,
+            an_endpoint_created_later_gets_nothing_from_the_past,
+            only_subscribed_enabled_endpoints_of_the_mode_get_it,
+            an_event_may_be_addressed_to_one_endpoint,
+            one_bad_write_does_not_spoil_the_batch,
+            a_lane_is_read_in_order_and_in_pages,
+            an_unordered_retry_moves_to_its_time_and_an_ordered_one_stays,
+            the_backlog_names_every_lane_with_work,
+            recording_twice_is_recording_once,
+            attempt_numbers_have_no_gaps,
+            a_finished_delivery_is_never_due_again,
+            times_survive_to_the_microsecond,
+            everything_about_an_attempt_comes_back,
+            a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded,
+            the_tenth_failure_disables_exactly_once,
+            a_success_resets_the_counter,
+            a_closed_endpoints_pending_deliveries_are_finished_in_pages,
+            an_enabled_endpoint_keeps_what_is_pending,
+            a_resend_is_pending_again_with_its_own_series,
+            a_pending_delivery_is_not_resent,
+            an_endpoint_comes_back_as_it_was_written,
+            the_limit_counts_registered_endpoints_of_a_mode,
+            a_deleted_endpoint_is_not_found_but_its_lane_is,
+            names_are_unique_where_they_must_be,
+            a_callback_endpoint_is_found_by_its_url_and_not_listed,
+            an_id_that_was_never_given_is_not_found,
+            keys_are_found_by_hash_and_public_id,
+            a_nonce_is_used_once,
+            the_same_profile_text_has_one_version,
+            a_task_comes_back_as_it_was_put,
+            pages_are_stable_while_rows_arrive,
+            a_cursor_of_another_query_is_refused,
+            deliveries_are_filtered_by_every_column,
+            counts_equal_what_the_pages_hold,
+        );
+    };
+    (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(
+        #[tokio::test]
+        async fn $rule() {
+            let store = $fresh;
+            $crate::conformance::rules::$rule(&*store).await;
+        }
+    )*};
+}
+
+/// The rules by name.
+pub mod rules {
+    pub use super::endpoints::*;
+    pub use super::events::*;
+    pub use super::lanes::*;
+    pub use super::reading::*;
+}

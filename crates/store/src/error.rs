@@ -1,0 +1,84 @@
+//! Why a store operation failed.
+
+use crate::BoxError;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It is not there.
+    #[error("{entity:?} not found")]
+    NotFound { entity: Entity },
+    /// The write would break a rule that the caller can understand.
+    #[error("conflict: {rule:?}")]
+    Conflict { rule: Rule },
+    /// The page's cursor was not made by this query.
+    #[error("bad cursor")]
+    BadCursor,
+    /// There is no room: nothing was written; it may be tried again when there is.
+    #[error("no room left on the store's disk")]
+    Full,
+    /// Nothing was written: it is safe to do the operation again.
+    #[error("write aborted")]
+    Aborted {
+        #[source]
+        source: BoxError,
+    },
+    /// The write may or may not have happened: only an idempotent operation may be repeated.
+    #[error("write ended with an unknown outcome")]
+    OutcomeUnknown {
+        #[source]
+        source: BoxError,
+    },
+    /// What is stored cannot be understood.
+    #[error("stored data cannot be understood: {place}")]
+    Corrupt {
+        /// Table, column and row.
+        place: String,
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl StoreError {
+    pub fn not_found(entity: Entity) -> Self {
+        Self::NotFound { entity }
+    }
+
+    pub fn conflict(rule: Rule) -> Self {
+        Self::Conflict { rule }
+    }
+
+    pub fn aborted(source: impl Into<BoxError>) -> Self {
+        Self::Aborted { source: source.into() }
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entity {
+    ApiKey,
+    Application,
+    Delivery,
+    Endpoint,
+    Event,
+    EventType,
+    Task,
+    Tenant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A name or external id is in use.
+    NameTaken,
+    /// The tenant has as many endpoints as its profile allows.
+    EndpointsMax,
+    /// The idempotency key was used with another body.
+    IdempotencyKeyReused,
+    /// The delivery is waiting for an attempt already.
+    DeliveryPending,
+    /// The endpoint is disabled or deleted.
+    EndpointDisabled,
+}

@@ -1,0 +1,196 @@
+//! What is asked of a store, and the pages it answers with.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use postrider_core::delivery::{DeliveryState, ProfileVersion};
+use postrider_core::{Id, Timestamp, id};
+
+/// A request for one page: `limit` rows after `cursor`.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRequest {
+    pub limit: usize,
+    pub cursor: Option<Cursor>,
+}
+
+impl PageRequest {
+    pub const fn first(limit: usize) -> Self {
+        Self { limit, cursor: None }
+    }
+}
+
+/// Rows, and where the next page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    pub next: Option<Cursor>,
+}
+
+/// A place in a list: the id of the last row seen, and which list it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// A digest of the query: a cursor of another query is refused.
+    pub query: u32,
+    pub after: u128,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}{:032x}", self.query, self.after)
+    }
+}
+
+/// The text is not a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor that an earlier page gave")]
+pub struct InvalidCursor;
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        if text.len() != 40 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(InvalidCursor);
+        }
+        let query = u32::from_str_radix(&text[..8], 16).map_err(|_| InvalidCursor)?;
+        let after = u128::from_str_radix(&text[8..], 16).map_err(|_| InvalidCursor)?;
+        Ok(Self { query, after })
+    }
+}
+
+/// FNV-1a over the text of a query.
+pub fn query_digest(query: &impl fmt::Debug) -> u32 {
+    format!("{query:?}").bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+impl PageRequest {
+    /// The id after which the page begins.
+    ///
+    /// # Errors
+    /// `BadCursor` when the cursor was made by another query.
+    pub fn after(&self, query: u32) -> Result<Option<u128>, crate::StoreError> {
+        match self.cursor {
+            Some(cursor) if cursor.query != query => Err(crate::StoreError::BadCursor),
+            cursor => Ok(cursor.map(|cursor| cursor.after)),
+        }
+    }
+}
+
+impl<T> Page<T> {
+    /// Makes a page from up to `limit + 1` rows: one row more tells that there is a next page.
+    pub fn cut(mut rows: Vec<T>, limit: usize, query: u32, id: impl Fn(&T) -> u128) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| Cursor { query, after: id(row) });
+        Self { rows, next }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+    pub event_type: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// Deliveries by any column; none means any. Times are of creation; `since` is inside, `until` is not.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+    pub endpoint: Option<Id<id::Endpoint>>,
+    pub event: Option<Id<id::Event>>,
+    pub event_type: Option<String>,
+    pub state: Option<StatePattern>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// A state without its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatePattern {
+    Pending,
+    Delivered,
+    Failed,
+    Cancelled,
+}
+
+impl StatePattern {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "pending" => Some(Self::Pending),
+            "delivered" => Some(Self::Delivered),
+            "failed" => Some(Self::Failed),
+            "cancelled" => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+
+    pub fn matches(self, state: DeliveryState) -> bool {
+        matches!(
+            (self, state),
+            (Self::Pending, DeliveryState::Pending)
+                | (Self::Delivered, DeliveryState::Delivered)
+                | (Self::Failed, DeliveryState::Failed(_))
+                | (Self::Cancelled, DeliveryState::Cancelled)
+        )
+    }
+}
+
+/// A page of a lane: pending deliveries whose place is not after `until`.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadDue {
+    pub endpoint: Id<id::Endpoint>,
+    pub until: Timestamp,
+    pub limit: u32,
+}
+
+/// The first rows of a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DuePage {
+    pub rows: Vec<crate::DueDelivery>,
+    /// The place of the first pending delivery that is not among the rows.
+    pub next: Option<Timestamp>,
+}
+
+/// An endpoint with pending deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneBacklog {
+    pub endpoint: Id<id::Endpoint>,
+    /// The place of its first pending delivery.
+    pub first: Timestamp,
+}
+
+/// Counts of an endpoint's deliveries since a time, and of the attempts they took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EndpointStats {
+    pub pending: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub attempts: u64,
+}
+
+impl EndpointStats {
+    pub fn count(&mut self, state: DeliveryState, attempts: u32, deliveries: u64) {
+        let slot = match state {
+            DeliveryState::Pending => &mut self.pending,
+            DeliveryState::Delivered => &mut self.delivered,
+            DeliveryState::Failed(_) => &mut self.failed,
+            DeliveryState::Cancelled => &mut self.cancelled,
+        };
+        *slot += deliveries;
+        self.attempts += u64::from(attempts);
+    }
+}
+
+/// One stored version of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileRecord {
+    pub version: ProfileVersion,
+    pub name: Arc<str>,
+    pub source: Arc<str>,
+}

@@ -1,0 +1,109 @@
+//! The writes of the hot path: what the journal gathers into one transaction.
+
+use std::sync::Arc;
+
+use postrider_core::attempt::Attempt;
+use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion, Series};
+use postrider_core::event::Event;
+use postrider_core::health::{DisableReason, DisableRule, HealthChange};
+use postrider_core::judge::Next;
+use postrider_core::{Id, id};
+
+#[derive(Debug, Clone)]
+pub enum Write {
+    Publish(Box<NewEvent>),
+    Record(Box<RecordAttempt>),
+    Finish(FinishDelivery),
+    Resend(Resend),
+}
+
+/// The answer to the write of the same name.
+#[derive(Debug, Clone)]
+pub enum Written {
+    Published(Published),
+    Recorded(Recorded),
+    /// Whether the delivery was pending, and so was finished.
+    Finished(bool),
+    Resent(DueDelivery),
+}
+
+/// An event to accept, together with its deliveries.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    pub event: Arc<Event>,
+    pub target: Target,
+    pub profile: ProfileVersion,
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Who gets an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Every enabled registered endpoint of the tenant whose subscription and mode match.
+    Matching,
+    /// This endpoint, whatever it subscribed to, if it is enabled.
+    Endpoint(Id<id::Endpoint>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    pub key: String,
+    /// SHA-256 of the request: the same key with another one is a conflict.
+    pub fingerprint: [u8; 32],
+}
+
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub event: Id<id::Event>,
+    /// False when the idempotency key had been used: then nothing was written.
+    pub created: bool,
+    /// How many deliveries the event has.
+    pub count: u32,
+    /// What was created, ready for its lanes.
+    pub deliveries: Vec<DueDelivery>,
+}
+
+/// A pending delivery with all that an attempt needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueDelivery {
+    pub delivery: Delivery,
+    pub event: Arc<Event>,
+    /// Its place in the lane: grows with acceptance; an unordered retry moves to its due time.
+    pub sequence: i64,
+}
+
+/// An attempt that ended. Recording it twice is recording it once.
+#[derive(Debug, Clone)]
+pub struct RecordAttempt {
+    pub delivery: Id<id::Delivery>,
+    pub endpoint: Id<id::Endpoint>,
+    pub attempt: Attempt,
+    pub next: Next,
+    pub series: Series,
+    pub health: HealthChange,
+    pub rule: DisableRule,
+    /// An ordered lane keeps a delivery's place while it is retried.
+    pub keep_place: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// False when this attempt had been recorded before: then nothing was written.
+    pub applied: bool,
+    /// Set exactly once: by the record that disabled the endpoint.
+    pub disabled: Option<DisableReason>,
+}
+
+/// Ends a pending delivery without an attempt (it expired).
+#[derive(Debug, Clone, Copy)]
+pub struct FinishDelivery {
+    pub delivery: Id<id::Delivery>,
+    pub state: DeliveryState,
+}
+
+/// Makes a finished delivery pending again, by hand.
+#[derive(Debug, Clone, Copy)]
+pub struct Resend {
+    pub delivery: Id<id::Delivery>,
+    pub series: Series,
+}

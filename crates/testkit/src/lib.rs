@@ -1,0 +1,1 @@
+//! Test helpers: a receiver that misbehaves on request, certificates, a scripted resolver.

@@ -1,0 +1,1 @@
+//! Outgoing HTTP: only to vetted addresses, within deadlines, with bounded reads.
