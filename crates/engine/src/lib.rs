@@ -1,5 +1,18 @@
-//! The delivery engine: a pure machine ([`machine`]) and the shell that drives it ([`shell`]).
+//! The delivery engine: a pure machine ([`machine`]) and the shell that drives it ([`Engine`]).
 //!
 //! The engine sees the core and the store's trait; it knows no SQL, no HTTP server and no client.
 
+pub mod clock;
+mod journal;
 pub mod machine;
+mod profiles;
+mod settle;
+mod shell;
+mod transport;
+
+pub use clock::{Clock, SystemClock};
+pub use journal::Busy;
+pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
+pub use settle::{Sent, Settled, settle};
+pub use shell::{Engine, Options, PublishError};
+pub use transport::{Exchange, Request, Transport};

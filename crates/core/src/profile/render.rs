@@ -47,13 +47,19 @@ impl Profile {
     }
 
     /// Renders the headers of a request with `body`, signed with every key that its signatures accept.
-    pub fn render_headers(&self, context: &RenderContext<'_>, body: &[u8], keys: &[super::SigningKey]) -> Vec<(String, String)> {
+    pub fn render_headers<'k>(
+        &self,
+        context: &RenderContext<'_>,
+        body: &[u8],
+        keys: impl IntoIterator<Item = &'k super::SigningKey>,
+    ) -> Vec<(String, String)> {
+        let keys: Vec<&super::SigningKey> = keys.into_iter().collect();
         let mut headers = Vec::with_capacity(self.headers.len() + 4);
         headers.push(("Content-Type".to_owned(), self.content_type.clone()));
         for (name, template) in &self.headers {
             headers.push((name.clone(), self.render_text(template, context)));
         }
-        headers.extend(self.sign(context, body, keys));
+        headers.extend(self.sign(context, body, &keys));
         headers
     }
 

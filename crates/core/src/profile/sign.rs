@@ -136,7 +136,7 @@ impl SigningKey {
 
 impl Profile {
     /// The signature headers of `body`: one for each header name, holding a signature for each key.
-    pub(super) fn sign(&self, context: &RenderContext<'_>, body: &[u8], keys: &[SigningKey]) -> Vec<(String, String)> {
+    pub(super) fn sign(&self, context: &RenderContext<'_>, body: &[u8], keys: &[&SigningKey]) -> Vec<(String, String)> {
         let mut headers: Vec<(String, String)> = Vec::new();
         for spec in &self.signatures {
             let mut input = None;

@@ -1,0 +1,97 @@
+//! Who asks, and what they may touch. What belongs to somebody else is simply not found.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{HeaderMap, header};
+use postrider_core::event::Event;
+use postrider_core::seal::sha256;
+use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
+use postrider_core::{Id, id};
+
+use crate::Api;
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+
+/// A caller with a valid bearer key.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) key: Arc<ApiKey>,
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        Self::authenticate(&parts.headers, api).await
+    }
+}
+
+impl Caller {
+    async fn authenticate(headers: &HeaderMap, api: &Api) -> ApiResult<Self> {
+        let missing = || ApiError::new(ErrorCode::KeyMissing, "send Authorization: Bearer with an API key");
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+        let (scheme, text) = given.split_once(' ').ok_or_else(missing)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(missing());
+        }
+        match api.0.directory.key(sha256(text.trim().as_bytes())).await {
+            Ok(key) => Ok(Self { key }),
+            Err(error) if error.is_not_found() => {
+                Err(ApiError::new(ErrorCode::KeyUnknown, "the key was deleted, or was never one of this server"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn must_be_root(&self) -> ApiResult<()> {
+        match self.key.scope {
+            Scope::Root => Ok(()),
+            Scope::Application(_) | Scope::Tenant(..) => {
+                Err(ApiError::new(ErrorCode::ScopeInsufficient, "a root key is needed: the operator has it"))
+            }
+        }
+    }
+
+    /// The application, if the caller may manage it.
+    pub(crate) async fn application(&self, api: &Api, id: Id<id::Application>) -> ApiResult<Arc<Application>> {
+        match self.key.scope {
+            Scope::Root => {}
+            Scope::Application(own) if own == id => {}
+            Scope::Tenant(own, _) if own == id => {
+                return Err(ApiError::new(ErrorCode::ScopeInsufficient, "an application key is needed"));
+            }
+            Scope::Application(_) | Scope::Tenant(..) => return Err(ApiError::not_found("application")),
+        }
+        api.0.directory.application(id).await
+    }
+
+    /// The tenant, if the caller may see what it owns.
+    pub(crate) async fn tenant(&self, api: &Api, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
+        let tenant = api.0.directory.tenant(id).await?;
+        if self.may_see(tenant.application, tenant.id) { Ok(tenant) } else { Err(ApiError::not_found("tenant")) }
+    }
+
+    /// The tenant, if the caller may publish for it.
+    pub(crate) async fn publisher(&self, api: &Api, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
+        let tenant = self.tenant(api, id).await?;
+        match self.key.scope {
+            Scope::Root | Scope::Application(_) => Ok(tenant),
+            Scope::Tenant(..) => {
+                Err(ApiError::new(ErrorCode::ScopeInsufficient, "publishing needs an application key: only the product publishes"))
+            }
+        }
+    }
+
+    pub(crate) fn may_see(&self, application: Id<id::Application>, tenant: Id<id::Tenant>) -> bool {
+        match self.key.scope {
+            Scope::Root => true,
+            Scope::Application(own) => own == application,
+            Scope::Tenant(_, own) => own == tenant,
+        }
+    }
+
+    pub(crate) fn may_see_event(&self, event: &Event) -> bool {
+        self.may_see(event.application, event.tenant)
+    }
+}

@@ -1,0 +1,87 @@
+//! What nearly every request asks: whose key, whose tenant, which profile. Held in memory.
+//!
+//! Keys and tenants do not change; a deleted key and a changed application are forgotten at once.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use postrider_core::tenant::{ApiKey, Application, Tenant};
+use postrider_core::{Id, id};
+use postrider_engine::{CurrentProfile, Engine};
+use postrider_store::{Store, StoreError};
+
+use crate::problem::{ApiError, ApiResult};
+
+/// Entries held of a kind; beyond, all are forgotten and read again as they are needed.
+const HELD_MAX: usize = 50_000;
+
+pub(crate) struct Directory {
+    store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+    keys: Held<[u8; 32], ApiKey>,
+    tenants: Held<Id<id::Tenant>, Tenant>,
+    applications: Held<Id<id::Application>, Application>,
+}
+
+struct Held<K, V>(Mutex<HashMap<K, Arc<V>>>);
+
+impl<K: Eq + Hash, V> Held<K, V> {
+    fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    async fn get(&self, key: K, read: impl Future<Output = Result<V, StoreError>>) -> Result<Arc<V>, StoreError> {
+        if let Some(value) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(value.clone());
+        }
+        let value = Arc::new(read.await?);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() >= HELD_MAX {
+            held.clear();
+        }
+        held.insert(key, value.clone());
+        Ok(value)
+    }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Directory {
+    pub(crate) fn new(store: Arc<dyn Store>, engine: Arc<Engine>) -> Self {
+        Self { store, engine, keys: Held::new(), tenants: Held::new(), applications: Held::new() }
+    }
+
+    pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
+        self.keys.get(hash, self.store.key_by_hash(hash)).await
+    }
+
+    pub(crate) async fn tenant(&self, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
+        Ok(self.tenants.get(id, self.store.tenant(id)).await?)
+    }
+
+    pub(crate) async fn application(&self, id: Id<id::Application>) -> ApiResult<Arc<Application>> {
+        Ok(self.applications.get(id, self.store.application(id)).await?)
+    }
+
+    /// The profile that new endpoints and events of an application get.
+    pub(crate) async fn profile(&self, application: Id<id::Application>) -> ApiResult<CurrentProfile> {
+        let application = self.application(application).await?;
+        self.engine.profiles().current(&application.profile).ok_or_else(|| {
+            ApiError::internal(format!(
+                "the application {} uses the profile {:?}, which this server does not have; configure profiles.directory",
+                application.id, application.profile
+            ))
+        })
+    }
+
+    pub(crate) fn forget_keys(&self) {
+        self.keys.clear();
+    }
+
+    pub(crate) fn forget_applications(&self) {
+        self.applications.clear();
+    }
+}

@@ -1,0 +1,268 @@
+//! Events: publish one or a batch, list, read.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use postrider_core::event::Event;
+use postrider_core::filter::is_event_type;
+use postrider_core::limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, KEY_BYTES_MAX};
+use postrider_core::seal::sha256;
+use postrider_core::tenant::{Mode, Tenant};
+use postrider_core::{Id, Timestamp, id};
+use postrider_engine::{CurrentProfile, PublishError};
+use postrider_store::{EventFilter, Idempotency, NewEvent, Published, Target};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::applications::confined;
+use super::views::EventView;
+use crate::Api;
+use crate::auth::Caller;
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::request::{given_time, json, list as list_of, must_be_json, ok, page_request, path_id, read_body, required, typed, well_formed};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct EventBody<'b> {
+    r#type: String,
+    /// Kept as it came, byte for byte.
+    #[serde(borrow)]
+    data: &'b RawValue,
+    occurred_at: Option<String>,
+    #[serde(default)]
+    mode: Mode,
+    ordering_key: Option<String>,
+    deliver_before: Option<String>,
+    callback_url: Option<String>,
+    endpoint: Option<String>,
+    /// In a batch, where one header cannot speak for all.
+    idempotency_key: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PublishedView {
+    id: Id<id::Event>,
+    /// How many endpoints get it.
+    deliveries: u32,
+    /// The idempotency key was used before: this is the first event.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+impl From<Published> for PublishedView {
+    fn from(published: Published) -> Self {
+        Self { id: published.event, deliveries: published.count, duplicate: !published.created }
+    }
+}
+
+/// Turns a body into an event of the tenant. `raw` is what an idempotency key vouches for.
+async fn new_event(
+    api: &Api,
+    tenant: &Tenant,
+    current: &CurrentProfile,
+    body: EventBody<'_>,
+    raw: &[u8],
+    key: Option<String>,
+    whole: &Bytes,
+) -> ApiResult<NewEvent> {
+    if !is_event_type(&body.r#type) {
+        return Err(ApiError::invalid("type", "must be letters, digits, _ and -, with dots between parts, at most 128 bytes"));
+    }
+    if !current.profile.events.allows_type(&body.r#type) {
+        let known = current.profile.events.closed.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
+        return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", format!("must be one of: {known}")));
+    }
+    let now = api.now();
+    if let Some(key) = &body.ordering_key {
+        required("orderingKey", key, KEY_BYTES_MAX)?;
+    }
+    if let Some(key) = &key {
+        required("idempotencyKey", key, KEY_BYTES_MAX)?;
+    }
+    let target = match (&body.callback_url, &body.endpoint) {
+        (None, None) => Target::Matching,
+        (Some(url), None) => Target::Endpoint(super::endpoints::callback(api, tenant, &current.profile, url).await?),
+        (None, Some(endpoint)) => Target::Endpoint(path_id(endpoint)?),
+        (Some(_), Some(_)) => return Err(ApiError::invalid("endpoint", "cannot be together with callbackUrl")),
+    };
+    let event = Event {
+        id: api.store().ids().next(now),
+        application: tenant.application,
+        tenant: tenant.id,
+        event_type: Arc::from(body.r#type),
+        // No copy: the data is a slice of the request's body.
+        data: whole.slice_ref(body.data.get().as_bytes()),
+        mode: body.mode,
+        occurred_at: given_time("occurredAt", body.occurred_at.as_deref())?.unwrap_or(now),
+        created_at: now,
+        ordering_key: body.ordering_key,
+        deliver_before: given_time("deliverBefore", body.deliver_before.as_deref())?,
+    };
+    if event.deliver_before.is_some_and(|limit| limit <= now) {
+        return Err(ApiError::invalid("deliverBefore", "must be in the future"));
+    }
+    let idempotency = key.map(|key| Idempotency { key: format!("{}/{key}", tenant.id), fingerprint: sha256(raw) });
+    Ok(NewEvent { event: Arc::new(event), target, profile: current.version, idempotency })
+}
+
+pub(crate) async fn publish(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let tenant = caller.publisher(&api, path_id(&tenant)?).await?;
+    must_be_json(&headers)?;
+    let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
+    well_formed(&bytes)?;
+    let event: EventBody<'_> = typed(&bytes)?;
+    let header = match headers.get("idempotency-key") {
+        None => None,
+        Some(value) => {
+            let text = value.to_str().map_err(|_| ApiError::invalid("Idempotency-Key", "must be ASCII"))?;
+            Some(text.to_owned())
+        }
+    };
+    let key = header.or_else(|| event.idempotency_key.clone());
+    let current = api.0.directory.profile(tenant.application).await?;
+    let new = new_event(&api, &tenant, &current, event, &bytes, key, &bytes).await?;
+    let published = api.engine().publish(new).await?;
+    Ok(json(StatusCode::ACCEPTED, &PublishedView::from(published)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody<'b> {
+    #[serde(borrow)]
+    events: Vec<&'b RawValue>,
+}
+
+/// The answer for one event of a batch: what was published, or why not.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BatchAnswer {
+    Published(PublishedView),
+    Refused { code: ErrorCode, detail: String, field: Option<String> },
+}
+
+impl From<ApiError> for BatchAnswer {
+    fn from(error: ApiError) -> Self {
+        error.log();
+        Self::Refused { code: error.code, detail: error.detail, field: error.field }
+    }
+}
+
+#[derive(Serialize)]
+struct BatchView {
+    data: Vec<BatchAnswer>,
+}
+
+/// Publishes up to 1,000 events. Each is accepted or refused by itself; a batch of which nothing
+/// was accepted for want of room is refused as a whole.
+pub(crate) async fn publish_batch(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let tenant = caller.publisher(&api, path_id(&tenant)?).await?;
+    must_be_json(&headers)?;
+    let bytes = read_body(body, BATCH_BODY_BYTES_MAX, api.0.options.body_timeout).await?;
+    well_formed(&bytes)?;
+    let batch: BatchBody<'_> = typed(&bytes)?;
+    if batch.events.is_empty() || batch.events.len() > BATCH_EVENTS_MAX {
+        return Err(ApiError::invalid("events", format!("must have 1 to {BATCH_EVENTS_MAX} entries")));
+    }
+    let current = api.0.directory.profile(tenant.application).await?;
+    let mut answers: Vec<Option<BatchAnswer>> = Vec::with_capacity(batch.events.len());
+    let mut accepted = Vec::new();
+    for raw in batch.events {
+        let raw = raw.get().as_bytes();
+        let made = async {
+            if raw.len() > api.0.options.body_max {
+                return Err(ApiError::new(ErrorCode::BodyTooLarge, format!("an event may have {} bytes", api.0.options.body_max)));
+            }
+            let event: EventBody<'_> = typed(raw)?;
+            let key = event.idempotency_key.clone();
+            new_event(&api, &tenant, &current, event, raw, key, &bytes).await
+        };
+        match made.await {
+            Ok(new) => {
+                accepted.push(new);
+                answers.push(None);
+            }
+            Err(error) => answers.push(Some(error.into())),
+        }
+    }
+    let mut published = api.engine().publish_many(accepted).await.into_iter();
+    let mut busy = None;
+    let mut any = false;
+    for slot in answers.iter_mut().filter(|slot| slot.is_none()) {
+        let answer = published.next().unwrap_or(Err(PublishError::Busy(postrider_engine::Busy)));
+        any |= answer.is_ok();
+        *slot = Some(match answer {
+            Ok(published) => BatchAnswer::Published(published.into()),
+            Err(error) => {
+                let error = ApiError::from(error);
+                if error.code.status() == StatusCode::SERVICE_UNAVAILABLE {
+                    busy = Some((error.code, error.detail.clone()));
+                }
+                error.into()
+            }
+        });
+    }
+    if let (Some((code, detail)), false) = (busy, any) {
+        return Err(ApiError::new(code, detail));
+    }
+    Ok(json(StatusCode::ACCEPTED, &BatchView { data: answers.into_iter().flatten().collect() }))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct EventQuery {
+    r#type: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    Query(query): Query<EventQuery>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
+    let (application, _) = confined(&caller);
+    let filter = EventFilter {
+        application,
+        tenant: Some(tenant.id),
+        event_type: query.r#type,
+        since: given_time("since", query.since.as_deref())?,
+        until: given_time("until", query.until.as_deref())?,
+    };
+    let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
+    Ok(list_of(api.store().list_events(filter, page).await?, EventView::brief))
+}
+
+pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+    // A receiver that reports a problem knows the message id; for a standard profile that is the event's.
+    let id = id.strip_prefix("msg_").map_or(id.clone(), |rest| format!("evt_{rest}"));
+    let event = api.store().event(path_id(&id)?).await?;
+    if !caller.may_see_event(&event) {
+        return Err(ApiError::not_found("event"));
+    }
+    Ok(ok(&EventView::whole(event)))
+}
+
+/// The default of a time bound in a filter.
+pub(crate) fn bounds(since: Option<&str>, until: Option<&str>) -> ApiResult<(Option<Timestamp>, Option<Timestamp>)> {
+    Ok((given_time("since", since)?, given_time("until", until)?))
+}

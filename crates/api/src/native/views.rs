@@ -1,0 +1,274 @@
+//! How things look in the native API.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use postrider_core::attempt::{Attempt, Outcome, Timings};
+use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::endpoint::{Endpoint, Ordering};
+use postrider_core::event::Event;
+use postrider_core::filter::Subscription;
+use postrider_core::profile::Profile;
+use postrider_core::tenant::{Application, EventType, Mode, Tenant};
+use postrider_core::{Id, Timestamp, id};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ApplicationView {
+    id: Id<id::Application>,
+    name: String,
+    profile: String,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Application> for ApplicationView {
+    fn from(a: Application) -> Self {
+        Self { id: a.id, name: a.name, profile: a.profile, created_at: a.created_at, updated_at: a.updated_at }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TenantView {
+    id: Id<id::Tenant>,
+    application: Id<id::Application>,
+    name: String,
+    external_id: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Tenant> for TenantView {
+    fn from(t: Tenant) -> Self {
+        Self {
+            id: t.id,
+            application: t.application,
+            name: t.name,
+            external_id: t.external_id,
+            created_at: t.created_at,
+            updated_at: t.updated_at,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventTypeView {
+    name: String,
+    description: Option<String>,
+    created_at: Timestamp,
+}
+
+impl From<EventType> for EventTypeView {
+    fn from(t: EventType) -> Self {
+        Self { name: t.name, description: t.description, created_at: t.created_at }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EndpointView {
+    id: Id<id::Endpoint>,
+    /// The id as the profile's receivers and its management API know it.
+    wire_id: String,
+    application: Id<id::Application>,
+    tenant: Id<id::Tenant>,
+    url: String,
+    description: Option<String>,
+    events: Subscription,
+    mode: Mode,
+    headers: BTreeMap<String, String>,
+    rate_limit: Option<u32>,
+    ordering: Ordering,
+    active: bool,
+    disabled_reason: Option<&'static str>,
+    disabled_at: Option<Timestamp>,
+    consecutive_failures: u32,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    /// Only in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+}
+
+impl EndpointView {
+    pub(crate) fn new(e: Endpoint, profile: &Profile) -> Self {
+        Self {
+            wire_id: profile.ids.endpoint.render(e.id),
+            id: e.id,
+            application: e.application,
+            tenant: e.tenant,
+            url: e.url,
+            description: e.description,
+            events: e.subscription,
+            mode: e.mode,
+            headers: e.headers.into_iter().collect(),
+            rate_limit: e.rate_limit,
+            ordering: e.ordering,
+            active: e.health.is_enabled(),
+            disabled_reason: e.health.disabled.map(|disabled| disabled.reason.as_str()),
+            disabled_at: e.health.disabled.map(|disabled| disabled.at),
+            consecutive_failures: e.health.consecutive_failures,
+            created_at: e.created_at,
+            updated_at: e.updated_at,
+            secret: None,
+            public_key: None,
+        }
+    }
+
+    pub(crate) fn with_secret(mut self, secret: &str, public_key: Option<String>) -> Self {
+        self.secret = Some(secret.to_owned());
+        self.public_key = public_key;
+        self
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventView {
+    id: Id<id::Event>,
+    application: Id<id::Application>,
+    tenant: Id<id::Tenant>,
+    r#type: String,
+    mode: Mode,
+    occurred_at: Timestamp,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordering_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_before: Option<Timestamp>,
+    /// As published; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+}
+
+impl EventView {
+    pub(crate) fn brief(e: Event) -> Self {
+        Self {
+            id: e.id,
+            application: e.application,
+            tenant: e.tenant,
+            r#type: e.event_type.as_ref().to_owned(),
+            mode: e.mode,
+            occurred_at: e.occurred_at,
+            created_at: e.created_at,
+            ordering_key: e.ordering_key,
+            deliver_before: e.deliver_before,
+            data: None,
+        }
+    }
+
+    pub(crate) fn whole(e: Event) -> Self {
+        let data = String::from_utf8(e.data.to_vec()).ok().and_then(|text| RawValue::from_string(text).ok());
+        Self { data, ..Self::brief(e) }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeliveryView {
+    id: Id<id::Delivery>,
+    event: Id<id::Event>,
+    endpoint: Id<id::Endpoint>,
+    tenant: Id<id::Tenant>,
+    event_type: String,
+    status: &'static str,
+    /// Why it failed.
+    reason: Option<&'static str>,
+    attempts_made: u32,
+    /// When the next attempt is due.
+    next_attempt_at: Option<Timestamp>,
+    created_at: Timestamp,
+    completed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptView>>,
+}
+
+impl DeliveryView {
+    pub(crate) fn brief(d: Delivery) -> Self {
+        Self {
+            id: d.id,
+            event: d.event,
+            endpoint: d.endpoint,
+            tenant: d.tenant,
+            event_type: d.event_type.as_ref().to_owned(),
+            status: d.state.as_str(),
+            reason: match d.state {
+                DeliveryState::Failed(reason) => Some(reason.as_str()),
+                DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Cancelled => None,
+            },
+            attempts_made: d.attempts,
+            next_attempt_at: (d.state == DeliveryState::Pending).then_some(d.due_at),
+            created_at: d.created_at,
+            completed_at: d.completed_at,
+            attempts: None,
+        }
+    }
+
+    pub(crate) fn with_attempts(d: Delivery, attempts: Vec<Attempt>) -> Self {
+        Self { attempts: Some(attempts.into_iter().map(AttemptView::from).collect()), ..Self::brief(d) }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AttemptView {
+    number: u32,
+    started_at: Timestamp,
+    ended_at: Timestamp,
+    manual: bool,
+    url: String,
+    request_headers: Vec<(String, String)>,
+    /// None when no complete answer arrived; then `error` says why.
+    status_code: Option<u16>,
+    error: Option<ErrorView>,
+    response_headers: Option<Vec<(String, String)>>,
+    /// As text; in base 64 when it is not UTF-8 (`bodyEncoding`).
+    response_body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_encoding: Option<&'static str>,
+    response_truncated: bool,
+    timings: Timings,
+}
+
+#[derive(Serialize)]
+struct ErrorView {
+    kind: &'static str,
+    detail: String,
+}
+
+impl From<Attempt> for AttemptView {
+    fn from(a: Attempt) -> Self {
+        let (status_code, error) = match a.outcome {
+            Outcome::Answered { status, .. } => (Some(status), None),
+            Outcome::Unreachable { reason, detail } => (None, Some(ErrorView { kind: reason.as_str(), detail })),
+        };
+        let response_truncated = a.response.as_ref().is_some_and(|response| response.truncated);
+        let (headers, body) = a.response.map(|response| (response.headers, response.body)).unzip();
+        let text = body.map(|body| match std::str::from_utf8(&body) {
+            Ok(text) => (text.to_owned(), None),
+            Err(_) => (base64::engine::general_purpose::STANDARD.encode(&body), Some("base64")),
+        });
+        let (response_body, body_encoding) = text.unzip();
+        Self {
+            number: a.number,
+            started_at: a.started_at,
+            ended_at: a.ended_at,
+            manual: a.manual,
+            url: a.url,
+            request_headers: a.request_headers,
+            status_code,
+            error,
+            response_headers: headers,
+            response_body,
+            body_encoding: body_encoding.flatten(),
+            response_truncated,
+            timings: a.timings,
+        }
+    }
+}

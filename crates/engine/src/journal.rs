@@ -1,0 +1,185 @@
+//! The journal: the group-commit front of the store.
+//!
+//! Writes of all tasks gather while the previous batch is being flushed, and go as one transaction.
+//! Publishers are refused when too much waits; records are never refused: their senders wait.
+
+use std::sync::Arc;
+
+use postrider_core::Timestamp;
+use postrider_core::judge::Next;
+use postrider_store::{DueDelivery, Published, Recorded, Store, StoreError, Write, Written};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Duration, timeout};
+
+use crate::clock::Clock;
+
+/// Writes in one transaction.
+const BATCH_MAX: usize = 1_024;
+/// Publishes and resends that wait; one more is refused.
+const REQUESTS_MAX: usize = 8_192;
+/// KiB of payload that waits; more is refused.
+const REQUEST_KIB_MAX: usize = 64 * 1_024;
+/// Records that wait; the sender of one more waits.
+const RECORDS_MAX: usize = 1_024;
+/// How long the journal waits before it tries records again that the store did not take.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The journal is full: try again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more writes are waiting than the store can take; try again in a second")]
+pub struct Busy;
+
+/// Where the journal tells what it committed, before it answers.
+pub(crate) trait Committed: Send + Sync + 'static {
+    /// New pending deliveries, in the order of their commit.
+    fn due(&self, deliveries: Vec<DueDelivery>);
+    /// An attempt's record (or an expiry) is durable.
+    fn settled(&self, due: DueDelivery, next: Next, recorded: Option<Recorded>);
+    /// Whether the store takes records.
+    fn available(&self, available: bool);
+}
+
+/// A publish or a resend, with somebody waiting for the answer.
+struct RequestEntry {
+    write: Write,
+    answer: oneshot::Sender<Result<Written, StoreError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A record, with what its lane is told afterwards.
+pub(crate) struct RecordEntry {
+    pub(crate) write: Write,
+    pub(crate) due: DueDelivery,
+    pub(crate) next: Next,
+}
+
+#[derive(Clone)]
+pub(crate) struct Journal {
+    requests: mpsc::Sender<RequestEntry>,
+    records: mpsc::Sender<RecordEntry>,
+    room: Arc<Semaphore>,
+}
+
+pub(crate) struct JournalTask {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    requests: mpsc::Receiver<RequestEntry>,
+    records: mpsc::Receiver<RecordEntry>,
+}
+
+pub(crate) fn journal(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Journal, JournalTask) {
+    let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
+    let (records, records_in) = mpsc::channel(RECORDS_MAX);
+    let journal = Journal { requests, records, room: Arc::new(Semaphore::new(REQUEST_KIB_MAX)) };
+    (journal, JournalTask { store, clock, requests: requests_in, records: records_in })
+}
+
+impl Journal {
+    /// Commits a write that somebody waits for. `bytes` is its payload.
+    pub(crate) async fn request(&self, write: Write, bytes: usize) -> Result<Result<Written, StoreError>, Busy> {
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(kib).map_err(|_| Busy)?;
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(RequestEntry { write, answer, _room: room }).map_err(|_| Busy)?;
+        Ok(answered.await.unwrap_or_else(|_| Err(StoreError::aborted("the server is shutting down"))))
+    }
+
+    /// Hands a record over; waits while too many wait.
+    pub(crate) async fn record(&self, entry: RecordEntry) {
+        // The receiver lives as long as any sender of records: see JournalTask::run.
+        drop(self.records.send(entry).await);
+    }
+}
+
+impl JournalTask {
+    /// Runs until every [`Journal`] handle is dropped and all that was handed over is committed.
+    pub(crate) async fn run(mut self, committed: Arc<dyn Committed>) {
+        let mut records: Vec<RecordEntry> = Vec::new();
+        let mut failing = false;
+        loop {
+            let mut requests: Vec<RequestEntry> = Vec::new();
+            if records.is_empty() {
+                let open = tokio::select! {
+                    entry = self.records.recv() => entry.map(|entry| records.push(entry)),
+                    entry = self.requests.recv() => entry.map(|entry| requests.push(entry)),
+                };
+                if open.is_none() && self.records.is_closed() && self.records.is_empty() && self.requests.is_empty() {
+                    return;
+                }
+            } else if failing && let Ok(Some(entry)) = timeout(RETRY_PAUSE, self.requests.recv()).await {
+                requests.push(entry);
+            }
+            while records.len() + requests.len() < BATCH_MAX
+                && let Ok(entry) = self.records.try_recv()
+            {
+                records.push(entry);
+            }
+            while records.len() + requests.len() < BATCH_MAX
+                && let Ok(entry) = self.requests.try_recv()
+            {
+                requests.push(entry);
+            }
+            let left = self.commit(&*committed, records, requests).await;
+            if failing == left.is_empty() {
+                failing = !left.is_empty();
+                committed.available(!failing);
+            }
+            records = left;
+        }
+    }
+
+    /// Commits one batch, tells and answers. Returns the records that the store did not take.
+    async fn commit(&self, committed: &dyn Committed, records: Vec<RecordEntry>, requests: Vec<RequestEntry>) -> Vec<RecordEntry> {
+        let now: Timestamp = self.clock.now();
+        let mut batch = Vec::with_capacity(records.len() + requests.len());
+        batch.extend(records.iter().map(|entry| entry.write.clone()));
+        let mut waiting = Vec::with_capacity(requests.len());
+        for entry in requests {
+            batch.push(entry.write);
+            waiting.push((entry.answer, entry._room));
+        }
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let mut answers = self.store.commit(now, batch).await.into_iter();
+        let mut left = Vec::new();
+        for entry in records {
+            match answers.next() {
+                Some(Ok(Written::Recorded(recorded))) => committed.settled(entry.due, entry.next, Some(recorded)),
+                Some(Ok(Written::Finished(_))) => committed.settled(entry.due, entry.next, None),
+                Some(Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. }))) => {
+                    tracing::error!(delivery.id = %entry.due.delivery.id, error = &error as &dyn std::error::Error, "a record was refused");
+                    let failed = postrider_core::delivery::FailReason::Stopped;
+                    committed.settled(entry.due, Next::Failed(failed), None);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the store does not take records; trying again");
+                    left.push(entry);
+                }
+                other => {
+                    debug_assert!(false, "a record was answered with {other:?}");
+                    left.push(entry);
+                }
+            }
+        }
+        let mut due = Vec::new();
+        let mut replies = Vec::with_capacity(waiting.len());
+        for (answer, room) in waiting {
+            let result = answers.next().unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
+            match &result {
+                Ok(Written::Published(Published { deliveries, .. })) => due.extend(deliveries.iter().cloned()),
+                Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
+                Ok(Written::Recorded(_) | Written::Finished(_)) | Err(_) => {}
+            }
+            replies.push((answer, result));
+            drop(room);
+        }
+        // Lanes first: what a publisher is told of is on its way already.
+        committed.due(due);
+        for (answer, result) in replies {
+            // A publisher that went away gets no answer; its event is accepted all the same.
+            drop(answer.send(result));
+        }
+        left
+    }
+}

@@ -1,0 +1,73 @@
+//! From an exchange to its record: pure, shared by the shell and the simulation.
+
+use postrider_core::Timestamp;
+use postrider_core::attempt::Attempt;
+use postrider_core::delivery::Series;
+use postrider_core::judge::{AttemptFacts, Next, Signal, judge};
+use postrider_core::profile::Profile;
+use postrider_store::{DueDelivery, RecordAttempt};
+
+use crate::transport::Exchange;
+
+/// What an attempt led to.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub record: RecordAttempt,
+    pub next: Next,
+    pub signal: Signal,
+    /// The delivery as it goes on, if it does.
+    pub due: DueDelivery,
+}
+
+/// What was sent, when, and to where.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+}
+
+/// Judges an exchange and writes its record. `keep_place` for deliveries of ordered lanes.
+pub fn settle(profile: &Profile, mut due: DueDelivery, sent: Sent, exchange: Exchange, keep_place: bool, unit_random: f64) -> Settled {
+    let delivery = &mut due.delivery;
+    let facts = AttemptFacts {
+        series: delivery.series,
+        started_at: sent.started_at,
+        ended_at: sent.ended_at,
+        deliver_before: due.event.deliver_before,
+        unit_random,
+    };
+    let verdict = judge(&profile.classify, &profile.retry, &exchange.outcome, &facts);
+    let number = delivery.attempts + 1;
+    let series = Series {
+        attempts: delivery.series.attempts + 1,
+        started_at: delivery.series.started_at.or(Some(sent.started_at)),
+        single: delivery.series.single,
+    };
+    let manual = delivery.series.single || (delivery.attempts > 0 && delivery.series.attempts == 0);
+    delivery.attempts = number;
+    delivery.series = series;
+    let attempt = Attempt {
+        number,
+        started_at: sent.started_at,
+        ended_at: sent.ended_at,
+        url: sent.url,
+        request_headers: sent.headers,
+        outcome: exchange.outcome,
+        response: exchange.response,
+        timings: exchange.timings,
+        manual,
+    };
+    let record = RecordAttempt {
+        delivery: delivery.id,
+        endpoint: delivery.endpoint,
+        attempt,
+        next: verdict.next,
+        series,
+        health: verdict.health,
+        rule: profile.disable,
+        keep_place,
+    };
+    Settled { record, next: verdict.next, signal: verdict.signal, due }
+}

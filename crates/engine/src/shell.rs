@@ -1,0 +1,352 @@
+//! The shell: drives the machine with real time, a store and a transport.
+//!
+//! Every input goes through [`Engine::apply`], which steps the machine under a lock and starts what
+//! it asks for. Nothing is held across an await; the machine never waits.
+
+mod attempt;
+mod endpoints;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postrider_core::delivery::{DeliveryState, Series};
+use postrider_core::judge::Next;
+use postrider_core::seal::Sealer;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{
+    DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Store, StoreError, Write, Written,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::journal::{Busy, Committed, Journal, RecordEntry, journal};
+use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats};
+use crate::profiles::ProfileRegistry;
+use crate::transport::Transport;
+use endpoints::EndpointCache;
+
+/// Rows that one transaction gives their final state when an endpoint is closed.
+const FINISH_ROWS: u32 = 1_000;
+/// The timer looks at the clock at least this often, because wall clocks are set.
+const TIMER_MAX: Duration = Duration::from_secs(1);
+/// How often expired idempotency keys and nonces are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a lane waits before it asks the store for its endpoint again.
+const CONFIGURE_RETRY: Duration = Duration::from_millis(500);
+
+/// What an engine is made of.
+pub struct Options {
+    pub store: Arc<dyn Store>,
+    pub transport: Arc<dyn Transport>,
+    pub clock: Arc<dyn Clock>,
+    pub profiles: Arc<ProfileRegistry>,
+    pub sealer: Arc<Sealer>,
+    pub limits: MachineLimits,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Options({:?})", self.limits)
+    }
+}
+
+/// A running engine. Cheap to share.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    profiles: Arc<ProfileRegistry>,
+    endpoints: EndpointCache,
+    machine: Mutex<Machine>,
+    journal: Mutex<Option<Journal>>,
+    timer: Notify,
+    /// When the timer will wake, in microseconds: a sooner wish has to wake it.
+    timer_at: AtomicI64,
+    tasks: TaskTracker,
+    journal_done: TaskTracker,
+    stop: CancellationToken,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({:?})", self.stats())
+    }
+}
+
+/// Why an event was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Starts an engine: its journal, its timer, and the lanes that have work in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(options: Options) -> Result<Arc<Self>, StoreError> {
+        let (handle, task) = journal(options.store.clone(), options.clock.clone());
+        let engine = Arc::new(Self {
+            endpoints: EndpointCache::new(options.store.clone(), options.sealer, options.profiles.clone()),
+            store: options.store,
+            transport: options.transport,
+            clock: options.clock,
+            profiles: options.profiles,
+            machine: Mutex::new(Machine::new(options.limits)),
+            journal: Mutex::new(Some(handle)),
+            timer: Notify::new(),
+            timer_at: AtomicI64::new(i64::MAX),
+            tasks: TaskTracker::new(),
+            journal_done: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+        });
+        engine.journal_done.spawn(task.run(Arc::new(Lanes(engine.clone()))));
+        engine.tasks.spawn(engine.clone().run_timer());
+        engine.tasks.spawn(engine.clone().run_sweeper());
+        for lane in engine.store.backlog().await? {
+            engine.apply(Input::Backlog { endpoint: lane.endpoint, first: lane.first });
+        }
+        Ok(engine)
+    }
+
+    /// Accepts an event: when this returns, it and its deliveries are durable.
+    ///
+    /// # Errors
+    /// `Busy` when too much waits; the store's refusals and failures.
+    pub async fn publish(&self, event: NewEvent) -> Result<Published, PublishError> {
+        let bytes = event.event.data.len();
+        match self.journal()?.request(Write::Publish(Box::new(event)), bytes).await?? {
+            Written::Published(published) => Ok(published),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Accepts several events; each has its own answer.
+    pub async fn publish_many(&self, events: Vec<NewEvent>) -> Vec<Result<Published, PublishError>> {
+        let mut answers = tokio::task::JoinSet::new();
+        let count = events.len();
+        let Ok(journal) = self.journal() else { return (0..count).map(|_| Err(Busy.into())).collect() };
+        for (index, event) in events.into_iter().enumerate() {
+            let journal = journal.clone();
+            answers.spawn(async move {
+                let bytes = event.event.data.len();
+                (index, journal.request(Write::Publish(Box::new(event)), bytes).await)
+            });
+        }
+        let mut ordered: Vec<Result<Published, PublishError>> = (0..count).map(|_| Err(Busy.into())).collect();
+        while let Some(Ok((index, answer))) = answers.join_next().await {
+            ordered[index] = match answer {
+                Ok(Ok(Written::Published(published))) => Ok(published),
+                Ok(Ok(other)) => Err(unexpected(&other).into()),
+                Ok(Err(error)) => Err(error.into()),
+                Err(busy) => Err(busy.into()),
+            };
+        }
+        ordered
+    }
+
+    /// Sends a finished delivery again: one attempt, or a whole series where the profile says so.
+    ///
+    /// # Errors
+    /// `DeliveryPending` when it waits already, `EndpointDisabled`, `NotFound`, `Busy`.
+    pub async fn resend(&self, delivery: Id<id::Delivery>, series: bool) -> Result<DueDelivery, PublishError> {
+        let series = Series { single: !series, ..Series::SCHEDULED };
+        match self.journal()?.request(Write::Resend(Resend { delivery, series }), 0).await?? {
+            Written::Resent(due) => Ok(due),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Tells the engine that an endpoint was changed, disabled, enabled or deleted.
+    pub fn endpoint_changed(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
+        self.endpoints.forget(endpoint);
+        self.spawn_configure(endpoint);
+    }
+
+    /// Figures of the machine.
+    pub fn stats(&self) -> MachineStats {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).stats()
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub fn profiles(&self) -> &ProfileRegistry {
+        &self.profiles
+    }
+
+    /// Starts no more attempts, waits for those under way and for their records.
+    ///
+    /// Returns false when `deadline` passed first: what was under way will be sent again at the next start.
+    pub async fn drain(self: &Arc<Self>, deadline: Duration) -> bool {
+        self.draining.store(true, Ordering::Relaxed);
+        self.apply(Input::Halt);
+        self.stop.cancel();
+        self.tasks.close();
+        let tasks = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        drop(self.journal.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.journal_done.close();
+        tasks && tokio::time::timeout(deadline, self.journal_done.wait()).await.is_ok()
+    }
+
+    fn journal(&self) -> Result<Journal, Busy> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Busy)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Steps the machine and starts what it asks for.
+    fn apply(self: &Arc<Self>, input: Input) {
+        let now = self.now();
+        let (actions, wake) = {
+            let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+            let actions = machine.step(now, input);
+            (actions, machine.next_wake())
+        };
+        if wake.is_some_and(|at| at.as_micros() < self.timer_at.load(Ordering::Relaxed)) {
+            self.timer.notify_one();
+        }
+        for action in actions {
+            self.start_action(action);
+        }
+    }
+
+    fn start_action(self: &Arc<Self>, action: Action) {
+        let engine = self.clone();
+        match action {
+            Action::Send(due) => drop(self.tasks.spawn(engine.attempt(*due))),
+            Action::Expire(due) => drop(self.tasks.spawn(engine.expire(*due))),
+            Action::Load { endpoint, until, limit } => drop(self.tasks.spawn(async move {
+                let input = match engine.store.load_due(LoadDue { endpoint, until, limit }).await {
+                    Ok(page) => Input::Loaded { endpoint, page },
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "failed to read a lane; trying again");
+                        Input::LoadFailed { endpoint }
+                    }
+                };
+                engine.apply(input);
+            })),
+            Action::Configure(endpoint) => self.spawn_configure(endpoint),
+            Action::FinishPending { endpoint, state } => drop(self.tasks.spawn(engine.finish_pending(endpoint, state))),
+        }
+    }
+
+    fn spawn_configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                match engine.endpoints.lane_config(endpoint).await {
+                    Ok(config) => return engine.apply(Input::Configure { endpoint, config }),
+                    Err(error) => {
+                        tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
+                        tokio::select! {
+                            () = engine.stop.cancelled() => return,
+                            () = tokio::time::sleep(CONFIGURE_RETRY) => {}
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    async fn expire(self: Arc<Self>, due: DueDelivery) {
+        let state = DeliveryState::Failed(postrider_core::delivery::FailReason::Expired);
+        let write = Write::Finish(FinishDelivery { delivery: due.delivery.id, state });
+        let next = Next::Failed(postrider_core::delivery::FailReason::Expired);
+        self.hand_over(RecordEntry { write, due, next }).await;
+    }
+
+    async fn hand_over(&self, entry: RecordEntry) {
+        if let Ok(journal) = self.journal() {
+            journal.record(entry).await;
+        }
+    }
+
+    async fn finish_pending(self: Arc<Self>, endpoint: Id<id::Endpoint>, state: DeliveryState) {
+        while !self.stop.is_cancelled() {
+            match self.store.finish_pending(endpoint, state, self.now(), FINISH_ROWS).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "failed to finish a closed lane; trying again");
+                    tokio::time::sleep(CONFIGURE_RETRY).await;
+                }
+            }
+        }
+        self.apply(Input::PendingFinished { endpoint });
+    }
+
+    async fn run_timer(self: Arc<Self>) {
+        loop {
+            let wake = self.machine.lock().unwrap_or_else(PoisonError::into_inner).next_wake();
+            self.timer_at.store(wake.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
+            let sleep = wake.map_or(TIMER_MAX, |at| at.since(self.now()).min(TIMER_MAX));
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.timer.notified() => {}
+                () = tokio::time::sleep(sleep) => self.apply(Input::Tick),
+            }
+        }
+    }
+
+    async fn run_sweeper(self: Arc<Self>) {
+        let kept = Duration::from_secs(postrider_core::limits::IDEMPOTENCY_HOURS * 3_600);
+        loop {
+            let now = self.now();
+            if let Err(error) = self.store.sweep(now.minus(kept), now).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to sweep; trying again later");
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+            }
+        }
+    }
+}
+
+fn unexpected(written: &Written) -> StoreError {
+    StoreError::OutcomeUnknown { source: format!("the store answered something else: {written:?}").into() }
+}
+
+/// What the journal tells the engine.
+struct Lanes(Arc<Engine>);
+
+impl Committed for Lanes {
+    fn due(&self, deliveries: Vec<DueDelivery>) {
+        if !deliveries.is_empty() {
+            self.0.apply(Input::Due(deliveries));
+        }
+    }
+
+    fn settled(&self, due: DueDelivery, next: Next, recorded: Option<Recorded>) {
+        let endpoint = due.delivery.endpoint;
+        // A record that had been applied before may have disabled the endpoint without us hearing of it.
+        let look = recorded.is_some_and(|recorded| recorded.disabled.is_some() || !recorded.applied);
+        if let Some(reason) = recorded.and_then(|recorded| recorded.disabled) {
+            tracing::info!(endpoint.id = %endpoint, reason = reason.as_str(), "endpoint disabled");
+        }
+        if look {
+            self.0.endpoint_changed(endpoint);
+        }
+        self.0.apply(Input::Settled { due: Box::new(due), next });
+    }
+
+    fn available(&self, available: bool) {
+        if available && !self.0.draining.load(Ordering::Relaxed) {
+            self.0.apply(Input::Resume);
+        } else {
+            self.0.apply(Input::Halt);
+        }
+    }
+}

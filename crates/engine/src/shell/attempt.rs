@@ -1,0 +1,124 @@
+//! One attempt: render, sign, send, judge, hand the record to the journal.
+
+use std::sync::Arc;
+
+use postrider_core::attempt::{Attempt, Outcome, Timings, UnreachableReason};
+use postrider_core::endpoint::Ordering as LaneOrder;
+use postrider_core::event::Event;
+use postrider_core::profile::RenderContext;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{DueDelivery, Write};
+
+use super::Engine;
+use super::endpoints::{NotReady, ReadyEndpoint};
+use crate::journal::RecordEntry;
+use crate::machine::Input;
+use crate::settle::{Sent, settle};
+use crate::transport::{Exchange, Request};
+
+impl Engine {
+    pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
+        let endpoint = due.delivery.endpoint;
+        let started_at = self.now();
+        let ready = self.endpoints.get(endpoint, due.delivery.profile).await;
+        let (request, exchange) = match &ready {
+            Ok(ready) => {
+                let request = prepare(ready, &due, started_at);
+                (Some((request.url.clone(), request.headers.clone())), self.transport.send(request).await)
+            }
+            Err(error) => (None, not_ready(error)),
+        };
+        let (url, headers) = request.unwrap_or_default();
+        let sent = Sent { url, headers, started_at, ended_at: self.now() };
+        let Some(profile) = self.profiles.version(due.delivery.profile) else {
+            tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
+            return;
+        };
+        let ordered = ready.as_ref().is_ok_and(|ready| ready.endpoint.ordering != LaneOrder::None);
+        let settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
+        let entry = RecordEntry { write: Write::Record(Box::new(settled.record)), due: settled.due, next: settled.next };
+        self.hand_over(entry).await;
+        // The slot is free as soon as the journal has the record: waiting for the disk must not look
+        // like a slow receiver. The journal's bound holds the number of such records down.
+        self.apply(Input::Released { endpoint, started_at, signal: settled.signal });
+    }
+
+    /// Sends an event to an endpoint now, whatever its state, and records nothing: the test call.
+    ///
+    /// # Errors
+    /// When the endpoint cannot be read or its secret not be used.
+    pub async fn test(&self, endpoint: Id<id::Endpoint>, event: Arc<Event>, profile: u32) -> Result<Attempt, postrider_store::StoreError> {
+        let started_at = self.now();
+        self.endpoints.forget(endpoint);
+        let ready = match self.endpoints.get(endpoint, profile).await {
+            Ok(ready) => ready,
+            Err(NotReady::Store(error)) => return Err(error),
+            Err(error) => return Err(postrider_store::StoreError::aborted(error)),
+        };
+        let delivery = event.id.cast();
+        let context = context(&ready, &event, delivery, started_at, 1, started_at);
+        let request = request(&ready, &context);
+        let (url, headers) = (request.url.clone(), request.headers.clone());
+        let exchange = self.transport.send(request).await;
+        Ok(Attempt {
+            number: 1,
+            started_at,
+            ended_at: self.now(),
+            url,
+            request_headers: headers,
+            outcome: exchange.outcome,
+            response: exchange.response,
+            timings: exchange.timings,
+            manual: true,
+        })
+    }
+}
+
+fn context<'a>(
+    ready: &'a ReadyEndpoint,
+    event: &'a Event,
+    delivery: Id<id::Delivery>,
+    created_at: Timestamp,
+    number: u32,
+    at: Timestamp,
+) -> RenderContext<'a> {
+    RenderContext {
+        event: event.id,
+        event_type: &event.event_type,
+        occurred_at: event.occurred_at,
+        data: &event.data,
+        mode: event.mode,
+        tenant: event.tenant,
+        delivery,
+        delivery_created_at: created_at,
+        endpoint: ready.endpoint.id,
+        endpoint_url: &ready.endpoint.url,
+        attempt_at: at,
+        attempt_number: number,
+    }
+}
+
+fn prepare(ready: &ReadyEndpoint, due: &DueDelivery, at: Timestamp) -> Request {
+    let delivery = &due.delivery;
+    request(ready, &context(ready, &due.event, delivery.id, delivery.created_at, delivery.attempts + 1, at))
+}
+
+fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Request {
+    let body = ready.profile.render_body(context);
+    let headers = ready.headers(context, &body);
+    let http = &ready.profile.http;
+    Request {
+        url: ready.endpoint.url.clone(),
+        headers,
+        body,
+        connect_timeout: http.connect_timeout,
+        total_timeout: http.total_timeout,
+        read_max: http.read_max,
+    }
+}
+
+fn not_ready(error: &NotReady) -> Exchange {
+    tracing::error!(error = error as &dyn std::error::Error, "an attempt could not be made");
+    let outcome = Outcome::Unreachable { reason: UnreachableReason::Internal, detail: error.to_string() };
+    Exchange { outcome, response: None, timings: Timings::default() }
+}

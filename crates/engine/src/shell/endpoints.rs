@@ -1,0 +1,119 @@
+//! Endpoints ready for sending: secrets opened, keys made. Forgotten when they change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::profile::{Profile, SigningKey, signing_key};
+use postrider_core::seal::Sealer;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{BoxError, Store, StoreError};
+
+use crate::machine::LaneConfig;
+use crate::profiles::ProfileRegistry;
+
+/// Endpoints held ready; beyond, all are forgotten and made again as they are needed.
+const READY_MAX: usize = 50_000;
+/// What endpoint secrets are sealed for.
+pub(crate) const SECRET_CONTEXT: &str = "endpoint secret";
+
+pub(crate) struct EndpointCache {
+    store: Arc<dyn Store>,
+    sealer: Arc<Sealer>,
+    profiles: Arc<ProfileRegistry>,
+    ready: Mutex<HashMap<(Id<id::Endpoint>, ProfileVersion), Arc<ReadyEndpoint>>>,
+}
+
+/// An endpoint with what an attempt needs.
+pub(crate) struct ReadyEndpoint {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) profile: Arc<Profile>,
+    /// Keys without an end, which is nearly always all of them.
+    keys: Vec<(SigningKey, Option<Timestamp>)>,
+}
+
+/// Why an endpoint cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotReady {
+    #[error("failed to read the endpoint")]
+    Store(#[from] StoreError),
+    #[error("the profile version {0} is not known to this server")]
+    Profile(ProfileVersion),
+    #[error("a signing secret cannot be used")]
+    Secret(#[source] BoxError),
+}
+
+impl EndpointCache {
+    pub(crate) fn new(store: Arc<dyn Store>, sealer: Arc<Sealer>, profiles: Arc<ProfileRegistry>) -> Self {
+        Self { store, sealer, profiles, ready: Mutex::default() }
+    }
+
+    pub(crate) fn forget(&self, endpoint: Id<id::Endpoint>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        // Versions are few and change rarely.
+        for version in self.profiles.known_versions() {
+            ready.remove(&(endpoint, version));
+        }
+    }
+
+    pub(crate) async fn get(&self, endpoint: Id<id::Endpoint>, version: ProfileVersion) -> Result<Arc<ReadyEndpoint>, NotReady> {
+        let key = (endpoint, version);
+        if let Some(ready) = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(ready.clone());
+        }
+        let (endpoint, _) = self.store.lane_endpoint(endpoint).await?;
+        let profile = self.profiles.version(version).ok_or(NotReady::Profile(version))?;
+        let mut keys = Vec::with_capacity(endpoint.secrets.len());
+        for secret in &endpoint.secrets {
+            let text = self.sealer.open(&secret.sealed, SECRET_CONTEXT).map_err(|error| NotReady::Secret(error.into()))?;
+            let made = signing_key(&profile.secret, &text).map_err(|error| NotReady::Secret(error.into()))?;
+            keys.push((made, secret.expires_at));
+        }
+        let ready = Arc::new(ReadyEndpoint { endpoint, profile, keys });
+        let mut all = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= READY_MAX {
+            all.clear();
+        }
+        all.insert(key, ready.clone());
+        Ok(ready)
+    }
+
+    /// What the endpoint's lane has to know. The current profile decides, or the standard when there is none.
+    pub(crate) async fn lane_config(&self, id: Id<id::Endpoint>) -> Result<LaneConfig, StoreError> {
+        let (endpoint, deleted) = self.store.lane_endpoint(id).await?;
+        let application = self.store.application(endpoint.application).await?;
+        let engine = self.profiles.current(&application.profile).map(|current| current.profile.engine);
+        let closed = if deleted {
+            Some(DeliveryState::Cancelled)
+        } else if endpoint.health.is_enabled() {
+            None
+        } else {
+            Some(DeliveryState::Failed(FailReason::EndpointDisabled))
+        };
+        Ok(LaneConfig {
+            tenant: endpoint.tenant,
+            closed,
+            ordering: endpoint.ordering,
+            rate_limit: endpoint.rate_limit,
+            breaker: engine.is_some_and(|engine| engine.breaker),
+            throttle: engine.is_some_and(|engine| engine.throttle),
+        })
+    }
+}
+
+impl ReadyEndpoint {
+    /// The headers of a request: the profile's, signed with the keys valid at `now`, then the endpoint's own.
+    pub(crate) fn headers(&self, context: &postrider_core::profile::RenderContext<'_>, body: &[u8]) -> Vec<(String, String)> {
+        let now = context.attempt_at;
+        let expired = |at: &Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let mut headers = if self.keys.iter().any(|(_, expires_at)| expired(expires_at)) {
+            // Rare: the overlap after a rotation has just ended.
+            self.profile.render_headers(context, body, self.keys.iter().filter(|(_, at)| !expired(at)).map(|(key, _)| key))
+        } else {
+            self.profile.render_headers(context, body, self.keys.iter().map(|(key, _)| key))
+        };
+        headers.extend(self.endpoint.headers.iter().cloned());
+        headers
+    }
+}

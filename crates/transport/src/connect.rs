@@ -1,0 +1,208 @@
+//! From a URL to a connection: resolve, vet, connect, tunnel, TLS, HTTP handshake.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use postrider_core::address::AddressPolicy;
+use postrider_core::attempt::{Timings, UnreachableReason};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use crate::failure::Failure;
+use crate::pool::{Connection, Origin};
+use crate::{Options, Resolve, SetupError, tls};
+
+/// Bytes of response headers, read into memory before they are looked at.
+const HEADER_BYTES_MAX: usize = 64 * 1_024;
+/// Headers in a response.
+const HEADERS_MAX: usize = 128;
+const PROXY_ANSWER_BYTES_MAX: usize = 4 * 1_024;
+/// Time for one of several addresses before the next is tried.
+const ADDRESS_SHARE_MIN: Duration = Duration::from_millis(250);
+
+pub(crate) struct Connector {
+    addresses: AddressPolicy,
+    resolver: Arc<dyn Resolve>,
+    tls: TlsConnector,
+    bind: Vec<IpAddr>,
+    proxy: Option<Url>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({:?})", self.addresses)
+    }
+}
+
+impl Connector {
+    pub(crate) fn new(options: Options) -> Result<Self, SetupError> {
+        for address in &options.bind {
+            // Found out now, not at the first delivery.
+            std::net::UdpSocket::bind((*address, 0)).map_err(|source| SetupError::Bind { address: *address, source })?;
+        }
+        if options.proxy.as_ref().is_some_and(|proxy| proxy.scheme() != "http" || proxy.host().is_none()) {
+            return Err(SetupError::Proxy);
+        }
+        Ok(Self {
+            addresses: options.addresses,
+            resolver: options.resolver,
+            tls: TlsConnector::from(tls::client_config(options.extra_ca.as_deref())?),
+            bind: options.bind,
+            proxy: options.proxy,
+        })
+    }
+
+    /// Opens a connection to the origin of `url`.
+    pub(crate) async fn open(&self, url: &Url, origin: &Origin, timings: &mut Timings) -> Result<Connection, Failure> {
+        let started = now();
+        let addresses = self.vetted(url).await?;
+        timings.dns_micros = Some(micros(started));
+        let started = now();
+        let stream = match &self.proxy {
+            None => self.connect_any(&addresses, origin.port).await?,
+            Some(proxy) => self.tunnel(proxy, SocketAddr::new(addresses[0], origin.port)).await?,
+        };
+        timings.connect_micros = Some(micros(started));
+        // Small writes leave at once; without it a signature may wait for an acknowledgement.
+        stream.set_nodelay(true).map_err(|error| Failure::connect(&error))?;
+        if !origin.https {
+            return handshake(stream, false).await;
+        }
+        let started = now();
+        let name = ServerName::try_from(origin.host.clone())
+            .map_err(|_| Failure::new(UnreachableReason::Tls, "the host is not a name that a certificate can carry"))?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| Failure::tls(&error))?;
+        timings.tls_micros = Some(micros(started));
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        handshake(stream, h2).await
+    }
+
+    /// The addresses of the URL's host that may be connected to.
+    async fn vetted(&self, url: &Url) -> Result<Vec<IpAddr>, Failure> {
+        let found = match url.host() {
+            // An address in the URL never reaches a resolver, so it is checked here like the others.
+            Some(url::Host::Ipv4(address)) => vec![IpAddr::V4(address)],
+            Some(url::Host::Ipv6(address)) => vec![IpAddr::V6(address)],
+            Some(url::Host::Domain(name)) => {
+                let resolved = self.resolver.resolve(name.trim_end_matches('.')).await;
+                resolved.map_err(|error| Failure::new(UnreachableReason::Dns, error.to_string()))?
+            }
+            None => return Err(Failure::new(UnreachableReason::Internal, "the URL has no host")),
+        };
+        let mut forbidden = None;
+        let mut allowed = Vec::with_capacity(found.len());
+        for address in found {
+            match self.addresses.check(address) {
+                Ok(()) => allowed.push(address),
+                Err(error) => forbidden = Some(error),
+            }
+        }
+        match (allowed.is_empty(), forbidden) {
+            (false, _) => Ok(allowed),
+            (true, Some(error)) => Err(Failure::new(UnreachableReason::AddressForbidden, error.to_string())),
+            (true, None) => Err(Failure::new(UnreachableReason::Dns, "the name has no address")),
+        }
+    }
+
+    /// Tries the addresses one after the other.
+    async fn connect_any(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
+        let mut last = Failure::new(UnreachableReason::Connect, "no address");
+        for (index, address) in addresses.iter().enumerate() {
+            let connect = self.connect(SocketAddr::new(*address, port));
+            let is_last = index + 1 == addresses.len();
+            let share = ADDRESS_SHARE_MIN.max(Duration::from_secs(2) / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
+            let result = if is_last {
+                connect.await
+            } else {
+                match tokio::time::timeout(share, connect).await {
+                    Ok(result) => result,
+                    Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer from this address")),
+                }
+            };
+            match result {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Failure::connect(&error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(local) = self.bind.iter().find(|local| local.is_ipv4() == address.is_ipv4()) {
+            socket.bind(SocketAddr::new(*local, 0))?;
+        }
+        socket.connect(address).await
+    }
+
+    /// Asks the proxy for a tunnel to an address that was vetted.
+    async fn tunnel(&self, proxy: &Url, target: SocketAddr) -> Result<TcpStream, Failure> {
+        let refused = |detail: String| Failure::new(UnreachableReason::Connect, format!("the proxy {detail}"));
+        let host = proxy.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let port = proxy.port().unwrap_or(80);
+        // The proxy is the operator's own: its address needs no vetting.
+        let mut stream = TcpStream::connect((host, port)).await.map_err(|error| refused(format!("is unreachable: {error}")))?;
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        if !proxy.username().is_empty() {
+            let pair = format!("{}:{}", proxy.username(), proxy.password().unwrap_or_default());
+            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+            request.push_str(&format!("Proxy-Authorization: Basic {encoded}\r\n"));
+        }
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|error| refused(error.to_string()))?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let byte = stream.read_u8().await.map_err(|error| refused(format!("closed the connection: {error}")))?;
+            answer.push(byte);
+            if answer.len() > PROXY_ANSWER_BYTES_MAX {
+                return Err(refused("answered too much".to_owned()));
+            }
+        }
+        let line = String::from_utf8_lossy(&answer);
+        let status = line.split(' ').nth(1).unwrap_or_default();
+        if status == "200" { Ok(stream) } else { Err(refused(format!("answered {status}"))) }
+    }
+}
+
+async fn handshake<S>(stream: S, h2: bool) -> Result<Connection, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    if h2 {
+        let (sender, connection) =
+            http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.map_err(|error| Failure::http(&error))?;
+        spawn(connection);
+        return Ok(Connection::Http2(sender));
+    }
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEADER_BYTES_MAX).max_headers(HEADERS_MAX);
+    let (sender, connection) = builder.handshake::<_, Full<Bytes>>(io).await.map_err(|error| Failure::http(&error))?;
+    spawn(connection);
+    Ok(Connection::Http1(sender))
+}
+
+/// Drives a connection until it closes. Its errors reach the request that is under way on it.
+fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "a connection's task ends with its connection; nobody waits for it")]
+    tokio::spawn(async move { drop(connection.await) });
+}
+
+pub(crate) fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "durations are measured here")]
+    Instant::now()
+}
+
+pub(crate) fn micros(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
+}
