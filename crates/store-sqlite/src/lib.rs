@@ -46,7 +46,7 @@ pub struct Options {
 pub enum OpenError {
     #[error("the data directory {path} is in use by another postrider process; stop that one, or choose another directory")]
     InUse { path: PathBuf },
-    #[error("cannot use the data directory {path}")]
+    #[error("cannot use {path}")]
     Io {
         path: PathBuf,
         #[source]
@@ -81,7 +81,6 @@ impl OpenError {
 #[derive(Debug)]
 pub struct SqliteStore {
     ids: Arc<IdGenerator>,
-    salt: u64,
     writer: Writer,
     readers: Readers,
 }
@@ -101,45 +100,39 @@ impl SqliteStore {
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
-        Ok(Self { ids, salt, writer, readers: Readers::new(file, salt) })
+        Ok(Self { ids, writer, readers: Readers::new(file, salt) })
     }
+}
 
-    /// Copies the database to `target`, consistently, while work goes on. `progress` gets the
-    /// pages left and the pages in all.
-    ///
-    /// # Errors
-    /// When the target exists or cannot be written.
-    pub async fn backup(&self, target: PathBuf, progress: impl Fn(i32, i32) + Send + 'static) -> Result<(), StoreError> {
-        const PAGES_PER_STEP: i32 = 1_024;
-        self.readers
-            .read(move |reader| {
-                if target.exists() {
-                    let text = format!("{} exists already; choose another file", target.display());
-                    return Err(StoreError::aborted(text));
-                }
-                // One read transaction for the whole copy: what commits meanwhile stays in the log.
-                reader.connection.execute_batch("begin").map_err(convert::reading)?;
-                let copied = (|| {
-                    reader.connection.query_row("select count(*) from meta", [], |_| Ok(()))?;
-                    let mut copy = rusqlite::Connection::open(&target)?;
-                    let backup = rusqlite::backup::Backup::new(&reader.connection, &mut copy)?;
-                    loop {
-                        let step = backup.step(PAGES_PER_STEP)?;
-                        let state = backup.progress();
-                        progress(state.remaining, state.pagecount);
-                        match step {
-                            rusqlite::backup::StepResult::Done => return Ok(()),
-                            rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => {
-                                std::thread::park_timeout(Duration::from_millis(10));
-                            }
-                            _ => {}
-                        }
-                    }
-                })();
-                drop(reader.connection.execute_batch("commit"));
-                copied.map_err(convert::reading)
-            })
-            .await
+/// Copies the database of `directory` to `target`, consistently, while a server may be writing to
+/// it. `progress` gets the pages left and the pages in all.
+///
+/// # Errors
+/// When there is no database, the target exists, or it cannot be written.
+pub fn backup(directory: &Path, target: &Path, progress: impl Fn(i32, i32)) -> Result<(), OpenError> {
+    const PAGES_PER_STEP: i32 = 1_024;
+    const BUSY_PAUSE: Duration = Duration::from_millis(10);
+    let file = directory.join(open::FILE);
+    let wrap = |source| OpenError::from_sqlite(&file, source);
+    if target.exists() {
+        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the file exists already; choose another name");
+        return Err(OpenError::Io { path: target.to_owned(), source });
+    }
+    let connection = open::open_reader(&file).map_err(wrap)?;
+    // One read transaction for the whole copy: what commits meanwhile stays in the log.
+    connection.execute_batch("begin").map_err(wrap)?;
+    connection.query_row("select count(*) from meta", [], |_| Ok(())).map_err(wrap)?;
+    let mut copy = rusqlite::Connection::open(target).map_err(wrap)?;
+    let backup = rusqlite::backup::Backup::new(&connection, &mut copy).map_err(wrap)?;
+    loop {
+        let step = backup.step(PAGES_PER_STEP).map_err(wrap)?;
+        let state = backup.progress();
+        progress(state.remaining, state.pagecount);
+        match step {
+            rusqlite::backup::StepResult::Done => return Ok(()),
+            rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => std::thread::park_timeout(BUSY_PAUSE),
+            _ => {}
+        }
     }
 }
 

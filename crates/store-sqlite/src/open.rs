@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::OpenError;
 
-const FILE: &str = "postrider.db";
+pub(crate) const FILE: &str = "postrider.db";
 const LOCK: &str = "postrider.lock";
 /// Marks our files: "PRDR".
 const APPLICATION_ID: i32 = 0x5052_4452;

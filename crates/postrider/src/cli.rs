@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{backup, commands, config, demo, listen, profiles, serve};
+
+/// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
+/// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, about, after_help = "\
+First steps:
+  postrider demo                 see it work: real HTTPS, signatures, retries, a dead endpoint
+  postrider serve --dev          start a server that may call this machine, and read its first lines
+  postrider listen               start a receiver that prints and verifies what comes in")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server. Needs no configuration: it makes ./postrider-data and prints a root key once
+    Serve(ServeArgs),
+    /// Show the whole thing working, on a server and receivers of its own
+    Demo(DemoArgs),
+    /// Run a local receiver that verifies signatures and prints what comes in
+    Listen(listen::ListenArgs),
+    /// Check a profile file, or show a built-in one
+    #[command(subcommand)]
+    Profile(profiles::ProfileCommand),
+    /// Copy the database while the server runs
+    Backup(BackupArgs),
+    /// Manage applications: the products that send webhooks
+    #[command(subcommand)]
+    Application(commands::ApplicationCommand),
+    /// Manage tenants: the customers of an application
+    #[command(subcommand)]
+    Tenant(commands::TenantCommand),
+    /// Manage endpoints: where a tenant wants its events
+    #[command(subcommand)]
+    Endpoint(commands::EndpointCommand),
+    /// Manage API keys
+    #[command(subcommand)]
+    Key(commands::KeyCommand),
+    /// Publish and look at events
+    #[command(subcommand)]
+    Event(commands::EventCommand),
+    /// Look at deliveries with their attempts, and send them again
+    #[command(subcommand)]
+    Delivery(commands::DeliveryCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file (TOML); POSTRIDER__SECTION__KEY variables override it
+    #[arg(long, short, env = "POSTRIDER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1:8080]
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Directory for the database and the master key [default: ./postrider-data]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// For development: lets endpoints be on this machine, over plain HTTP too
+    #[arg(long)]
+    pub dev: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the server and the receivers running at the end
+    #[arg(long)]
+    pub stay: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write; it must not exist
+    pub target: PathBuf,
+    /// The server's data directory
+    #[arg(long, default_value = "./postrider-data")]
+    pub data: PathBuf,
+}
+
+/// Runs one command to its end.
+///
+/// # Errors
+/// When it did not work; the text says what to do next.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(config::load(&args)?).await,
+            Command::Demo(args) => demo::run(args.stay).await,
+            Command::Listen(args) => listen::run(args).await,
+            Command::Profile(command) => profiles::run(&command),
+            Command::Backup(args) => backup::run(&args.data, &args.target),
+            Command::Application(command) => commands::application(command).await,
+            Command::Tenant(command) => commands::tenant(command).await,
+            Command::Endpoint(command) => commands::endpoint(command).await,
+            Command::Key(command) => commands::key(command).await,
+            Command::Event(command) => commands::event(command).await,
+            Command::Delivery(command) => commands::delivery(command).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        super::Cli::command().debug_assert();
+    }
+}

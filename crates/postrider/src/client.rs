@@ -1,0 +1,103 @@
+//! A small client of the HTTP API, for the command line and the demo.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use postrider_core::Secret;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use url::Url;
+
+/// Where the API is, and the key to use.
+#[derive(Debug, Clone)]
+pub struct Client {
+    base: Url,
+    key: Secret,
+}
+
+impl Client {
+    /// # Errors
+    /// When `url` is not an http or https URL.
+    pub fn new(url: &str, key: Secret) -> anyhow::Result<Self> {
+        let base: Url = url.parse().with_context(|| format!("{url:?} is not a URL; give --url or POSTRIDER_URL"))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
+            bail!("{url:?} must begin with http:// or https://");
+        }
+        Ok(Self { base, key })
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::POST, path, Some(body.to_string())).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::PATCH, path, Some(body.to_string())).await
+    }
+
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// Calls the API; the body is sent as it is.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or refuses: with its detail.
+    pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
+        let target = self.base.join(path)?;
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(&target[url::Position::BeforePath..])
+            .header(header::HOST, &target[url::Position::BeforeHost..url::Position::AfterPort])
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.key.expose()));
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        let (status, bytes) = self.send(&target, request).await?;
+        let value: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+        if status.is_success() {
+            return Ok(value);
+        }
+        let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let field = value.get("field").and_then(Value::as_str).map(|field| format!("{field} ")).unwrap_or_default();
+        bail!("{} ({status}): {field}{}", text("title"), text("detail"))
+    }
+
+    async fn send(&self, target: &Url, request: http::Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+        let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = target.port_or_known_default().unwrap_or(80);
+        let stream = TcpStream::connect((host.as_str(), port))
+            .await
+            .with_context(|| format!("no server answers at {}; is `postrider serve` running? (--url or POSTRIDER_URL)", self.base))?;
+        if target.scheme() == "http" {
+            return exchange(stream, request).await;
+        }
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = rustls::pki_types::ServerName::try_from(host)?;
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        exchange(stream, request).await
+    }
+}
+
+async fn exchange<S>(stream: S, request: http::Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    #[expect(clippy::disallowed_methods, reason = "the connection ends with its one request")]
+    tokio::spawn(async move { drop(connection.await) });
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}

@@ -1,0 +1,167 @@
+//! Configuration: defaults, then a TOML file, then `POSTRIDER__SECTION__KEY` variables, then the
+//! command line.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::cli::ServeArgs;
+
+/// All settings of a server. Every key is optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub store: StoreConfig,
+    pub secrets: SecretsConfig,
+    pub egress: EgressConfig,
+    pub limits: LimitsConfig,
+    pub profiles: ProfilesConfig,
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Where the API listens. TLS is for the proxy in front.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Seconds that requests and attempts under way get at a shutdown.
+    pub shutdown_secs: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), connections_max: 10_000, shutdown_secs: 30 }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Directory of the database; one process owns it.
+    pub directory: PathBuf,
+    /// Bytes the database may grow to; none is the disk's size.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("./postrider-data"), max_bytes: None }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// File with the master key (64 hex digits); none is `master.key` in the data directory.
+    pub master_key_file: Option<PathBuf>,
+    /// Files with master keys that were used before: they open, the first one seals.
+    pub previous_key_files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressConfig {
+    /// Networks that endpoints may be in although they are not public.
+    pub allow: Vec<IpNet>,
+    /// Allows plain HTTP endpoints whatever their profile says.
+    pub plain_http: bool,
+    /// PEM file with certificate authorities trusted besides the public ones.
+    pub extra_ca: Option<PathBuf>,
+    /// Local addresses that deliveries leave from, one for each family at most.
+    pub bind: Vec<IpAddr>,
+    /// HTTP proxy that deliveries are tunnelled through.
+    pub proxy: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Bytes of a request body.
+    pub body_bytes: usize,
+    /// Deliveries under way at once.
+    pub in_flight: usize,
+    /// Deliveries under way at once to one endpoint.
+    pub endpoint_in_flight: usize,
+    /// Bytes of waiting deliveries held in memory; more wait in the store.
+    pub memory_bytes: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let machine = postrider_engine::machine::MachineLimits::default();
+        Self {
+            body_bytes: postrider_core::limits::BODY_BYTES_MAX,
+            in_flight: machine.in_flight_max,
+            endpoint_in_flight: machine.lane_in_flight_max,
+            memory_bytes: machine.memory_max,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfilesConfig {
+    /// Directory with profiles of your own (`*.toml`).
+    pub directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A level, or a filter such as `postrider=debug,warn`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// Loads the configuration for `serve`.
+///
+/// # Errors
+/// When the file cannot be read, or a key or value is unknown; the text names it.
+pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
+    let mut sources = config::Config::builder();
+    if let Some(path) = &args.config {
+        sources = sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
+    }
+    let mut environment =
+        config::Environment::with_prefix("POSTRIDER").prefix_separator("__").separator("__").try_parsing(true).list_separator(",");
+    for list in ["egress.allow", "egress.bind", "secrets.previous_key_files"] {
+        environment = environment.with_list_parse_key(list);
+    }
+    let sources = sources.add_source(environment).build().context("failed to read the configuration")?;
+    let mut config: Config = typed(sources)?;
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    if let Some(data) = &args.data {
+        config.store.directory.clone_from(data);
+    }
+    if args.dev {
+        config.egress.plain_http = true;
+        config.egress.allow.extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
+    }
+    Ok(config)
+}
+
+fn typed(sources: config::Config) -> anyhow::Result<Config> {
+    sources.try_deserialize().context("the configuration has a mistake; `postrider serve --help` and the README list the keys")
+}

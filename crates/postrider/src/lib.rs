@@ -1,0 +1,14 @@
+//! Postrider: one binary that delivers webhooks. This crate wires the house together; it holds no
+//! rules of its own.
+
+pub mod backup;
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod listen;
+pub mod master_key;
+pub mod profiles;
+pub mod receiver;
+pub mod serve;

@@ -1,0 +1,85 @@
+//! `postrider listen`: prints what comes in and says whether its signature is right.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use clap::Args;
+use http::StatusCode;
+use postrider_core::Secret;
+use postrider_core::profile::{Profile, built_in, signing_key};
+use postrider_engine::{Clock, SystemClock};
+
+use crate::{profiles, receiver};
+
+#[derive(Debug, Args)]
+pub struct ListenArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    pub listen: SocketAddr,
+    /// Profile whose signatures to verify: a built-in name, or a file
+    #[arg(long, default_value = "standard")]
+    pub profile: String,
+    /// Signing secret of the endpoint; several while a rotation is under way
+    #[arg(long, env = "POSTRIDER_SECRET", hide_env_values = true)]
+    pub secret: Vec<String>,
+    /// Status to answer with
+    #[arg(long, default_value_t = 200)]
+    pub status: u16,
+}
+
+/// # Errors
+/// When the profile, a secret or the address cannot be used.
+pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
+    let profile = match built_in().iter().find(|profile| profile.name == args.profile) {
+        Some(profile) => profile.clone(),
+        None => profiles::read(&PathBuf::from(&args.profile)).context("no built-in profile has this name, so it was read as a file")?,
+    };
+    let keys = args.secret.iter().map(|text| Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?));
+    let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
+    let status = StatusCode::from_u16(args.status).context("--status must be from 100 to 999")?;
+    let count = AtomicU64::new(0);
+    let name = profile.name.clone();
+    let verifies = !keys.is_empty();
+    let answer = move |received: receiver::Received| {
+        let verdict = verdict(&profile, &keys, &received);
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        print_webhook(number, &received, &verdict);
+        status
+    };
+    let address = receiver::start(args.listen, None, Arc::new(answer))
+        .await
+        .with_context(|| format!("failed to listen on {}; choose another address with --listen", args.listen))?;
+    greet(address, &name, verifies);
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+fn verdict(profile: &Profile, keys: &[postrider_core::profile::SigningKey], received: &receiver::Received) -> String {
+    if keys.is_empty() {
+        return "signature not checked (give --secret)".to_owned();
+    }
+    match profile.verify(&|name| received.header(name), &received.body, keys, SystemClock.now()) {
+        Ok(()) => "signature valid".to_owned(),
+        Err(error) => format!("SIGNATURE REFUSED: {error}"),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what came in is what the user wants to see")]
+fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
+    println!("\n#{number} {} POST {}  {verdict}", SystemClock.now(), received.path);
+    for (name, value) in &received.headers {
+        println!("  {name}: {}", String::from_utf8_lossy(value.as_bytes()));
+    }
+    println!("  {}", String::from_utf8_lossy(&received.body));
+}
+
+#[expect(clippy::print_stdout, reason = "what the user does next")]
+fn greet(address: SocketAddr, profile: &str, verifies: bool) {
+    println!("listening on http://{address}/ for webhooks of the profile {profile} (a server started with --dev may call it)");
+    if !verifies {
+        println!("give --secret with an endpoint's signing secret to verify signatures");
+    }
+}

@@ -1,0 +1,195 @@
+//! `postrider serve`: wiring, start and shutdown.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use postrider_api::{Api, ApiOptions, Listener, ServerLimits, ensure_root_key};
+use postrider_core::Secret;
+use postrider_core::address::AddressPolicy;
+use postrider_engine::machine::MachineLimits;
+use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock};
+use postrider_store::Store;
+use postrider_store_sqlite::SqliteStore;
+use postrider_transport::{HttpTransport, SystemResolver};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, LogConfig, LogFormat};
+use crate::{master_key, profiles};
+
+/// A server that accepts and delivers.
+#[derive(Debug)]
+pub struct Server {
+    pub address: SocketAddr,
+    /// The root key, if this start made it.
+    pub root_key: Option<Secret>,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    shutdown: Duration,
+}
+
+impl Server {
+    /// Starts a server with the given configuration.
+    ///
+    /// # Errors
+    /// When anything it needs is not there; the text says what to do.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let directory = config.store.directory.clone();
+        let options = postrider_store_sqlite::Options { max_bytes: config.store.max_bytes, salt: fastrand::u64(..) };
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory, &options)?);
+        let key_file = config.secrets.master_key_file.clone().unwrap_or_else(|| directory.join("master.key"));
+        let sealer = Arc::new(master_key::sealer(&key_file, &config.secrets.previous_key_files)?);
+        let own = config.profiles.directory.as_deref().map_or_else(|| Ok(Vec::new()), profiles::read_directory)?;
+        let registry = Arc::new(ProfileRegistry::load(&*store, own).await?);
+        let addresses = AddressPolicy::new(config.egress.allow.clone());
+        let transport = Arc::new(transport(&config, addresses.clone())?);
+        let limits = MachineLimits {
+            in_flight_max: config.limits.in_flight,
+            lane_in_flight_max: config.limits.endpoint_in_flight,
+            memory_max: config.limits.memory_bytes,
+            ..MachineLimits::default()
+        };
+        // Bound before the engine starts, so that a server that cannot serve does not deliver either.
+        let server_limits = ServerLimits { connections_max: config.server.connections_max, ..ServerLimits::default() };
+        let listener = Listener::bind(config.server.listen, server_limits).await.with_context(|| {
+            format!("failed to listen on {}; choose another address with --listen", config.server.listen)
+        })?;
+        let address = listener.address()?;
+        let clock = Arc::new(SystemClock);
+        let root_key = ensure_root_key(&*store, clock.now()).await?;
+        let engine = Engine::start(postrider_engine::Options {
+            store: store.clone(),
+            transport: transport.clone(),
+            clock,
+            profiles: registry,
+            sealer: sealer.clone(),
+            limits,
+        })
+        .await?;
+        let api_options = ApiOptions {
+            addresses,
+            plain_http: config.egress.plain_http,
+            body_max: config.limits.body_bytes,
+            ..ApiOptions::default()
+        };
+        let api = Api::new(store, engine.clone(), sealer, api_options);
+        api.resume_tasks().await?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(listener.serve(api.router(), stop.clone()));
+        let reaper = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = reaper.cancelled() => {}
+                () = transport.run_reaper() => {}
+            }
+        });
+        let shutdown = Duration::from_secs(config.server.shutdown_secs);
+        Ok(Self { address, root_key, engine, stop, tasks, shutdown })
+    }
+
+    /// Accepts no more, finishes what is under way. False when the time was not enough: what was
+    /// cut off is delivered again after the next start.
+    pub async fn shut_down(self) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        let served = tokio::time::timeout(self.shutdown, self.tasks.wait()).await.is_ok();
+        let drained = self.engine.drain(self.shutdown).await;
+        served && drained
+    }
+}
+
+fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTransport> {
+    let proxy = match &config.egress.proxy {
+        None => None,
+        Some(text) => Some(text.parse().with_context(|| format!("egress.proxy {text:?} is not a URL"))?),
+    };
+    let resolver = SystemResolver::new().context("failed to read this machine's name server configuration")?;
+    Ok(HttpTransport::new(postrider_transport::Options {
+        addresses,
+        resolver: Arc::new(resolver),
+        extra_ca: config.egress.extra_ca.clone(),
+        bind: config.egress.bind.clone(),
+        proxy,
+    })?)
+}
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    start_log(&config.log)?;
+    let data = config.store.directory.clone();
+    let server = Server::start(config).await?;
+    greet(&server, &data);
+    let mut signals = Signals::new()?;
+    signals.next().await;
+    tracing::info!("shutting down; a second signal stops at once");
+    tokio::select! {
+        clean = server.shut_down() => {
+            if !clean {
+                tracing::warn!("some requests were cut off; they are delivered again after the next start");
+            }
+        }
+        () = signals.next() => tracing::warn!("stopped at once; what was under way is delivered again after the next start"),
+    }
+    Ok(())
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn start_log(config: &LogConfig) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.level)
+        .with_context(|| format!("log.level {:?} is not a level such as info, or a filter", config.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second server in one process (the demo, tests) keeps the first one's log.
+    drop(match config.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    });
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what the operator has to know at the first start")]
+fn greet(server: &Server, data: &Path) {
+    let address = server.address;
+    println!("Postrider {} listens on http://{address}, data in {}", env!("CARGO_PKG_VERSION"), data.display());
+    let Some(root_key) = &server.root_key else { return };
+    let root_key = root_key.expose();
+    println!("
+This is the root key. It is shown once, now; keep it:
+
+    {root_key}
+
+A product, a customer, an endpoint, an event:
+
+    export POSTRIDER_URL=http://{address} POSTRIDER_KEY={root_key}
+    postrider application create shop
+    postrider tenant create --application <app_…> 'Ada Ltd'
+    postrider endpoint create --tenant <ten_…> https://example.com/webhooks
+    postrider event publish --tenant <ten_…> order.completed '{{\"orderId\":\"1\"}}'
+    postrider delivery list
+");
+}
