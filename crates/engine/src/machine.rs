@@ -176,8 +176,7 @@ impl Machine {
             }
             Input::Released { endpoint, started_at, signal } => {
                 self.in_flight -= 1;
-                let ceiling = self.limits.lane_in_flight_max;
-                self.lane(endpoint).released(now, started_at, signal, ceiling);
+                self.lane(endpoint).released(now, started_at, signal);
                 self.look(now, endpoint, &mut actions);
             }
             Input::Settled { due, next } => {
@@ -204,7 +203,8 @@ impl Machine {
     }
 
     fn lane(&mut self, endpoint: EndpointId) -> &mut Lane {
-        self.lanes.entry(endpoint).or_default()
+        let ceiling = self.limits.lane_in_flight_max.max(1);
+        self.lanes.entry(endpoint).or_insert_with(|| Lane::new(ceiling))
     }
 
     /// Takes a committed delivery into memory, or notes that it waits in the store.
@@ -238,8 +238,8 @@ impl Machine {
             if lane.knows(&due) {
                 continue;
             }
-            // A lane always takes one, so that a full memory never stops it for good.
-            if closed || left.is_some() || (memory >= memory_max && lane.len() > 0) {
+            // An empty lane always takes one, so that a full memory never stops it for good.
+            if closed || left.is_some() || (memory >= memory_max && !lane.is_empty()) {
                 left.get_or_insert(place);
                 continue;
             }
@@ -253,9 +253,11 @@ impl Machine {
     }
 
     fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next) {
-        let (memory_max, horizon, memory) = (self.limits.memory_max, self.limits.horizon, self.memory);
+        let (memory_max, horizon) = (self.limits.memory_max, self.limits.horizon);
+        let size = self.lane(due.delivery.endpoint).settle(&due);
+        self.memory -= size;
+        let memory = self.memory;
         let lane = self.lane(due.delivery.endpoint);
-        lane.settle(&due);
         let Next::Retry { at } = next else { return };
         due.delivery.due_at = at;
         if !lane.is_ordered() {
@@ -335,8 +337,7 @@ impl Machine {
             let Some(endpoint) = endpoint else { continue };
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
             lane.queued = false;
-            if let Some((due, size)) = lane.take(now) {
-                self.memory -= size;
+            if let Some(due) = lane.take(now) {
                 let expired = due.event.deliver_before.is_some_and(|limit| now > limit);
                 if expired {
                     actions.push(Action::Expire(Box::new(due)));

@@ -41,6 +41,7 @@ pub(super) struct Lane {
     in_flight: usize,
     /// Learned: how many requests at once the endpoint takes.
     limit: f64,
+    ceiling: usize,
     slow_start: bool,
     last_decrease: Timestamp,
     paused_until: Timestamp,
@@ -56,8 +57,9 @@ pub(super) struct Lane {
     unfinished: bool,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
+impl Lane {
+    /// An empty lane that may have `ceiling` requests at once, at most.
+    pub(super) fn new(ceiling: usize) -> Self {
         Self {
             config: None,
             asked_config: false,
@@ -68,7 +70,8 @@ impl Default for Lane {
             known: HashSet::new(),
             unsettled: HashMap::new(),
             in_flight: 0,
-            limit: IN_FLIGHT_START,
+            limit: IN_FLIGHT_START.min(ceiling as f64),
+            ceiling,
             slow_start: true,
             last_decrease: Timestamp::default(),
             paused_until: Timestamp::default(),
@@ -94,6 +97,11 @@ pub(super) enum Turn {
 impl Lane {
     pub(super) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Nothing waits in memory and nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.unsettled.is_empty()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -190,7 +198,7 @@ impl Lane {
     /// How many rows to ask the store for now, if any. Notes that the page is being read.
     pub(super) fn wants_page(&mut self, now: Timestamp, limits: &MachineLimits, memory_full: bool) -> Option<u32> {
         let near = self.stored.is_some_and(|place| place <= now.plus(limits.horizon));
-        let room = if memory_full { self.items.is_empty() } else { self.items.len() < limits.lane_items_max / 2 };
+        let room = if memory_full { self.is_empty() } else { self.items.len() < limits.lane_items_max / 2 };
         if !near || !room || self.loading.is_some() || now < self.load_not_before {
             return None;
         }
@@ -253,8 +261,8 @@ impl Lane {
         soonest
     }
 
-    /// Takes the delivery whose turn it is, with the bytes that memory gets back.
-    pub(super) fn take(&mut self, now: Timestamp) -> Option<(DueDelivery, usize)> {
+    /// Takes the delivery whose turn it is. It counts as held in memory until it is settled.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<DueDelivery> {
         if self.turn(now) != Turn::Now {
             return None;
         }
@@ -264,8 +272,7 @@ impl Lane {
         self.known.remove(&item.delivery.id);
         let key = if ordering == Ordering::Key { item.event.ordering_key.clone() } else { None };
         self.unsettled.insert(item.delivery.id, key);
-        let size = size(&item);
-        Some((item, size))
+        Some(item)
     }
 
     /// A request starts.
@@ -278,7 +285,7 @@ impl Lane {
     }
 
     /// A request ended: its slot is free, and the lane learns from it.
-    pub(super) fn released(&mut self, now: Timestamp, started_at: Timestamp, signal: Signal, ceiling: usize) {
+    pub(super) fn released(&mut self, now: Timestamp, started_at: Timestamp, signal: Signal) {
         let was_busy = self.in_flight + 1 >= whole(self.limit);
         self.in_flight -= 1;
         let config = self.config;
@@ -287,7 +294,7 @@ impl Lane {
                 self.breaker.succeeded();
                 if was_busy {
                     self.limit += if self.slow_start { 1.0 } else { 1.0 / self.limit };
-                    self.limit = self.limit.min(ceiling as f64);
+                    self.limit = self.limit.min(self.ceiling as f64);
                 }
             }
             Signal::Strained { pause } => {
@@ -307,11 +314,13 @@ impl Lane {
         }
     }
 
-    pub(super) fn settle(&mut self, due: &DueDelivery) {
+    /// Lets a delivery go; returns its size.
+    pub(super) fn settle(&mut self, due: &DueDelivery) -> usize {
         self.unsettled.remove(&due.delivery.id);
         if let Some(settled) = &mut self.loading {
             settled.insert(due.delivery.id);
         }
+        size(due)
     }
 
     /// A closed lane finishes what is pending once nothing is under way.
