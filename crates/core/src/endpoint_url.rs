@@ -75,7 +75,7 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
         Host::Ipv6(address) => policy.addresses.check(IpAddr::V6(address))?,
         Host::Domain(name) => {
             let name = name.trim_end_matches('.');
-            if name.is_empty() {
+            if name.is_empty() || name.split('.').any(str::is_empty) {
                 return Err(InvalidUrl::NotAUrl);
             }
             let local = name == "localhost" || name.ends_with(".localhost") || name.ends_with(".localdomain");
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(check("ftp://example.com/"), Err(InvalidUrl::HttpsOnly));
         assert_eq!(check("https://user:pw@example.com/"), Err(InvalidUrl::Credentials));
         assert_eq!(check("https://user@example.com/"), Err(InvalidUrl::Credentials));
-        for bad in ["", "example.com", "/hook", "https://", "https:// a", "https://exa mple.com", "https://a\n.com", "https://[::1", "https://./"] {
+        for bad in ["", "example.com", "/hook", "https://", "https:// a", "https://exa mple.com", "https://a\n.com", "https://[::1", "https://./", "https://10.0.0.1../"] {
             assert_eq!(check(bad), Err(InvalidUrl::NotAUrl), "{bad:?}");
         }
         assert_eq!(check(&format!("https://a.com/{}", "x".repeat(2_048))), Err(InvalidUrl::TooLong));

@@ -39,6 +39,15 @@ pub(crate) trait Committed: Send + Sync + 'static {
     fn available(&self, available: bool);
 }
 
+/// A write that was taken and is not answered yet.
+pub(crate) struct Requested(oneshot::Receiver<Result<Written, StoreError>>);
+
+impl Requested {
+    pub(crate) async fn answer(self) -> Result<Written, StoreError> {
+        self.0.await.unwrap_or_else(|_| Err(StoreError::aborted("the server is shutting down")))
+    }
+}
+
 /// A publish or a resend, with somebody waiting for the answer.
 struct RequestEntry {
     write: Write,
@@ -75,13 +84,14 @@ pub(crate) fn journal(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Journal,
 }
 
 impl Journal {
-    /// Commits a write that somebody waits for. `bytes` is its payload.
-    pub(crate) async fn request(&self, write: Write, bytes: usize) -> Result<Result<Written, StoreError>, Busy> {
+    /// Takes a write that somebody waits for; writes are committed in the order they are taken.
+    /// `bytes` is its payload.
+    pub(crate) fn request(&self, write: Write, bytes: usize) -> Result<Requested, Busy> {
         let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
         let room = self.room.clone().try_acquire_many_owned(kib).map_err(|_| Busy)?;
         let (answer, answered) = oneshot::channel();
         self.requests.try_send(RequestEntry { write, answer, _room: room }).map_err(|_| Busy)?;
-        Ok(answered.await.unwrap_or_else(|_| Err(StoreError::aborted("the server is shutting down"))))
+        Ok(Requested(answered))
     }
 
     /// Hands a record over; waits while too many wait.
@@ -109,12 +119,13 @@ impl JournalTask {
             } else if failing && let Ok(Some(entry)) = timeout(RETRY_PAUSE, self.requests.recv()).await {
                 requests.push(entry);
             }
-            while records.len() + requests.len() < BATCH_MAX
+            // Half of a batch is for each, when there is more of both: neither starves the other.
+            while records.len() < BATCH_MAX / 2
                 && let Ok(entry) = self.records.try_recv()
             {
                 records.push(entry);
             }
-            while records.len() + requests.len() < BATCH_MAX
+            while requests.len() < BATCH_MAX / 2
                 && let Ok(entry) = self.requests.try_recv()
             {
                 requests.push(entry);

@@ -212,11 +212,13 @@ impl Machine {
         let (memory_max, items_max) = (self.limits.memory_max, self.limits.lane_items_max);
         let memory = self.memory;
         let lane = self.lane(due.delivery.endpoint);
-        if lane.knows(&due) {
+        if lane.holds(&due) {
             // A page that was read after the commit brought it already.
             return;
         }
-        let room = memory < memory_max && lane.len() < items_max;
+        // While older ones wait in the store, fresh ones leave room for them.
+        let items_max = if lane.has_stored() { items_max / 2 } else { items_max };
+        let room = (memory < memory_max && lane.len() < items_max) || lane.has_share();
         // An ordered lane holds a prefix of its deliveries: nothing may pass what is in the store.
         if lane.is_closed() || !room || (lane.is_ordered() && lane.has_stored()) {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
@@ -238,8 +240,7 @@ impl Machine {
             if lane.knows(&due) {
                 continue;
             }
-            // An empty lane always takes one, so that a full memory never stops it for good.
-            if closed || left.is_some() || (memory >= memory_max && !lane.is_empty()) {
+            if closed || left.is_some() || (memory >= memory_max && !lane.has_share()) {
                 left.get_or_insert(place);
                 continue;
             }
@@ -253,7 +254,7 @@ impl Machine {
     }
 
     fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next) {
-        let (memory_max, horizon) = (self.limits.memory_max, self.limits.horizon);
+        let (memory_max, items_max, horizon) = (self.limits.memory_max, self.limits.lane_items_max, self.limits.horizon);
         let size = self.lane(due.delivery.endpoint).settle(&due);
         self.memory -= size;
         let memory = self.memory;
@@ -263,7 +264,8 @@ impl Machine {
         if !lane.is_ordered() {
             due.sequence = at.as_micros();
         }
-        let keep = lane.is_ordered() || (at <= now.plus(horizon) && memory < memory_max);
+        let room = (memory < memory_max && lane.len() < items_max) || lane.has_share();
+        let keep = lane.is_ordered() || (at <= now.plus(horizon) && room);
         if lane.is_closed() || !keep {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {

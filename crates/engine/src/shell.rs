@@ -123,34 +123,33 @@ impl Engine {
     /// `Busy` when too much waits; the store's refusals and failures.
     pub async fn publish(&self, event: NewEvent) -> Result<Published, PublishError> {
         let bytes = event.event.data.len();
-        match self.journal()?.request(Write::Publish(Box::new(event)), bytes).await?? {
+        match self.journal()?.request(Write::Publish(Box::new(event)), bytes)?.answer().await? {
             Written::Published(published) => Ok(published),
             other => Err(unexpected(&other).into()),
         }
     }
 
-    /// Accepts several events; each has its own answer.
+    /// Accepts several events in their order; each has its own answer.
     pub async fn publish_many(&self, events: Vec<NewEvent>) -> Vec<Result<Published, PublishError>> {
-        let mut answers = tokio::task::JoinSet::new();
-        let count = events.len();
-        let Ok(journal) = self.journal() else { return (0..count).map(|_| Err(Busy.into())).collect() };
-        for (index, event) in events.into_iter().enumerate() {
-            let journal = journal.clone();
-            answers.spawn(async move {
-                let bytes = event.event.data.len();
-                (index, journal.request(Write::Publish(Box::new(event)), bytes).await)
+        let Ok(journal) = self.journal() else { return events.iter().map(|_| Err(Busy.into())).collect() };
+        // All are taken before the first is awaited: one commit holds many, and their order stays.
+        let take = |event: NewEvent| {
+            let bytes = event.event.data.len();
+            journal.request(Write::Publish(Box::new(event)), bytes)
+        };
+        let taken: Vec<_> = events.into_iter().map(take).collect();
+        let mut answers = Vec::with_capacity(taken.len());
+        for requested in taken {
+            answers.push(match requested {
+                Err(busy) => Err(busy.into()),
+                Ok(requested) => match requested.answer().await {
+                    Ok(Written::Published(published)) => Ok(published),
+                    Ok(other) => Err(unexpected(&other).into()),
+                    Err(error) => Err(error.into()),
+                },
             });
         }
-        let mut ordered: Vec<Result<Published, PublishError>> = (0..count).map(|_| Err(Busy.into())).collect();
-        while let Some(Ok((index, answer))) = answers.join_next().await {
-            ordered[index] = match answer {
-                Ok(Ok(Written::Published(published))) => Ok(published),
-                Ok(Ok(other)) => Err(unexpected(&other).into()),
-                Ok(Err(error)) => Err(error.into()),
-                Err(busy) => Err(busy.into()),
-            };
-        }
-        ordered
+        answers
     }
 
     /// Sends a finished delivery again: one attempt, or a whole series where the profile says so.
@@ -159,7 +158,7 @@ impl Engine {
     /// `DeliveryPending` when it waits already, `EndpointDisabled`, `NotFound`, `Busy`.
     pub async fn resend(&self, delivery: Id<id::Delivery>, series: bool) -> Result<DueDelivery, PublishError> {
         let series = Series { single: !series, ..Series::SCHEDULED };
-        match self.journal()?.request(Write::Resend(Resend { delivery, series }), 0).await?? {
+        match self.journal()?.request(Write::Resend(Resend { delivery, series }), 0)?.answer().await? {
             Written::Resent(due) => Ok(due),
             other => Err(unexpected(&other).into()),
         }
@@ -209,12 +208,14 @@ impl Engine {
     /// Steps the machine and starts what it asks for.
     fn apply(self: &Arc<Self>, input: Input) {
         let now = self.now();
-        let (actions, wake) = {
+        let (actions, sooner) = {
             let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
             let actions = machine.step(now, input);
-            (actions, machine.next_wake())
+            // Compared under the lock: the timer writes what it waits for under it too.
+            let sooner = machine.next_wake().is_some_and(|at| at.as_micros() < self.timer_at.load(Ordering::Relaxed));
+            (actions, sooner)
         };
-        if wake.is_some_and(|at| at.as_micros() < self.timer_at.load(Ordering::Relaxed)) {
+        if sooner {
             self.timer.notify_one();
         }
         for action in actions {
@@ -246,7 +247,10 @@ impl Engine {
         let engine = self.clone();
         self.tasks.spawn(async move {
             loop {
+                let generation = engine.endpoints.generation();
                 match engine.endpoints.lane_config(endpoint).await {
+                    // Something changed while this was read: what was read may be old.
+                    Ok(_) if engine.endpoints.generation() != generation => {}
                     Ok(config) => return engine.apply(Input::Configure { endpoint, config }),
                     Err(error) => {
                         tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
@@ -289,8 +293,12 @@ impl Engine {
 
     async fn run_timer(self: Arc<Self>) {
         loop {
-            let wake = self.machine.lock().unwrap_or_else(PoisonError::into_inner).next_wake();
-            self.timer_at.store(wake.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
+            let wake = {
+                let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+                let wake = machine.next_wake();
+                self.timer_at.store(wake.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
+                wake
+            };
             let sleep = wake.map_or(TIMER_MAX, |at| at.since(self.now()).min(TIMER_MAX));
             tokio::select! {
                 () = self.stop.cancelled() => return,

@@ -13,10 +13,10 @@ use table::show;
 #[derive(Debug, Args)]
 pub struct Connection {
     /// The server's URL
-    #[arg(long, env = "POSTRIDER_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(id = "server", long = "url", value_name = "URL", env = "POSTRIDER_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// An API key of the server
-    #[arg(long, env = "POSTRIDER_KEY", hide_env_values = true)]
+    #[arg(id = "api-key", long = "key", value_name = "KEY", env = "POSTRIDER_KEY", hide_env_values = true)]
     key: String,
     /// Print the API's JSON instead of a table
     #[arg(long)]

@@ -82,7 +82,10 @@ impl OpenError {
 pub struct SqliteStore {
     ids: Arc<IdGenerator>,
     writer: Writer,
+    /// For the API, whose lists may take long.
     readers: Readers,
+    /// For the engine, which must not wait behind them.
+    lanes: Readers,
 }
 
 impl SqliteStore {
@@ -100,7 +103,7 @@ impl SqliteStore {
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
-        Ok(Self { ids, writer, readers: Readers::new(file, salt) })
+        Ok(Self { ids, writer, readers: Readers::new(file.clone(), salt), lanes: Readers::new(file, salt) })
     }
 }
 
@@ -147,11 +150,11 @@ impl Store for SqliteStore {
     }
 
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
-        self.readers.read(move |reader| reader.load_due(query)).await
+        self.lanes.read(move |reader| reader.load_due(query)).await
     }
 
     async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
-        self.readers.read(|reader| reader.backlog()).await
+        self.lanes.read(|reader| reader.backlog()).await
     }
 
     async fn finish_pending(&self, endpoint: Id<id::Endpoint>, state: DeliveryState, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
@@ -237,7 +240,7 @@ impl Store for SqliteStore {
     }
 
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
-        self.readers.read(move |reader| reader.lane_endpoint(id)).await
+        self.lanes.read(move |reader| reader.lane_endpoint(id)).await
     }
 
     async fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {

@@ -94,7 +94,10 @@ impl Connector {
             Some(url::Host::Ipv4(address)) => vec![IpAddr::V4(address)],
             Some(url::Host::Ipv6(address)) => vec![IpAddr::V6(address)],
             Some(url::Host::Domain(name)) => {
-                let resolved = self.resolver.resolve(name.trim_end_matches('.')).await;
+                // With a dot at the end, so that no search domain is tried before the name itself.
+                let name = name.trim_end_matches('.');
+                let name = if name.contains('.') { format!("{name}.") } else { name.to_owned() };
+                let resolved = self.resolver.resolve(&name).await;
                 resolved.map_err(|error| Failure::new(UnreachableReason::Dns, error.to_string()))?
             }
             None => return Err(Failure::new(UnreachableReason::Internal, "the URL has no host")),

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::pool::{Connection, Origin, Pool};
 
 /// Time for a response body after its headers: the verdict is known by then.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection may take to be ready again after a response.
 const READY_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -51,10 +51,15 @@ async fn answered(
     let deadline = started + request.total_timeout;
     let (connection, response) = {
         let exchange = exchange(connector, pool, request, &url, &origin, &headers, timings);
-        timeout_at(deadline, exchange).await.map_err(|_| {
+        let exchanged = timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
             let waited = request.total_timeout.as_secs_f64();
-            Failure::new(UnreachableReason::Timeout, format!("no answer within {waited} s"))
-        })??
+            Err(Failure::new(UnreachableReason::Timeout, format!("no answer within {waited} s")))
+        });
+        if exchanged.is_err() {
+            // A shared connection that went dead would fail the next attempt too.
+            pool.drop_shared(&origin);
+        }
+        exchanged?
     };
     timings.first_byte_micros = Some(micros(started));
     let outcome = Outcome::Answered { status: response.status().as_u16(), retry_after_secs: retry_after(response.headers()) };

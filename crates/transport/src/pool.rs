@@ -94,6 +94,19 @@ impl Pool {
         }
     }
 
+    /// Lets go of the HTTP/2 connections to an origin.
+    pub(crate) fn drop_shared(&self, origin: &Origin) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(connections) = idle.origins.get_mut(origin) else { return };
+        let before = connections.len();
+        connections.retain(|(connection, _)| matches!(connection, Connection::Http1(_)));
+        let gone = before - connections.len();
+        if connections.is_empty() {
+            idle.origins.remove(origin);
+        }
+        idle.count -= gone;
+    }
+
     /// Lets go what has been idle for long or is closed.
     pub(crate) fn reap(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,7 @@ struct Names {
 #[async_trait]
 impl Resolve for Names {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        if host.ends_with(".invalid") {
+        if host.ends_with(".invalid.") {
             return Err(ResolveError("no such name".to_owned()));
         }
         let first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;

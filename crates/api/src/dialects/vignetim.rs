@@ -468,7 +468,9 @@ async fn test(State(api): State<Api>, Path(id): Path<String>, request: Request<B
             Outcome::Unreachable { .. } => profile.test.no_response_status,
         };
         let longest = profile.http.total_timeout.as_millis();
-        let elapsed = u128::from(attempt.timings.total_micros / 1_000).min(longest);
+        // To the answer, not to the end of its body.
+        let micros = attempt.timings.first_byte_micros.unwrap_or(attempt.timings.total_micros);
+        let elapsed = u128::from(micros / 1_000).min(longest);
         let message = if success { &profile.test.ok } else { &profile.test.fail };
         let response_time = u64::try_from(elapsed).unwrap_or(u64::MAX);
         Ok(json(StatusCode::OK, &TestView { success, status_code, response_time, message }))

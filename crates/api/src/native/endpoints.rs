@@ -430,7 +430,7 @@ pub(crate) async fn test(State(api): State<Api>, caller: Caller, Path(id): Path<
     };
     let test = &profile.profile.test;
     let message = if success { test.ok.clone() } else { test.fail.clone() };
-    let response_time = u64::from(attempt.timings.total_micros / 1_000);
+    let response_time = u64::from(attempt.timings.first_byte_micros.unwrap_or(attempt.timings.total_micros) / 1_000);
     Ok(ok(&TestView { success, status_code, response_time, message, error }))
 }
 

@@ -68,7 +68,7 @@ async fn new_event(
     body: EventBody<'_>,
     raw: &[u8],
     key: Option<String>,
-    whole: &Bytes,
+    whole: Option<&Bytes>,
 ) -> ApiResult<NewEvent> {
     if !is_event_type(&body.r#type) {
         return Err(ApiError::invalid("type", "must be letters, digits, _ and -, with dots between parts, at most 128 bytes"));
@@ -95,8 +95,12 @@ async fn new_event(
         application: tenant.application,
         tenant: tenant.id,
         event_type: Arc::from(body.r#type),
-        // No copy: the data is a slice of the request's body.
-        data: whole.slice_ref(body.data.get().as_bytes()),
+        data: match whole {
+            // No copy: the data is nearly all of the request's body.
+            Some(whole) => whole.slice_ref(body.data.get().as_bytes()),
+            // A slice would keep the whole batch in memory as long as one of its events waits.
+            None => Bytes::copy_from_slice(body.data.get().as_bytes()),
+        },
         mode: body.mode,
         occurred_at: given_time("occurredAt", body.occurred_at.as_deref())?.unwrap_or(now),
         created_at: now,
@@ -131,7 +135,7 @@ pub(crate) async fn publish(
     };
     let key = header.or_else(|| event.idempotency_key.clone());
     let current = api.0.directory.profile(tenant.application).await?;
-    let new = new_event(&api, &tenant, &current, event, &bytes, key, &bytes).await?;
+    let new = new_event(&api, &tenant, &current, event, &bytes, key, Some(&bytes)).await?;
     let published = api.engine().publish(new).await?;
     Ok(json(StatusCode::ACCEPTED, &PublishedView::from(published)))
 }
@@ -191,7 +195,7 @@ pub(crate) async fn publish_batch(
             }
             let event: EventBody<'_> = typed(raw)?;
             let key = event.idempotency_key.clone();
-            new_event(&api, &tenant, &current, event, raw, key, &bytes).await
+            new_event(&api, &tenant, &current, event, raw, key, None).await
         };
         match made.await {
             Ok(new) => {

@@ -16,7 +16,10 @@ const IN_FLIGHT_START: f64 = 8.0;
 /// Rows of a page of the store.
 const PAGE_ROWS: u32 = 256;
 /// Rows of a page when memory is full: just enough to go on.
-const PAGE_ROWS_SCARCE: u32 = 4;
+const PAGE_ROWS_SCARCE: u32 = 16;
+/// Deliveries that a lane may hold however full memory is, so that lanes which hold much cannot
+/// bring those which need little to a halt.
+const SHARE: usize = 16;
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 /// Bytes that a delivery takes beside its payload.
 const ITEM_OVERHEAD: usize = 512;
@@ -99,9 +102,9 @@ impl Lane {
         self.items.len()
     }
 
-    /// Nothing waits in memory and nothing is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.unsettled.is_empty()
+    /// The lane holds less than every lane may.
+    pub(super) fn has_share(&self) -> bool {
+        self.items.len() + self.unsettled.len() < SHARE
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -138,7 +141,7 @@ impl Lane {
             self.breaker = Breaker::default();
         }
         if config.closed.is_some() {
-            self.unfinished |= !self.items.is_empty() || self.stored.is_some() || !self.unsettled.is_empty() || first;
+            self.unfinished |= !self.items.is_empty() || self.has_stored() || !self.unsettled.is_empty() || first;
             return self.drop_items();
         }
         // Enabled again, or of another order: what the store has is the truth.
@@ -157,8 +160,12 @@ impl Lane {
     }
 
     /// Holds a delivery in memory; returns its size.
-    pub(super) fn insert(&mut self, due: DueDelivery) -> usize {
+    pub(super) fn insert(&mut self, mut due: DueDelivery) -> usize {
         let size = size(&due);
+        if !self.is_ordered() {
+            // A retry made while the lane was ordered kept its place; here it must not hold up others.
+            due.sequence = due.sequence.max(due.delivery.due_at.as_micros());
+        }
         if !self.known.insert(due.delivery.id) {
             return 0;
         }
@@ -174,10 +181,14 @@ impl Lane {
         }
     }
 
+    /// Whether a delivery is held or under way.
+    pub(super) fn holds(&self, due: &DueDelivery) -> bool {
+        self.known.contains(&due.delivery.id) || self.unsettled.contains_key(&due.delivery.id)
+    }
+
     /// Whether a row of a page is held, under way, or was settled while the page was read.
     pub(super) fn knows(&self, due: &DueDelivery) -> bool {
-        let id = due.delivery.id;
-        self.known.contains(&id) || self.unsettled.contains_key(&id) || self.loading.as_ref().is_some_and(|settled| settled.contains(&id))
+        self.holds(due) || self.loading.as_ref().is_some_and(|settled| settled.contains(&due.delivery.id))
     }
 
     /// The page came: what is left in the store begins at `next`, or at what was left meanwhile.
@@ -198,7 +209,9 @@ impl Lane {
     /// How many rows to ask the store for now, if any. Notes that the page is being read.
     pub(super) fn wants_page(&mut self, now: Timestamp, limits: &MachineLimits, memory_full: bool) -> Option<u32> {
         let near = self.stored.is_some_and(|place| place <= now.plus(limits.horizon));
-        let room = if memory_full { self.is_empty() } else { self.items.len() < limits.lane_items_max / 2 };
+        let room = if memory_full { self.has_share() } else { self.items.len() < limits.lane_items_max / 2 };
+        // Far retries in memory do not keep out what is due before them.
+        let room = room || self.items.keys().next().zip(self.stored).is_some_and(|((place, _), stored)| stored.as_micros() < *place);
         if !near || !room || self.loading.is_some() || now < self.load_not_before {
             return None;
         }

@@ -1,10 +1,12 @@
 //! One attempt: render, sign, send, judge, hand the record to the journal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_core::attempt::{Attempt, Outcome, Timings, UnreachableReason};
-use postrider_core::endpoint::Ordering as LaneOrder;
+use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
+use postrider_core::health::HealthChange;
 use postrider_core::profile::RenderContext;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, Write};
@@ -16,31 +18,63 @@ use crate::machine::Input;
 use crate::settle::{Sent, settle};
 use crate::transport::{Exchange, Request};
 
+/// How long an attempt waits before it asks the store for its endpoint again.
+const READ_RETRY: Duration = Duration::from_millis(250);
+
 impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
         let endpoint = due.delivery.endpoint;
+        let ready = self.ready(endpoint, due.delivery.profile).await;
         let started_at = self.now();
-        let ready = self.endpoints.get(endpoint, due.delivery.profile).await;
         let (request, exchange) = match &ready {
             Ok(ready) => {
                 let request = prepare(ready, &due, started_at);
-                (Some((request.url.clone(), request.headers.clone())), self.transport.send(request).await)
+                (Some((request.url.clone(), request.headers.clone())), self.exchange(request).await)
             }
             Err(error) => (None, not_ready(error)),
         };
         let (url, headers) = request.unwrap_or_default();
-        let sent = Sent { url, headers, started_at, ended_at: self.now() };
+        let sent = Sent { url, headers, started_at, ended_at: ended_at(started_at, &exchange, self.now()) };
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
             return;
         };
         let ordered = ready.as_ref().is_ok_and(|ready| ready.endpoint.ordering != LaneOrder::None);
-        let settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
+        let mut settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
+        if ready.is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback) {
+            // Nobody could enable it again, and the next order may name the same URL.
+            settled.record.health = HealthChange::None;
+        }
         let entry = RecordEntry { write: Write::Record(Box::new(settled.record)), due: settled.due, next: settled.next };
         self.hand_over(entry).await;
         // The slot is free as soon as the journal has the record: waiting for the disk must not look
         // like a slow receiver. The journal's bound holds the number of such records down.
         self.apply(Input::Released { endpoint, started_at, signal: settled.signal });
+    }
+
+    /// The endpoint ready for sending. That our store cannot be read is not the receiver's failure:
+    /// then this waits, as long as the engine runs.
+    async fn ready(&self, endpoint: Id<id::Endpoint>, version: u32) -> Result<Arc<ReadyEndpoint>, NotReady> {
+        loop {
+            match self.endpoints.get(endpoint, version).await {
+                Err(NotReady::Store(error)) if !error.is_not_found() => {
+                    tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
+                    tokio::time::sleep(READ_RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a request. A panic on the way is this attempt's failure and nobody else's.
+    async fn exchange(&self, request: Request) -> Exchange {
+        let transport = self.transport.clone();
+        let sending = self.tasks.spawn(async move { transport.send(request).await });
+        sending.await.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "the transport failed");
+            let outcome = Outcome::Unreachable { reason: UnreachableReason::Internal, detail: "the transport failed".to_owned() };
+            Exchange { outcome, response: None, timings: Timings::default() }
+        })
     }
 
     /// Sends an event to an endpoint now, whatever its state, and records nothing: the test call.
@@ -63,7 +97,7 @@ impl Engine {
         Ok(Attempt {
             number: 1,
             started_at,
-            ended_at: self.now(),
+            ended_at: ended_at(started_at, &exchange, self.now()),
             url,
             request_headers: headers,
             outcome: exchange.outcome,
@@ -72,6 +106,12 @@ impl Engine {
             manual: true,
         })
     }
+}
+
+/// When an attempt ended: with the response's headers, however long its body took (`vendors.md` A-3).
+fn ended_at(started_at: Timestamp, exchange: &Exchange, now: Timestamp) -> Timestamp {
+    let answered = exchange.timings.first_byte_micros.map(|micros| Duration::from_micros(u64::from(micros)));
+    answered.map_or(now, |after| started_at.plus(after).min(now))
 }
 
 fn context<'a>(

@@ -1,6 +1,7 @@
 //! Endpoints ready for sending: secrets opened, keys made. Forgotten when they change.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
@@ -23,6 +24,8 @@ pub(crate) struct EndpointCache {
     sealer: Arc<Sealer>,
     profiles: Arc<ProfileRegistry>,
     ready: Mutex<HashMap<(Id<id::Endpoint>, ProfileVersion), Arc<ReadyEndpoint>>>,
+    /// Counts changes: what was read before one must not be kept after it.
+    generation: AtomicU64,
 }
 
 /// An endpoint with what an attempt needs.
@@ -46,15 +49,20 @@ pub(crate) enum NotReady {
 
 impl EndpointCache {
     pub(crate) fn new(store: Arc<dyn Store>, sealer: Arc<Sealer>, profiles: Arc<ProfileRegistry>) -> Self {
-        Self { store, sealer, profiles, ready: Mutex::default() }
+        Self { store, sealer, profiles, ready: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
     pub(crate) fn forget(&self, endpoint: Id<id::Endpoint>) {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, AtomicOrdering::Relaxed);
         // Versions are few and change rarely.
         for version in self.profiles.known_versions() {
             ready.remove(&(endpoint, version));
         }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(AtomicOrdering::Relaxed)
     }
 
     pub(crate) async fn get(&self, endpoint: Id<id::Endpoint>, version: ProfileVersion) -> Result<Arc<ReadyEndpoint>, NotReady> {
@@ -62,6 +70,7 @@ impl EndpointCache {
         if let Some(ready) = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(ready.clone());
         }
+        let generation = self.generation();
         let (endpoint, _) = self.store.lane_endpoint(endpoint).await?;
         let profile = self.profiles.version(version).ok_or(NotReady::Profile(version))?;
         let mut keys = Vec::with_capacity(endpoint.secrets.len());
@@ -75,7 +84,9 @@ impl EndpointCache {
         if all.len() >= READY_MAX {
             all.clear();
         }
-        all.insert(key, ready.clone());
+        if self.generation() == generation {
+            all.insert(key, ready.clone());
+        }
         Ok(ready)
     }
 

@@ -274,8 +274,8 @@ impl World {
         let actions = self.machine.step(self.now, input);
         let stats = self.machine.stats();
         assert!(stats.in_flight <= self.limits.in_flight_max, "{stats:?}");
-        // The delivery that fills it, and one for each lane that has nothing else.
-        let slack = (stats.lanes + 1) * 1_024;
+        // The delivery that fills it, and every lane's share.
+        let slack = (stats.lanes * 16 + 1) * 1_024;
         assert!(stats.memory_bytes <= self.limits.memory_max + slack, "{stats:?}");
         for action in actions {
             match action {

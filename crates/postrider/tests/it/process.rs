@@ -1,0 +1,293 @@
+//! The binary as a process: killed, restarted, told to stop, started twice; its commands as a user types them.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::support::http;
+
+fn postrider() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A server process; killed when dropped.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    root: Option<String>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn serve(data: &Path) -> Process {
+    let mut child = postrider()
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address = first.split("http://").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    // The root key follows at a first start only; then the lines end with the address to export.
+    let root = if data.join("known").exists() {
+        None
+    } else {
+        std::fs::write(data.join("known"), "").unwrap();
+        let line = lines.map(Result::unwrap).find(|line| line.trim().starts_with("pr_live_")).unwrap();
+        Some(line.trim().to_owned())
+    };
+    Process { child, address, root }
+}
+
+async fn call(process: &Process, key: &str, method: &str, path: &str, body: Value) -> Value {
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let reply = http(process.address, method, path, &headers, text).await;
+    assert!((200..300).contains(&reply.status), "{path}: {reply:?}");
+    reply.json()
+}
+
+async fn tenant(process: &Process, key: &str, profile: &str) -> String {
+    let application = call(process, key, "POST", "/v1/applications", json!({ "name": profile, "profile": profile })).await;
+    let path = format!("/v1/applications/{}/tenants", application["id"].as_str().unwrap());
+    call(process, key, "POST", &path, json!({ "name": "t" })).await["id"].as_str().unwrap().to_owned()
+}
+
+/// Publishes on several connections until the server is gone; returns the numbers acknowledged.
+fn publisher(address: SocketAddr, key: &str, tenant: &str, first: u64, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Vec<u64>> {
+    let (bearer, path) = (format!("Bearer {key}"), format!("/v1/tenants/{tenant}/events"));
+    tokio::spawn(async move {
+        let mut acknowledged = Vec::new();
+        let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return acknowledged };
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(io).await else { return acknowledged };
+        tokio::spawn(connection);
+        for number in first.. {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let body = format!(r#"{{"type":"order.completed","data":{{"number":{number}}}}}"#);
+            let request = http::Request::post(&path)
+                .header("host", "test")
+                .header("authorization", &bearer)
+                .header("content-type", "application/json")
+                .body(http_body_util::Full::new(bytes::Bytes::from(body)))
+                .unwrap();
+            let Ok(response) = sender.send_request(request).await else { break };
+            if response.status() != 202 {
+                break;
+            }
+            acknowledged.push(number);
+            if http_body_util::BodyExt::collect(response.into_body()).await.is_err() {
+                break;
+            }
+        }
+        acknowledged
+    })
+}
+
+fn numbers(receiver: &Receiver) -> HashMap<u64, u32> {
+    let mut seen = HashMap::new();
+    for request in receiver.requests() {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        *seen.entry(body["data"]["number"].as_u64().unwrap()).or_default() += 1;
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let mut process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "vignetim").await;
+    let endpoint = json!({ "url": receiver.url("/") });
+    call(&process, &root, "POST", &format!("/v1/tenants/{tenant}/endpoints"), endpoint).await;
+    let mut acknowledged: Vec<u64> = Vec::new();
+    for round in 1..=3_u64 {
+        let stop = Arc::new(AtomicBool::new(false));
+        let publishers: Vec<_> = (0..8)
+            .map(|i| publisher(process.address, &root, &tenant, round * 100_000_000 + i * 1_000_000, stop.clone()))
+            .collect();
+        let before = receiver.requests().len();
+        receiver.wait_for(before + 300).await;
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        stop.store(true, Ordering::Relaxed);
+        for publisher in publishers {
+            acknowledged.extend(publisher.await.unwrap());
+        }
+        process = serve(directory.path());
+    }
+    assert!(acknowledged.len() >= 500, "{} events", acknowledged.len());
+    // Everything acknowledged ends delivered, then arrived.
+    let path = format!("/v1/deliveries?tenant={tenant}&status=pending&limit=1");
+    for _ in 0..600 {
+        if call(&process, &root, "GET", &path, Value::Null).await["data"].as_array().unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let seen = numbers(&receiver);
+    let lost: Vec<&u64> = acknowledged.iter().filter(|number| !seen.contains_key(number)).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
+    let duplicates = seen.values().filter(|count| **count > 1).count();
+    // A kill can repeat what was under way or not yet recorded, and nothing else.
+    assert!(duplicates < acknowledged.len() / 2, "{duplicates} duplicates of {}", acknowledged.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_signal_finishes_what_is_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(Behaviour::SlowStatus(std::time::Duration::from_millis(500), 200)).await;
+    let mut process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "vignetim").await;
+    call(&process, &root, "POST", &format!("/v1/tenants/{tenant}/endpoints"), json!({ "url": receiver.url("/") })).await;
+    let event = json!({ "type": "order.completed", "data": { "number": 1 } });
+    call(&process, &root, "POST", &format!("/v1/tenants/{tenant}/events"), event).await;
+    receiver.wait_for(1).await;
+    let pid = process.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let status = process.child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    let process = serve(directory.path());
+    let page = call(&process, &root, "GET", &format!("/v1/deliveries?tenant={tenant}"), Value::Null).await;
+    assert_eq!((&page["data"][0]["status"], &page["data"][0]["attemptsMade"]), (&json!("delivered"), &json!(1)));
+    assert_eq!(receiver.requests().len(), 1, "it was recorded before the process ended");
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_gets_one_clear_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let _process = serve(directory.path());
+    let second = output(postrider().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(directory.path()));
+    let told = text(&second.stderr);
+    assert!(!second.status.success());
+    assert!(told.contains("is in use by another postrider process") && told.lines().count() == 1, "{told}");
+}
+
+#[test]
+fn what_is_not_a_postrider_database_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("postrider.db");
+    let refused = |expected: &str| {
+        let run = output(postrider().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(directory.path()));
+        let told = text(&run.stderr);
+        assert!(!run.status.success() && told.contains(expected), "{told}");
+    };
+    std::fs::write(&file, "this is not a database, whatever its name says. ".repeat(400)).unwrap();
+    refused("is damaged or not a database");
+    std::fs::remove_file(&file).unwrap();
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("create table theirs (x)").unwrap();
+    refused("is not a Postrider database");
+    other.execute_batch("drop table theirs; pragma application_id = 1347568722; create table t (x); pragma user_version = 99").unwrap();
+    other.close().unwrap();
+    refused("was written by a newer Postrider");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(directory.path().join("master.key"), "short").unwrap();
+    std::fs::set_permissions(directory.path().join("master.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    refused("chmod 600");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_work_as_a_user_types_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let url = format!("http://{}", process.address);
+    let run = |args: &[&str]| {
+        let run = output(postrider().env("POSTRIDER_URL", &url).env("POSTRIDER_KEY", &root).args(args));
+        assert!(run.status.success(), "{args:?}: {}", text(&run.stderr));
+        text(&run.stdout)
+    };
+    let json = |args: &[&str]| serde_json::from_str::<Value>(&run(&[args, &["--json"]].concat())).unwrap();
+    let application = json(&["application", "create", "shop"])["id"].as_str().unwrap().to_owned();
+    let tenant = json(&["tenant", "create", "--application", &application, "Ada Ltd"])["id"].as_str().unwrap().to_owned();
+    let endpoint = json(&["endpoint", "create", "--tenant", &tenant, &receiver.url("/"), "--events", "order.*"]);
+    let published = run(&["event", "publish", "--tenant", &tenant, "order.completed", r#"{"orderId": "1"}"#]);
+    assert!(published.starts_with("id ") && published.contains("deliveries           1"), "{published}");
+    let request = receiver.wait_for(1).await.remove(0);
+    assert!(text(&request.body).ends_with(r#""data":{"orderId": "1"}}"#));
+    let list = run(&["delivery", "list", "--tenant", &tenant]);
+    assert!(list.starts_with("ID ") && list.contains("order.completed"), "{list}");
+    assert!(run(&["application", "list"]).contains("shop"));
+    assert!(run(&["endpoint", "test", endpoint["id"].as_str().unwrap()]).contains("success              true"));
+    assert!(run(&["endpoint", "stats", endpoint["id"].as_str().unwrap()]).contains("delivered            1"));
+    assert!(run(&["delivery", "replay", "--tenant", &tenant, "--status", "delivered"]).contains("done                 1"));
+    let copy = directory.path().join("copy.db");
+    let backup = output(postrider().arg("backup").arg(&copy).arg("--data").arg(directory.path()));
+    assert!(backup.status.success(), "{}", text(&backup.stderr));
+    let rows: i64 = rusqlite::Connection::open(&copy).unwrap().query_row("select count(*) from event", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1);
+    let again = output(postrider().arg("backup").arg(&copy).arg("--data").arg(directory.path()));
+    assert!(!again.status.success() && text(&again.stderr).contains("exists already"));
+    let refused = output(postrider().env("POSTRIDER_URL", &url).env("POSTRIDER_KEY", "nonsense").args(["application", "list"]));
+    assert!(text(&refused.stderr).contains("The API key is not known"), "{}", text(&refused.stderr));
+    let nobody = output(postrider().env("POSTRIDER_URL", "http://127.0.0.1:1").env("POSTRIDER_KEY", "x").args(["application", "list"]));
+    assert!(text(&nobody.stderr).contains("is `postrider serve` running?"));
+}
+
+#[test]
+fn profiles_are_checked_and_shown() {
+    let shown = output(postrider().args(["profile", "show", "vignetim"]));
+    assert!(text(&shown.stdout).contains("X-Webhook-Signature"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &shown.stdout).unwrap();
+    let checked = output(postrider().args(["profile", "check"]).arg(file.path()));
+    assert!(checked.status.success() && text(&checked.stdout).contains("it retries after 0 s, 1 s, 5 s"), "{checked:?}");
+    std::fs::write(file.path(), text(&shown.stdout).replace("\"hex\"", "\"hexadecimal\"")).unwrap();
+    let refused = output(postrider().args(["profile", "check"]).arg(file.path()));
+    assert!(!refused.status.success() && text(&refused.stderr).contains("signature.encoding: must be hex or base64"), "{refused:?}");
+}
+
+#[test]
+fn configuration_mistakes_are_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[server]\nlissten = \"127.0.0.1:0\"\n").unwrap();
+    let run = output(postrider().args(["serve", "--config"]).arg(file.path()));
+    assert!(!run.status.success() && text(&run.stderr).contains("lissten"), "{}", text(&run.stderr));
+    let run = output(postrider().args(["serve", "--listen", "127.0.0.1:0"]).env("POSTRIDER__STORE__MAX_BYTES", "many"));
+    assert!(!run.status.success() && text(&run.stderr).contains("max_bytes"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn the_demo_shows_retries_a_disable_and_valid_signatures() {
+    let run = output(postrider().arg("demo"));
+    let shown = text(&run.stdout);
+    assert!(run.status.success(), "{shown}\n{}", text(&run.stderr));
+    assert!(shown.contains("/dead was disabled") && shown.contains("signature valid") && !shown.contains("REFUSED"), "{shown}");
+    let summary = shown.lines().find(|line| line.contains("signatures verified")).unwrap();
+    let counts: Vec<u32> = summary.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(counts[0], counts[1], "{summary}");
+}
