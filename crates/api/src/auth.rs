@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use postrider_core::event::Event;
 use postrider_core::seal::sha256;
-use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
+use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
 use postrider_core::{Id, id};
 
 use crate::Api;
@@ -29,17 +29,26 @@ impl FromRequestParts<Api> for Caller {
 
 impl Caller {
     async fn authenticate(headers: &HeaderMap, api: &Api) -> ApiResult<Self> {
-        let missing = || ApiError::new(ErrorCode::KeyMissing, "send Authorization: Bearer with an API key");
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+        let missing = || {
+            ApiError::new(
+                ErrorCode::KeyMissing,
+                "send Authorization: Bearer with an API key",
+            )
+        };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(missing)?;
         let (scheme, text) = given.split_once(' ').ok_or_else(missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(missing());
         }
         match api.0.directory.key(sha256(text.trim().as_bytes())).await {
             Ok(key) => Ok(Self { key }),
-            Err(error) if error.is_not_found() => {
-                Err(ApiError::new(ErrorCode::KeyUnknown, "the key was deleted, or was never one of this server"))
-            }
+            Err(error) if error.is_not_found() => Err(ApiError::new(
+                ErrorCode::KeyUnknown,
+                "the key was deleted, or was never one of this server",
+            )),
             Err(error) => Err(error.into()),
         }
     }
@@ -47,21 +56,31 @@ impl Caller {
     pub(crate) fn must_be_root(&self) -> ApiResult<()> {
         match self.key.scope {
             Scope::Root => Ok(()),
-            Scope::Application(_) | Scope::Tenant(..) => {
-                Err(ApiError::new(ErrorCode::ScopeInsufficient, "a root key is needed: the operator has it"))
-            }
+            Scope::Application(_) | Scope::Tenant(..) => Err(ApiError::new(
+                ErrorCode::ScopeInsufficient,
+                "a root key is needed: the operator has it",
+            )),
         }
     }
 
     /// The application, if the caller may manage it.
-    pub(crate) async fn application(&self, api: &Api, id: Id<id::Application>) -> ApiResult<Arc<Application>> {
+    pub(crate) async fn application(
+        &self,
+        api: &Api,
+        id: Id<id::Application>,
+    ) -> ApiResult<Arc<Application>> {
         match self.key.scope {
             Scope::Root => {}
             Scope::Application(own) if own == id => {}
             Scope::Tenant(own, _) if own == id => {
-                return Err(ApiError::new(ErrorCode::ScopeInsufficient, "an application key is needed"));
+                return Err(ApiError::new(
+                    ErrorCode::ScopeInsufficient,
+                    "an application key is needed",
+                ));
             }
-            Scope::Application(_) | Scope::Tenant(..) => return Err(ApiError::not_found("application")),
+            Scope::Application(_) | Scope::Tenant(..) => {
+                return Err(ApiError::not_found("application"));
+            }
         }
         api.0.directory.application(id).await
     }
@@ -69,7 +88,11 @@ impl Caller {
     /// The tenant, if the caller may see what it owns.
     pub(crate) async fn tenant(&self, api: &Api, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
         let tenant = api.0.directory.tenant(id).await?;
-        if self.may_see(tenant.application, tenant.id) { Ok(tenant) } else { Err(ApiError::not_found("tenant")) }
+        if self.may_see(tenant.application, tenant.id) {
+            Ok(tenant)
+        } else {
+            Err(ApiError::not_found("tenant"))
+        }
     }
 
     /// The tenant, if the caller may publish for it.
@@ -77,9 +100,10 @@ impl Caller {
         let tenant = self.tenant(api, id).await?;
         match self.key.scope {
             Scope::Root | Scope::Application(_) => Ok(tenant),
-            Scope::Tenant(..) => {
-                Err(ApiError::new(ErrorCode::ScopeInsufficient, "publishing needs an application key: only the product publishes"))
-            }
+            Scope::Tenant(..) => Err(ApiError::new(
+                ErrorCode::ScopeInsufficient,
+                "publishing needs an application key: only the product publishes",
+            )),
         }
     }
 
@@ -89,6 +113,24 @@ impl Caller {
             Scope::Application(own) => own == application,
             Scope::Tenant(_, own) => own == tenant,
         }
+    }
+
+    /// The mode of what the caller makes: the given one, or the key's. A test key makes nothing live.
+    pub(crate) fn mode(&self, given: Option<Mode>) -> ApiResult<Mode> {
+        let mode = given.unwrap_or(self.key.mode);
+        if self.may_touch(mode) {
+            return Ok(mode);
+        }
+        Err(ApiError::field(
+            ErrorCode::ScopeInsufficient,
+            "mode",
+            "a test key makes test events and endpoints only",
+        ))
+    }
+
+    /// A test key changes nothing that is live.
+    pub(crate) fn may_touch(&self, mode: Mode) -> bool {
+        self.key.mode == Mode::Live || mode == Mode::Test
     }
 
     pub(crate) fn may_see_event(&self, event: &Event) -> bool {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_core::tenant::{ApiKey, Application, Tenant};
@@ -24,19 +25,39 @@ pub(crate) struct Directory {
     applications: Held<Id<id::Application>, Application>,
 }
 
-struct Held<K, V>(Mutex<HashMap<K, Arc<V>>>);
+struct Held<K, V> {
+    values: Mutex<HashMap<K, Arc<V>>>,
+    /// Counts forgettings: what was read before one must not be kept after it.
+    generation: AtomicU64,
+}
 
 impl<K: Eq + Hash, V> Held<K, V> {
     fn new() -> Self {
-        Self(Mutex::new(HashMap::new()))
+        Self {
+            values: Mutex::new(HashMap::new()),
+            generation: AtomicU64::new(0),
+        }
     }
 
-    async fn get(&self, key: K, read: impl Future<Output = Result<V, StoreError>>) -> Result<Arc<V>, StoreError> {
-        if let Some(value) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    async fn get(
+        &self,
+        key: K,
+        read: impl Future<Output = Result<V, StoreError>>,
+    ) -> Result<Arc<V>, StoreError> {
+        if let Some(value) = self
+            .values
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+        {
             return Ok(value.clone());
         }
+        let generation = self.generation.load(Ordering::Relaxed);
         let value = Arc::new(read.await?);
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.generation.load(Ordering::Relaxed) != generation {
+            return Ok(value);
+        }
         if held.len() >= HELD_MAX {
             held.clear();
         }
@@ -45,13 +66,21 @@ impl<K: Eq + Hash, V> Held<K, V> {
     }
 
     fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut held = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        held.clear();
     }
 }
 
 impl Directory {
     pub(crate) fn new(store: Arc<dyn Store>, engine: Arc<Engine>) -> Self {
-        Self { store, engine, keys: Held::new(), tenants: Held::new(), applications: Held::new() }
+        Self {
+            store,
+            engine,
+            keys: Held::new(),
+            tenants: Held::new(),
+            applications: Held::new(),
+        }
     }
 
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
@@ -63,11 +92,17 @@ impl Directory {
     }
 
     pub(crate) async fn application(&self, id: Id<id::Application>) -> ApiResult<Arc<Application>> {
-        Ok(self.applications.get(id, self.store.application(id)).await?)
+        Ok(self
+            .applications
+            .get(id, self.store.application(id))
+            .await?)
     }
 
     /// The profile that new endpoints and events of an application get.
-    pub(crate) async fn profile(&self, application: Id<id::Application>) -> ApiResult<CurrentProfile> {
+    pub(crate) async fn profile(
+        &self,
+        application: Id<id::Application>,
+    ) -> ApiResult<CurrentProfile> {
         let application = self.application(application).await?;
         self.engine.profiles().current(&application.profile).ok_or_else(|| {
             ApiError::internal(format!(

@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use axum::Router;
 use postrider_core::address::AddressPolicy;
+use postrider_core::endpoint::Endpoint;
 use postrider_core::limits;
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ApiKey, Mode, Scope};
-use postrider_core::{Secret, Timestamp};
+use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::Engine;
 use postrider_store::{Store, StoreError};
 
@@ -64,6 +65,8 @@ struct Inner {
     directory: Directory,
     rates: dialects::RateLimits,
     options: ApiOptions,
+    /// When the store last proved that it takes writes.
+    ready: tokio::sync::Mutex<Option<Timestamp>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -73,15 +76,31 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    pub fn new(store: Arc<dyn Store>, engine: Arc<Engine>, sealer: Arc<Sealer>, options: ApiOptions) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        engine: Arc<Engine>,
+        sealer: Arc<Sealer>,
+        options: ApiOptions,
+    ) -> Self {
         let directory = Directory::new(store.clone(), engine.clone());
-        Self(Arc::new(Inner { store, engine, sealer, directory, rates: dialects::RateLimits::default(), options }))
+        Self(Arc::new(Inner {
+            store,
+            engine,
+            sealer,
+            directory,
+            rates: dialects::RateLimits::default(),
+            options,
+            ready: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// All routes.
     pub fn router(&self) -> Router {
         let router = native::routes().merge(dialects::routes(self.0.engine.profiles()));
-        router.fallback(native::not_found).method_not_allowed_fallback(native::method_not_allowed).with_state(self.clone())
+        router
+            .fallback(native::not_found)
+            .method_not_allowed_fallback(native::method_not_allowed)
+            .with_state(self.clone())
     }
 
     /// Goes on with replays that a restart interrupted.
@@ -100,10 +119,68 @@ impl Api {
         &self.0.engine
     }
 
+    /// Runs a change to its end although the client may go away: what a change touches in memory
+    /// must follow what it wrote.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = problem::ApiResult<T>> + Send + 'static,
+    ) -> problem::ApiResult<T> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "awaited here, and ends by itself if nobody waits any more"
+        )]
+        let running = tokio::spawn(change);
+        running.await.map_err(problem::ApiError::internal)?
+    }
+
+    /// Changes an endpoint and tells the engine.
+    async fn change_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+        change: postrider_store::EndpointChange,
+    ) -> problem::ApiResult<Endpoint> {
+        let api = self.clone();
+        self.to_the_end(async move {
+            let changed = api.store().update_endpoint(id, change).await?;
+            api.engine().endpoint_changed(id);
+            Ok(changed)
+        })
+        .await
+    }
+
+    /// Deletes an endpoint and tells the engine.
+    async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> problem::ApiResult<()> {
+        let api = self.clone();
+        self.to_the_end(async move {
+            api.store().delete_endpoint(id).await?;
+            api.engine().endpoint_changed(id);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the store takes writes, asked at most once a second however often this is called.
+    async fn is_ready(&self) -> problem::ApiResult<()> {
+        const EVERY: Duration = Duration::from_secs(1);
+        let mut asked = self.0.ready.lock().await;
+        let now = self.now();
+        if asked.is_none_or(|at| now.since(at) >= EVERY || at > now) {
+            *asked = None;
+            self.store().ping().await?;
+            *asked = Some(now);
+        }
+        Ok(())
+    }
+
     /// Reads and parses a JSON body.
-    async fn read<T: serde::de::DeserializeOwned>(&self, headers: &http::HeaderMap, body: axum::body::Body) -> problem::ApiResult<T> {
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        headers: &http::HeaderMap,
+        body: axum::body::Body,
+    ) -> problem::ApiResult<T> {
         request::must_be_json(headers)?;
-        let bytes = request::read_body(body, self.0.options.body_max, self.0.options.body_timeout).await?;
+        let bytes =
+            request::read_body(body, self.0.options.body_max, self.0.options.body_timeout).await?;
         request::parse(&bytes)
     }
 
@@ -116,7 +193,10 @@ impl Api {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn ensure_root_key(store: &dyn Store, now: Timestamp) -> Result<Option<Secret>, StoreError> {
+pub async fn ensure_root_key(
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Option<Secret>, StoreError> {
     let mut request = postrider_store::PageRequest::first(limits::PAGE_ROWS_MAX);
     loop {
         let page = store.list_keys(None, request).await?;

@@ -25,23 +25,52 @@ pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/v1/applications", post(applications::create).get(applications::list))
-        .route("/v1/applications/{application}", get(applications::read).patch(applications::update))
-        .route("/v1/applications/{application}/event-types", get(applications::list_event_types))
+        .route(
+            "/v1/applications",
+            post(applications::create).get(applications::list),
+        )
+        .route(
+            "/v1/applications/{application}",
+            get(applications::read).patch(applications::update),
+        )
+        .route(
+            "/v1/applications/{application}/event-types",
+            get(applications::list_event_types),
+        )
         .route(
             "/v1/applications/{application}/event-types/{name}",
             put(applications::put_event_type).delete(applications::delete_event_type),
         )
-        .route("/v1/applications/{application}/tenants", post(applications::create_tenant).get(applications::list_tenants))
+        .route(
+            "/v1/applications/{application}/tenants",
+            post(applications::create_tenant).get(applications::list_tenants),
+        )
         .route("/v1/tenants/{tenant}", get(applications::read_tenant))
-        .route("/v1/tenants/{tenant}/endpoints", post(endpoints::create).get(endpoints::list))
-        .route("/v1/endpoints/{endpoint}", get(endpoints::read).patch(endpoints::update).delete(endpoints::delete))
+        .route(
+            "/v1/tenants/{tenant}/endpoints",
+            post(endpoints::create).get(endpoints::list),
+        )
+        .route(
+            "/v1/endpoints/{endpoint}",
+            get(endpoints::read)
+                .patch(endpoints::update)
+                .delete(endpoints::delete),
+        )
         .route("/v1/endpoints/{endpoint}/test", post(endpoints::test))
         .route("/v1/endpoints/{endpoint}/secret", get(endpoints::secret))
-        .route("/v1/endpoints/{endpoint}/rotate-secret", post(endpoints::rotate_secret))
+        .route(
+            "/v1/endpoints/{endpoint}/rotate-secret",
+            post(endpoints::rotate_secret),
+        )
         .route("/v1/endpoints/{endpoint}/stats", get(endpoints::stats))
-        .route("/v1/tenants/{tenant}/events", post(events::publish).get(events::list))
-        .route("/v1/tenants/{tenant}/events/batch", post(events::publish_batch))
+        .route(
+            "/v1/tenants/{tenant}/events",
+            post(events::publish).get(events::list),
+        )
+        .route(
+            "/v1/tenants/{tenant}/events/batch",
+            post(events::publish_batch),
+        )
         .route("/v1/events/{event}", get(events::read))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{delivery}", get(deliveries::read))
@@ -60,13 +89,25 @@ struct Health {
 
 /// The process runs.
 async fn health() -> Response {
-    json(StatusCode::OK, &Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+    json(
+        StatusCode::OK,
+        &Health {
+            status: "ok",
+            version: env!("CARGO_PKG_VERSION"),
+        },
+    )
 }
 
 /// The store can be written, so events can be accepted.
 async fn ready(State(api): State<Api>) -> ApiResult<Response> {
-    api.store().ping().await?;
-    Ok(json(StatusCode::OK, &Health { status: "ready", version: env!("CARGO_PKG_VERSION") }))
+    api.is_ready().await?;
+    Ok(json(
+        StatusCode::OK,
+        &Health {
+            status: "ready",
+            version: env!("CARGO_PKG_VERSION"),
+        },
+    ))
 }
 
 pub(crate) async fn not_found(State(api): State<Api>, method: Method, uri: Uri) -> Response {
@@ -74,13 +115,25 @@ pub(crate) async fn not_found(State(api): State<Api>, method: Method, uri: Uri) 
     if let Some(response) = crate::dialects::not_found(&api, &method, uri.path()) {
         return response;
     }
-    ApiError::new(ErrorCode::RouteUnknown, format!("there is no {method} {}", uri.path())).into_response()
+    ApiError::new(
+        ErrorCode::RouteUnknown,
+        format!("there is no {method} {}", uri.path()),
+    )
+    .into_response()
 }
 
-pub(crate) async fn method_not_allowed(State(api): State<Api>, method: Method, uri: Uri) -> Response {
+pub(crate) async fn method_not_allowed(
+    State(api): State<Api>,
+    method: Method,
+    uri: Uri,
+) -> Response {
     use axum::response::IntoResponse;
     if let Some(response) = crate::dialects::not_found(&api, &method, uri.path()) {
         return response;
     }
-    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path())).into_response()
+    ApiError::new(
+        ErrorCode::MethodNotAllowed,
+        format!("{} does not take {method}", uri.path()),
+    )
+    .into_response()
 }

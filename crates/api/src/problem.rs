@@ -34,6 +34,7 @@ pub enum ErrorCode {
     EndpointDisabled,
     SecretNotShown,
     RotationUnsupported,
+    ProfileInUse,
     Overloaded,
     StoreFull,
     OutcomeUnknown,
@@ -64,8 +65,11 @@ impl ErrorCode {
             | Self::IdempotencyKeyReused
             | Self::DeliveryPending
             | Self::EndpointDisabled
-            | Self::RotationUnsupported => StatusCode::CONFLICT,
-            Self::Overloaded | Self::StoreFull | Self::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::RotationUnsupported
+            | Self::ProfileInUse => StatusCode::CONFLICT,
+            Self::Overloaded | Self::StoreFull | Self::OutcomeUnknown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -96,6 +100,7 @@ impl ErrorCode {
             Self::EndpointDisabled => "The endpoint is disabled",
             Self::SecretNotShown => "The secret is shown once only",
             Self::RotationUnsupported => "The profile knows no rotation",
+            Self::ProfileInUse => "The application has tenants under its profile",
             Self::Overloaded => "Too many writes are waiting",
             Self::StoreFull => "The disk is full",
             Self::OutcomeUnknown => "The write may or may not have happened",
@@ -118,11 +123,23 @@ pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), field: None, source: None }
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            source: None,
+        }
     }
 
-    pub(crate) fn field(code: ErrorCode, field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(code, detail) }
+    pub(crate) fn field(
+        code: ErrorCode,
+        field: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            field: Some(field.into()),
+            ..Self::new(code, detail)
+        }
     }
 
     pub(crate) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -130,11 +147,17 @@ impl ApiError {
     }
 
     pub(crate) fn not_found(entity: &str) -> Self {
-        Self::new(ErrorCode::NotFound, format!("there is no such {entity}, or it is not yours"))
+        Self::new(
+            ErrorCode::NotFound,
+            format!("there is no such {entity}, or it is not yours"),
+        )
     }
 
     pub(crate) fn internal(source: impl Into<BoxError>) -> Self {
-        Self { source: Some(source.into()), ..Self::new(ErrorCode::Internal, "the server's log says more") }
+        Self {
+            source: Some(source.into()),
+            ..Self::new(ErrorCode::Internal, "the server's log says more")
+        }
     }
 
     /// Writes the cause to the log, once.
@@ -163,7 +186,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let status = self.code.status();
-        let code = serde_json::to_value(self.code).ok().and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default();
+        let code = serde_json::to_value(self.code)
+            .ok()
+            .and_then(|code| code.as_str().map(str::to_owned))
+            .unwrap_or_default();
         let problem = Problem {
             r#type: format!("urn:postrider:problem:{code}"),
             title: self.code.title(),
@@ -175,7 +201,10 @@ impl IntoResponse for ApiError {
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
         }
@@ -204,21 +233,39 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound { entity } => Self::not_found(noun(entity)),
             StoreError::Conflict { rule } => match rule {
-                Rule::NameTaken => Self::new(ErrorCode::NameTaken, "choose another name or external id"),
-                Rule::EndpointsMax => Self::new(ErrorCode::EndpointsMax, "delete an endpoint first"),
-                Rule::IdempotencyKeyReused => {
-                    Self::new(ErrorCode::IdempotencyKeyReused, "use a new key for a new event, or the same body for the same one")
+                Rule::NameTaken => {
+                    Self::new(ErrorCode::NameTaken, "choose another name or external id")
                 }
-                Rule::DeliveryPending => Self::new(ErrorCode::DeliveryPending, "wait until it has ended, or is due"),
-                Rule::EndpointDisabled => Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first"),
+                Rule::EndpointsMax => {
+                    Self::new(ErrorCode::EndpointsMax, "delete an endpoint first")
+                }
+                Rule::IdempotencyKeyReused => Self::new(
+                    ErrorCode::IdempotencyKeyReused,
+                    "use a new key for a new event, or the same body for the same one",
+                ),
+                Rule::DeliveryPending => Self::new(
+                    ErrorCode::DeliveryPending,
+                    "wait until it has ended, or is due",
+                ),
+                Rule::EndpointDisabled => {
+                    Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first")
+                }
             },
-            StoreError::BadCursor => {
-                Self::field(ErrorCode::CursorInvalid, "cursor", "use nextCursor of a page of the same list with the same filters")
-            }
-            StoreError::Full => Self::new(ErrorCode::StoreFull, "nothing was stored; the service resumes when there is room"),
+            StoreError::BadCursor => Self::field(
+                ErrorCode::CursorInvalid,
+                "cursor",
+                "use nextCursor of a page of the same list with the same filters",
+            ),
+            StoreError::Full => Self::new(
+                ErrorCode::StoreFull,
+                "nothing was stored; the service resumes when there is room",
+            ),
             StoreError::OutcomeUnknown { source } => Self {
                 source: Some(source),
-                ..Self::new(ErrorCode::OutcomeUnknown, "try again with the same Idempotency-Key")
+                ..Self::new(
+                    ErrorCode::OutcomeUnknown,
+                    "try again with the same Idempotency-Key",
+                )
             },
             error => Self::internal(error),
         }

@@ -14,7 +14,9 @@ use postrider_core::tenant::Mode;
 /// When the operating system gives no randomness: then nothing may be signed or sealed.
 pub(crate) fn bytes(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    SystemRandom::new().fill(&mut bytes).expect("the operating system has a random generator");
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the operating system has a random generator");
     bytes
 }
 
@@ -33,7 +35,11 @@ pub fn secret_text(format: &SecretFormat) -> Secret {
 
 /// An API key: a prefix that secret scanners can find, and 32 random bytes.
 pub(crate) fn key_text(mode: Mode) -> Secret {
-    Secret::new(format!("pr_{}_{}", mode.as_str(), URL_SAFE_NO_PAD.encode(bytes(32))))
+    Secret::new(format!(
+        "pr_{}_{}",
+        mode.as_str(),
+        URL_SAFE_NO_PAD.encode(bytes(32))
+    ))
 }
 
 /// The public part of a key whose requests are signed.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use postrider_core::json::{InvalidJson, check_json};
@@ -16,29 +18,68 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 
+/// `axum`'s path parameters, refused as this API refuses: what does not read is not found.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        read.map(|path| Self(path.0))
+            .map_err(|_| ApiError::not_found("thing"))
+    }
+}
+
+/// `axum`'s query parameters, refused as this API refuses: unknown and repeated ones too.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let read = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        read.map(|query| Self(query.0))
+            .map_err(|rejection| ApiError::invalid("query", rejection.body_text()))
+    }
+}
+
 /// Reads a body of at most `max` bytes within `limit`.
 pub(crate) async fn read_body(body: Body, max: usize, limit: Duration) -> ApiResult<Bytes> {
     let collected = tokio::time::timeout(limit, Limited::new(body, max).collect()).await;
     let collected = collected.map_err(|_| {
-        ApiError::new(ErrorCode::BodyTimeout, format!("the whole body must arrive within {} s", limit.as_secs()))
+        ApiError::new(
+            ErrorCode::BodyTimeout,
+            format!("the whole body must arrive within {} s", limit.as_secs()),
+        )
     })?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(ErrorCode::BodyTooLarge, format!("a body may have {max} bytes here")))
-        }
-        Err(_) => Err(ApiError::new(ErrorCode::BodyNotJson, "the body ended early")),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            ErrorCode::BodyTooLarge,
+            format!("a body may have {max} bytes here"),
+        )),
+        Err(_) => Err(ApiError::new(
+            ErrorCode::BodyNotJson,
+            "the body ended early",
+        )),
     }
 }
 
 /// Refuses a body that says it is something other than JSON.
 pub(crate) fn must_be_json(headers: &HeaderMap) -> ApiResult<()> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(ApiError::new(ErrorCode::ContentTypeUnsupported, "send Content-Type: application/json"))
+    Err(ApiError::new(
+        ErrorCode::ContentTypeUnsupported,
+        "send Content-Type: application/json",
+    ))
 }
 
 /// Parses a body: one JSON value, not too deep, no key twice, no unknown field.
@@ -65,7 +106,11 @@ pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> ApiResult<T> {
         let path = error.path().to_string();
         let text = error.inner().to_string();
         let text = text.split(" at line ").next().unwrap_or_default();
-        if path == "." { ApiError::new(ErrorCode::ValidationFailed, text) } else { ApiError::invalid(path, text) }
+        if path == "." {
+            ApiError::new(ErrorCode::ValidationFailed, text)
+        } else {
+            ApiError::invalid(path, text)
+        }
     })
 }
 
@@ -91,11 +136,15 @@ struct List<T> {
 
 pub(crate) fn list<R, T: Serialize>(page: Page<R>, view: impl FnMut(R) -> T) -> Response {
     let next_cursor = page.next.map(|cursor| cursor.to_string());
-    ok(&List { data: page.rows.into_iter().map(view).collect(), next_cursor })
+    ok(&List {
+        data: page.rows.into_iter().map(view).collect(),
+        next_cursor,
+    })
 }
 
 /// `limit` and `cursor` of a list.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Paging {
     limit: Option<String>,
     cursor: Option<String>,
@@ -105,15 +154,25 @@ pub(crate) fn page_request(limit: Option<&str>, cursor: Option<&str>) -> ApiResu
     let limit = match limit {
         None => PAGE_ROWS_DEFAULT,
         Some(text) => {
-            let parsed = text.parse().ok().filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
-            parsed.ok_or_else(|| ApiError::invalid("limit", format!("must be a whole number from 1 to {PAGE_ROWS_MAX}")))?
+            let parsed = text
+                .parse()
+                .ok()
+                .filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
+            parsed.ok_or_else(|| {
+                ApiError::invalid(
+                    "limit",
+                    format!("must be a whole number from 1 to {PAGE_ROWS_MAX}"),
+                )
+            })?
         }
     };
     let cursor = match cursor {
         None => None,
-        Some(text) => Some(text.parse().map_err(|error: postrider_store::queries::InvalidCursor| {
-            ApiError::field(ErrorCode::CursorInvalid, "cursor", error.to_string())
-        })?),
+        Some(text) => Some(text.parse().map_err(
+            |error: postrider_store::queries::InvalidCursor| {
+                ApiError::field(ErrorCode::CursorInvalid, "cursor", error.to_string())
+            },
+        )?),
     };
     Ok(PageRequest { limit, cursor })
 }
@@ -131,18 +190,26 @@ pub(crate) fn path_id<K: id::Kind>(text: &str) -> ApiResult<Id<K>> {
 
 /// An id in a query or a body.
 pub(crate) fn given_id<K: id::Kind>(field: &str, text: Option<&str>) -> ApiResult<Option<Id<K>>> {
-    text.map(|text| text.parse().map_err(|error: id::InvalidId| ApiError::invalid(field, error.to_string()))).transpose()
+    text.map(|text| {
+        text.parse()
+            .map_err(|error: id::InvalidId| ApiError::invalid(field, error.to_string()))
+    })
+    .transpose()
 }
 
 pub(crate) fn given_time(field: &str, text: Option<&str>) -> ApiResult<Option<Timestamp>> {
-    let invalid = |error: postrider_core::time::InvalidTimestamp| ApiError::invalid(field, error.to_string());
+    let invalid =
+        |error: postrider_core::time::InvalidTimestamp| ApiError::invalid(field, error.to_string());
     text.map(|text| text.parse().map_err(invalid)).transpose()
 }
 
 /// A text of at most `max` bytes without control characters.
 pub(crate) fn bounded(field: &str, text: &str, max: usize) -> ApiResult<()> {
     if text.len() > max {
-        return Err(ApiError::invalid(field, format!("must have at most {max} bytes")));
+        return Err(ApiError::invalid(
+            field,
+            format!("must have at most {max} bytes"),
+        ));
     }
     if text.chars().any(char::is_control) {
         return Err(ApiError::invalid(field, "must not have control characters"));

@@ -26,7 +26,11 @@ pub struct ServerLimits {
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { connections_max: 10_000, header_timeout: Duration::from_secs(15), header_bytes_max: 32 * 1_024 }
+        Self {
+            connections_max: 10_000,
+            header_timeout: Duration::from_secs(15),
+            header_bytes_max: 32 * 1_024,
+        }
     }
 }
 
@@ -41,7 +45,10 @@ impl Listener {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn bind(address: SocketAddr, limits: ServerLimits) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, limits })
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            limits,
+        })
     }
 
     /// # Errors
@@ -65,10 +72,16 @@ impl Listener {
                 () = stop.cancelled() => break,
                 accepted = accept(&self.listener, &permits) => accepted,
             };
-            let Some((stream, permit)) = accepted else { continue };
+            let Some((stream, permit)) = accepted else {
+                continue;
+            };
             let service = TowerToHyperService::new(router.clone());
-            let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-            #[expect(clippy::disallowed_methods, reason = "a connection's task is watched by the graceful shutdown")]
+            let connection =
+                graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a connection's task is watched by the graceful shutdown"
+            )]
             tokio::spawn(async move {
                 // A client that breaks off is no event of ours.
                 drop(connection.await);
@@ -80,7 +93,10 @@ impl Listener {
     }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     const PAUSE: Duration = Duration::from_millis(50);
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
@@ -91,7 +107,10 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Option<(Tcp
         }
         Err(error) => {
             // Out of file descriptors, most likely: leave it a moment.
-            tracing::warn!(error = &error as &dyn std::error::Error, "failed to accept a connection");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to accept a connection"
+            );
             tokio::time::sleep(PAUSE).await;
             None
         }

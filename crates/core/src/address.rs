@@ -80,7 +80,10 @@ impl AddressPolicy {
 fn forbidden_v4(address: Ipv4Addr) -> Option<&'static str> {
     FORBIDDEN_V4
         .iter()
-        .find(|(net, _)| net.parse::<Ipv4Net>().is_ok_and(|net| net.contains(&address)))
+        .find(|(net, _)| {
+            net.parse::<Ipv4Net>()
+                .is_ok_and(|net| net.contains(&address))
+        })
         .map(|(_, why)| *why)
 }
 
@@ -100,7 +103,10 @@ fn forbidden_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
     FORBIDDEN_V6
         .iter()
-        .find(|(net, _)| net.parse::<Ipv6Net>().is_ok_and(|net| net.contains(&address)))
+        .find(|(net, _)| {
+            net.parse::<Ipv6Net>()
+                .is_ok_and(|net| net.contains(&address))
+        })
         .map(|(_, why)| *why)
 }
 
@@ -130,14 +136,51 @@ mod tests {
     fn only_public_addresses_pass() {
         let policy = AddressPolicy::default();
         for forbidden in [
-            "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.255", "169.254.169.254", "172.16.0.1",
-            "172.31.255.255", "192.168.1.1", "192.0.0.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1",
-            "::ffff:10.0.0.1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::1", "2002:7f00:1::",
-            "2002:a9fe:a9fe::1", "2001::1", "2001:db8::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1", "100::1",
+            "0.0.0.0",
+            "10.0.0.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.255.255.255",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "2001::1",
+            "2001:db8::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "100::1",
         ] {
-            assert!(policy.check(forbidden.parse().unwrap()).is_err(), "{forbidden}");
+            assert!(
+                policy.check(forbidden.parse().unwrap()).is_err(),
+                "{forbidden}"
+            );
         }
-        for public in ["1.1.1.1", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"] {
+        for public in [
+            "1.1.1.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+            "64:ff9b::1.1.1.1",
+        ] {
             assert!(policy.check(public.parse().unwrap()).is_ok(), "{public}");
         }
     }

@@ -50,7 +50,10 @@ pub enum Outcome {
         retry_after_secs: Option<u32>,
     },
     /// No complete answer arrived.
-    Unreachable { reason: UnreachableReason, detail: String },
+    Unreachable {
+        reason: UnreachableReason,
+        detail: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -39,7 +39,11 @@ pub struct Series {
 }
 
 impl Series {
-    pub const SCHEDULED: Self = Self { attempts: 0, started_at: None, single: false };
+    pub const SCHEDULED: Self = Self {
+        attempts: 0,
+        started_at: None,
+        single: false,
+    };
 }
 
 /// `pending → delivered | failed | cancelled`; an attempt under way is known only to the engine.

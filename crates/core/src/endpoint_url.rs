@@ -65,7 +65,11 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
     let mut url = Url::parse(text).map_err(|_| InvalidUrl::NotAUrl)?;
     let scheme = Scheme::parse(url.scheme());
     if !scheme.is_some_and(|scheme| policy.schemes.contains(&scheme)) {
-        return Err(if policy.schemes == [Scheme::Https] { InvalidUrl::HttpsOnly } else { InvalidUrl::Scheme });
+        return Err(if policy.schemes == [Scheme::Https] {
+            InvalidUrl::HttpsOnly
+        } else {
+            InvalidUrl::Scheme
+        });
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(InvalidUrl::Credentials);
@@ -74,11 +78,13 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
         Host::Ipv4(address) => policy.addresses.check(IpAddr::V4(address))?,
         Host::Ipv6(address) => policy.addresses.check(IpAddr::V6(address))?,
         Host::Domain(name) => {
-            let name = name.trim_end_matches('.');
+            let name = name.strip_suffix('.').unwrap_or(name);
             if name.is_empty() || name.split('.').any(str::is_empty) {
                 return Err(InvalidUrl::NotAUrl);
             }
-            let local = name == "localhost" || name.ends_with(".localhost") || name.ends_with(".localdomain");
+            let local = name == "localhost"
+                || name.ends_with(".localhost")
+                || name.ends_with(".localdomain");
             if local && !policy.addresses.allows_loopback() {
                 return Err(InvalidUrl::Localhost);
             }
@@ -94,19 +100,53 @@ mod tests {
 
     fn check(text: &str) -> Result<Url, InvalidUrl> {
         let addresses = AddressPolicy::default();
-        check_url(text, UrlPolicy { schemes: &[Scheme::Https], addresses: &addresses })
+        check_url(
+            text,
+            UrlPolicy {
+                schemes: &[Scheme::Https],
+                addresses: &addresses,
+            },
+        )
     }
 
     #[test]
     fn every_spelling_of_a_forbidden_host_is_refused() {
         for host in [
-            "localhost", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.1", "127.1", "127.0.1", "0x7f000001", "0x7f.1",
-            "2130706433", "017700000001", "127.0.0.1.", "0", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]",
-            "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]", "[fe80::1]", "10.1.2.3", "172.16.9.9",
-            "192.168.0.1", "169.254.169.254", "100.64.1.1", "%31%32%37.0.0.1", "①②⑦.0.0.1",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "127.0.0.1",
+            "127.1",
+            "127.0.1",
+            "0x7f000001",
+            "0x7f.1",
+            "2130706433",
+            "017700000001",
+            "127.0.0.1.",
+            "0",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[64:ff9b::7f00:1]",
+            "[2002:7f00:1::]",
+            "[fd00::1]",
+            "[fe80::1]",
+            "10.1.2.3",
+            "172.16.9.9",
+            "192.168.0.1",
+            "169.254.169.254",
+            "100.64.1.1",
+            "%31%32%37.0.0.1",
+            "①②⑦.0.0.1",
         ] {
             let refused = check(&format!("https://{host}/hook"));
-            assert!(matches!(refused, Err(InvalidUrl::Localhost | InvalidUrl::Address(_))), "{host}: {refused:?}");
+            assert!(
+                matches!(refused, Err(InvalidUrl::Localhost | InvalidUrl::Address(_))),
+                "{host}: {refused:?}"
+            );
         }
     }
 
@@ -114,12 +154,37 @@ mod tests {
     fn what_is_not_a_proper_url_is_refused() {
         assert_eq!(check("http://example.com/"), Err(InvalidUrl::HttpsOnly));
         assert_eq!(check("ftp://example.com/"), Err(InvalidUrl::HttpsOnly));
-        assert_eq!(check("https://user:pw@example.com/"), Err(InvalidUrl::Credentials));
-        assert_eq!(check("https://user@example.com/"), Err(InvalidUrl::Credentials));
-        for bad in ["", "example.com", "/hook", "https://", "https:// a", "https://exa mple.com", "https://a\n.com", "https://[::1", "https://./", "https://10.0.0.1../"] {
+        assert_eq!(
+            check("https://user:pw@example.com/"),
+            Err(InvalidUrl::Credentials)
+        );
+        assert_eq!(
+            check("https://user@example.com/"),
+            Err(InvalidUrl::Credentials)
+        );
+        for bad in [
+            "",
+            "example.com",
+            "/hook",
+            "https://",
+            "https:// a",
+            "https://exa mple.com",
+            "https://a\n.com",
+            "https://[::1",
+            "https://./",
+            "https://10.0.0.1../",
+        ] {
             assert_eq!(check(bad), Err(InvalidUrl::NotAUrl), "{bad:?}");
         }
-        assert_eq!(check(&format!("https://a.com/{}", "x".repeat(2_048))), Err(InvalidUrl::TooLong));
-        assert_eq!(check("https://yourapp.com/webhooks?x=1#y").unwrap().as_str(), "https://yourapp.com/webhooks?x=1");
+        assert_eq!(
+            check(&format!("https://a.com/{}", "x".repeat(2_048))),
+            Err(InvalidUrl::TooLong)
+        );
+        assert_eq!(
+            check("https://yourapp.com/webhooks?x=1#y")
+                .unwrap()
+                .as_str(),
+            "https://yourapp.com/webhooks?x=1"
+        );
     }
 }

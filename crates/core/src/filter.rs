@@ -11,7 +11,9 @@ pub const WILDCARD: &str = "*";
 pub fn is_event_type(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= EVENT_TYPE_BYTES_MAX
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         && !name.starts_with('.')
         && !name.ends_with('.')
         && !name.contains("..")
@@ -61,10 +63,12 @@ impl Subscription {
     }
 
     pub fn matches(&self, event_type: &str) -> bool {
-        self.0.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => event_type.starts_with(prefix),
-            None => pattern == event_type,
-        })
+        self.0
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => event_type.starts_with(prefix),
+                None => pattern == event_type,
+            })
     }
 }
 
@@ -74,7 +78,9 @@ mod tests {
 
     #[test]
     fn patterns_select_what_they_say() {
-        let of = |patterns: &[&str]| Subscription::new(patterns.iter().map(|p| (*p).to_owned()).collect());
+        let of = |patterns: &[&str]| {
+            Subscription::new(patterns.iter().map(|p| (*p).to_owned()).collect())
+        };
         assert!(of(&["*"]).unwrap().matches("order.completed"));
         assert!(of(&["order.*"]).unwrap().matches("order.completed"));
         assert!(!of(&["order.*"]).unwrap().matches("orders.completed"));
@@ -83,8 +89,14 @@ mod tests {
         assert!(!of(&["order.failed"]).unwrap().matches("order.failed2"));
         assert_eq!(of(&[]), Err(InvalidSubscription::Empty));
         for bad in ["", "a*", "*.a", "a..b", ".a", "a.", "a b", "ä", "a.*.b"] {
-            assert!(matches!(of(&[bad]), Err(InvalidSubscription::NotAPattern(_))), "{bad}");
+            assert!(
+                matches!(of(&[bad]), Err(InvalidSubscription::NotAPattern(_))),
+                "{bad}"
+            );
         }
-        assert_eq!(Subscription::new(vec!["a".to_owned(); 101]), Err(InvalidSubscription::TooMany));
+        assert_eq!(
+            Subscription::new(vec!["a".to_owned(); 101]),
+            Err(InvalidSubscription::TooMany)
+        );
     }
 }

@@ -65,7 +65,9 @@ pub enum HealthChange {
     None,
     Success,
     /// An attempt failed; `delivery_failed` when it was the last one of its delivery.
-    Failure { delivery_failed: bool },
+    Failure {
+        delivery_failed: bool,
+    },
     /// The receiver wants no more.
     Gone,
 }
@@ -76,7 +78,12 @@ impl Health {
     }
 
     /// Applies one change. Returns the reason exactly when this change disabled the endpoint.
-    pub fn apply(&mut self, change: HealthChange, rule: DisableRule, now: Timestamp) -> Option<DisableReason> {
+    pub fn apply(
+        &mut self,
+        change: HealthChange,
+        rule: DisableRule,
+        now: Timestamp,
+    ) -> Option<DisableReason> {
         let reason = match change {
             HealthChange::None => None,
             HealthChange::Success => {
@@ -85,11 +92,15 @@ impl Health {
                 None
             }
             HealthChange::Failure { delivery_failed } => {
-                self.consecutive_failures = self.consecutive_failures.saturating_add(u32::from(delivery_failed));
+                self.consecutive_failures = self
+                    .consecutive_failures
+                    .saturating_add(u32::from(delivery_failed));
                 let since = *self.failing_since.get_or_insert(now);
                 let over = match rule {
                     DisableRule::Never => false,
-                    DisableRule::FailedDeliveries(count) => delivery_failed && self.consecutive_failures >= count,
+                    DisableRule::FailedDeliveries(count) => {
+                        delivery_failed && self.consecutive_failures >= count
+                    }
                     DisableRule::FailingFor(limit) => now.since(since) >= limit,
                 };
                 over.then_some(DisableReason::Failures)
@@ -118,7 +129,9 @@ impl Health {
 mod tests {
     use super::*;
 
-    const FAILED: HealthChange = HealthChange::Failure { delivery_failed: true };
+    const FAILED: HealthChange = HealthChange::Failure {
+        delivery_failed: true,
+    };
     const RULE: DisableRule = DisableRule::FailedDeliveries(10);
 
     #[test]
@@ -128,12 +141,24 @@ mod tests {
         for _ in 0..9 {
             assert_eq!(health.apply(FAILED, RULE, now), None);
         }
-        assert_eq!(health.apply(HealthChange::Failure { delivery_failed: false }, RULE, now), None);
+        assert_eq!(
+            health.apply(
+                HealthChange::Failure {
+                    delivery_failed: false
+                },
+                RULE,
+                now
+            ),
+            None
+        );
         assert_eq!(health.apply(HealthChange::Success, RULE, now), None);
         for _ in 0..9 {
             assert_eq!(health.apply(FAILED, RULE, now), None);
         }
-        assert_eq!(health.apply(FAILED, RULE, now), Some(DisableReason::Failures));
+        assert_eq!(
+            health.apply(FAILED, RULE, now),
+            Some(DisableReason::Failures)
+        );
         assert_eq!(health.apply(FAILED, RULE, now), None);
         assert!(!health.is_enabled());
         health.enable();
@@ -149,6 +174,9 @@ mod tests {
         assert_eq!(health.apply(FAILED, rule, day(4)), None);
         assert_eq!(health.apply(HealthChange::Success, rule, day(4)), None);
         assert_eq!(health.apply(FAILED, rule, day(5)), None);
-        assert_eq!(health.apply(FAILED, rule, day(10)), Some(DisableReason::Failures));
+        assert_eq!(
+            health.apply(FAILED, rule, day(10)),
+            Some(DisableReason::Failures)
+        );
     }
 }

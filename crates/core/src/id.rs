@@ -55,7 +55,10 @@ const TEXT_LEN: usize = 26;
 
 impl<K> Id<K> {
     pub const fn from_u128(bits: u128) -> Self {
-        Self { bits, kind: PhantomData }
+        Self {
+            bits,
+            kind: PhantomData,
+        }
     }
 
     pub const fn as_u128(self) -> u128 {
@@ -93,14 +96,24 @@ impl<K> Id<K> {
 
     /// 26 characters of Crockford base 32, lower case.
     pub fn crockford(self) -> String {
-        let text: Vec<u8> = (0..TEXT_LEN).rev().map(|i| CROCKFORD[digit(self.bits >> (5 * i), 32)]).collect();
+        let text: Vec<u8> = (0..TEXT_LEN)
+            .rev()
+            .map(|i| CROCKFORD[digit(self.bits >> (5 * i), 32)])
+            .collect();
         ascii(text)
     }
 
     /// The hyphenated form of RFC 9562, lower case.
     pub fn uuid(self) -> String {
         let hex = format!("{:032x}", self.bits);
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        format!(
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 
     /// The first `len` of 32 hex digits: from 16 on it holds the whole key.
@@ -130,13 +143,25 @@ impl<K: Kind> Id<K> {
     /// Reads back what a profile's id format wrote: `uuid`, `crockford`, 32 hex digits, or 22 and
     /// more letters and digits. Shorter forms do not hold the whole id and give `None`.
     pub fn from_wire(text: &str) -> Option<Self> {
-        if text.len() == TEXT_LEN && let Some(bits) = parse_crockford(text) {
+        if text.len() == TEXT_LEN
+            && let Some(bits) = parse_crockford(text)
+        {
             return Some(Self::from_u128(bits));
         }
-        if text.len() == 36 && text.as_bytes().iter().enumerate().all(|(i, b)| (*b == b'-') == matches!(i, 8 | 13 | 18 | 23)) {
+        if text.len() == 36
+            && text
+                .as_bytes()
+                .iter()
+                .enumerate()
+                .all(|(i, b)| (*b == b'-') == matches!(i, 8 | 13 | 18 | 23))
+        {
             return Self::from_wire(&text.replace('-', ""));
         }
-        if text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if text.len() == 32
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return u128::from_str_radix(text, 16).ok().map(Self::from_u128);
         }
         if (22..=32).contains(&text.len()) {
@@ -189,7 +214,10 @@ pub struct IdGenerator {
 impl IdGenerator {
     /// `floor` is the greatest key the store already holds (0 for a new one).
     pub fn new(salt: u64, floor: i64) -> Self {
-        Self { salt, last: AtomicU64::new(u64::try_from(floor).unwrap_or(0)) }
+        Self {
+            salt,
+            last: AtomicU64::new(u64::try_from(floor).unwrap_or(0)),
+        }
     }
 
     pub fn next<K>(&self, now: Timestamp) -> Id<K> {
@@ -197,7 +225,11 @@ impl IdGenerator {
         let fresh = (millis << 16) | 0x7000;
         let step = |last: u64| {
             // 12 bits of counter; when they are used up, borrow the next millisecond.
-            let following = if last & 0xfff == 0xfff { (((last >> 16) + 1) << 16) | 0x7000 } else { last + 1 };
+            let following = if last & 0xfff == 0xfff {
+                (((last >> 16) + 1) << 16) | 0x7000
+            } else {
+                last + 1
+            };
             Some(if fresh > last { fresh } else { following })
         };
         let last = self
@@ -314,7 +346,14 @@ mod tests {
         let generator = IdGenerator::new(99, 0);
         for i in 0..500 {
             let id: Id<Endpoint> = generator.next(Timestamp::from_millis(1_774_017_075_000 + i));
-            for text in [id.uuid(), id.crockford(), id.hex(32), id.alnum(22), id.alnum(24), id.alnum(26)] {
+            for text in [
+                id.uuid(),
+                id.crockford(),
+                id.hex(32),
+                id.alnum(22),
+                id.alnum(24),
+                id.alnum(26),
+            ] {
                 assert_eq!(Id::from_wire(&text), Some(id), "{text}");
             }
             assert_eq!(id.alnum(12).len(), 12);

@@ -29,7 +29,9 @@ const DUPLICATE: &str = "\u{1}duplicate ";
 pub fn check_json(bytes: &[u8]) -> Result<(), InvalidJson> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     // Our own limit is lower than serde_json's 128, so its recursion guard stays on.
-    let checked = Checked { depth: 0 }.deserialize(&mut reader).and_then(|()| reader.end());
+    let checked = Checked { depth: 0 }
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end());
     checked.map_err(|error| {
         let text = error.to_string();
         // serde_json appends the place to custom messages; ours carry a marker in front.
@@ -54,7 +56,9 @@ impl Checked {
         if self.depth >= JSON_DEPTH_MAX {
             return Err(E::custom(TOO_DEEP));
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self {
+            depth: self.depth + 1,
+        })
     }
 }
 
@@ -120,16 +124,34 @@ mod tests {
 
     #[test]
     fn depth_and_duplicates_are_found() {
-        assert_eq!(check_json(br#"{"a":[1,2.5,"x",null,true],"b":{"a":1}}"#), Ok(()));
+        assert_eq!(
+            check_json(br#"{"a":[1,2.5,"x",null,true],"b":{"a":1}}"#),
+            Ok(())
+        );
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(check_json(deep(64).as_bytes()), Ok(()));
         assert_eq!(check_json(deep(65).as_bytes()), Err(InvalidJson::TooDeep));
-        assert_eq!(check_json(deep(100_000).as_bytes()), Err(InvalidJson::TooDeep));
-        assert_eq!(check_json(br#"{"a":1,"a":2}"#), Err(InvalidJson::DuplicateKey("a".to_owned())));
-        assert_eq!(check_json(br#"[{"a":{"b":1,"\u0062":2}}]"#), Err(InvalidJson::DuplicateKey("b".to_owned())));
+        assert_eq!(
+            check_json(deep(100_000).as_bytes()),
+            Err(InvalidJson::TooDeep)
+        );
+        assert_eq!(
+            check_json(br#"{"a":1,"a":2}"#),
+            Err(InvalidJson::DuplicateKey("a".to_owned()))
+        );
+        assert_eq!(
+            check_json(br#"[{"a":{"b":1,"\u0062":2}}]"#),
+            Err(InvalidJson::DuplicateKey("b".to_owned()))
+        );
         for bad in ["", "{", "{} x", "nul", "{\"a\":}", "\u{feff}{}"] {
-            assert!(matches!(check_json(bad.as_bytes()), Err(InvalidJson::Syntax(_))), "{bad}");
+            assert!(
+                matches!(check_json(bad.as_bytes()), Err(InvalidJson::Syntax(_))),
+                "{bad}"
+            );
         }
-        assert!(matches!(check_json(b"\"\xff\""), Err(InvalidJson::Syntax(_))));
+        assert!(matches!(
+            check_json(b"\"\xff\""),
+            Err(InvalidJson::Syntax(_))
+        ));
     }
 }

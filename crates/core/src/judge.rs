@@ -57,7 +57,12 @@ pub enum Signal {
 
 /// Decides what follows an attempt. The same arguments always give the same verdict.
 #[must_use]
-pub fn judge(classify: &Classify, retry: &RetrySchedule, outcome: &Outcome, facts: &AttemptFacts) -> Verdict {
+pub fn judge(
+    classify: &Classify,
+    retry: &RetrySchedule,
+    outcome: &Outcome,
+    facts: &AttemptFacts,
+) -> Verdict {
     let class = classify.class(outcome);
     let pause = throttle_pause(classify, class, outcome);
     let next = match class {
@@ -69,10 +74,18 @@ pub fn judge(classify: &Classify, retry: &RetrySchedule, outcome: &Outcome, fact
     let health = match (class, next) {
         (Class::Ok, _) => HealthChange::Success,
         (Class::Disable, _) => HealthChange::Gone,
-        (_, Next::Failed(_)) => HealthChange::Failure { delivery_failed: true },
-        (_, Next::Retry { .. } | Next::Delivered) => HealthChange::Failure { delivery_failed: false },
+        (_, Next::Failed(_)) => HealthChange::Failure {
+            delivery_failed: true,
+        },
+        (_, Next::Retry { .. } | Next::Delivered) => HealthChange::Failure {
+            delivery_failed: false,
+        },
     };
-    Verdict { next, health, signal: signal(outcome, pause) }
+    Verdict {
+        next,
+        health,
+        signal: signal(outcome, pause),
+    }
 }
 
 fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Duration>) -> Next {
@@ -81,7 +94,13 @@ fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Durat
     }
     let made = facts.series.attempts + 1;
     let first_start = facts.series.started_at.unwrap_or(facts.started_at);
-    let Some(due) = retry.due_at(made, first_start, facts.started_at, facts.ended_at, facts.unit_random) else {
+    let Some(due) = retry.due_at(
+        made,
+        first_start,
+        facts.started_at,
+        facts.ended_at,
+        facts.unit_random,
+    ) else {
         return Next::Failed(FailReason::Exhausted);
     };
     // A receiver that names a time gets at least that; it never makes a retry earlier.
@@ -94,7 +113,13 @@ fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Durat
 
 fn throttle_pause(classify: &Classify, class: Class, outcome: &Outcome) -> Option<Duration> {
     match (class, outcome) {
-        (Class::Throttle | Class::Retry, Outcome::Answered { retry_after_secs: Some(secs), .. }) if classify.retry_after => {
+        (
+            Class::Throttle | Class::Retry,
+            Outcome::Answered {
+                retry_after_secs: Some(secs),
+                ..
+            },
+        ) if classify.retry_after => {
             Some(Duration::from_secs(u64::from(*secs)).min(classify.retry_after_max))
         }
         (Class::Throttle, _) => Some(classify.throttle_pause),
@@ -104,7 +129,11 @@ fn throttle_pause(classify: &Classify, class: Class, outcome: &Outcome) -> Optio
 
 fn signal(outcome: &Outcome, pause: Option<Duration>) -> Signal {
     match outcome {
-        Outcome::Answered { status: 429 | 500..=599, .. } | Outcome::Unreachable { .. } => Signal::Strained { pause },
+        Outcome::Answered {
+            status: 429 | 500..=599,
+            ..
+        }
+        | Outcome::Unreachable { .. } => Signal::Strained { pause },
         Outcome::Answered { .. } => Signal::Well,
     }
 }

@@ -21,7 +21,9 @@ pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, Visibility};
 pub use reader::Mistake;
 pub use render::{RenderContext, Rendered};
 pub use schedule::{Anchor, RetrySchedule, Steps};
-pub use sign::{Algorithm, Encoding, SignatureSpec, SigningKey, ed25519_public, ed25519_secret, signing_key};
+pub use sign::{
+    Algorithm, Encoding, SignatureSpec, SigningKey, ed25519_public, ed25519_secret, signing_key,
+};
 pub use template::{Hole, RenderScope, Template};
 pub use verify::VerifyError;
 
@@ -110,9 +112,11 @@ pub enum Class {
 impl Classify {
     pub fn class(&self, outcome: &Outcome) -> Class {
         match outcome {
-            Outcome::Answered { status, .. } => {
-                self.statuses.get(usize::from(*status)).copied().unwrap_or(self.unreachable)
-            }
+            Outcome::Answered { status, .. } => self
+                .statuses
+                .get(usize::from(*status))
+                .copied()
+                .unwrap_or(self.unreachable),
             Outcome::Unreachable { .. } => self.unreachable,
         }
     }
@@ -150,7 +154,9 @@ impl Catalogue {
     }
 
     pub fn allows_type(&self, event_type: &str) -> bool {
-        self.closed.as_ref().is_none_or(|closed| closed.iter().any(|known| known == event_type))
+        self.closed
+            .as_ref()
+            .is_none_or(|closed| closed.iter().any(|known| known == event_type))
     }
 }
 

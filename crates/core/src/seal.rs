@@ -32,16 +32,23 @@ struct MasterKey {
 pub enum SealError {
     #[error("a sealed value is shorter than its header or of an unknown format")]
     Malformed,
-    #[error("a sealed value needs a master key that is not configured; restore the master key file this store was created with")]
+    #[error(
+        "a sealed value needs a master key that is not configured; restore the master key file this store was created with"
+    )]
     UnknownKey,
-    #[error("a sealed value does not open under its master key; the store or the key file was altered")]
+    #[error(
+        "a sealed value does not open under its master key; the store or the key file was altered"
+    )]
     Forged,
 }
 
 impl Sealer {
     /// `current` seals; `previous` keys only open. Each key is 32 bytes.
     pub fn new(current: &[u8; 32], previous: &[[u8; 32]]) -> Self {
-        let keys = std::iter::once(current).chain(previous).map(MasterKey::new).collect();
+        let keys = std::iter::once(current)
+            .chain(previous)
+            .map(MasterKey::new)
+            .collect();
         Self { keys }
     }
 
@@ -55,7 +62,11 @@ impl Sealer {
         let mut body = secret.expose().as_bytes().to_vec();
         master
             .key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut body)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context),
+                &mut body,
+            )
             .expect("secrets are far below the limit of AES-GCM");
         sealed.extend_from_slice(&body);
         sealed
@@ -69,7 +80,11 @@ impl Sealer {
         }
         let (header, body) = sealed.split_at(HEADER_LEN);
         let (id, nonce) = header[1..].split_at(KEY_ID_LEN);
-        let master = self.keys.iter().find(|master| master.id == id).ok_or(SealError::UnknownKey)?;
+        let master = self
+            .keys
+            .iter()
+            .find(|master| master.id == id)
+            .ok_or(SealError::UnknownKey)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Malformed)?;
         let mut body = body.to_vec();
         let plain = master
@@ -87,7 +102,10 @@ impl MasterKey {
         let mut id = [0; KEY_ID_LEN];
         id.copy_from_slice(&hash.as_ref()[..KEY_ID_LEN]);
         let key = UnboundKey::new(&AES_256_GCM, bytes).expect("32 bytes are an AES-256 key");
-        Self { id, key: LessSafeKey::new(key) }
+        Self {
+            id,
+            key: LessSafeKey::new(key),
+        }
     }
 }
 
@@ -104,7 +122,10 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 /// SHA-256.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    digest::digest(&digest::SHA256, bytes)
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 /// Lower-case hex.
@@ -128,13 +149,29 @@ mod tests {
         let sealed = sealer.seal(&Secret::new("whs_x"), [9; 12], "endpoint");
         assert_eq!(sealer.open(&sealed, "endpoint").unwrap().expose(), "whs_x");
         assert_eq!(sealer.open(&sealed, "tenant"), Err(SealError::Forged));
-        assert_eq!(Sealer::new(&[2; 32], &[]).open(&sealed, "endpoint"), Err(SealError::UnknownKey));
-        assert_eq!(Sealer::new(&[2; 32], &[[1; 32]]).open(&sealed, "endpoint").unwrap().expose(), "whs_x");
-        assert_eq!(sealer.open(&sealed[..10], "endpoint"), Err(SealError::Malformed));
+        assert_eq!(
+            Sealer::new(&[2; 32], &[]).open(&sealed, "endpoint"),
+            Err(SealError::UnknownKey)
+        );
+        assert_eq!(
+            Sealer::new(&[2; 32], &[[1; 32]])
+                .open(&sealed, "endpoint")
+                .unwrap()
+                .expose(),
+            "whs_x"
+        );
+        assert_eq!(
+            sealer.open(&sealed[..10], "endpoint"),
+            Err(SealError::Malformed)
+        );
         for i in 17..sealed.len() {
             let mut altered = sealed.clone();
             altered[i] ^= 1;
-            assert_eq!(sealer.open(&altered, "endpoint"), Err(SealError::Forged), "byte {i}");
+            assert_eq!(
+                sealer.open(&altered, "endpoint"),
+                Err(SealError::Forged),
+                "byte {i}"
+            );
         }
     }
 }

@@ -50,7 +50,10 @@ impl Timestamp {
 
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// The time from `earlier` to `self`; zero when `earlier` is later.
@@ -148,8 +151,17 @@ mod tests {
     fn the_text_has_milliseconds_and_z() {
         let at: Timestamp = "2026-03-20T14:31:15Z".parse().unwrap();
         assert_eq!(at.iso_ms(), "2026-03-20T14:31:15.000Z");
-        assert_eq!(Timestamp::from_micros(at.as_micros() + 999_999).iso_ms(), "2026-03-20T14:31:15.999Z");
-        assert_eq!("2026-03-20T15:31:15.5+01:00".parse::<Timestamp>().unwrap().iso_ms(), "2026-03-20T14:31:15.500Z");
+        assert_eq!(
+            Timestamp::from_micros(at.as_micros() + 999_999).iso_ms(),
+            "2026-03-20T14:31:15.999Z"
+        );
+        assert_eq!(
+            "2026-03-20T15:31:15.5+01:00"
+                .parse::<Timestamp>()
+                .unwrap()
+                .iso_ms(),
+            "2026-03-20T14:31:15.500Z"
+        );
         assert!("yesterday".parse::<Timestamp>().is_err());
         assert!("1969-12-31T23:59:59Z".parse::<Timestamp>().is_err());
     }

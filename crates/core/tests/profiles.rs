@@ -1,7 +1,9 @@
 //! The built-in profiles on the wire: golden vectors, third-party verifiers, mistakes with lines.
 
 use postrider_core::id::IdGenerator;
-use postrider_core::profile::{BUILT_IN, Profile, RenderContext, SigningKey, VerifyError, built_in, signing_key};
+use postrider_core::profile::{
+    BUILT_IN, Profile, RenderContext, SigningKey, VerifyError, built_in, signing_key,
+};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Secret, Timestamp, id};
 use proptest::prelude::*;
@@ -9,7 +11,10 @@ use proptest::prelude::*;
 const VIGNETIM_DATA: &str = r#"{"orderId":"ord-a1b2c3d4-e5f6-7890-abcd-ef1234567890","status":"COMPLETED","externalReference":"YOUR-ORDER-REF-001","products":[{"productId":"a1b2c3d4-e5f6-7890-abcd-ef1234567890","productTypeId":1,"status":"COMPLETED"}],"total":{"amount":11.5,"currency":"EUR"},"completedAt":"2026-03-20T14:31:15.000Z"}"#;
 
 fn profile(name: &str) -> &'static Profile {
-    built_in().iter().find(|profile| profile.name == name).unwrap()
+    built_in()
+        .iter()
+        .find(|profile| profile.name == name)
+        .unwrap()
 }
 
 fn context<'a>(event_type: &'a str, data: &'a [u8], attempt_at: Timestamp) -> RenderContext<'a> {
@@ -32,11 +37,19 @@ fn context<'a>(event_type: &'a str, data: &'a [u8], attempt_at: Timestamp) -> Re
 }
 
 fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
-    headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    headers
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }
 
 /// Renders, signs, and returns body and headers.
-fn send(profile: &Profile, data: &[u8], keys: &[SigningKey], at: Timestamp) -> (Vec<u8>, Vec<(String, String)>) {
+fn send(
+    profile: &Profile,
+    data: &[u8],
+    keys: &[SigningKey],
+    at: Timestamp,
+) -> (Vec<u8>, Vec<(String, String)>) {
     let context = context("order.completed", data, at);
     let body = profile.render_body(&context);
     let headers = profile.render_headers(&context, &body, keys);
@@ -50,9 +63,19 @@ fn key(profile: &Profile, secret: &str) -> SigningKey {
 #[test]
 fn vignetim_matches_its_golden_request() {
     let profile = profile("vignetim");
-    let keys = [key(profile, "whs_a1b2c3d4e5f6789012345678901234567890abcdef")];
-    let (body, headers) = send(profile, VIGNETIM_DATA.as_bytes(), &keys, Timestamp::from_secs(9));
-    let expected = format!(r#"{{"event":"order.completed","timestamp":"2026-03-20T14:31:15.000Z","data":{VIGNETIM_DATA}}}"#);
+    let keys = [key(
+        profile,
+        "whs_a1b2c3d4e5f6789012345678901234567890abcdef",
+    )];
+    let (body, headers) = send(
+        profile,
+        VIGNETIM_DATA.as_bytes(),
+        &keys,
+        Timestamp::from_secs(9),
+    );
+    let expected = format!(
+        r#"{{"event":"order.completed","timestamp":"2026-03-20T14:31:15.000Z","data":{VIGNETIM_DATA}}}"#
+    );
     assert_eq!(String::from_utf8(body).unwrap(), expected);
     assert_eq!(expected.len(), 377);
     insta::assert_json_snapshot!(headers, @r#"
@@ -88,7 +111,10 @@ fn vignetim_matches_its_golden_request() {
 #[test]
 fn vignetim_is_equal_on_every_attempt() {
     let profile = profile("vignetim");
-    let keys = [key(profile, "whs_a1b2c3d4e5f6789012345678901234567890abcdef")];
+    let keys = [key(
+        profile,
+        "whs_a1b2c3d4e5f6789012345678901234567890abcdef",
+    )];
     let first = send(profile, b"{}", &keys, Timestamp::from_secs(1));
     assert_eq!(first, send(profile, b"{}", &keys, Timestamp::from_secs(2)));
 }
@@ -106,18 +132,51 @@ fn published_vectors_sign_as_published() {
     let github = "header = \"S\"\nalgorithm = \"hmac-sha256\"\ninput = \"{body}\"\nencoding = \"hex\"\neach = \"sha256={sig}\"";
     let stripe = "header = \"S\"\nalgorithm = \"hmac-sha256\"\ninput = \"{attempt.unix}.{body}\"\nencoding = \"hex\"\neach = \"v1={sig}\"\nprefix = \"t={attempt.unix}\"\njoin = \",\"";
     for (profile, secret, message, expected) in [
-        (raw(hex, ""), "secretKey", r#"{"a":1}"#, "a17d2ac229d1ebbb5f10e839c7985c4818e5986eab297f7e5979196d4d7d3ed2"),
-        (raw(hex, ""), "secretKey", r#"{"a\"b":1}"#, "f7cf97814a03146abedb9793f56e1dec34f618f82d10395310d053f749483ffb"),
-        (raw(hex, ""), "secretKey", "  message  ", "53ff92957e1427ce23ad5bda9d0c5f2f4ff384d0806b83eeacb510c842d3a358"),
-        (raw(hex, ""), "secret-signature-key", r#"{"test":"test1"}"#, "5547d4d07430a2d1b77649564c68d80afe591f7cc61ca110bccb442e3205eeec"),
-        (raw(github, ""), "It's a Secret to Everybody", "Hello, World!", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"),
-        (raw(stripe, ""), "whsec_test_secret", r#"{"id":"evt_test"}"#, "t=1614265330,v1=00cd8805b6dfb4317048892c492f8ff769e2075ec20013c6ed546e639a4e20ba"),
+        (
+            raw(hex, ""),
+            "secretKey",
+            r#"{"a":1}"#,
+            "a17d2ac229d1ebbb5f10e839c7985c4818e5986eab297f7e5979196d4d7d3ed2",
+        ),
+        (
+            raw(hex, ""),
+            "secretKey",
+            r#"{"a\"b":1}"#,
+            "f7cf97814a03146abedb9793f56e1dec34f618f82d10395310d053f749483ffb",
+        ),
+        (
+            raw(hex, ""),
+            "secretKey",
+            "  message  ",
+            "53ff92957e1427ce23ad5bda9d0c5f2f4ff384d0806b83eeacb510c842d3a358",
+        ),
+        (
+            raw(hex, ""),
+            "secret-signature-key",
+            r#"{"test":"test1"}"#,
+            "5547d4d07430a2d1b77649564c68d80afe591f7cc61ca110bccb442e3205eeec",
+        ),
+        (
+            raw(github, ""),
+            "It's a Secret to Everybody",
+            "Hello, World!",
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
+        ),
+        (
+            raw(stripe, ""),
+            "whsec_test_secret",
+            r#"{"id":"evt_test"}"#,
+            "t=1614265330,v1=00cd8805b6dfb4317048892c492f8ff769e2075ec20013c6ed546e639a4e20ba",
+        ),
     ] {
         let keys = [key(&profile, secret)];
         let at = Timestamp::from_secs(1_614_265_330);
         let (body, headers) = send(&profile, message.as_bytes(), &keys, at);
         assert_eq!(header(&headers, "S"), Some(expected));
-        assert_eq!(profile.verify(&|name| header(&headers, name), &body, &keys, at), Ok(()));
+        assert_eq!(
+            profile.verify(&|name| header(&headers, name), &body, &keys, at),
+            Ok(())
+        );
     }
 }
 
@@ -125,16 +184,32 @@ fn published_vectors_sign_as_published() {
 fn the_standard_webhooks_vector_signs_as_published() {
     let text = "name = \"x\"\n[ids]\nendpoint = \"e{uuid}\"\nmessage = \"m{uuid}\"\n[secret]\nformat = \"whsec_{base64:24}\"\nkey = \"base64_after_prefix\"\n[body]\ntemplate = '\"$event.data\"'\n[retry]\ndelays = []\n[[header]]\nname = \"t\"\nvalue = \"{attempt.unix}\"\n[[signature]]\nheader = \"S\"\nalgorithm = \"hmac-sha256\"\ninput = \"msg_p5jXN8AQM9LWM0D4loKWxJek.{attempt.unix}.{body}\"\nencoding = \"base64\"\neach = \"v1,{sig}\"";
     let profile = Profile::parse(text).unwrap();
-    for secret in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
-        let (_, headers) = send(&profile, br#"{"test": 2432232314}"#, &[key(&profile, secret)], Timestamp::from_secs(1_614_265_330));
-        assert_eq!(header(&headers, "S"), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
+    for secret in [
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    ] {
+        let (_, headers) = send(
+            &profile,
+            br#"{"test": 2432232314}"#,
+            &[key(&profile, secret)],
+            Timestamp::from_secs(1_614_265_330),
+        );
+        assert_eq!(
+            header(&headers, "S"),
+            Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+        );
     }
 }
 
 fn to_http(headers: &[(String, String)]) -> http::HeaderMap {
     headers
         .iter()
-        .map(|(name, value)| (http::HeaderName::from_bytes(name.as_bytes()).unwrap(), http::HeaderValue::from_str(value).unwrap()))
+        .map(|(name, value)| {
+            (
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                http::HeaderValue::from_str(value).unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -144,12 +219,35 @@ fn a_third_party_library_accepts_standard_signatures_during_rotation() {
     let old = profile.secret.format.make(&[7; 32]);
     let new = profile.secret.format.make(&[8; 32]);
     let asymmetric = postrider_core::profile::ed25519_secret(&[9; 32]);
-    let keys: Vec<SigningKey> = [&new, &old, &asymmetric].iter().map(|s| signing_key(&profile.secret, s).unwrap()).collect();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let (body, headers) = send(profile, br#"{"a": 1}"#, &keys, Timestamp::from_secs(i64::try_from(now).unwrap()));
+    let keys: Vec<SigningKey> = [&new, &old, &asymmetric]
+        .iter()
+        .map(|s| signing_key(&profile.secret, s).unwrap())
+        .collect();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let (body, headers) = send(
+        profile,
+        br#"{"a": 1}"#,
+        &keys,
+        Timestamp::from_secs(i64::try_from(now).unwrap()),
+    );
     let signature = header(&headers, "webhook-signature").unwrap();
-    assert_eq!(signature.split(' ').filter(|part| part.starts_with("v1,")).count(), 2);
-    assert_eq!(signature.split(' ').filter(|part| part.starts_with("v1a,")).count(), 1);
+    assert_eq!(
+        signature
+            .split(' ')
+            .filter(|part| part.starts_with("v1,"))
+            .count(),
+        2
+    );
+    assert_eq!(
+        signature
+            .split(' ')
+            .filter(|part| part.starts_with("v1a,"))
+            .count(),
+        1
+    );
     for secret in [&old, &new] {
         let webhook = standardwebhooks::Webhook::new(secret.expose()).unwrap();
         webhook.verify(&body, &to_http(&headers)).unwrap();
@@ -157,7 +255,10 @@ fn a_third_party_library_accepts_standard_signatures_during_rotation() {
     let public = Secret::new(postrider_core::profile::ed25519_public(&asymmetric).unwrap());
     let public = signing_key(&profile.secret, &public).unwrap();
     let at = Timestamp::from_secs(i64::try_from(now).unwrap());
-    assert_eq!(profile.verify(&|name| header(&headers, name), &body, &[public], at), Ok(()));
+    assert_eq!(
+        profile.verify(&|name| header(&headers, name), &body, &[public], at),
+        Ok(())
+    );
 }
 
 #[test]
@@ -166,13 +267,28 @@ fn a_stale_or_incomplete_request_is_refused() {
     let keys = [key(profile, profile.secret.format.make(&[7; 32]).expose())];
     let at = Timestamp::from_secs(1_000_000);
     let (body, headers) = send(profile, b"{}", &keys, at);
-    let verify = |headers: &[(String, String)], now| profile.verify(&|name| header(headers, name), &body, &keys, now);
+    let verify = |headers: &[(String, String)], now| {
+        profile.verify(&|name| header(headers, name), &body, &keys, now)
+    };
     assert_eq!(verify(&headers, Timestamp::from_secs(1_000_300)), Ok(()));
-    assert_eq!(verify(&headers, Timestamp::from_secs(1_000_301)), Err(VerifyError::Stale));
-    assert_eq!(verify(&headers, Timestamp::from_secs(999_699)), Err(VerifyError::Stale));
+    assert_eq!(
+        verify(&headers, Timestamp::from_secs(1_000_301)),
+        Err(VerifyError::Stale)
+    );
+    assert_eq!(
+        verify(&headers, Timestamp::from_secs(999_699)),
+        Err(VerifyError::Stale)
+    );
     for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
-        let without: Vec<_> = headers.iter().filter(|(known, _)| known != name).cloned().collect();
-        assert_eq!(verify(&without, at), Err(VerifyError::MissingHeader(name.to_owned())));
+        let without: Vec<_> = headers
+            .iter()
+            .filter(|(known, _)| known != name)
+            .cloned()
+            .collect();
+        assert_eq!(
+            verify(&without, at),
+            Err(VerifyError::MissingHeader(name.to_owned()))
+        );
     }
 }
 
@@ -182,7 +298,9 @@ fn every_mistake_is_told_with_its_line() {
     let mistakes = Profile::parse(text).unwrap_err();
     let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
     insta::assert_json_snapshot!(told);
-    assert!(matches!(Profile::parse("name = ").unwrap_err().as_slice(), [mistake] if mistake.line == 1));
+    assert!(
+        matches!(Profile::parse("name = ").unwrap_err().as_slice(), [mistake] if mistake.line == 1)
+    );
 }
 
 #[test]
@@ -207,7 +325,10 @@ fn naive_body(context: &RenderContext<'_>) -> String {
     r#"{"event":"$event.type","timestamp":"$event.time","data":"$event.data"}"#
         .replace("$event.type", context.event_type)
         .replace("$event.time", &context.occurred_at.iso_ms())
-        .replace("\"$event.data\"", std::str::from_utf8(context.data).unwrap())
+        .replace(
+            "\"$event.data\"",
+            std::str::from_utf8(context.data).unwrap(),
+        )
 }
 
 proptest! {

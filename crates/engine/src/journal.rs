@@ -44,7 +44,9 @@ pub(crate) struct Requested(oneshot::Receiver<Result<Written, StoreError>>);
 
 impl Requested {
     pub(crate) async fn answer(self) -> Result<Written, StoreError> {
-        self.0.await.unwrap_or_else(|_| Err(StoreError::aborted("the server is shutting down")))
+        self.0
+            .await
+            .unwrap_or_else(|_| Err(StoreError::aborted("the server is shutting down")))
     }
 }
 
@@ -79,8 +81,20 @@ pub(crate) struct JournalTask {
 pub(crate) fn journal(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Journal, JournalTask) {
     let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
     let (records, records_in) = mpsc::channel(RECORDS_MAX);
-    let journal = Journal { requests, records, room: Arc::new(Semaphore::new(REQUEST_KIB_MAX)) };
-    (journal, JournalTask { store, clock, requests: requests_in, records: records_in })
+    let journal = Journal {
+        requests,
+        records,
+        room: Arc::new(Semaphore::new(REQUEST_KIB_MAX)),
+    };
+    (
+        journal,
+        JournalTask {
+            store,
+            clock,
+            requests: requests_in,
+            records: records_in,
+        },
+    )
 }
 
 impl Journal {
@@ -88,9 +102,19 @@ impl Journal {
     /// `bytes` is its payload.
     pub(crate) fn request(&self, write: Write, bytes: usize) -> Result<Requested, Busy> {
         let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
-        let room = self.room.clone().try_acquire_many_owned(kib).map_err(|_| Busy)?;
+        let room = self
+            .room
+            .clone()
+            .try_acquire_many_owned(kib)
+            .map_err(|_| Busy)?;
         let (answer, answered) = oneshot::channel();
-        self.requests.try_send(RequestEntry { write, answer, _room: room }).map_err(|_| Busy)?;
+        self.requests
+            .try_send(RequestEntry {
+                write,
+                answer,
+                _room: room,
+            })
+            .map_err(|_| Busy)?;
         Ok(Requested(answered))
     }
 
@@ -113,10 +137,16 @@ impl JournalTask {
                     entry = self.records.recv() => entry.map(|entry| records.push(entry)),
                     entry = self.requests.recv() => entry.map(|entry| requests.push(entry)),
                 };
-                if open.is_none() && self.records.is_closed() && self.records.is_empty() && self.requests.is_empty() {
+                if open.is_none()
+                    && self.records.is_closed()
+                    && self.records.is_empty()
+                    && self.requests.is_empty()
+                {
                     return;
                 }
-            } else if failing && let Ok(Some(entry)) = timeout(RETRY_PAUSE, self.requests.recv()).await {
+            } else if failing
+                && let Ok(Some(entry)) = timeout(RETRY_PAUSE, self.requests.recv()).await
+            {
                 requests.push(entry);
             }
             // Half of a batch is for each, when there is more of both: neither starves the other.
@@ -140,7 +170,12 @@ impl JournalTask {
     }
 
     /// Commits one batch, tells and answers. Returns the records that the store did not take.
-    async fn commit(&self, committed: &dyn Committed, records: Vec<RecordEntry>, requests: Vec<RequestEntry>) -> Vec<RecordEntry> {
+    async fn commit(
+        &self,
+        committed: &dyn Committed,
+        records: Vec<RecordEntry>,
+        requests: Vec<RequestEntry>,
+    ) -> Vec<RecordEntry> {
         let now: Timestamp = self.clock.now();
         let mut batch = Vec::with_capacity(records.len() + requests.len());
         batch.extend(records.iter().map(|entry| entry.write.clone()));
@@ -156,7 +191,9 @@ impl JournalTask {
         let mut left = Vec::new();
         for entry in records {
             match answers.next() {
-                Some(Ok(Written::Recorded(recorded))) => committed.settled(entry.due, entry.next, Some(recorded)),
+                Some(Ok(Written::Recorded(recorded))) => {
+                    committed.settled(entry.due, entry.next, Some(recorded))
+                }
                 Some(Ok(Written::Finished(_))) => committed.settled(entry.due, entry.next, None),
                 Some(Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. }))) => {
                     tracing::error!(delivery.id = %entry.due.delivery.id, error = &error as &dyn std::error::Error, "a record was refused");
@@ -164,7 +201,10 @@ impl JournalTask {
                     committed.settled(entry.due, Next::Failed(failed), None);
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the store does not take records; trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the store does not take records; trying again"
+                    );
                     left.push(entry);
                 }
                 other => {
@@ -176,9 +216,13 @@ impl JournalTask {
         let mut due = Vec::new();
         let mut replies = Vec::with_capacity(waiting.len());
         for (answer, room) in waiting {
-            let result = answers.next().unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
+            let result = answers
+                .next()
+                .unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
             match &result {
-                Ok(Written::Published(Published { deliveries, .. })) => due.extend(deliveries.iter().cloned()),
+                Ok(Written::Published(Published { deliveries, .. })) => {
+                    due.extend(deliveries.iter().cloned())
+                }
                 Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
                 Ok(Written::Recorded(_) | Written::Finished(_)) | Err(_) => {}
             }

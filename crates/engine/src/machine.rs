@@ -68,18 +68,38 @@ pub enum Input {
     /// Deliveries that were just committed, in the order of their commit.
     Due(Vec<DueDelivery>),
     /// The store holds pending deliveries of this endpoint from this place on.
-    Backlog { endpoint: EndpointId, first: Timestamp },
-    Configure { endpoint: EndpointId, config: LaneConfig },
+    Backlog {
+        endpoint: EndpointId,
+        first: Timestamp,
+    },
+    Configure {
+        endpoint: EndpointId,
+        config: LaneConfig,
+    },
     /// The answer to [`Action::Load`].
-    Loaded { endpoint: EndpointId, page: DuePage },
+    Loaded {
+        endpoint: EndpointId,
+        page: DuePage,
+    },
     /// The page could not be read; it is asked for again later.
-    LoadFailed { endpoint: EndpointId },
+    LoadFailed {
+        endpoint: EndpointId,
+    },
     /// The request of an attempt ended and its slot is free; the record is on its way.
-    Released { endpoint: EndpointId, started_at: Timestamp, signal: Signal },
+    Released {
+        endpoint: EndpointId,
+        started_at: Timestamp,
+        signal: Signal,
+    },
     /// What followed from an attempt (or an expiry) is committed.
-    Settled { due: Box<DueDelivery>, next: Next },
+    Settled {
+        due: Box<DueDelivery>,
+        next: Next,
+    },
     /// The answer to [`Action::FinishPending`].
-    PendingFinished { endpoint: EndpointId },
+    PendingFinished {
+        endpoint: EndpointId,
+    },
     /// The store takes no records: start nothing until `Resume`.
     Halt,
     Resume,
@@ -94,11 +114,18 @@ pub enum Action {
     /// `deliverBefore` passed: finish without an attempt. Ends in `Settled`.
     Expire(Box<DueDelivery>),
     /// Read the first `limit` pending deliveries up to `until`.
-    Load { endpoint: EndpointId, until: Timestamp, limit: u32 },
+    Load {
+        endpoint: EndpointId,
+        until: Timestamp,
+        limit: u32,
+    },
     /// Look the endpoint up and answer with `Configure`.
     Configure(EndpointId),
     /// Give everything pending of a closed lane its final state.
-    FinishPending { endpoint: EndpointId, state: DeliveryState },
+    FinishPending {
+        endpoint: EndpointId,
+        state: DeliveryState,
+    },
 }
 
 #[derive(Debug)]
@@ -137,7 +164,11 @@ impl Machine {
     }
 
     pub fn stats(&self) -> MachineStats {
-        MachineStats { lanes: self.lanes.len(), in_flight: self.in_flight, memory_bytes: self.memory }
+        MachineStats {
+            lanes: self.lanes.len(),
+            in_flight: self.in_flight,
+            memory_bytes: self.memory,
+        }
     }
 
     /// When the machine wants its next `Tick`.
@@ -174,7 +205,11 @@ impl Machine {
                 self.lane(endpoint).load_failed(now);
                 self.look(now, endpoint, &mut actions);
             }
-            Input::Released { endpoint, started_at, signal } => {
+            Input::Released {
+                endpoint,
+                started_at,
+                signal,
+            } => {
                 self.in_flight -= 1;
                 self.lane(endpoint).released(now, started_at, signal);
                 self.look(now, endpoint, &mut actions);
@@ -191,7 +226,9 @@ impl Machine {
             Input::Halt => self.halted = true,
             Input::Resume => self.halted = false,
             Input::Tick => {
-                while let Some((at, endpoint)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+                while let Some((at, endpoint)) =
+                    self.timers.first().copied().filter(|(at, _)| *at <= now)
+                {
                     self.timers.remove(&(at, endpoint));
                     self.lane(endpoint).timer = None;
                     self.look(now, endpoint, &mut actions);
@@ -204,7 +241,9 @@ impl Machine {
 
     fn lane(&mut self, endpoint: EndpointId) -> &mut Lane {
         let ceiling = self.limits.lane_in_flight_max.max(1);
-        self.lanes.entry(endpoint).or_insert_with(|| Lane::new(ceiling))
+        self.lanes
+            .entry(endpoint)
+            .or_insert_with(|| Lane::new(ceiling))
     }
 
     /// Takes a committed delivery into memory, or notes that it waits in the store.
@@ -217,7 +256,11 @@ impl Machine {
             return;
         }
         // While older ones wait in the store, fresh ones leave room for them.
-        let items_max = if lane.has_stored() { items_max / 2 } else { items_max };
+        let items_max = if lane.has_stored() {
+            items_max / 2
+        } else {
+            items_max
+        };
         let room = (memory < memory_max && lane.len() < items_max) || lane.has_share();
         // An ordered lane holds a prefix of its deliveries: nothing may pass what is in the store.
         if lane.is_closed() || !room || (lane.is_ordered() && lane.has_stored()) {
@@ -254,7 +297,11 @@ impl Machine {
     }
 
     fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next) {
-        let (memory_max, items_max, horizon) = (self.limits.memory_max, self.limits.lane_items_max, self.limits.horizon);
+        let (memory_max, items_max, horizon) = (
+            self.limits.memory_max,
+            self.limits.lane_items_max,
+            self.limits.horizon,
+        );
         let size = self.lane(due.delivery.endpoint).settle(&due);
         self.memory -= size;
         let memory = self.memory;
@@ -277,7 +324,9 @@ impl Machine {
     /// Looks at one lane after something about it changed: queues it for a turn, sets its timer,
     /// asks for what it lacks, or lets it go.
     fn look(&mut self, now: Timestamp, endpoint: EndpointId, actions: &mut Vec<Action>) {
-        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        let Some(lane) = self.lanes.get_mut(&endpoint) else {
+            return;
+        };
         let Some(config) = lane.config else {
             if !lane.asked_config {
                 lane.asked_config = true;
@@ -295,7 +344,11 @@ impl Machine {
         }
         let full = self.memory >= self.limits.memory_max;
         if let Some(limit) = lane.wants_page(now, &self.limits, full) {
-            actions.push(Action::Load { endpoint, until: now.plus(self.limits.horizon), limit });
+            actions.push(Action::Load {
+                endpoint,
+                until: now.plus(self.limits.horizon),
+                limit,
+            });
         }
         let wake = match lane.turn(now) {
             Turn::Now => {
@@ -312,7 +365,10 @@ impl Machine {
             Turn::At(at) => Some(at),
             Turn::Never => None,
         };
-        let wake = [wake, lane.wake_for_page(now, &self.limits)].into_iter().flatten().min();
+        let wake = [wake, lane.wake_for_page(now, &self.limits)]
+            .into_iter()
+            .flatten()
+            .min();
         if lane.timer != wake {
             if let Some(old) = lane.timer {
                 self.timers.remove(&(old, endpoint));
@@ -328,8 +384,12 @@ impl Machine {
     /// Gives turns, one delivery each: tenants in a ring, and the lanes of a tenant in a ring.
     fn give_turns(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         while self.in_flight < self.limits.in_flight_max && !self.halted {
-            let Some(tenant) = self.ring.pop_front() else { break };
-            let Some(queue) = self.turns.get_mut(&tenant) else { continue };
+            let Some(tenant) = self.ring.pop_front() else {
+                break;
+            };
+            let Some(queue) = self.turns.get_mut(&tenant) else {
+                continue;
+            };
             let endpoint = queue.pop_front();
             if queue.is_empty() {
                 self.turns.remove(&tenant);
@@ -337,7 +397,9 @@ impl Machine {
                 self.ring.push_back(tenant);
             }
             let Some(endpoint) = endpoint else { continue };
-            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            let Some(lane) = self.lanes.get_mut(&endpoint) else {
+                continue;
+            };
             lane.queued = false;
             if let Some(due) = lane.take(now) {
                 let expired = due.event.deliver_before.is_some_and(|limit| now > limit);
@@ -356,7 +418,9 @@ impl Machine {
     /// An idle lane keeps what it learned, unless there are very many.
     fn let_go_if_idle(&mut self, endpoint: EndpointId) {
         const IDLE_LANES_KEPT: usize = 10_000;
-        if self.lanes.len() > IDLE_LANES_KEPT && self.lanes.get(&endpoint).is_some_and(Lane::is_idle) {
+        if self.lanes.len() > IDLE_LANES_KEPT
+            && self.lanes.get(&endpoint).is_some_and(Lane::is_idle)
+        {
             self.lanes.remove(&endpoint);
         }
     }

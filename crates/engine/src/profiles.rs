@@ -26,7 +26,11 @@ pub enum ProfileError {
     #[error("failed to read or write profiles")]
     Store(#[from] StoreError),
     #[error("the stored version {version} of profile {name} has mistakes: {mistakes:?}")]
-    Stored { name: String, version: ProfileVersion, mistakes: Vec<Mistake> },
+    Stored {
+        name: String,
+        version: ProfileVersion,
+        mistakes: Vec<Mistake>,
+    },
 }
 
 impl ProfileRegistry {
@@ -38,41 +42,73 @@ impl ProfileRegistry {
     pub async fn load(store: &dyn Store, own: Vec<Profile>) -> Result<Self, ProfileError> {
         let registry = Self::default();
         for record in store.profiles().await? {
-            let profile = Profile::parse(&record.source).map_err(|mistakes| ProfileError::Stored {
-                name: record.name.to_string(),
-                version: record.version,
-                mistakes,
-            })?;
-            registry.versions.write().unwrap_or_else(PoisonError::into_inner).insert(record.version, Arc::new(profile));
+            let profile =
+                Profile::parse(&record.source).map_err(|mistakes| ProfileError::Stored {
+                    name: record.name.to_string(),
+                    version: record.version,
+                    mistakes,
+                })?;
+            registry
+                .versions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(record.version, Arc::new(profile));
         }
         for profile in built_in().iter().cloned().chain(own) {
             let version = store.put_profile(&profile.name, &profile.source).await?;
             let profile = Arc::new(profile);
-            registry.versions.write().unwrap_or_else(PoisonError::into_inner).insert(version, profile.clone());
+            registry
+                .versions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(version, profile.clone());
             let name = profile.name.clone();
-            registry.current.write().unwrap_or_else(PoisonError::into_inner).insert(name, CurrentProfile { version, profile });
+            registry
+                .current
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name, CurrentProfile { version, profile });
         }
         Ok(registry)
     }
 
     /// The version that new deliveries of this profile get.
     pub fn current(&self, name: &str) -> Option<CurrentProfile> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// The plan a delivery was made under.
     pub fn version(&self, version: ProfileVersion) -> Option<Arc<Profile>> {
-        self.versions.read().unwrap_or_else(PoisonError::into_inner).get(&version).cloned()
+        self.versions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&version)
+            .cloned()
     }
 
     /// All versions, current or not.
     pub(crate) fn known_versions(&self) -> Vec<ProfileVersion> {
-        self.versions.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.versions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .copied()
+            .collect()
     }
 
     /// Names of the current profiles, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.current.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let mut names: Vec<String> = self
+            .current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect();
         names.sort();
         names
     }

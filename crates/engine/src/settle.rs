@@ -29,7 +29,14 @@ pub struct Sent {
 }
 
 /// Judges an exchange and writes its record. `keep_place` for deliveries of ordered lanes.
-pub fn settle(profile: &Profile, mut due: DueDelivery, sent: Sent, exchange: Exchange, keep_place: bool, unit_random: f64) -> Settled {
+pub fn settle(
+    profile: &Profile,
+    mut due: DueDelivery,
+    sent: Sent,
+    exchange: Exchange,
+    keep_place: bool,
+    unit_random: f64,
+) -> Settled {
     let delivery = &mut due.delivery;
     let facts = AttemptFacts {
         series: delivery.series,
@@ -69,5 +76,10 @@ pub fn settle(profile: &Profile, mut due: DueDelivery, sent: Sent, exchange: Exc
         rule: profile.disable,
         keep_place,
     };
-    Settled { record, next: verdict.next, signal: verdict.signal, due }
+    Settled {
+        record,
+        next: verdict.next,
+        signal: verdict.signal,
+        due,
+    }
 }

@@ -15,7 +15,8 @@ use postrider_core::judge::Next;
 use postrider_core::seal::Sealer;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Store, StoreError, Write, Written,
+    DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Store, StoreError,
+    Write, Written,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +95,11 @@ impl Engine {
     pub async fn start(options: Options) -> Result<Arc<Self>, StoreError> {
         let (handle, task) = journal(options.store.clone(), options.clock.clone());
         let engine = Arc::new(Self {
-            endpoints: EndpointCache::new(options.store.clone(), options.sealer, options.profiles.clone()),
+            endpoints: EndpointCache::new(
+                options.store.clone(),
+                options.sealer,
+                options.profiles.clone(),
+            ),
             store: options.store,
             transport: options.transport,
             clock: options.clock,
@@ -108,11 +113,16 @@ impl Engine {
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
         });
-        engine.journal_done.spawn(task.run(Arc::new(Lanes(engine.clone()))));
+        engine
+            .journal_done
+            .spawn(task.run(Arc::new(Lanes(engine.clone()))));
         engine.tasks.spawn(engine.clone().run_timer());
         engine.tasks.spawn(engine.clone().run_sweeper());
         for lane in engine.store.backlog().await? {
-            engine.apply(Input::Backlog { endpoint: lane.endpoint, first: lane.first });
+            engine.apply(Input::Backlog {
+                endpoint: lane.endpoint,
+                first: lane.first,
+            });
         }
         Ok(engine)
     }
@@ -123,15 +133,25 @@ impl Engine {
     /// `Busy` when too much waits; the store's refusals and failures.
     pub async fn publish(&self, event: NewEvent) -> Result<Published, PublishError> {
         let bytes = event.event.data.len();
-        match self.journal()?.request(Write::Publish(Box::new(event)), bytes)?.answer().await? {
+        match self
+            .journal()?
+            .request(Write::Publish(Box::new(event)), bytes)?
+            .answer()
+            .await?
+        {
             Written::Published(published) => Ok(published),
             other => Err(unexpected(&other).into()),
         }
     }
 
     /// Accepts several events in their order; each has its own answer.
-    pub async fn publish_many(&self, events: Vec<NewEvent>) -> Vec<Result<Published, PublishError>> {
-        let Ok(journal) = self.journal() else { return events.iter().map(|_| Err(Busy.into())).collect() };
+    pub async fn publish_many(
+        &self,
+        events: Vec<NewEvent>,
+    ) -> Vec<Result<Published, PublishError>> {
+        let Ok(journal) = self.journal() else {
+            return events.iter().map(|_| Err(Busy.into())).collect();
+        };
         // All are taken before the first is awaited: one commit holds many, and their order stays.
         let take = |event: NewEvent| {
             let bytes = event.event.data.len();
@@ -156,9 +176,21 @@ impl Engine {
     ///
     /// # Errors
     /// `DeliveryPending` when it waits already, `EndpointDisabled`, `NotFound`, `Busy`.
-    pub async fn resend(&self, delivery: Id<id::Delivery>, series: bool) -> Result<DueDelivery, PublishError> {
-        let series = Series { single: !series, ..Series::SCHEDULED };
-        match self.journal()?.request(Write::Resend(Resend { delivery, series }), 0)?.answer().await? {
+    pub async fn resend(
+        &self,
+        delivery: Id<id::Delivery>,
+        series: bool,
+    ) -> Result<DueDelivery, PublishError> {
+        let series = Series {
+            single: !series,
+            ..Series::SCHEDULED
+        };
+        match self
+            .journal()?
+            .request(Write::Resend(Resend { delivery, series }), 0)?
+            .answer()
+            .await?
+        {
             Written::Resent(due) => Ok(due),
             other => Err(unexpected(&other).into()),
         }
@@ -172,7 +204,10 @@ impl Engine {
 
     /// Figures of the machine.
     pub fn stats(&self) -> MachineStats {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner).stats()
+        self.machine
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stats()
     }
 
     pub fn clock(&self) -> &dyn Clock {
@@ -191,14 +226,28 @@ impl Engine {
         self.apply(Input::Halt);
         self.stop.cancel();
         self.tasks.close();
-        let tasks = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
-        drop(self.journal.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let tasks = tokio::time::timeout(deadline, self.tasks.wait())
+            .await
+            .is_ok();
+        drop(
+            self.journal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         self.journal_done.close();
-        tasks && tokio::time::timeout(deadline, self.journal_done.wait()).await.is_ok()
+        tasks
+            && tokio::time::timeout(deadline, self.journal_done.wait())
+                .await
+                .is_ok()
     }
 
     fn journal(&self) -> Result<Journal, Busy> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Busy)
+        self.journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(Busy)
     }
 
     fn now(&self) -> Timestamp {
@@ -212,7 +261,9 @@ impl Engine {
             let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
             let actions = machine.step(now, input);
             // Compared under the lock: the timer writes what it waits for under it too.
-            let sooner = machine.next_wake().is_some_and(|at| at.as_micros() < self.timer_at.load(Ordering::Relaxed));
+            let sooner = machine
+                .next_wake()
+                .is_some_and(|at| at.as_micros() < self.timer_at.load(Ordering::Relaxed));
             (actions, sooner)
         };
         if sooner {
@@ -228,18 +279,35 @@ impl Engine {
         match action {
             Action::Send(due) => drop(self.tasks.spawn(engine.attempt(*due))),
             Action::Expire(due) => drop(self.tasks.spawn(engine.expire(*due))),
-            Action::Load { endpoint, until, limit } => drop(self.tasks.spawn(async move {
-                let input = match engine.store.load_due(LoadDue { endpoint, until, limit }).await {
+            Action::Load {
+                endpoint,
+                until,
+                limit,
+            } => drop(self.tasks.spawn(async move {
+                let input = match engine
+                    .store
+                    .load_due(LoadDue {
+                        endpoint,
+                        until,
+                        limit,
+                    })
+                    .await
+                {
                     Ok(page) => Input::Loaded { endpoint, page },
                     Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "failed to read a lane; trying again");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "failed to read a lane; trying again"
+                        );
                         Input::LoadFailed { endpoint }
                     }
                 };
                 engine.apply(input);
             })),
             Action::Configure(endpoint) => self.spawn_configure(endpoint),
-            Action::FinishPending { endpoint, state } => drop(self.tasks.spawn(engine.finish_pending(endpoint, state))),
+            Action::FinishPending { endpoint, state } => {
+                drop(self.tasks.spawn(engine.finish_pending(endpoint, state)))
+            }
         }
     }
 
@@ -266,7 +334,10 @@ impl Engine {
 
     async fn expire(self: Arc<Self>, due: DueDelivery) {
         let state = DeliveryState::Failed(postrider_core::delivery::FailReason::Expired);
-        let write = Write::Finish(FinishDelivery { delivery: due.delivery.id, state });
+        let write = Write::Finish(FinishDelivery {
+            delivery: due.delivery.id,
+            state,
+        });
         let next = Next::Failed(postrider_core::delivery::FailReason::Expired);
         self.hand_over(RecordEntry { write, due, next }).await;
     }
@@ -279,11 +350,18 @@ impl Engine {
 
     async fn finish_pending(self: Arc<Self>, endpoint: Id<id::Endpoint>, state: DeliveryState) {
         while !self.stop.is_cancelled() {
-            match self.store.finish_pending(endpoint, state, self.now(), FINISH_ROWS).await {
+            match self
+                .store
+                .finish_pending(endpoint, state, self.now(), FINISH_ROWS)
+                .await
+            {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "failed to finish a closed lane; trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to finish a closed lane; trying again"
+                    );
                     tokio::time::sleep(CONFIGURE_RETRY).await;
                 }
             }
@@ -296,7 +374,10 @@ impl Engine {
             let wake = {
                 let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
                 let wake = machine.next_wake();
-                self.timer_at.store(wake.map_or(i64::MAX, Timestamp::as_micros), Ordering::Relaxed);
+                self.timer_at.store(
+                    wake.map_or(i64::MAX, Timestamp::as_micros),
+                    Ordering::Relaxed,
+                );
                 wake
             };
             let sleep = wake.map_or(TIMER_MAX, |at| at.since(self.now()).min(TIMER_MAX));
@@ -313,7 +394,10 @@ impl Engine {
         loop {
             let now = self.now();
             if let Err(error) = self.store.sweep(now.minus(kept), now).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to sweep; trying again later");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to sweep; trying again later"
+                );
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -324,7 +408,9 @@ impl Engine {
 }
 
 fn unexpected(written: &Written) -> StoreError {
-    StoreError::OutcomeUnknown { source: format!("the store answered something else: {written:?}").into() }
+    StoreError::OutcomeUnknown {
+        source: format!("the store answered something else: {written:?}").into(),
+    }
 }
 
 /// What the journal tells the engine.
@@ -340,14 +426,18 @@ impl Committed for Lanes {
     fn settled(&self, due: DueDelivery, next: Next, recorded: Option<Recorded>) {
         let endpoint = due.delivery.endpoint;
         // A record that had been applied before may have disabled the endpoint without us hearing of it.
-        let look = recorded.is_some_and(|recorded| recorded.disabled.is_some() || !recorded.applied);
+        let look =
+            recorded.is_some_and(|recorded| recorded.disabled.is_some() || !recorded.applied);
         if let Some(reason) = recorded.and_then(|recorded| recorded.disabled) {
             tracing::info!(endpoint.id = %endpoint, reason = reason.as_str(), "endpoint disabled");
         }
         if look {
             self.0.endpoint_changed(endpoint);
         }
-        self.0.apply(Input::Settled { due: Box::new(due), next });
+        self.0.apply(Input::Settled {
+            due: Box::new(due),
+            next,
+        });
     }
 
     fn available(&self, available: bool) {

@@ -30,7 +30,11 @@ fn tight() -> MachineLimits {
 fn one_life(seed: u64) {
     let mut dice = fastrand::Rng::with_seed(seed ^ 0xdead_beef);
     let profile = if dice.bool() { "vignetim" } else { "standard" };
-    let weather = Weather { store_latency_ms: dice.u64(0..30), commit_failure: dice.u32(3..20), crash: dice.u32(20..400) };
+    let weather = Weather {
+        store_latency_ms: dice.u64(0..30),
+        commit_failure: dice.u32(3..20),
+        crash: dice.u32(20..400),
+    };
     let mut world = World::new(seed, profile, tight(), weather, 2);
     let mut endpoints: Vec<EndpointId> = Vec::new();
     for _ in 0..dice.usize(1..5) {
@@ -56,7 +60,10 @@ fn one_life(seed: u64) {
         match dice.u32(0..20) {
             0 => world.churn(endpoints[dice.usize(0..endpoints.len())]),
             1 => {
-                let finished = world.deliveries().into_iter().find(|delivery| delivery.state.is_final());
+                let finished = world
+                    .deliveries()
+                    .into_iter()
+                    .find(|delivery| delivery.state.is_final());
                 if let Some(delivery) = finished {
                     world.resend(delivery.id);
                 }
@@ -87,18 +94,42 @@ fn check(world: &World) {
     }
     let deliveries = world.deliveries();
     for delivery in &deliveries {
-        assert!(delivery.state.is_final(), "{} is still pending", delivery.id);
-        let numbers: Vec<u32> = world.attempts(delivery.id).iter().map(|attempt| attempt.number).collect();
-        assert_eq!(numbers, (1..=delivery.attempts).collect::<Vec<_>>(), "numbers without gaps");
+        assert!(
+            delivery.state.is_final(),
+            "{} is still pending",
+            delivery.id
+        );
+        let numbers: Vec<u32> = world
+            .attempts(delivery.id)
+            .iter()
+            .map(|attempt| attempt.number)
+            .collect();
+        assert_eq!(
+            numbers,
+            (1..=delivery.attempts).collect::<Vec<_>>(),
+            "numbers without gaps"
+        );
         let sent = requests.get(&delivery.id).copied().unwrap_or(0);
-        assert!(sent >= delivery.attempts, "nothing is recorded that was not sent");
-        assert!(sent - delivery.attempts <= world.crashes, "only a crash makes a request that is not recorded");
+        assert!(
+            sent >= delivery.attempts,
+            "nothing is recorded that was not sent"
+        );
+        assert!(
+            sent - delivery.attempts <= world.crashes,
+            "only a crash makes a request that is not recorded"
+        );
         if delivery.state == DeliveryState::Delivered {
             assert!(delivery.attempts > 0);
         }
     }
-    let with_deliveries = deliveries.iter().filter(|delivery| !world.accepted.contains(&delivery.event)).count();
-    assert!(world.crashes > 0 || with_deliveries == 0, "a delivery without an accepted event");
+    let with_deliveries = deliveries
+        .iter()
+        .filter(|delivery| !world.accepted.contains(&delivery.event))
+        .count();
+    assert!(
+        world.crashes > 0 || with_deliveries == 0,
+        "a delivery without an accepted event"
+    );
 }
 
 #[test]
@@ -106,7 +137,9 @@ fn every_accepted_delivery_ends_whatever_happens() {
     if let Ok(seed) = std::env::var("SEED") {
         return one_life(seed.parse().unwrap());
     }
-    let seeds: u64 = std::env::var("SEEDS").ok().map_or(SEEDS_DEFAULT, |text| text.parse().unwrap());
+    let seeds: u64 = std::env::var("SEEDS")
+        .ok()
+        .map_or(SEEDS_DEFAULT, |text| text.parse().unwrap());
     for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| one_life(seed));
         assert!(outcome.is_ok(), "run again with SEED={seed}");
@@ -114,10 +147,19 @@ fn every_accepted_delivery_ends_whatever_happens() {
 }
 
 /// One endpoint, one event, always the same answer.
-fn one_delivery(profile: &str, answer: fn() -> postrider_core::attempt::Outcome, took: Duration) -> World {
+fn one_delivery(
+    profile: &str,
+    answer: fn() -> postrider_core::attempt::Outcome,
+    took: Duration,
+) -> World {
     let mut world = World::new(1, profile, MachineLimits::default(), FAIR, 1);
     let tenant = world.tenants[0];
-    world.endpoint(tenant, Ordering::None, None, Box::new(move |_| (answer(), took)));
+    world.endpoint(
+        tenant,
+        Ordering::None,
+        None,
+        Box::new(move |_| (answer(), took)),
+    );
     world.publish(tenant, None, None);
     assert!(world.run_until(world.now.plus(Duration::from_secs(30 * 86_400))));
     world
@@ -135,7 +177,10 @@ fn vignetim_makes_four_requests_at_0_0_1_and_6_seconds() {
             _ => one_delivery("vignetim", || status(100), Duration::ZERO),
         };
         assert_eq!(world.starts(), [0.0, 0.0, 1.0, 6.0], "{code}");
-        assert_eq!(world.deliveries()[0].state, DeliveryState::Failed(FailReason::Exhausted));
+        assert_eq!(
+            world.deliveries()[0].state,
+            DeliveryState::Failed(FailReason::Exhausted)
+        );
     }
 }
 
@@ -144,19 +189,27 @@ fn vignetims_schedule_counts_from_the_end_of_a_time_out() {
     let world = one_delivery("vignetim", timed_out, Duration::from_secs(10));
     assert_eq!(world.starts(), [0.0, 10.0, 21.0, 36.0]);
     let completed = world.deliveries()[0].completed_at.unwrap();
-    assert_eq!(completed.since(world.requests[0].0), Duration::from_secs(46));
+    assert_eq!(
+        completed.since(world.requests[0].0),
+        Duration::from_secs(46)
+    );
 }
 
 #[test]
 fn the_standard_schedule_takes_ten_requests_within_its_jitter() {
     let world = one_delivery("standard", || status(500), Duration::ZERO);
-    let delays = [5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0];
+    let delays = [
+        5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0,
+    ];
     let starts = world.starts();
     assert_eq!(starts.len(), 10);
     for (pair, delay) in starts.windows(2).zip(delays) {
         let gap = pair[1] - pair[0];
         // The breaker may add its cool-down of at most a minute, never take anything away.
-        assert!(gap >= delay * 0.9 && gap <= delay * 1.1 + 60.0, "{gap} for {delay}");
+        assert!(
+            gap >= delay * 0.9 && gap <= delay * 1.1 + 60.0,
+            "{gap} for {delay}"
+        );
     }
 }
 
@@ -165,15 +218,29 @@ fn gone_disables_a_standard_endpoint_at_once() {
     let world = one_delivery("standard", || status(410), Duration::ZERO);
     assert_eq!(world.requests.len(), 1);
     let endpoint = world.requests[0].1;
-    assert_eq!(world.health(endpoint).disabled.unwrap().reason, DisableReason::Gone);
+    assert_eq!(
+        world.health(endpoint).disabled.unwrap().reason,
+        DisableReason::Gone
+    );
 }
 
 #[test]
 fn retry_after_is_obeyed_by_the_standard_profile() {
     let mut world = World::new(1, "standard", MachineLimits::default(), FAIR, 1);
     let tenant = world.tenants[0];
-    let mut answers = vec![status(200), postrider_core::attempt::Outcome::Answered { status: 429, retry_after_secs: Some(120) }];
-    world.endpoint(tenant, Ordering::None, None, Box::new(move |_| (answers.pop().unwrap(), Duration::ZERO)));
+    let mut answers = vec![
+        status(200),
+        postrider_core::attempt::Outcome::Answered {
+            status: 429,
+            retry_after_secs: Some(120),
+        },
+    ];
+    world.endpoint(
+        tenant,
+        Ordering::None,
+        None,
+        Box::new(move |_| (answers.pop().unwrap(), Duration::ZERO)),
+    );
     world.publish(tenant, None, None);
     world.run_until(world.now.plus(Duration::from_secs(3_600)));
     assert_eq!(world.starts(), [0.0, 120.0]);
@@ -198,19 +265,39 @@ fn the_tenth_failed_vignetim_delivery_disables_and_a_success_between_starts_anew
     }
     let expected: Vec<u32> = (1..=9).chain([0]).chain(1..=10).collect();
     assert_eq!(failures, expected);
-    assert_eq!(world.health(endpoint).disabled.unwrap().reason, DisableReason::Failures);
+    assert_eq!(
+        world.health(endpoint).disabled.unwrap().reason,
+        DisableReason::Failures
+    );
     world.publish(tenant, None, None);
     world.run_until(world.now.plus(Duration::from_secs(60)));
-    assert_eq!(world.deliveries().len(), 20, "a disabled endpoint gets nothing");
+    assert_eq!(
+        world.deliveries().len(),
+        20,
+        "a disabled endpoint gets nothing"
+    );
 }
 
 #[test]
 fn a_flooded_or_hanging_endpoint_does_not_delay_another() {
-    let limits = MachineLimits { in_flight_max: 64, ..MachineLimits::default() };
+    let limits = MachineLimits {
+        in_flight_max: 64,
+        ..MachineLimits::default()
+    };
     let mut world = World::new(1, "vignetim", limits, FAIR, 2);
     let (flooded, calm) = (world.tenants[0], world.tenants[1]);
-    world.endpoint(flooded, Ordering::None, None, Box::new(|_| (timed_out(), Duration::from_secs(10))));
-    let healthy = world.endpoint(calm, Ordering::None, None, Box::new(|_| (status(200), Duration::from_millis(1))));
+    world.endpoint(
+        flooded,
+        Ordering::None,
+        None,
+        Box::new(|_| (timed_out(), Duration::from_secs(10))),
+    );
+    let healthy = world.endpoint(
+        calm,
+        Ordering::None,
+        None,
+        Box::new(|_| (status(200), Duration::from_millis(1))),
+    );
     for _ in 0..2_000 {
         world.publish(flooded, None, None);
     }
@@ -220,16 +307,30 @@ fn a_flooded_or_hanging_endpoint_does_not_delay_another() {
         world.publish(calm, None, None);
     }
     world.run_until(world.now.plus(Duration::from_secs(1)));
-    let arrivals: Vec<Timestamp> = world.requests.iter().filter(|(_, endpoint, ..)| *endpoint == healthy).map(|(at, ..)| *at).collect();
+    let arrivals: Vec<Timestamp> = world
+        .requests
+        .iter()
+        .filter(|(_, endpoint, ..)| *endpoint == healthy)
+        .map(|(at, ..)| *at)
+        .collect();
     assert_eq!(arrivals.len(), 50);
-    assert!(arrivals.iter().all(|at| at.since(published_at) <= Duration::from_millis(10)));
+    assert!(
+        arrivals
+            .iter()
+            .all(|at| at.since(published_at) <= Duration::from_millis(10))
+    );
 }
 
 #[test]
 fn a_rate_limit_holds_after_its_first_second() {
     let mut world = World::new(1, "standard", MachineLimits::default(), FAIR, 1);
     let tenant = world.tenants[0];
-    world.endpoint(tenant, Ordering::None, Some(10), Box::new(|_| (status(200), Duration::from_millis(1))));
+    world.endpoint(
+        tenant,
+        Ordering::None,
+        Some(10),
+        Box::new(|_| (status(200), Duration::from_millis(1))),
+    );
     for _ in 0..60 {
         world.publish(tenant, None, None);
     }
@@ -237,7 +338,10 @@ fn a_rate_limit_holds_after_its_first_second() {
     let starts = world.starts();
     assert_eq!(starts.len(), 60);
     for second in 1..5 {
-        let of_second = starts.iter().filter(|at| (f64::from(second)..f64::from(second + 1)).contains(*at)).count();
+        let of_second = starts
+            .iter()
+            .filter(|at| (f64::from(second)..f64::from(second + 1)).contains(*at))
+            .count();
         assert!(of_second <= 10, "{of_second} in second {second}");
     }
     assert!(starts[59] >= 5.0 - 0.01, "{}", starts[59]);

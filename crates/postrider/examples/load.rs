@@ -62,7 +62,12 @@ async fn main() -> anyhow::Result<()> {
     let healthy = receiver(received.clone(), started).await?;
     let client = Client::new(&args.url, Secret::new(args.key.clone()))?;
     let suffix = std::process::id();
-    let application = client.post("/v1/applications", &json!({ "name": format!("load-{suffix}") })).await?;
+    let application = client
+        .post(
+            "/v1/applications",
+            &json!({ "name": format!("load-{suffix}") }),
+        )
+        .await?;
     let application = application["id"].as_str().unwrap_or_default().to_owned();
     let mut tenants = vec![tenant(&client, &application, healthy).await?];
     if args.hang {
@@ -75,9 +80,14 @@ async fn main() -> anyhow::Result<()> {
     for index in 0..args.connections {
         let tenant = tenants[index % tenants.len()].clone();
         let (stop, published, refused) = (stop.clone(), published.clone(), refused.clone());
-        let address: SocketAddr = args.url.trim_start_matches("http://").trim_end_matches('/').parse()?;
+        let address: SocketAddr = args
+            .url
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
+            .parse()?;
         let (key, bytes) = (args.key.clone(), args.bytes);
-        let pause = (args.rate > 0).then(|| Duration::from_secs_f64(args.connections as f64 / args.rate as f64));
+        let pause = (args.rate > 0)
+            .then(|| Duration::from_secs_f64(args.connections as f64 / args.rate as f64));
         tasks.spawn(async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
@@ -91,14 +101,19 @@ async fn main() -> anyhow::Result<()> {
                     tokio::time::sleep_until(next.into()).await;
                 }
                 let at = started.elapsed().as_micros();
-                let body = format!(r#"{{"type":"load.test","data":{{"at":{at},"padding":"{padding}"}}}}"#);
+                let body =
+                    format!(r#"{{"type":"load.test","data":{{"at":{at},"padding":"{padding}"}}}}"#);
                 let request = http::Request::post(format!("/v1/tenants/{tenant}/events"))
                     .header("host", "localhost")
                     .header("authorization", format!("Bearer {key}"))
                     .header("content-type", "application/json")
                     .body(Full::new(Bytes::from(body)))?;
                 let response = sender.send_request(request).await?;
-                let counter = if response.status() == 202 { &published } else { &refused };
+                let counter = if response.status() == 202 {
+                    &published
+                } else {
+                    &refused
+                };
                 counter.fetch_add(1, Ordering::Relaxed);
                 response.into_body().collect().await?;
             }
@@ -108,7 +123,11 @@ async fn main() -> anyhow::Result<()> {
     // The first second warms up.
     tokio::time::sleep(Duration::from_secs(1)).await;
     received.latencies.lock().unwrap().clear();
-    let (published_0, received_0, time_0) = (published.load(Ordering::Relaxed), received.count.load(Ordering::Relaxed), Instant::now());
+    let (published_0, received_0, time_0) = (
+        published.load(Ordering::Relaxed),
+        received.count.load(Ordering::Relaxed),
+        Instant::now(),
+    );
     tokio::time::sleep(Duration::from_secs(args.secs)).await;
     let secs = time_0.elapsed().as_secs_f64();
     let accepted = published.load(Ordering::Relaxed) - published_0;
@@ -119,7 +138,13 @@ async fn main() -> anyhow::Result<()> {
     }
     let mut latencies = std::mem::take(&mut *received.latencies.lock().unwrap());
     latencies.sort_unstable();
-    let at = |q: f64| latencies.get((latencies.len() as f64 * q) as usize).copied().unwrap_or(0) as f64 / 1_000.0;
+    let at = |q: f64| {
+        latencies
+            .get((latencies.len() as f64 * q) as usize)
+            .copied()
+            .unwrap_or(0) as f64
+            / 1_000.0
+    };
     println!(
         "accepted {:.0}/s, delivered {:.0}/s, refused {}; publish to receipt: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
         accepted as f64 / secs,
@@ -132,10 +157,24 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn tenant(client: &Client, application: &str, receiver: SocketAddr) -> anyhow::Result<String> {
-    let tenant = client.post(&format!("/v1/applications/{application}/tenants"), &json!({ "name": "load" })).await?;
+async fn tenant(
+    client: &Client,
+    application: &str,
+    receiver: SocketAddr,
+) -> anyhow::Result<String> {
+    let tenant = client
+        .post(
+            &format!("/v1/applications/{application}/tenants"),
+            &json!({ "name": "load" }),
+        )
+        .await?;
     let id = tenant["id"].as_str().unwrap_or_default().to_owned();
-    client.post(&format!("/v1/tenants/{id}/endpoints"), &json!({ "url": format!("http://{receiver}/") })).await?;
+    client
+        .post(
+            &format!("/v1/tenants/{id}/endpoints"),
+            &json!({ "url": format!("http://{receiver}/") }),
+        )
+        .await?;
     Ok(id)
 }
 
@@ -153,16 +192,27 @@ async fn receiver(received: Arc<Received>, started: Instant) -> anyhow::Result<S
                         let body = request.into_body().collect().await?.to_bytes();
                         received.count.fetch_add(1, Ordering::Relaxed);
                         let text = String::from_utf8_lossy(&body);
-                        let sent: Option<u128> =
-                            text.split("\"at\":").nth(1).and_then(|rest| rest.split(',').next()).and_then(|at| at.parse().ok());
+                        let sent: Option<u128> = text
+                            .split("\"at\":")
+                            .nth(1)
+                            .and_then(|rest| rest.split(',').next())
+                            .and_then(|at| at.parse().ok());
                         if let Some(sent) = sent {
                             let took = started.elapsed().as_micros().saturating_sub(sent);
-                            received.latencies.lock().unwrap().push(u32::try_from(took).unwrap_or(u32::MAX));
+                            received
+                                .latencies
+                                .lock()
+                                .unwrap()
+                                .push(u32::try_from(took).unwrap_or(u32::MAX));
                         }
                         Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::new())))
                     }
                 });
-                drop(server::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                drop(
+                    server::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await,
+                );
             });
         }
     });

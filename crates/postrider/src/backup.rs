@@ -14,16 +14,25 @@ pub fn run(data: &Path, target: &Path) -> anyhow::Result<()> {
     postrider_store_sqlite::backup(data, target, |left, all| {
         pages.set(all);
         if terminal && all > 0 {
-            #[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "progress is for the person at the terminal"
+            )]
             {
                 eprint!("\r{:3} % of {all} pages", (all - left) * 100 / all);
             }
         }
     })?;
-    #[expect(clippy::print_stderr, reason = "the result is for the person at the terminal")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the result is for the person at the terminal"
+    )]
     {
         eprintln!("\rcopied {} pages to {}", pages.get(), target.display());
-        eprintln!("The master key is not in it: keep {} in another safe place.", data.join("master.key").display());
+        eprintln!(
+            "The master key is not in it: keep {} in another safe place.",
+            data.join("master.key").display()
+        );
     }
     Ok(())
 }

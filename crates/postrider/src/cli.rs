@@ -10,11 +10,16 @@ use crate::{backup, commands, config, demo, listen, profiles, serve};
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
 #[derive(Debug, Parser)]
-#[command(name = "postrider", version, about, after_help = "\
+#[command(
+    name = "postrider",
+    version,
+    about,
+    after_help = "\
 First steps:
   postrider demo                 see it work: real HTTPS, signatures, retries, a dead endpoint
   postrider serve --dev          start a server that may call this machine, and read its first lines
-  postrider listen               start a receiver that prints and verifies what comes in")]
+  postrider listen               start a receiver that prints and verifies what comes in"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -90,7 +95,9 @@ pub struct BackupArgs {
 /// # Errors
 /// When it did not work; the text says what to do next.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(config::load(&args)?).await,

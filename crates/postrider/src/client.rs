@@ -25,7 +25,9 @@ impl Client {
     /// # Errors
     /// When `url` is not an http or https URL.
     pub fn new(url: &str, key: Secret) -> anyhow::Result<Self> {
-        let base: Url = url.parse().with_context(|| format!("{url:?} is not a URL; give --url or POSTRIDER_URL"))?;
+        let base: Url = url
+            .parse()
+            .with_context(|| format!("{url:?} is not a URL; give --url or POSTRIDER_URL"))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             bail!("{url:?} must begin with http:// or https://");
         }
@@ -52,29 +54,62 @@ impl Client {
     ///
     /// # Errors
     /// When the server cannot be reached, or refuses: with its detail.
-    pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<Value> {
         let target = self.base.join(path)?;
         let mut request = http::Request::builder()
             .method(method)
             .uri(&target[url::Position::BeforePath..])
-            .header(header::HOST, &target[url::Position::BeforeHost..url::Position::AfterPort])
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.key.expose()));
+            .header(
+                header::HOST,
+                &target[url::Position::BeforeHost..url::Position::AfterPort],
+            )
+            .header(
+                header::AUTHORIZATION,
+                format!("Bearer {}", self.key.expose()),
+            );
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let (status, bytes) = self.send(&target, request).await?;
-        let value: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+        let value: Value = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+        };
         if status.is_success() {
             return Ok(value);
         }
-        let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let field = value.get("field").and_then(Value::as_str).map(|field| format!("{field} ")).unwrap_or_default();
+        let text = |name: &str| {
+            value
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let field = value
+            .get("field")
+            .and_then(Value::as_str)
+            .map(|field| format!("{field} "))
+            .unwrap_or_default();
         bail!("{} ({status}): {field}{}", text("title"), text("detail"))
     }
 
-    async fn send(&self, target: &Url, request: http::Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    async fn send(
+        &self,
+        target: &Url,
+        request: http::Request<Full<Bytes>>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let host = target
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
         let port = target.port_or_known_default().unwrap_or(80);
         let stream = TcpStream::connect((host.as_str(), port))
             .await
@@ -82,20 +117,32 @@ impl Client {
         if target.scheme() == "http" {
             return exchange(stream, request).await;
         }
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let roots = rustls::RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let name = rustls::pki_types::ServerName::try_from(host)?;
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await?;
         exchange(stream, request).await
     }
 }
 
-async fn exchange<S>(stream: S, request: http::Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)>
+async fn exchange<S>(
+    stream: S,
+    request: http::Request<Full<Bytes>>,
+) -> anyhow::Result<(StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    #[expect(clippy::disallowed_methods, reason = "the connection ends with its one request")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the connection ends with its one request"
+    )]
     tokio::spawn(async move { drop(connection.await) });
     let response = sender.send_request(request).await?;
     let status = response.status();

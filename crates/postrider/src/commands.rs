@@ -13,10 +13,22 @@ use table::show;
 #[derive(Debug, Args)]
 pub struct Connection {
     /// The server's URL
-    #[arg(id = "server", long = "url", value_name = "URL", env = "POSTRIDER_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        id = "server",
+        long = "url",
+        value_name = "URL",
+        env = "POSTRIDER_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     url: String,
     /// An API key of the server
-    #[arg(id = "api-key", long = "key", value_name = "KEY", env = "POSTRIDER_KEY", hide_env_values = true)]
+    #[arg(
+        id = "api-key",
+        long = "key",
+        value_name = "KEY",
+        env = "POSTRIDER_KEY",
+        hide_env_values = true
+    )]
     key: String,
     /// Print the API's JSON instead of a table
     #[arg(long)]
@@ -60,7 +72,12 @@ fn with_query(path: &str, query: Vec<(&str, String)>) -> String {
 /// An object without the members that were not given.
 fn given(members: Value) -> Value {
     match members {
-        Value::Object(members) => Value::Object(members.into_iter().filter(|(_, value)| !value.is_null()).collect()),
+        Value::Object(members) => Value::Object(
+            members
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .collect(),
+        ),
         other => other,
     }
 }
@@ -91,12 +108,25 @@ const APPLICATION: &[&str] = &["id", "name", "profile", "createdAt"];
 /// When the server cannot be reached or refuses; all commands alike.
 pub async fn application(command: ApplicationCommand) -> anyhow::Result<()> {
     match command {
-        ApplicationCommand::Create { name, profile, connection } => {
-            let made = connection.client()?.post("/v1/applications", &json!({ "name": name, "profile": profile })).await?;
+        ApplicationCommand::Create {
+            name,
+            profile,
+            connection,
+        } => {
+            let made = connection
+                .client()?
+                .post(
+                    "/v1/applications",
+                    &json!({ "name": name, "profile": profile }),
+                )
+                .await?;
             connection.show(&made, APPLICATION);
         }
         ApplicationCommand::List { paging, connection } => {
-            let page = connection.client()?.get(&with_query("/v1/applications", paging.query())).await?;
+            let page = connection
+                .client()?
+                .get(&with_query("/v1/applications", paging.query()))
+                .await?;
             connection.show(&page, APPLICATION);
         }
     }
@@ -134,15 +164,34 @@ const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
 
 pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
     match command {
-        TenantCommand::Create { name, application, external_id, connection } => {
+        TenantCommand::Create {
+            name,
+            application,
+            external_id,
+            connection,
+        } => {
             let body = given(json!({ "name": name, "externalId": external_id }));
-            let made = connection.client()?.post(&format!("/v1/applications/{application}/tenants"), &body).await?;
+            let made = connection
+                .client()?
+                .post(&format!("/v1/applications/{application}/tenants"), &body)
+                .await?;
             connection.show(&made, TENANT);
         }
-        TenantCommand::List { application, external_id, paging, connection } => {
+        TenantCommand::List {
+            application,
+            external_id,
+            paging,
+            connection,
+        } => {
             let mut query = paging.query();
             query.extend(external_id.map(|id| ("externalId", id)));
-            let page = connection.client()?.get(&with_query(&format!("/v1/applications/{application}/tenants"), query)).await?;
+            let page = connection
+                .client()?
+                .get(&with_query(
+                    &format!("/v1/applications/{application}/tenants"),
+                    query,
+                ))
+                .await?;
             connection.show(&page, TENANT);
         }
     }
@@ -226,41 +275,110 @@ pub enum EndpointCommand {
     },
 }
 
-const ENDPOINT: &[&str] = &["id", "url", "events", "mode", "active", "disabledReason", "consecutiveFailures", "secret"];
+const ENDPOINT: &[&str] = &[
+    "id",
+    "url",
+    "events",
+    "mode",
+    "active",
+    "disabledReason",
+    "consecutiveFailures",
+    "secret",
+];
 
 pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
     let path = |id: &str| format!("/v1/endpoints/{id}");
     match command {
-        EndpointCommand::Create { url, tenant, events, description, mode, rate_limit, ordering, connection } => {
+        EndpointCommand::Create {
+            url,
+            tenant,
+            events,
+            description,
+            mode,
+            rate_limit,
+            ordering,
+            connection,
+        } => {
             let body = given(json!({
                 "url": url, "events": events, "description": description, "mode": mode, "rateLimit": rate_limit, "ordering": ordering,
             }));
-            let made = connection.client()?.post(&format!("/v1/tenants/{tenant}/endpoints"), &body).await?;
+            let made = connection
+                .client()?
+                .post(&format!("/v1/tenants/{tenant}/endpoints"), &body)
+                .await?;
             connection.show(&made, ENDPOINT);
         }
-        EndpointCommand::List { tenant, paging, connection } => {
-            let page = connection.client()?.get(&with_query(&format!("/v1/tenants/{tenant}/endpoints"), paging.query())).await?;
+        EndpointCommand::List {
+            tenant,
+            paging,
+            connection,
+        } => {
+            let page = connection
+                .client()?
+                .get(&with_query(
+                    &format!("/v1/tenants/{tenant}/endpoints"),
+                    paging.query(),
+                ))
+                .await?;
             connection.show(&page, ENDPOINT);
         }
-        EndpointCommand::Get { id, connection } => connection.show(&connection.client()?.get(&path(&id)).await?, ENDPOINT),
+        EndpointCommand::Get { id, connection } => {
+            connection.show(&connection.client()?.get(&path(&id)).await?, ENDPOINT)
+        }
         EndpointCommand::Enable { id, connection } => {
-            connection.show(&connection.client()?.patch(&path(&id), &json!({ "active": true })).await?, ENDPOINT);
+            connection.show(
+                &connection
+                    .client()?
+                    .patch(&path(&id), &json!({ "active": true }))
+                    .await?,
+                ENDPOINT,
+            );
         }
         EndpointCommand::Disable { id, connection } => {
-            connection.show(&connection.client()?.patch(&path(&id), &json!({ "active": false })).await?, ENDPOINT);
+            connection.show(
+                &connection
+                    .client()?
+                    .patch(&path(&id), &json!({ "active": false }))
+                    .await?,
+                ENDPOINT,
+            );
         }
-        EndpointCommand::Delete { id, connection } => drop(connection.client()?.delete(&path(&id)).await?),
+        EndpointCommand::Delete { id, connection } => {
+            drop(connection.client()?.delete(&path(&id)).await?)
+        }
         EndpointCommand::Test { id, connection } => {
-            let result = connection.client()?.post(&format!("{}/test", path(&id)), &json!({})).await?;
-            connection.show(&result, &["success", "statusCode", "responseTime", "message", "error"]);
+            let result = connection
+                .client()?
+                .post(&format!("{}/test", path(&id)), &json!({}))
+                .await?;
+            connection.show(
+                &result,
+                &["success", "statusCode", "responseTime", "message", "error"],
+            );
         }
         EndpointCommand::RotateSecret { id, connection } => {
-            let made = connection.client()?.post(&format!("{}/rotate-secret", path(&id)), &json!({})).await?;
+            let made = connection
+                .client()?
+                .post(&format!("{}/rotate-secret", path(&id)), &json!({}))
+                .await?;
             connection.show(&made, &["secret", "previousValidUntil"]);
         }
         EndpointCommand::Stats { id, connection } => {
-            let stats = connection.client()?.get(&format!("{}/stats", path(&id))).await?;
-            connection.show(&stats, &["since", "pending", "delivered", "failed", "cancelled", "attempts"]);
+            let stats = connection
+                .client()?
+                .get(&format!("{}/stats", path(&id)))
+                .await?;
+            connection.show(
+                &stats,
+                &[
+                    "since",
+                    "pending",
+                    "delivered",
+                    "failed",
+                    "cancelled",
+                    "attempts",
+                ],
+            );
         }
     }
     Ok(())
@@ -296,18 +414,45 @@ pub enum KeyCommand {
     },
 }
 
-const KEY: &[&str] = &["id", "name", "scope", "mode", "publicId", "createdAt", "key"];
+const KEY: &[&str] = &[
+    "id",
+    "name",
+    "scope",
+    "mode",
+    "publicId",
+    "createdAt",
+    "key",
+];
 
 pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
     match command {
-        KeyCommand::Create { name, application, tenant, mode, connection } => {
-            let body = given(json!({ "name": name, "application": application, "tenant": tenant, "mode": mode }));
+        KeyCommand::Create {
+            name,
+            application,
+            tenant,
+            mode,
+            connection,
+        } => {
+            let body = given(
+                json!({ "name": name, "application": application, "tenant": tenant, "mode": mode }),
+            );
             connection.show(&connection.client()?.post("/v1/keys", &body).await?, KEY);
         }
         KeyCommand::List { paging, connection } => {
-            connection.show(&connection.client()?.get(&with_query("/v1/keys", paging.query())).await?, KEY);
+            connection.show(
+                &connection
+                    .client()?
+                    .get(&with_query("/v1/keys", paging.query()))
+                    .await?,
+                KEY,
+            );
         }
-        KeyCommand::Delete { id, connection } => drop(connection.client()?.delete(&format!("/v1/keys/{id}")).await?),
+        KeyCommand::Delete { id, connection } => drop(
+            connection
+                .client()?
+                .delete(&format!("/v1/keys/{id}"))
+                .await?,
+        ),
     }
     Ok(())
 }
@@ -352,23 +497,57 @@ pub enum EventCommand {
 
 pub async fn event(command: EventCommand) -> anyhow::Result<()> {
     match command {
-        EventCommand::Publish { r#type, data, tenant, mode, idempotency_key, connection } => {
-            let others = given(json!({ "type": r#type, "mode": mode, "idempotencyKey": idempotency_key })).to_string();
+        EventCommand::Publish {
+            r#type,
+            data,
+            tenant,
+            mode,
+            idempotency_key,
+            connection,
+        } => {
+            let others =
+                given(json!({ "type": r#type, "mode": mode, "idempotencyKey": idempotency_key }))
+                    .to_string();
             // The payload goes in as it was typed: rewriting it would change its bytes.
             let body = format!("{},\"data\":{data}}}", others.trim_end_matches('}'));
             let path = format!("/v1/tenants/{tenant}/events");
-            let made = connection.client()?.call(http::Method::POST, &path, Some(body)).await?;
+            let made = connection
+                .client()?
+                .call(http::Method::POST, &path, Some(body))
+                .await?;
             connection.show(&made, &["id", "deliveries", "duplicate"]);
         }
-        EventCommand::List { tenant, r#type, paging, connection } => {
+        EventCommand::List {
+            tenant,
+            r#type,
+            paging,
+            connection,
+        } => {
             let mut query = paging.query();
             query.extend(r#type.map(|name| ("type", name)));
-            let page = connection.client()?.get(&with_query(&format!("/v1/tenants/{tenant}/events"), query)).await?;
+            let page = connection
+                .client()?
+                .get(&with_query(&format!("/v1/tenants/{tenant}/events"), query))
+                .await?;
             connection.show(&page, &["id", "type", "mode", "occurredAt"]);
         }
         EventCommand::Get { id, connection } => {
-            let event = connection.client()?.get(&format!("/v1/events/{id}")).await?;
-            connection.show(&event, &["id", "type", "mode", "tenant", "occurredAt", "createdAt", "data"]);
+            let event = connection
+                .client()?
+                .get(&format!("/v1/events/{id}"))
+                .await?;
+            connection.show(
+                &event,
+                &[
+                    "id",
+                    "type",
+                    "mode",
+                    "tenant",
+                    "occurredAt",
+                    "createdAt",
+                    "data",
+                ],
+            );
         }
     }
     Ok(())
@@ -422,35 +601,103 @@ pub enum DeliveryCommand {
     },
 }
 
-const DELIVERY: &[&str] = &["id", "eventType", "endpoint", "status", "reason", "attemptsMade", "nextAttemptAt", "createdAt"];
+const DELIVERY: &[&str] = &[
+    "id",
+    "eventType",
+    "endpoint",
+    "status",
+    "reason",
+    "attemptsMade",
+    "nextAttemptAt",
+    "createdAt",
+];
 
 pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
     match command {
-        DeliveryCommand::List { tenant, endpoint, event, r#type, status, paging, connection } => {
+        DeliveryCommand::List {
+            tenant,
+            endpoint,
+            event,
+            r#type,
+            status,
+            paging,
+            connection,
+        } => {
             let mut query = paging.query();
-            let filters = [("tenant", tenant), ("endpoint", endpoint), ("event", event), ("type", r#type), ("status", status)];
-            query.extend(filters.into_iter().filter_map(|(name, value)| Some((name, value?))));
-            connection.show(&connection.client()?.get(&with_query("/v1/deliveries", query)).await?, DELIVERY);
+            let filters = [
+                ("tenant", tenant),
+                ("endpoint", endpoint),
+                ("event", event),
+                ("type", r#type),
+                ("status", status),
+            ];
+            query.extend(
+                filters
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+            connection.show(
+                &connection
+                    .client()?
+                    .get(&with_query("/v1/deliveries", query))
+                    .await?,
+                DELIVERY,
+            );
         }
         DeliveryCommand::Get { id, connection } => {
-            let delivery = connection.client()?.get(&format!("/v1/deliveries/{id}")).await?;
+            let delivery = connection
+                .client()?
+                .get(&format!("/v1/deliveries/{id}"))
+                .await?;
             connection.show(&delivery, DELIVERY);
             if !connection.json {
                 let attempts = json!({ "data": delivery["attempts"] });
-                connection.show(&attempts, &["number", "startedAt", "statusCode", "error", "manual", "responseBody"]);
+                connection.show(
+                    &attempts,
+                    &[
+                        "number",
+                        "startedAt",
+                        "statusCode",
+                        "error",
+                        "manual",
+                        "responseBody",
+                    ],
+                );
             }
         }
         DeliveryCommand::Resend { id, connection } => {
-            connection.show(&connection.client()?.post(&format!("/v1/deliveries/{id}/resend"), &json!({})).await?, DELIVERY);
+            connection.show(
+                &connection
+                    .client()?
+                    .post(&format!("/v1/deliveries/{id}/resend"), &json!({}))
+                    .await?,
+                DELIVERY,
+            );
         }
-        DeliveryCommand::Replay { tenant, endpoint, r#type, status, connection } => {
+        DeliveryCommand::Replay {
+            tenant,
+            endpoint,
+            r#type,
+            status,
+            connection,
+        } => {
             let client = connection.client()?;
             let body = given(json!({ "endpoint": endpoint, "type": r#type, "status": status }));
-            let mut task = client.post(&format!("/v1/tenants/{tenant}/replays"), &body).await?;
+            let mut task = client
+                .post(&format!("/v1/tenants/{tenant}/replays"), &body)
+                .await?;
             while task["status"] == "running" {
-                table::progress(&format!("resent {}, skipped {}", task["done"], task["skipped"]));
+                table::progress(&format!(
+                    "resent {}, skipped {}",
+                    task["done"], task["skipped"]
+                ));
                 tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-                task = client.get(&format!("/v1/replays/{}", task["id"].as_str().unwrap_or_default())).await?;
+                task = client
+                    .get(&format!(
+                        "/v1/replays/{}",
+                        task["id"].as_str().unwrap_or_default()
+                    ))
+                    .await?;
             }
             connection.show(&task, &["id", "status", "done", "skipped", "error"]);
         }

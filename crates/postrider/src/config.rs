@@ -36,7 +36,11 @@ pub struct ServerConfig {
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), connections_max: 10_000, shutdown_secs: 30 }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            connections_max: 10_000,
+            shutdown_secs: 30,
+        }
     }
 }
 
@@ -51,7 +55,10 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { directory: PathBuf::from("./postrider-data"), max_bytes: None }
+        Self {
+            directory: PathBuf::from("./postrider-data"),
+            max_bytes: None,
+        }
     }
 }
 
@@ -129,7 +136,10 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -140,14 +150,21 @@ impl Default for LogConfig {
 pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     let mut sources = config::Config::builder();
     if let Some(path) = &args.config {
-        sources = sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
+        sources =
+            sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
     }
-    let mut environment =
-        config::Environment::with_prefix("POSTRIDER").prefix_separator("__").separator("__").try_parsing(true).list_separator(",");
+    let mut environment = config::Environment::with_prefix("POSTRIDER")
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
+        .list_separator(",");
     for list in ["egress.allow", "egress.bind", "secrets.previous_key_files"] {
         environment = environment.with_list_parse_key(list);
     }
-    let sources = sources.add_source(environment).build().context("failed to read the configuration")?;
+    let sources = sources
+        .add_source(environment)
+        .build()
+        .context("failed to read the configuration")?;
     let mut config: Config = typed(sources)?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -157,11 +174,16 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     }
     if args.dev {
         config.egress.plain_http = true;
-        config.egress.allow.extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
+        config
+            .egress
+            .allow
+            .extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
     }
     Ok(config)
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {
-    sources.try_deserialize().context("the configuration has a mistake; `postrider serve --help` and the README list the keys")
+    sources.try_deserialize().context(
+        "the configuration has a mistake; `postrider serve --help` and the README list the keys",
+    )
 }

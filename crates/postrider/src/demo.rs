@@ -28,28 +28,67 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn run(stay: bool) -> anyhow::Result<()> {
     let stage = Stage::set().await?;
     let client = stage.client()?;
-    say(&format!("Server on {}, receiver on {}, everything temporary.\n", stage.server_url(), stage.receiver_url()));
+    say(&format!(
+        "Server on {}, receiver on {}, everything temporary.\n",
+        stage.server_url(),
+        stage.receiver_url()
+    ));
     say("1. Two products: one speaks as Vignetim does, one speaks Standard Webhooks.");
     let vignetim = tenant(&client, "travel", "vignetim").await?;
     let standard = tenant(&client, "shop", "standard").await?;
-    let steady = stage.endpoint(&client, &vignetim, "steady", "vignetim", vec![]).await?;
-    let recovers = stage.endpoint(&client, &vignetim, "recovers", "vignetim", vec![500, 503, 500]).await?;
-    stage.endpoint(&client, &standard, "shop", "standard", vec![]).await?;
-    say("   endpoints: /steady answers 200, /recovers fails three times first, /shop is of the other product\n");
+    let steady = stage
+        .endpoint(&client, &vignetim, "steady", "vignetim", vec![])
+        .await?;
+    let recovers = stage
+        .endpoint(
+            &client,
+            &vignetim,
+            "recovers",
+            "vignetim",
+            vec![500, 503, 500],
+        )
+        .await?;
+    stage
+        .endpoint(&client, &standard, "shop", "standard", vec![])
+        .await?;
+    say(
+        "   endpoints: /steady answers 200, /recovers fails three times first, /shop is of the other product\n",
+    );
 
-    say("2. Vignetim's order.completed goes to /steady and /recovers; retries are due at once, after 1 s, after 5 s.");
+    say(
+        "2. Vignetim's order.completed goes to /steady and /recovers; retries are due at once, after 1 s, after 5 s.",
+    );
     publish(&client, &vignetim, "order.completed", ORDER_COMPLETED).await?;
-    publish(&client, &standard, "invoice.paid", r#"{"invoice": "in_1", "amount": 12.50}"#).await?;
+    publish(
+        &client,
+        &standard,
+        "invoice.paid",
+        r#"{"invoice": "in_1", "amount": 12.50}"#,
+    )
+    .await?;
     settled(&client, &recovers).await?;
     let delivery = last_delivery(&client, &recovers).await?;
     say("   The record of that delivery:");
     stage::print_attempts(&delivery);
-    anyhow::ensure!(delivery["status"] == "delivered", "the delivery to /recovers did not succeed: {delivery}");
+    anyhow::ensure!(
+        delivery["status"] == "delivered",
+        "the delivery to /recovers did not succeed: {delivery}"
+    );
 
-    say(&format!("\n3. /dead never answers 2xx: after {FAILURES_TO_DISABLE} failed deliveries in a row it is disabled."));
-    let dead = stage.endpoint(&client, &vignetim, "dead", "vignetim", vec![503; 1_000]).await?;
+    say(&format!(
+        "\n3. /dead never answers 2xx: after {FAILURES_TO_DISABLE} failed deliveries in a row it is disabled."
+    ));
+    let dead = stage
+        .endpoint(&client, &vignetim, "dead", "vignetim", vec![503; 1_000])
+        .await?;
     for _ in 0..FAILURES_TO_DISABLE {
-        publish(&client, &vignetim, "order.failed", r#"{"orderId":"ord-2","status":"FAILED"}"#).await?;
+        publish(
+            &client,
+            &vignetim,
+            "order.failed",
+            r#"{"orderId":"ord-2","status":"FAILED"}"#,
+        )
+        .await?;
     }
     let disabled = stage::eventually(PATIENCE, async || {
         let endpoint = client.get(&format!("/v1/endpoints/{dead}")).await?;
@@ -66,35 +105,71 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
     say("\n4. A customer fixed a bug and wants the first event once more: one call.");
     let first = oldest_delivery(&client, &steady).await?;
     let id = first["id"].as_str().unwrap_or_default().to_owned();
-    client.post(&format!("/v1/deliveries/{id}/resend"), &json!({})).await?;
+    client
+        .post(&format!("/v1/deliveries/{id}/resend"), &json!({}))
+        .await?;
     settled(&client, &steady).await?;
 
-    summary(&stage, &client, &[("steady", &steady), ("recovers", &recovers), ("dead", &dead)]).await?;
+    summary(
+        &stage,
+        &client,
+        &[
+            ("steady", &steady),
+            ("recovers", &recovers),
+            ("dead", &dead),
+        ],
+    )
+    .await?;
     if stay {
         stage.invite(&vignetim, &id);
         tokio::signal::ctrl_c().await?;
     } else {
-        say("\nNext: `postrider demo --stay` keeps all this running to play with; `postrider serve --dev` starts your own server.");
+        say(
+            "\nNext: `postrider demo --stay` keeps all this running to play with; `postrider serve --dev` starts your own server.",
+        );
     }
     stage.clear().await;
     Ok(())
 }
 
 async fn tenant(client: &Client, name: &str, profile: &str) -> anyhow::Result<String> {
-    let application = client.post("/v1/applications", &json!({ "name": name, "profile": profile })).await?;
+    let application = client
+        .post(
+            "/v1/applications",
+            &json!({ "name": name, "profile": profile }),
+        )
+        .await?;
     let id = application["id"].as_str().unwrap_or_default();
-    let tenant = client.post(&format!("/v1/applications/{id}/tenants"), &json!({ "name": format!("a customer of {name}") })).await?;
+    let tenant = client
+        .post(
+            &format!("/v1/applications/{id}/tenants"),
+            &json!({ "name": format!("a customer of {name}") }),
+        )
+        .await?;
     Ok(tenant["id"].as_str().unwrap_or_default().to_owned())
 }
 
-async fn publish(client: &Client, tenant: &str, event_type: &str, data: &str) -> anyhow::Result<()> {
+async fn publish(
+    client: &Client,
+    tenant: &str,
+    event_type: &str,
+    data: &str,
+) -> anyhow::Result<()> {
     let body = format!(r#"{{"type":"{event_type}","data":{data}}}"#);
-    client.call(http::Method::POST, &format!("/v1/tenants/{tenant}/events"), Some(body)).await?;
+    client
+        .call(
+            http::Method::POST,
+            &format!("/v1/tenants/{tenant}/events"),
+            Some(body),
+        )
+        .await?;
     Ok(())
 }
 
 async fn deliveries(client: &Client, endpoint: &str) -> anyhow::Result<Vec<Value>> {
-    let page = client.get(&format!("/v1/deliveries?endpoint={endpoint}&limit=250")).await?;
+    let page = client
+        .get(&format!("/v1/deliveries?endpoint={endpoint}&limit=250"))
+        .await?;
     Ok(page["data"].as_array().cloned().unwrap_or_default())
 }
 
@@ -102,19 +177,28 @@ async fn deliveries(client: &Client, endpoint: &str) -> anyhow::Result<Vec<Value
 async fn settled(client: &Client, endpoint: &str) -> anyhow::Result<()> {
     let idle = stage::eventually(PATIENCE, async || {
         let all = deliveries(client, endpoint).await?;
-        Ok((!all.is_empty() && all.iter().all(|delivery| delivery["status"] != "pending")).then_some(()))
+        Ok(
+            (!all.is_empty() && all.iter().all(|delivery| delivery["status"] != "pending"))
+                .then_some(()),
+        )
     });
     idle.await?.context("a delivery did not end in time")
 }
 
 async fn last_delivery(client: &Client, endpoint: &str) -> anyhow::Result<Value> {
     let all = deliveries(client, endpoint).await?;
-    let id = all.first().and_then(|delivery| delivery["id"].as_str()).context("there is no delivery")?;
+    let id = all
+        .first()
+        .and_then(|delivery| delivery["id"].as_str())
+        .context("there is no delivery")?;
     client.get(&format!("/v1/deliveries/{id}")).await
 }
 
 async fn oldest_delivery(client: &Client, endpoint: &str) -> anyhow::Result<Value> {
-    deliveries(client, endpoint).await?.pop().context("there is no delivery")
+    deliveries(client, endpoint)
+        .await?
+        .pop()
+        .context("there is no delivery")
 }
 
 async fn summary(stage: &Stage, client: &Client, endpoints: &[(&str, &str)]) -> anyhow::Result<()> {
@@ -129,7 +213,13 @@ async fn summary(stage: &Stage, client: &Client, endpoints: &[(&str, &str)]) -> 
         ));
     }
     let (received, verified) = stage.counts();
-    say(&format!("   {received} requests received over HTTPS, {verified} signatures verified"));
-    anyhow::ensure!(received == verified, "{} signatures were not valid", received - verified);
+    say(&format!(
+        "   {received} requests received over HTTPS, {verified} signatures verified"
+    ));
+    anyhow::ensure!(
+        received == verified,
+        "{} signatures were not valid",
+        received - verified
+    );
     Ok(())
 }

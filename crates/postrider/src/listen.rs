@@ -33,11 +33,18 @@ pub struct ListenArgs {
 /// # Errors
 /// When the profile, a secret or the address cannot be used.
 pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
-    let profile = match built_in().iter().find(|profile| profile.name == args.profile) {
+    let profile = match built_in()
+        .iter()
+        .find(|profile| profile.name == args.profile)
+    {
         Some(profile) => profile.clone(),
-        None => profiles::read(&PathBuf::from(&args.profile)).context("no built-in profile has this name, so it was read as a file")?,
+        None => profiles::read(&PathBuf::from(&args.profile))
+            .context("no built-in profile has this name, so it was read as a file")?,
     };
-    let keys = args.secret.iter().map(|text| Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?));
+    let keys = args
+        .secret
+        .iter()
+        .map(|text| Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?));
     let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
     let status = StatusCode::from_u16(args.status).context("--status must be from 100 to 999")?;
     let count = AtomicU64::new(0);
@@ -51,25 +58,46 @@ pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
     };
     let address = receiver::start(args.listen, None, Arc::new(answer))
         .await
-        .with_context(|| format!("failed to listen on {}; choose another address with --listen", args.listen))?;
+        .with_context(|| {
+            format!(
+                "failed to listen on {}; choose another address with --listen",
+                args.listen
+            )
+        })?;
     greet(address, &name, verifies);
     tokio::signal::ctrl_c().await?;
     Ok(())
 }
 
-fn verdict(profile: &Profile, keys: &[postrider_core::profile::SigningKey], received: &receiver::Received) -> String {
+fn verdict(
+    profile: &Profile,
+    keys: &[postrider_core::profile::SigningKey],
+    received: &receiver::Received,
+) -> String {
     if keys.is_empty() {
         return "signature not checked (give --secret)".to_owned();
     }
-    match profile.verify(&|name| received.header(name), &received.body, keys, SystemClock.now()) {
+    match profile.verify(
+        &|name| received.header(name),
+        &received.body,
+        keys,
+        SystemClock.now(),
+    ) {
         Ok(()) => "signature valid".to_owned(),
         Err(error) => format!("SIGNATURE REFUSED: {error}"),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what came in is what the user wants to see")]
+#[expect(
+    clippy::print_stdout,
+    reason = "what came in is what the user wants to see"
+)]
 fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
-    println!("\n#{number} {} POST {}  {verdict}", SystemClock.now(), received.path);
+    println!(
+        "\n#{number} {} POST {}  {verdict}",
+        SystemClock.now(),
+        received.path
+    );
     for (name, value) in &received.headers {
         println!("  {name}: {}", String::from_utf8_lossy(value.as_bytes()));
     }
@@ -78,7 +106,9 @@ fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
 
 #[expect(clippy::print_stdout, reason = "what the user does next")]
 fn greet(address: SocketAddr, profile: &str, verifies: bool) {
-    println!("listening on http://{address}/ for webhooks of the profile {profile} (a server started with --dev may call it)");
+    println!(
+        "listening on http://{address}/ for webhooks of the profile {profile} (a server started with --dev may call it)"
+    );
     if !verifies {
         println!("give --secret with an endpoint's signing secret to verify signatures");
     }

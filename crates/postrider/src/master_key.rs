@@ -10,49 +10,77 @@ use postrider_core::seal::{Sealer, hex};
 
 const KEY_BYTES: usize = 32;
 
-/// Reads the master key, or makes it; `previous` keys only open what they sealed.
+/// Reads the master key; `previous` keys only open what they sealed. A new store gets a new key.
 ///
 /// # Errors
 /// When a file cannot be read or written, is not a key, or others may read it.
-pub fn sealer(current: &Path, previous: &[impl AsRef<Path>]) -> anyhow::Result<Sealer> {
+pub fn sealer(
+    current: &Path,
+    previous: &[impl AsRef<Path>],
+    is_new: bool,
+) -> anyhow::Result<Sealer> {
     if !current.exists() {
+        if !is_new {
+            bail!(
+                "the master key file {} is missing, and the store has secrets that only it opens; put it back, or set secrets.master_key_file",
+                current.display()
+            );
+        }
         make(current)?;
     }
     let current = read(current)?;
-    let previous = previous.iter().map(|path| read(path.as_ref())).collect::<anyhow::Result<Vec<_>>>()?;
+    let previous = previous
+        .iter()
+        .map(|path| read(path.as_ref()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Sealer::new(&current, &previous))
 }
 
 fn make(path: &Path) -> anyhow::Result<()> {
     let mut key = [0; KEY_BYTES];
-    SystemRandom::new().fill(&mut key).ok().context("the operating system gave no random bytes")?;
+    SystemRandom::new()
+        .fill(&mut key)
+        .ok()
+        .context("the operating system gave no random bytes")?;
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).with_context(|| format!("failed to create the master key file {}", path.display()))?;
+    let mut file = options
+        .open(path)
+        .with_context(|| format!("failed to create the master key file {}", path.display()))?;
     writeln!(file, "{}", hex(&key))?;
     file.sync_all()?;
     Ok(())
 }
 
 fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
-    let text = fs::read_to_string(path).with_context(|| format!("failed to read the master key file {}", path.display()))?;
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("failed to read the master key file {}", path.display()))?;
     #[cfg(unix)]
     {
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path)?.permissions());
         if mode & 0o077 != 0 {
-            bail!("others may read the master key file {}; run: chmod 600 {}", path.display(), path.display());
+            bail!(
+                "others may read the master key file {}; run: chmod 600 {}",
+                path.display(),
+                path.display()
+            );
         }
     }
     let text = text.trim();
     let mut key = [0; KEY_BYTES];
     let valid = text.len() == 2 * KEY_BYTES && text.is_ascii();
     for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let parsed = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let parsed = std::str::from_utf8(pair)
+            .ok()
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
         match parsed.filter(|_| valid) {
             Some(value) => *byte = value,
-            None => bail!("{} is not a master key: it must be 64 hex digits", path.display()),
+            None => bail!(
+                "{} is not a master key: it must be 64 hex digits",
+                path.display()
+            ),
         }
     }
     Ok(key)

@@ -20,20 +20,33 @@ pub fn run(command: &ProfileCommand) -> anyhow::Result<()> {
     match command {
         ProfileCommand::Check { file } => {
             let profile = read(file)?;
-            print(&format!("{}: the profile {} is sound; {}", file.display(), profile.name, schedule(&profile)));
+            print(&format!(
+                "{}: the profile {} is sound; {}",
+                file.display(),
+                profile.name,
+                schedule(&profile)
+            ));
         }
         ProfileCommand::Show { name: None } => {
             for profile in built_in() {
                 print(&format!("{:<14} {}", profile.name, profile.summary));
             }
         }
-        ProfileCommand::Show { name: Some(name) } => match built_in().iter().find(|profile| profile.name == *name) {
-            Some(profile) => print(profile.source.trim_end()),
-            None => {
-                let known: Vec<&str> = built_in().iter().map(|profile| profile.name.as_str()).collect();
-                bail!("there is no built-in profile {name:?}; there are {}", known.join(", "));
+        ProfileCommand::Show { name: Some(name) } => {
+            match built_in().iter().find(|profile| profile.name == *name) {
+                Some(profile) => print(profile.source.trim_end()),
+                None => {
+                    let known: Vec<&str> = built_in()
+                        .iter()
+                        .map(|profile| profile.name.as_str())
+                        .collect();
+                    bail!(
+                        "there is no built-in profile {name:?}; there are {}",
+                        known.join(", ")
+                    );
+                }
             }
-        },
+        }
     }
     Ok(())
 }
@@ -43,9 +56,13 @@ pub fn run(command: &ProfileCommand) -> anyhow::Result<()> {
 /// # Errors
 /// With every mistake and its line.
 pub fn read(file: &Path) -> anyhow::Result<Profile> {
-    let source = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let source = std::fs::read_to_string(file)
+        .with_context(|| format!("failed to read {}", file.display()))?;
     Profile::parse(&source).map_err(|mistakes| {
-        let lines: Vec<String> = mistakes.iter().map(|mistake| format!("{}:{mistake}", file.display())).collect();
+        let lines: Vec<String> = mistakes
+            .iter()
+            .map(|mistake| format!("{}:{mistake}", file.display()))
+            .collect();
         anyhow::anyhow!("the profile has mistakes:\n{}", lines.join("\n"))
     })
 }
@@ -56,17 +73,32 @@ pub fn read(file: &Path) -> anyhow::Result<Profile> {
 /// As [`read`], and when two have one name.
 pub fn read_directory(directory: &Path) -> anyhow::Result<Vec<Profile>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(|| format!("failed to read {}", directory.display()))? {
+    for entry in std::fs::read_dir(directory)
+        .with_context(|| format!("failed to read {}", directory.display()))?
+    {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             files.push(path);
         }
     }
     files.sort();
-    let profiles = files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let profiles = files
+        .iter()
+        .map(|file| read(file))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     for (index, profile) in profiles.iter().enumerate() {
-        if profiles[..index].iter().any(|other| other.name == profile.name) {
-            bail!("two profiles in {} have the name {:?}", directory.display(), profile.name);
+        if profiles[..index]
+            .iter()
+            .any(|other| other.name == profile.name)
+        {
+            bail!(
+                "two profiles in {} have the name {:?}",
+                directory.display(),
+                profile.name
+            );
         }
     }
     Ok(profiles)
@@ -74,14 +106,25 @@ pub fn read_directory(directory: &Path) -> anyhow::Result<Vec<Profile>> {
 
 fn schedule(profile: &Profile) -> String {
     let times = |durations: &[std::time::Duration]| {
-        durations.iter().map(|d| format!("{} s", d.as_secs_f64())).collect::<Vec<_>>().join(", ")
+        durations
+            .iter()
+            .map(|d| format!("{} s", d.as_secs_f64()))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     match &profile.retry.steps {
         Steps::Delays { delays, .. } if delays.is_empty() => "it never retries".to_owned(),
         Steps::Delays { delays, .. } => format!("it retries after {}", times(delays)),
         Steps::Offsets(offsets) => format!("it retries {} after the first attempt", times(offsets)),
-        Steps::Exponential { base, cap, max_age, .. } => {
-            format!("it retries from {} s to {} s apart for {} s", base.as_secs(), cap.as_secs(), max_age.as_secs())
+        Steps::Exponential {
+            base, cap, max_age, ..
+        } => {
+            format!(
+                "it retries from {} s to {} s apart for {} s",
+                base.as_secs(),
+                cap.as_secs(),
+                max_age.as_secs()
+            )
         }
     }
 }

@@ -37,11 +37,18 @@ pub type Answer = Arc<dyn Fn(Received) -> StatusCode + Send + Sync>;
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn start(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>, answer: Answer) -> std::io::Result<SocketAddr> {
+pub async fn start(
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    answer: Answer,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let acceptor = tls.map(TlsAcceptor::from);
-    #[expect(clippy::disallowed_methods, reason = "a receiver lives as long as its process")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a receiver lives as long as its process"
+    )]
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, answer) = (acceptor.clone(), answer.clone());
@@ -69,12 +76,22 @@ where
         async move {
             let (parts, body) = request.into_parts();
             let status = match Limited::new(body, BODY_MAX).collect().await {
-                Ok(body) => answer(Received { path: parts.uri.path().to_owned(), headers: parts.headers, body: body.to_bytes() }),
+                Ok(body) => answer(Received {
+                    path: parts.uri.path().to_owned(),
+                    headers: parts.headers,
+                    body: body.to_bytes(),
+                }),
                 Err(_) => StatusCode::BAD_REQUEST,
             };
-            http::Response::builder().status(status).body(Full::new(Bytes::from_static(b"OK")))
+            http::Response::builder()
+                .status(status)
+                .body(Full::new(Bytes::from_static(b"OK")))
         }
     });
     // A sender that breaks off is no event of ours.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }

@@ -11,7 +11,7 @@ use postrider_core::Secret;
 use postrider_core::address::AddressPolicy;
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock};
-use postrider_store::Store;
+use postrider_store::{PageRequest, Store};
 use postrider_store_sqlite::SqliteStore;
 use postrider_transport::{HttpTransport, SystemResolver};
 use tokio_util::sync::CancellationToken;
@@ -39,11 +39,31 @@ impl Server {
     /// When anything it needs is not there; the text says what to do.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let directory = config.store.directory.clone();
-        let options = postrider_store_sqlite::Options { max_bytes: config.store.max_bytes, salt: fastrand::u64(..) };
+        let options = postrider_store_sqlite::Options {
+            max_bytes: config.store.max_bytes,
+            salt: fastrand::u64(..),
+        };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory, &options)?);
-        let key_file = config.secrets.master_key_file.clone().unwrap_or_else(|| directory.join("master.key"));
-        let sealer = Arc::new(master_key::sealer(&key_file, &config.secrets.previous_key_files)?);
-        let own = config.profiles.directory.as_deref().map_or_else(|| Ok(Vec::new()), profiles::read_directory)?;
+        let key_file = config
+            .secrets
+            .master_key_file
+            .clone()
+            .unwrap_or_else(|| directory.join("master.key"));
+        let is_new = store
+            .list_applications(PageRequest::first(1))
+            .await?
+            .rows
+            .is_empty();
+        let sealer = Arc::new(master_key::sealer(
+            &key_file,
+            &config.secrets.previous_key_files,
+            is_new,
+        )?);
+        let own = config
+            .profiles
+            .directory
+            .as_deref()
+            .map_or_else(|| Ok(Vec::new()), profiles::read_directory)?;
         let registry = Arc::new(ProfileRegistry::load(&*store, own).await?);
         let addresses = AddressPolicy::new(config.egress.allow.clone());
         let transport = Arc::new(transport(&config, addresses.clone())?);
@@ -54,17 +74,24 @@ impl Server {
             ..MachineLimits::default()
         };
         // Bound before the engine starts, so that a server that cannot serve does not deliver either.
-        let server_limits = ServerLimits { connections_max: config.server.connections_max, ..ServerLimits::default() };
-        let listener = Listener::bind(config.server.listen, server_limits).await.with_context(|| {
-            format!("failed to listen on {}; choose another address with --listen", config.server.listen)
-        })?;
+        let server_limits = ServerLimits {
+            connections_max: config.server.connections_max,
+            ..ServerLimits::default()
+        };
+        let listener = Listener::bind(config.server.listen, server_limits)
+            .await
+            .with_context(|| {
+                format!(
+                    "failed to listen on {}; choose another address with --listen",
+                    config.server.listen
+                )
+            })?;
         let address = listener.address()?;
         let clock = Arc::new(SystemClock);
-        let root_key = ensure_root_key(&*store, clock.now()).await?;
         let engine = Engine::start(postrider_engine::Options {
             store: store.clone(),
             transport: transport.clone(),
-            clock,
+            clock: clock.clone(),
             profiles: registry,
             sealer: sealer.clone(),
             limits,
@@ -76,8 +103,11 @@ impl Server {
             body_max: config.limits.body_bytes,
             ..ApiOptions::default()
         };
+        let api_store = store.clone();
         let api = Api::new(store, engine.clone(), sealer, api_options);
         api.resume_tasks().await?;
+        // Last, because it is told once: nothing after it can fail.
+        let root_key = ensure_root_key(&*api_store, clock.now()).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(listener.serve(api.router(), stop.clone()));
@@ -89,7 +119,14 @@ impl Server {
             }
         });
         let shutdown = Duration::from_secs(config.server.shutdown_secs);
-        Ok(Self { address, root_key, engine, stop, tasks, shutdown })
+        Ok(Self {
+            address,
+            root_key,
+            engine,
+            stop,
+            tasks,
+            shutdown,
+        })
     }
 
     /// Accepts no more, finishes what is under way. False when the time was not enough: what was
@@ -97,7 +134,9 @@ impl Server {
     pub async fn shut_down(self) -> bool {
         self.stop.cancel();
         self.tasks.close();
-        let served = tokio::time::timeout(self.shutdown, self.tasks.wait()).await.is_ok();
+        let served = tokio::time::timeout(self.shutdown, self.tasks.wait())
+            .await
+            .is_ok();
         let drained = self.engine.drain(self.shutdown).await;
         served && drained
     }
@@ -106,9 +145,13 @@ impl Server {
 fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTransport> {
     let proxy = match &config.egress.proxy {
         None => None,
-        Some(text) => Some(text.parse().with_context(|| format!("egress.proxy {text:?} is not a URL"))?),
+        Some(text) => Some(
+            text.parse()
+                .context("egress.proxy is not a URL such as http://proxy:3128")?,
+        ),
     };
-    let resolver = SystemResolver::new().context("failed to read this machine's name server configuration")?;
+    let resolver =
+        SystemResolver::new().context("failed to read this machine's name server configuration")?;
     Ok(HttpTransport::new(postrider_transport::Options {
         addresses,
         resolver: Arc::new(resolver),
@@ -149,7 +192,10 @@ struct Signals {
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -161,9 +207,15 @@ impl Signals {
 }
 
 fn start_log(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.level)
-        .with_context(|| format!("log.level {:?} is not a level such as info, or a filter", config.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.level).with_context(|| {
+        format!(
+            "log.level {:?} is not a level such as info, or a filter",
+            config.level
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second server in one process (the demo, tests) keeps the first one's log.
     drop(match config.format {
         LogFormat::Text => builder.with_target(false).try_init(),
@@ -172,13 +224,23 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "what the operator has to know at the first start")]
+#[expect(
+    clippy::print_stdout,
+    reason = "what the operator has to know at the first start"
+)]
 fn greet(server: &Server, data: &Path) {
     let address = server.address;
-    println!("Postrider {} listens on http://{address}, data in {}", env!("CARGO_PKG_VERSION"), data.display());
-    let Some(root_key) = &server.root_key else { return };
+    println!(
+        "Postrider {} listens on http://{address}, data in {}",
+        env!("CARGO_PKG_VERSION"),
+        data.display()
+    );
+    let Some(root_key) = &server.root_key else {
+        return;
+    };
     let root_key = root_key.expose();
-    println!("
+    println!(
+        "
 This is the root key. It is shown once, now; keep it:
 
     {root_key}
@@ -191,5 +253,6 @@ A product, a customer, an endpoint, an event:
     postrider endpoint create --tenant <ten_…> https://example.com/webhooks
     postrider event publish --tenant <ten_…> order.completed '{{\"orderId\":\"1\"}}'
     postrider delivery list
-");
+"
+    );
 }

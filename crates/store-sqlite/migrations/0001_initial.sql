@@ -55,6 +55,7 @@ create table endpoint (
     updated_at           integer not null
 ) strict;
 create index endpoint_tenant on endpoint (tenant_id, id);
+create index endpoint_callback on endpoint (tenant_id, url) where kind = 1 and deleted = 0;
 
 create table endpoint_secret (
     endpoint_id integer not null,

@@ -16,15 +16,33 @@ pub(crate) type SqlResult<T> = rusqlite::Result<T>;
 
 /// The store's salt: kept from its first day.
 pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {
-    connection.execute("insert or ignore into meta (key, value) values ('salt', ?1)", [fresh.cast_signed()])?;
-    connection.query_row("select value from meta where key = 'salt'", [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+    connection.execute(
+        "insert or ignore into meta (key, value) values ('salt', ?1)",
+        [fresh.cast_signed()],
+    )?;
+    connection
+        .query_row("select value from meta where key = 'salt'", [], |row| {
+            row.get::<_, i64>(0)
+        })
+        .map(i64::cast_unsigned)
 }
 
 /// The greatest id key of any table.
 pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
     let mut greatest = 0;
-    for table in ["application", "tenant", "endpoint", "event", "delivery", "api_key", "task"] {
-        let max: Option<i64> = connection.query_row(&format!("select max(id) from {table}"), [], |row| row.get(0))?;
+    for table in [
+        "application",
+        "tenant",
+        "endpoint",
+        "event",
+        "delivery",
+        "api_key",
+        "task",
+    ] {
+        let max: Option<i64> =
+            connection.query_row(&format!("select max(id) from {table}"), [], |row| {
+                row.get(0)
+            })?;
         greatest = greatest.max(max.unwrap_or(0));
     }
     Ok(greatest)
@@ -32,8 +50,13 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
 
 /// A place that no fresh delivery has reached yet: new ones go behind it.
 pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
-    let newest: Option<i64> =
-        connection.query_row("select created_at from event order by id desc limit 1", [], |row| row.get(0)).optional()?;
+    let newest: Option<i64> = connection
+        .query_row(
+            "select created_at from event order by id desc limit 1",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
     Ok(newest.unwrap_or(0))
 }
 
@@ -50,14 +73,19 @@ pub(crate) fn commit_failed(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full,
         Some(ErrorCode::DatabaseBusy) => StoreError::aborted(error),
-        _ => StoreError::OutcomeUnknown { source: Box::new(error) },
+        _ => StoreError::OutcomeUnknown {
+            source: Box::new(error),
+        },
     }
 }
 
 pub(crate) fn reading(error: rusqlite::Error) -> StoreError {
     match error {
         rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
-            StoreError::Corrupt { place: error.to_string(), source: Box::new(error) }
+            StoreError::Corrupt {
+                place: error.to_string(),
+                source: Box::new(error),
+            }
         }
         error => StoreError::aborted(error),
     }
@@ -74,7 +102,9 @@ pub(crate) fn time(row: &Row<'_>, column: usize) -> SqlResult<Timestamp> {
 }
 
 pub(crate) fn time_opt(row: &Row<'_>, column: usize) -> SqlResult<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+    Ok(row
+        .get::<_, Option<i64>>(column)?
+        .map(Timestamp::from_micros))
 }
 
 pub(crate) fn mode_number(mode: Mode) -> i64 {
@@ -149,15 +179,18 @@ pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
         state: state(row, 6)?,
         attempts: row.get(8)?,
         due_at: time(row, 9)?,
-        series: Series { attempts: row.get(10)?, started_at: time_opt(row, 11)?, single: row.get(12)? },
+        series: Series {
+            attempts: row.get(10)?,
+            started_at: time_opt(row, 11)?,
+            single: row.get(12)?,
+        },
         created_at: time(row, 13)?,
         completed_at: time_opt(row, 14)?,
     })
 }
 
 /// Columns of an event, in the order that [`event`] reads; with `e.` for joins.
-pub(crate) const EVENT: &str =
-    "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data";
+pub(crate) const EVENT: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data";
 
 /// Reads an event from the columns that begin at `at`.
 pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {
@@ -177,7 +210,12 @@ pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {
 
 /// `name: value` lines. Neither can hold a line break: the transport would not have sent it.
 pub(crate) fn header_lines(headers: &[(String, String)]) -> String {
-    let mut text = String::with_capacity(headers.iter().map(|(name, value)| name.len() + value.len() + 3).sum());
+    let mut text = String::with_capacity(
+        headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 3)
+            .sum(),
+    );
     for (name, value) in headers {
         text.push_str(name);
         text.push_str(": ");
@@ -189,7 +227,9 @@ pub(crate) fn header_lines(headers: &[(String, String)]) -> String {
 
 fn headers(text: &str) -> Vec<(String, String)> {
     let pairs = text.lines().filter_map(|line| line.split_once(": "));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Columns of an attempt, in the order that [`attempt`] reads.
@@ -199,11 +239,17 @@ pub(crate) const ATTEMPT: &str = "number, started_at, ended_at, url, request_hea
 pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
     let status: Option<u16> = row.get(5)?;
     let outcome = match status {
-        Some(status) => Outcome::Answered { status, retry_after_secs: row.get(6)? },
+        Some(status) => Outcome::Answered {
+            status,
+            retry_after_secs: row.get(6)?,
+        },
         None => {
             let reason: String = row.get(7)?;
             let reason = UnreachableReason::parse(&reason).ok_or_else(|| unreadable(7, reason))?;
-            Outcome::Unreachable { reason, detail: row.get::<_, Option<String>>(8)?.unwrap_or_default() }
+            Outcome::Unreachable {
+                reason,
+                detail: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+            }
         }
     };
     let response = match row.get::<_, Option<String>>(9)? {

@@ -1,4 +1,4 @@
-//! Who gets what: a tenant's endpoints, as the writer knows them.
+//! Who gets what: a tenant's registered endpoints, as the writer knows them.
 //!
 //! Only the writer thread uses it, and every change goes through that thread, so it is never stale:
 //! a change of an endpoint forgets its tenant, a rollback forgets everything.
@@ -24,7 +24,6 @@ pub(crate) struct Fanout {
 #[derive(Debug)]
 pub(crate) struct Recipient {
     pub(crate) endpoint: i64,
-    pub(crate) registered: bool,
     pub(crate) mode: Mode,
     pub(crate) subscription: Subscription,
     pub(crate) health: Health,
@@ -39,8 +38,12 @@ impl Fanout {
         self.tenants.remove(&tenant);
     }
 
-    /// The tenant's endpoints that are not deleted; none when there is no such tenant.
-    pub(crate) fn recipients(&mut self, connection: &Connection, tenant: i64) -> SqlResult<Option<&mut Vec<Recipient>>> {
+    /// The tenant's registered endpoints that are not deleted; none when there is no such tenant.
+    pub(crate) fn recipients(
+        &mut self,
+        connection: &Connection,
+        tenant: i64,
+    ) -> SqlResult<Option<&mut Vec<Recipient>>> {
         if !self.tenants.contains_key(&tenant) {
             let mut exists = connection.prepare_cached("select 1 from tenant where id = ?1")?;
             if !exists.exists([tenant])? {
@@ -58,16 +61,16 @@ impl Fanout {
 
 fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
     let mut statement = connection.prepare_cached(
-        "select id, kind, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since
-         from endpoint where tenant_id = ?1 and deleted = 0 order by id",
+        "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since
+         from endpoint where tenant_id = ?1 and kind = 0 and deleted = 0 order by id",
     )?;
     let rows = statement.query_map([tenant], |row| {
         Ok(Recipient {
             endpoint: row.get(0)?,
-            registered: row.get::<_, i64>(1)? == 0,
-            mode: mode(row, 2)?,
-            subscription: serde_json::from_str(row.get_ref(3)?.as_str()?).map_err(|error| unreadable(3, error.to_string()))?,
-            health: health(row, 4)?,
+            mode: mode(row, 1)?,
+            subscription: serde_json::from_str(row.get_ref(2)?.as_str()?)
+                .map_err(|error| unreadable(2, error.to_string()))?,
+            health: health(row, 3)?,
         })
     })?;
     rows.collect()

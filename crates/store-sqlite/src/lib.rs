@@ -25,8 +25,8 @@ use postrider_core::id::IdGenerator;
 use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue, Page, PageRequest,
-    ProfileRecord, Store, StoreError, Task, Write, Written,
+    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue,
+    Page, PageRequest, ProfileRecord, Store, StoreError, Task, Write, Written,
 };
 
 use read::Readers;
@@ -44,7 +44,9 @@ pub struct Options {
 /// Why a data directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the data directory {path} is in use by another postrider process; stop that one, or choose another directory")]
+    #[error(
+        "the data directory {path} is in use by another postrider process; stop that one, or choose another directory"
+    )]
     InUse { path: PathBuf },
     #[error("cannot use {path}")]
     Io {
@@ -52,12 +54,22 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path} is not a Postrider database; choose another data directory, or move the file away")]
+    #[error(
+        "{path} is not a Postrider database; choose another data directory, or move the file away"
+    )]
     NotOurs { path: PathBuf },
-    #[error("{path} is damaged or not a database; restore it from a backup (postrider backup makes them)")]
+    #[error(
+        "{path} is damaged or not a database; restore it from a backup (postrider backup makes them)"
+    )]
     Damaged { path: PathBuf },
-    #[error("{path} was written by a newer Postrider (schema {found}, this one knows {known}); run that version")]
-    Newer { path: PathBuf, found: i64, known: usize },
+    #[error(
+        "{path} was written by a newer Postrider (schema {found}, this one knows {known}); run that version"
+    )]
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: usize,
+    },
     #[error("cannot open {path}")]
     Sqlite {
         path: PathBuf,
@@ -70,9 +82,14 @@ impl OpenError {
     fn from_sqlite(path: &Path, source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-                Self::Damaged { path: path.to_owned() }
+                Self::Damaged {
+                    path: path.to_owned(),
+                }
             }
-            _ => Self::Sqlite { path: path.to_owned(), source },
+            _ => Self::Sqlite {
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 }
@@ -103,7 +120,12 @@ impl SqliteStore {
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
-        Ok(Self { ids, writer, readers: Readers::new(file.clone(), salt), lanes: Readers::new(file, salt) })
+        Ok(Self {
+            ids,
+            writer,
+            readers: Readers::new(file.clone(), salt),
+            lanes: Readers::new(file, salt),
+        })
     }
 }
 
@@ -112,19 +134,31 @@ impl SqliteStore {
 ///
 /// # Errors
 /// When there is no database, the target exists, or it cannot be written.
-pub fn backup(directory: &Path, target: &Path, progress: impl Fn(i32, i32)) -> Result<(), OpenError> {
+pub fn backup(
+    directory: &Path,
+    target: &Path,
+    progress: impl Fn(i32, i32),
+) -> Result<(), OpenError> {
     const PAGES_PER_STEP: i32 = 1_024;
     const BUSY_PAUSE: Duration = Duration::from_millis(10);
     let file = directory.join(open::FILE);
     let wrap = |source| OpenError::from_sqlite(&file, source);
     if target.exists() {
-        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the file exists already; choose another name");
-        return Err(OpenError::Io { path: target.to_owned(), source });
+        let source = std::io::Error::new(
+            std::io::ErrorKind::AlreadyExists,
+            "the file exists already; choose another name",
+        );
+        return Err(OpenError::Io {
+            path: target.to_owned(),
+            source,
+        });
     }
     let connection = open::open_reader(&file).map_err(wrap)?;
     // One read transaction for the whole copy: what commits meanwhile stays in the log.
     connection.execute_batch("begin").map_err(wrap)?;
-    connection.query_row("select count(*) from meta", [], |_| Ok(())).map_err(wrap)?;
+    connection
+        .query_row("select count(*) from meta", [], |_| Ok(()))
+        .map_err(wrap)?;
     let mut copy = rusqlite::Connection::open(target).map_err(wrap)?;
     let backup = rusqlite::backup::Backup::new(&connection, &mut copy).map_err(wrap)?;
     loop {
@@ -133,7 +167,9 @@ pub fn backup(directory: &Path, target: &Path, progress: impl Fn(i32, i32)) -> R
         progress(state.remaining, state.pagecount);
         match step {
             rusqlite::backup::StepResult::Done => return Ok(()),
-            rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => std::thread::park_timeout(BUSY_PAUSE),
+            rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => {
+                std::thread::park_timeout(BUSY_PAUSE)
+            }
             _ => {}
         }
     }
@@ -157,48 +193,84 @@ impl Store for SqliteStore {
         self.lanes.read(|reader| reader.backlog()).await
     }
 
-    async fn finish_pending(&self, endpoint: Id<id::Endpoint>, state: DeliveryState, now: Timestamp, limit: u32) -> Result<u32, StoreError> {
-        self.writer.call(move |tx| tx.finish_pending(endpoint, state, now, limit)).await
+    async fn finish_pending(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        state: DeliveryState,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, StoreError> {
+        self.writer
+            .call(move |tx| tx.finish_pending(endpoint, state, now, limit))
+            .await
     }
 
     async fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
         self.readers.read(move |reader| reader.event(id)).await
     }
 
-    async fn list_events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError> {
-        self.readers.read(move |reader| reader.list_events(&filter, page)).await
+    async fn list_events(
+        &self,
+        filter: EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_events(&filter, page))
+            .await
     }
 
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
         self.readers.read(move |reader| reader.delivery(id)).await
     }
 
-    async fn list_deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError> {
-        self.readers.read(move |reader| reader.list_deliveries(&filter, page)).await
+    async fn list_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_deliveries(&filter, page))
+            .await
     }
 
     async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
-        self.readers.read(move |reader| reader.attempts(delivery)).await
+        self.readers
+            .read(move |reader| reader.attempts(delivery))
+            .await
     }
 
-    async fn endpoint_stats(&self, endpoint: Id<id::Endpoint>, since: Timestamp) -> Result<EndpointStats, StoreError> {
-        self.readers.read(move |reader| reader.endpoint_stats(endpoint, since)).await
+    async fn endpoint_stats(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        since: Timestamp,
+    ) -> Result<EndpointStats, StoreError> {
+        self.readers
+            .read(move |reader| reader.endpoint_stats(endpoint, since))
+            .await
     }
 
     async fn create_application(&self, application: Application) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.create_application(&application)).await
+        self.writer
+            .call(move |tx| tx.create_application(&application))
+            .await
     }
 
     async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
-        self.readers.read(move |reader| reader.application(id)).await
+        self.readers
+            .read(move |reader| reader.application(id))
+            .await
     }
 
     async fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
-        self.readers.read(move |reader| reader.list_applications(page)).await
+        self.readers
+            .read(move |reader| reader.list_applications(page))
+            .await
     }
 
     async fn update_application(&self, application: Application) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.update_application(&application)).await
+        self.writer
+            .call(move |tx| tx.update_application(&application))
+            .await
     }
 
     async fn create_tenant(&self, tenant: Tenant) -> Result<(), StoreError> {
@@ -209,30 +281,61 @@ impl Store for SqliteStore {
         self.readers.read(move |reader| reader.tenant(id)).await
     }
 
-    async fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError> {
+    async fn tenant_by_external_id(
+        &self,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<Tenant, StoreError> {
         let external_id = external_id.to_owned();
-        self.readers.read(move |reader| reader.tenant_by_external_id(application, &external_id)).await
+        self.readers
+            .read(move |reader| reader.tenant_by_external_id(application, &external_id))
+            .await
     }
 
-    async fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError> {
-        self.readers.read(move |reader| reader.list_tenants(application, page)).await
+    async fn list_tenants(
+        &self,
+        application: Id<id::Application>,
+        page: PageRequest,
+    ) -> Result<Page<Tenant>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_tenants(application, page))
+            .await
     }
 
     async fn put_event_type(&self, event_type: EventType) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.put_event_type(&event_type)).await
+        self.writer
+            .call(move |tx| tx.put_event_type(&event_type))
+            .await
     }
 
-    async fn list_event_types(&self, application: Id<id::Application>) -> Result<Vec<EventType>, StoreError> {
-        self.readers.read(move |reader| reader.list_event_types(application)).await
+    async fn list_event_types(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<EventType>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_event_types(application))
+            .await
     }
 
-    async fn delete_event_type(&self, application: Id<id::Application>, name: &str) -> Result<(), StoreError> {
+    async fn delete_event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<(), StoreError> {
         let name = name.to_owned();
-        self.writer.call(move |tx| tx.delete_event_type(application, &name)).await
+        self.writer
+            .call(move |tx| tx.delete_event_type(application, &name))
+            .await
     }
 
-    async fn create_endpoint(&self, endpoint: Endpoint, max: Option<u32>) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.create_endpoint(&endpoint, max)).await
+    async fn create_endpoint(
+        &self,
+        endpoint: Endpoint,
+        max: Option<u32>,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.create_endpoint(&endpoint, max))
+            .await
     }
 
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
@@ -240,24 +343,44 @@ impl Store for SqliteStore {
     }
 
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
-        self.lanes.read(move |reader| reader.lane_endpoint(id)).await
+        self.lanes
+            .read(move |reader| reader.lane_endpoint(id))
+            .await
     }
 
-    async fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
-        self.readers.read(move |reader| reader.list_endpoints(tenant, page)).await
+    async fn list_endpoints(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_endpoints(tenant, page))
+            .await
     }
 
-    async fn update_endpoint(&self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError> {
-        self.writer.call(move |tx| tx.update_endpoint(id, change)).await
+    async fn update_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
+        self.writer
+            .call(move |tx| tx.update_endpoint(id, change))
+            .await
     }
 
     async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
         self.writer.call(move |tx| tx.delete_endpoint(id)).await
     }
 
-    async fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Result<Option<Endpoint>, StoreError> {
+    async fn callback_endpoint(
+        &self,
+        tenant: Id<id::Tenant>,
+        url: &str,
+    ) -> Result<Option<Endpoint>, StoreError> {
         let url = url.to_owned();
-        self.readers.read(move |reader| reader.callback_endpoint(tenant, &url)).await
+        self.readers
+            .read(move |reader| reader.callback_endpoint(tenant, &url))
+            .await
     }
 
     async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
@@ -265,34 +388,53 @@ impl Store for SqliteStore {
     }
 
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
-        self.readers.read(move |reader| reader.key_by_hash(hash)).await
+        self.readers
+            .read(move |reader| reader.key_by_hash(hash))
+            .await
     }
 
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
         let public_id = public_id.to_owned();
-        self.readers.read(move |reader| reader.key_by_public_id(&public_id)).await
+        self.readers
+            .read(move |reader| reader.key_by_public_id(&public_id))
+            .await
     }
 
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
         self.readers.read(move |reader| reader.key_by_id(id)).await
     }
 
-    async fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
-        self.readers.read(move |reader| reader.list_keys(application, page)).await
+    async fn list_keys(
+        &self,
+        application: Option<Id<id::Application>>,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_keys(application, page))
+            .await
     }
 
     async fn delete_key(&self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
         self.writer.call(move |tx| tx.delete_key(id)).await
     }
 
-    async fn use_nonce(&self, key: Id<id::ApiKey>, nonce: &str, expires_at: Timestamp) -> Result<bool, StoreError> {
+    async fn use_nonce(
+        &self,
+        key: Id<id::ApiKey>,
+        nonce: &str,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
         let nonce = nonce.to_owned();
-        self.writer.call(move |tx| tx.use_nonce(key, &nonce, expires_at)).await
+        self.writer
+            .call(move |tx| tx.use_nonce(key, &nonce, expires_at))
+            .await
     }
 
     async fn put_profile(&self, name: &str, source: &str) -> Result<ProfileVersion, StoreError> {
         let (name, source) = (name.to_owned(), source.to_owned());
-        self.writer.call(move |tx| tx.put_profile(&name, &source)).await
+        self.writer
+            .call(move |tx| tx.put_profile(&name, &source))
+            .await
     }
 
     async fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
@@ -312,7 +454,9 @@ impl Store for SqliteStore {
     }
 
     async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.sweep(idempotency_before, now)).await
+        self.writer
+            .call(move |tx| tx.sweep(idempotency_before, now))
+            .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

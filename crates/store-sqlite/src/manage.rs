@@ -1,7 +1,7 @@
 //! Writes to applications, tenants, endpoints, keys, profiles and tasks.
 
 use postrider_core::delivery::ProfileVersion;
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::health::Health;
 use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
@@ -21,10 +21,18 @@ fn taken(error: rusqlite::Error) -> StoreError {
 }
 
 fn one(changed: usize, entity: Entity) -> Result<(), StoreError> {
-    if changed == 1 { Ok(()) } else { Err(StoreError::not_found(entity)) }
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::not_found(entity))
+    }
 }
 
-pub(crate) fn write_health(connection: &Connection, endpoint: i64, health: &Health) -> SqlResult<()> {
+pub(crate) fn write_health(
+    connection: &Connection,
+    endpoint: i64,
+    health: &Health,
+) -> SqlResult<()> {
     let sql = "update endpoint set disabled_reason = ?2, disabled_at = ?3, consecutive_failures = ?4, failing_since = ?5 where id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         endpoint,
@@ -37,7 +45,10 @@ pub(crate) fn write_health(connection: &Connection, endpoint: i64, health: &Heal
 }
 
 impl Tx {
-    pub(crate) fn create_application(&mut self, application: &Application) -> Result<(), StoreError> {
+    pub(crate) fn create_application(
+        &mut self,
+        application: &Application,
+    ) -> Result<(), StoreError> {
         let sql = "insert into application (id, name, profile, created_at, updated_at) values (?1, ?2, ?3, ?4, ?5)";
         let values = params![
             application.id.key(),
@@ -46,14 +57,28 @@ impl Tx {
             application.created_at.as_micros(),
             application.updated_at.as_micros()
         ];
-        self.connection.execute(sql, values).map_err(taken).map(drop)
+        self.connection
+            .execute(sql, values)
+            .map_err(taken)
+            .map(drop)
     }
 
-    pub(crate) fn update_application(&mut self, application: &Application) -> Result<(), StoreError> {
+    pub(crate) fn update_application(
+        &mut self,
+        application: &Application,
+    ) -> Result<(), StoreError> {
         let key = self.key(application.id, Entity::Application)?;
         let sql = "update application set name = ?2, profile = ?3, updated_at = ?4 where id = ?1";
-        let values = params![key, application.name, application.profile, application.updated_at.as_micros()];
-        one(self.connection.execute(sql, values).map_err(taken)?, Entity::Application)
+        let values = params![
+            key,
+            application.name,
+            application.profile,
+            application.updated_at.as_micros()
+        ];
+        one(
+            self.connection.execute(sql, values).map_err(taken)?,
+            Entity::Application,
+        )
     }
 
     pub(crate) fn create_tenant(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
@@ -70,13 +95,24 @@ impl Tx {
             tenant.created_at.as_micros(),
             tenant.updated_at.as_micros()
         ];
-        self.connection.execute(sql, values).map_err(taken).map(drop)
+        self.connection
+            .execute(sql, values)
+            .map_err(taken)
+            .map(drop)
     }
 
     fn must_exist(&self, table: &str, key: i64, entity: Entity) -> Result<(), StoreError> {
         let sql = format!("select 1 from {table} where id = ?1");
-        let found = self.connection.prepare_cached(&sql).and_then(|mut s| s.exists([key])).map_err(aborted)?;
-        if found { Ok(()) } else { Err(StoreError::not_found(entity)) }
+        let found = self
+            .connection
+            .prepare_cached(&sql)
+            .and_then(|mut s| s.exists([key]))
+            .map_err(aborted)?;
+        if found {
+            Ok(())
+        } else {
+            Err(StoreError::not_found(entity))
+        }
     }
 
     pub(crate) fn put_event_type(&mut self, event_type: &EventType) -> Result<(), StoreError> {
@@ -84,24 +120,47 @@ impl Tx {
         self.must_exist("application", application, Entity::Application)?;
         let sql = "insert into event_type (application_id, name, description, created_at) values (?1, ?2, ?3, ?4)
                    on conflict do update set description = excluded.description";
-        let values = params![application, event_type.name, event_type.description, event_type.created_at.as_micros()];
-        self.connection.execute(sql, values).map_err(aborted).map(drop)
+        let values = params![
+            application,
+            event_type.name,
+            event_type.description,
+            event_type.created_at.as_micros()
+        ];
+        self.connection
+            .execute(sql, values)
+            .map_err(aborted)
+            .map(drop)
     }
 
-    pub(crate) fn delete_event_type(&mut self, application: Id<id::Application>, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn delete_event_type(
+        &mut self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<(), StoreError> {
         let application = self.key(application, Entity::EventType)?;
         let sql = "delete from event_type where application_id = ?1 and name = ?2";
-        one(self.connection.execute(sql, params![application, name]).map_err(aborted)?, Entity::EventType)
+        one(
+            self.connection
+                .execute(sql, params![application, name])
+                .map_err(aborted)?,
+            Entity::EventType,
+        )
     }
 
-    pub(crate) fn create_endpoint(&mut self, endpoint: &Endpoint, max: Option<u32>) -> Result<(), StoreError> {
+    pub(crate) fn create_endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+        max: Option<u32>,
+    ) -> Result<(), StoreError> {
         let tenant = self.key(endpoint.tenant, Entity::Tenant)?;
         self.must_exist("tenant", tenant, Entity::Tenant)?;
         if let Some(max) = max {
             let sql = "select count(*) from endpoint where tenant_id = ?1 and mode = ?2 and kind = 0 and deleted = 0";
             let count: u32 = self
                 .connection
-                .query_row(sql, params![tenant, mode_number(endpoint.mode)], |row| row.get(0))
+                .query_row(sql, params![tenant, mode_number(endpoint.mode)], |row| {
+                    row.get(0)
+                })
                 .map_err(aborted)?;
             if count >= max {
                 return Err(StoreError::conflict(Rule::EndpointsMax));
@@ -119,7 +178,9 @@ impl Tx {
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         self.write_endpoint(endpoint).map_err(aborted)?;
-        self.fanout.forget(tenant);
+        if endpoint.kind == EndpointKind::Registered {
+            self.fanout.forget(tenant);
+        }
         Ok(())
     }
 
@@ -142,19 +203,35 @@ impl Tx {
             ],
         )?;
         write_health(&self.connection, key, &endpoint.health)?;
-        self.connection.execute("delete from endpoint_secret where endpoint_id = ?1", [key])?;
+        self.connection
+            .execute("delete from endpoint_secret where endpoint_id = ?1", [key])?;
         for (position, secret) in (0_i64..).zip(&endpoint.secrets) {
             let sql = "insert into endpoint_secret (endpoint_id, position, sealed, created_at, expires_at) values (?1, ?2, ?3, ?4, ?5)";
             let expires_at = secret.expires_at.map(Timestamp::as_micros);
-            self.connection.execute(sql, params![key, position, secret.sealed, secret.created_at.as_micros(), expires_at])?;
+            self.connection.execute(
+                sql,
+                params![
+                    key,
+                    position,
+                    secret.sealed,
+                    secret.created_at.as_micros(),
+                    expires_at
+                ],
+            )?;
         }
         Ok(())
     }
 
-    pub(crate) fn update_endpoint(&mut self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError> {
+    pub(crate) fn update_endpoint(
+        &mut self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
         let key = self.key(id, Entity::Endpoint)?;
         let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
-        let (mut endpoint, _) = found.filter(|(_, deleted)| !deleted).ok_or(StoreError::not_found(Entity::Endpoint))?;
+        let (mut endpoint, _) = found
+            .filter(|(_, deleted)| !deleted)
+            .ok_or(StoreError::not_found(Entity::Endpoint))?;
         change(&mut endpoint);
         self.write_endpoint(&endpoint).map_err(aborted)?;
         self.fanout.forget(endpoint.tenant.key());
@@ -163,9 +240,15 @@ impl Tx {
 
     pub(crate) fn delete_endpoint(&mut self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
         let key = self.key(id, Entity::Endpoint)?;
-        let sql = "update endpoint set deleted = 1 where id = ?1 and deleted = 0 returning tenant_id";
-        let tenant: Option<i64> = self.connection.query_row(sql, [key], |row| row.get(0)).optional().map_err(aborted)?;
-        self.fanout.forget(tenant.ok_or(StoreError::not_found(Entity::Endpoint))?);
+        let sql =
+            "update endpoint set deleted = 1 where id = ?1 and deleted = 0 returning tenant_id";
+        let tenant: Option<i64> = self
+            .connection
+            .query_row(sql, [key], |row| row.get(0))
+            .optional()
+            .map_err(aborted)?;
+        self.fanout
+            .forget(tenant.ok_or(StoreError::not_found(Entity::Endpoint))?);
         Ok(())
     }
 
@@ -188,28 +271,56 @@ impl Tx {
             key.sealed_secret,
             key.created_at.as_micros()
         ];
-        self.connection.execute(sql, values).map_err(taken).map(drop)
+        self.connection
+            .execute(sql, values)
+            .map_err(taken)
+            .map(drop)
     }
 
     pub(crate) fn delete_key(&mut self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
         let key = self.key(id, Entity::ApiKey)?;
-        one(self.connection.execute("delete from api_key where id = ?1", [key]).map_err(aborted)?, Entity::ApiKey)
+        one(
+            self.connection
+                .execute("delete from api_key where id = ?1", [key])
+                .map_err(aborted)?,
+            Entity::ApiKey,
+        )
     }
 
-    pub(crate) fn use_nonce(&mut self, key: Id<id::ApiKey>, nonce: &str, expires_at: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) fn use_nonce(
+        &mut self,
+        key: Id<id::ApiKey>,
+        nonce: &str,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
         let sql = "insert or ignore into nonce (key_id, nonce, expires_at) values (?1, ?2, ?3)";
         let values = params![key.key(), nonce, expires_at.as_micros()];
-        Ok(self.connection.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(aborted)? == 1)
+        Ok(self
+            .connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute(values))
+            .map_err(aborted)?
+            == 1)
     }
 
-    pub(crate) fn put_profile(&mut self, name: &str, source: &str) -> Result<ProfileVersion, StoreError> {
+    pub(crate) fn put_profile(
+        &mut self,
+        name: &str,
+        source: &str,
+    ) -> Result<ProfileVersion, StoreError> {
         let sql = "select version from profile where name = ?1 and source = ?2";
-        let known = self.connection.query_row(sql, params![name, source], |row| row.get(0)).optional().map_err(aborted)?;
+        let known = self
+            .connection
+            .query_row(sql, params![name, source], |row| row.get(0))
+            .optional()
+            .map_err(aborted)?;
         if let Some(version) = known {
             return Ok(version);
         }
         let sql = "insert into profile (name, source) values (?1, ?2) returning version";
-        self.connection.query_row(sql, params![name, source], |row| row.get(0)).map_err(aborted)
+        self.connection
+            .query_row(sql, params![name, source], |row| row.get(0))
+            .map_err(aborted)
     }
 
     pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
@@ -231,12 +342,30 @@ impl Tx {
             task.created_at.as_micros(),
             task.finished_at.map(Timestamp::as_micros)
         ];
-        self.connection.execute(sql, values).map_err(aborted).map(drop)
+        self.connection
+            .execute(sql, values)
+            .map_err(aborted)
+            .map(drop)
     }
 
-    pub(crate) fn sweep(&mut self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        self.connection.execute("delete from idempotency where at < ?1", [idempotency_before.as_micros()]).map_err(aborted)?;
-        self.connection.execute("delete from nonce where expires_at <= ?1", [now.as_micros()]).map_err(aborted).map(drop)
+    pub(crate) fn sweep(
+        &mut self,
+        idempotency_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "delete from idempotency where at < ?1",
+                [idempotency_before.as_micros()],
+            )
+            .map_err(aborted)?;
+        self.connection
+            .execute(
+                "delete from nonce where expires_at <= ?1",
+                [now.as_micros()],
+            )
+            .map_err(aborted)
+            .map(drop)
     }
 
     /// Writes something: a full or read-only disk shows.

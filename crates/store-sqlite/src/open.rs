@@ -32,12 +32,25 @@ pub(crate) struct DataDirectory {
 
 impl DataDirectory {
     pub(crate) fn claim(directory: &Path) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io { path: directory.to_owned(), source };
+        let io = |source| OpenError::Io {
+            path: directory.to_owned(),
+            source,
+        };
         std::fs::create_dir_all(directory).map_err(io)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK)).map_err(io)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join(LOCK))
+            .map_err(io)?;
         match FileExt::try_lock_exclusive(&lock) {
-            Ok(true) => Ok(Self { file: directory.join(FILE), _lock: lock }),
-            Ok(false) => Err(OpenError::InUse { path: directory.to_owned() }),
+            Ok(true) => Ok(Self {
+                file: directory.join(FILE),
+                _lock: lock,
+            }),
+            Ok(false) => Err(OpenError::InUse {
+                path: directory.to_owned(),
+            }),
             Err(source) => Err(io(source)),
         }
     }
@@ -47,16 +60,36 @@ impl DataDirectory {
 pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connection, OpenError> {
     let wrap = |source| OpenError::from_sqlite(file, source);
     let mut connection = Connection::open(file).map_err(wrap)?;
-    connection.pragma_update(None, "page_size", PAGE_SIZE).map_err(wrap)?;
+    connection
+        .pragma_update(None, "page_size", PAGE_SIZE)
+        .map_err(wrap)?;
     check_file(&connection, file)?;
-    connection.pragma_update(None, "journal_mode", "wal").map_err(wrap)?;
-    connection.pragma_update(None, "synchronous", "full").map_err(wrap)?;
-    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(wrap)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(wrap)?;
-    connection.pragma_update(None, "temp_store", "memory").map_err(wrap)?;
-    connection.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS).map_err(wrap)?;
+    connection
+        .pragma_update(None, "journal_mode", "wal")
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "synchronous", "full")
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "temp_store", "memory")
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)
+        .map_err(wrap)?;
     if let Some(bytes) = max_bytes {
-        connection.pragma_update(None, "max_page_count", i64::try_from(bytes.div_ceil(u64::from(PAGE_SIZE))).unwrap_or(i64::MAX)).map_err(wrap)?;
+        connection
+            .pragma_update(
+                None,
+                "max_page_count",
+                i64::try_from(bytes.div_ceil(u64::from(PAGE_SIZE))).unwrap_or(i64::MAX),
+            )
+            .map_err(wrap)?;
     }
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection).map_err(wrap)?;
@@ -75,22 +108,36 @@ pub(crate) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
 /// Refuses a file that is not ours, and one that a newer Postrider wrote.
 fn check_file(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let wrap = |source| OpenError::from_sqlite(file, source);
-    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(wrap);
-    let tables: i64 =
-        connection.query_row("select count(*) from sqlite_master", [], |row| row.get(0)).map_err(wrap)?;
+    let number = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(wrap)
+    };
+    let tables: i64 = connection
+        .query_row("select count(*) from sqlite_master", [], |row| row.get(0))
+        .map_err(wrap)?;
     if tables > 0 && number("application_id")? != i64::from(APPLICATION_ID) {
-        return Err(OpenError::NotOurs { path: file.to_owned() });
+        return Err(OpenError::NotOurs {
+            path: file.to_owned(),
+        });
     }
     let version = number("user_version")?;
     if version > MIGRATIONS.len() as i64 {
-        return Err(OpenError::Newer { path: file.to_owned(), found: version, known: MIGRATIONS.len() });
+        return Err(OpenError::Newer {
+            path: file.to_owned(),
+            found: version,
+            known: MIGRATIONS.len(),
+        });
     }
     Ok(())
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let done: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    for (number, sql) in (1_i64..).zip(MIGRATIONS).filter(|(number, _)| *number > done) {
+    for (number, sql) in (1_i64..)
+        .zip(MIGRATIONS)
+        .filter(|(number, _)| *number > done)
+    {
         let transaction = connection.transaction()?;
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

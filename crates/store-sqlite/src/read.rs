@@ -12,13 +12,16 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    DeliveryFilter, DuePage, EndpointStats, Entity, EventFilter, LaneBacklog, LoadDue, Page, PageRequest, ProfileRecord,
-    StatePattern, StoreError, Task, TaskState,
+    DeliveryFilter, DuePage, EndpointStats, Entity, EventFilter, LaneBacklog, LoadDue, Page,
+    PageRequest, ProfileRecord, StatePattern, StoreError, Task, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
 use tokio::sync::Semaphore;
 
-use crate::convert::{ATTEMPT, DELIVERY, EVENT, SqlResult, attempt, delivery, event, mode, reading, time, time_opt, unreadable};
+use crate::convert::{
+    ATTEMPT, DELIVERY, EVENT, SqlResult, attempt, delivery, event, mode, reading, time, time_opt,
+    unreadable,
+};
 use crate::open::open_reader;
 use crate::write::due_row;
 
@@ -45,26 +48,53 @@ pub(crate) struct Reader {
 
 impl Readers {
     pub(crate) fn new(file: PathBuf, salt: u64) -> Self {
-        let shared = Arc::new(Shared { file, salt, idle: Mutex::default() });
-        Self { shared, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        let shared = Arc::new(Shared {
+            file,
+            salt,
+            idle: Mutex::default(),
+        });
+        Self {
+            shared,
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        }
     }
 
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(StoreError::aborted)?;
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(StoreError::aborted)?;
         let shared = self.shared.clone();
         let work = move || {
-            let idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = idle.map_or_else(|| open_reader(&shared.file), Ok).map_err(reading)?;
-            let reader = Reader { connection, salt: shared.salt };
+            let idle = shared
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop();
+            let connection = idle
+                .map_or_else(|| open_reader(&shared.file), Ok)
+                .map_err(reading)?;
+            let reader = Reader {
+                connection,
+                salt: shared.salt,
+            };
             let answer = query(&reader);
-            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader.connection);
+            shared
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(reader.connection);
             drop(permit);
             answer
         };
-        tokio::task::spawn_blocking(work).await.map_err(StoreError::aborted)?
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(StoreError::aborted)?
     }
 }
 
@@ -73,10 +103,17 @@ pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
         None => None,
         Some(text) => {
             let reason = DisableReason::parse(&text).ok_or_else(|| unreadable(at, text))?;
-            Some(Disabled { reason, at: time(row, at + 1)? })
+            Some(Disabled {
+                reason,
+                at: time(row, at + 1)?,
+            })
         }
     };
-    Ok(Health { disabled, consecutive_failures: row.get(at + 2)?, failing_since: time_opt(row, at + 3)? })
+    Ok(Health {
+        disabled,
+        consecutive_failures: row.get(at + 2)?,
+        failing_since: time_opt(row, at + 3)?,
+    })
 }
 
 const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
@@ -88,10 +125,15 @@ fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
         id: Id::from_key(row.get(0)?, salt),
         application: Id::from_key(row.get(1)?, salt),
         tenant: Id::from_key(row.get(2)?, salt),
-        kind: if row.get::<_, i64>(3)? == 0 { EndpointKind::Registered } else { EndpointKind::Callback },
+        kind: if row.get::<_, i64>(3)? == 0 {
+            EndpointKind::Registered
+        } else {
+            EndpointKind::Callback
+        },
         url: row.get(4)?,
         description: row.get(5)?,
-        subscription: serde_json::from_str(row.get_ref(6)?.as_str()?).map_err(|error| json(6, error))?,
+        subscription: serde_json::from_str(row.get_ref(6)?.as_str()?)
+            .map_err(|error| json(6, error))?,
         mode: mode(row, 7)?,
         headers: serde_json::from_str(row.get_ref(8)?.as_str()?).map_err(|error| json(8, error))?,
         secrets: Vec::new(),
@@ -113,17 +155,30 @@ fn with_secrets(connection: &Connection, mut endpoint: Endpoint) -> SqlResult<En
     let sql = "select sealed, created_at, expires_at from endpoint_secret where endpoint_id = ?1 order by position";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([endpoint.id.key()], |row| {
-        Ok(EndpointSecret { sealed: row.get(0)?, created_at: time(row, 1)?, expires_at: time_opt(row, 2)? })
+        Ok(EndpointSecret {
+            sealed: row.get(0)?,
+            created_at: time(row, 1)?,
+            expires_at: time_opt(row, 2)?,
+        })
     })?;
     endpoint.secrets = rows.collect::<SqlResult<_>>()?;
     Ok(endpoint)
 }
 
 /// An endpoint with its secrets, and whether it is deleted.
-pub(crate) fn read_endpoint(connection: &Connection, salt: u64, key: i64) -> SqlResult<Option<(Endpoint, bool)>> {
-    let mut statement = connection.prepare_cached(&format!("select {ENDPOINT} from endpoint where id = ?1"))?;
-    let found = statement.query_row([key], |row| endpoint_row(row, salt)).optional()?;
-    found.map(|(endpoint, deleted)| Ok((with_secrets(connection, endpoint)?, deleted))).transpose()
+pub(crate) fn read_endpoint(
+    connection: &Connection,
+    salt: u64,
+    key: i64,
+) -> SqlResult<Option<(Endpoint, bool)>> {
+    let mut statement =
+        connection.prepare_cached(&format!("select {ENDPOINT} from endpoint where id = ?1"))?;
+    let found = statement
+        .query_row([key], |row| endpoint_row(row, salt))
+        .optional()?;
+    found
+        .map(|(endpoint, deleted)| Ok((with_secrets(connection, endpoint)?, deleted)))
+        .transpose()
 }
 
 pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
@@ -140,7 +195,13 @@ impl Reader {
     }
 
     /// One row by the key of its id.
-    fn one<K, T>(&self, sql: &str, id: Id<K>, entity: Entity, row: impl FnOnce(&Row<'_>) -> SqlResult<T>) -> Result<T, StoreError> {
+    fn one<K, T>(
+        &self,
+        sql: &str,
+        id: Id<K>,
+        entity: Entity,
+        row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<T, StoreError> {
         let key = self.key(id, entity)?;
         self.find(sql, params![key], entity, row)
     }
@@ -153,10 +214,19 @@ impl Reader {
         row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
     ) -> Result<T, StoreError> {
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
-        statement.query_row(values, row).optional().map_err(reading)?.ok_or(StoreError::not_found(entity))
+        statement
+            .query_row(values, row)
+            .optional()
+            .map_err(reading)?
+            .ok_or(StoreError::not_found(entity))
     }
 
-    fn all<T>(&self, sql: &str, values: impl rusqlite::Params, row: impl FnMut(&Row<'_>) -> SqlResult<T>) -> Result<Vec<T>, StoreError> {
+    fn all<T>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+        row: impl FnMut(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<Vec<T>, StoreError> {
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
         let rows = statement.query_map(values, row).map_err(reading)?;
         rows.collect::<SqlResult<_>>().map_err(reading)
@@ -176,7 +246,10 @@ impl Reader {
             conditions.add("id < ?", Id::<()>::from_u128(after).key());
         }
         let limit = page.limit + 1;
-        let sql = format!("{select}{} order by id desc limit {limit}", conditions.sql());
+        let sql = format!(
+            "{select}{} order by id desc limit {limit}",
+            conditions.sql()
+        );
         let rows = self.all(&sql, params_from_iter(&conditions.values), row)?;
         Ok(Page::cut(rows, page.limit, query, id))
     }
@@ -187,13 +260,22 @@ impl Reader {
             "select {DELIVERY}, {EVENT} from delivery d join event e on e.id = d.event_id
              where d.endpoint_id = ?1 and d.state = 0 and d.sequence <= ?2 order by d.sequence, d.id limit ?3"
         );
-        let rows = self.all(&sql, params![endpoint, query.until.as_micros(), query.limit], |row| due_row(row, self.salt))?;
+        let rows = self.all(
+            &sql,
+            params![endpoint, query.until.as_micros(), query.limit],
+            |row| due_row(row, self.salt),
+        )?;
         // The first place behind the page: strictly behind its last row.
-        let (place, id) = rows.last().map_or((i64::MIN, i64::MIN), |due| (due.sequence, due.delivery.id.key()));
+        let (place, id) = rows.last().map_or((i64::MIN, i64::MIN), |due| {
+            (due.sequence, due.delivery.id.key())
+        });
         let sql = "select sequence from delivery where endpoint_id = ?1 and state = 0 and (sequence, id) > (?2, ?3)
                    order by sequence, id limit 1";
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
-        let next = statement.query_row(params![endpoint, place, id], |row| time(row, 0)).optional().map_err(reading)?;
+        let next = statement
+            .query_row(params![endpoint, place, id], |row| time(row, 0))
+            .optional()
+            .map_err(reading)?;
         Ok(DuePage { rows, next })
     }
 
@@ -201,14 +283,28 @@ impl Reader {
         // One look into the index for each endpoint, however long its backlog is.
         let sql = "select id, place from (select id, (select min(sequence) from delivery
                    where endpoint_id = endpoint.id and state = 0) as place from endpoint) where place is not null";
-        self.all(sql, [], |row| Ok(LaneBacklog { endpoint: Id::from_key(row.get(0)?, self.salt), first: time(row, 1)? }))
+        self.all(sql, [], |row| {
+            Ok(LaneBacklog {
+                endpoint: Id::from_key(row.get(0)?, self.salt),
+                first: time(row, 1)?,
+            })
+        })
     }
 
     pub(crate) fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
-        self.one(&format!("select {EVENT} from event e where id = ?1"), id, Entity::Event, |row| event(row, 0, self.salt))
+        self.one(
+            &format!("select {EVENT} from event e where id = ?1"),
+            id,
+            Entity::Event,
+            |row| event(row, 0, self.salt),
+        )
     }
 
-    pub(crate) fn list_events(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError> {
+    pub(crate) fn list_events(
+        &self,
+        filter: &EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add_opt("application_id = ?", filter.application.map(Id::key));
         conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
@@ -217,7 +313,14 @@ impl Reader {
         conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
         let select = format!("select {EVENT} from event e");
         let row = |row: &Row<'_>| event(row, 0, self.salt);
-        self.page(&select, conditions, query_digest(filter), page, row, |event| event.id.as_u128())
+        self.page(
+            &select,
+            conditions,
+            query_digest(filter),
+            page,
+            row,
+            |event| event.id.as_u128(),
+        )
     }
 
     pub(crate) fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
@@ -225,9 +328,16 @@ impl Reader {
         self.one(&sql, id, Entity::Delivery, |row| delivery(row, self.salt))
     }
 
-    pub(crate) fn list_deliveries(&self, filter: &DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError> {
+    pub(crate) fn list_deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
         let mut conditions = Conditions::default();
-        conditions.add_opt("tenant_id in (select id from tenant where application_id = ?)", filter.application.map(Id::key));
+        conditions.add_opt(
+            "tenant_id in (select id from tenant where application_id = ?)",
+            filter.application.map(Id::key),
+        );
         conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
         conditions.add_opt("endpoint_id = ?", filter.endpoint.map(Id::key));
         conditions.add_opt("event_id = ?", filter.event.map(Id::key));
@@ -244,15 +354,30 @@ impl Reader {
         }
         let select = format!("select {DELIVERY} from delivery d");
         let row = |row: &Row<'_>| delivery(row, self.salt);
-        self.page(&select, conditions, query_digest(filter), page, row, |delivery| delivery.id.as_u128())
+        self.page(
+            &select,
+            conditions,
+            query_digest(filter),
+            page,
+            row,
+            |delivery| delivery.id.as_u128(),
+        )
     }
 
     pub(crate) fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
         let key = self.key(delivery, Entity::Delivery)?;
-        self.all(&format!("select {ATTEMPT} from attempt where delivery_id = ?1 order by number"), [key], attempt)
+        self.all(
+            &format!("select {ATTEMPT} from attempt where delivery_id = ?1 order by number"),
+            [key],
+            attempt,
+        )
     }
 
-    pub(crate) fn endpoint_stats(&self, endpoint: Id<id::Endpoint>, since: Timestamp) -> Result<EndpointStats, StoreError> {
+    pub(crate) fn endpoint_stats(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        since: Timestamp,
+    ) -> Result<EndpointStats, StoreError> {
         let tenant = self.endpoint(endpoint)?.tenant.key();
         let sql = "select state, reason, sum(attempts), count(*) from delivery
                    where tenant_id = ?1 and id >= ?2 and endpoint_id = ?3 and created_at >= ?4 group by state, reason";
@@ -260,7 +385,13 @@ impl Reader {
         let floor = since.as_millis() << 16;
         let mut stats = EndpointStats::default();
         let values = params![tenant, floor, endpoint.key(), since.as_micros()];
-        let rows = self.all(sql, values, |row| Ok((crate::convert::state(row, 0)?, row.get(2)?, row.get::<_, i64>(3)?)))?;
+        let rows = self.all(sql, values, |row| {
+            Ok((
+                crate::convert::state(row, 0)?,
+                row.get(2)?,
+                row.get::<_, i64>(3)?,
+            ))
+        })?;
         for (state, attempts, deliveries) in rows {
             stats.count(state, attempts, deliveries.cast_unsigned());
         }
@@ -279,13 +410,25 @@ impl Reader {
 
     pub(crate) fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
         let sql = "select id, name, profile, created_at, updated_at from application where id = ?1";
-        self.one(sql, id, Entity::Application, |row| self.application_row(row))
+        self.one(sql, id, Entity::Application, |row| {
+            self.application_row(row)
+        })
     }
 
-    pub(crate) fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
+    pub(crate) fn list_applications(
+        &self,
+        page: PageRequest,
+    ) -> Result<Page<Application>, StoreError> {
         let select = "select id, name, profile, created_at, updated_at from application";
         let row = |row: &Row<'_>| self.application_row(row);
-        self.page(select, Conditions::default(), query_digest(&"applications"), page, row, |row| row.id.as_u128())
+        self.page(
+            select,
+            Conditions::default(),
+            query_digest(&"applications"),
+            page,
+            row,
+            |row| row.id.as_u128(),
+        )
     }
 
     fn tenant_row(&self, row: &Row<'_>) -> SqlResult<Tenant> {
@@ -301,54 +444,118 @@ impl Reader {
     }
 
     pub(crate) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.one(&format!("{TENANT} where id = ?1"), id, Entity::Tenant, |row| self.tenant_row(row))
+        self.one(
+            &format!("{TENANT} where id = ?1"),
+            id,
+            Entity::Tenant,
+            |row| self.tenant_row(row),
+        )
     }
 
-    pub(crate) fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError> {
+    pub(crate) fn tenant_by_external_id(
+        &self,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<Tenant, StoreError> {
         let application = self.key(application, Entity::Tenant)?;
         let sql = format!("{TENANT} where application_id = ?1 and external_id = ?2");
-        self.find(&sql, params![application, external_id], Entity::Tenant, |row| self.tenant_row(row))
+        self.find(
+            &sql,
+            params![application, external_id],
+            Entity::Tenant,
+            |row| self.tenant_row(row),
+        )
     }
 
-    pub(crate) fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError> {
+    pub(crate) fn list_tenants(
+        &self,
+        application: Id<id::Application>,
+        page: PageRequest,
+    ) -> Result<Page<Tenant>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add("application_id = ?", application.key());
         let row = |row: &Row<'_>| self.tenant_row(row);
-        self.page(TENANT, conditions, query_digest(&("tenants", application)), page, row, |row| row.id.as_u128())
+        self.page(
+            TENANT,
+            conditions,
+            query_digest(&("tenants", application)),
+            page,
+            row,
+            |row| row.id.as_u128(),
+        )
     }
 
-    pub(crate) fn list_event_types(&self, application: Id<id::Application>) -> Result<Vec<EventType>, StoreError> {
+    pub(crate) fn list_event_types(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<EventType>, StoreError> {
         let sql = "select name, description, created_at from event_type where application_id = ?1 order by name";
         self.all(sql, [application.key()], |row| {
-            Ok(EventType { application, name: row.get(0)?, description: row.get(1)?, created_at: time(row, 2)? })
+            Ok(EventType {
+                application,
+                name: row.get(0)?,
+                description: row.get(1)?,
+                created_at: time(row, 2)?,
+            })
         })
     }
 
     pub(crate) fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
         let (endpoint, deleted) = self.lane_endpoint(id)?;
-        if deleted { Err(StoreError::not_found(Entity::Endpoint)) } else { Ok(endpoint) }
+        if deleted {
+            Err(StoreError::not_found(Entity::Endpoint))
+        } else {
+            Ok(endpoint)
+        }
     }
 
-    pub(crate) fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
+    pub(crate) fn lane_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+    ) -> Result<(Endpoint, bool), StoreError> {
         let key = self.key(id, Entity::Endpoint)?;
-        read_endpoint(&self.connection, self.salt, key).map_err(reading)?.ok_or(StoreError::not_found(Entity::Endpoint))
+        read_endpoint(&self.connection, self.salt, key)
+            .map_err(reading)?
+            .ok_or(StoreError::not_found(Entity::Endpoint))
     }
 
-    pub(crate) fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+    pub(crate) fn list_endpoints(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add("tenant_id = ?", tenant.key());
         conditions.add_text("kind = 0 and deleted = 0");
         let select = format!("select {ENDPOINT} from endpoint");
         let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
-        self.page(&select, conditions, query_digest(&("endpoints", tenant)), page, row, |row| row.id.as_u128())
+        self.page(
+            &select,
+            conditions,
+            query_digest(&("endpoints", tenant)),
+            page,
+            row,
+            |row| row.id.as_u128(),
+        )
     }
 
-    pub(crate) fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Result<Option<Endpoint>, StoreError> {
-        let sql = format!("select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and url = ?2");
+    pub(crate) fn callback_endpoint(
+        &self,
+        tenant: Id<id::Tenant>,
+        url: &str,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        let sql = format!(
+            "select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and url = ?2"
+        );
         let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
         let values = params![tenant.key(), url];
-        let found = statement.query_row(values, |row| endpoint_row(row, self.salt)).optional().map_err(reading)?;
-        found.map(|(endpoint, _)| with_secrets(&self.connection, endpoint).map_err(reading)).transpose()
+        let found = statement
+            .query_row(values, |row| endpoint_row(row, self.salt))
+            .optional()
+            .map_err(reading)?;
+        found
+            .map(|(endpoint, _)| with_secrets(&self.connection, endpoint).map_err(reading))
+            .transpose()
     }
 
     fn key_row(&self, row: &Row<'_>) -> SqlResult<ApiKey> {
@@ -357,9 +564,10 @@ impl Reader {
         let scope = match (application, tenant) {
             (None, _) => Scope::Root,
             (Some(application), None) => Scope::Application(Id::from_key(application, self.salt)),
-            (Some(application), Some(tenant)) => {
-                Scope::Tenant(Id::from_key(application, self.salt), Id::from_key(tenant, self.salt))
-            }
+            (Some(application), Some(tenant)) => Scope::Tenant(
+                Id::from_key(application, self.salt),
+                Id::from_key(tenant, self.salt),
+            ),
         };
         Ok(ApiKey {
             id: Id::from_key(row.get(0)?, self.salt),
@@ -374,29 +582,65 @@ impl Reader {
     }
 
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
-        self.find(&format!("{API_KEY} where secret_hash = ?1"), params![hash], Entity::ApiKey, |row| self.key_row(row))
+        self.find(
+            &format!("{API_KEY} where secret_hash = ?1"),
+            params![hash],
+            Entity::ApiKey,
+            |row| self.key_row(row),
+        )
     }
 
     pub(crate) fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
-        self.find(&format!("{API_KEY} where public_id = ?1"), params![public_id], Entity::ApiKey, |row| self.key_row(row))
+        self.find(
+            &format!("{API_KEY} where public_id = ?1"),
+            params![public_id],
+            Entity::ApiKey,
+            |row| self.key_row(row),
+        )
     }
 
     pub(crate) fn key_by_id(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
-        self.one(&format!("{API_KEY} where id = ?1"), id, Entity::ApiKey, |row| self.key_row(row))
+        self.one(
+            &format!("{API_KEY} where id = ?1"),
+            id,
+            Entity::ApiKey,
+            |row| self.key_row(row),
+        )
     }
 
-    pub(crate) fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    pub(crate) fn list_keys(
+        &self,
+        application: Option<Id<id::Application>>,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add_opt("application_id = ?", application.map(Id::key));
         let row = |row: &Row<'_>| self.key_row(row);
-        self.page(API_KEY, conditions, query_digest(&("keys", application)), page, row, |row| row.id.as_u128())
+        self.page(
+            API_KEY,
+            conditions,
+            query_digest(&("keys", application)),
+            page,
+            row,
+            |row| row.id.as_u128(),
+        )
     }
 
     pub(crate) fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
-        self.all("select version, name, source from profile order by version", [], |row| {
-            let text = |column: usize| Ok::<_, rusqlite::Error>(Arc::from(row.get_ref(column)?.as_str()?));
-            Ok(ProfileRecord { version: row.get(0)?, name: text(1)?, source: text(2)? })
-        })
+        self.all(
+            "select version, name, source from profile order by version",
+            [],
+            |row| {
+                let text = |column: usize| {
+                    Ok::<_, rusqlite::Error>(Arc::from(row.get_ref(column)?.as_str()?))
+                };
+                Ok(ProfileRecord {
+                    version: row.get(0)?,
+                    name: text(1)?,
+                    source: text(2)?,
+                })
+            },
+        )
     }
 
     fn task_row(&self, row: &Row<'_>) -> SqlResult<Task> {
@@ -420,18 +664,21 @@ impl Reader {
     }
 
     pub(crate) fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {
-        self.one(&format!("{TASK} where id = ?1"), id, Entity::Task, |row| self.task_row(row))
+        self.one(&format!("{TASK} where id = ?1"), id, Entity::Task, |row| {
+            self.task_row(row)
+        })
     }
 
     pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
-        self.all(&format!("{TASK} where state = 0 order by id"), [], |row| self.task_row(row))
+        self.all(&format!("{TASK} where state = 0 order by id"), [], |row| {
+            self.task_row(row)
+        })
     }
 }
 
 const TENANT: &str = "select id, application_id, name, external_id, sealed_secret, created_at, updated_at from tenant";
 const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at from api_key";
-const TASK: &str =
-    "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at from task";
+const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at from task";
 
 /// A `where` clause being built.
 #[derive(Default)]
@@ -457,6 +704,10 @@ impl Conditions {
     }
 
     fn sql(&self) -> String {
-        if self.parts.is_empty() { String::new() } else { format!(" where {}", self.parts.join(" and ")) }
+        if self.parts.is_empty() {
+            String::new()
+        } else {
+            format!(" where {}", self.parts.join(" and "))
+        }
     }
 }

@@ -7,11 +7,14 @@ use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DueDelivery, Entity, NewEvent, Published, RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written,
+    DueDelivery, Entity, NewEvent, Published, RecordAttempt, Recorded, Resend, Rule, StoreError,
+    Target, Write, Written,
 };
 use rusqlite::{OptionalExtension, params};
 
-use crate::convert::{DELIVERY, SqlResult, aborted, delivery, event, header_lines, mode_number, state, state_numbers};
+use crate::convert::{
+    DELIVERY, SqlResult, aborted, delivery, event, header_lines, mode_number, state, state_numbers,
+};
 use crate::manage::write_health;
 use crate::writer::Tx;
 
@@ -25,7 +28,11 @@ impl Tx {
                 let (state, reason) = state_numbers(finish.state);
                 let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1 and state = 0";
                 let values = params![key, state, reason, now.as_micros()];
-                let changed = self.connection.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(aborted)?;
+                let changed = self
+                    .connection
+                    .prepare_cached(sql)
+                    .and_then(|mut s| s.execute(values))
+                    .map_err(aborted)?;
                 if changed == 0 && self.attempts_and_state(key).map_err(aborted)?.is_none() {
                     return Err(StoreError::not_found(Entity::Delivery));
                 }
@@ -40,12 +47,19 @@ impl Tx {
         let application = self.key(event.application, Entity::Application)?;
         let tenant = self.key(event.tenant, Entity::Tenant)?;
         if let Some(idempotency) = &new.idempotency
-            && let Some((first, fingerprint, count)) = self.first_use(application, &idempotency.key).map_err(aborted)?
+            && let Some((first, fingerprint, count)) = self
+                .first_use(application, &idempotency.key)
+                .map_err(aborted)?
         {
             if fingerprint != idempotency.fingerprint {
                 return Err(StoreError::conflict(Rule::IdempotencyKeyReused));
             }
-            return Ok(Published { event: self.id(first), created: false, count, deliveries: Vec::new() });
+            return Ok(Published {
+                event: self.id(first),
+                created: false,
+                count,
+                deliveries: Vec::new(),
+            });
         }
         let endpoints = self.targets(&event, tenant, new.target)?;
         self.last_sequence = now.as_micros().max(self.last_sequence + 1);
@@ -66,45 +80,86 @@ impl Tx {
                 created_at: now,
                 completed_at: None,
             };
-            self.insert_delivery(&delivery, tenant, endpoint, sequence).map_err(aborted)?;
-            deliveries.push(DueDelivery { delivery, event: event.clone(), sequence });
+            self.insert_delivery(&delivery, tenant, endpoint, sequence)
+                .map_err(aborted)?;
+            deliveries.push(DueDelivery {
+                delivery,
+                event: event.clone(),
+                sequence,
+            });
         }
-        self.insert_event(&event, application, tenant).map_err(aborted)?;
+        self.insert_event(&event, application, tenant)
+            .map_err(aborted)?;
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {
             let sql = "insert into idempotency (application_id, key, event_id, fingerprint, deliveries, at) values (?1, ?2, ?3, ?4, ?5, ?6)";
-            let values = params![application, idempotency.key, event.id.key(), idempotency.fingerprint, count, now.as_micros()];
-            self.connection.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(aborted)?;
+            let values = params![
+                application,
+                idempotency.key,
+                event.id.key(),
+                idempotency.fingerprint,
+                count,
+                now.as_micros()
+            ];
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.execute(values))
+                .map_err(aborted)?;
         }
-        Ok(Published { event: event.id, created: true, count, deliveries })
+        Ok(Published {
+            event: event.id,
+            created: true,
+            count,
+            deliveries,
+        })
     }
 
     fn first_use(&self, application: i64, key: &str) -> SqlResult<Option<(i64, [u8; 32], u32)>> {
         let sql = "select event_id, fingerprint, deliveries from idempotency where application_id = ?1 and key = ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
-        statement.query_row(params![application, key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+        statement
+            .query_row(params![application, key], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()
     }
 
-    fn targets(&mut self, event: &Event, tenant: i64, target: Target) -> Result<Vec<i64>, StoreError> {
-        let wanted = match target {
-            Target::Matching => None,
-            Target::Endpoint(id) => Some(self.key(id, Entity::Endpoint)?),
-        };
-        let recipients = self.fanout.recipients(&self.connection, tenant).map_err(aborted)?;
-        let recipients = recipients.ok_or(StoreError::not_found(Entity::Tenant))?;
-        if let Some(wanted) = wanted {
-            let recipient = recipients.iter().find(|recipient| recipient.endpoint == wanted);
-            let recipient = recipient.ok_or(StoreError::not_found(Entity::Endpoint))?;
-            if !recipient.health.is_enabled() {
-                return Err(StoreError::conflict(Rule::EndpointDisabled));
-            }
-            return Ok(vec![wanted]);
+    fn targets(
+        &mut self,
+        event: &Event,
+        tenant: i64,
+        target: Target,
+    ) -> Result<Vec<i64>, StoreError> {
+        if let Target::Endpoint(id) = target {
+            let key = self.key(id, Entity::Endpoint)?;
+            self.must_be_enabled(key, tenant)?;
+            return Ok(vec![key]);
         }
+        let recipients = self
+            .fanout
+            .recipients(&self.connection, tenant)
+            .map_err(aborted)?;
+        let recipients = recipients.ok_or(StoreError::not_found(Entity::Tenant))?;
         let matching = recipients
             .iter()
-            .filter(|r| r.registered && r.mode == event.mode && r.health.is_enabled())
+            .filter(|r| r.mode == event.mode && r.health.is_enabled())
             .filter(|r| r.subscription.matches(&event.event_type));
         Ok(matching.map(|recipient| recipient.endpoint).collect())
+    }
+
+    /// Callbacks are not among the recipients, so one endpoint is looked up by itself.
+    fn must_be_enabled(&self, endpoint: i64, tenant: i64) -> Result<(), StoreError> {
+        let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2 and deleted = 0";
+        let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
+        match statement
+            .query_row([endpoint, tenant], |row| row.get(0))
+            .optional()
+            .map_err(aborted)?
+        {
+            None => Err(StoreError::not_found(Entity::Endpoint)),
+            Some(false) => Err(StoreError::conflict(Rule::EndpointDisabled)),
+            Some(true) => Ok(()),
+        }
     }
 
     fn insert_event(&self, event: &Event, application: i64, tenant: i64) -> SqlResult<()> {
@@ -126,7 +181,13 @@ impl Tx {
         Ok(())
     }
 
-    fn insert_delivery(&self, delivery: &Delivery, tenant: i64, endpoint: i64, sequence: i64) -> SqlResult<()> {
+    fn insert_delivery(
+        &self,
+        delivery: &Delivery,
+        tenant: i64,
+        endpoint: i64,
+        sequence: i64,
+    ) -> SqlResult<()> {
         let sql = "insert into delivery (id, event_id, endpoint_id, tenant_id, event_type, profile, state, attempts, due_at, sequence,
                    series_attempts, series_single, created_at) values (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, 0, 0, ?9)";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -149,21 +210,42 @@ impl Tx {
         let found = self.attempts_and_state(key).map_err(aborted)?;
         let (attempts, tenant, old_state) = found.ok_or(StoreError::not_found(Entity::Delivery))?;
         if attempts + 1 != record.attempt.number {
-            return Ok(Recorded { applied: false, disabled: None });
+            return Ok(Recorded {
+                applied: false,
+                disabled: None,
+            });
         }
         self.insert_attempt(key, &record.attempt).map_err(aborted)?;
         // A delivery that was ended while its attempt ran stays ended, unless the attempt succeeded.
         let ended = old_state != DeliveryState::Pending;
-        let new_state = if ended && record.next != Next::Delivered { old_state } else { record.next.state() };
-        self.update_delivery(key, record, new_state, now, ended).map_err(aborted)?;
-        let change = if ended && record.health != HealthChange::Success { HealthChange::None } else { record.health };
-        let disabled = self.apply_health(tenant, record, change, now).map_err(aborted)?;
-        Ok(Recorded { applied: true, disabled })
+        let new_state = if ended && record.next != Next::Delivered {
+            old_state
+        } else {
+            record.next.state()
+        };
+        self.update_delivery(key, record, new_state, now, ended)
+            .map_err(aborted)?;
+        let change = if ended && record.health != HealthChange::Success {
+            HealthChange::None
+        } else {
+            record.health
+        };
+        let disabled = self
+            .apply_health(tenant, record, change, now)
+            .map_err(aborted)?;
+        Ok(Recorded {
+            applied: true,
+            disabled,
+        })
     }
 
     fn attempts_and_state(&self, key: i64) -> SqlResult<Option<(u32, i64, DeliveryState)>> {
-        let mut statement = self.connection.prepare_cached("select attempts, tenant_id, state, reason from delivery where id = ?1")?;
-        statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?, state(row, 2)?))).optional()
+        let mut statement = self.connection.prepare_cached(
+            "select attempts, tenant_id, state, reason from delivery where id = ?1",
+        )?;
+        statement
+            .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, state(row, 2)?)))
+            .optional()
     }
 
     fn insert_attempt(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
@@ -171,8 +253,13 @@ impl Tx {
                    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
         let (status, retry_after, reason, detail) = match &attempt.outcome {
-            Outcome::Answered { status, retry_after_secs } => (Some(*status), *retry_after_secs, None, None),
-            Outcome::Unreachable { reason, detail } => (None, None, Some(reason.as_str()), Some(detail.as_str())),
+            Outcome::Answered {
+                status,
+                retry_after_secs,
+            } => (Some(*status), *retry_after_secs, None, None),
+            Outcome::Unreachable { reason, detail } => {
+                (None, None, Some(reason.as_str()), Some(detail.as_str()))
+            }
         };
         let response = attempt.response.as_ref();
         let timings = attempt.timings;
@@ -200,7 +287,14 @@ impl Tx {
         Ok(())
     }
 
-    fn update_delivery(&self, key: i64, record: &RecordAttempt, state: DeliveryState, now: Timestamp, ended: bool) -> SqlResult<()> {
+    fn update_delivery(
+        &self,
+        key: i64,
+        record: &RecordAttempt,
+        state: DeliveryState,
+        now: Timestamp,
+        ended: bool,
+    ) -> SqlResult<()> {
         let sql = "update delivery set state = ?2, reason = ?3, attempts = ?4, due_at = coalesce(?5, due_at), sequence = coalesce(?6, sequence),
                    series_attempts = ?7, series_started_at = ?8, series_single = ?9, completed_at = ?10 where id = ?1";
         let (number, reason) = state_numbers(state);
@@ -232,8 +326,15 @@ impl Tx {
         now: Timestamp,
     ) -> SqlResult<Option<postrider_core::health::DisableReason>> {
         let endpoint = record.endpoint.key();
-        let Some(recipients) = self.fanout.recipients(&self.connection, tenant)? else { return Ok(None) };
-        let Some(recipient) = recipients.iter_mut().find(|recipient| recipient.endpoint == endpoint) else { return Ok(None) };
+        let Some(recipients) = self.fanout.recipients(&self.connection, tenant)? else {
+            return Ok(None);
+        };
+        let Some(recipient) = recipients
+            .iter_mut()
+            .find(|recipient| recipient.endpoint == endpoint)
+        else {
+            return Ok(None);
+        };
         let before = recipient.health;
         let disabled = recipient.health.apply(change, record.rule, now);
         let after = recipient.health;
@@ -246,17 +347,15 @@ impl Tx {
 
     fn resend(&mut self, now: Timestamp, resend: Resend) -> Result<DueDelivery, StoreError> {
         let key = self.key(resend.delivery, Entity::Delivery)?;
-        let found = self.due(key).map_err(aborted)?.ok_or(StoreError::not_found(Entity::Delivery))?;
+        let found = self
+            .due(key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::Delivery))?;
         let mut delivery = found.delivery;
         if delivery.state == DeliveryState::Pending {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
-        let recipients = self.fanout.recipients(&self.connection, delivery.tenant.key()).map_err(aborted)?;
-        let endpoint = delivery.endpoint.key();
-        let recipient = recipients.and_then(|all| all.iter().find(|recipient| recipient.endpoint == endpoint));
-        if !recipient.ok_or(StoreError::not_found(Entity::Endpoint))?.health.is_enabled() {
-            return Err(StoreError::conflict(Rule::EndpointDisabled));
-        }
+        self.must_be_enabled(delivery.endpoint.key(), delivery.tenant.key())?;
         self.last_sequence = now.as_micros().max(self.last_sequence + 1);
         let sequence = self.last_sequence;
         let sql = "update delivery set state = 0, reason = null, completed_at = null, due_at = ?2, sequence = ?3, series_attempts = ?4,
@@ -270,12 +369,19 @@ impl Tx {
             series.started_at.map(Timestamp::as_micros),
             series.single
         ];
-        self.connection.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(aborted)?;
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute(values))
+            .map_err(aborted)?;
         delivery.state = DeliveryState::Pending;
         delivery.completed_at = None;
         delivery.due_at = now;
         delivery.series = series;
-        Ok(DueDelivery { delivery, event: found.event, sequence })
+        Ok(DueDelivery {
+            delivery,
+            event: found.event,
+            sequence,
+        })
     }
 
     fn due(&self, key: i64) -> SqlResult<Option<DueDelivery>> {
@@ -284,7 +390,9 @@ impl Tx {
             crate::convert::EVENT
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
-        statement.query_row([key], |row| due_row(row, self.salt)).optional()
+        statement
+            .query_row([key], |row| due_row(row, self.salt))
+            .optional()
     }
 
     pub(crate) fn finish_pending(
@@ -301,7 +409,11 @@ impl Tx {
                        where d.endpoint_id = ?1 and d.state = 0 and (e.deleted = 1 or e.disabled_reason is not null)
                        order by d.sequence limit ?5)";
         let values = params![key, number, reason, now.as_micros(), limit];
-        let changed = self.connection.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(aborted)?;
+        let changed = self
+            .connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute(values))
+            .map_err(aborted)?;
         Ok(u32::try_from(changed).unwrap_or(u32::MAX))
     }
 }

@@ -34,9 +34,22 @@ pub(crate) struct Tx {
 }
 
 impl Writer {
-    pub(crate) fn start(directory: DataDirectory, connection: Connection, ids: Arc<IdGenerator>, salt: u64, last_sequence: i64) -> Self {
+    pub(crate) fn start(
+        directory: DataDirectory,
+        connection: Connection,
+        ids: Arc<IdGenerator>,
+        salt: u64,
+        last_sequence: i64,
+    ) -> Self {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
-        let mut tx = Tx { connection, ids, salt, fanout: Fanout::default(), last_sequence, _directory: directory };
+        let mut tx = Tx {
+            connection,
+            ids,
+            salt,
+            fanout: Fanout::default(),
+            last_sequence,
+            _directory: directory,
+        };
         std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
@@ -48,7 +61,10 @@ impl Writer {
         Self { jobs }
     }
 
-    async fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Tx) -> T + Send + 'static) -> Option<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Tx) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |tx| drop(answer.send(job(tx))));
         self.jobs.send(job).await.ok()?;
@@ -56,7 +72,11 @@ impl Writer {
     }
 
     /// One transaction for a batch.
-    pub(crate) async fn commit(&self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
+    pub(crate) async fn commit(
+        &self,
+        now: Timestamp,
+        batch: Vec<Write>,
+    ) -> Vec<Result<Written, StoreError>> {
         let count = batch.len();
         let answers = self.run(move |tx| tx.commit_batch(now, batch)).await;
         answers.unwrap_or_else(|| (0..count).map(|_| Err(gone())).collect())
@@ -67,18 +87,27 @@ impl Writer {
         &self,
         change: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(move |tx| tx.in_transaction(change)).await.unwrap_or_else(|| Err(gone()))
+        self.run(move |tx| tx.in_transaction(change))
+            .await
+            .unwrap_or_else(|| Err(gone()))
     }
 }
 
 /// The thread ended, which only a panic in it can do.
 fn gone() -> StoreError {
-    StoreError::OutcomeUnknown { source: "the writer thread has stopped; restart the server".into() }
+    StoreError::OutcomeUnknown {
+        source: "the writer thread has stopped; restart the server".into(),
+    }
 }
 
 impl Tx {
-    fn in_transaction<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.connection.execute_batch("begin immediate").map_err(aborted)?;
+    fn in_transaction<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.connection
+            .execute_batch("begin immediate")
+            .map_err(aborted)?;
         match change(self) {
             Ok(value) => match self.connection.execute_batch("commit") {
                 Ok(()) => Ok(value),
@@ -94,14 +123,20 @@ impl Tx {
         }
     }
 
-    fn commit_batch(&mut self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
+    fn commit_batch(
+        &mut self,
+        now: Timestamp,
+        batch: Vec<Write>,
+    ) -> Vec<Result<Written, StoreError>> {
         let count = batch.len();
         let committed = self.in_transaction(|tx| {
             let mut answers = Vec::with_capacity(count);
             for write in batch {
                 answers.push(match tx.write(now, write) {
                     // What the caller did wrong was found before anything was written.
-                    Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. })) => Err(error),
+                    Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
+                        Err(error)
+                    }
                     Err(error) => return Err(error),
                     Ok(written) => Ok(written),
                 });
@@ -132,9 +167,12 @@ impl Tx {
 fn same(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
-        StoreError::OutcomeUnknown { source } => StoreError::OutcomeUnknown { source: source.to_string().into() },
+        StoreError::OutcomeUnknown { source } => StoreError::OutcomeUnknown {
+            source: source.to_string().into(),
+        },
         other => {
-            let text = std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string);
+            let text = std::error::Error::source(other)
+                .map_or_else(|| other.to_string(), ToString::to_string);
             StoreError::aborted(text)
         }
     }

@@ -6,7 +6,10 @@ use postrider_store::Store;
 use postrider_store_sqlite::{Options, SqliteStore};
 
 /// A store in a directory that goes away with it.
-struct Fresh(SqliteStore, #[expect(dead_code, reason = "removed on drop")] tempfile::TempDir);
+struct Fresh(
+    SqliteStore,
+    #[expect(dead_code, reason = "removed on drop")] tempfile::TempDir,
+);
 
 impl Deref for Fresh {
     type Target = dyn Store;
@@ -17,7 +20,14 @@ impl Deref for Fresh {
 
 fn fresh() -> Fresh {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path(), &Options { salt: 42, ..Options::default() }).unwrap();
+    let store = SqliteStore::open(
+        directory.path(),
+        &Options {
+            salt: 42,
+            ..Options::default()
+        },
+    )
+    .unwrap();
     Fresh(store, directory)
 }
 

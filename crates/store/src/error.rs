@@ -49,7 +49,9 @@ impl StoreError {
     }
 
     pub fn aborted(source: impl Into<BoxError>) -> Self {
-        Self::Aborted { source: source.into() }
+        Self::Aborted {
+            source: source.into(),
+        }
     }
 
     pub fn is_not_found(&self) -> bool {

@@ -14,10 +14,12 @@ mod write;
 
 pub use error::{Entity, Rule, StoreError};
 pub use queries::{
-    Cursor, DeliveryFilter, DuePage, EndpointStats, EventFilter, LaneBacklog, LoadDue, Page, PageRequest, ProfileRecord, StatePattern,
+    Cursor, DeliveryFilter, DuePage, EndpointStats, EventFilter, LaneBacklog, LoadDue, Page,
+    PageRequest, ProfileRecord, StatePattern,
 };
 pub use write::{
-    DueDelivery, FinishDelivery, Idempotency, NewEvent, Published, RecordAttempt, Recorded, Resend, Target, Write, Written,
+    DueDelivery, FinishDelivery, Idempotency, NewEvent, Published, RecordAttempt, Recorded, Resend,
+    Target, Write, Written,
 };
 
 use async_trait::async_trait;
@@ -71,13 +73,25 @@ pub trait Store: Send + Sync + 'static {
 
     async fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError>;
     /// Newest first.
-    async fn list_events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError>;
+    async fn list_events(
+        &self,
+        filter: EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError>;
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError>;
     /// Newest first.
-    async fn list_deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError>;
+    async fn list_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError>;
     /// In the order of their numbers.
     async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError>;
-    async fn endpoint_stats(&self, endpoint: Id<id::Endpoint>, since: Timestamp) -> Result<EndpointStats, StoreError>;
+    async fn endpoint_stats(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        since: Timestamp,
+    ) -> Result<EndpointStats, StoreError>;
 
     // --- Applications and tenants ---
 
@@ -91,29 +105,57 @@ pub trait Store: Send + Sync + 'static {
     /// `Conflict(NameTaken)` when the application has a tenant with the external id.
     async fn create_tenant(&self, tenant: Tenant) -> Result<(), StoreError>;
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError>;
-    async fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError>;
-    async fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError>;
+    async fn tenant_by_external_id(
+        &self,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<Tenant, StoreError>;
+    async fn list_tenants(
+        &self,
+        application: Id<id::Application>,
+        page: PageRequest,
+    ) -> Result<Page<Tenant>, StoreError>;
 
     async fn put_event_type(&self, event_type: EventType) -> Result<(), StoreError>;
-    async fn list_event_types(&self, application: Id<id::Application>) -> Result<Vec<EventType>, StoreError>;
-    async fn delete_event_type(&self, application: Id<id::Application>, name: &str) -> Result<(), StoreError>;
+    async fn list_event_types(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<EventType>, StoreError>;
+    async fn delete_event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<(), StoreError>;
 
     // --- Endpoints ---
 
     /// `Conflict(EndpointsMax)` when the tenant has `max` registered endpoints of this mode already.
-    async fn create_endpoint(&self, endpoint: Endpoint, max: Option<u32>) -> Result<(), StoreError>;
+    async fn create_endpoint(&self, endpoint: Endpoint, max: Option<u32>)
+    -> Result<(), StoreError>;
     /// Deleted endpoints are not found.
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError>;
     /// The endpoint for a lane: deleted ones too, with `true`.
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError>;
     /// Registered endpoints, newest first.
-    async fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError>;
+    async fn list_endpoints(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError>;
     /// Applies `change` and returns the endpoint as it is then.
-    async fn update_endpoint(&self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError>;
+    async fn update_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError>;
     /// It gets nothing from now on; what is pending is finished by the engine.
     async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> Result<(), StoreError>;
     /// The tenant's callback endpoint for this URL, if it has had one.
-    async fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Result<Option<Endpoint>, StoreError>;
+    async fn callback_endpoint(
+        &self,
+        tenant: Id<id::Tenant>,
+        url: &str,
+    ) -> Result<Option<Endpoint>, StoreError>;
 
     // --- Keys ---
 
@@ -121,10 +163,19 @@ pub trait Store: Send + Sync + 'static {
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError>;
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError>;
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError>;
-    async fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError>;
+    async fn list_keys(
+        &self,
+        application: Option<Id<id::Application>>,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError>;
     async fn delete_key(&self, id: Id<id::ApiKey>) -> Result<(), StoreError>;
     /// Notes a nonce until `expires_at`; false when it is noted already.
-    async fn use_nonce(&self, key: Id<id::ApiKey>, nonce: &str, expires_at: Timestamp) -> Result<bool, StoreError>;
+    async fn use_nonce(
+        &self,
+        key: Id<id::ApiKey>,
+        nonce: &str,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     // --- Profiles, tasks, upkeep ---
 

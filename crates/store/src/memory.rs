@@ -18,8 +18,8 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
-    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue, Page, PageRequest,
-    ProfileRecord, Store, StoreError, Task, Write, Written,
+    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue,
+    Page, PageRequest, ProfileRecord, Store, StoreError, Task, Write, Written,
 };
 
 #[derive(Debug)]
@@ -69,7 +69,10 @@ struct IdempotencyRow {
 
 impl MemoryStore {
     pub fn new(salt: u64) -> Self {
-        Self { ids: IdGenerator::new(salt, 0), state: Mutex::default() }
+        Self {
+            ids: IdGenerator::new(salt, 0),
+            state: Mutex::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,7 +88,10 @@ impl Store for MemoryStore {
 
     async fn commit(&self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
         let mut state = self.state();
-        batch.into_iter().map(|write| state.write(&self.ids, now, write)).collect()
+        batch
+            .into_iter()
+            .map(|write| state.write(&self.ids, now, write))
+            .collect()
     }
 
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
@@ -110,7 +116,11 @@ impl Store for MemoryStore {
         self.state().event(id)
     }
 
-    async fn list_events(&self, filter: EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError> {
+    async fn list_events(
+        &self,
+        filter: EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
         self.state().list_events(&filter, page)
     }
 
@@ -118,17 +128,35 @@ impl Store for MemoryStore {
         self.state().delivery(id)
     }
 
-    async fn list_deliveries(&self, filter: DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError> {
+    async fn list_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
         self.state().list_deliveries(&filter, page)
     }
 
     async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
-        Ok(self.state().attempts.get(&delivery.as_u128()).cloned().unwrap_or_default())
+        Ok(self
+            .state()
+            .attempts
+            .get(&delivery.as_u128())
+            .cloned()
+            .unwrap_or_default())
     }
 
-    async fn endpoint_stats(&self, endpoint: Id<id::Endpoint>, since: Timestamp) -> Result<EndpointStats, StoreError> {
+    async fn endpoint_stats(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        since: Timestamp,
+    ) -> Result<EndpointStats, StoreError> {
         let mut stats = EndpointStats::default();
-        for row in self.state().deliveries.values().filter(|row| row.delivery.endpoint == endpoint && row.delivery.created_at >= since) {
+        for row in self
+            .state()
+            .deliveries
+            .values()
+            .filter(|row| row.delivery.endpoint == endpoint && row.delivery.created_at >= since)
+        {
             stats.count(row.delivery.state, row.delivery.attempts, 1);
         }
         Ok(stats)
@@ -158,11 +186,19 @@ impl Store for MemoryStore {
         self.state().tenant(id)
     }
 
-    async fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError> {
+    async fn tenant_by_external_id(
+        &self,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<Tenant, StoreError> {
         self.state().tenant_by_external_id(application, external_id)
     }
 
-    async fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError> {
+    async fn list_tenants(
+        &self,
+        application: Id<id::Application>,
+        page: PageRequest,
+    ) -> Result<Page<Tenant>, StoreError> {
         self.state().list_tenants(application, page)
     }
 
@@ -170,15 +206,32 @@ impl Store for MemoryStore {
         self.state().put_event_type(event_type)
     }
 
-    async fn list_event_types(&self, application: Id<id::Application>) -> Result<Vec<EventType>, StoreError> {
-        Ok(self.state().event_types.values().filter(|t| t.application == application).cloned().collect())
+    async fn list_event_types(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<EventType>, StoreError> {
+        Ok(self
+            .state()
+            .event_types
+            .values()
+            .filter(|t| t.application == application)
+            .cloned()
+            .collect())
     }
 
-    async fn delete_event_type(&self, application: Id<id::Application>, name: &str) -> Result<(), StoreError> {
+    async fn delete_event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<(), StoreError> {
         self.state().delete_event_type(application, name)
     }
 
-    async fn create_endpoint(&self, endpoint: Endpoint, max: Option<u32>) -> Result<(), StoreError> {
+    async fn create_endpoint(
+        &self,
+        endpoint: Endpoint,
+        max: Option<u32>,
+    ) -> Result<(), StoreError> {
         self.state().create_endpoint(endpoint, max)
     }
 
@@ -190,11 +243,19 @@ impl Store for MemoryStore {
         self.state().lane_endpoint(id)
     }
 
-    async fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+    async fn list_endpoints(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError> {
         self.state().list_endpoints(tenant, page)
     }
 
-    async fn update_endpoint(&self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError> {
+    async fn update_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
         self.state().update_endpoint(id, change)
     }
 
@@ -202,7 +263,11 @@ impl Store for MemoryStore {
         self.state().delete_endpoint(id)
     }
 
-    async fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Result<Option<Endpoint>, StoreError> {
+    async fn callback_endpoint(
+        &self,
+        tenant: Id<id::Tenant>,
+        url: &str,
+    ) -> Result<Option<Endpoint>, StoreError> {
         Ok(self.state().callback_endpoint(tenant, url))
     }
 
@@ -215,14 +280,19 @@ impl Store for MemoryStore {
     }
 
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
-        self.state().key_where(|key| key.public_id.as_deref() == Some(public_id))
+        self.state()
+            .key_where(|key| key.public_id.as_deref() == Some(public_id))
     }
 
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
         self.state().key_where(|key| key.id == id)
     }
 
-    async fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    async fn list_keys(
+        &self,
+        application: Option<Id<id::Application>>,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         self.state().list_keys(application, page)
     }
 
@@ -230,8 +300,17 @@ impl Store for MemoryStore {
         self.state().delete_key(id)
     }
 
-    async fn use_nonce(&self, key: Id<id::ApiKey>, nonce: &str, expires_at: Timestamp) -> Result<bool, StoreError> {
-        Ok(self.state().nonces.insert((key.as_u128(), nonce.to_owned()), expires_at).is_none())
+    async fn use_nonce(
+        &self,
+        key: Id<id::ApiKey>,
+        nonce: &str,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(self
+            .state()
+            .nonces
+            .insert((key.as_u128(), nonce.to_owned()), expires_at)
+            .is_none())
     }
 
     async fn put_profile(&self, name: &str, source: &str) -> Result<ProfileVersion, StoreError> {
@@ -253,12 +332,20 @@ impl Store for MemoryStore {
 
     async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
         let running = |task: &&Task| task.state == crate::TaskState::Running;
-        Ok(self.state().tasks.values().filter(running).cloned().collect())
+        Ok(self
+            .state()
+            .tasks
+            .values()
+            .filter(running)
+            .cloned()
+            .collect())
     }
 
     async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         let mut state = self.state();
-        state.idempotency.retain(|_, row| row.at >= idempotency_before);
+        state
+            .idempotency
+            .retain(|_, row| row.at >= idempotency_before);
         state.nonces.retain(|_, expires_at| *expires_at > now);
         Ok(())
     }

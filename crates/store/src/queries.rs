@@ -16,7 +16,10 @@ pub struct PageRequest {
 
 impl PageRequest {
     pub const fn first(limit: usize) -> Self {
-        Self { limit, cursor: None }
+        Self {
+            limit,
+            cursor: None,
+        }
     }
 }
 
@@ -50,7 +53,11 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        if text.len() != 40 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if text.len() != 40
+            || !text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return Err(InvalidCursor);
         }
         let query = u32::from_str_radix(&text[..8], 16).map_err(|_| InvalidCursor)?;
@@ -61,7 +68,11 @@ impl FromStr for Cursor {
 
 /// FNV-1a over the text of a query.
 pub fn query_digest(query: &impl fmt::Debug) -> u32 {
-    format!("{query:?}").bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    format!("{query:?}")
+        .bytes()
+        .fold(0x811c_9dc5, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        })
 }
 
 impl PageRequest {
@@ -82,7 +93,10 @@ impl<T> Page<T> {
     pub fn cut(mut rows: Vec<T>, limit: usize, query: u32, id: impl Fn(&T) -> u128) -> Self {
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|row| Cursor { query, after: id(row) });
+        let next = rows.last().filter(|_| more).map(|row| Cursor {
+            query,
+            after: id(row),
+        });
         Self { rows, next }
     }
 }

@@ -102,7 +102,9 @@ impl Receiver {
                     match acceptor {
                         None => plain(stream, &shared, number).await,
                         Some(acceptor) => {
-                            let Ok(stream) = acceptor.accept(stream).await else { return };
+                            let Ok(stream) = acceptor.accept(stream).await else {
+                                return;
+                            };
                             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                                 http2(stream, shared, number).await;
                             } else {
@@ -113,7 +115,11 @@ impl Receiver {
                 });
             }
         });
-        Self { address, shared, task }
+        Self {
+            address,
+            shared,
+            task,
+        }
     }
 
     /// What to do with the next requests, before the default.
@@ -137,8 +143,16 @@ impl Receiver {
     /// After 30 seconds.
     pub async fn wait_for(&self, count: usize) -> Vec<Request> {
         let mut changed = self.shared.changed.subscribe();
-        let reached = tokio::time::timeout(Duration::from_secs(30), changed.wait_for(|seen| *seen >= count)).await;
-        assert!(reached.is_ok(), "{} of {count} requests arrived", self.requests().len());
+        let reached = tokio::time::timeout(
+            Duration::from_secs(30),
+            changed.wait_for(|seen| *seen >= count),
+        )
+        .await;
+        assert!(
+            reached.is_ok(),
+            "{} of {count} requests arrived",
+            self.requests().len()
+        );
         self.requests()
     }
 
@@ -156,15 +170,25 @@ impl Shared {
         };
         self.changed.send_replace(count);
         let mut script = self.script.lock().unwrap();
-        if script.is_empty() { self.default.lock().unwrap().clone() } else { script.remove(0) }
+        if script.is_empty() {
+            self.default.lock().unwrap().clone()
+        } else {
+            script.remove(0)
+        }
     }
 }
 
 /// HTTP/1.1 by hand, so that it can be broken in every place.
-async fn plain<S: AsyncRead + AsyncWrite + Unpin + Send>(mut stream: S, shared: &Shared, connection: usize) {
+async fn plain<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    mut stream: S,
+    shared: &Shared,
+    connection: usize,
+) {
     let mut buffer = Vec::new();
     loop {
-        let Some(request) = read_request(&mut stream, &mut buffer, connection).await else { return };
+        let Some(request) = read_request(&mut stream, &mut buffer, connection).await else {
+            return;
+        };
         let behaviour = shared.note(request);
         if !act(&mut stream, shared, behaviour).await {
             return;
@@ -172,22 +196,38 @@ async fn plain<S: AsyncRead + AsyncWrite + Unpin + Send>(mut stream: S, shared: 
     }
 }
 
-async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, connection: usize) -> Option<Request> {
+async fn read_request<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    connection: usize,
+) -> Option<Request> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
             let mut lines = head.split("\r\n");
             let target = lines.next()?.split(' ').nth(1)?.to_owned();
             let pairs = lines.filter_map(|line| line.split_once(": "));
-            let headers: HashMap<String, String> = pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-            let length: usize = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+            let headers: HashMap<String, String> = pairs
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+                .collect();
+            let length: usize = headers
+                .get("content-length")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0);
             while buffer.len() < end + 4 + length {
                 more(stream, buffer).await?;
             }
             let body = Bytes::copy_from_slice(&buffer[end + 4..end + 4 + length]);
             buffer.drain(..end + 4 + length);
             let at = std::time::Instant::now();
-            return Some(Request { target, headers, body, connection, version: http::Version::HTTP_11, at });
+            return Some(Request {
+                target,
+                headers,
+                body,
+                connection,
+                version: http::Version::HTTP_11,
+                at,
+            });
         }
         more(stream, buffer).await?;
     }
@@ -200,15 +240,24 @@ async fn more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Opt
 
 /// Does what the script says; false closes the connection.
 async fn act<S: AsyncWrite + Unpin>(stream: &mut S, shared: &Shared, behaviour: Behaviour) -> bool {
-    let answer = |status: u16, extra: &str| format!("HTTP/1.1 {status} X\r\n{extra}content-length: 2\r\n\r\nok");
+    let answer = |status: u16, extra: &str| {
+        format!("HTTP/1.1 {status} X\r\n{extra}content-length: 2\r\n\r\nok")
+    };
     match behaviour {
-        Behaviour::Status(status) => stream.write_all(answer(status, "").as_bytes()).await.is_ok(),
-        Behaviour::StatusWith(status, name, value) => {
-            stream.write_all(answer(status, &format!("{name}: {value}\r\n")).as_bytes()).await.is_ok()
-        }
+        Behaviour::Status(status) => stream
+            .write_all(answer(status, "").as_bytes())
+            .await
+            .is_ok(),
+        Behaviour::StatusWith(status, name, value) => stream
+            .write_all(answer(status, &format!("{name}: {value}\r\n")).as_bytes())
+            .await
+            .is_ok(),
         Behaviour::SlowStatus(wait, status) => {
             tokio::time::sleep(wait).await;
-            stream.write_all(answer(status, "").as_bytes()).await.is_ok()
+            stream
+                .write_all(answer(status, "").as_bytes())
+                .await
+                .is_ok()
         }
         Behaviour::Hang => {
             shared.stop.notified().await;
@@ -216,17 +265,29 @@ async fn act<S: AsyncWrite + Unpin>(stream: &mut S, shared: &Shared, behaviour: 
         }
         Behaviour::Reset => false,
         Behaviour::CutBody => {
-            drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort").await);
+            drop(
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort")
+                    .await,
+            );
             false
         }
         Behaviour::EndlessBody => {
-            drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n").await);
+            drop(
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n")
+                    .await,
+            );
             let block = vec![b'x'; 64 * 1024];
             while stream.write_all(&block).await.is_ok() {}
             false
         }
         Behaviour::StalledBody => {
-            drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort").await);
+            drop(
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort")
+                    .await,
+            );
             shared.stop.notified().await;
             false
         }
@@ -236,33 +297,56 @@ async fn act<S: AsyncWrite + Unpin>(stream: &mut S, shared: &Shared, behaviour: 
         }
         Behaviour::EndlessHeaders => {
             drop(stream.write_all(b"HTTP/1.1 200 OK\r\n").await);
-            while stream.write_all(b"x-more: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n").await.is_ok() {}
+            while stream
+                .write_all(b"x-more: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n")
+                .await
+                .is_ok()
+            {}
             false
         }
     }
 }
 
 /// HTTP/2 with the statuses of the script.
-async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, shared: Arc<Shared>, connection: usize) {
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let shared = shared.clone();
-        async move {
-            let (parts, body) = request.into_parts();
-            let headers = parts.headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()));
-            let noted = Request {
-                target: parts.uri.path().to_owned(),
-                headers: headers.collect(),
-                body: body.collect().await?.to_bytes(),
-                connection,
-                version: parts.version,
-                at: std::time::Instant::now(),
-            };
-            let status = match shared.note(noted) {
-                Behaviour::Status(status) => status,
-                other => panic!("{other:?} is not scripted for HTTP/2"),
-            };
-            Ok::<_, hyper::Error>(http::Response::builder().status(status).body(Full::new(Bytes::from_static(b"ok"))).unwrap())
-        }
-    });
-    drop(hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    shared: Arc<Shared>,
+    connection: usize,
+) {
+    let service =
+        hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let shared = shared.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let headers = parts.headers.iter().map(|(n, v)| {
+                    (
+                        n.to_string(),
+                        String::from_utf8_lossy(v.as_bytes()).into_owned(),
+                    )
+                });
+                let noted = Request {
+                    target: parts.uri.path().to_owned(),
+                    headers: headers.collect(),
+                    body: body.collect().await?.to_bytes(),
+                    connection,
+                    version: parts.version,
+                    at: std::time::Instant::now(),
+                };
+                let status = match shared.note(noted) {
+                    Behaviour::Status(status) => status,
+                    other => panic!("{other:?} is not scripted for HTTP/2"),
+                };
+                Ok::<_, hyper::Error>(
+                    http::Response::builder()
+                        .status(status)
+                        .body(Full::new(Bytes::from_static(b"ok")))
+                        .unwrap(),
+                )
+            }
+        });
+    drop(
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }

@@ -48,9 +48,16 @@ impl Connector {
     pub(crate) fn new(options: Options) -> Result<Self, SetupError> {
         for address in &options.bind {
             // Found out now, not at the first delivery.
-            std::net::UdpSocket::bind((*address, 0)).map_err(|source| SetupError::Bind { address: *address, source })?;
+            std::net::UdpSocket::bind((*address, 0)).map_err(|source| SetupError::Bind {
+                address: *address,
+                source,
+            })?;
         }
-        if options.proxy.as_ref().is_some_and(|proxy| proxy.scheme() != "http" || proxy.host().is_none()) {
+        if options
+            .proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.scheme() != "http" || proxy.host().is_none())
+        {
             return Err(SetupError::Proxy);
         }
         Ok(Self {
@@ -63,25 +70,43 @@ impl Connector {
     }
 
     /// Opens a connection to the origin of `url`.
-    pub(crate) async fn open(&self, url: &Url, origin: &Origin, timings: &mut Timings) -> Result<Connection, Failure> {
+    pub(crate) async fn open(
+        &self,
+        url: &Url,
+        origin: &Origin,
+        timings: &mut Timings,
+    ) -> Result<Connection, Failure> {
         let started = now();
         let addresses = self.vetted(url).await?;
         timings.dns_micros = Some(micros(started));
         let started = now();
         let stream = match &self.proxy {
             None => self.connect_any(&addresses, origin.port).await?,
-            Some(proxy) => self.tunnel(proxy, SocketAddr::new(addresses[0], origin.port)).await?,
+            Some(proxy) => {
+                self.tunnel(proxy, SocketAddr::new(addresses[0], origin.port))
+                    .await?
+            }
         };
         timings.connect_micros = Some(micros(started));
         // Small writes leave at once; without it a signature may wait for an acknowledgement.
-        stream.set_nodelay(true).map_err(|error| Failure::connect(&error))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| Failure::connect(&error))?;
         if !origin.https {
             return handshake(stream, false).await;
         }
         let started = now();
-        let name = ServerName::try_from(origin.host.clone())
-            .map_err(|_| Failure::new(UnreachableReason::Tls, "the host is not a name that a certificate can carry"))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| Failure::tls(&error))?;
+        let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
+            Failure::new(
+                UnreachableReason::Tls,
+                "the host is not a name that a certificate can carry",
+            )
+        })?;
+        let stream = self
+            .tls
+            .connect(name, stream)
+            .await
+            .map_err(|error| Failure::tls(&error))?;
         timings.tls_micros = Some(micros(started));
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         handshake(stream, h2).await
@@ -96,11 +121,20 @@ impl Connector {
             Some(url::Host::Domain(name)) => {
                 // With a dot at the end, so that no search domain is tried before the name itself.
                 let name = name.trim_end_matches('.');
-                let name = if name.contains('.') { format!("{name}.") } else { name.to_owned() };
+                let name = if name.contains('.') {
+                    format!("{name}.")
+                } else {
+                    name.to_owned()
+                };
                 let resolved = self.resolver.resolve(&name).await;
                 resolved.map_err(|error| Failure::new(UnreachableReason::Dns, error.to_string()))?
             }
-            None => return Err(Failure::new(UnreachableReason::Internal, "the URL has no host")),
+            None => {
+                return Err(Failure::new(
+                    UnreachableReason::Internal,
+                    "the URL has no host",
+                ));
+            }
         };
         let mut forbidden = None;
         let mut allowed = Vec::with_capacity(found.len());
@@ -112,8 +146,14 @@ impl Connector {
         }
         match (allowed.is_empty(), forbidden) {
             (false, _) => Ok(allowed),
-            (true, Some(error)) => Err(Failure::new(UnreachableReason::AddressForbidden, error.to_string())),
-            (true, None) => Err(Failure::new(UnreachableReason::Dns, "the name has no address")),
+            (true, Some(error)) => Err(Failure::new(
+                UnreachableReason::AddressForbidden,
+                error.to_string(),
+            )),
+            (true, None) => Err(Failure::new(
+                UnreachableReason::Dns,
+                "the name has no address",
+            )),
         }
     }
 
@@ -123,13 +163,17 @@ impl Connector {
         for (index, address) in addresses.iter().enumerate() {
             let connect = self.connect(SocketAddr::new(*address, port));
             let is_last = index + 1 == addresses.len();
-            let share = ADDRESS_SHARE_MIN.max(Duration::from_secs(2) / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
+            let share = ADDRESS_SHARE_MIN
+                .max(Duration::from_secs(2) / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
             let result = if is_last {
                 connect.await
             } else {
                 match tokio::time::timeout(share, connect).await {
                     Ok(result) => result,
-                    Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer from this address")),
+                    Err(_) => Err(std::io::Error::new(
+                        std::io::ErrorKind::TimedOut,
+                        "no answer from this address",
+                    )),
                 }
             };
             match result {
@@ -141,8 +185,16 @@ impl Connector {
     }
 
     async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(local) = self.bind.iter().find(|local| local.is_ipv4() == address.is_ipv4()) {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(local) = self
+            .bind
+            .iter()
+            .find(|local| local.is_ipv4() == address.is_ipv4())
+        {
             socket.bind(SocketAddr::new(*local, 0))?;
         }
         socket.connect(address).await
@@ -150,22 +202,39 @@ impl Connector {
 
     /// Asks the proxy for a tunnel to an address that was vetted.
     async fn tunnel(&self, proxy: &Url, target: SocketAddr) -> Result<TcpStream, Failure> {
-        let refused = |detail: String| Failure::new(UnreachableReason::Connect, format!("the proxy {detail}"));
-        let host = proxy.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let refused = |detail: String| {
+            Failure::new(UnreachableReason::Connect, format!("the proxy {detail}"))
+        };
+        let host = proxy
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']']);
         let port = proxy.port().unwrap_or(80);
         // The proxy is the operator's own: its address needs no vetting.
-        let mut stream = TcpStream::connect((host, port)).await.map_err(|error| refused(format!("is unreachable: {error}")))?;
+        let mut stream = TcpStream::connect((host, port))
+            .await
+            .map_err(|error| refused(format!("is unreachable: {error}")))?;
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
         if !proxy.username().is_empty() {
-            let pair = format!("{}:{}", proxy.username(), proxy.password().unwrap_or_default());
+            let pair = format!(
+                "{}:{}",
+                proxy.username(),
+                proxy.password().unwrap_or_default()
+            );
             let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
             request.push_str(&format!("Proxy-Authorization: Basic {encoded}\r\n"));
         }
         request.push_str("\r\n");
-        stream.write_all(request.as_bytes()).await.map_err(|error| refused(error.to_string()))?;
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .map_err(|error| refused(error.to_string()))?;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
-            let byte = stream.read_u8().await.map_err(|error| refused(format!("closed the connection: {error}")))?;
+            let byte = stream
+                .read_u8()
+                .await
+                .map_err(|error| refused(format!("closed the connection: {error}")))?;
             answer.push(byte);
             if answer.len() > PROXY_ANSWER_BYTES_MAX {
                 return Err(refused("answered too much".to_owned()));
@@ -173,7 +242,11 @@ impl Connector {
         }
         let line = String::from_utf8_lossy(&answer);
         let status = line.split(' ').nth(1).unwrap_or_default();
-        if status == "200" { Ok(stream) } else { Err(refused(format!("answered {status}"))) }
+        if status == "200" {
+            Ok(stream)
+        } else {
+            Err(refused(format!("answered {status}")))
+        }
     }
 }
 
@@ -183,21 +256,30 @@ where
 {
     let io = TokioIo::new(stream);
     if h2 {
-        let (sender, connection) =
-            http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.map_err(|error| Failure::http(&error))?;
+        let (sender, connection) = http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io)
+            .await
+            .map_err(|error| Failure::http(&error))?;
         spawn(connection);
         return Ok(Connection::Http2(sender));
     }
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEADER_BYTES_MAX).max_headers(HEADERS_MAX);
-    let (sender, connection) = builder.handshake::<_, Full<Bytes>>(io).await.map_err(|error| Failure::http(&error))?;
+    builder
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    let (sender, connection) = builder
+        .handshake::<_, Full<Bytes>>(io)
+        .await
+        .map_err(|error| Failure::http(&error))?;
     spawn(connection);
     Ok(Connection::Http1(sender))
 }
 
 /// Drives a connection until it closes. Its errors reach the request that is under way on it.
 fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-    #[expect(clippy::disallowed_methods, reason = "a connection's task ends with its connection; nobody waits for it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection's task ends with its connection; nobody waits for it"
+    )]
     tokio::spawn(async move { drop(connection.await) });
 }
 

@@ -27,10 +27,20 @@ pub(crate) async fn run(connector: &Connector, pool: &Pool, request: Request) ->
     let result = answered(connector, pool, &request, started, &mut timings).await;
     let (outcome, response) = match result {
         Ok((head, response)) => (head, Some(response)),
-        Err(failure) => (Outcome::Unreachable { reason: failure.reason, detail: failure.detail }, None),
+        Err(failure) => (
+            Outcome::Unreachable {
+                reason: failure.reason,
+                detail: failure.detail,
+            },
+            None,
+        ),
     };
     timings.total_micros = micros(started);
-    Exchange { outcome, response, timings }
+    Exchange {
+        outcome,
+        response,
+        timings,
+    }
 }
 
 async fn answered(
@@ -44,7 +54,11 @@ async fn answered(
     let url = Url::parse(&request.url).map_err(|error| internal(format!("not a URL: {error}")))?;
     let origin = Origin {
         https: url.scheme() == "https",
-        host: url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+        host: url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned(),
         port: url.port_or_known_default().unwrap_or(443),
     };
     let headers = header_map(request, &url).map_err(internal)?;
@@ -53,7 +67,10 @@ async fn answered(
         let exchange = exchange(connector, pool, request, &url, &origin, &headers, timings);
         let exchanged = timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
             let waited = request.total_timeout.as_secs_f64();
-            Err(Failure::new(UnreachableReason::Timeout, format!("no answer within {waited} s")))
+            Err(Failure::new(
+                UnreachableReason::Timeout,
+                format!("no answer within {waited} s"),
+            ))
         });
         if exchanged.is_err() {
             // A shared connection that went dead would fail the next attempt too.
@@ -62,7 +79,10 @@ async fn answered(
         exchanged?
     };
     timings.first_byte_micros = Some(micros(started));
-    let outcome = Outcome::Answered { status: response.status().as_u16(), retry_after_secs: retry_after(response.headers()) };
+    let outcome = Outcome::Answered {
+        status: response.status().as_u16(),
+        retry_after_secs: retry_after(response.headers()),
+    };
     let kept = kept_headers(response.headers());
     let (body, complete) = read_body(response.into_body(), request.read_max).await;
     let truncated = !complete || body.len() > RESPONSE_BODY_KEPT_BYTES;
@@ -70,7 +90,14 @@ async fn answered(
         give_back(pool, origin, connection).await;
     }
     let body = body.slice(..body.len().min(RESPONSE_BODY_KEPT_BYTES));
-    Ok((outcome, Response { headers: kept, body, truncated }))
+    Ok((
+        outcome,
+        Response {
+            headers: kept,
+            body,
+            truncated,
+        },
+    ))
 }
 
 /// Sends on a kept connection, or on a fresh one. A request is sent again only when a kept
@@ -92,9 +119,17 @@ async fn exchange(
             Err(Unsent::Failed(failure)) => return Err(failure),
         }
     }
-    let mut connection = timeout(request.connect_timeout, connector.open(url, origin, timings)).await.map_err(|_| {
+    let mut connection = timeout(
+        request.connect_timeout,
+        connector.open(url, origin, timings),
+    )
+    .await
+    .map_err(|_| {
         let waited = request.connect_timeout.as_secs_f64();
-        Failure::new(UnreachableReason::Timeout, format!("no connection within {waited} s"))
+        Failure::new(
+            UnreachableReason::Timeout,
+            format!("no connection within {waited} s"),
+        )
     })??;
     let message = make(request, url, headers, &connection)?;
     match try_send(&mut connection, message).await {
@@ -104,7 +139,10 @@ async fn exchange(
             }
             Ok((connection, response))
         }
-        Err(Unsent::NeverLeft) => Err(Failure::new(UnreachableReason::Reset, "the connection closed before the request")),
+        Err(Unsent::NeverLeft) => Err(Failure::new(
+            UnreachableReason::Reset,
+            "the connection closed before the request",
+        )),
         Err(Unsent::Failed(failure)) => Err(failure),
     }
 }
@@ -114,21 +152,38 @@ enum Unsent {
     Failed(Failure),
 }
 
-async fn try_send(connection: &mut Connection, message: http::Request<Full<Bytes>>) -> Result<http::Response<Incoming>, Unsent> {
+async fn try_send(
+    connection: &mut Connection,
+    message: http::Request<Full<Bytes>>,
+) -> Result<http::Response<Incoming>, Unsent> {
     let result = match connection {
         Connection::Http1(sender) => sender.try_send_request(message).await,
         Connection::Http2(sender) => sender.try_send_request(message).await,
     };
     result.map_err(|mut error| {
-        if error.take_message().is_some() { Unsent::NeverLeft } else { Unsent::Failed(Failure::http(error.error())) }
+        if error.take_message().is_some() {
+            Unsent::NeverLeft
+        } else {
+            Unsent::Failed(Failure::http(error.error()))
+        }
     })
 }
 
 /// The message in the form of the connection's protocol: a path for HTTP/1.1, a whole URI for HTTP/2.
-fn make(request: &Request, url: &Url, headers: &HeaderMap, connection: &Connection) -> Result<http::Request<Full<Bytes>>, Failure> {
+fn make(
+    request: &Request,
+    url: &Url,
+    headers: &HeaderMap,
+    connection: &Connection,
+) -> Result<http::Request<Full<Bytes>>, Failure> {
     let http2 = matches!(connection, Connection::Http2(_));
-    let target = if http2 { url.as_str() } else { &url[url::Position::BeforePath..url::Position::AfterQuery] };
-    let internal = |error: http::Error| Failure::new(UnreachableReason::Internal, error.to_string());
+    let target = if http2 {
+        url.as_str()
+    } else {
+        &url[url::Position::BeforePath..url::Position::AfterQuery]
+    };
+    let internal =
+        |error: http::Error| Failure::new(UnreachableReason::Internal, error.to_string());
     let mut message = http::Request::builder()
         .method(Method::POST)
         .uri(target)
@@ -144,10 +199,15 @@ fn make(request: &Request, url: &Url, headers: &HeaderMap, connection: &Connecti
 fn header_map(request: &Request, url: &Url) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 1);
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    headers.insert(http::header::HOST, HeaderValue::from_str(host).map_err(|error| error.to_string())?);
+    headers.insert(
+        http::header::HOST,
+        HeaderValue::from_str(host).map_err(|error| error.to_string())?,
+    );
     for (name, value) in &request.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header name"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| format!("the value of {name} cannot be sent"))?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| format!("{name:?} is not a header name"))?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| format!("the value of {name} cannot be sent"))?;
         headers.insert(name, value);
     }
     Ok(headers)
@@ -155,7 +215,13 @@ fn header_map(request: &Request, url: &Url) -> Result<HeaderMap, String> {
 
 /// `Retry-After` in seconds. A date is rare; it is left to the schedule.
 fn retry_after(headers: &HeaderMap) -> Option<u32> {
-    headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+    headers
+        .get(http::header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {

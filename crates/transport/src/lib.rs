@@ -40,7 +40,10 @@ pub struct Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("addresses", &self.addresses).field("bind", &self.bind).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("addresses", &self.addresses)
+            .field("bind", &self.bind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,7 +52,9 @@ impl std::fmt::Debug for Options {
 pub enum SetupError {
     #[error("failed to read certificates from {path}: {why}")]
     Certificates { path: PathBuf, why: String },
-    #[error("failed to bind outgoing connections to {address}: this machine does not have that address")]
+    #[error(
+        "failed to bind outgoing connections to {address}: this machine does not have that address"
+    )]
     Bind {
         address: IpAddr,
         #[source]
@@ -72,7 +77,10 @@ impl HttpTransport {
     /// # Errors
     /// When a setting cannot work: a CA file that does not read, an address this machine lacks.
     pub fn new(options: Options) -> Result<Self, SetupError> {
-        Ok(Self { connector: Connector::new(options)?, pool: Arc::default() })
+        Ok(Self {
+            connector: Connector::new(options)?,
+            pool: Arc::default(),
+        })
     }
 
     /// Closes connections that have been idle for long; runs until dropped.

@@ -88,7 +88,10 @@ impl Pool {
         }
         let connections = idle.origins.entry(origin).or_default();
         if connections.len() < PER_ORIGIN_MAX {
-            #[expect(clippy::disallowed_methods, reason = "an idle time is measured, not a point in time")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "an idle time is measured, not a point in time"
+            )]
             connections.push((connection, Instant::now()));
             idle.count += 1;
         }
@@ -97,7 +100,9 @@ impl Pool {
     /// Lets go of the HTTP/2 connections to an origin.
     pub(crate) fn drop_shared(&self, origin: &Origin) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(connections) = idle.origins.get_mut(origin) else { return };
+        let Some(connections) = idle.origins.get_mut(origin) else {
+            return;
+        };
         let before = connections.len();
         connections.retain(|(connection, _)| matches!(connection, Connection::Http1(_)));
         let gone = before - connections.len();
@@ -112,7 +117,8 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         idle.origins.retain(|_, connections| {
-            connections.retain(|(connection, since)| since.elapsed() < IDLE_FOR && connection.is_usable());
+            connections
+                .retain(|(connection, since)| since.elapsed() < IDLE_FOR && connection.is_usable());
             count += connections.len();
             !connections.is_empty()
         });

@@ -25,14 +25,21 @@ impl SystemResolver {
     /// When the machine's resolver configuration cannot be read.
     pub fn new() -> Result<Self, ResolveError> {
         let wrap = |error: hickory_resolver::net::NetError| ResolveError(error.to_string());
-        TokioResolver::builder_tokio().and_then(|builder| builder.build()).map(Self).map_err(wrap)
+        TokioResolver::builder_tokio()
+            .and_then(|builder| builder.build())
+            .map(Self)
+            .map_err(wrap)
     }
 }
 
 #[async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        let found = self.0.lookup_ip(host).await.map_err(|error| ResolveError(error.to_string()))?;
+        let found = self
+            .0
+            .lookup_ip(host)
+            .await
+            .map_err(|error| ResolveError(error.to_string()))?;
         Ok(found.iter().collect())
     }
 }

@@ -10,14 +10,22 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::SetupError;
 
 pub(crate) fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>, SetupError> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     if let Some(path) = extra_ca {
-        let fail = |why: String| SetupError::Certificates { path: path.to_owned(), why };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))?;
+        let fail = |why: String| SetupError::Certificates {
+            path: path.to_owned(),
+            why,
+        };
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))?;
         let mut count = 0;
         for certificate in certificates {
             let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| fail(error.to_string()))?;
             count += 1;
         }
         if count == 0 {

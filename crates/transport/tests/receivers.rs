@@ -13,7 +13,9 @@ use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_engine::{Exchange, Request, Transport};
 use postrider_testkit::certificates::Authority;
 use postrider_testkit::{Behaviour, Receiver};
-use postrider_transport::{HttpTransport, Options, Resolve, ResolveError, SetupError, SystemResolver};
+use postrider_transport::{
+    HttpTransport, Options, Resolve, ResolveError, SetupError, SystemResolver,
+};
 
 /// Says one thing the first time and another from then on.
 struct Names {
@@ -29,14 +31,22 @@ impl Resolve for Names {
             return Err(ResolveError("no such name".to_owned()));
         }
         let first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
-        Ok(if first { self.first.clone() } else { self.then.clone() })
+        Ok(if first {
+            self.first.clone()
+        } else {
+            self.then.clone()
+        })
     }
 }
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn options(allow: &[&str]) -> Options {
-    let names = Names { first: vec![LOCAL], then: vec![LOCAL], asked: AtomicUsize::new(0) };
+    let names = Names {
+        first: vec![LOCAL],
+        then: vec![LOCAL],
+        asked: AtomicUsize::new(0),
+    };
     Options {
         addresses: AddressPolicy::new(allow.iter().map(|net| net.parse().unwrap()).collect()),
         resolver: Arc::new(names),
@@ -53,7 +63,10 @@ fn local() -> HttpTransport {
 fn to(url: &str) -> Request {
     Request {
         url: url.to_owned(),
-        headers: vec![("Content-Type".to_owned(), "application/json".to_owned()), ("X-Test".to_owned(), "1".to_owned())],
+        headers: vec![
+            ("Content-Type".to_owned(), "application/json".to_owned()),
+            ("X-Test".to_owned(), "1".to_owned()),
+        ],
         body: Bytes::from_static(b"{\"a\":1}"),
         connect_timeout: Duration::from_secs(2),
         total_timeout: Duration::from_secs(5),
@@ -62,7 +75,10 @@ fn to(url: &str) -> Request {
 }
 
 fn quick(url: &str) -> Request {
-    Request { total_timeout: Duration::from_millis(300), ..to(url) }
+    Request {
+        total_timeout: Duration::from_millis(300),
+        ..to(url)
+    }
 }
 
 fn status(exchange: &Exchange) -> Option<u16> {
@@ -90,7 +106,10 @@ async fn a_request_arrives_whole_and_its_connection_is_used_again() {
         assert!(exchange.timings.first_byte_micros.is_some());
     }
     let requests = receiver.wait_for(3).await;
-    assert!(requests.iter().all(|request| request.connection == 0), "one connection for all");
+    assert!(
+        requests.iter().all(|request| request.connection == 0),
+        "one connection for all"
+    );
     assert_eq!(requests[0].target, "/hook?x=1");
     assert_eq!(&requests[0].body[..], b"{\"a\":1}");
     assert_eq!(requests[0].headers["host"], receiver.address.to_string());
@@ -113,8 +132,19 @@ async fn statuses_are_reported_and_redirects_not_followed() {
     for _ in 0..4 {
         outcomes.push(transport.send(to(&receiver.url("/"))).await.outcome);
     }
-    let answered = |status, retry_after_secs| Outcome::Answered { status, retry_after_secs };
-    assert_eq!(outcomes, [answered(302, None), answered(410, None), answered(429, Some(17)), answered(500, None)]);
+    let answered = |status, retry_after_secs| Outcome::Answered {
+        status,
+        retry_after_secs,
+    };
+    assert_eq!(
+        outcomes,
+        [
+            answered(302, None),
+            answered(410, None),
+            answered(429, Some(17)),
+            answered(500, None)
+        ]
+    );
     assert_eq!(receiver.requests().len(), 4, "nobody called /elsewhere");
 }
 
@@ -122,11 +152,20 @@ async fn statuses_are_reported_and_redirects_not_followed() {
 async fn a_receiver_that_hangs_or_is_slow_runs_into_the_deadline() {
     let receiver = Receiver::start(Behaviour::Hang).await;
     let transport = local();
-    assert_eq!(reason(&transport.send(quick(&receiver.url("/"))).await), UnreachableReason::Timeout);
+    assert_eq!(
+        reason(&transport.send(quick(&receiver.url("/"))).await),
+        UnreachableReason::Timeout
+    );
     receiver.behave(Behaviour::SlowStatus(Duration::from_secs(20), 200));
-    assert_eq!(reason(&transport.send(quick(&receiver.url("/"))).await), UnreachableReason::Timeout);
+    assert_eq!(
+        reason(&transport.send(quick(&receiver.url("/"))).await),
+        UnreachableReason::Timeout
+    );
     receiver.behave(Behaviour::SlowStatus(Duration::from_millis(20), 204));
-    assert_eq!(status(&transport.send(to(&receiver.url("/"))).await), Some(204));
+    assert_eq!(
+        status(&transport.send(to(&receiver.url("/"))).await),
+        Some(204)
+    );
 }
 
 #[tokio::test]
@@ -139,7 +178,10 @@ async fn broken_answers_are_classified() {
         (Behaviour::EndlessHeaders, UnreachableReason::TooLarge),
     ] {
         receiver.behave(behaviour);
-        assert_eq!(reason(&transport.send(to(&receiver.url("/"))).await), expected);
+        assert_eq!(
+            reason(&transport.send(to(&receiver.url("/"))).await),
+            expected
+        );
     }
 }
 
@@ -155,17 +197,37 @@ async fn a_body_is_bounded_and_the_verdict_does_not_depend_on_it() {
         assert!(response.truncated && response.body.len() <= 16 * 1024);
     }
     receiver.behave(Behaviour::Status(200));
-    assert_eq!(status(&transport.send(to(&receiver.url("/"))).await), Some(200));
-    let connections: HashSet<usize> = receiver.requests().iter().map(|request| request.connection).collect();
-    assert_eq!(connections.len(), 3, "a connection with an unread body is not used again");
+    assert_eq!(
+        status(&transport.send(to(&receiver.url("/"))).await),
+        Some(200)
+    );
+    let connections: HashSet<usize> = receiver
+        .requests()
+        .iter()
+        .map(|request| request.connection)
+        .collect();
+    assert_eq!(
+        connections.len(),
+        3,
+        "a connection with an unread body is not used again"
+    );
 }
 
 #[tokio::test]
 async fn nobody_listening_and_unknown_names_are_told_apart() {
-    let closed = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let transport = local();
-    assert_eq!(reason(&transport.send(to(&format!("http://{closed}/"))).await), UnreachableReason::Connect);
-    assert_eq!(reason(&transport.send(to("https://nobody.invalid/")).await), UnreachableReason::Dns);
+    assert_eq!(
+        reason(&transport.send(to(&format!("http://{closed}/"))).await),
+        UnreachableReason::Connect
+    );
+    assert_eq!(
+        reason(&transport.send(to("https://nobody.invalid/")).await),
+        UnreachableReason::Dns
+    );
 }
 
 #[tokio::test]
@@ -173,9 +235,24 @@ async fn an_address_is_checked_in_the_url_and_after_resolution() {
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let port = receiver.address.port();
     let transport = HttpTransport::new(options(&[])).unwrap();
-    for host in ["127.0.0.1", "127.1", "0x7f000001", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1", "public.example"] {
-        let exchange = transport.send(quick(&format!("http://{host}:{port}/"))).await;
-        assert_eq!(reason(&exchange), UnreachableReason::AddressForbidden, "{host}");
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "10.0.0.1",
+        "public.example",
+    ] {
+        let exchange = transport
+            .send(quick(&format!("http://{host}:{port}/")))
+            .await;
+        assert_eq!(
+            reason(&exchange),
+            UnreachableReason::AddressForbidden,
+            "{host}"
+        );
     }
     assert_eq!(receiver.requests().len(), 0);
 }
@@ -183,33 +260,71 @@ async fn an_address_is_checked_in_the_url_and_after_resolution() {
 #[tokio::test]
 async fn a_name_that_turns_private_at_connect_time_is_refused() {
     let receiver = Receiver::start(Behaviour::Reset).await;
-    let private = vec!["10.0.0.1".parse().unwrap(), "169.254.169.254".parse().unwrap()];
-    let names = Names { first: vec![LOCAL], then: private, asked: AtomicUsize::new(0) };
-    let transport = HttpTransport::new(Options { resolver: Arc::new(names), ..options(&["127.0.0.0/8"]) }).unwrap();
+    let private = vec![
+        "10.0.0.1".parse().unwrap(),
+        "169.254.169.254".parse().unwrap(),
+    ];
+    let names = Names {
+        first: vec![LOCAL],
+        then: private,
+        asked: AtomicUsize::new(0),
+    };
+    let transport = HttpTransport::new(Options {
+        resolver: Arc::new(names),
+        ..options(&["127.0.0.0/8"])
+    })
+    .unwrap();
     let url = format!("http://rebound.example:{}/", receiver.address.port());
-    assert_eq!(reason(&transport.send(to(&url)).await), UnreachableReason::Reset, "the first answer was allowed");
-    assert_eq!(reason(&transport.send(to(&url)).await), UnreachableReason::AddressForbidden);
+    assert_eq!(
+        reason(&transport.send(to(&url)).await),
+        UnreachableReason::Reset,
+        "the first answer was allowed"
+    );
+    assert_eq!(
+        reason(&transport.send(to(&url)).await),
+        UnreachableReason::AddressForbidden
+    );
     assert_eq!(receiver.requests().len(), 1);
 }
 
 fn trusting(authority: &Authority) -> HttpTransport {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &authority.pem).unwrap();
-    HttpTransport::new(Options { extra_ca: Some(file.path().to_owned()), ..options(&["127.0.0.0/8"]) }).unwrap()
+    HttpTransport::new(Options {
+        extra_ca: Some(file.path().to_owned()),
+        ..options(&["127.0.0.0/8"])
+    })
+    .unwrap()
 }
 
 #[tokio::test]
 async fn certificates_are_verified_before_a_byte_is_sent() {
     let authority = Authority::default();
     for (name, expired) in [("hooks.example", true), ("other.example", false)] {
-        let receiver = Receiver::with_tls(Behaviour::Status(200), Some(authority.server(name, expired, &[]))).await;
+        let receiver = Receiver::with_tls(
+            Behaviour::Status(200),
+            Some(authority.server(name, expired, &[])),
+        )
+        .await;
         let url = format!("https://hooks.example:{}/", receiver.address.port());
-        assert_eq!(reason(&trusting(&authority).send(to(&url)).await), UnreachableReason::Tls, "{name}, expired: {expired}");
+        assert_eq!(
+            reason(&trusting(&authority).send(to(&url)).await),
+            UnreachableReason::Tls,
+            "{name}, expired: {expired}"
+        );
         assert_eq!(receiver.requests().len(), 0);
     }
-    let receiver = Receiver::with_tls(Behaviour::Status(200), Some(authority.server("hooks.example", false, &[]))).await;
+    let receiver = Receiver::with_tls(
+        Behaviour::Status(200),
+        Some(authority.server("hooks.example", false, &[])),
+    )
+    .await;
     let url = format!("https://hooks.example:{}/", receiver.address.port());
-    assert_eq!(reason(&local().send(to(&url)).await), UnreachableReason::Tls, "an unknown authority");
+    assert_eq!(
+        reason(&local().send(to(&url)).await),
+        UnreachableReason::Tls,
+        "an unknown authority"
+    );
     let exchange = trusting(&authority).send(to(&url)).await;
     assert_eq!(status(&exchange), Some(200));
     assert!(exchange.timings.tls_micros.is_some());
@@ -226,15 +341,24 @@ async fn http2_is_used_where_both_speak_it() {
         assert_eq!(status(&transport.send(to(&url)).await), Some(200));
     }
     let requests = receiver.wait_for(3).await;
-    assert!(requests.iter().all(|request| request.version == http::Version::HTTP_2 && request.connection == 0));
-    assert_eq!((requests[0].target.as_str(), &requests[0].body[..]), ("/two", &b"{\"a\":1}"[..]));
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.version == http::Version::HTTP_2 && request.connection == 0)
+    );
+    assert_eq!(
+        (requests[0].target.as_str(), &requests[0].body[..]),
+        ("/two", &b"{\"a\":1}"[..])
+    );
 }
 
 #[tokio::test]
 async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let receiver = Receiver::start(Behaviour::Status(200)).await;
-    let proxy = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let proxy = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
     let proxy_url = format!("http://user:pw@{}", proxy.local_addr().unwrap());
     let target = receiver.address;
     let (head_out, head_in) = tokio::sync::oneshot::channel();
@@ -249,29 +373,64 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
         let mut upstream = tokio::net::TcpStream::connect(target).await.unwrap();
         drop(tokio::io::copy_bidirectional(&mut client, &mut upstream).await);
     });
-    let transport = HttpTransport::new(Options { proxy: Some(proxy_url.parse().unwrap()), ..options(&["127.0.0.0/8"]) }).unwrap();
-    let exchange = transport.send(to(&format!("http://hooks.example:{}/", target.port()))).await;
+    let transport = HttpTransport::new(Options {
+        proxy: Some(proxy_url.parse().unwrap()),
+        ..options(&["127.0.0.0/8"])
+    })
+    .unwrap();
+    let exchange = transport
+        .send(to(&format!("http://hooks.example:{}/", target.port())))
+        .await;
     assert_eq!(status(&exchange), Some(200));
     let head = head_in.await.unwrap();
-    assert!(head.starts_with(&format!("CONNECT {target} HTTP/1.1\r\n")), "{head}");
-    assert!(head.contains("Proxy-Authorization: Basic dXNlcjpwdw=="), "{head}");
+    assert!(
+        head.starts_with(&format!("CONNECT {target} HTTP/1.1\r\n")),
+        "{head}"
+    );
+    assert!(
+        head.contains("Proxy-Authorization: Basic dXNlcjpwdw=="),
+        "{head}"
+    );
 }
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_at_start() {
-    let bind = Options { bind: vec!["203.0.113.7".parse().unwrap()], ..options(&[]) };
-    assert!(matches!(HttpTransport::new(bind), Err(SetupError::Bind { .. })));
-    let ca = Options { extra_ca: Some("/nonexistent.pem".into()), ..options(&[]) };
-    assert!(matches!(HttpTransport::new(ca), Err(SetupError::Certificates { .. })));
-    let proxy = Options { proxy: Some("ftp://proxy".parse().unwrap()), ..options(&[]) };
+    let bind = Options {
+        bind: vec!["203.0.113.7".parse().unwrap()],
+        ..options(&[])
+    };
+    assert!(matches!(
+        HttpTransport::new(bind),
+        Err(SetupError::Bind { .. })
+    ));
+    let ca = Options {
+        extra_ca: Some("/nonexistent.pem".into()),
+        ..options(&[])
+    };
+    assert!(matches!(
+        HttpTransport::new(ca),
+        Err(SetupError::Certificates { .. })
+    ));
+    let proxy = Options {
+        proxy: Some("ftp://proxy".parse().unwrap()),
+        ..options(&[])
+    };
     assert!(matches!(HttpTransport::new(proxy), Err(SetupError::Proxy)));
-    let bound = HttpTransport::new(Options { bind: vec![LOCAL], ..options(&["127.0.0.0/8"]) }).unwrap();
+    let bound = HttpTransport::new(Options {
+        bind: vec![LOCAL],
+        ..options(&["127.0.0.0/8"])
+    })
+    .unwrap();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     assert_eq!(status(&bound.send(to(&receiver.url("/"))).await), Some(200));
 }
 
 #[tokio::test]
 async fn the_system_knows_localhost() {
-    let addresses = SystemResolver::new().unwrap().resolve("localhost").await.unwrap();
+    let addresses = SystemResolver::new()
+        .unwrap()
+        .resolve("localhost")
+        .await
+        .unwrap();
     assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty());
 }

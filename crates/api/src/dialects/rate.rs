@@ -32,19 +32,33 @@ pub(crate) struct Standing {
 
 impl RateLimits {
     /// Counts one request of `key`.
-    pub(crate) fn count(&self, key: Id<id::ApiKey>, limit: u32, window: Duration, now: Timestamp) -> Standing {
+    pub(crate) fn count(
+        &self,
+        key: Id<id::ApiKey>,
+        limit: u32,
+        window: Duration,
+        now: Timestamp,
+    ) -> Standing {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= KEYS_MAX {
             windows.retain(|_, window| window.ends_at > now);
         }
-        let fresh = Window { ends_at: now.plus(window), used: 0 };
+        let fresh = Window {
+            ends_at: now.plus(window),
+            used: 0,
+        };
         let current = windows.entry(key).or_insert(fresh);
         if current.ends_at <= now {
             *current = fresh;
         }
         let exceeded = current.used >= limit;
         current.used = current.used.saturating_add(u32::from(!exceeded));
-        Standing { limit, remaining: limit - current.used, resets_at: current.ends_at, exceeded }
+        Standing {
+            limit,
+            remaining: limit - current.used,
+            resets_at: current.ends_at,
+            exceeded,
+        }
     }
 }
 
@@ -63,7 +77,10 @@ mod tests {
             assert_eq!((standing.remaining, standing.exceeded), (3 - used, false));
         }
         let refused = limits.count(key, 3, minute, at(69));
-        assert_eq!((refused.remaining, refused.exceeded, refused.resets_at), (0, true, at(70)));
+        assert_eq!(
+            (refused.remaining, refused.exceeded, refused.resets_at),
+            (0, true, at(70))
+        );
         assert!(!limits.count(key, 3, minute, at(70)).exceeded);
         assert!(!limits.count(Id::from_u128(2), 3, minute, at(69)).exceeded);
     }

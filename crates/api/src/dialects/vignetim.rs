@@ -2,21 +2,24 @@
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use postrider_core::Timestamp;
 use postrider_core::attempt::Outcome;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::endpoint_url::InvalidUrl;
 use postrider_core::filter::Subscription;
-use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, SUBSCRIPTION_PATTERNS_MAX};
+use postrider_core::limits::{
+    DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, SUBSCRIPTION_PATTERNS_MAX,
+};
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::seal::hex;
 use postrider_core::secret::constant_time_eq;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
-use postrider_core::Timestamp;
 use postrider_engine::CurrentProfile;
 use postrider_store::{PageRequest, Rule, StoreError};
 use serde::Serialize;
@@ -24,8 +27,8 @@ use serde_json::{Map, Value};
 
 use super::rate::Standing;
 use crate::Api;
-use crate::native::keys::KEY_SECRET_CONTEXT;
 use crate::native::endpoints::{fresh_endpoint, send_test, set_active, valid_url};
+use crate::native::keys::KEY_SECRET_CONTEXT;
 use crate::problem::{ApiError, RETRY_AFTER_SECS};
 use crate::request::{read_body, well_formed};
 
@@ -35,10 +38,20 @@ pub(crate) fn routes(profile: &Profile) -> Router<Api> {
     let base = profile.api.as_ref().map_or("", |api| api.base.as_str());
     Router::new()
         .route(&format!("{base}/webhooks"), post(create).get(list))
-        .route(&format!("{base}/webhooks/{{id}}"), put(update).delete(delete))
+        .route(
+            &format!("{base}/webhooks/{{id}}"),
+            put(update).delete(delete),
+        )
         .route(&format!("{base}/webhooks/{{id}}/test"), post(test))
         // Everything else below the base is answered in the vendor's shape too.
-        .route(&format!("{base}/{{*rest}}"), get(unknown).post(unknown).put(unknown).delete(unknown).patch(unknown))
+        .route(
+            &format!("{base}/{{*rest}}"),
+            get(unknown)
+                .post(unknown)
+                .put(unknown)
+                .delete(unknown)
+                .patch(unknown),
+        )
 }
 
 async fn unknown(State(api): State<Api>, request: Request) -> Response {
@@ -73,23 +86,34 @@ type Answer = Result<Response, Refusal>;
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: Message::One(message.into()) }
+        Self {
+            status,
+            message: Message::One(message.into()),
+        }
     }
 
     fn from_api(spec: &ApiSpec, error: &ApiError) -> Self {
         error.log();
         match error.code.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Self::new(StatusCode::SERVICE_UNAVAILABLE, spec.text("unavailable")),
-            StatusCode::INTERNAL_SERVER_ERROR => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, spec.text("unavailable"))
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+            }
             StatusCode::NOT_FOUND => Self::new(StatusCode::NOT_FOUND, spec.text("not_found")),
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, spec.text("body_too_large")),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, spec.text("body_too_large"))
+            }
             _ => Self::new(StatusCode::BAD_REQUEST, error.detail.clone()),
         }
     }
 
     fn from_store(spec: &ApiSpec, error: StoreError) -> Self {
         match error {
-            StoreError::Conflict { rule: Rule::EndpointsMax } => Self::new(StatusCode::BAD_REQUEST, spec.text("endpoints_max")),
+            StoreError::Conflict {
+                rule: Rule::EndpointsMax,
+            } => Self::new(StatusCode::BAD_REQUEST, spec.text("endpoints_max")),
             error => Self::from_api(spec, &ApiError::from(error)),
         }
     }
@@ -98,9 +122,18 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let error = self.status.canonical_reason().unwrap_or("Error");
-        let mut response = json(self.status, &RefusalView { status_code: self.status.as_u16(), message: &self.message, error });
+        let mut response = json(
+            self.status,
+            &RefusalView {
+                status_code: self.status.as_u16(),
+                message: &self.message,
+                error,
+            },
+        );
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
         }
         response
     }
@@ -112,22 +145,46 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 fn with_standing(mut response: Response, standing: Standing) -> Response {
     let mut set = |name: &'static str, value: HeaderValue| {
-        response.headers_mut().insert(HeaderName::from_static(name), value);
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(name), value);
     };
     set("x-ratelimit-limit", HeaderValue::from(standing.limit));
-    set("x-ratelimit-remaining", HeaderValue::from(standing.remaining));
-    set("x-ratelimit-reset", HeaderValue::from(standing.resets_at.as_unix()));
+    set(
+        "x-ratelimit-remaining",
+        HeaderValue::from(standing.remaining),
+    );
+    set(
+        "x-ratelimit-reset",
+        HeaderValue::from(standing.resets_at.as_unix()),
+    );
     response
 }
 
 /// Before a key is known, nothing is counted.
 fn uncounted(spec: &ApiSpec, now: Timestamp) -> Standing {
-    Standing { limit: spec.rate_live, remaining: spec.rate_live, resets_at: now.plus(spec.rate_window), exceeded: false }
+    Standing {
+        limit: spec.rate_live,
+        remaining: spec.rate_live,
+        resets_at: now.plus(spec.rate_window),
+        exceeded: false,
+    }
 }
 
-pub(crate) fn route_not_found(spec: &ApiSpec, method: &Method, path: &str, now: Timestamp) -> Response {
-    let text = spec.text("route_not_found").replace("{method}", method.as_str()).replace("{path}", path);
-    with_standing(Refusal::new(StatusCode::NOT_FOUND, text).into_response(), uncounted(spec, now))
+pub(crate) fn route_not_found(
+    spec: &ApiSpec,
+    method: &Method,
+    path: &str,
+    now: Timestamp,
+) -> Response {
+    let text = spec
+        .text("route_not_found")
+        .replace("{method}", method.as_str())
+        .replace("{path}", path);
+    with_standing(
+        Refusal::new(StatusCode::NOT_FOUND, text).into_response(),
+        uncounted(spec, now),
+    )
 }
 
 /// A caller whose signature was verified.
@@ -140,40 +197,83 @@ struct Partner {
 
 impl Partner {
     fn spec(&self) -> &ApiSpec {
-        self.current.profile.api.as_ref().expect("routes exist only for profiles with an [api] section")
+        self.current
+            .profile
+            .api
+            .as_ref()
+            .expect("routes exist only for profiles with an [api] section")
     }
 }
 
 /// Verifies a request, counts it, and lets `handle` answer it.
-async fn signed(api: &Api, request: Request, handle: impl AsyncFnOnce(&Partner) -> Answer) -> Response {
+async fn signed(
+    api: &Api,
+    request: Request,
+    handle: impl AsyncFnOnce(&Partner) -> Answer,
+) -> Response {
     let now = api.now();
-    // Until the key tells whose profile it is, the first profile of this dialect speaks.
-    let profiles = api.engine().profiles();
-    let spec = profiles.names().into_iter().filter_map(|name| profiles.current(&name)).find_map(|current| {
-        let spec = current.profile.api.clone()?;
-        request.uri().path().starts_with(spec.base.as_str()).then_some(spec)
-    });
-    let Some(spec) = spec else { return StatusCode::NOT_FOUND.into_response() };
-    let (key, partner) = match authenticate(api, &spec, request, now).await {
-        Ok(found) => found,
+    let Some(spec) = spec_of(api, request.uri().path()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let verified = match verify(api, &spec, request, now).await {
+        Ok(verified) => verified,
         Err(refusal) => return with_standing(refusal.into_response(), uncounted(&spec, now)),
     };
-    let spec = partner.spec();
-    let limit = match partner.mode {
+    let limit = match verified.key.mode {
         Mode::Live => spec.rate_live,
         Mode::Test => spec.rate_test,
     };
-    let standing = api.0.rates.count(key.id, limit, spec.rate_window, now);
+    // Before anything is written: a partner over the limit costs the store nothing.
+    let standing = api
+        .0
+        .rates
+        .count(verified.key.id, limit, spec.rate_window, now);
     if standing.exceeded {
         let seconds = standing.resets_at.since(now).as_secs_f64().ceil();
-        let text = spec.text("rate_limited").replace("{seconds}", &seconds.to_string());
-        return with_standing(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).into_response(), standing);
+        let text = spec
+            .text("rate_limited")
+            .replace("{seconds}", &seconds.to_string());
+        return with_standing(
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).into_response(),
+            standing,
+        );
     }
-    let answer = handle(&partner).await;
+    let answer = match admit(api, &spec, verified, now).await {
+        Ok(partner) => handle(&partner).await,
+        Err(refusal) => Err(refusal),
+    };
     with_standing(answer.unwrap_or_else(IntoResponse::into_response), standing)
 }
 
-async fn authenticate(api: &Api, spec: &ApiSpec, request: Request, now: Timestamp) -> Result<(ApiKey, Partner), Refusal> {
+/// The API section of the profile that lives at this path. Until the key tells whose profile it is,
+/// the first one speaks.
+fn spec_of(api: &Api, path: &str) -> Option<ApiSpec> {
+    let profiles = api.engine().profiles();
+    let mut current = profiles
+        .names()
+        .into_iter()
+        .filter_map(|name| profiles.current(&name));
+    current.find_map(|current| {
+        let spec = current.profile.api.clone()?;
+        path.strip_prefix(spec.base.as_str())?
+            .starts_with('/')
+            .then_some(spec)
+    })
+}
+
+/// A request whose signature is right.
+struct Verified {
+    key: ApiKey,
+    nonce: String,
+    body: Bytes,
+}
+
+async fn verify(
+    api: &Api,
+    spec: &ApiSpec,
+    request: Request,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
     let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
     let (parts, body) = request.into_parts();
     let given = |name| text_header(&parts.headers, name).ok_or_else(|| refuse("unauthorized"));
@@ -182,7 +282,7 @@ async fn authenticate(api: &Api, spec: &ApiSpec, request: Request, now: Timestam
     let nonce = given("x-nonce")?;
     let signature = given("x-signature")?;
     let sent_at: i64 = timestamp.parse().map_err(|_| refuse("timestamp"))?;
-    if (now.as_unix().saturating_sub(sent_at)).unsigned_abs() > spec.skew.as_secs() {
+    if now.as_unix().abs_diff(sent_at) > spec.skew.as_secs() {
         return Err(refuse("timestamp"));
     }
     let key = match api.store().key_by_public_id(public_id).await {
@@ -191,39 +291,89 @@ async fn authenticate(api: &Api, spec: &ApiSpec, request: Request, now: Timestam
         Err(error) => return Err(Refusal::from_store(spec, error)),
     };
     let options = &api.0.options;
-    let body = read_body(body, options.body_max, options.body_timeout).await.map_err(|error| Refusal::from_api(spec, &error))?;
-    let sealed = key.sealed_secret.as_deref().ok_or_else(|| refuse("signature"))?;
-    let secret = api.0.sealer.open(sealed, KEY_SECRET_CONTEXT).map_err(|error| Refusal::from_api(spec, &ApiError::internal(error)))?;
-    let mut message = format!("{timestamp}.{nonce}.{}.{}.", parts.method, parts.uri.path()).into_bytes();
+    let body = read_body(body, options.body_max, options.body_timeout)
+        .await
+        .map_err(|error| Refusal::from_api(spec, &error))?;
+    let sealed = key
+        .sealed_secret
+        .as_deref()
+        .ok_or_else(|| refuse("signature"))?;
+    let secret = api
+        .0
+        .sealer
+        .open(sealed, KEY_SECRET_CONTEXT)
+        .map_err(|error| Refusal::from_api(spec, &ApiError::internal(error)))?;
+    let mut message =
+        format!("{timestamp}.{nonce}.{}.{}.", parts.method, parts.uri.path()).into_bytes();
     message.extend_from_slice(&body);
-    let hmac_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.expose().as_bytes());
+    let hmac_key =
+        aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.expose().as_bytes());
     let expected = hex(aws_lc_rs::hmac::sign(&hmac_key, &message).as_ref());
     if !constant_time_eq(expected.as_bytes(), signature.as_bytes()) {
         return Err(refuse("signature"));
     }
+    Ok(Verified {
+        nonce: nonce.to_owned(),
+        key,
+        body,
+    })
+}
+
+/// Uses up the nonce and finds whose request it is.
+async fn admit(
+    api: &Api,
+    spec: &ApiSpec,
+    verified: Verified,
+    now: Timestamp,
+) -> Result<Partner, Refusal> {
+    let Verified { key, nonce, body } = verified;
     // After the signature, so that a stranger cannot use up a partner's nonces. Kept as long as the
     // timestamp could be accepted again.
-    if nonce.len() > KEY_BYTES_MAX {
-        return Err(refuse("nonce"));
-    }
     let expires_at = now.plus(spec.skew * 2);
-    if !api.store().use_nonce(key.id, nonce, expires_at).await.map_err(|error| Refusal::from_store(spec, error))? {
-        return Err(refuse("nonce"));
+    let fresh = nonce.len() <= KEY_BYTES_MAX
+        && api
+            .store()
+            .use_nonce(key.id, &nonce, expires_at)
+            .await
+            .map_err(|error| Refusal::from_store(spec, error))?;
+    if !fresh {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));
     }
+    let forbidden = || Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden"));
     let Scope::Tenant(application, tenant) = key.scope else {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")));
+        return Err(forbidden());
     };
     let internal = |error: ApiError| Refusal::from_api(spec, &error);
-    let current = api.0.directory.profile(application).await.map_err(internal)?;
-    if current.profile.api.as_ref().is_none_or(|own| own.base != spec.base) {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")));
+    let current = api
+        .0
+        .directory
+        .profile(application)
+        .await
+        .map_err(internal)?;
+    if current
+        .profile
+        .api
+        .as_ref()
+        .is_none_or(|own| own.base != spec.base)
+    {
+        return Err(forbidden());
     }
     let tenant = api.0.directory.tenant(tenant).await.map_err(internal)?;
-    Ok((key.clone(), Partner { tenant, mode: key.mode, current, body }))
+    Ok(Partner {
+        tenant,
+        mode: key.mode,
+        current,
+        body,
+    })
 }
 
 fn text_header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
+    headers
+        .get(name)?
+        .to_str()
+        .ok()
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
 }
 
 /// The answer to a creation (V-39); keys in the documented order.
@@ -298,7 +448,10 @@ fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fields, Refusa
         return Err(Refusal::new(StatusCode::BAD_REQUEST, error.detail));
     }
     let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&partner.body) else {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, spec.text("body_object")));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            spec.text("body_object"),
+        ));
     };
     let mut mistakes = Vec::new();
     let mut fields = Fields::default();
@@ -323,7 +476,9 @@ fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fields, Refusa
     match body.get("description") {
         None => {}
         Some(Value::Null) => fields.description = Some(None),
-        Some(Value::String(text)) if text.len() <= DESCRIPTION_BYTES_MAX => fields.description = Some(Some(text.clone())),
+        Some(Value::String(text)) if text.len() <= DESCRIPTION_BYTES_MAX => {
+            fields.description = Some(Some(text.clone()))
+        }
         Some(_) => mistakes.push(spec.text("description_text").to_owned()),
     }
     match body.get("active").filter(|_| !creating) {
@@ -331,12 +486,25 @@ fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fields, Refusa
         Some(Value::Bool(active)) => fields.active = Some(*active),
         Some(_) => mistakes.push(spec.text("active_boolean").to_owned()),
     }
-    if mistakes.is_empty() { Ok(fields) } else { Err(Refusal { status: StatusCode::BAD_REQUEST, message: Message::Many(mistakes) }) }
+    if mistakes.is_empty() {
+        Ok(fields)
+    } else {
+        Err(Refusal {
+            status: StatusCode::BAD_REQUEST,
+            message: Message::Many(mistakes),
+        })
+    }
 }
 
-fn unknown_properties(spec: &ApiSpec, body: &Map<String, Value>, creating: bool, mistakes: &mut Vec<String>) {
+fn unknown_properties(
+    spec: &ApiSpec,
+    body: &Map<String, Value>,
+    creating: bool,
+    mistakes: &mut Vec<String>,
+) {
     for name in body.keys() {
-        let known = matches!(name.as_str(), "url" | "events" | "description") || (!creating && name == "active");
+        let known = matches!(name.as_str(), "url" | "events" | "description")
+            || (!creating && name == "active");
         if !known {
             mistakes.push(spec.text("unknown_property").replace("{name}", name));
         }
@@ -352,18 +520,33 @@ fn url_mistake(spec: &ApiSpec, error: &InvalidUrl) -> String {
     spec.text(name).to_owned()
 }
 
-fn event_patterns(spec: &ApiSpec, profile: &Profile, events: &Value) -> Result<Vec<String>, String> {
-    let list = events.as_array().filter(|list| !list.is_empty()).ok_or_else(|| spec.text("events_required").to_owned())?;
-    let texts: Option<Vec<String>> = list.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+fn event_patterns(
+    spec: &ApiSpec,
+    profile: &Profile,
+    events: &Value,
+) -> Result<Vec<String>, String> {
+    let list = events
+        .as_array()
+        .filter(|list| !list.is_empty())
+        .ok_or_else(|| spec.text("events_required").to_owned())?;
+    let texts: Option<Vec<String>> = list
+        .iter()
+        .map(|item| item.as_str().map(str::to_owned))
+        .collect();
     let texts = texts.ok_or_else(|| spec.text("events_each").to_owned())?;
-    if texts.len() > SUBSCRIPTION_PATTERNS_MAX || !texts.iter().all(|pattern| profile.events.allows_pattern(pattern)) {
+    if texts.len() > SUBSCRIPTION_PATTERNS_MAX
+        || !texts
+            .iter()
+            .all(|pattern| profile.events.allows_pattern(pattern))
+    {
         return Err(spec.text("events_unknown").to_owned());
     }
     Ok(texts)
 }
 
 fn subscription(spec: &ApiSpec, patterns: Vec<String>) -> Result<Subscription, Refusal> {
-    Subscription::new(patterns).map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, spec.text("events_unknown")))
+    Subscription::new(patterns)
+        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, spec.text("events_unknown")))
 }
 
 async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
@@ -372,9 +555,22 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
         let fields = fields(&api, partner, true)?;
         let subscription = subscription(spec, fields.events.unwrap_or_default())?;
         let profile = &partner.current.profile;
-        let (endpoint, secret) = fresh_endpoint(&api, profile, &partner.tenant, fields.url.unwrap_or_default(), subscription);
-        let endpoint = Endpoint { description: fields.description.flatten(), mode: partner.mode, ..endpoint };
-        let stored = api.store().create_endpoint(endpoint.clone(), profile.endpoints_max).await;
+        let (endpoint, secret) = fresh_endpoint(
+            &api,
+            profile,
+            &partner.tenant,
+            fields.url.unwrap_or_default(),
+            subscription,
+        );
+        let endpoint = Endpoint {
+            description: fields.description.flatten(),
+            mode: partner.mode,
+            ..endpoint
+        };
+        let stored = api
+            .store()
+            .create_endpoint(endpoint.clone(), profile.endpoints_max)
+            .await;
         stored.map_err(|error| Refusal::from_store(spec, error))?;
         let view = CreatedView {
             id: profile.ids.endpoint.render(endpoint.id),
@@ -397,8 +593,13 @@ async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
         loop {
             let found = api.store().list_endpoints(partner.tenant.id, page).await;
             let found = found.map_err(|error| Refusal::from_store(partner.spec(), error))?;
-            let of_mode = found.rows.into_iter().filter(|endpoint| endpoint.mode == partner.mode);
-            data.extend(of_mode.map(|endpoint| WebhookView::new(endpoint, &partner.current.profile)));
+            let of_mode = found
+                .rows
+                .into_iter()
+                .filter(|endpoint| endpoint.mode == partner.mode);
+            data.extend(
+                of_mode.map(|endpoint| WebhookView::new(endpoint, &partner.current.profile)),
+            );
             page.cursor = found.next;
             if page.cursor.is_none() {
                 break;
@@ -411,22 +612,45 @@ async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
     signed(&api, request, handle).await
 }
 
+/// The id in a path; one that does not even decode is no webhook's.
+type PathId = Result<Path<String>, PathRejection>;
+
+fn path_text(id: PathId) -> String {
+    id.map_or_else(|_| String::new(), |Path(id)| id)
+}
+
 /// The webhook, if it is the partner's, and of the mode of its key.
 async fn found(api: &Api, partner: &Partner, id: &str) -> Result<Endpoint, Refusal> {
     let spec = partner.spec();
     let not_found = || Refusal::new(StatusCode::NOT_FOUND, spec.text("not_found"));
-    let id = partner.current.profile.ids.endpoint.read(id).ok_or_else(not_found)?;
-    let endpoint = api.store().endpoint(id).await.map_err(|error| Refusal::from_store(spec, error))?;
-    let own = endpoint.tenant == partner.tenant.id && endpoint.mode == partner.mode && endpoint.kind == EndpointKind::Registered;
+    let id = partner
+        .current
+        .profile
+        .ids
+        .endpoint
+        .read(id)
+        .ok_or_else(not_found)?;
+    let endpoint = api
+        .store()
+        .endpoint(id)
+        .await
+        .map_err(|error| Refusal::from_store(spec, error))?;
+    let own = endpoint.tenant == partner.tenant.id
+        && endpoint.mode == partner.mode
+        && endpoint.kind == EndpointKind::Registered;
     if own { Ok(endpoint) } else { Err(not_found()) }
 }
 
-async fn update(State(api): State<Api>, Path(id): Path<String>, request: Request<Body>) -> Response {
+async fn update(State(api): State<Api>, id: PathId, request: Request<Body>) -> Response {
+    let id = path_text(id);
     let handle = async |partner: &Partner| {
         let spec = partner.spec();
         let endpoint = found(&api, partner, &id).await?;
         let fields = fields(&api, partner, false)?;
-        let subscription = fields.events.map(|patterns| subscription(spec, patterns)).transpose()?;
+        let subscription = fields
+            .events
+            .map(|patterns| subscription(spec, patterns))
+            .transpose()?;
         let now = api.now();
         let change = move |endpoint: &mut Endpoint| {
             endpoint.url = fields.url.unwrap_or(std::mem::take(&mut endpoint.url));
@@ -437,27 +661,33 @@ async fn update(State(api): State<Api>, Path(id): Path<String>, request: Request
             set_active(endpoint, fields.active, now);
             endpoint.updated_at = now;
         };
-        let changed = api.store().update_endpoint(endpoint.id, Box::new(change)).await;
-        let changed = changed.map_err(|error| Refusal::from_store(spec, error))?;
-        api.engine().endpoint_changed(changed.id);
-        Ok(json(StatusCode::OK, &WebhookView::new(changed, &partner.current.profile)))
+        let changed = api
+            .change_endpoint(endpoint.id, Box::new(change))
+            .await
+            .map_err(|error| Refusal::from_api(spec, &error))?;
+        Ok(json(
+            StatusCode::OK,
+            &WebhookView::new(changed, &partner.current.profile),
+        ))
     };
     signed(&api, request, handle).await
 }
 
-async fn delete(State(api): State<Api>, Path(id): Path<String>, request: Request<Body>) -> Response {
+async fn delete(State(api): State<Api>, id: PathId, request: Request<Body>) -> Response {
+    let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
-        let deleted = api.store().delete_endpoint(endpoint.id).await;
-        deleted.map_err(|error| Refusal::from_store(partner.spec(), error))?;
-        api.engine().endpoint_changed(endpoint.id);
+        api.delete_endpoint(endpoint.id)
+            .await
+            .map_err(|error| Refusal::from_api(partner.spec(), &error))?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     signed(&api, request, handle).await
 }
 
 /// Always 200: the result is in the body.
-async fn test(State(api): State<Api>, Path(id): Path<String>, request: Request<Body>) -> Response {
+async fn test(State(api): State<Api>, id: PathId, request: Request<Body>) -> Response {
+    let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
         let sent = send_test(&api, &endpoint, &partner.current).await;
@@ -469,11 +699,26 @@ async fn test(State(api): State<Api>, Path(id): Path<String>, request: Request<B
         };
         let longest = profile.http.total_timeout.as_millis();
         // To the answer, not to the end of its body.
-        let micros = attempt.timings.first_byte_micros.unwrap_or(attempt.timings.total_micros);
+        let micros = attempt
+            .timings
+            .first_byte_micros
+            .unwrap_or(attempt.timings.total_micros);
         let elapsed = u128::from(micros / 1_000).min(longest);
-        let message = if success { &profile.test.ok } else { &profile.test.fail };
+        let message = if success {
+            &profile.test.ok
+        } else {
+            &profile.test.fail
+        };
         let response_time = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        Ok(json(StatusCode::OK, &TestView { success, status_code, response_time, message }))
+        Ok(json(
+            StatusCode::OK,
+            &TestView {
+                success,
+                status_code,
+                response_time,
+                message,
+            },
+        ))
     };
     signed(&api, request, handle).await
 }

@@ -1,7 +1,7 @@
 //! Applications, their tenants and event types.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use postrider_core::filter::is_event_type;
@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::views::{ApplicationView, EventTypeView, TenantView};
 use crate::auth::Caller;
-use crate::problem::{ApiError, ApiResult};
-use crate::random::{secret_text, seal_nonce};
-use crate::request::{Paging, bounded, json, list as list_of, ok, path_id, required};
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::random::{seal_nonce, secret_text};
+use crate::request::{Paging, Path, Query, bounded, json, list as list_of, ok, path_id, required};
 use crate::{Api, request};
 
 /// What tenant secrets are sealed for.
@@ -36,27 +36,54 @@ fn must_be_profile(api: &Api, name: &str) -> ApiResult<()> {
         return Ok(());
     }
     let known = api.engine().profiles().names().join(", ");
-    Err(ApiError::invalid("profile", format!("must be one of: {known}")))
+    Err(ApiError::invalid(
+        "profile",
+        format!("must be one of: {known}"),
+    ))
 }
 
-pub(crate) async fn create(State(api): State<Api>, caller: Caller, headers: HeaderMap, body: Body) -> ApiResult<Response> {
+pub(crate) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
     caller.must_be_root()?;
     let new: NewApplication = api.read(&headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     must_be_profile(&api, &new.profile)?;
     let now = api.now();
-    let application =
-        Application { id: api.store().ids().next(now), name: new.name, profile: new.profile, created_at: now, updated_at: now };
+    let application = Application {
+        id: api.store().ids().next(now),
+        name: new.name,
+        profile: new.profile,
+        created_at: now,
+        updated_at: now,
+    };
     api.store().create_application(application.clone()).await?;
-    Ok(json(StatusCode::CREATED, &ApplicationView::from(application)))
+    Ok(json(
+        StatusCode::CREATED,
+        &ApplicationView::from(application),
+    ))
 }
 
-pub(crate) async fn list(State(api): State<Api>, caller: Caller, Query(paging): Query<Paging>) -> ApiResult<Response> {
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Response> {
     caller.must_be_root()?;
-    Ok(list_of(api.store().list_applications(paging.request()?).await?, ApplicationView::from))
+    Ok(list_of(
+        api.store().list_applications(paging.request()?).await?,
+        ApplicationView::from,
+    ))
 }
 
-pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?;
     Ok(ok(&ApplicationView::from(Application::clone(&application))))
 }
@@ -84,12 +111,36 @@ pub(crate) async fn update(
     }
     if let Some(profile) = patch.profile {
         must_be_profile(&api, &profile)?;
+        // Secrets have the form of the profile they were made under.
+        let page = postrider_store::PageRequest::first(1);
+        if profile != application.profile
+            && !api
+                .store()
+                .list_tenants(application.id, page)
+                .await?
+                .rows
+                .is_empty()
+        {
+            return Err(ApiError::new(
+                ErrorCode::ProfileInUse,
+                "create a new application with the other profile and move its tenants",
+            ));
+        }
         application.profile = profile;
     }
     application.updated_at = api.now();
-    api.store().update_application(application.clone()).await?;
-    api.0.directory.forget_applications();
-    Ok(ok(&ApplicationView::from(application)))
+    let changing = api.clone();
+    let changed = api
+        .to_the_end(async move {
+            changing
+                .store()
+                .update_application(application.clone())
+                .await?;
+            changing.0.directory.forget_applications();
+            Ok(application)
+        })
+        .await?;
+    Ok(ok(&ApplicationView::from(changed)))
 }
 
 #[derive(Deserialize)]
@@ -107,21 +158,36 @@ pub(crate) async fn put_event_type(
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
     if !is_event_type(&name) {
-        return Err(ApiError::invalid("name", "must have letters, digits, _ and -, with dots between parts"));
+        return Err(ApiError::invalid(
+            "name",
+            "must have letters, digits, _ and -, with dots between parts",
+        ));
     }
     let given: EventTypeBody = api.read(&headers, body).await?;
     if let Some(description) = &given.description {
         bounded("description", description, DESCRIPTION_BYTES_MAX)?;
     }
-    let event_type = EventType { application, name, description: given.description, created_at: api.now() };
+    let event_type = EventType {
+        application,
+        name,
+        description: given.description,
+        created_at: api.now(),
+    };
     api.store().put_event_type(event_type.clone()).await?;
     Ok(ok(&EventTypeView::from(event_type)))
 }
 
-pub(crate) async fn list_event_types(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn list_event_types(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
     let rows = api.store().list_event_types(application).await?;
-    Ok(list_of(postrider_store::Page { rows, next: None }, EventTypeView::from))
+    Ok(list_of(
+        postrider_store::Page { rows, next: None },
+        EventTypeView::from,
+    ))
 }
 
 pub(crate) async fn delete_event_type(
@@ -162,16 +228,22 @@ pub(crate) async fn create_tenant(
         application,
         name: new.name,
         external_id: new.external_id,
-        sealed_secret: api.0.sealer.seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT),
+        sealed_secret: api
+            .0
+            .sealer
+            .seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT),
         created_at: now,
         updated_at: now,
     };
     api.store().create_tenant(tenant.clone()).await?;
-    Ok(json(StatusCode::CREATED, &TenantView::from(tenant)))
+    Ok(json(
+        StatusCode::CREATED,
+        &TenantView::from(tenant).with_secret(secret.expose()),
+    ))
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct TenantQuery {
     external_id: Option<String>,
     limit: Option<String>,
@@ -186,25 +258,43 @@ pub(crate) async fn list_tenants(
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
     if let Some(external_id) = &query.external_id {
-        let found = api.store().tenant_by_external_id(application, external_id).await;
+        let found = api
+            .store()
+            .tenant_by_external_id(application, external_id)
+            .await;
         let rows = match found {
             Ok(tenant) => vec![tenant],
             Err(error) if error.is_not_found() => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        return Ok(list_of(postrider_store::Page { rows, next: None }, TenantView::from));
+        return Ok(list_of(
+            postrider_store::Page { rows, next: None },
+            TenantView::from,
+        ));
     }
     let page = request::page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-    Ok(list_of(api.store().list_tenants(application, page).await?, TenantView::from))
+    Ok(list_of(
+        api.store().list_tenants(application, page).await?,
+        TenantView::from,
+    ))
 }
 
-pub(crate) async fn read_tenant(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn read_tenant(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
     Ok(ok(&TenantView::from(Tenant::clone(&tenant))))
 }
 
 /// The scope that a caller's lists are confined to.
-pub(crate) fn confined(caller: &Caller) -> (Option<postrider_core::Id<postrider_core::id::Application>>, Option<postrider_core::Id<postrider_core::id::Tenant>>) {
+pub(crate) fn confined(
+    caller: &Caller,
+) -> (
+    Option<postrider_core::Id<postrider_core::id::Application>>,
+    Option<postrider_core::Id<postrider_core::id::Tenant>>,
+) {
     match caller.key.scope {
         Scope::Root => (None, None),
         Scope::Application(application) => (Some(application), None),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -23,7 +23,10 @@ use super::views::EventView;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::{given_time, json, list as list_of, must_be_json, ok, page_request, path_id, read_body, required, typed, well_formed};
+use crate::request::{
+    Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request, path_id,
+    read_body, required, typed, well_formed,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -33,8 +36,8 @@ struct EventBody<'b> {
     #[serde(borrow)]
     data: &'b RawValue,
     occurred_at: Option<String>,
-    #[serde(default)]
-    mode: Mode,
+    /// The key's, when it is not given.
+    mode: Option<Mode>,
     ordering_key: Option<String>,
     deliver_before: Option<String>,
     callback_url: Option<String>,
@@ -56,13 +59,22 @@ struct PublishedView {
 
 impl From<Published> for PublishedView {
     fn from(published: Published) -> Self {
-        Self { id: published.event, deliveries: published.count, duplicate: !published.created }
+        Self {
+            id: published.event,
+            deliveries: published.count,
+            duplicate: !published.created,
+        }
     }
 }
 
 /// Turns a body into an event of the tenant. `raw` is what an idempotency key vouches for.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that an event is made from, in one place"
+)]
 async fn new_event(
     api: &Api,
+    caller: &Caller,
     tenant: &Tenant,
     current: &CurrentProfile,
     body: EventBody<'_>,
@@ -71,11 +83,26 @@ async fn new_event(
     whole: Option<&Bytes>,
 ) -> ApiResult<NewEvent> {
     if !is_event_type(&body.r#type) {
-        return Err(ApiError::invalid("type", "must be letters, digits, _ and -, with dots between parts, at most 128 bytes"));
+        return Err(ApiError::invalid(
+            "type",
+            "must be letters, digits, _ and -, with dots between parts, at most 128 bytes",
+        ));
     }
     if !current.profile.events.allows_type(&body.r#type) {
-        let known = current.profile.events.closed.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
-        return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", format!("must be one of: {known}")));
+        let known = current
+            .profile
+            .events
+            .closed
+            .iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(ApiError::field(
+            ErrorCode::EventTypeUnknown,
+            "type",
+            format!("must be one of: {known}"),
+        ));
     }
     let now = api.now();
     if let Some(key) = &body.ordering_key {
@@ -86,9 +113,16 @@ async fn new_event(
     }
     let target = match (&body.callback_url, &body.endpoint) {
         (None, None) => Target::Matching,
-        (Some(url), None) => Target::Endpoint(super::endpoints::callback(api, tenant, &current.profile, url).await?),
+        (Some(url), None) => {
+            Target::Endpoint(super::endpoints::callback(api, tenant, &current.profile, url).await?)
+        }
         (None, Some(endpoint)) => Target::Endpoint(path_id(endpoint)?),
-        (Some(_), Some(_)) => return Err(ApiError::invalid("endpoint", "cannot be together with callbackUrl")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid(
+                "endpoint",
+                "cannot be together with callbackUrl",
+            ));
+        }
     };
     let event = Event {
         id: api.store().ids().next(now),
@@ -101,7 +135,7 @@ async fn new_event(
             // A slice would keep the whole batch in memory as long as one of its events waits.
             None => Bytes::copy_from_slice(body.data.get().as_bytes()),
         },
-        mode: body.mode,
+        mode: caller.mode(body.mode)?,
         occurred_at: given_time("occurredAt", body.occurred_at.as_deref())?.unwrap_or(now),
         created_at: now,
         ordering_key: body.ordering_key,
@@ -110,8 +144,16 @@ async fn new_event(
     if event.deliver_before.is_some_and(|limit| limit <= now) {
         return Err(ApiError::invalid("deliverBefore", "must be in the future"));
     }
-    let idempotency = key.map(|key| Idempotency { key: format!("{}/{key}", tenant.id), fingerprint: sha256(raw) });
-    Ok(NewEvent { event: Arc::new(event), target, profile: current.version, idempotency })
+    let idempotency = key.map(|key| Idempotency {
+        key: format!("{}/{key}", tenant.id),
+        fingerprint: sha256(raw),
+    });
+    Ok(NewEvent {
+        event: Arc::new(event),
+        target,
+        profile: current.version,
+        idempotency,
+    })
 }
 
 pub(crate) async fn publish(
@@ -129,13 +171,25 @@ pub(crate) async fn publish(
     let header = match headers.get("idempotency-key") {
         None => None,
         Some(value) => {
-            let text = value.to_str().map_err(|_| ApiError::invalid("Idempotency-Key", "must be ASCII"))?;
+            let text = value
+                .to_str()
+                .map_err(|_| ApiError::invalid("Idempotency-Key", "must be ASCII"))?;
             Some(text.to_owned())
         }
     };
     let key = header.or_else(|| event.idempotency_key.clone());
     let current = api.0.directory.profile(tenant.application).await?;
-    let new = new_event(&api, &tenant, &current, event, &bytes, key, Some(&bytes)).await?;
+    let new = new_event(
+        &api,
+        &caller,
+        &tenant,
+        &current,
+        event,
+        &bytes,
+        key,
+        Some(&bytes),
+    )
+    .await?;
     let published = api.engine().publish(new).await?;
     Ok(json(StatusCode::ACCEPTED, &PublishedView::from(published)))
 }
@@ -152,13 +206,21 @@ struct BatchBody<'b> {
 #[serde(untagged)]
 enum BatchAnswer {
     Published(PublishedView),
-    Refused { code: ErrorCode, detail: String, field: Option<String> },
+    Refused {
+        code: ErrorCode,
+        detail: String,
+        field: Option<String>,
+    },
 }
 
 impl From<ApiError> for BatchAnswer {
     fn from(error: ApiError) -> Self {
         error.log();
-        Self::Refused { code: error.code, detail: error.detail, field: error.field }
+        Self::Refused {
+            code: error.code,
+            detail: error.detail,
+            field: error.field,
+        }
     }
 }
 
@@ -182,7 +244,10 @@ pub(crate) async fn publish_batch(
     well_formed(&bytes)?;
     let batch: BatchBody<'_> = typed(&bytes)?;
     if batch.events.is_empty() || batch.events.len() > BATCH_EVENTS_MAX {
-        return Err(ApiError::invalid("events", format!("must have 1 to {BATCH_EVENTS_MAX} entries")));
+        return Err(ApiError::invalid(
+            "events",
+            format!("must have 1 to {BATCH_EVENTS_MAX} entries"),
+        ));
     }
     let current = api.0.directory.profile(tenant.application).await?;
     let mut answers: Vec<Option<BatchAnswer>> = Vec::with_capacity(batch.events.len());
@@ -191,11 +256,14 @@ pub(crate) async fn publish_batch(
         let raw = raw.get().as_bytes();
         let made = async {
             if raw.len() > api.0.options.body_max {
-                return Err(ApiError::new(ErrorCode::BodyTooLarge, format!("an event may have {} bytes", api.0.options.body_max)));
+                return Err(ApiError::new(
+                    ErrorCode::BodyTooLarge,
+                    format!("an event may have {} bytes", api.0.options.body_max),
+                ));
             }
             let event: EventBody<'_> = typed(raw)?;
             let key = event.idempotency_key.clone();
-            new_event(&api, &tenant, &current, event, raw, key, None).await
+            new_event(&api, &caller, &tenant, &current, event, raw, key, None).await
         };
         match made.await {
             Ok(new) => {
@@ -209,7 +277,9 @@ pub(crate) async fn publish_batch(
     let mut busy = None;
     let mut any = false;
     for slot in answers.iter_mut().filter(|slot| slot.is_none()) {
-        let answer = published.next().unwrap_or(Err(PublishError::Busy(postrider_engine::Busy)));
+        let answer = published
+            .next()
+            .unwrap_or(Err(PublishError::Busy(postrider_engine::Busy)));
         any |= answer.is_ok();
         *slot = Some(match answer {
             Ok(published) => BatchAnswer::Published(published.into()),
@@ -225,10 +295,16 @@ pub(crate) async fn publish_batch(
     if let (Some((code, detail)), false) = (busy, any) {
         return Err(ApiError::new(code, detail));
     }
-    Ok(json(StatusCode::ACCEPTED, &BatchView { data: answers.into_iter().flatten().collect() }))
+    Ok(json(
+        StatusCode::ACCEPTED,
+        &BatchView {
+            data: answers.into_iter().flatten().collect(),
+        },
+    ))
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct EventQuery {
     r#type: Option<String>,
     since: Option<String>,
@@ -253,12 +329,21 @@ pub(crate) async fn list(
         until: given_time("until", query.until.as_deref())?,
     };
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-    Ok(list_of(api.store().list_events(filter, page).await?, EventView::brief))
+    Ok(list_of(
+        api.store().list_events(filter, page).await?,
+        EventView::brief,
+    ))
 }
 
-pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
     // A receiver that reports a problem knows the message id; for a standard profile that is the event's.
-    let id = id.strip_prefix("msg_").map_or(id.clone(), |rest| format!("evt_{rest}"));
+    let id = id
+        .strip_prefix("msg_")
+        .map_or(id.clone(), |rest| format!("evt_{rest}"));
     let event = api.store().event(path_id(&id)?).await?;
     if !caller.may_see_event(&event) {
         return Err(ApiError::not_found("event"));
@@ -267,6 +352,9 @@ pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<
 }
 
 /// The default of a time bound in a filter.
-pub(crate) fn bounds(since: Option<&str>, until: Option<&str>) -> ApiResult<(Option<Timestamp>, Option<Timestamp>)> {
+pub(crate) fn bounds(
+    since: Option<&str>,
+    until: Option<&str>,
+) -> ApiResult<(Option<Timestamp>, Option<Timestamp>)> {
     Ok((given_time("since", since)?, given_time("until", until)?))
 }

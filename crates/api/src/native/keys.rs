@@ -1,7 +1,7 @@
 //! API keys: create (shown once), list, delete.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use postrider_core::limits::KEY_BYTES_MAX;
@@ -14,7 +14,7 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random::{key_text, public_key_id, seal_nonce};
-use crate::request::{Paging, given_id, json, list as list_of, path_id, required};
+use crate::request::{Paging, Path, Query, given_id, json, list as list_of, path_id, required};
 
 /// What the secrets of signing keys are sealed for.
 pub(crate) const KEY_SECRET_CONTEXT: &str = "api key secret";
@@ -68,7 +68,12 @@ impl From<ApiKey> for KeyView {
     }
 }
 
-pub(crate) async fn create(State(api): State<Api>, caller: Caller, headers: HeaderMap, body: Body) -> ApiResult<Response> {
+pub(crate) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
     let new: NewKey = api.read(&headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     let application = given_id("application", new.application.as_deref())?;
@@ -86,7 +91,9 @@ pub(crate) async fn create(State(api): State<Api>, caller: Caller, headers: Head
             }
             Scope::Tenant(tenant.application, tenant.id)
         }
-        (Some(application), None) => Scope::Application(caller.application(&api, application).await?.id),
+        (Some(application), None) => {
+            Scope::Application(caller.application(&api, application).await?.id)
+        }
     };
     let secret = key_text(new.mode);
     // A tenant's key may sign requests of a vendor's API; verifying them needs the text, so it is sealed.
@@ -103,30 +110,58 @@ pub(crate) async fn create(State(api): State<Api>, caller: Caller, headers: Head
         created_at: now,
     };
     api.store().create_key(key.clone()).await?;
-    let view = KeyView { key: Some(secret.expose().to_owned()), ..KeyView::from(key) };
+    let view = KeyView {
+        key: Some(secret.expose().to_owned()),
+        ..KeyView::from(key)
+    };
     Ok(json(StatusCode::CREATED, &view))
 }
 
-pub(crate) async fn list(State(api): State<Api>, caller: Caller, Query(paging): Query<Paging>) -> ApiResult<Response> {
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Response> {
     let application = match caller.key.scope {
         Scope::Root => None,
         Scope::Application(application) => Some(application),
-        Scope::Tenant(..) => return Err(ApiError::new(ErrorCode::ScopeInsufficient, "an application key is needed")),
+        Scope::Tenant(..) => {
+            return Err(ApiError::new(
+                ErrorCode::ScopeInsufficient,
+                "an application key is needed",
+            ));
+        }
     };
-    Ok(list_of(api.store().list_keys(application, paging.request()?).await?, KeyView::from))
+    Ok(list_of(
+        api.store()
+            .list_keys(application, paging.request()?)
+            .await?,
+        KeyView::from,
+    ))
 }
 
-pub(crate) async fn delete(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
     let key = api.store().key(path_id(&id)?).await?;
     let allowed = match (caller.key.scope, key.scope) {
         (Scope::Root, _) => true,
-        (Scope::Application(own), Scope::Application(other) | Scope::Tenant(other, _)) => own == other,
+        (Scope::Application(own), Scope::Application(other) | Scope::Tenant(other, _)) => {
+            own == other
+        }
         (Scope::Application(_) | Scope::Tenant(..), _) => false,
     };
     if !allowed {
         return Err(ApiError::not_found("API key"));
     }
-    api.store().delete_key(key.id).await?;
-    api.0.directory.forget_keys();
+    let deleting = api.clone();
+    api.to_the_end(async move {
+        deleting.store().delete_key(key.id).await?;
+        deleting.0.directory.forget_keys();
+        Ok(())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

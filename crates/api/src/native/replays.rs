@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use postrider_core::{Id, Timestamp, id};
@@ -16,7 +16,7 @@ use super::events::bounds;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
-use crate::request::{given_id, json, ok, path_id};
+use crate::request::{Path, given_id, json, ok, path_id};
 
 /// Deliveries resent between two records of progress.
 const PAGE: usize = 200;
@@ -108,12 +108,21 @@ pub(crate) async fn create(
         finished_at: None,
     };
     filter(&task, &body)?;
-    api.store().put_task(task.clone()).await?;
-    start(&api, task.clone());
+    let (starting, first) = (api.clone(), task.clone());
+    api.to_the_end(async move {
+        starting.store().put_task(first.clone()).await?;
+        start(&starting, first);
+        Ok(())
+    })
+    .await?;
     Ok(json(StatusCode::ACCEPTED, &ReplayView::from(task)))
 }
 
-pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
     let task = api.store().task(path_id(&id)?).await?;
     if !caller.may_see(task.application, task.tenant) {
         return Err(ApiError::not_found("replay"));
@@ -131,7 +140,10 @@ pub(crate) async fn resume(api: &Api) -> Result<(), StoreError> {
 
 fn start(api: &Api, task: Task) {
     let api = api.clone();
-    #[expect(clippy::disallowed_methods, reason = "a replay outlives its request; its progress is in the store")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a replay outlives its request; its progress is in the store"
+    )]
     tokio::spawn(async move {
         let mut task = task;
         let state = match run(&api, &mut task).await {
@@ -144,7 +156,10 @@ fn start(api: &Api, task: Task) {
         task.state = state;
         task.finished_at = Some(api.now());
         if let Err(error) = api.store().put_task(task).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "failed to record the end of a replay");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "failed to record the end of a replay"
+            );
         }
     });
 }
@@ -153,10 +168,28 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
     let body: ReplayBody = serde_json::from_str(&task.request).map_err(ApiError::internal)?;
     let filter = filter(task, &body)?;
     loop {
-        let cursor = task.cursor.as_deref().map(str::parse).transpose().map_err(ApiError::internal)?;
-        let page = api.store().list_deliveries(filter.clone(), PageRequest { limit: PAGE, cursor }).await?;
+        let cursor = task
+            .cursor
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(ApiError::internal)?;
+        let page = api
+            .store()
+            .list_deliveries(
+                filter.clone(),
+                PageRequest {
+                    limit: PAGE,
+                    cursor,
+                },
+            )
+            .await?;
         for delivery in page.rows {
-            let series = api.engine().profiles().version(delivery.profile).is_some_and(|profile| profile.resend.series);
+            let series = api
+                .engine()
+                .profiles()
+                .version(delivery.profile)
+                .is_some_and(|profile| profile.resend.series);
             loop {
                 match api.engine().resend(delivery.id, series).await {
                     Ok(_) => task.done += 1,
@@ -165,7 +198,9 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
                         tokio::time::sleep(PAUSE).await;
                         continue;
                     }
-                    Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => task.skipped += 1,
+                    Err(PublishError::Store(
+                        StoreError::Conflict { .. } | StoreError::NotFound { .. },
+                    )) => task.skipped += 1,
                     Err(PublishError::Store(error)) => return Err(error.into()),
                 }
                 break;

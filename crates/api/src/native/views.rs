@@ -26,7 +26,13 @@ pub(crate) struct ApplicationView {
 
 impl From<Application> for ApplicationView {
     fn from(a: Application) -> Self {
-        Self { id: a.id, name: a.name, profile: a.profile, created_at: a.created_at, updated_at: a.updated_at }
+        Self {
+            id: a.id,
+            name: a.name,
+            profile: a.profile,
+            created_at: a.created_at,
+            updated_at: a.updated_at,
+        }
     }
 }
 
@@ -39,6 +45,16 @@ pub(crate) struct TenantView {
     external_id: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
+    /// Signs deliveries to a `callbackUrl`. Only in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_secret: Option<String>,
+}
+
+impl TenantView {
+    pub(crate) fn with_secret(mut self, secret: &str) -> Self {
+        self.callback_secret = Some(secret.to_owned());
+        self
+    }
 }
 
 impl From<Tenant> for TenantView {
@@ -50,6 +66,7 @@ impl From<Tenant> for TenantView {
             external_id: t.external_id,
             created_at: t.created_at,
             updated_at: t.updated_at,
+            callback_secret: None,
         }
     }
 }
@@ -64,7 +81,11 @@ pub(crate) struct EventTypeView {
 
 impl From<EventType> for EventTypeView {
     fn from(t: EventType) -> Self {
-        Self { name: t.name, description: t.description, created_at: t.created_at }
+        Self {
+            name: t.name,
+            description: t.description,
+            created_at: t.created_at,
+        }
     }
 }
 
@@ -164,8 +185,13 @@ impl EventView {
     }
 
     pub(crate) fn whole(e: Event) -> Self {
-        let data = String::from_utf8(e.data.to_vec()).ok().and_then(|text| RawValue::from_string(text).ok());
-        Self { data, ..Self::brief(e) }
+        let data = String::from_utf8(e.data.to_vec())
+            .ok()
+            .and_then(|text| RawValue::from_string(text).ok());
+        Self {
+            data,
+            ..Self::brief(e)
+        }
     }
 }
 
@@ -200,7 +226,9 @@ impl DeliveryView {
             status: d.state.as_str(),
             reason: match d.state {
                 DeliveryState::Failed(reason) => Some(reason.as_str()),
-                DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Cancelled => None,
+                DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Cancelled => {
+                    None
+                }
             },
             attempts_made: d.attempts,
             next_attempt_at: (d.state == DeliveryState::Pending).then_some(d.due_at),
@@ -211,7 +239,10 @@ impl DeliveryView {
     }
 
     pub(crate) fn with_attempts(d: Delivery, attempts: Vec<Attempt>) -> Self {
-        Self { attempts: Some(attempts.into_iter().map(AttemptView::from).collect()), ..Self::brief(d) }
+        Self {
+            attempts: Some(attempts.into_iter().map(AttemptView::from).collect()),
+            ..Self::brief(d)
+        }
     }
 }
 
@@ -246,13 +277,28 @@ impl From<Attempt> for AttemptView {
     fn from(a: Attempt) -> Self {
         let (status_code, error) = match a.outcome {
             Outcome::Answered { status, .. } => (Some(status), None),
-            Outcome::Unreachable { reason, detail } => (None, Some(ErrorView { kind: reason.as_str(), detail })),
+            Outcome::Unreachable { reason, detail } => (
+                None,
+                Some(ErrorView {
+                    kind: reason.as_str(),
+                    detail,
+                }),
+            ),
         };
-        let response_truncated = a.response.as_ref().is_some_and(|response| response.truncated);
-        let (headers, body) = a.response.map(|response| (response.headers, response.body)).unzip();
+        let response_truncated = a
+            .response
+            .as_ref()
+            .is_some_and(|response| response.truncated);
+        let (headers, body) = a
+            .response
+            .map(|response| (response.headers, response.body))
+            .unzip();
         let text = body.map(|body| match std::str::from_utf8(&body) {
             Ok(text) => (text.to_owned(), None),
-            Err(_) => (base64::engine::general_purpose::STANDARD.encode(&body), Some("base64")),
+            Err(_) => (
+                base64::engine::general_purpose::STANDARD.encode(&body),
+                Some("base64"),
+            ),
         });
         let (response_body, body_encoding) = text.unzip();
         Self {

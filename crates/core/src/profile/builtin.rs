@@ -6,8 +6,14 @@ use crate::profile::Profile;
 
 /// Their names and sources.
 pub const BUILT_IN: &[(&str, &str)] = &[
-    ("standard", include_str!("../../../../profiles/standard.toml")),
-    ("vignetim", include_str!("../../../../profiles/vignetim.toml")),
+    (
+        "standard",
+        include_str!("../../../../profiles/standard.toml"),
+    ),
+    (
+        "vignetim",
+        include_str!("../../../../profiles/vignetim.toml"),
+    ),
 ];
 
 static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {

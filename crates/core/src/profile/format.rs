@@ -123,7 +123,8 @@ impl SecretFormat {
     /// When `random` has not [`SecretFormat::random_len`] bytes.
     pub fn make(&self, random: &[u8]) -> Secret {
         use base64::Engine as _;
-        const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        const LETTERS: &[u8; 62] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         assert_eq!(random.len(), self.random_len(), "random bytes for a secret");
         let mut text = self.prefix.clone();
         match self.part {
@@ -132,7 +133,9 @@ impl SecretFormat {
                 let value = u16::from_be_bytes([pair[0], pair[1]]);
                 char::from(LETTERS[usize::from(value % 62)])
             })),
-            SecretPart::Base64(_) => text.push_str(&base64::engine::general_purpose::STANDARD.encode(random)),
+            SecretPart::Base64(_) => {
+                text.push_str(&base64::engine::general_purpose::STANDARD.encode(random))
+            }
         }
         Secret::new(text)
     }
@@ -140,14 +143,19 @@ impl SecretFormat {
 
 /// Splits `prefix{name:number}`.
 fn split(text: &str) -> Result<(String, (&str, Option<usize>)), String> {
-    let error = || format!("{text:?} is not a prefix followed by one generator such as {{uuid}} or {{hex:42}}");
+    let error = || {
+        format!("{text:?} is not a prefix followed by one generator such as {{uuid}} or {{hex:42}}")
+    };
     let (prefix, rest) = text.split_once('{').ok_or_else(error)?;
     let inner = rest.strip_suffix('}').ok_or_else(error)?;
     let part = match inner.split_once(':') {
         Some((name, len)) => (name, Some(len.parse().map_err(|_| error())?)),
         None => (inner, None),
     };
-    if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+    if !prefix
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    {
         return Err("a prefix has letters, digits, _ and - only".to_owned());
     }
     Ok((prefix.to_owned(), part))
@@ -156,19 +164,27 @@ fn split(text: &str) -> Result<(String, (&str, Option<usize>)), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Endpoint, IdGenerator};
     use crate::Timestamp;
+    use crate::id::{Endpoint, IdGenerator};
 
     #[test]
     fn ids_come_back_from_the_wire() {
         let id: Id<Endpoint> = IdGenerator::new(3, 0).next(Timestamp::from_secs(1_774_017_075));
-        for format in ["wh-{uuid}", "ep_{ulid}", "wh_{alnum:24}", "distr_{alnum:26}"] {
+        for format in [
+            "wh-{uuid}",
+            "ep_{ulid}",
+            "wh_{alnum:24}",
+            "distr_{alnum:26}",
+        ] {
             let format = IdFormat::parse(format).unwrap();
             assert_eq!(format.read(&format.render(id)), Some(id));
             assert_eq!(format.read::<Endpoint>("wh-x"), None);
         }
         assert_eq!(IdFormat::parse("wh-{uuid}").unwrap().render(id).len(), 39);
-        assert_eq!(IdFormat::parse("whs_{hex:18}").unwrap().render(id).len(), 22);
+        assert_eq!(
+            IdFormat::parse("whs_{hex:18}").unwrap().render(id).len(),
+            22
+        );
         for bad in ["", "wh", "{hex:4}", "{x}", "a b{uuid}", "{uuid}x", "{hex:}"] {
             assert!(IdFormat::parse(bad).is_err(), "{bad}");
         }
@@ -179,8 +195,21 @@ mod tests {
         let format = SecretFormat::parse("whs_{hex:42}").unwrap();
         let secret = format.make(&vec![0xab; format.random_len()]);
         assert_eq!(secret.expose().len(), 46);
-        assert!(secret.expose().bytes().skip(4).all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert!(
+            secret
+                .expose()
+                .bytes()
+                .skip(4)
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        );
         assert!(SecretFormat::parse("x{hex:8}").is_err());
-        assert_eq!(SecretFormat::parse("{alnum:32}").unwrap().make(&[7; 64]).expose().len(), 32);
+        assert_eq!(
+            SecretFormat::parse("{alnum:32}")
+                .unwrap()
+                .make(&[7; 64])
+                .expose()
+                .len(),
+            32
+        );
     }
 }

@@ -11,9 +11,10 @@ use crate::health::DisableRule;
 use crate::profile::reader::{Mistake, Mistakes, Section, read_duration, sections};
 use crate::profile::schedule::STEPS_MAX;
 use crate::profile::{
-    Algorithm, Anchor, ApiSpec, Catalogue, Class, Classify, CustomHeaders, Encoding, EnginePolicy, Hole, HttpPolicy,
-    IdFormat, Ids, KeyBytes, MessageScope, ModeLabels, Profile, ResendPolicy, RetrySchedule, SecretFormat, SecretPolicy,
-    SignatureSpec, Steps, Template, TestSpec, Visibility,
+    Algorithm, Anchor, ApiSpec, Catalogue, Class, Classify, CustomHeaders, Encoding, EnginePolicy,
+    Hole, HttpPolicy, IdFormat, Ids, KeyBytes, MessageScope, ModeLabels, Profile, ResendPolicy,
+    RetrySchedule, SecretFormat, SecretPolicy, SignatureSpec, Steps, Template, TestSpec,
+    Visibility,
 };
 use crate::seal::sha256_hex;
 
@@ -21,14 +22,39 @@ const STATUS_MAX: usize = 599;
 const RETRY_AFTER_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const THROTTLE_PAUSE_DEFAULT: Duration = Duration::from_secs(5);
 /// Headers a profile may not template: the transport writes them.
-const TRANSPORT_HEADERS: &[&str] = &["host", "content-length", "transfer-encoding", "connection", "content-type"];
+const TRANSPORT_HEADERS: &[&str] = &[
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "content-type",
+];
 /// Dialects that exist, and the sentences each needs.
 const DIALECTS: &[(&str, &[&str])] = &[(
     "vignetim",
     &[
-        "endpoints_max", "not_found", "unauthorized", "timestamp", "nonce", "signature", "rate_limited", "url_required",
-        "url_https", "url_private", "url_invalid", "events_required", "events_each", "events_unknown", "description_text",
-        "active_boolean", "unknown_property", "body_object", "route_not_found", "forbidden", "body_too_large", "unavailable",
+        "endpoints_max",
+        "not_found",
+        "unauthorized",
+        "timestamp",
+        "nonce",
+        "signature",
+        "rate_limited",
+        "url_required",
+        "url_https",
+        "url_private",
+        "url_invalid",
+        "events_required",
+        "events_each",
+        "events_unknown",
+        "description_text",
+        "active_boolean",
+        "unknown_property",
+        "body_object",
+        "route_not_found",
+        "forbidden",
+        "body_too_large",
+        "unavailable",
     ],
 )];
 
@@ -42,7 +68,10 @@ impl Profile {
         let document = match DeTable::parse(source) {
             Ok(document) => document,
             Err(error) => {
-                mistakes.add(&error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
+                mistakes.add(
+                    &error.span().unwrap_or(0..0),
+                    format!("not TOML: {}", error.message()),
+                );
                 return mistakes.into_result(None);
             }
         };
@@ -55,8 +84,15 @@ impl Profile {
 
 fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> Option<Profile> {
     let name = root.required_text("name", m);
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        m.add(&root.span, "name must have lower-case letters, digits and - only");
+    if name.is_empty()
+        || !name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        m.add(
+            &root.span,
+            "name must have lower-case letters, digits and - only",
+        );
     }
     let summary = root.text("summary", m).unwrap_or_default();
     let ids = read_ids(root, m);
@@ -69,7 +105,9 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
     let retry = read_retry(root, m);
     let disable = read_disable(root, m);
     let mut section = root.section("resend", m);
-    let resend = ResendPolicy { series: section.boolean("series", m).unwrap_or(false) };
+    let resend = ResendPolicy {
+        series: section.boolean("series", m).unwrap_or(false),
+    };
     section.finish(m);
     let custom_headers = read_custom_headers(root, m);
     let events = read_events(root, m);
@@ -127,20 +165,30 @@ fn read_ids(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Ids> {
             _ => Err("must be event or delivery".to_owned()),
         })
         .unwrap_or(MessageScope::Event);
-    for (key, missing) in [("endpoint", endpoint.is_none()), ("message", message.is_none())] {
+    for (key, missing) in [
+        ("endpoint", endpoint.is_none()),
+        ("message", message.is_none()),
+    ] {
         if missing {
             m.add(&section.span, format!("ids.{key} is needed"));
         }
     }
     section.finish(m);
-    Some(Ids { endpoint: endpoint?, message: message?, message_scope })
+    Some(Ids {
+        endpoint: endpoint?,
+        message: message?,
+        message_scope,
+    })
 }
 
 fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPolicy> {
     let mut section = root.section("secret", m);
     let format = section.parsed("format", m, SecretFormat::parse);
     if format.is_none() {
-        m.add(&section.span, "secret.format is needed, such as \"whsec_{base64:24}\"");
+        m.add(
+            &section.span,
+            "secret.format is needed, such as \"whsec_{base64:24}\"",
+        );
     }
     let key = section.parsed("key", m, |text| match text {
         "utf8" => Ok(KeyBytes::Utf8),
@@ -170,13 +218,18 @@ fn read_body(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> (Option<Template>,
         m.add(&section.span, "body.template is needed, such as '{\"type\":\"$event.type\",\"data\":\"$event.data\"}'");
     }
     let template = section.parsed("template", m, Template::json);
-    let content_type = section.text("content_type", m).unwrap_or_else(|| "application/json".to_owned());
+    let content_type = section
+        .text("content_type", m)
+        .unwrap_or_else(|| "application/json".to_owned());
     section.finish(m);
     (template, content_type)
 }
 
 fn is_header_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 fn header_name(name: &str) -> Result<String, String> {
@@ -195,7 +248,11 @@ fn read_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Vec<(String, Te
         let name = section.parsed("name", m, header_name);
         let value = section.parsed("value", m, |text| Template::text(text, &[]));
         match (name, value) {
-            (Some(name), _) if headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) => {
+            (Some(name), _)
+                if headers
+                    .iter()
+                    .any(|(known, _)| known.eq_ignore_ascii_case(&name)) =>
+            {
                 m.add(&section.span, format!("the header {name} is there twice"));
             }
             (Some(name), Some(value)) => headers.push((name, value)),
@@ -206,7 +263,11 @@ fn read_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Vec<(String, Te
     headers
 }
 
-fn read_signatures(root: &mut Section<'_>, headers: &[(String, Template)], m: &mut Mistakes<'_>) -> Vec<SignatureSpec> {
+fn read_signatures(
+    root: &mut Section<'_>,
+    headers: &[(String, Template)],
+    m: &mut Mistakes<'_>,
+) -> Vec<SignatureSpec> {
     let mut signatures = Vec::new();
     for mut section in sections(root, "signature", m) {
         let header = section.parsed("header", m, header_name);
@@ -228,18 +289,32 @@ fn read_signatures(root: &mut Section<'_>, headers: &[(String, Template)], m: &m
         let join = section.text("join", m).unwrap_or_else(|| " ".to_owned());
         match (header, algorithm, encoding, input, each) {
             (Some(header), Some(algorithm), Some(encoding), Some(input), Some(each)) => {
-                let spec = SignatureSpec { header, algorithm, input, encoding, each, prefix, join };
+                let spec = SignatureSpec {
+                    header,
+                    algorithm,
+                    input,
+                    encoding,
+                    each,
+                    prefix,
+                    join,
+                };
                 if let Err(why) = must_be_verifiable(&spec, headers) {
                     m.add(&section.span, why);
                 }
                 signatures.push(spec);
             }
-            _ => m.add(&section.span, "a signature needs header, algorithm, encoding and input"),
+            _ => m.add(
+                &section.span,
+                "a signature needs header, algorithm, encoding and input",
+            ),
         }
         section.finish(m);
     }
     if signatures.is_empty() {
-        m.add(&root.span, "at least one [[signature]] is needed: an unsigned webhook cannot be trusted");
+        m.add(
+            &root.span,
+            "at least one [[signature]] is needed: an unsigned webhook cannot be trusted",
+        );
     }
     signatures
 }
@@ -253,10 +328,17 @@ fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> R
         return Err("signature.each must contain {sig} once".to_owned());
     }
     for hole in spec.input.holes().filter(|hole| *hole != Hole::Body) {
-        let in_header = headers.iter().any(|(_, template)| template.holes().any(|h| h == hole));
-        let in_prefix = spec.prefix.as_ref().is_some_and(|prefix| prefix.holes().any(|h| h == hole));
+        let in_header = headers
+            .iter()
+            .any(|(_, template)| template.holes().any(|h| h == hole));
+        let in_prefix = spec
+            .prefix
+            .as_ref()
+            .is_some_and(|prefix| prefix.holes().any(|h| h == hole));
         if !in_header && !in_prefix {
-            return Err(format!("signature.input names {hole:?}, but no header or prefix carries it to the receiver"));
+            return Err(format!(
+                "signature.input names {hole:?}, but no header or prefix carries it to the receiver"
+            ));
         }
     }
     Ok(())
@@ -265,17 +347,29 @@ fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> R
 fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
     let mut section = root.section("http", m);
     let mut schemes = Vec::new();
-    for (text, span) in section.texts("schemes", m).unwrap_or_else(|| vec![("https".to_owned(), 0..0)]) {
+    for (text, span) in section
+        .texts("schemes", m)
+        .unwrap_or_else(|| vec![("https".to_owned(), 0..0)])
+    {
         match Scheme::parse(&text) {
             Some(scheme) => schemes.push(scheme),
-            None => m.add(&span, format!("http.schemes knows https and http, not {text:?}")),
+            None => m.add(
+                &span,
+                format!("http.schemes knows https and http, not {text:?}"),
+            ),
         }
     }
     let policy = HttpPolicy {
         schemes,
-        total_timeout: section.duration("timeout", m).unwrap_or(Duration::from_secs(10)),
-        connect_timeout: section.duration("connect_timeout", m).unwrap_or(Duration::from_secs(5)),
-        read_max: section.count("read_max", 16 * 1024 * 1024, m).unwrap_or(64 * 1024) as usize,
+        total_timeout: section
+            .duration("timeout", m)
+            .unwrap_or(Duration::from_secs(10)),
+        connect_timeout: section
+            .duration("connect_timeout", m)
+            .unwrap_or(Duration::from_secs(5)),
+        read_max: section
+            .count("read_max", 16 * 1024 * 1024, m)
+            .unwrap_or(64 * 1024) as usize,
     };
     if policy.total_timeout.is_zero() || policy.total_timeout > Duration::from_secs(300) {
         m.add(&section.span, "http.timeout must be from 1ms to 5m");
@@ -295,7 +389,11 @@ fn read_classify(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Classify {
         ("ok", Class::Ok, "200-299"),
     ] {
         let ranges = section.parsed(key, m, read_statuses);
-        let default = if key == "ok" { read_statuses(default).ok() } else { None };
+        let default = if key == "ok" {
+            read_statuses(default).ok()
+        } else {
+            None
+        };
         for range in ranges.or(default).unwrap_or_default() {
             statuses[range].fill(class);
         }
@@ -309,8 +407,12 @@ fn read_classify(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Classify {
         statuses,
         unreachable: unreachable.unwrap_or(Class::Retry),
         retry_after: section.boolean("retry_after", m).unwrap_or(false),
-        retry_after_max: section.duration("retry_after_max", m).unwrap_or(RETRY_AFTER_MAX_DEFAULT),
-        throttle_pause: section.duration("throttle_pause", m).unwrap_or(THROTTLE_PAUSE_DEFAULT),
+        retry_after_max: section
+            .duration("retry_after_max", m)
+            .unwrap_or(RETRY_AFTER_MAX_DEFAULT),
+        throttle_pause: section
+            .duration("throttle_pause", m)
+            .unwrap_or(THROTTLE_PAUSE_DEFAULT),
     };
     section.finish(m);
     classify
@@ -318,7 +420,12 @@ fn read_classify(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Classify {
 
 /// Reads `200-299,410`.
 fn read_statuses(text: &str) -> Result<Vec<std::ops::RangeInclusive<usize>>, String> {
-    let number = |text: &str| text.trim().parse().ok().filter(|n| (100..=STATUS_MAX).contains(n));
+    let number = |text: &str| {
+        text.trim()
+            .parse()
+            .ok()
+            .filter(|n| (100..=STATUS_MAX).contains(n))
+    };
     let range = |part: &str| match part.split_once('-') {
         Some((from, to)) => Some(number(from)?..=number(to)?),
         None => number(part).map(|n| n..=n),
@@ -355,7 +462,10 @@ fn read_retry(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<RetrySched
     let max_age = section.duration("max_age", m);
     let jitter = section.number("jitter", 1.0, m).unwrap_or(0.0);
     let steps = match (delays, offsets, base) {
-        (Some(delays), None, None) => Steps::Delays { delays, anchor: anchor.unwrap_or(Anchor::PreviousEnd) },
+        (Some(delays), None, None) => Steps::Delays {
+            delays,
+            anchor: anchor.unwrap_or(Anchor::PreviousEnd),
+        },
         (None, Some(offsets), None) => Steps::Offsets(offsets),
         (None, None, Some(base)) => Steps::Exponential {
             base,
@@ -364,14 +474,24 @@ fn read_retry(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<RetrySched
             max_age: max_age.unwrap_or(Duration::from_secs(3 * 86_400)),
         },
         _ => {
-            m.add(&section.span, "retry needs one of delays, offsets, or base (with factor, cap, max_age)");
+            m.add(
+                &section.span,
+                "retry needs one of delays, offsets, or base (with factor, cap, max_age)",
+            );
             return None;
         }
     };
     let mistake = match &steps {
-        Steps::Delays { delays, .. } if delays.len() > STEPS_MAX => Some("retry.delays has more than 64 steps"),
-        Steps::Offsets(offsets) if offsets.len() > STEPS_MAX => Some("retry.offsets has more than 64 steps"),
-        Steps::Offsets(offsets) if !offsets.windows(2).all(|pair| pair[0] < pair[1]) || offsets.first().is_some_and(Duration::is_zero) => {
+        Steps::Delays { delays, .. } if delays.len() > STEPS_MAX => {
+            Some("retry.delays has more than 64 steps")
+        }
+        Steps::Offsets(offsets) if offsets.len() > STEPS_MAX => {
+            Some("retry.offsets has more than 64 steps")
+        }
+        Steps::Offsets(offsets)
+            if !offsets.windows(2).all(|pair| pair[0] < pair[1])
+                || offsets.first().is_some_and(Duration::is_zero) =>
+        {
             Some("retry.offsets must grow, from more than 0s")
         }
         Steps::Exponential { base, factor, .. } if base.is_zero() || *factor < 1.0 => {
@@ -394,7 +514,9 @@ fn read_disable(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> DisableRule {
     let rule = match (on.as_deref(), count, after) {
         (None | Some("never"), None, None) => DisableRule::Never,
         (Some("failed_deliveries"), Some(count), None) => DisableRule::FailedDeliveries(count),
-        (Some("failing_for"), None, Some(after)) if !after.is_zero() => DisableRule::FailingFor(after),
+        (Some("failing_for"), None, Some(after)) if !after.is_zero() => {
+            DisableRule::FailingFor(after)
+        }
         _ => {
             m.add(&section.span, "disable needs on = \"never\", \"failed_deliveries\" with count, or \"failing_for\" with after");
             DisableRule::Never
@@ -409,7 +531,13 @@ fn read_custom_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> CustomHe
     let allow = section.boolean("allow", m).unwrap_or(false);
     let reserved = section.texts("reserved", m).unwrap_or_default();
     section.finish(m);
-    CustomHeaders { allow, reserved: reserved.into_iter().map(|(text, _)| text.to_ascii_lowercase()).collect() }
+    CustomHeaders {
+        allow,
+        reserved: reserved
+            .into_iter()
+            .map(|(text, _)| text.to_ascii_lowercase())
+            .collect(),
+    }
 }
 
 fn read_events(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Catalogue {
@@ -422,12 +550,17 @@ fn read_events(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Catalogue {
     }
     let prefixes = section.boolean("prefixes", m).unwrap_or(true);
     section.finish(m);
-    Catalogue { closed: closed.map(|list| list.into_iter().map(|(name, _)| name).collect()), prefixes }
+    Catalogue {
+        closed: closed.map(|list| list.into_iter().map(|(name, _)| name).collect()),
+        prefixes,
+    }
 }
 
 fn read_test(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> TestSpec {
     let mut section = root.section("test", m);
-    let mut text = |key, default: &str, m: &mut Mistakes<'_>| section.text(key, m).unwrap_or_else(|| default.to_owned());
+    let mut text = |key, default: &str, m: &mut Mistakes<'_>| {
+        section.text(key, m).unwrap_or_else(|| default.to_owned())
+    };
     let spec = TestSpec {
         event: text("event", "webhook.test", m),
         message: text("message", "This is a test webhook.", m),
@@ -435,9 +568,14 @@ fn read_test(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> TestSpec {
         fail: text("fail", "The endpoint did not accept the test webhook.", m),
         no_response_status: None,
     };
-    let no_response_status = section.count("no_response_status", 599, m).and_then(|n| u16::try_from(n).ok());
+    let no_response_status = section
+        .count("no_response_status", 599, m)
+        .and_then(|n| u16::try_from(n).ok());
     section.finish(m);
-    TestSpec { no_response_status, ..spec }
+    TestSpec {
+        no_response_status,
+        ..spec
+    }
 }
 
 fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<ApiSpec> {
@@ -447,13 +585,22 @@ fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<ApiSpec> {
     }
     let dialect = section.required_text("dialect", m);
     let base = section.required_text("base", m);
-    if !base.starts_with('/') || base.ends_with('/') {
-        m.add(&section.span, "api.base must be a path such as /v2/partners");
+    let plain = base
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-'));
+    if !base.starts_with('/') || base.ends_with('/') || !plain {
+        m.add(
+            &section.span,
+            "api.base must be a path such as /v2/partners",
+        );
     }
     let texts_section = section.section("texts", m);
     let texts: BTreeMap<String, String> = texts_section.all_texts(m).into_iter().collect();
     match DIALECTS.iter().find(|(name, _)| *name == dialect) {
-        None => m.add(&section.span, format!("api.dialect {dialect:?} is unknown; known is vignetim")),
+        None => m.add(
+            &section.span,
+            format!("api.dialect {dialect:?} is unknown; known is vignetim"),
+        ),
         Some((_, needed)) => {
             for name in needed.iter().filter(|name| !texts.contains_key(**name)) {
                 m.add(&texts_section.span, format!("api.texts.{name} is missing"));
@@ -463,10 +610,14 @@ fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<ApiSpec> {
     let spec = ApiSpec {
         dialect,
         base,
-        skew: section.duration("skew", m).unwrap_or(Duration::from_secs(300)),
+        skew: section
+            .duration("skew", m)
+            .unwrap_or(Duration::from_secs(300)),
         rate_live: section.count("rate_live", 1_000_000, m).unwrap_or(100),
         rate_test: section.count("rate_test", 1_000_000, m).unwrap_or(500),
-        rate_window: section.duration("rate_window", m).unwrap_or(Duration::from_secs(60)),
+        rate_window: section
+            .duration("rate_window", m)
+            .unwrap_or(Duration::from_secs(60)),
         texts,
     };
     section.finish(m);

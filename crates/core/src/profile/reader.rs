@@ -32,12 +32,18 @@ pub(super) struct Mistakes<'s> {
 
 impl<'s> Mistakes<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Self { source, found: Vec::new() }
+        Self {
+            source,
+            found: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, span: &Range<usize>, text: impl Into<String>) {
         let before = self.source.get(..span.start).unwrap_or(self.source);
-        self.found.push(Mistake { line: before.matches('\n').count() + 1, text: text.into() });
+        self.found.push(Mistake {
+            line: before.matches('\n').count() + 1,
+            text: text.into(),
+        });
     }
 
     pub(super) fn into_result<T>(mut self, value: Option<T>) -> Result<T, Vec<Mistake>> {
@@ -62,30 +68,56 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     pub(super) fn root(table: &'t Spanned<DeTable<'t>>) -> Self {
-        Self { name: String::new(), table: Some(table.get_ref()), span: table.span(), asked: HashSet::new() }
+        Self {
+            name: String::new(),
+            table: Some(table.get_ref()),
+            span: table.span(),
+            asked: HashSet::new(),
+        }
     }
 
     /// The value of `key`.
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.asked.insert(key);
-        self.table?.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+        self.table?
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .map(|(_, value)| value)
     }
 
     fn path(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 
-    pub(super) fn section(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> Section<'t> {
+    pub(super) fn section(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Section<'t> {
         let name = self.path(key);
         let span = self.span.clone();
         match self.get(key) {
-            None => Section { name, table: None, span, asked: HashSet::new() },
+            None => Section {
+                name,
+                table: None,
+                span,
+                asked: HashSet::new(),
+            },
             Some(value) => {
                 let table = value.get_ref().as_table();
                 if table.is_none() {
                     mistakes.add(&value.span(), format!("{name} must be a table"));
                 }
-                Section { name, table, span: value.span(), asked: HashSet::new() }
+                Section {
+                    name,
+                    table,
+                    span: value.span(),
+                    asked: HashSet::new(),
+                }
             }
         }
     }
@@ -94,7 +126,11 @@ impl<'t> Section<'t> {
         self.table.is_some()
     }
 
-    pub(super) fn text(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> Option<String> {
+    pub(super) fn text(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<String> {
         let path = self.path(key);
         let value = self.get(key)?;
         let text = value.get_ref().as_str().map(str::to_owned);
@@ -104,7 +140,11 @@ impl<'t> Section<'t> {
         text
     }
 
-    pub(super) fn required_text(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> String {
+    pub(super) fn required_text(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> String {
         if self.get(key).is_none() {
             mistakes.add(&self.span, format!("{} is missing", self.path(key)));
         }
@@ -130,11 +170,19 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn duration(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<Duration> {
         self.parsed(key, mistakes, read_duration)
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> Option<bool> {
+    pub(super) fn boolean(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<bool> {
         let path = self.path(key);
         let value = self.get(key)?;
         let flag = value.get_ref().as_bool();
@@ -145,30 +193,59 @@ impl<'t> Section<'t> {
     }
 
     /// A whole number in `1..=max`.
-    pub(super) fn count(&mut self, key: &'static str, max: u32, mistakes: &mut Mistakes<'_>) -> Option<u32> {
+    pub(super) fn count(
+        &mut self,
+        key: &'static str,
+        max: u32,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<u32> {
         let path = self.path(key);
         let value = self.get(key)?;
-        let number = value.get_ref().as_integer().and_then(|n| u32::from_str_radix(n.as_str(), n.radix()).ok());
+        let number = value
+            .get_ref()
+            .as_integer()
+            .and_then(|n| u32::from_str_radix(n.as_str(), n.radix()).ok());
         let number = number.filter(|n| (1..=max).contains(n));
         if number.is_none() {
-            mistakes.add(&value.span(), format!("{path} must be a whole number from 1 to {max}"));
+            mistakes.add(
+                &value.span(),
+                format!("{path} must be a whole number from 1 to {max}"),
+            );
         }
         number
     }
 
     /// A number in `0..=max`.
-    pub(super) fn number(&mut self, key: &'static str, max: f64, mistakes: &mut Mistakes<'_>) -> Option<f64> {
+    pub(super) fn number(
+        &mut self,
+        key: &'static str,
+        max: f64,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<f64> {
         let path = self.path(key);
         let value = self.get(key)?;
-        let text = value.get_ref().as_float().map(|f| f.as_str()).or(value.get_ref().as_integer().map(|i| i.as_str()));
-        let number = text.and_then(|text| text.parse().ok()).filter(|n| (0.0..=max).contains(n));
+        let text = value
+            .get_ref()
+            .as_float()
+            .map(|f| f.as_str())
+            .or(value.get_ref().as_integer().map(|i| i.as_str()));
+        let number = text
+            .and_then(|text| text.parse().ok())
+            .filter(|n| (0.0..=max).contains(n));
         if number.is_none() {
-            mistakes.add(&value.span(), format!("{path} must be a number from 0 to {max}"));
+            mistakes.add(
+                &value.span(),
+                format!("{path} must be a number from 0 to {max}"),
+            );
         }
         number
     }
 
-    pub(super) fn texts(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> Option<Vec<(String, Range<usize>)>> {
+    pub(super) fn texts(
+        &mut self,
+        key: &'static str,
+        mistakes: &mut Mistakes<'_>,
+    ) -> Option<Vec<(String, Range<usize>)>> {
         let path = self.path(key);
         let value = self.get(key)?;
         let Some(list) = value.get_ref().as_array() else {
@@ -191,7 +268,10 @@ impl<'t> Section<'t> {
         for (key, value) in self.table.iter().flat_map(|table| table.iter()) {
             match value.get_ref().as_str() {
                 Some(text) => texts.push((key.get_ref().to_string(), text.to_owned())),
-                None => mistakes.add(&value.span(), format!("{} must be text", self.path(key.get_ref()))),
+                None => mistakes.add(
+                    &value.span(),
+                    format!("{} must be text", self.path(key.get_ref())),
+                ),
             }
         }
         texts
@@ -204,14 +284,22 @@ impl<'t> Section<'t> {
             if !self.asked.contains(name) {
                 let mut known: Vec<&str> = self.asked.iter().copied().collect();
                 known.sort_unstable();
-                mistakes.add(&key.span(), format!("unknown key {}; known are {}", self.path(name), known.join(", ")));
+                mistakes.add(
+                    &key.span(),
+                    format!(
+                        "unknown key {}; known are {}",
+                        self.path(name),
+                        known.join(", ")
+                    ),
+                );
             }
         }
     }
 }
 
 pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration such as 250ms, 5s, 30m, 2h or 5d"))
+    parse_duration(text)
+        .ok_or_else(|| format!("{text:?} is not a duration such as 250ms, 5s, 30m, 2h or 5d"))
 }
 
 /// The tables of a list of tables (`[[signature]]`).
@@ -221,7 +309,9 @@ pub(super) fn sections<'t>(
     mistakes: &mut Mistakes<'_>,
 ) -> Vec<Section<'t>> {
     let path = parent.path(key);
-    let Some(value) = parent.get(key) else { return Vec::new() };
+    let Some(value) = parent.get(key) else {
+        return Vec::new();
+    };
     let Some(list) = value.get_ref().as_array() else {
         mistakes.add(&value.span(), format!("{path} must be a list of tables"));
         return Vec::new();
@@ -230,7 +320,12 @@ pub(super) fn sections<'t>(
     for item in list.iter() {
         match item.get_ref().as_table() {
             Some(table) => {
-                sections.push(Section { name: path.clone(), table: Some(table), span: item.span(), asked: HashSet::new() });
+                sections.push(Section {
+                    name: path.clone(),
+                    table: Some(table),
+                    span: item.span(),
+                    asked: HashSet::new(),
+                });
             }
             None => mistakes.add(&item.span(), format!("{path} must hold tables only")),
         }

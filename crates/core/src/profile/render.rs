@@ -42,7 +42,8 @@ impl Profile {
     /// Renders the body. Equal for equal values of the holes in [`Profile::body_scope`].
     pub fn render_body(&self, context: &RenderContext<'_>) -> Bytes {
         let mut body = Vec::with_capacity(context.data.len() + 256);
-        self.body.render(&mut body, |hole, out| self.fill_json(hole, context, out));
+        self.body
+            .render(&mut body, |hole, out| self.fill_json(hole, context, out));
         Bytes::from(body)
     }
 
@@ -76,7 +77,8 @@ impl Profile {
             let mut text = Vec::new();
             self.fill_text(hole, context, &mut text);
             let text = String::from_utf8(text).unwrap_or_default();
-            serde_json::to_writer(out, &text).expect("a string is JSON and a vector takes every byte");
+            serde_json::to_writer(out, &text)
+                .expect("a string is JSON and a vector takes every byte");
         }
     }
 

@@ -17,11 +17,19 @@ pub struct RetrySchedule {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Steps {
     /// One delay for each retry, counted from `anchor`.
-    Delays { delays: Vec<Duration>, anchor: Anchor },
+    Delays {
+        delays: Vec<Duration>,
+        anchor: Anchor,
+    },
     /// Times since the first attempt of the series started.
     Offsets(Vec<Duration>),
     /// `base * factor^n`, at most `cap`, as long as the series is younger than `max_age`.
-    Exponential { base: Duration, factor: f64, cap: Duration, max_age: Duration },
+    Exponential {
+        base: Duration,
+        factor: f64,
+        cap: Duration,
+        max_age: Duration,
+    },
 }
 
 /// What a delay is counted from (`vendors.md` ).
@@ -35,7 +43,14 @@ impl RetrySchedule {
     /// When the attempt after `made` attempts is due; none when the schedule has ended.
     ///
     /// Never before `ended_at`: a delay from the previous start that is over already means at once.
-    pub fn due_at(&self, made: u32, first_start: Timestamp, started_at: Timestamp, ended_at: Timestamp, unit_random: f64) -> Option<Timestamp> {
+    pub fn due_at(
+        &self,
+        made: u32,
+        first_start: Timestamp,
+        started_at: Timestamp,
+        ended_at: Timestamp,
+        unit_random: f64,
+    ) -> Option<Timestamp> {
         let index = usize::try_from(made.checked_sub(1)?).ok()?;
         let due = match &self.steps {
             Steps::Delays { delays, anchor } => {
@@ -50,7 +65,12 @@ impl RetrySchedule {
                 let before = index.checked_sub(1).map_or(Duration::ZERO, |i| offsets[i]);
                 first_start.plus(before + self.spread(offset.saturating_sub(before), unit_random))
             }
-            Steps::Exponential { base, factor, cap, max_age } => {
+            Steps::Exponential {
+                base,
+                factor,
+                cap,
+                max_age,
+            } => {
                 let exponent = i32::try_from(index).unwrap_or(i32::MAX);
                 let secs = (base.as_secs_f64() * factor.powi(exponent)).min(cap.as_secs_f64());
                 let due = ended_at.plus(self.spread(Duration::from_secs_f64(secs), unit_random));
@@ -83,7 +103,13 @@ mod tests {
         loop {
             let started = starts[starts.len() - 1];
             let made = u32::try_from(starts.len()).unwrap();
-            match schedule.due_at(made, zero, started, started.plus(Duration::from_secs(lasts)), 0.5) {
+            match schedule.due_at(
+                made,
+                zero,
+                started,
+                started.plus(Duration::from_secs(lasts)),
+                0.5,
+            ) {
                 Some(due) => starts.push(due),
                 None => return starts.iter().map(|at| at.since(zero).as_secs()).collect(),
             }
@@ -92,12 +118,30 @@ mod tests {
 
     #[test]
     fn the_three_anchors() {
-        let delays = |d: &[u64], anchor| RetrySchedule { steps: Steps::Delays { delays: secs(d), anchor }, jitter: 0.0 };
-        assert_eq!(starts(&delays(&[0, 1, 5], Anchor::PreviousEnd), 0), [0, 0, 1, 6]);
-        assert_eq!(starts(&delays(&[0, 1, 5], Anchor::PreviousEnd), 10), [0, 10, 21, 36]);
-        assert_eq!(starts(&delays(&[300, 300, 300], Anchor::PreviousStart), 10), [0, 300, 600, 900]);
+        let delays = |d: &[u64], anchor| RetrySchedule {
+            steps: Steps::Delays {
+                delays: secs(d),
+                anchor,
+            },
+            jitter: 0.0,
+        };
+        assert_eq!(
+            starts(&delays(&[0, 1, 5], Anchor::PreviousEnd), 0),
+            [0, 0, 1, 6]
+        );
+        assert_eq!(
+            starts(&delays(&[0, 1, 5], Anchor::PreviousEnd), 10),
+            [0, 10, 21, 36]
+        );
+        assert_eq!(
+            starts(&delays(&[300, 300, 300], Anchor::PreviousStart), 10),
+            [0, 300, 600, 900]
+        );
         let minutes: Vec<u64> = (0..11).map(|n| 60 << n).chain([86_400]).collect();
-        let offsets = RetrySchedule { steps: Steps::Offsets(secs(&minutes)), jitter: 0.0 };
+        let offsets = RetrySchedule {
+            steps: Steps::Offsets(secs(&minutes)),
+            jitter: 0.0,
+        };
         let expected: Vec<u64> = std::iter::once(0).chain(minutes).collect();
         assert_eq!(starts(&offsets, 10), expected);
     }

@@ -56,7 +56,10 @@ impl Encoding {
 
 /// A key ready for use.
 pub enum SigningKey {
-    Hmac { sha256: hmac::Key, sha1: hmac::Key },
+    Hmac {
+        sha256: hmac::Key,
+        sha1: hmac::Key,
+    },
     Ed25519(Box<Ed25519KeyPair>),
     /// Verifies only.
     Ed25519Public(Vec<u8>),
@@ -84,19 +87,33 @@ pub struct InvalidSecret(pub &'static str);
 /// When the text has not the form that the policy asks for.
 pub fn signing_key(policy: &SecretPolicy, secret: &Secret) -> Result<SigningKey, InvalidSecret> {
     let text = secret.expose();
-    let decode = |text: &str| STANDARD.decode(text).map_err(|_| InvalidSecret("not base 64"));
-    if policy.asymmetric && let Some(key) = text.strip_prefix(PRIVATE_KEY_PREFIX) {
+    let decode = |text: &str| {
+        STANDARD
+            .decode(text)
+            .map_err(|_| InvalidSecret("not base 64"))
+    };
+    if policy.asymmetric
+        && let Some(key) = text.strip_prefix(PRIVATE_KEY_PREFIX)
+    {
         let bytes = decode(key)?;
-        let seed = bytes.get(..ED25519_SEED_LEN).ok_or(InvalidSecret("an Ed25519 key has 32 or 64 bytes"))?;
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| InvalidSecret("not an Ed25519 seed"))?;
+        let seed = bytes
+            .get(..ED25519_SEED_LEN)
+            .ok_or(InvalidSecret("an Ed25519 key has 32 or 64 bytes"))?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed)
+            .map_err(|_| InvalidSecret("not an Ed25519 seed"))?;
         return Ok(SigningKey::Ed25519(Box::new(pair)));
     }
-    if policy.asymmetric && let Some(key) = text.strip_prefix(PUBLIC_KEY_PREFIX) {
+    if policy.asymmetric
+        && let Some(key) = text.strip_prefix(PUBLIC_KEY_PREFIX)
+    {
         return Ok(SigningKey::Ed25519Public(decode(key)?));
     }
     let bytes = match policy.key {
         KeyBytes::Utf8 => text.as_bytes().to_vec(),
-        KeyBytes::Base64AfterPrefix => decode(text.strip_prefix(policy.format.prefix.as_str()).unwrap_or(text))?,
+        KeyBytes::Base64AfterPrefix => decode(
+            text.strip_prefix(policy.format.prefix.as_str())
+                .unwrap_or(text),
+        )?,
     };
     if bytes.is_empty() {
         return Err(InvalidSecret("empty"));
@@ -117,17 +134,26 @@ pub fn ed25519_secret(seed: &[u8; ED25519_SEED_LEN]) -> Secret {
 
 /// The `whpk_` of a `whsk_`; none for other secrets.
 pub fn ed25519_public(secret: &Secret) -> Option<String> {
-    let bytes = STANDARD.decode(secret.expose().strip_prefix(PRIVATE_KEY_PREFIX)?).ok()?;
+    let bytes = STANDARD
+        .decode(secret.expose().strip_prefix(PRIVATE_KEY_PREFIX)?)
+        .ok()?;
     let pair = Ed25519KeyPair::from_seed_unchecked(bytes.get(..ED25519_SEED_LEN)?).ok()?;
-    Some(format!("{PUBLIC_KEY_PREFIX}{}", STANDARD.encode(pair.public_key().as_ref())))
+    Some(format!(
+        "{PUBLIC_KEY_PREFIX}{}",
+        STANDARD.encode(pair.public_key().as_ref())
+    ))
 }
 
 impl SigningKey {
     /// Signs, if this key is of the algorithm.
     pub(super) fn sign(&self, algorithm: Algorithm, input: &[u8]) -> Option<Vec<u8>> {
         match (self, algorithm) {
-            (Self::Hmac { sha256, .. }, Algorithm::HmacSha256) => Some(hmac::sign(sha256, input).as_ref().to_vec()),
-            (Self::Hmac { sha1, .. }, Algorithm::HmacSha1) => Some(hmac::sign(sha1, input).as_ref().to_vec()),
+            (Self::Hmac { sha256, .. }, Algorithm::HmacSha256) => {
+                Some(hmac::sign(sha256, input).as_ref().to_vec())
+            }
+            (Self::Hmac { sha1, .. }, Algorithm::HmacSha1) => {
+                Some(hmac::sign(sha1, input).as_ref().to_vec())
+            }
             (Self::Ed25519(pair), Algorithm::Ed25519) => Some(pair.sign(input).as_ref().to_vec()),
             _ => None,
         }
@@ -136,13 +162,20 @@ impl SigningKey {
 
 impl Profile {
     /// The signature headers of `body`: one for each header name, holding a signature for each key.
-    pub(super) fn sign(&self, context: &RenderContext<'_>, body: &[u8], keys: &[&SigningKey]) -> Vec<(String, String)> {
+    pub(super) fn sign(
+        &self,
+        context: &RenderContext<'_>,
+        body: &[u8],
+        keys: &[&SigningKey],
+    ) -> Vec<(String, String)> {
         let mut headers: Vec<(String, String)> = Vec::new();
         for spec in &self.signatures {
             let mut input = None;
             for key in keys {
                 let input = input.get_or_insert_with(|| self.signed_input(spec, context, body));
-                let Some(signature) = key.sign(spec.algorithm, input) else { continue };
+                let Some(signature) = key.sign(spec.algorithm, input) else {
+                    continue;
+                };
                 let text = write_each(spec, &spec.encoding.encode(&signature));
                 match headers.iter_mut().find(|(name, _)| *name == spec.header) {
                     Some((_, value)) => {
@@ -164,7 +197,12 @@ impl Profile {
         headers
     }
 
-    fn signed_input(&self, spec: &SignatureSpec, context: &RenderContext<'_>, body: &[u8]) -> Vec<u8> {
+    fn signed_input(
+        &self,
+        spec: &SignatureSpec,
+        context: &RenderContext<'_>,
+        body: &[u8],
+    ) -> Vec<u8> {
         let mut input = Vec::with_capacity(body.len() + 96);
         spec.input.render(&mut input, |hole, out| match hole {
             Hole::Body => out.extend_from_slice(body),

@@ -60,16 +60,29 @@ const HOLES: &[(&str, Hole)] = &[
 
 impl Hole {
     fn parse(name: &str) -> Result<Self, String> {
-        HOLES.iter().find(|(known, _)| *known == name).map(|(_, hole)| *hole).ok_or_else(|| {
-            let known: Vec<&str> = HOLES.iter().map(|(name, _)| *name).collect();
-            format!("unknown placeholder {name:?}; known are {}", known.join(", "))
-        })
+        HOLES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, hole)| *hole)
+            .ok_or_else(|| {
+                let known: Vec<&str> = HOLES.iter().map(|(name, _)| *name).collect();
+                format!(
+                    "unknown placeholder {name:?}; known are {}",
+                    known.join(", ")
+                )
+            })
     }
 
     pub fn scope(self, message: MessageScope) -> RenderScope {
         match self {
-            Self::EventType | Self::EventTime | Self::EventUnix | Self::EventData | Self::EventId => RenderScope::Event,
-            Self::TenantId | Self::ModeLabel | Self::ModeLive | Self::Version | Self::Sig => RenderScope::Event,
+            Self::EventType
+            | Self::EventTime
+            | Self::EventUnix
+            | Self::EventData
+            | Self::EventId => RenderScope::Event,
+            Self::TenantId | Self::ModeLabel | Self::ModeLive | Self::Version | Self::Sig => {
+                RenderScope::Event
+            }
             Self::MessageId | Self::MessageTime => match message {
                 MessageScope::Event => RenderScope::Event,
                 MessageScope::Delivery => RenderScope::Delivery,
@@ -81,7 +94,14 @@ impl Hole {
 
     /// Whether the value goes into JSON as it is instead of as a string.
     pub fn is_raw_json(self) -> bool {
-        matches!(self, Self::EventData | Self::EventUnix | Self::AttemptUnix | Self::AttemptNumber | Self::ModeLive)
+        matches!(
+            self,
+            Self::EventData
+                | Self::EventUnix
+                | Self::AttemptUnix
+                | Self::AttemptNumber
+                | Self::ModeLive
+        )
     }
 }
 
@@ -136,7 +156,10 @@ impl Template {
             let hole = Hole::parse(&after[..end])?;
             let special = matches!(hole, Hole::Body | Hole::Sig | Hole::EventData);
             if special && !allowed.contains(&hole) {
-                return Err(format!("the placeholder {{{}}} has no place here", &after[..end]));
+                return Err(format!(
+                    "the placeholder {{{}}} has no place here",
+                    &after[..end]
+                ));
             }
             push_static(&mut segments, &rest[..start]);
             segments.push(Segment::Hole(hole));
@@ -148,7 +171,10 @@ impl Template {
 
     /// The narrowest scope among the holes.
     pub fn scope(&self, message: MessageScope) -> RenderScope {
-        self.holes().map(|hole| hole.scope(message)).max().unwrap_or(RenderScope::Event)
+        self.holes()
+            .map(|hole| hole.scope(message))
+            .max()
+            .unwrap_or(RenderScope::Event)
     }
 
     pub fn holes(&self) -> impl Iterator<Item = Hole> + '_ {
@@ -174,7 +200,11 @@ impl Template {
             [Segment::Hole(hole)] => (&[][..], hole, &[][..]),
             [Segment::Static(before), Segment::Hole(hole)] => (&before[..], hole, &[][..]),
             [Segment::Hole(hole), Segment::Static(after)] => (&[][..], hole, &after[..]),
-            [Segment::Static(before), Segment::Hole(hole), Segment::Static(after)] => (&before[..], hole, &after[..]),
+            [
+                Segment::Static(before),
+                Segment::Hole(hole),
+                Segment::Static(after),
+            ] => (&before[..], hole, &after[..]),
             _ => return None,
         };
         let inner = text.strip_prefix(std::str::from_utf8(before).ok()?)?;
@@ -201,10 +231,28 @@ mod tests {
     #[test]
     fn the_scope_follows_from_the_holes() {
         let scope = |text: &str, message| Template::json(text).unwrap().scope(message);
-        assert_eq!(scope(r#"{"event":"$event.type","data":"$event.data"}"#, MessageScope::Event), RenderScope::Event);
-        assert_eq!(scope(r#"{"id":"$message.id"}"#, MessageScope::Event), RenderScope::Event);
-        assert_eq!(scope(r#"{"id":"$message.id"}"#, MessageScope::Delivery), RenderScope::Delivery);
-        assert_eq!(scope(r#"{"u":"$endpoint.url","s":"$attempt.time"}"#, MessageScope::Event), RenderScope::Attempt);
+        assert_eq!(
+            scope(
+                r#"{"event":"$event.type","data":"$event.data"}"#,
+                MessageScope::Event
+            ),
+            RenderScope::Event
+        );
+        assert_eq!(
+            scope(r#"{"id":"$message.id"}"#, MessageScope::Event),
+            RenderScope::Event
+        );
+        assert_eq!(
+            scope(r#"{"id":"$message.id"}"#, MessageScope::Delivery),
+            RenderScope::Delivery
+        );
+        assert_eq!(
+            scope(
+                r#"{"u":"$endpoint.url","s":"$attempt.time"}"#,
+                MessageScope::Event
+            ),
+            RenderScope::Attempt
+        );
     }
 
     #[test]

@@ -52,15 +52,21 @@ impl Profile {
             }
             if let Some(prefix) = &spec.prefix {
                 let captured = parts.first().and_then(|part| prefix.capture(part));
-                let (hole, text) = captured.ok_or_else(|| VerifyError::Malformed(spec.header.clone()))?;
+                let (hole, text) =
+                    captured.ok_or_else(|| VerifyError::Malformed(spec.header.clone()))?;
                 known.insert(hole, text.to_owned());
             }
             let input = self.input_from(spec, &known, body)?;
-            if !parts.iter().any(|part| matches_any(spec, part, &input, keys)) {
+            if !parts
+                .iter()
+                .any(|part| matches_any(spec, part, &input, keys))
+            {
                 continue;
             }
             return match known.get(&Hole::AttemptUnix) {
-                Some(at) if spec.input.holes().any(|hole| hole == Hole::AttemptUnix) => fresh(at, now),
+                Some(at) if spec.input.holes().any(|hole| hole == Hole::AttemptUnix) => {
+                    fresh(at, now)
+                }
                 _ => Ok(()),
             };
         }
@@ -69,42 +75,69 @@ impl Profile {
 
     /// The values that the headers of this profile carry.
     fn captured<'h>(&self, header: &dyn Fn(&str) -> Option<&'h str>) -> HashMap<Hole, String> {
-        let captures = self.headers.iter().filter_map(|(name, template)| template.capture(header(name)?));
-        captures.map(|(hole, text)| (hole, text.to_owned())).collect()
+        let captures = self
+            .headers
+            .iter()
+            .filter_map(|(name, template)| template.capture(header(name)?));
+        captures
+            .map(|(hole, text)| (hole, text.to_owned()))
+            .collect()
     }
 
-    fn input_from(&self, spec: &SignatureSpec, known: &HashMap<Hole, String>, body: &[u8]) -> Result<Vec<u8>, VerifyError> {
+    fn input_from(
+        &self,
+        spec: &SignatureSpec,
+        known: &HashMap<Hole, String>,
+        body: &[u8],
+    ) -> Result<Vec<u8>, VerifyError> {
         let mut input = Vec::new();
         let mut lacking = None;
-        spec.input.render(&mut input, |hole, out| match (hole, known.get(&hole)) {
-            (Hole::Body, _) => out.extend_from_slice(body),
-            (_, Some(text)) => out.extend_from_slice(text.as_bytes()),
-            (_, None) => lacking = Some(hole),
-        });
+        spec.input
+            .render(&mut input, |hole, out| match (hole, known.get(&hole)) {
+                (Hole::Body, _) => out.extend_from_slice(body),
+                (_, Some(text)) => out.extend_from_slice(text.as_bytes()),
+                (_, None) => lacking = Some(hole),
+            });
         match lacking {
             None => Ok(input),
             Some(hole) => {
-                let carrier = self.headers.iter().find(|(_, template)| template.holes().any(|h| h == hole));
-                Err(VerifyError::MissingHeader(carrier.map_or_else(|| spec.header.clone(), |(name, _)| name.clone())))
+                let carrier = self
+                    .headers
+                    .iter()
+                    .find(|(_, template)| template.holes().any(|h| h == hole));
+                Err(VerifyError::MissingHeader(carrier.map_or_else(
+                    || spec.header.clone(),
+                    |(name, _)| name.clone(),
+                )))
             }
         }
     }
 }
 
 fn matches_any(spec: &SignatureSpec, part: &str, input: &[u8], keys: &[SigningKey]) -> bool {
-    let Some((Hole::Sig, given)) = spec.each.capture(part) else { return false };
+    let Some((Hole::Sig, given)) = spec.each.capture(part) else {
+        return false;
+    };
     keys.iter().any(|key| match (spec.algorithm, key) {
-        (Algorithm::Ed25519, SigningKey::Ed25519(pair)) => ed25519_matches(pair.public_key().as_ref(), input, given),
-        (Algorithm::Ed25519, SigningKey::Ed25519Public(public)) => ed25519_matches(public, input, given),
-        (algorithm, key) => key
-            .sign(algorithm, input)
-            .is_some_and(|expected| constant_time_eq(spec.encoding.encode(&expected).as_bytes(), given.as_bytes())),
+        (Algorithm::Ed25519, SigningKey::Ed25519(pair)) => {
+            ed25519_matches(pair.public_key().as_ref(), input, given)
+        }
+        (Algorithm::Ed25519, SigningKey::Ed25519Public(public)) => {
+            ed25519_matches(public, input, given)
+        }
+        (algorithm, key) => key.sign(algorithm, input).is_some_and(|expected| {
+            constant_time_eq(spec.encoding.encode(&expected).as_bytes(), given.as_bytes())
+        }),
     })
 }
 
 fn ed25519_matches(public: &[u8], input: &[u8], given: &str) -> bool {
-    let Ok(signature) = STANDARD.decode(given) else { return false };
-    UnparsedPublicKey::new(&ED25519, public).verify(input, &signature).is_ok()
+    let Ok(signature) = STANDARD.decode(given) else {
+        return false;
+    };
+    UnparsedPublicKey::new(&ED25519, public)
+        .verify(input, &signature)
+        .is_ok()
 }
 
 fn fresh(at: &str, now: Timestamp) -> Result<(), VerifyError> {

@@ -11,10 +11,17 @@ const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Breaker {
-    Closed { failures: u32 },
+    Closed {
+        failures: u32,
+    },
     /// Nothing is sent before `until`; then one probe is.
-    Open { until: Timestamp, cool_down: Duration },
-    HalfOpen { cool_down: Duration },
+    Open {
+        until: Timestamp,
+        cool_down: Duration,
+    },
+    HalfOpen {
+        cool_down: Duration,
+    },
 }
 
 impl Default for Breaker {
@@ -26,13 +33,21 @@ impl Default for Breaker {
 impl Breaker {
     pub(super) fn failed(&mut self, now: Timestamp) {
         *self = match *self {
-            Self::Closed { failures } if failures + 1 < FAILURES_TO_OPEN => Self::Closed { failures: failures + 1 },
-            Self::Closed { .. } => Self::Open { until: now.plus(COOL_DOWN_MIN), cool_down: COOL_DOWN_MIN },
+            Self::Closed { failures } if failures + 1 < FAILURES_TO_OPEN => Self::Closed {
+                failures: failures + 1,
+            },
+            Self::Closed { .. } => Self::Open {
+                until: now.plus(COOL_DOWN_MIN),
+                cool_down: COOL_DOWN_MIN,
+            },
             // What was under way when it opened tells nothing new.
             Self::Open { until, cool_down } => Self::Open { until, cool_down },
             Self::HalfOpen { cool_down } => {
                 let cool_down = (cool_down * 2).min(COOL_DOWN_MAX);
-                Self::Open { until: now.plus(cool_down), cool_down }
+                Self::Open {
+                    until: now.plus(cool_down),
+                    cool_down,
+                }
             }
         };
     }
@@ -78,7 +93,11 @@ mod tests {
         breaker.started(at(11));
         assert_eq!(breaker.opens_at(at(11), 1), None, "one probe at a time");
         breaker.failed(at(12));
-        assert_eq!(breaker.opens_at(at(12), 0), Some(at(14)), "the cool-down doubles");
+        assert_eq!(
+            breaker.opens_at(at(12), 0),
+            Some(at(14)),
+            "the cool-down doubles"
+        );
         breaker.started(at(14));
         breaker.succeeded();
         assert_eq!(breaker.opens_at(at(15), 7), Some(at(15)));

@@ -112,7 +112,8 @@ impl Lane {
     }
 
     pub(super) fn is_ordered(&self) -> bool {
-        self.config.is_none_or(|config| config.ordering != Ordering::None)
+        self.config
+            .is_none_or(|config| config.ordering != Ordering::None)
     }
 
     pub(super) fn has_stored(&self) -> bool {
@@ -141,7 +142,8 @@ impl Lane {
             self.breaker = Breaker::default();
         }
         if config.closed.is_some() {
-            self.unfinished |= !self.items.is_empty() || self.has_stored() || !self.unsettled.is_empty() || first;
+            self.unfinished |=
+                !self.items.is_empty() || self.has_stored() || !self.unsettled.is_empty() || first;
             return self.drop_items();
         }
         // Enabled again, or of another order: what the store has is the truth.
@@ -188,7 +190,11 @@ impl Lane {
 
     /// Whether a row of a page is held, under way, or was settled while the page was read.
     pub(super) fn knows(&self, due: &DueDelivery) -> bool {
-        self.holds(due) || self.loading.as_ref().is_some_and(|settled| settled.contains(&due.delivery.id))
+        self.holds(due)
+            || self
+                .loading
+                .as_ref()
+                .is_some_and(|settled| settled.contains(&due.delivery.id))
     }
 
     /// The page came: what is left in the store begins at `next`, or at what was left meanwhile.
@@ -207,24 +213,49 @@ impl Lane {
     }
 
     /// How many rows to ask the store for now, if any. Notes that the page is being read.
-    pub(super) fn wants_page(&mut self, now: Timestamp, limits: &MachineLimits, memory_full: bool) -> Option<u32> {
-        let near = self.stored.is_some_and(|place| place <= now.plus(limits.horizon));
-        let room = if memory_full { self.has_share() } else { self.items.len() < limits.lane_items_max / 2 };
+    pub(super) fn wants_page(
+        &mut self,
+        now: Timestamp,
+        limits: &MachineLimits,
+        memory_full: bool,
+    ) -> Option<u32> {
+        let near = self
+            .stored
+            .is_some_and(|place| place <= now.plus(limits.horizon));
+        let room = if memory_full {
+            self.has_share()
+        } else {
+            self.items.len() < limits.lane_items_max / 2
+        };
         // Far retries in memory do not keep out what is due before them.
-        let room = room || self.items.keys().next().zip(self.stored).is_some_and(|((place, _), stored)| stored.as_micros() < *place);
+        let room = room
+            || self
+                .items
+                .keys()
+                .next()
+                .zip(self.stored)
+                .is_some_and(|((place, _), stored)| stored.as_micros() < *place);
         if !near || !room || self.loading.is_some() || now < self.load_not_before {
             return None;
         }
         self.loading = Some(HashSet::new());
         self.stored = None;
-        let rows = if memory_full { PAGE_ROWS_SCARCE } else { PAGE_ROWS };
+        let rows = if memory_full {
+            PAGE_ROWS_SCARCE
+        } else {
+            PAGE_ROWS
+        };
         // What is known comes back with the page, so ask for that much more.
         let known = u32::try_from(self.known.len() + self.unsettled.len()).unwrap_or(u32::MAX);
         Some(rows.saturating_add(known))
     }
 
     /// When to look at the store again, if something waits there.
-    pub(super) fn wake_for_page(&self, now: Timestamp, limits: &MachineLimits) -> Option<Timestamp> {
+    pub(super) fn wake_for_page(
+        &self,
+        now: Timestamp,
+        limits: &MachineLimits,
+    ) -> Option<Timestamp> {
         let place = self.stored.filter(|_| self.loading.is_none())?;
         let at = place.minus(limits.horizon).max(self.load_not_before);
         // A lane without room looks again when a delivery settles.
@@ -233,13 +264,21 @@ impl Lane {
 
     /// When the lane can send its next delivery.
     pub(super) fn turn(&self, now: Timestamp) -> Turn {
-        let Some(config) = self.config.filter(|config| config.closed.is_none()) else { return Turn::Never };
+        let Some(config) = self.config.filter(|config| config.closed.is_none()) else {
+            return Turn::Never;
+        };
         if self.in_flight >= whole(self.limit) {
             return Turn::Never;
         }
-        let Some((_, due)) = self.candidate(config.ordering, now) else { return Turn::Never };
-        let Some(opens_at) = self.breaker.opens_at(now, self.in_flight) else { return Turn::Never };
-        let rate_at = config.rate_limit.map_or(now, |rate| self.arrival.minus(burst_tolerance(rate)));
+        let Some((_, due)) = self.candidate(config.ordering, now) else {
+            return Turn::Never;
+        };
+        let Some(opens_at) = self.breaker.opens_at(now, self.in_flight) else {
+            return Turn::Never;
+        };
+        let rate_at = config
+            .rate_limit
+            .map_or(now, |rate| self.arrival.minus(burst_tolerance(rate)));
         let at = due.max(self.paused_until).max(opens_at).max(rate_at);
         if at <= now { Turn::Now } else { Turn::At(at) }
     }
@@ -247,16 +286,29 @@ impl Lane {
     /// The delivery whose turn it is next, and when it is due.
     fn candidate(&self, ordering: Ordering, now: Timestamp) -> Option<(Place, Timestamp)> {
         match ordering {
-            Ordering::None => self.items.iter().next().map(|(place, item)| (*place, item.delivery.due_at)),
+            Ordering::None => self
+                .items
+                .iter()
+                .next()
+                .map(|(place, item)| (*place, item.delivery.due_at)),
             Ordering::Endpoint if !self.unsettled.is_empty() => None,
-            Ordering::Endpoint => self.items.iter().next().map(|(place, item)| (*place, item.delivery.due_at)),
+            Ordering::Endpoint => self
+                .items
+                .iter()
+                .next()
+                .map(|(place, item)| (*place, item.delivery.due_at)),
             Ordering::Key => self.candidate_by_key(now),
         }
     }
 
     /// The first delivery whose key is free: nothing of it is under way or earlier in line.
     fn candidate_by_key(&self, now: Timestamp) -> Option<(Place, Timestamp)> {
-        let mut busy: HashSet<&str> = self.unsettled.values().flatten().map(String::as_str).collect();
+        let mut busy: HashSet<&str> = self
+            .unsettled
+            .values()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         let mut soonest: Option<(Place, Timestamp)> = None;
         for (place, item) in &self.items {
             let free = match item.event.ordering_key.as_deref() {
@@ -283,7 +335,11 @@ impl Lane {
         let (place, _) = self.candidate(ordering, now)?;
         let item = self.items.remove(&place)?;
         self.known.remove(&item.delivery.id);
-        let key = if ordering == Ordering::Key { item.event.ordering_key.clone() } else { None };
+        let key = if ordering == Ordering::Key {
+            item.event.ordering_key.clone()
+        } else {
+            None
+        };
         self.unsettled.insert(item.delivery.id, key);
         Some(item)
     }
@@ -306,7 +362,11 @@ impl Lane {
             Signal::Well => {
                 self.breaker.succeeded();
                 if was_busy {
-                    self.limit += if self.slow_start { 1.0 } else { 1.0 / self.limit };
+                    self.limit += if self.slow_start {
+                        1.0
+                    } else {
+                        1.0 / self.limit
+                    };
                     self.limit = self.limit.min(self.ceiling as f64);
                 }
             }
@@ -320,7 +380,8 @@ impl Lane {
                 if config.is_some_and(|config| config.breaker) {
                     self.breaker.failed(now);
                 }
-                if let Some(pause) = pause.filter(|_| config.is_some_and(|config| config.throttle)) {
+                if let Some(pause) = pause.filter(|_| config.is_some_and(|config| config.throttle))
+                {
                     self.paused_until = self.paused_until.max(now.plus(pause));
                 }
             }
@@ -361,7 +422,11 @@ fn burst_tolerance(rate: u32) -> Duration {
     Duration::from_secs(1).saturating_sub(interval(rate))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a limit is at least 1 and at most the ceiling")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a limit is at least 1 and at most the ceiling"
+)]
 fn whole(limit: f64) -> usize {
     limit as usize
 }

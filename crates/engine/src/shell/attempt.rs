@@ -29,32 +29,54 @@ impl Engine {
         let (request, exchange) = match &ready {
             Ok(ready) => {
                 let request = prepare(ready, &due, started_at);
-                (Some((request.url.clone(), request.headers.clone())), self.exchange(request).await)
+                (
+                    Some((request.url.clone(), request.headers.clone())),
+                    self.exchange(request).await,
+                )
             }
             Err(error) => (None, not_ready(error)),
         };
         let (url, headers) = request.unwrap_or_default();
-        let sent = Sent { url, headers, started_at, ended_at: ended_at(started_at, &exchange, self.now()) };
+        let sent = Sent {
+            url,
+            headers,
+            started_at,
+            ended_at: ended_at(started_at, &exchange, self.now()),
+        };
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
             return;
         };
-        let ordered = ready.as_ref().is_ok_and(|ready| ready.endpoint.ordering != LaneOrder::None);
+        let ordered = ready
+            .as_ref()
+            .is_ok_and(|ready| ready.endpoint.ordering != LaneOrder::None);
         let mut settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
         if ready.is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback) {
             // Nobody could enable it again, and the next order may name the same URL.
             settled.record.health = HealthChange::None;
         }
-        let entry = RecordEntry { write: Write::Record(Box::new(settled.record)), due: settled.due, next: settled.next };
+        let entry = RecordEntry {
+            write: Write::Record(Box::new(settled.record)),
+            due: settled.due,
+            next: settled.next,
+        };
         self.hand_over(entry).await;
         // The slot is free as soon as the journal has the record: waiting for the disk must not look
         // like a slow receiver. The journal's bound holds the number of such records down.
-        self.apply(Input::Released { endpoint, started_at, signal: settled.signal });
+        self.apply(Input::Released {
+            endpoint,
+            started_at,
+            signal: settled.signal,
+        });
     }
 
     /// The endpoint ready for sending. That our store cannot be read is not the receiver's failure:
     /// then this waits, as long as the engine runs.
-    async fn ready(&self, endpoint: Id<id::Endpoint>, version: u32) -> Result<Arc<ReadyEndpoint>, NotReady> {
+    async fn ready(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        version: u32,
+    ) -> Result<Arc<ReadyEndpoint>, NotReady> {
         loop {
             match self.endpoints.get(endpoint, version).await {
                 Err(NotReady::Store(error)) if !error.is_not_found() => {
@@ -69,11 +91,23 @@ impl Engine {
     /// Sends a request. A panic on the way is this attempt's failure and nobody else's.
     async fn exchange(&self, request: Request) -> Exchange {
         let transport = self.transport.clone();
-        let sending = self.tasks.spawn(async move { transport.send(request).await });
+        let sending = self
+            .tasks
+            .spawn(async move { transport.send(request).await });
         sending.await.unwrap_or_else(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "the transport failed");
-            let outcome = Outcome::Unreachable { reason: UnreachableReason::Internal, detail: "the transport failed".to_owned() };
-            Exchange { outcome, response: None, timings: Timings::default() }
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the transport failed"
+            );
+            let outcome = Outcome::Unreachable {
+                reason: UnreachableReason::Internal,
+                detail: "the transport failed".to_owned(),
+            };
+            Exchange {
+                outcome,
+                response: None,
+                timings: Timings::default(),
+            }
         })
     }
 
@@ -81,7 +115,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the endpoint cannot be read or its secret not be used.
-    pub async fn test(&self, endpoint: Id<id::Endpoint>, event: Arc<Event>, profile: u32) -> Result<Attempt, postrider_store::StoreError> {
+    pub async fn test(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        event: Arc<Event>,
+        profile: u32,
+    ) -> Result<Attempt, postrider_store::StoreError> {
         let started_at = self.now();
         self.endpoints.forget(endpoint);
         let ready = match self.endpoints.get(endpoint, profile).await {
@@ -110,7 +149,10 @@ impl Engine {
 
 /// When an attempt ended: with the response's headers, however long its body took (`vendors.md` A-3).
 fn ended_at(started_at: Timestamp, exchange: &Exchange, now: Timestamp) -> Timestamp {
-    let answered = exchange.timings.first_byte_micros.map(|micros| Duration::from_micros(u64::from(micros)));
+    let answered = exchange
+        .timings
+        .first_byte_micros
+        .map(|micros| Duration::from_micros(u64::from(micros)));
     answered.map_or(now, |after| started_at.plus(after).min(now))
 }
 
@@ -140,7 +182,17 @@ fn context<'a>(
 
 fn prepare(ready: &ReadyEndpoint, due: &DueDelivery, at: Timestamp) -> Request {
     let delivery = &due.delivery;
-    request(ready, &context(ready, &due.event, delivery.id, delivery.created_at, delivery.attempts + 1, at))
+    request(
+        ready,
+        &context(
+            ready,
+            &due.event,
+            delivery.id,
+            delivery.created_at,
+            delivery.attempts + 1,
+            at,
+        ),
+    )
 }
 
 fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Request {
@@ -158,7 +210,17 @@ fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Request {
 }
 
 fn not_ready(error: &NotReady) -> Exchange {
-    tracing::error!(error = error as &dyn std::error::Error, "an attempt could not be made");
-    let outcome = Outcome::Unreachable { reason: UnreachableReason::Internal, detail: error.to_string() };
-    Exchange { outcome, response: None, timings: Timings::default() }
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "an attempt could not be made"
+    );
+    let outcome = Outcome::Unreachable {
+        reason: UnreachableReason::Internal,
+        detail: error.to_string(),
+    };
+    Exchange {
+        outcome,
+        response: None,
+        timings: Timings::default(),
+    }
 }

@@ -48,8 +48,18 @@ pub(crate) enum NotReady {
 }
 
 impl EndpointCache {
-    pub(crate) fn new(store: Arc<dyn Store>, sealer: Arc<Sealer>, profiles: Arc<ProfileRegistry>) -> Self {
-        Self { store, sealer, profiles, ready: Mutex::default(), generation: AtomicU64::new(0) }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        sealer: Arc<Sealer>,
+        profiles: Arc<ProfileRegistry>,
+    ) -> Self {
+        Self {
+            store,
+            sealer,
+            profiles,
+            ready: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn forget(&self, endpoint: Id<id::Endpoint>) {
@@ -65,21 +75,41 @@ impl EndpointCache {
         self.generation.load(AtomicOrdering::Relaxed)
     }
 
-    pub(crate) async fn get(&self, endpoint: Id<id::Endpoint>, version: ProfileVersion) -> Result<Arc<ReadyEndpoint>, NotReady> {
+    pub(crate) async fn get(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        version: ProfileVersion,
+    ) -> Result<Arc<ReadyEndpoint>, NotReady> {
         let key = (endpoint, version);
-        if let Some(ready) = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(ready) = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+        {
             return Ok(ready.clone());
         }
         let generation = self.generation();
         let (endpoint, _) = self.store.lane_endpoint(endpoint).await?;
-        let profile = self.profiles.version(version).ok_or(NotReady::Profile(version))?;
+        let profile = self
+            .profiles
+            .version(version)
+            .ok_or(NotReady::Profile(version))?;
         let mut keys = Vec::with_capacity(endpoint.secrets.len());
         for secret in &endpoint.secrets {
-            let text = self.sealer.open(&secret.sealed, SECRET_CONTEXT).map_err(|error| NotReady::Secret(error.into()))?;
-            let made = signing_key(&profile.secret, &text).map_err(|error| NotReady::Secret(error.into()))?;
+            let text = self
+                .sealer
+                .open(&secret.sealed, SECRET_CONTEXT)
+                .map_err(|error| NotReady::Secret(error.into()))?;
+            let made = signing_key(&profile.secret, &text)
+                .map_err(|error| NotReady::Secret(error.into()))?;
             keys.push((made, secret.expires_at));
         }
-        let ready = Arc::new(ReadyEndpoint { endpoint, profile, keys });
+        let ready = Arc::new(ReadyEndpoint {
+            endpoint,
+            profile,
+            keys,
+        });
         let mut all = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= READY_MAX {
             all.clear();
@@ -94,7 +124,10 @@ impl EndpointCache {
     pub(crate) async fn lane_config(&self, id: Id<id::Endpoint>) -> Result<LaneConfig, StoreError> {
         let (endpoint, deleted) = self.store.lane_endpoint(id).await?;
         let application = self.store.application(endpoint.application).await?;
-        let engine = self.profiles.current(&application.profile).map(|current| current.profile.engine);
+        let engine = self
+            .profiles
+            .current(&application.profile)
+            .map(|current| current.profile.engine);
         let closed = if deleted {
             Some(DeliveryState::Cancelled)
         } else if endpoint.health.is_enabled() {
@@ -115,14 +148,26 @@ impl EndpointCache {
 
 impl ReadyEndpoint {
     /// The headers of a request: the profile's, signed with the keys valid at `now`, then the endpoint's own.
-    pub(crate) fn headers(&self, context: &postrider_core::profile::RenderContext<'_>, body: &[u8]) -> Vec<(String, String)> {
+    pub(crate) fn headers(
+        &self,
+        context: &postrider_core::profile::RenderContext<'_>,
+        body: &[u8],
+    ) -> Vec<(String, String)> {
         let now = context.attempt_at;
         let expired = |at: &Option<Timestamp>| at.is_some_and(|at| at <= now);
         let mut headers = if self.keys.iter().any(|(_, expires_at)| expired(expires_at)) {
             // Rare: the overlap after a rotation has just ended.
-            self.profile.render_headers(context, body, self.keys.iter().filter(|(_, at)| !expired(at)).map(|(key, _)| key))
+            self.profile.render_headers(
+                context,
+                body,
+                self.keys
+                    .iter()
+                    .filter(|(_, at)| !expired(at))
+                    .map(|(key, _)| key),
+            )
         } else {
-            self.profile.render_headers(context, body, self.keys.iter().map(|(key, _)| key))
+            self.profile
+                .render_headers(context, body, self.keys.iter().map(|(key, _)| key))
         };
         headers.extend(self.endpoint.headers.iter().cloned());
         headers

@@ -22,42 +22,64 @@ use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimit
 use postrider_engine::{Exchange, Sent, settle};
 use postrider_store::memory::MemoryStore;
 use postrider_store::{
-    DeliveryFilter, DueDelivery, FinishDelivery, LoadDue, NewEvent, PageRequest, Resend, Store, Target, Write, Written,
+    DeliveryFilter, DueDelivery, FinishDelivery, LoadDue, NewEvent, PageRequest, Resend, Store,
+    Target, Write, Written,
 };
 
-pub type EndpointId = Id<id::Endpoint>;
-pub type DeliveryId = Id<id::Delivery>;
+pub(crate) type EndpointId = Id<id::Endpoint>;
+pub(crate) type DeliveryId = Id<id::Delivery>;
 
 /// How long things take and how often they go wrong.
 #[derive(Debug, Clone)]
-pub struct Weather {
+pub(crate) struct Weather {
     /// Milliseconds at most for a commit or a read.
-    pub store_latency_ms: u64,
+    pub(crate) store_latency_ms: u64,
     /// One commit in so many fails; 0 means none.
-    pub commit_failure: u32,
+    pub(crate) commit_failure: u32,
     /// One step in so many is followed by a crash; 0 means none.
-    pub crash: u32,
+    pub(crate) crash: u32,
 }
 
-pub const FAIR: Weather = Weather { store_latency_ms: 0, commit_failure: 0, crash: 0 };
+pub(crate) const FAIR: Weather = Weather {
+    store_latency_ms: 0,
+    commit_failure: 0,
+    crash: 0,
+};
 
 /// What a receiver answers, and after how long.
-pub type Script = Box<dyn FnMut(&mut Rng) -> (Outcome, Duration)>;
+pub(crate) type Script = Box<dyn FnMut(&mut Rng) -> (Outcome, Duration)>;
 
-pub fn status(status: u16) -> Outcome {
-    Outcome::Answered { status, retry_after_secs: None }
+pub(crate) fn status(status: u16) -> Outcome {
+    Outcome::Answered {
+        status,
+        retry_after_secs: None,
+    }
 }
 
-pub fn timed_out() -> Outcome {
-    Outcome::Unreachable { reason: UnreachableReason::Timeout, detail: String::new() }
+pub(crate) fn timed_out() -> Outcome {
+    Outcome::Unreachable {
+        reason: UnreachableReason::Timeout,
+        detail: String::new(),
+    }
 }
 
 enum Happening {
-    AttemptEnds { due: Box<DueDelivery>, started_at: Timestamp, outcome: Outcome },
+    AttemptEnds {
+        due: Box<DueDelivery>,
+        started_at: Timestamp,
+        outcome: Outcome,
+    },
     Commit,
-    Load { endpoint: EndpointId, until: Timestamp, limit: u32 },
+    Load {
+        endpoint: EndpointId,
+        until: Timestamp,
+        limit: u32,
+    },
     Configure(EndpointId),
-    FinishPending { endpoint: EndpointId, state: DeliveryState },
+    FinishPending {
+        endpoint: EndpointId,
+        state: DeliveryState,
+    },
     Deliver(Box<Input>),
 }
 
@@ -67,13 +89,13 @@ struct Waiting {
     record: Option<(DueDelivery, Next)>,
 }
 
-pub struct World {
-    pub now: Timestamp,
-    pub store: MemoryStore,
-    pub rng: Rng,
-    pub requests: Vec<(Timestamp, EndpointId, DeliveryId, u32)>,
-    pub crashes: u32,
-    pub accepted: Vec<Id<id::Event>>,
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) store: MemoryStore,
+    pub(crate) rng: Rng,
+    pub(crate) requests: Vec<(Timestamp, EndpointId, DeliveryId, u32)>,
+    pub(crate) crashes: u32,
+    pub(crate) accepted: Vec<Id<id::Event>>,
     profile: &'static Profile,
     limits: MachineLimits,
     weather: Weather,
@@ -90,7 +112,7 @@ pub struct World {
     sending: BTreeMap<DeliveryId, EndpointId>,
     under_way: BTreeMap<DeliveryId, EndpointId>,
     application: Id<id::Application>,
-    pub tenants: Vec<Id<id::Tenant>>,
+    pub(crate) tenants: Vec<Id<id::Tenant>>,
 }
 
 /// The memory store never waits.
@@ -104,16 +126,36 @@ fn done<T>(future: impl Future<Output = T>) -> T {
 }
 
 impl World {
-    pub fn new(seed: u64, profile: &str, limits: MachineLimits, weather: Weather, tenants: usize) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        profile: &str,
+        limits: MachineLimits,
+        weather: Weather,
+        tenants: usize,
+    ) -> Self {
         let now = Timestamp::from_secs(1_774_017_075);
         let store = MemoryStore::new(seed);
         let application = store.ids().next(now);
-        let row = Application { id: application, name: "sim".into(), profile: profile.into(), created_at: now, updated_at: now };
+        let row = Application {
+            id: application,
+            name: "sim".into(),
+            profile: profile.into(),
+            created_at: now,
+            updated_at: now,
+        };
         done(store.create_application(row)).unwrap();
         let tenants: Vec<Id<id::Tenant>> = (0..tenants).map(|_| store.ids().next(now)).collect();
         for id in &tenants {
             let (name, external_id, sealed_secret) = ("t".into(), None, Vec::new());
-            let tenant = Tenant { id: *id, application, name, external_id, sealed_secret, created_at: now, updated_at: now };
+            let tenant = Tenant {
+                id: *id,
+                application,
+                name,
+                external_id,
+                sealed_secret,
+                created_at: now,
+                updated_at: now,
+            };
             done(store.create_tenant(tenant)).unwrap();
         }
         Self {
@@ -123,7 +165,10 @@ impl World {
             requests: Vec::new(),
             crashes: 0,
             accepted: Vec::new(),
-            profile: built_in().iter().find(|known| known.name == profile).unwrap(),
+            profile: built_in()
+                .iter()
+                .find(|known| known.name == profile)
+                .unwrap(),
             limits,
             weather,
             machine: Machine::new(limits),
@@ -142,7 +187,13 @@ impl World {
         }
     }
 
-    pub fn endpoint(&mut self, tenant: Id<id::Tenant>, ordering: Ordering, rate_limit: Option<u32>, script: Script) -> EndpointId {
+    pub(crate) fn endpoint(
+        &mut self,
+        tenant: Id<id::Tenant>,
+        ordering: Ordering,
+        rate_limit: Option<u32>,
+        script: Script,
+    ) -> EndpointId {
         let id = self.store.ids().next(self.now);
         let endpoint = Endpoint {
             id,
@@ -167,7 +218,12 @@ impl World {
         id
     }
 
-    pub fn publish(&mut self, tenant: Id<id::Tenant>, key: Option<&str>, deliver_before: Option<Timestamp>) {
+    pub(crate) fn publish(
+        &mut self,
+        tenant: Id<id::Tenant>,
+        key: Option<&str>,
+        deliver_before: Option<Timestamp>,
+    ) {
         let event = Event {
             id: self.store.ids().next(self.now),
             application: self.application,
@@ -180,21 +236,43 @@ impl World {
             ordering_key: key.map(str::to_owned),
             deliver_before,
         };
-        let new = NewEvent { event: Arc::new(event), target: Target::Matching, profile: 1, idempotency: None };
+        let new = NewEvent {
+            event: Arc::new(event),
+            target: Target::Matching,
+            profile: 1,
+            idempotency: None,
+        };
         self.to_journal(Write::Publish(Box::new(new)), None);
     }
 
-    pub fn resend(&mut self, delivery: DeliveryId) {
-        self.to_journal(Write::Resend(Resend { delivery, series: Series { single: true, ..Series::SCHEDULED } }), None);
+    pub(crate) fn resend(&mut self, delivery: DeliveryId) {
+        self.to_journal(
+            Write::Resend(Resend {
+                delivery,
+                series: Series {
+                    single: true,
+                    ..Series::SCHEDULED
+                },
+            }),
+            None,
+        );
     }
 
     /// Disables, enables or deletes; the engine hears of it a little later.
-    pub fn churn(&mut self, endpoint: EndpointId) {
+    pub(crate) fn churn(&mut self, endpoint: EndpointId) {
         let now = self.now;
         let changed = match self.rng.u8(0..10) {
             0 => done(self.store.delete_endpoint(endpoint)).is_ok(),
-            1..5 => done(self.store.update_endpoint(endpoint, Box::new(move |e| e.health.disable(DisableReason::Manual, now)))).is_ok(),
-            _ => done(self.store.update_endpoint(endpoint, Box::new(|e| e.health.enable()))).is_ok(),
+            1..5 => done(self.store.update_endpoint(
+                endpoint,
+                Box::new(move |e| e.health.disable(DisableReason::Manual, now)),
+            ))
+            .is_ok(),
+            _ => done(
+                self.store
+                    .update_endpoint(endpoint, Box::new(|e| e.health.enable())),
+            )
+            .is_ok(),
         };
         if changed {
             self.plan_store(Happening::Configure(endpoint));
@@ -202,7 +280,7 @@ impl World {
     }
 
     /// From now on nothing goes wrong, and every receiver answers 200.
-    pub fn clear_up(&mut self) {
+    pub(crate) fn clear_up(&mut self) {
         self.weather = FAIR;
         for script in self.scripts.values_mut() {
             *script = Box::new(|_| (status(200), Duration::from_millis(1)));
@@ -210,11 +288,13 @@ impl World {
     }
 
     /// Lets time pass until `until`, or until nothing is left to happen; true for the latter.
-    pub fn run_until(&mut self, until: Timestamp) -> bool {
+    pub(crate) fn run_until(&mut self, until: Timestamp) -> bool {
         loop {
             let next = self.queue.peek().map(|Reverse((at, _))| *at);
             let wake = self.machine.next_wake().filter(|_| !self.halted);
-            let Some(at) = [next, wake].into_iter().flatten().min() else { return true };
+            let Some(at) = [next, wake].into_iter().flatten().min() else {
+                return true;
+            };
             if at > until {
                 self.now = until;
                 return false;
@@ -222,7 +302,9 @@ impl World {
             self.now = self.now.max(at);
             match next {
                 Some(next) if next <= self.now => {
-                    let Some(Reverse((_, number))) = self.queue.pop() else { continue };
+                    let Some(Reverse((_, number))) = self.queue.pop() else {
+                        continue;
+                    };
                     if let Some(happening) = self.happenings.remove(&number) {
                         self.happen(happening);
                     }
@@ -236,7 +318,7 @@ impl World {
     }
 
     /// The process dies: all but the store is gone. A new one starts.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.crashes += 1;
         self.queue.clear();
         self.happenings.clear();
@@ -247,14 +329,18 @@ impl World {
         self.halted = false;
         self.machine = Machine::new(self.limits);
         for lane in done(self.store.backlog()).unwrap() {
-            self.input(Input::Backlog { endpoint: lane.endpoint, first: lane.first });
+            self.input(Input::Backlog {
+                endpoint: lane.endpoint,
+                first: lane.first,
+            });
         }
     }
 
     fn plan(&mut self, after: Duration, happening: Happening) {
         self.counter += 1;
         self.happenings.insert(self.counter, happening);
-        self.queue.push(Reverse((self.now.plus(after), self.counter)));
+        self.queue
+            .push(Reverse((self.now.plus(after), self.counter)));
     }
 
     fn plan_store(&mut self, happening: Happening) {
@@ -276,19 +362,39 @@ impl World {
         assert!(stats.in_flight <= self.limits.in_flight_max, "{stats:?}");
         // The delivery that fills it, and every lane's share.
         let slack = (stats.lanes * 16 + 1) * 1_024;
-        assert!(stats.memory_bytes <= self.limits.memory_max + slack, "{stats:?}");
+        assert!(
+            stats.memory_bytes <= self.limits.memory_max + slack,
+            "{stats:?}"
+        );
         for action in actions {
             match action {
                 Action::Send(due) => self.send(due),
                 Action::Expire(due) => {
-                    assert!(due.event.deliver_before.is_some_and(|limit| limit < self.now));
+                    assert!(
+                        due.event
+                            .deliver_before
+                            .is_some_and(|limit| limit < self.now)
+                    );
                     let state = DeliveryState::Failed(FailReason::Expired);
-                    let write = Write::Finish(FinishDelivery { delivery: due.delivery.id, state });
+                    let write = Write::Finish(FinishDelivery {
+                        delivery: due.delivery.id,
+                        state,
+                    });
                     self.to_journal(write, Some((*due, Next::Failed(FailReason::Expired))));
                 }
-                Action::Load { endpoint, until, limit } => self.plan_store(Happening::Load { endpoint, until, limit }),
+                Action::Load {
+                    endpoint,
+                    until,
+                    limit,
+                } => self.plan_store(Happening::Load {
+                    endpoint,
+                    until,
+                    limit,
+                }),
                 Action::Configure(endpoint) => self.plan_store(Happening::Configure(endpoint)),
-                Action::FinishPending { endpoint, state } => self.plan_store(Happening::FinishPending { endpoint, state }),
+                Action::FinishPending { endpoint, state } => {
+                    self.plan_store(Happening::FinishPending { endpoint, state })
+                }
             }
         }
     }
@@ -296,20 +402,44 @@ impl World {
     fn send(&mut self, due: Box<DueDelivery>) {
         let (endpoint, id) = (due.delivery.endpoint, due.delivery.id);
         assert!(due.delivery.due_at <= self.now, "never early");
-        assert!(!self.under_way.contains_key(&id), "one attempt of a delivery at a time");
+        assert!(
+            !self.under_way.contains_key(&id),
+            "one attempt of a delivery at a time"
+        );
         let row = done(self.store.delivery(id)).unwrap();
         let (state, closed) = (row.state, self.is_closed(endpoint));
-        assert!(state == DeliveryState::Pending || closed, "no attempt after a final state: {state:?}");
-        assert_eq!(row.attempts, due.delivery.attempts, "the machine knows what was recorded");
+        assert!(
+            state == DeliveryState::Pending || closed,
+            "no attempt after a final state: {state:?}"
+        );
+        assert_eq!(
+            row.attempts, due.delivery.attempts,
+            "the machine knows what was recorded"
+        );
         self.check_order(&due);
         self.under_way.insert(id, endpoint);
         self.sending.insert(id, endpoint);
-        let of_lane = self.sending.values().filter(|other| **other == endpoint).count();
-        assert!(of_lane <= self.limits.lane_in_flight_max, "{of_lane} requests at once");
-        self.requests.push((self.now, endpoint, id, due.delivery.attempts + 1));
+        let of_lane = self
+            .sending
+            .values()
+            .filter(|other| **other == endpoint)
+            .count();
+        assert!(
+            of_lane <= self.limits.lane_in_flight_max,
+            "{of_lane} requests at once"
+        );
+        self.requests
+            .push((self.now, endpoint, id, due.delivery.attempts + 1));
         let script = self.scripts.get_mut(&endpoint).unwrap();
         let (outcome, took) = script(&mut self.rng);
-        self.plan(took, Happening::AttemptEnds { due, started_at: self.now, outcome });
+        self.plan(
+            took,
+            Happening::AttemptEnds {
+                due,
+                started_at: self.now,
+                outcome,
+            },
+        );
     }
 
     fn is_closed(&self, endpoint: EndpointId) -> bool {
@@ -323,22 +453,51 @@ impl World {
         if self.orders[&endpoint] == Ordering::None || self.is_closed(endpoint) {
             return;
         }
-        let page = done(self.store.load_due(LoadDue { endpoint, until: Timestamp::MAX, limit: u32::MAX })).unwrap();
+        let page = done(self.store.load_due(LoadDue {
+            endpoint,
+            until: Timestamp::MAX,
+            limit: u32::MAX,
+        }))
+        .unwrap();
         for earlier in page.rows.iter().filter(|row| row.sequence < due.sequence) {
-            let same_key = due.event.ordering_key.is_some() && earlier.event.ordering_key == due.event.ordering_key;
-            assert!(self.orders[&endpoint] == Ordering::Key && !same_key, "{} overtook {}", due.delivery.id, earlier.delivery.id);
+            let same_key = due.event.ordering_key.is_some()
+                && earlier.event.ordering_key == due.event.ordering_key;
+            assert!(
+                self.orders[&endpoint] == Ordering::Key && !same_key,
+                "{} overtook {}",
+                due.delivery.id,
+                earlier.delivery.id
+            );
         }
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::AttemptEnds { due, started_at, outcome } => self.attempt_ended(*due, started_at, outcome),
+            Happening::AttemptEnds {
+                due,
+                started_at,
+                outcome,
+            } => self.attempt_ended(*due, started_at, outcome),
             Happening::Commit => self.commit(),
-            Happening::Load { endpoint, until, limit } => {
-                let input = if self.weather.commit_failure > 0 && self.rng.u32(0..self.weather.commit_failure) == 0 {
+            Happening::Load {
+                endpoint,
+                until,
+                limit,
+            } => {
+                let input = if self.weather.commit_failure > 0
+                    && self.rng.u32(0..self.weather.commit_failure) == 0
+                {
                     Input::LoadFailed { endpoint }
                 } else {
-                    Input::Loaded { endpoint, page: done(self.store.load_due(LoadDue { endpoint, until, limit })).unwrap() }
+                    Input::Loaded {
+                        endpoint,
+                        page: done(self.store.load_due(LoadDue {
+                            endpoint,
+                            until,
+                            limit,
+                        }))
+                        .unwrap(),
+                    }
                 };
                 // What was read is old by the time it is told.
                 self.plan_store(Happening::Deliver(Box::new(input)));
@@ -348,7 +507,8 @@ impl World {
                 let closed = if deleted {
                     Some(DeliveryState::Cancelled)
                 } else {
-                    (!row.health.is_enabled()).then_some(DeliveryState::Failed(FailReason::EndpointDisabled))
+                    (!row.health.is_enabled())
+                        .then_some(DeliveryState::Failed(FailReason::EndpointDisabled))
                 };
                 let config = LaneConfig {
                     tenant: row.tenant,
@@ -362,7 +522,9 @@ impl World {
             }
             Happening::FinishPending { endpoint, state } => {
                 while done(self.store.finish_pending(endpoint, state, self.now, 3)).unwrap() > 0 {}
-                self.plan_store(Happening::Deliver(Box::new(Input::PendingFinished { endpoint })));
+                self.plan_store(Happening::Deliver(Box::new(Input::PendingFinished {
+                    endpoint,
+                })));
             }
             Happening::Deliver(input) => self.input(*input),
         }
@@ -371,12 +533,35 @@ impl World {
     fn attempt_ended(&mut self, due: DueDelivery, started_at: Timestamp, outcome: Outcome) {
         let endpoint = due.delivery.endpoint;
         self.sending.remove(&due.delivery.id);
-        let exchange = Exchange { outcome, response: None, timings: Timings::default() };
-        let sent = Sent { url: String::new(), headers: Vec::new(), started_at, ended_at: self.now };
+        let exchange = Exchange {
+            outcome,
+            response: None,
+            timings: Timings::default(),
+        };
+        let sent = Sent {
+            url: String::new(),
+            headers: Vec::new(),
+            started_at,
+            ended_at: self.now,
+        };
         let keep_place = self.orders[&endpoint] != Ordering::None;
-        let settled = settle(self.profile, due, sent, exchange, keep_place, self.rng.f64());
-        self.to_journal(Write::Record(Box::new(settled.record)), Some((settled.due, settled.next)));
-        self.input(Input::Released { endpoint, started_at, signal: settled.signal });
+        let settled = settle(
+            self.profile,
+            due,
+            sent,
+            exchange,
+            keep_place,
+            self.rng.f64(),
+        );
+        self.to_journal(
+            Write::Record(Box::new(settled.record)),
+            Some((settled.due, settled.next)),
+        );
+        self.input(Input::Released {
+            endpoint,
+            started_at,
+            signal: settled.signal,
+        });
     }
 
     fn commit(&mut self) {
@@ -384,7 +569,10 @@ impl World {
         let waiting = std::mem::take(&mut self.journal);
         if self.weather.commit_failure > 0 && self.rng.u32(0..self.weather.commit_failure) == 0 {
             // Publishers are refused; records are tried again.
-            self.journal = waiting.into_iter().filter(|entry| entry.record.is_some()).collect();
+            self.journal = waiting
+                .into_iter()
+                .filter(|entry| entry.record.is_some())
+                .collect();
             if !self.journal.is_empty() {
                 self.halted = true;
                 self.commit_planned = true;
@@ -426,28 +614,38 @@ impl World {
             if disabled {
                 self.plan_store(Happening::Configure(due.delivery.endpoint));
             }
-            self.input(Input::Settled { due: Box::new(due), next });
+            self.input(Input::Settled {
+                due: Box::new(due),
+                next,
+            });
         }
         self.input(Input::Due(new));
     }
 
     /// All deliveries there are.
-    pub fn deliveries(&self) -> Vec<postrider_core::delivery::Delivery> {
-        let page = done(self.store.list_deliveries(DeliveryFilter::default(), PageRequest::first(1_000_000))).unwrap();
+    pub(crate) fn deliveries(&self) -> Vec<postrider_core::delivery::Delivery> {
+        let page = done(
+            self.store
+                .list_deliveries(DeliveryFilter::default(), PageRequest::first(1_000_000)),
+        )
+        .unwrap();
         page.rows
     }
 
-    pub fn attempts(&self, delivery: DeliveryId) -> Vec<postrider_core::attempt::Attempt> {
+    pub(crate) fn attempts(&self, delivery: DeliveryId) -> Vec<postrider_core::attempt::Attempt> {
         done(self.store.attempts(delivery)).unwrap()
     }
 
-    pub fn health(&self, endpoint: EndpointId) -> Health {
+    pub(crate) fn health(&self, endpoint: EndpointId) -> Health {
         done(self.store.lane_endpoint(endpoint)).unwrap().0.health
     }
 
     /// Seconds from the first request to each.
-    pub fn starts(&self) -> Vec<f64> {
+    pub(crate) fn starts(&self) -> Vec<f64> {
         let first = self.requests.first().map_or(self.now, |(at, ..)| *at);
-        self.requests.iter().map(|(at, ..)| at.since(first).as_secs_f64()).collect()
+        self.requests
+            .iter()
+            .map(|(at, ..)| at.since(first).as_secs_f64())
+            .collect()
     }
 }

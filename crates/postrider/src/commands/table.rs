@@ -22,7 +22,10 @@ pub(super) fn show(value: &Value, columns: &[&str], json: bool) {
             }
         }
         None => {
-            for name in columns.iter().filter(|name| value.get(**name).is_some_and(|value| !value.is_null())) {
+            for name in columns
+                .iter()
+                .filter(|name| value.get(**name).is_some_and(|value| !value.is_null()))
+            {
                 println!("{name:<20} {}", cell(&value[*name]));
             }
         }
@@ -30,7 +33,10 @@ pub(super) fn show(value: &Value, columns: &[&str], json: bool) {
 }
 
 /// Shows progress to a person; a program that reads stdout does not see it.
-#[expect(clippy::print_stderr, reason = "progress is for the person at the terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "progress is for the person at the terminal"
+)]
 pub(super) fn progress(text: &str) {
     if std::io::stderr().is_terminal() {
         eprint!("\r{text}");
@@ -51,18 +57,39 @@ fn table(rows: &[Value], columns: &[&str]) -> String {
         return "nothing found\n".to_owned();
     }
     // A column without any value only takes room.
-    let used: Vec<&str> = columns.iter().copied().filter(|name| rows.iter().any(|row| !row[*name].is_null())).collect();
+    let used: Vec<&str> = columns
+        .iter()
+        .copied()
+        .filter(|name| rows.iter().any(|row| !row[*name].is_null()))
+        .collect();
     let short = |value: &Value| {
         let text = cell(value).replace(['\n', '\r', '\t'], " ");
-        if text.chars().count() > CELL_MAX { text.chars().take(CELL_MAX - 1).chain(['…']).collect() } else { text }
+        if text.chars().count() > CELL_MAX {
+            text.chars().take(CELL_MAX - 1).chain(['…']).collect()
+        } else {
+            text
+        }
     };
     let mut lines: Vec<Vec<String>> = vec![used.iter().map(|name| name.to_uppercase()).collect()];
-    lines.extend(rows.iter().map(|row| used.iter().map(|name| short(&row[*name])).collect()));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    lines.extend(
+        rows.iter()
+            .map(|row| used.iter().map(|name| short(&row[*name])).collect()),
+    );
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..used.len()).map(width).collect();
     let mut text = String::new();
     for line in &lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -76,8 +103,14 @@ mod tests {
 
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_drops_empty_columns() {
-        let rows = [json!({"id": "a", "n": 1, "none": null}), json!({"id": "long\nid", "n": [1, "x"]})];
-        assert_eq!(table(&rows, &["id", "n", "none"]), "ID       N\na        1\nlong id  1,x\n");
+        let rows = [
+            json!({"id": "a", "n": 1, "none": null}),
+            json!({"id": "long\nid", "n": [1, "x"]}),
+        ];
+        assert_eq!(
+            table(&rows, &["id", "n", "none"]),
+            "ID       N\na        1\nlong id  1,x\n"
+        );
         assert_eq!(table(&[], &["id"]), "nothing found\n");
     }
 }

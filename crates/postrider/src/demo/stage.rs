@@ -50,7 +50,8 @@ struct Role {
 
 impl Stage {
     pub(super) async fn set() -> anyhow::Result<Self> {
-        let directory = std::env::temp_dir().join(format!("postrider-demo-{:016x}", fastrand::u64(..)));
+        let directory =
+            std::env::temp_dir().join(format!("postrider-demo-{:016x}", fastrand::u64(..)));
         std::fs::create_dir_all(&directory)?;
         let (tls, ca) = certificates()?;
         let ca_file = directory.join("demo-ca.pem");
@@ -58,15 +59,29 @@ impl Stage {
         let parts = Arc::new(Mutex::new(Parts::default()));
         let answering = parts.clone();
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let receiver = receiver::start(any_port, Some(tls), Arc::new(move |received| answer(&answering, &received))).await?;
+        let receiver = receiver::start(
+            any_port,
+            Some(tls),
+            Arc::new(move |received| answer(&answering, &received)),
+        )
+        .await?;
         let mut config = Config::default();
         config.server.listen = any_port;
         config.store.directory = directory.join("data");
         config.egress.allow = vec!["127.0.0.0/8".parse()?];
         config.egress.extra_ca = Some(ca_file);
         let server = Server::start(config).await?;
-        let root_key = server.root_key.clone().context("a new store makes a root key")?;
-        Ok(Self { server, receiver, parts, directory, root_key })
+        let root_key = server
+            .root_key
+            .clone()
+            .context("a new store makes a root key")?;
+        Ok(Self {
+            server,
+            receiver,
+            parts,
+            directory,
+            root_key,
+        })
     }
 
     pub(super) fn server_url(&self) -> String {
@@ -91,10 +106,23 @@ impl Stage {
         answers: Vec<u16>,
     ) -> anyhow::Result<String> {
         let url = format!("{}/{path}", self.receiver_url());
-        let made = client.post(&format!("/v1/tenants/{tenant}/endpoints"), &json!({ "url": url, "events": ["*"] })).await?;
-        let profile = built_in().iter().find(|known| known.name == profile).context("a built-in profile")?;
+        let made = client
+            .post(
+                &format!("/v1/tenants/{tenant}/endpoints"),
+                &json!({ "url": url, "events": ["*"] }),
+            )
+            .await?;
+        let profile = built_in()
+            .iter()
+            .find(|known| known.name == profile)
+            .context("a built-in profile")?;
         let secret = Secret::new(made["secret"].as_str().unwrap_or_default());
-        let role = Role { profile, key: signing_key(&profile.secret, &secret)?, answers, received: 0 };
+        let role = Role {
+            profile,
+            key: signing_key(&profile.secret, &secret)?,
+            answers,
+            received: 0,
+        };
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.roles.insert(format!("/{path}"), role);
         parts.started.get_or_insert(SystemClock.now());
@@ -137,13 +165,24 @@ fn answer(parts: &Mutex<Parts>, received: &Received) -> StatusCode {
     let now = SystemClock.now();
     let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
     let started = parts.started.unwrap_or(now);
-    let Some(role) = parts.roles.get_mut(&received.path) else { return StatusCode::NOT_FOUND };
-    let verified = role.profile.verify(&|name| received.header(name), &received.body, std::slice::from_ref(&role.key), now);
+    let Some(role) = parts.roles.get_mut(&received.path) else {
+        return StatusCode::NOT_FOUND;
+    };
+    let verified = role.profile.verify(
+        &|name| received.header(name),
+        &received.body,
+        std::slice::from_ref(&role.key),
+        now,
+    );
     let status = role.answers.get(role.received).copied().unwrap_or(200);
     role.received += 1;
     let number = role.received;
     let body: Value = serde_json::from_slice(&received.body).unwrap_or_default();
-    let event_type = body["event"].as_str().or(body["type"].as_str()).unwrap_or("?").to_owned();
+    let event_type = body["event"]
+        .as_str()
+        .or(body["type"].as_str())
+        .unwrap_or("?")
+        .to_owned();
     let verdict = match &verified {
         Ok(()) => "signature valid".to_owned(),
         Err(error) => format!("SIGNATURE REFUSED: {error}"),
@@ -160,11 +199,20 @@ fn answer(parts: &Mutex<Parts>, received: &Received) -> StatusCode {
 
 /// Prints every attempt of a delivery with the time since the one before ended.
 pub(super) fn print_attempts(delivery: &Value) {
-    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let time = |value: &Value| {
+        value
+            .as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok())
+    };
     let mut before: Option<Timestamp> = None;
     for attempt in delivery["attempts"].as_array().into_iter().flatten() {
         let started = time(&attempt["startedAt"]);
-        let waited = started.zip(before).map(|(started, before)| format!("{:.3} s after the one before", started.since(before).as_secs_f64()));
+        let waited = started.zip(before).map(|(started, before)| {
+            format!(
+                "{:.3} s after the one before",
+                started.since(before).as_secs_f64()
+            )
+        });
         say(&format!(
             "      attempt {} at {}  {}  {}",
             attempt["number"],
@@ -199,13 +247,19 @@ fn certificates() -> anyhow::Result<(Arc<rustls::ServerConfig>, String)> {
     let ca_certificate = ca.self_signed(&ca_key)?;
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    let certificate =
+        CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key)?;
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)?;
     Ok((Arc::new(config), ca_certificate.pem()))
 }
 
-#[expect(clippy::print_stdout, reason = "the demo talks to the person who started it")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the demo talks to the person who started it"
+)]
 pub(super) fn say(text: &str) {
     println!("{text}");
 }

@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use crate::support::{TestServer, http, id, text};
 
 fn header_map(request: &postrider_testkit::Request) -> HeaderMap {
-    let pairs = request.headers.iter().map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()));
+    let pairs = request.headers.iter().map(|(n, v)| {
+        (
+            HeaderName::from_bytes(n.as_bytes()).unwrap(),
+            HeaderValue::from_str(v).unwrap(),
+        )
+    });
     pairs.collect()
 }
 
@@ -20,61 +25,148 @@ async fn payload_bytes_arrive_as_they_were_published_and_a_third_party_accepts_t
     let tenant = server.tenant("standard").await;
     let endpoint = server.endpoint(&tenant, &receiver.url("/hook")).await;
     let data = "{ \"b\" : 1.50,\n\t\"a\":\"\\u00e9é\\/\u{2028}\", \"big\": 1e300, \"n\": 12345678901234567890 }";
-    let body = format!(r#"{{"data":{data},"type":"invoice.paid","occurredAt":"2026-03-20T14:31:15Z"}}"#);
-    let published = server.raw(&format!("/v1/tenants/{tenant}/events"), body).await;
+    let body =
+        format!(r#"{{"data":{data},"type":"invoice.paid","occurredAt":"2026-03-20T14:31:15Z"}}"#);
+    let published = server
+        .raw(&format!("/v1/tenants/{tenant}/events"), body)
+        .await;
     assert_eq!(published.status, 202);
     assert_eq!(published.json()["deliveries"], 1);
     let request = receiver.wait_for(1).await.remove(0);
-    let expected = format!(r#"{{"type":"invoice.paid","timestamp":"2026-03-20T14:31:15.000Z","data":{data}}}"#);
+    let expected = format!(
+        r#"{{"type":"invoice.paid","timestamp":"2026-03-20T14:31:15.000Z","data":{data}}}"#
+    );
     assert_eq!(std::str::from_utf8(&request.body).unwrap(), expected);
     let webhook = standardwebhooks::Webhook::new(text(&endpoint, "secret")).unwrap();
-    webhook.verify(&request.body, &header_map(&request)).unwrap();
+    webhook
+        .verify(&request.body, &header_map(&request))
+        .unwrap();
     let message = &request.headers["webhook-id"];
     assert!(message.starts_with("msg_"));
     // What a receiver reports is found again, with its payload.
-    let event = server.good("GET", &format!("/v1/events/{message}"), Value::Null).await;
+    let event = server
+        .good("GET", &format!("/v1/events/{message}"), Value::Null)
+        .await;
     assert_eq!(id(&event), id(&published.json()));
-    let whole = server.call("GET", &format!("/v1/events/{message}"), Value::Null).await.text;
+    let whole = server
+        .call("GET", &format!("/v1/events/{message}"), Value::Null)
+        .await
+        .text;
     assert!(whole.contains(data), "{whole}");
-    let delivery = server.finished(&format!("event={}", id(&event)), 1).await.remove(0);
-    let record = server.good("GET", &format!("/v1/deliveries/{}", id(&delivery)), Value::Null).await;
+    let delivery = server
+        .finished(&format!("event={}", id(&event)), 1)
+        .await
+        .remove(0);
+    let record = server
+        .good(
+            "GET",
+            &format!("/v1/deliveries/{}", id(&delivery)),
+            Value::Null,
+        )
+        .await;
     let attempt = &record["attempts"][0];
-    assert_eq!((&record["status"], &attempt["statusCode"], &attempt["responseBody"]), (&json!("delivered"), &json!(200), &json!("ok")));
+    assert_eq!(
+        (
+            &record["status"],
+            &attempt["statusCode"],
+            &attempt["responseBody"]
+        ),
+        (&json!("delivered"), &json!(200), &json!("ok"))
+    );
     assert_eq!(attempt["url"], receiver.url("/hook"));
-    let sent: Vec<&str> = attempt["requestHeaders"].as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap()).collect();
-    assert!(["webhook-id", "webhook-timestamp", "webhook-signature", "Content-Type"].iter().all(|name| sent.contains(name)), "{sent:?}");
+    let sent: Vec<&str> = attempt["requestHeaders"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| pair[0].as_str().unwrap())
+        .collect();
+    assert!(
+        [
+            "webhook-id",
+            "webhook-timestamp",
+            "webhook-signature",
+            "Content-Type"
+        ]
+        .iter()
+        .all(|name| sent.contains(name)),
+        "{sent:?}"
+    );
 }
 
 #[tokio::test]
 async fn vignetims_immediate_retry_waits_for_no_tick_and_the_others_come_in_time() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(500)).await;
-    receiver.script([Behaviour::Status(401), Behaviour::StatusWith(302, "location", receiver.url("/elsewhere")), Behaviour::Reset]);
+    receiver.script([
+        Behaviour::Status(401),
+        Behaviour::StatusWith(302, "location", receiver.url("/elsewhere")),
+        Behaviour::Reset,
+    ]);
     let tenant = server.tenant("vignetim").await;
     server.endpoint(&tenant, &receiver.url("/")).await;
-    server.publish(&tenant, "order.completed", json!({ "orderId": "1" })).await;
+    server
+        .publish(&tenant, "order.completed", json!({ "orderId": "1" }))
+        .await;
     let requests = receiver.wait_for(4).await;
     let first = &requests[0];
     for request in &requests {
         assert_eq!(request.body, first.body, "identical on all attempts (V-29)");
-        assert_eq!(request.headers["x-webhook-signature"], first.headers["x-webhook-signature"]);
-        assert_eq!(request.headers["x-webhook-timestamp"], first.headers["x-webhook-timestamp"]);
+        assert_eq!(
+            request.headers["x-webhook-signature"],
+            first.headers["x-webhook-signature"]
+        );
+        assert_eq!(
+            request.headers["x-webhook-timestamp"],
+            first.headers["x-webhook-timestamp"]
+        );
     }
-    let delivery = server.finished(&format!("tenant={tenant}"), 1).await.remove(0);
-    assert_eq!((&delivery["status"], &delivery["reason"], &delivery["attemptsMade"]), (&json!("failed"), &json!("exhausted"), &json!(4)));
-    let record = server.good("GET", &format!("/v1/deliveries/{}", id(&delivery)), Value::Null).await;
+    let delivery = server
+        .finished(&format!("tenant={tenant}"), 1)
+        .await
+        .remove(0);
+    assert_eq!(
+        (
+            &delivery["status"],
+            &delivery["reason"],
+            &delivery["attemptsMade"]
+        ),
+        (&json!("failed"), &json!("exhausted"), &json!(4))
+    );
+    let record = server
+        .good(
+            "GET",
+            &format!("/v1/deliveries/{}", id(&delivery)),
+            Value::Null,
+        )
+        .await;
     let times: Vec<(postrider_core::Timestamp, postrider_core::Timestamp)> = record["attempts"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|attempt| (text(attempt, "startedAt").parse().unwrap(), text(attempt, "endedAt").parse().unwrap()))
+        .map(|attempt| {
+            (
+                text(attempt, "startedAt").parse().unwrap(),
+                text(attempt, "endedAt").parse().unwrap(),
+            )
+        })
         .collect();
     // Never early; how late depends on the machine that runs the test.
     for (pair, delay) in times.windows(2).zip([0, 1, 5]) {
-        assert!(pair[1].0.plus(Duration::from_millis(1)).since(pair[0].1) >= Duration::from_secs(delay), "{times:?}");
+        assert!(
+            pair[1].0.plus(Duration::from_millis(1)).since(pair[0].1) >= Duration::from_secs(delay),
+            "{times:?}"
+        );
     }
-    let errors: Vec<&Value> = record["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["error"]["kind"]).collect();
-    assert_eq!(errors, [&Value::Null, &Value::Null, &json!("reset"), &Value::Null]);
+    let errors: Vec<&Value> = record["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| &attempt["error"]["kind"])
+        .collect();
+    assert_eq!(
+        errors,
+        [&Value::Null, &Value::Null, &json!("reset"), &Value::Null]
+    );
 }
 
 #[tokio::test]
@@ -84,15 +176,31 @@ async fn an_idempotency_key_gives_the_first_event_again() {
     let path = format!("/v1/tenants/{tenant}/events");
     let bearer = format!("Bearer {}", server.root);
     let publish = async |key: &str, body: &str| {
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json"), ("idempotency-key", key)];
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+        ];
         http(server.address, "POST", &path, &headers, body.to_owned()).await
     };
     let first = publish("k1", r#"{"type":"a","data":1}"#).await;
     let again = publish("k1", r#"{"type":"a","data":1}"#).await;
-    assert_eq!((again.status, id(&again.json()), &again.json()["duplicate"]), (202, id(&first.json()), &json!(true)));
+    assert_eq!(
+        (again.status, id(&again.json()), &again.json()["duplicate"]),
+        (202, id(&first.json()), &json!(true))
+    );
     let other = publish("k1", r#"{"type":"a","data":2}"#).await;
-    assert_eq!((other.status, other.code().as_str()), (409, "idempotency_key_reused"));
-    assert_eq!(server.good("GET", &path, Value::Null).await["data"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (other.status, other.code().as_str()),
+        (409, "idempotency_key_reused")
+    );
+    assert_eq!(
+        server.good("GET", &path, Value::Null).await["data"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -105,15 +213,40 @@ async fn a_batch_answers_for_each_event() {
     let event = |name: &str| json!({ "type": name, "data": {} });
     let mixed = json!({ "events": [event("order.completed"), event("order.lost"), event("order.failed"), {"type": "order.failed"}] });
     let answers = server.good("POST", &path, mixed).await;
-    let codes: Vec<&Value> = answers["data"].as_array().unwrap().iter().map(|answer| &answer["code"]).collect();
-    assert_eq!(codes, [&Value::Null, &json!("event_type_unknown"), &Value::Null, &json!("validation_failed")]);
+    let codes: Vec<&Value> = answers["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|answer| &answer["code"])
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            &Value::Null,
+            &json!("event_type_unknown"),
+            &Value::Null,
+            &json!("validation_failed")
+        ]
+    );
     receiver.wait_for(2).await;
     let full: Vec<Value> = (0..1_000).map(|_| event("order.refunded")).collect();
     let answers = server.good("POST", &path, json!({ "events": full })).await;
-    assert!(answers["data"].as_array().unwrap().iter().all(|answer| answer["deliveries"] == 1));
+    assert!(
+        answers["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|answer| answer["deliveries"] == 1)
+    );
     receiver.wait_for(1_002).await;
-    for bad in [json!({ "events": [] }), json!({ "events": vec![event("order.failed"); 1_001] })] {
-        assert_eq!(server.call("POST", &path, bad).await.code(), "validation_failed");
+    for bad in [
+        json!({ "events": [] }),
+        json!({ "events": vec![event("order.failed"); 1_001] }),
+    ] {
+        assert_eq!(
+            server.call("POST", &path, bad).await.code(),
+            "validation_failed"
+        );
     }
 }
 
@@ -124,19 +257,44 @@ async fn a_rotated_secret_signs_beside_the_old_one() {
     let tenant = server.tenant("standard").await;
     let endpoint = server.endpoint(&tenant, &receiver.url("/")).await;
     let path = format!("/v1/endpoints/{}", id(&endpoint));
-    let rotated = server.good("POST", &format!("{path}/rotate-secret"), json!({})).await;
+    let rotated = server
+        .good("POST", &format!("{path}/rotate-secret"), json!({}))
+        .await;
     assert_ne!(rotated["secret"], endpoint["secret"]);
-    let shown = server.good("GET", &format!("{path}/secret"), Value::Null).await;
-    assert_eq!((&shown["secret"], &shown["previousValidUntil"]), (&rotated["secret"], &rotated["previousValidUntil"]));
+    let shown = server
+        .good("GET", &format!("{path}/secret"), Value::Null)
+        .await;
+    assert_eq!(
+        (&shown["secret"], &shown["previousValidUntil"]),
+        (&rotated["secret"], &rotated["previousValidUntil"])
+    );
     server.publish(&tenant, "a", json!(1)).await;
     let request = receiver.wait_for(1).await.remove(0);
     for secret in [text(&endpoint, "secret"), text(&rotated, "secret")] {
-        standardwebhooks::Webhook::new(secret).unwrap().verify(&request.body, &header_map(&request)).unwrap();
+        standardwebhooks::Webhook::new(secret)
+            .unwrap()
+            .verify(&request.body, &header_map(&request))
+            .unwrap();
     }
     let vignetim = server.tenant("vignetim").await;
-    let fixed = format!("/v1/endpoints/{}", id(&server.endpoint(&vignetim, &receiver.url("/")).await));
-    assert_eq!(server.call("POST", &format!("{fixed}/rotate-secret"), json!({})).await.code(), "rotation_unsupported");
-    assert_eq!(server.call("GET", &format!("{fixed}/secret"), Value::Null).await.code(), "secret_not_shown");
+    let fixed = format!(
+        "/v1/endpoints/{}",
+        id(&server.endpoint(&vignetim, &receiver.url("/")).await)
+    );
+    assert_eq!(
+        server
+            .call("POST", &format!("{fixed}/rotate-secret"), json!({}))
+            .await
+            .code(),
+        "rotation_unsupported"
+    );
+    assert_eq!(
+        server
+            .call("GET", &format!("{fixed}/secret"), Value::Null)
+            .await
+            .code(),
+        "secret_not_shown"
+    );
 }
 
 #[tokio::test]
@@ -149,29 +307,94 @@ async fn a_dead_endpoint_is_disabled_tested_enabled_and_its_failures_replayed() 
     for _ in 0..10 {
         server.publish(&tenant, "order.failed", json!({})).await;
     }
-    let disabled = server.until(&path, |endpoint| endpoint["active"] == false).await;
-    assert_eq!((&disabled["disabledReason"], &disabled["consecutiveFailures"]), (&json!("failures"), &json!(10)));
-    assert_eq!(server.publish(&tenant, "order.failed", json!({})).await["deliveries"], 0);
-    let failed = server.finished(&format!("tenant={tenant}&status=failed"), 10).await;
-    let refused = server.call("POST", &format!("/v1/deliveries/{}/resend", id(&failed[0])), json!({})).await;
-    assert_eq!((refused.status, refused.code().as_str()), (409, "endpoint_disabled"));
+    let disabled = server
+        .until(&path, |endpoint| endpoint["active"] == false)
+        .await;
+    assert_eq!(
+        (
+            &disabled["disabledReason"],
+            &disabled["consecutiveFailures"]
+        ),
+        (&json!("failures"), &json!(10))
+    );
+    assert_eq!(
+        server.publish(&tenant, "order.failed", json!({})).await["deliveries"],
+        0
+    );
+    let failed = server
+        .finished(&format!("tenant={tenant}&status=failed"), 10)
+        .await;
+    let refused = server
+        .call(
+            "POST",
+            &format!("/v1/deliveries/{}/resend", id(&failed[0])),
+            json!({}),
+        )
+        .await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "endpoint_disabled")
+    );
     // The test call works on a disabled endpoint and counts for nothing.
-    let test = server.good("POST", &format!("{path}/test"), json!({})).await;
-    assert_eq!((&test["success"], &test["statusCode"]), (&json!(false), &json!(500)));
+    let test = server
+        .good("POST", &format!("{path}/test"), json!({}))
+        .await;
+    assert_eq!(
+        (&test["success"], &test["statusCode"]),
+        (&json!(false), &json!(500))
+    );
     receiver.behave(Behaviour::Status(200));
-    assert_eq!(server.good("POST", &format!("{path}/test"), json!({})).await["success"], true);
-    assert_eq!(server.good("GET", &path, Value::Null).await["consecutiveFailures"], 10);
+    assert_eq!(
+        server
+            .good("POST", &format!("{path}/test"), json!({}))
+            .await["success"],
+        true
+    );
+    assert_eq!(
+        server.good("GET", &path, Value::Null).await["consecutiveFailures"],
+        10
+    );
     let enabled = server.good("PATCH", &path, json!({ "active": true })).await;
-    assert_eq!((&enabled["active"], &enabled["consecutiveFailures"]), (&json!(true), &json!(0)));
-    let replay = server.good("POST", &format!("/v1/tenants/{tenant}/replays"), json!({})).await;
-    let done = server.until(&format!("/v1/replays/{}", id(&replay)), |task| task["status"] == "finished").await;
+    assert_eq!(
+        (&enabled["active"], &enabled["consecutiveFailures"]),
+        (&json!(true), &json!(0))
+    );
+    let replay = server
+        .good("POST", &format!("/v1/tenants/{tenant}/replays"), json!({}))
+        .await;
+    let done = server
+        .until(&format!("/v1/replays/{}", id(&replay)), |task| {
+            task["status"] == "finished"
+        })
+        .await;
     assert_eq!((&done["done"], &done["skipped"]), (&json!(10), &json!(0)));
     let delivered = server.finished(&format!("tenant={tenant}"), 10).await;
-    assert!(delivered.iter().all(|row| row["status"] == "delivered" && row["attemptsMade"] == 5));
-    let record = server.good("GET", &format!("/v1/deliveries/{}", id(&delivered[0])), Value::Null).await;
-    assert_eq!((&record["attempts"][3]["manual"], &record["attempts"][4]["manual"]), (&json!(false), &json!(true)));
-    let stats = server.good("GET", &format!("{path}/stats"), Value::Null).await;
-    assert_eq!((&stats["delivered"], &stats["failed"], &stats["attempts"]), (&json!(10), &json!(0), &json!(50)));
+    assert!(
+        delivered
+            .iter()
+            .all(|row| row["status"] == "delivered" && row["attemptsMade"] == 5)
+    );
+    let record = server
+        .good(
+            "GET",
+            &format!("/v1/deliveries/{}", id(&delivered[0])),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(
+        (
+            &record["attempts"][3]["manual"],
+            &record["attempts"][4]["manual"]
+        ),
+        (&json!(false), &json!(true))
+    );
+    let stats = server
+        .good("GET", &format!("{path}/stats"), Value::Null)
+        .await;
+    assert_eq!(
+        (&stats["delivered"], &stats["failed"], &stats["attempts"]),
+        (&json!(10), &json!(0), &json!(50))
+    );
 }
 
 #[tokio::test]
@@ -183,10 +406,24 @@ async fn deleting_an_endpoint_cancels_what_is_pending() {
     server.publish(&tenant, "a", json!(1)).await;
     receiver.wait_for(1).await;
     let pending = format!("/v1/deliveries?tenant={tenant}");
-    server.until(&pending, |page| page["data"][0]["attemptsMade"] == 1 && page["data"][0]["status"] == "pending").await;
-    server.good("DELETE", &format!("/v1/endpoints/{endpoint}"), Value::Null).await;
-    server.until(&pending, |page| page["data"][0]["status"] == "cancelled").await;
-    assert_eq!(server.call("GET", &format!("/v1/endpoints/{endpoint}"), Value::Null).await.status, 404);
+    server
+        .until(&pending, |page| {
+            page["data"][0]["attemptsMade"] == 1 && page["data"][0]["status"] == "pending"
+        })
+        .await;
+    server
+        .good("DELETE", &format!("/v1/endpoints/{endpoint}"), Value::Null)
+        .await;
+    server
+        .until(&pending, |page| page["data"][0]["status"] == "cancelled")
+        .await;
+    assert_eq!(
+        server
+            .call("GET", &format!("/v1/endpoints/{endpoint}"), Value::Null)
+            .await
+            .status,
+        404
+    );
 }
 
 #[tokio::test]
@@ -196,13 +433,32 @@ async fn a_callback_url_gets_one_event_signed_with_the_tenants_secret() {
     let tenant = server.tenant("vignetim").await;
     server.endpoint(&tenant, &receiver.url("/registered")).await;
     for _ in 0..2 {
-        let body = json!({ "type": "order.completed", "data": {}, "callbackUrl": receiver.url("/once") });
-        assert_eq!(server.good("POST", &format!("/v1/tenants/{tenant}/events"), body).await["deliveries"], 1);
+        let body =
+            json!({ "type": "order.completed", "data": {}, "callbackUrl": receiver.url("/once") });
+        assert_eq!(
+            server
+                .good("POST", &format!("/v1/tenants/{tenant}/events"), body)
+                .await["deliveries"],
+            1
+        );
     }
     let requests = receiver.wait_for(2).await;
-    assert!(requests.iter().all(|request| request.target == "/once" && request.headers["x-webhook-signature"].len() == 64));
-    let listed = server.good("GET", &format!("/v1/tenants/{tenant}/endpoints"), Value::Null).await;
-    assert_eq!(listed["data"].as_array().unwrap().len(), 1, "callbacks are not listed");
+    assert!(
+        requests.iter().all(|request| request.target == "/once"
+            && request.headers["x-webhook-signature"].len() == 64)
+    );
+    let listed = server
+        .good(
+            "GET",
+            &format!("/v1/tenants/{tenant}/endpoints"),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(
+        listed["data"].as_array().unwrap().len(),
+        1,
+        "callbacks are not listed"
+    );
 }
 
 #[tokio::test]
@@ -212,14 +468,28 @@ async fn an_ordered_endpoint_gets_one_at_a_time_in_order() {
     receiver.script([Behaviour::Status(200), Behaviour::Status(500)]);
     let tenant = server.tenant("vignetim").await;
     let body = json!({ "url": receiver.url("/"), "ordering": "endpoint" });
-    server.good("POST", &format!("/v1/tenants/{tenant}/endpoints"), body).await;
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/endpoints"), body)
+        .await;
     for number in 0..5 {
-        server.publish(&tenant, "order.completed", json!({ "number": number })).await;
+        server
+            .publish(&tenant, "order.completed", json!({ "number": number }))
+            .await;
     }
     let requests = receiver.wait_for(6).await;
-    let numbers: Vec<i64> =
-        requests.iter().map(|r| serde_json::from_slice::<Value>(&r.body).unwrap()["data"]["number"].as_i64().unwrap()).collect();
-    assert_eq!(numbers, [0, 1, 1, 2, 3, 4], "the second failed once and held the rest");
+    let numbers: Vec<i64> = requests
+        .iter()
+        .map(|r| {
+            serde_json::from_slice::<Value>(&r.body).unwrap()["data"]["number"]
+                .as_i64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        numbers,
+        [0, 1, 1, 2, 3, 4],
+        "the second failed once and held the rest"
+    );
 }
 
 #[tokio::test]
@@ -229,13 +499,25 @@ async fn test_and_live_are_kept_apart() {
     let tenant = server.tenant("standard").await;
     for mode in ["live", "test"] {
         let body = json!({ "url": receiver.url(&format!("/{mode}")), "mode": mode });
-        server.good("POST", &format!("/v1/tenants/{tenant}/endpoints"), body).await;
+        server
+            .good("POST", &format!("/v1/tenants/{tenant}/endpoints"), body)
+            .await;
     }
     for mode in ["test", "live"] {
         let body = json!({ "type": "a", "data": 1, "mode": mode });
-        assert_eq!(server.good("POST", &format!("/v1/tenants/{tenant}/events"), body).await["deliveries"], 1);
+        assert_eq!(
+            server
+                .good("POST", &format!("/v1/tenants/{tenant}/events"), body)
+                .await["deliveries"],
+            1
+        );
     }
-    let mut targets: Vec<String> = receiver.wait_for(2).await.into_iter().map(|request| request.target).collect();
+    let mut targets: Vec<String> = receiver
+        .wait_for(2)
+        .await
+        .into_iter()
+        .map(|request| request.target)
+        .collect();
     targets.sort();
     assert_eq!(targets, ["/live", "/test"]);
 }
@@ -247,7 +529,11 @@ async fn gone_disables_a_standard_endpoint() {
     let tenant = server.tenant("standard").await;
     let endpoint = id(&server.endpoint(&tenant, &receiver.url("/")).await);
     server.publish(&tenant, "a", json!(1)).await;
-    let disabled = server.until(&format!("/v1/endpoints/{endpoint}"), |endpoint| endpoint["active"] == false).await;
+    let disabled = server
+        .until(&format!("/v1/endpoints/{endpoint}"), |endpoint| {
+            endpoint["active"] == false
+        })
+        .await;
     assert_eq!(disabled["disabledReason"], "gone");
     assert_eq!(receiver.requests().len(), 1);
 }
@@ -270,7 +556,10 @@ async fn a_full_disk_refuses_loses_nothing_and_service_resumes() {
         accepted += 1;
         assert!(accepted < 100, "the limit has no effect");
     };
-    assert_eq!((refused.status, refused.code().as_str()), (503, "store_full"));
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "store_full")
+    );
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(server.call("GET", "/health", Value::Null).await.status, 200);
     // Nothing refused is there, and everything accepted arrives.
@@ -278,12 +567,24 @@ async fn a_full_disk_refuses_loses_nothing_and_service_resumes() {
     assert_eq!(page["data"].as_array().unwrap().len(), accepted);
     receiver.wait_for(accepted).await;
     // A restart with more room: records that found none are made again, and publishing works.
-    let TestServer { server: running, directory, root, .. } = server;
+    let TestServer {
+        server: running,
+        directory,
+        root,
+        ..
+    } = server;
     running.unwrap().shut_down().await;
     let config = crate::support::config(&directory);
     let running = postrider::serve::Server::start(config).await.unwrap();
-    let server = TestServer { address: running.address, server: Some(running), root, directory };
+    let server = TestServer {
+        address: running.address,
+        server: Some(running),
+        root,
+        directory,
+    };
     assert_eq!(server.call("POST", &path, body).await.status, 202);
-    let rows = server.finished(&format!("tenant={tenant}"), accepted + 1).await;
+    let rows = server
+        .finished(&format!("tenant={tenant}"), accepted + 1)
+        .await;
     assert!(rows.iter().all(|row| row["status"] == "delivered"));
 }

@@ -45,41 +45,89 @@ fn serve(data: &Path) -> Process {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
-    let address = first.split("http://").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    let address = first
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     // The root key follows at a first start only; then the lines end with the address to export.
     let root = if data.join("known").exists() {
         None
     } else {
         std::fs::write(data.join("known"), "").unwrap();
-        let line = lines.map(Result::unwrap).find(|line| line.trim().starts_with("pr_live_")).unwrap();
+        let line = lines
+            .map(Result::unwrap)
+            .find(|line| line.trim().starts_with("pr_live_"))
+            .unwrap();
         Some(line.trim().to_owned())
     };
-    Process { child, address, root }
+    Process {
+        child,
+        address,
+        root,
+    }
 }
 
 async fn call(process: &Process, key: &str, method: &str, path: &str, body: Value) -> Value {
     let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let text = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
     let reply = http(process.address, method, path, &headers, text).await;
     assert!((200..300).contains(&reply.status), "{path}: {reply:?}");
     reply.json()
 }
 
 async fn tenant(process: &Process, key: &str, profile: &str) -> String {
-    let application = call(process, key, "POST", "/v1/applications", json!({ "name": profile, "profile": profile })).await;
-    let path = format!("/v1/applications/{}/tenants", application["id"].as_str().unwrap());
-    call(process, key, "POST", &path, json!({ "name": "t" })).await["id"].as_str().unwrap().to_owned()
+    let application = call(
+        process,
+        key,
+        "POST",
+        "/v1/applications",
+        json!({ "name": profile, "profile": profile }),
+    )
+    .await;
+    let path = format!(
+        "/v1/applications/{}/tenants",
+        application["id"].as_str().unwrap()
+    );
+    call(process, key, "POST", &path, json!({ "name": "t" })).await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// Publishes on several connections until the server is gone; returns the numbers acknowledged.
-fn publisher(address: SocketAddr, key: &str, tenant: &str, first: u64, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Vec<u64>> {
-    let (bearer, path) = (format!("Bearer {key}"), format!("/v1/tenants/{tenant}/events"));
+fn publisher(
+    address: SocketAddr,
+    key: &str,
+    tenant: &str,
+    first: u64,
+    stop: Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<Vec<u64>> {
+    let (bearer, path) = (
+        format!("Bearer {key}"),
+        format!("/v1/tenants/{tenant}/events"),
+    );
     tokio::spawn(async move {
         let mut acknowledged = Vec::new();
-        let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return acknowledged };
+        let Ok(stream) = tokio::net::TcpStream::connect(address).await else {
+            return acknowledged;
+        };
         let io = hyper_util::rt::TokioIo::new(stream);
-        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(io).await else { return acknowledged };
+        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(io).await else {
+            return acknowledged;
+        };
         tokio::spawn(connection);
         for number in first.. {
             if stop.load(Ordering::Relaxed) {
@@ -92,12 +140,17 @@ fn publisher(address: SocketAddr, key: &str, tenant: &str, first: u64, stop: Arc
                 .header("content-type", "application/json")
                 .body(http_body_util::Full::new(bytes::Bytes::from(body)))
                 .unwrap();
-            let Ok(response) = sender.send_request(request).await else { break };
+            let Ok(response) = sender.send_request(request).await else {
+                break;
+            };
             if response.status() != 202 {
                 break;
             }
             acknowledged.push(number);
-            if http_body_util::BodyExt::collect(response.into_body()).await.is_err() {
+            if http_body_util::BodyExt::collect(response.into_body())
+                .await
+                .is_err()
+            {
                 break;
             }
         }
@@ -109,7 +162,9 @@ fn numbers(receiver: &Receiver) -> HashMap<u64, u32> {
     let mut seen = HashMap::new();
     for request in receiver.requests() {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
-        *seen.entry(body["data"]["number"].as_u64().unwrap()).or_default() += 1;
+        *seen
+            .entry(body["data"]["number"].as_u64().unwrap())
+            .or_default() += 1;
     }
     seen
 }
@@ -122,12 +177,27 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
     let root = process.root.clone().unwrap();
     let tenant = tenant(&process, &root, "vignetim").await;
     let endpoint = json!({ "url": receiver.url("/") });
-    call(&process, &root, "POST", &format!("/v1/tenants/{tenant}/endpoints"), endpoint).await;
+    call(
+        &process,
+        &root,
+        "POST",
+        &format!("/v1/tenants/{tenant}/endpoints"),
+        endpoint,
+    )
+    .await;
     let mut acknowledged: Vec<u64> = Vec::new();
     for round in 1..=3_u64 {
         let stop = Arc::new(AtomicBool::new(false));
         let publishers: Vec<_> = (0..8)
-            .map(|i| publisher(process.address, &root, &tenant, round * 100_000_000 + i * 1_000_000, stop.clone()))
+            .map(|i| {
+                publisher(
+                    process.address,
+                    &root,
+                    &tenant,
+                    round * 100_000_000 + i * 1_000_000,
+                    stop.clone(),
+                )
+            })
             .collect();
         let before = receiver.requests().len();
         receiver.wait_for(before + 300).await;
@@ -143,38 +213,92 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
     // Everything acknowledged ends delivered, then arrived.
     let path = format!("/v1/deliveries?tenant={tenant}&status=pending&limit=1");
     for _ in 0..600 {
-        if call(&process, &root, "GET", &path, Value::Null).await["data"].as_array().unwrap().is_empty() {
+        if call(&process, &root, "GET", &path, Value::Null).await["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+        {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let seen = numbers(&receiver);
-    let lost: Vec<&u64> = acknowledged.iter().filter(|number| !seen.contains_key(number)).collect();
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
+    let lost: Vec<&u64> = acknowledged
+        .iter()
+        .filter(|number| !seen.contains_key(number))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} lost: {lost:?}",
+        lost.len(),
+        acknowledged.len()
+    );
     let duplicates = seen.values().filter(|count| **count > 1).count();
     // A kill can repeat what was under way or not yet recorded, and nothing else.
-    assert!(duplicates < acknowledged.len() / 2, "{duplicates} duplicates of {}", acknowledged.len());
+    assert!(
+        duplicates < acknowledged.len() / 2,
+        "{duplicates} duplicates of {}",
+        acknowledged.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_term_signal_finishes_what_is_under_way() {
     let directory = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start(Behaviour::SlowStatus(std::time::Duration::from_millis(500), 200)).await;
+    let receiver = Receiver::start(Behaviour::SlowStatus(
+        std::time::Duration::from_millis(500),
+        200,
+    ))
+    .await;
     let mut process = serve(directory.path());
     let root = process.root.clone().unwrap();
     let tenant = tenant(&process, &root, "vignetim").await;
-    call(&process, &root, "POST", &format!("/v1/tenants/{tenant}/endpoints"), json!({ "url": receiver.url("/") })).await;
+    call(
+        &process,
+        &root,
+        "POST",
+        &format!("/v1/tenants/{tenant}/endpoints"),
+        json!({ "url": receiver.url("/") }),
+    )
+    .await;
     let event = json!({ "type": "order.completed", "data": { "number": 1 } });
-    call(&process, &root, "POST", &format!("/v1/tenants/{tenant}/events"), event).await;
+    call(
+        &process,
+        &root,
+        "POST",
+        &format!("/v1/tenants/{tenant}/events"),
+        event,
+    )
+    .await;
     receiver.wait_for(1).await;
     let pid = process.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     let status = process.child.wait().unwrap();
     assert!(status.success(), "{status}");
     let process = serve(directory.path());
-    let page = call(&process, &root, "GET", &format!("/v1/deliveries?tenant={tenant}"), Value::Null).await;
-    assert_eq!((&page["data"][0]["status"], &page["data"][0]["attemptsMade"]), (&json!("delivered"), &json!(1)));
-    assert_eq!(receiver.requests().len(), 1, "it was recorded before the process ended");
+    let page = call(
+        &process,
+        &root,
+        "GET",
+        &format!("/v1/deliveries?tenant={tenant}"),
+        Value::Null,
+    )
+    .await;
+    assert_eq!(
+        (&page["data"][0]["status"], &page["data"][0]["attemptsMade"]),
+        (&json!("delivered"), &json!(1))
+    );
+    assert_eq!(
+        receiver.requests().len(),
+        1,
+        "it was recorded before the process ended"
+    );
 }
 
 fn output(command: &mut Command) -> Output {
@@ -189,10 +313,17 @@ fn text(bytes: &[u8]) -> String {
 async fn a_second_server_on_the_same_data_gets_one_clear_line() {
     let directory = tempfile::tempdir().unwrap();
     let _process = serve(directory.path());
-    let second = output(postrider().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(directory.path()));
+    let second = output(
+        postrider()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(directory.path()),
+    );
     let told = text(&second.stderr);
     assert!(!second.status.success());
-    assert!(told.contains("is in use by another postrider process") && told.lines().count() == 1, "{told}");
+    assert!(
+        told.contains("is in use by another postrider process") && told.lines().count() == 1,
+        "{told}"
+    );
 }
 
 #[test]
@@ -200,11 +331,19 @@ fn what_is_not_a_postrider_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("postrider.db");
     let refused = |expected: &str| {
-        let run = output(postrider().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(directory.path()));
+        let run = output(
+            postrider()
+                .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+                .arg(directory.path()),
+        );
         let told = text(&run.stderr);
         assert!(!run.status.success() && told.contains(expected), "{told}");
     };
-    std::fs::write(&file, "this is not a database, whatever its name says. ".repeat(400)).unwrap();
+    std::fs::write(
+        &file,
+        "this is not a database, whatever its name says. ".repeat(400),
+    )
+    .unwrap();
     refused("is damaged or not a database");
     std::fs::remove_file(&file).unwrap();
     let other = rusqlite::Connection::open(&file).unwrap();
@@ -215,7 +354,11 @@ fn what_is_not_a_postrider_database_is_refused() {
     refused("was written by a newer Postrider");
     std::fs::remove_file(&file).unwrap();
     std::fs::write(directory.path().join("master.key"), "short").unwrap();
-    std::fs::set_permissions(directory.path().join("master.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(
+        directory.path().join("master.key"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
     refused("chmod 600");
 }
 
@@ -227,34 +370,112 @@ async fn the_commands_work_as_a_user_types_them() {
     let root = process.root.clone().unwrap();
     let url = format!("http://{}", process.address);
     let run = |args: &[&str]| {
-        let run = output(postrider().env("POSTRIDER_URL", &url).env("POSTRIDER_KEY", &root).args(args));
+        let run = output(
+            postrider()
+                .env("POSTRIDER_URL", &url)
+                .env("POSTRIDER_KEY", &root)
+                .args(args),
+        );
         assert!(run.status.success(), "{args:?}: {}", text(&run.stderr));
         text(&run.stdout)
     };
-    let json = |args: &[&str]| serde_json::from_str::<Value>(&run(&[args, &["--json"]].concat())).unwrap();
-    let application = json(&["application", "create", "shop"])["id"].as_str().unwrap().to_owned();
-    let tenant = json(&["tenant", "create", "--application", &application, "Ada Ltd"])["id"].as_str().unwrap().to_owned();
-    let endpoint = json(&["endpoint", "create", "--tenant", &tenant, &receiver.url("/"), "--events", "order.*"]);
-    let published = run(&["event", "publish", "--tenant", &tenant, "order.completed", r#"{"orderId": "1"}"#]);
-    assert!(published.starts_with("id ") && published.contains("deliveries           1"), "{published}");
+    let json =
+        |args: &[&str]| serde_json::from_str::<Value>(&run(&[args, &["--json"]].concat())).unwrap();
+    let application = json(&["application", "create", "shop"])["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let tenant = json(&["tenant", "create", "--application", &application, "Ada Ltd"])["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let endpoint = json(&[
+        "endpoint",
+        "create",
+        "--tenant",
+        &tenant,
+        &receiver.url("/"),
+        "--events",
+        "order.*",
+    ]);
+    let published = run(&[
+        "event",
+        "publish",
+        "--tenant",
+        &tenant,
+        "order.completed",
+        r#"{"orderId": "1"}"#,
+    ]);
+    assert!(
+        published.starts_with("id ") && published.contains("deliveries           1"),
+        "{published}"
+    );
     let request = receiver.wait_for(1).await.remove(0);
     assert!(text(&request.body).ends_with(r#""data":{"orderId": "1"}}"#));
     let list = run(&["delivery", "list", "--tenant", &tenant]);
-    assert!(list.starts_with("ID ") && list.contains("order.completed"), "{list}");
+    assert!(
+        list.starts_with("ID ") && list.contains("order.completed"),
+        "{list}"
+    );
     assert!(run(&["application", "list"]).contains("shop"));
-    assert!(run(&["endpoint", "test", endpoint["id"].as_str().unwrap()]).contains("success              true"));
-    assert!(run(&["endpoint", "stats", endpoint["id"].as_str().unwrap()]).contains("delivered            1"));
-    assert!(run(&["delivery", "replay", "--tenant", &tenant, "--status", "delivered"]).contains("done                 1"));
+    assert!(
+        run(&["endpoint", "test", endpoint["id"].as_str().unwrap()])
+            .contains("success              true")
+    );
+    assert!(
+        run(&["endpoint", "stats", endpoint["id"].as_str().unwrap()])
+            .contains("delivered            1")
+    );
+    assert!(
+        run(&[
+            "delivery",
+            "replay",
+            "--tenant",
+            &tenant,
+            "--status",
+            "delivered"
+        ])
+        .contains("done                 1")
+    );
     let copy = directory.path().join("copy.db");
-    let backup = output(postrider().arg("backup").arg(&copy).arg("--data").arg(directory.path()));
+    let backup = output(
+        postrider()
+            .arg("backup")
+            .arg(&copy)
+            .arg("--data")
+            .arg(directory.path()),
+    );
     assert!(backup.status.success(), "{}", text(&backup.stderr));
-    let rows: i64 = rusqlite::Connection::open(&copy).unwrap().query_row("select count(*) from event", [], |row| row.get(0)).unwrap();
+    let rows: i64 = rusqlite::Connection::open(&copy)
+        .unwrap()
+        .query_row("select count(*) from event", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(rows, 1);
-    let again = output(postrider().arg("backup").arg(&copy).arg("--data").arg(directory.path()));
+    let again = output(
+        postrider()
+            .arg("backup")
+            .arg(&copy)
+            .arg("--data")
+            .arg(directory.path()),
+    );
     assert!(!again.status.success() && text(&again.stderr).contains("exists already"));
-    let refused = output(postrider().env("POSTRIDER_URL", &url).env("POSTRIDER_KEY", "nonsense").args(["application", "list"]));
-    assert!(text(&refused.stderr).contains("The API key is not known"), "{}", text(&refused.stderr));
-    let nobody = output(postrider().env("POSTRIDER_URL", "http://127.0.0.1:1").env("POSTRIDER_KEY", "x").args(["application", "list"]));
+    let refused = output(
+        postrider()
+            .env("POSTRIDER_URL", &url)
+            .env("POSTRIDER_KEY", "nonsense")
+            .args(["application", "list"]),
+    );
+    assert!(
+        text(&refused.stderr).contains("The API key is not known"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let nobody = output(
+        postrider()
+            .env("POSTRIDER_URL", "http://127.0.0.1:1")
+            .env("POSTRIDER_KEY", "x")
+            .args(["application", "list"]),
+    );
     assert!(text(&nobody.stderr).contains("is `postrider serve` running?"));
 }
 
@@ -265,10 +486,22 @@ fn profiles_are_checked_and_shown() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &shown.stdout).unwrap();
     let checked = output(postrider().args(["profile", "check"]).arg(file.path()));
-    assert!(checked.status.success() && text(&checked.stdout).contains("it retries after 0 s, 1 s, 5 s"), "{checked:?}");
-    std::fs::write(file.path(), text(&shown.stdout).replace("\"hex\"", "\"hexadecimal\"")).unwrap();
+    assert!(
+        checked.status.success()
+            && text(&checked.stdout).contains("it retries after 0 s, 1 s, 5 s"),
+        "{checked:?}"
+    );
+    std::fs::write(
+        file.path(),
+        text(&shown.stdout).replace("\"hex\"", "\"hexadecimal\""),
+    )
+    .unwrap();
     let refused = output(postrider().args(["profile", "check"]).arg(file.path()));
-    assert!(!refused.status.success() && text(&refused.stderr).contains("signature.encoding: must be hex or base64"), "{refused:?}");
+    assert!(
+        !refused.status.success()
+            && text(&refused.stderr).contains("signature.encoding: must be hex or base64"),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -276,9 +509,21 @@ fn configuration_mistakes_are_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[server]\nlissten = \"127.0.0.1:0\"\n").unwrap();
     let run = output(postrider().args(["serve", "--config"]).arg(file.path()));
-    assert!(!run.status.success() && text(&run.stderr).contains("lissten"), "{}", text(&run.stderr));
-    let run = output(postrider().args(["serve", "--listen", "127.0.0.1:0"]).env("POSTRIDER__STORE__MAX_BYTES", "many"));
-    assert!(!run.status.success() && text(&run.stderr).contains("max_bytes"), "{}", text(&run.stderr));
+    assert!(
+        !run.status.success() && text(&run.stderr).contains("lissten"),
+        "{}",
+        text(&run.stderr)
+    );
+    let run = output(
+        postrider()
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("POSTRIDER__STORE__MAX_BYTES", "many"),
+    );
+    assert!(
+        !run.status.success() && text(&run.stderr).contains("max_bytes"),
+        "{}",
+        text(&run.stderr)
+    );
 }
 
 #[test]
@@ -286,8 +531,19 @@ fn the_demo_shows_retries_a_disable_and_valid_signatures() {
     let run = output(postrider().arg("demo"));
     let shown = text(&run.stdout);
     assert!(run.status.success(), "{shown}\n{}", text(&run.stderr));
-    assert!(shown.contains("/dead was disabled") && shown.contains("signature valid") && !shown.contains("REFUSED"), "{shown}");
-    let summary = shown.lines().find(|line| line.contains("signatures verified")).unwrap();
-    let counts: Vec<u32> = summary.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(
+        shown.contains("/dead was disabled")
+            && shown.contains("signature valid")
+            && !shown.contains("REFUSED"),
+        "{shown}"
+    );
+    let summary = shown
+        .lines()
+        .find(|line| line.contains("signatures verified"))
+        .unwrap();
+    let counts: Vec<u32> = summary
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     assert_eq!(counts[0], counts[1], "{summary}");
 }

@@ -33,10 +33,19 @@ impl Reply {
 
     /// The code of a problem, after checking that it is a proper one.
     pub(crate) fn code(&self) -> String {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{self:?}"
+        );
         let problem = self.json();
         assert_eq!(problem["status"], self.status, "{problem}");
-        assert!(problem["title"].is_string() && problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+        assert!(
+            problem["title"].is_string()
+                && problem["detail"]
+                    .as_str()
+                    .is_some_and(|detail| !detail.is_empty()),
+            "{problem}"
+        );
         let code = problem["code"].as_str().unwrap().to_owned();
         assert_eq!(problem["type"], format!("urn:postrider:problem:{code}"));
         code
@@ -44,21 +53,51 @@ impl Reply {
 }
 
 /// One request on a connection of its own.
-pub(crate) async fn http(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+pub(crate) async fn http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Reply {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     let connection = tokio::spawn(connection);
-    let mut request = http::Request::builder().method(method).uri(path).header("host", "test");
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "test");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+    let response = sender
+        .send_request(request.body(Full::new(body.into())).unwrap())
+        .await
+        .unwrap();
     let status = response.status().as_u16();
-    let pairs = response.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+    let pairs = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
     let headers = pairs.collect();
-    let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let text = String::from_utf8(
+        response
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+            .to_vec(),
+    )
+    .unwrap();
     connection.abort();
-    Reply { status, headers, text }
+    Reply {
+        status,
+        headers,
+        text,
+    }
 }
 
 /// Configuration for tests: any port, loopback allowed over plain HTTP.
@@ -83,13 +122,22 @@ impl TestServer {
         change(&mut config);
         let server = Server::start(config).await.unwrap();
         let root = server.root_key.as_ref().unwrap().expose().to_owned();
-        Self { address: server.address, server: Some(server), root, directory }
+        Self {
+            address: server.address,
+            server: Some(server),
+            root,
+            directory,
+        }
     }
 
     pub(crate) async fn call_as(&self, key: &str, method: &str, path: &str, body: Value) -> Reply {
         let bearer = format!("Bearer {key}");
         let mut headers = vec![("authorization", bearer.as_str())];
-        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let text = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         if !body.is_null() {
             headers.push(("content-type", "application/json"));
         }
@@ -98,7 +146,17 @@ impl TestServer {
 
     pub(crate) async fn raw(&self, path: &str, body: impl Into<Bytes>) -> Reply {
         let bearer = format!("Bearer {}", self.root);
-        http(self.address, "POST", path, &[("authorization", &bearer), ("content-type", "application/json")], body).await
+        http(
+            self.address,
+            "POST",
+            path,
+            &[
+                ("authorization", &bearer),
+                ("content-type", "application/json"),
+            ],
+            body,
+        )
+        .await
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
@@ -108,16 +166,35 @@ impl TestServer {
     /// A call that must succeed.
     pub(crate) async fn good(&self, method: &str, path: &str, body: Value) -> Value {
         let reply = self.call(method, path, body).await;
-        assert!((200..300).contains(&reply.status), "{method} {path}: {reply:?}");
-        if reply.text.is_empty() { Value::Null } else { reply.json() }
+        assert!(
+            (200..300).contains(&reply.status),
+            "{method} {path}: {reply:?}"
+        );
+        if reply.text.is_empty() {
+            Value::Null
+        } else {
+            reply.json()
+        }
     }
 
     pub(crate) async fn application(&self, name: &str, profile: &str) -> String {
-        id(&self.good("POST", "/v1/applications", json!({ "name": name, "profile": profile })).await)
+        id(&self
+            .good(
+                "POST",
+                "/v1/applications",
+                json!({ "name": name, "profile": profile }),
+            )
+            .await)
     }
 
     pub(crate) async fn tenant_of(&self, application: &str) -> String {
-        id(&self.good("POST", &format!("/v1/applications/{application}/tenants"), json!({ "name": "Ada" })).await)
+        id(&self
+            .good(
+                "POST",
+                &format!("/v1/applications/{application}/tenants"),
+                json!({ "name": "Ada" }),
+            )
+            .await)
     }
 
     /// An application of the profile with one tenant.
@@ -128,11 +205,21 @@ impl TestServer {
     }
 
     pub(crate) async fn endpoint(&self, tenant: &str, url: &str) -> Value {
-        self.good("POST", &format!("/v1/tenants/{tenant}/endpoints"), json!({ "url": url })).await
+        self.good(
+            "POST",
+            &format!("/v1/tenants/{tenant}/endpoints"),
+            json!({ "url": url }),
+        )
+        .await
     }
 
     pub(crate) async fn publish(&self, tenant: &str, event_type: &str, data: Value) -> Value {
-        self.good("POST", &format!("/v1/tenants/{tenant}/events"), json!({ "type": event_type, "data": data })).await
+        self.good(
+            "POST",
+            &format!("/v1/tenants/{tenant}/events"),
+            json!({ "type": event_type, "data": data }),
+        )
+        .await
     }
 
     /// Looks at a path until the answer is as wanted.
@@ -160,9 +247,14 @@ impl TestServer {
 }
 
 pub(crate) fn id(value: &Value) -> String {
-    value["id"].as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned()
+    value["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no id in {value}"))
+        .to_owned()
 }
 
 pub(crate) fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {name} in {value}"))
 }

@@ -16,14 +16,25 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
         subscription: Subscription::new(vec!["*".into(), "order.failed".into()]).unwrap(),
         headers: vec![("x-team".into(), "a: b, c".into())],
         secrets: vec![
-            EndpointSecret { sealed: vec![1; 9], created_at: at(5), expires_at: None },
-            EndpointSecret { sealed: vec![2; 9], created_at: at(1), expires_at: Some(secs(86_400)) },
+            EndpointSecret {
+                sealed: vec![1; 9],
+                created_at: at(5),
+                expires_at: None,
+            },
+            EndpointSecret {
+                sealed: vec![2; 9],
+                created_at: at(1),
+                expires_at: Some(secs(86_400)),
+            },
         ],
         rate_limit: Some(50),
         ordering: Ordering::Key,
         mode: Mode::Test,
         health: Health {
-            disabled: Some(Disabled { reason: DisableReason::Gone, at: at(7) }),
+            disabled: Some(Disabled {
+                reason: DisableReason::Gone,
+                at: at(7),
+            }),
             consecutive_failures: 3,
             failing_since: Some(at(6)),
         },
@@ -31,7 +42,14 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     };
     store.create_endpoint(endpoint.clone(), None).await.unwrap();
     assert_eq!(store.endpoint(endpoint.id).await.unwrap(), endpoint);
-    assert_eq!(store.list_endpoints(world.tenant, PageRequest::first(9)).await.unwrap().rows, [endpoint.clone()]);
+    assert_eq!(
+        store
+            .list_endpoints(world.tenant, PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows,
+        [endpoint.clone()]
+    );
     let changed = store
         .update_endpoint(
             endpoint.id,
@@ -43,7 +61,10 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
         )
         .await
         .unwrap();
-    assert_eq!((changed.url.as_str(), changed.secrets.len()), ("https://example.com/other", 1));
+    assert_eq!(
+        (changed.url.as_str(), changed.secrets.len()),
+        ("https://example.com/other", 1)
+    );
     assert_eq!(store.endpoint(endpoint.id).await.unwrap(), changed);
 }
 
@@ -53,13 +74,45 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
     let first = world.an_endpoint();
     let first_id = first.id;
     store.create_endpoint(first, max).await.unwrap();
-    store.create_endpoint(Endpoint { mode: Mode::Test, ..world.an_endpoint() }, max).await.unwrap();
-    store.create_endpoint(Endpoint { kind: EndpointKind::Callback, ..world.an_endpoint() }, max).await.unwrap();
-    store.create_endpoint(world.an_endpoint(), max).await.unwrap();
-    let refused = store.create_endpoint(world.an_endpoint(), max).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Conflict { rule: Rule::EndpointsMax }));
+    store
+        .create_endpoint(
+            Endpoint {
+                mode: Mode::Test,
+                ..world.an_endpoint()
+            },
+            max,
+        )
+        .await
+        .unwrap();
+    store
+        .create_endpoint(
+            Endpoint {
+                kind: EndpointKind::Callback,
+                ..world.an_endpoint()
+            },
+            max,
+        )
+        .await
+        .unwrap();
+    store
+        .create_endpoint(world.an_endpoint(), max)
+        .await
+        .unwrap();
+    let refused = store
+        .create_endpoint(world.an_endpoint(), max)
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        refused,
+        StoreError::Conflict {
+            rule: Rule::EndpointsMax
+        }
+    ));
     store.delete_endpoint(first_id).await.unwrap();
-    store.create_endpoint(world.an_endpoint(), max).await.unwrap();
+    store
+        .create_endpoint(world.an_endpoint(), max)
+        .await
+        .unwrap();
 }
 
 pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) {
@@ -69,31 +122,91 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
     world.publish(at(1)).await;
     store.delete_endpoint(endpoint).await.unwrap();
     assert!(store.endpoint(endpoint).await.unwrap_err().is_not_found());
-    assert!(store.delete_endpoint(endpoint).await.unwrap_err().is_not_found());
-    assert!(store.update_endpoint(endpoint, Box::new(|_| ())).await.unwrap_err().is_not_found());
+    assert!(
+        store
+            .delete_endpoint(endpoint)
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    assert!(
+        store
+            .update_endpoint(endpoint, Box::new(|_| ()))
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
     assert!(store.lane_endpoint(endpoint).await.unwrap().1);
-    assert_eq!(store.list_endpoints(world.tenant, PageRequest::first(9)).await.unwrap().rows, []);
+    assert_eq!(
+        store
+            .list_endpoints(world.tenant, PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows,
+        []
+    );
     assert_eq!(world.publish(at(2)).await.count, 0);
 }
 
 fn named(world: &World<'_>, name: &str) -> Application {
     let id = world.store.ids().next(at(0));
-    Application { id, name: name.into(), profile: "standard".into(), created_at: at(0), updated_at: at(0) }
+    Application {
+        id,
+        name: name.into(),
+        profile: "standard".into(),
+        created_at: at(0),
+        updated_at: at(0),
+    }
 }
 
 pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
     let world = world(store).await;
-    let taken = |result: Result<(), StoreError>| matches!(result, Err(StoreError::Conflict { rule: Rule::NameTaken }));
+    let taken = |result: Result<(), StoreError>| {
+        matches!(
+            result,
+            Err(StoreError::Conflict {
+                rule: Rule::NameTaken
+            })
+        )
+    };
     assert!(taken(store.create_application(named(&world, "shop")).await));
     let other = named(&world, "other");
     store.create_application(other.clone()).await.unwrap();
-    assert!(taken(store.update_application(Application { name: "shop".into(), ..other.clone() }).await));
-    store.update_application(Application { profile: "vignetim".into(), ..other.clone() }).await.unwrap();
-    assert_eq!(store.application(other.id).await.unwrap().profile, "vignetim");
+    assert!(taken(
+        store
+            .update_application(Application {
+                name: "shop".into(),
+                ..other.clone()
+            })
+            .await
+    ));
+    store
+        .update_application(Application {
+            profile: "vignetim".into(),
+            ..other.clone()
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        store.application(other.id).await.unwrap().profile,
+        "vignetim"
+    );
     let mut tenant = world.a_tenant(store.ids().next(at(0)), Some("cust-1"));
     store.create_tenant(tenant.clone()).await.unwrap();
-    assert_eq!(store.tenant_by_external_id(world.application, "cust-1").await.unwrap(), tenant);
-    assert!(store.tenant_by_external_id(other.id, "cust-1").await.unwrap_err().is_not_found());
+    assert_eq!(
+        store
+            .tenant_by_external_id(world.application, "cust-1")
+            .await
+            .unwrap(),
+        tenant
+    );
+    assert!(
+        store
+            .tenant_by_external_id(other.id, "cust-1")
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
     tenant.id = store.ids().next(at(0));
     assert!(taken(store.create_tenant(tenant.clone()).await));
     tenant.application = other.id;
@@ -106,20 +219,65 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
     };
     store.put_event_type(event_type("one")).await.unwrap();
     store.put_event_type(event_type("two")).await.unwrap();
-    assert_eq!(store.list_event_types(world.application).await.unwrap(), [event_type("two")]);
-    store.delete_event_type(world.application, "a.b").await.unwrap();
-    assert!(store.delete_event_type(world.application, "a.b").await.unwrap_err().is_not_found());
+    assert_eq!(
+        store.list_event_types(world.application).await.unwrap(),
+        [event_type("two")]
+    );
+    store
+        .delete_event_type(world.application, "a.b")
+        .await
+        .unwrap();
+    assert!(
+        store
+            .delete_event_type(world.application, "a.b")
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
 }
 
 pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn Store) {
     let world = world(store).await;
-    let callback = Endpoint { kind: EndpointKind::Callback, url: "https://example.com/once".into(), ..world.an_endpoint() };
-    assert_eq!(store.callback_endpoint(world.tenant, &callback.url).await.unwrap(), None);
+    let callback = Endpoint {
+        kind: EndpointKind::Callback,
+        url: "https://example.com/once".into(),
+        ..world.an_endpoint()
+    };
+    assert_eq!(
+        store
+            .callback_endpoint(world.tenant, &callback.url)
+            .await
+            .unwrap(),
+        None
+    );
     store.create_endpoint(callback.clone(), None).await.unwrap();
-    assert_eq!(store.callback_endpoint(world.tenant, &callback.url).await.unwrap(), Some(callback));
-    assert_eq!(store.callback_endpoint(world.tenant, "https://example.com/").await.unwrap(), None);
-    assert_eq!(store.list_endpoints(world.tenant, PageRequest::first(9)).await.unwrap().rows, []);
-    assert_eq!(world.publish(at(1)).await.count, 0, "a callback gets only what names it");
+    assert_eq!(
+        store
+            .callback_endpoint(world.tenant, &callback.url)
+            .await
+            .unwrap(),
+        Some(callback)
+    );
+    assert_eq!(
+        store
+            .callback_endpoint(world.tenant, "https://example.com/")
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(
+        store
+            .list_endpoints(world.tenant, PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows,
+        []
+    );
+    assert_eq!(
+        world.publish(at(1)).await.count,
+        0,
+        "a callback gets only what names it"
+    );
 }
 
 pub async fn an_id_that_was_never_given_is_not_found(store: &dyn Store) {
@@ -127,13 +285,55 @@ pub async fn an_id_that_was_never_given_is_not_found(store: &dyn Store) {
     let published = world.publish(at(1)).await;
     // The right key with another tail, and ids that a hostile caller makes up.
     for bits in [published.event.as_u128() ^ 1, 0, 1, u128::MAX, 1 << 127] {
-        assert!(store.event(Id::from_u128(bits)).await.unwrap_err().is_not_found());
-        assert!(store.delivery(Id::from_u128(bits)).await.unwrap_err().is_not_found());
-        assert!(store.endpoint(Id::from_u128(bits)).await.unwrap_err().is_not_found());
-        assert!(store.tenant(Id::from_u128(bits)).await.unwrap_err().is_not_found());
-        assert!(store.application(Id::from_u128(bits)).await.unwrap_err().is_not_found());
-        assert!(store.key(Id::from_u128(bits)).await.unwrap_err().is_not_found());
-        assert!(store.task(Id::from_u128(bits)).await.unwrap_err().is_not_found());
+        assert!(
+            store
+                .event(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(
+            store
+                .delivery(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(
+            store
+                .endpoint(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(
+            store
+                .tenant(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(
+            store
+                .application(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(
+            store
+                .key(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(
+            store
+                .task(Id::from_u128(bits))
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
     }
 }
 
@@ -151,27 +351,59 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
     };
     let root = key(1, Scope::Root, None);
     let application = key(2, Scope::Application(world.application), None);
-    let tenant = key(3, Scope::Tenant(world.application, world.tenant), Some("pk_1"));
+    let tenant = key(
+        3,
+        Scope::Tenant(world.application, world.tenant),
+        Some("pk_1"),
+    );
     for key in [&root, &application, &tenant] {
         store.create_key(key.clone()).await.unwrap();
         assert_eq!(store.key_by_hash(key.secret_hash).await.unwrap(), *key);
         assert_eq!(store.key(key.id).await.unwrap(), *key);
     }
     assert_eq!(store.key_by_public_id("pk_1").await.unwrap(), tenant);
-    assert!(store.key_by_public_id("pk_2").await.unwrap_err().is_not_found());
-    let of_application = store.list_keys(Some(world.application), PageRequest::first(9)).await.unwrap().rows;
+    assert!(
+        store
+            .key_by_public_id("pk_2")
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    let of_application = store
+        .list_keys(Some(world.application), PageRequest::first(9))
+        .await
+        .unwrap()
+        .rows;
     assert_eq!(of_application, [tenant.clone(), application]);
-    assert_eq!(store.list_keys(None, PageRequest::first(9)).await.unwrap().rows.len(), 3);
+    assert_eq!(
+        store
+            .list_keys(None, PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        3
+    );
     store.delete_key(tenant.id).await.unwrap();
     assert!(store.key_by_hash([3; 32]).await.unwrap_err().is_not_found());
-    assert!(store.delete_key(tenant.id).await.unwrap_err().is_not_found());
+    assert!(
+        store
+            .delete_key(tenant.id)
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
 }
 
 pub async fn a_nonce_is_used_once(store: &dyn Store) {
-    let (a, b): (Id<id::ApiKey>, Id<id::ApiKey>) = (store.ids().next(at(0)), store.ids().next(at(0)));
+    let (a, b): (Id<id::ApiKey>, Id<id::ApiKey>) =
+        (store.ids().next(at(0)), store.ids().next(at(0)));
     assert!(store.use_nonce(a, "n", secs(300)).await.unwrap());
     assert!(!store.use_nonce(a, "n", secs(300)).await.unwrap());
-    assert!(store.use_nonce(b, "n", secs(300)).await.unwrap(), "nonces of another key are its own");
+    assert!(
+        store.use_nonce(b, "n", secs(300)).await.unwrap(),
+        "nonces of another key are its own"
+    );
     store.sweep(at(0), secs(299)).await.unwrap();
     assert!(!store.use_nonce(a, "n", secs(300)).await.unwrap());
     store.sweep(at(0), secs(300)).await.unwrap();
@@ -184,7 +416,13 @@ pub async fn the_same_profile_text_has_one_version(store: &dyn Store) {
     assert_ne!(first, second);
     assert_eq!(store.put_profile("a", "x = 1").await.unwrap(), first);
     let records = store.profiles().await.unwrap();
-    assert_eq!(records.iter().map(|record| (record.version, &*record.source)).collect::<Vec<_>>(), [(first, "x = 1"), (second, "x = 2")]);
+    assert_eq!(
+        records
+            .iter()
+            .map(|record| (record.version, &*record.source))
+            .collect::<Vec<_>>(),
+        [(first, "x = 1"), (second, "x = 2")]
+    );
 }
 
 pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {

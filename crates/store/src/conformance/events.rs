@@ -17,46 +17,99 @@ pub async fn a_published_event_and_its_deliveries_appear_together(store: &dyn St
     assert_eq!(published.count, 2);
     let event = store.event(published.event).await.unwrap();
     assert_eq!(&*event.event_type, "order.completed");
-    let filter = DeliveryFilter { event: Some(published.event), ..DeliveryFilter::default() };
-    let page = store.list_deliveries(filter, PageRequest::first(10)).await.unwrap();
+    let filter = DeliveryFilter {
+        event: Some(published.event),
+        ..DeliveryFilter::default()
+    };
+    let page = store
+        .list_deliveries(filter, PageRequest::first(10))
+        .await
+        .unwrap();
     let mut endpoints: Vec<_> = page.rows.iter().map(|delivery| delivery.endpoint).collect();
     endpoints.sort();
     assert_eq!(endpoints, [a, b]);
     for due in &published.deliveries {
         assert_eq!(store.delivery(due.delivery.id).await.unwrap(), due.delivery);
-        assert_eq!(world.due(due.delivery.endpoint, at(5), 9).await.rows, std::slice::from_ref(due));
+        assert_eq!(
+            world.due(due.delivery.endpoint, at(5), 9).await.rows,
+            std::slice::from_ref(due)
+        );
     }
 }
 
 pub async fn the_same_key_and_body_returns_the_first_event(store: &dyn Store) {
     let world = world(store).await;
     world.endpoint().await;
-    let first = world.publish_new(at(1), world.keyed(at(1), "k", 1)).await.unwrap();
-    let second = world.publish_new(at(2), world.keyed(at(2), "k", 1)).await.unwrap();
-    assert_eq!((second.event, second.created, second.count), (first.event, false, 1));
+    let first = world
+        .publish_new(at(1), world.keyed(at(1), "k", 1))
+        .await
+        .unwrap();
+    let second = world
+        .publish_new(at(2), world.keyed(at(2), "k", 1))
+        .await
+        .unwrap();
+    assert_eq!(
+        (second.event, second.created, second.count),
+        (first.event, false, 1)
+    );
     assert!(second.deliveries.is_empty());
-    let both = vec![Write::Publish(Box::new(world.keyed(at(3), "m", 1))), Write::Publish(Box::new(world.keyed(at(3), "m", 1)))];
-    let created = store.commit(at(3), both).await.into_iter().filter(|answer| {
-        matches!(answer, Ok(crate::Written::Published(published)) if published.created)
-    });
+    let both = vec![
+        Write::Publish(Box::new(world.keyed(at(3), "m", 1))),
+        Write::Publish(Box::new(world.keyed(at(3), "m", 1))),
+    ];
+    let created = store.commit(at(3), both).await.into_iter().filter(
+        |answer| matches!(answer, Ok(crate::Written::Published(published)) if published.created),
+    );
     assert_eq!(created.count(), 1, "two in one batch are one");
-    assert_eq!(store.list_deliveries(DeliveryFilter::default(), PageRequest::first(10)).await.unwrap().rows.len(), 2);
+    assert_eq!(
+        store
+            .list_deliveries(DeliveryFilter::default(), PageRequest::first(10))
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        2
+    );
 }
 
 pub async fn the_same_key_with_another_body_is_a_conflict(store: &dyn Store) {
     let world = world(store).await;
-    world.publish_new(at(1), world.keyed(at(1), "k", 1)).await.unwrap();
-    let refused = world.publish_new(at(2), world.keyed(at(2), "k", 2)).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Conflict { rule: Rule::IdempotencyKeyReused }));
+    world
+        .publish_new(at(1), world.keyed(at(1), "k", 1))
+        .await
+        .unwrap();
+    let refused = world
+        .publish_new(at(2), world.keyed(at(2), "k", 2))
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        refused,
+        StoreError::Conflict {
+            rule: Rule::IdempotencyKeyReused
+        }
+    ));
 }
 
 pub async fn an_idempotency_key_is_forgotten_after_its_time(store: &dyn Store) {
     let world = world(store).await;
-    let first = world.publish_new(secs(1), world.keyed(secs(1), "k", 1)).await.unwrap();
+    let first = world
+        .publish_new(secs(1), world.keyed(secs(1), "k", 1))
+        .await
+        .unwrap();
     store.sweep(secs(1), secs(9)).await.unwrap();
-    assert!(!world.publish_new(secs(2), world.keyed(secs(2), "k", 1)).await.unwrap().created, "still inside its time");
+    assert!(
+        !world
+            .publish_new(secs(2), world.keyed(secs(2), "k", 1))
+            .await
+            .unwrap()
+            .created,
+        "still inside its time"
+    );
     store.sweep(secs(2), secs(9)).await.unwrap();
-    let second = world.publish_new(secs(3), world.keyed(secs(3), "k", 2)).await.unwrap();
+    let second = world
+        .publish_new(secs(3), world.keyed(secs(3), "k", 2))
+        .await
+        .unwrap();
     assert!(second.created && second.event != first.event);
 }
 
@@ -67,7 +120,10 @@ pub async fn payload_bytes_come_back_unchanged(store: &dyn Store) {
     event.data = bytes::Bytes::from_static(data);
     event.ordering_key = Some("k".into());
     event.deliver_before = Some(at(99));
-    let new = NewEvent { event: std::sync::Arc::new(event.clone()), ..world.publishing(at(1), "x") };
+    let new = NewEvent {
+        event: std::sync::Arc::new(event.clone()),
+        ..world.publishing(at(1), "x")
+    };
     world.publish_new(at(1), new).await.unwrap();
     assert_eq!(store.event(event.id).await.unwrap(), event);
 }
@@ -92,14 +148,46 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
     let other = world.a_tenant(store.ids().next(at(0)), None);
     let other_tenant = other.id;
     store.create_tenant(other).await.unwrap();
-    let subscribed = |patterns: &[&str]| Subscription::new(patterns.iter().map(|p| (*p).to_owned()).collect()).unwrap();
+    let subscribed = |patterns: &[&str]| {
+        Subscription::new(patterns.iter().map(|p| (*p).to_owned()).collect()).unwrap()
+    };
     let mut expected = Vec::new();
     for (endpoint, gets) in [
-        (Endpoint { subscription: subscribed(&["order.completed"]), ..world.an_endpoint() }, true),
-        (Endpoint { subscription: subscribed(&["order.*"]), ..world.an_endpoint() }, true),
-        (Endpoint { subscription: subscribed(&["order.failed"]), ..world.an_endpoint() }, false),
-        (Endpoint { mode: Mode::Test, ..world.an_endpoint() }, false),
-        (Endpoint { tenant: other_tenant, ..world.an_endpoint() }, false),
+        (
+            Endpoint {
+                subscription: subscribed(&["order.completed"]),
+                ..world.an_endpoint()
+            },
+            true,
+        ),
+        (
+            Endpoint {
+                subscription: subscribed(&["order.*"]),
+                ..world.an_endpoint()
+            },
+            true,
+        ),
+        (
+            Endpoint {
+                subscription: subscribed(&["order.failed"]),
+                ..world.an_endpoint()
+            },
+            false,
+        ),
+        (
+            Endpoint {
+                mode: Mode::Test,
+                ..world.an_endpoint()
+            },
+            false,
+        ),
+        (
+            Endpoint {
+                tenant: other_tenant,
+                ..world.an_endpoint()
+            },
+            false,
+        ),
     ] {
         expected.extend(gets.then_some(endpoint.id));
         store.create_endpoint(endpoint, None).await.unwrap();
@@ -107,8 +195,20 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
     let disabled = world.endpoint().await;
     // Publish first, so that a store that remembers endpoints has to notice the change.
     assert_eq!(world.publish(at(1)).await.count, 3);
-    store.update_endpoint(disabled, Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2)))).await.unwrap();
-    let mut got: Vec<_> = world.publish(at(3)).await.deliveries.iter().map(|due| due.delivery.endpoint).collect();
+    store
+        .update_endpoint(
+            disabled,
+            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
+        )
+        .await
+        .unwrap();
+    let mut got: Vec<_> = world
+        .publish(at(3))
+        .await
+        .deliveries
+        .iter()
+        .map(|due| due.delivery.endpoint)
+        .collect();
     got.sort();
     assert_eq!(got, expected);
 }
@@ -116,12 +216,33 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
 pub async fn an_event_may_be_addressed_to_one_endpoint(store: &dyn Store) {
     let world = world(store).await;
     let (a, b) = (world.endpoint().await, world.endpoint().await);
-    let to = |endpoint| NewEvent { target: Target::Endpoint(endpoint), ..world.publishing(at(1), "x") };
+    let to = |endpoint| NewEvent {
+        target: Target::Endpoint(endpoint),
+        ..world.publishing(at(1), "x")
+    };
     let published = world.publish_new(at(1), to(a)).await.unwrap();
-    assert_eq!(published.deliveries.iter().map(|due| due.delivery.endpoint).collect::<Vec<_>>(), [a]);
-    store.update_endpoint(b, Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2)))).await.unwrap();
+    assert_eq!(
+        published
+            .deliveries
+            .iter()
+            .map(|due| due.delivery.endpoint)
+            .collect::<Vec<_>>(),
+        [a]
+    );
+    store
+        .update_endpoint(
+            b,
+            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
+        )
+        .await
+        .unwrap();
     let refused = world.publish_new(at(3), to(b)).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Conflict { rule: Rule::EndpointDisabled }));
+    assert!(matches!(
+        refused,
+        StoreError::Conflict {
+            rule: Rule::EndpointDisabled
+        }
+    ));
 }
 
 pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
@@ -129,8 +250,14 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
     let endpoint = world.endpoint().await;
     let mut stranger = world.an_event(at(1), "x");
     stranger.tenant = store.ids().next(at(1));
-    let bad = NewEvent { event: std::sync::Arc::new(stranger), ..world.publishing(at(1), "x") };
-    let finish = crate::FinishDelivery { delivery: store.ids().next(at(1)), state: DeliveryState::Cancelled };
+    let bad = NewEvent {
+        event: std::sync::Arc::new(stranger),
+        ..world.publishing(at(1), "x")
+    };
+    let finish = crate::FinishDelivery {
+        delivery: store.ids().next(at(1)),
+        state: DeliveryState::Cancelled,
+    };
     let batch = vec![
         Write::Publish(Box::new(world.publishing(at(1), "x"))),
         Write::Publish(Box::new(bad)),
@@ -138,6 +265,9 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
         Write::Publish(Box::new(world.publishing(at(1), "x"))),
     ];
     let answers = store.commit(at(1), batch).await;
-    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+    assert_eq!(
+        answers.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [true, false, false, true]
+    );
     assert_eq!(world.due(endpoint, at(9), 9).await.rows.len(), 2);
 }

@@ -14,7 +14,10 @@ use postrider_core::judge::Next;
 use postrider_core::tenant::{Application, Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
-use crate::{DuePage, Idempotency, LoadDue, NewEvent, Published, RecordAttempt, Recorded, Store, StoreError, Target, Write, Written};
+use crate::{
+    DuePage, Idempotency, LoadDue, NewEvent, Published, RecordAttempt, Recorded, Store, StoreError,
+    Target, Write, Written,
+};
 
 /// `micros` after a fixed day.
 pub fn at(micros: i64) -> Timestamp {
@@ -41,10 +44,20 @@ impl std::fmt::Debug for World<'_> {
 pub async fn world(store: &dyn Store) -> World<'_> {
     let application = store.ids().next(at(0));
     store
-        .create_application(Application { id: application, name: "shop".into(), profile: "standard".into(), created_at: at(0), updated_at: at(0) })
+        .create_application(Application {
+            id: application,
+            name: "shop".into(),
+            profile: "standard".into(),
+            created_at: at(0),
+            updated_at: at(0),
+        })
         .await
         .unwrap();
-    let world = World { store, application, tenant: store.ids().next(at(0)) };
+    let world = World {
+        store,
+        application,
+        tenant: store.ids().next(at(0)),
+    };
     let tenant = world.a_tenant(world.tenant, None);
     store.create_tenant(tenant).await.unwrap();
     world
@@ -74,7 +87,11 @@ impl World<'_> {
             subscription: Subscription::all(),
             mode: Mode::Live,
             headers: Vec::new(),
-            secrets: vec![EndpointSecret { sealed: vec![7; 40], created_at: at(0), expires_at: None }],
+            secrets: vec![EndpointSecret {
+                sealed: vec![7; 40],
+                created_at: at(0),
+                expires_at: None,
+            }],
             rate_limit: None,
             ordering: Ordering::None,
             health: Health::default(),
@@ -106,42 +123,82 @@ impl World<'_> {
     }
 
     pub fn publishing(&self, now: Timestamp, event_type: &str) -> NewEvent {
-        NewEvent { event: Arc::new(self.an_event(now, event_type)), target: Target::Matching, profile: 1, idempotency: None }
+        NewEvent {
+            event: Arc::new(self.an_event(now, event_type)),
+            target: Target::Matching,
+            profile: 1,
+            idempotency: None,
+        }
     }
 
-    pub async fn publish_new(&self, now: Timestamp, new: NewEvent) -> Result<Published, StoreError> {
-        match only(self.store.commit(now, vec![Write::Publish(Box::new(new))]).await)? {
+    pub async fn publish_new(
+        &self,
+        now: Timestamp,
+        new: NewEvent,
+    ) -> Result<Published, StoreError> {
+        match only(
+            self.store
+                .commit(now, vec![Write::Publish(Box::new(new))])
+                .await,
+        )? {
             Written::Published(published) => Ok(published),
             other => panic!("a publish was answered with {other:?}"),
         }
     }
 
     pub async fn publish(&self, now: Timestamp) -> Published {
-        self.publish_new(now, self.publishing(now, "order.completed")).await.unwrap()
+        self.publish_new(now, self.publishing(now, "order.completed"))
+            .await
+            .unwrap()
     }
 
     pub fn keyed(&self, now: Timestamp, key: &str, fingerprint: u8) -> NewEvent {
-        let idempotency = Some(Idempotency { key: key.into(), fingerprint: [fingerprint; 32] });
-        NewEvent { idempotency, ..self.publishing(now, "order.completed") }
+        let idempotency = Some(Idempotency {
+            key: key.into(),
+            fingerprint: [fingerprint; 32],
+        });
+        NewEvent {
+            idempotency,
+            ..self.publishing(now, "order.completed")
+        }
     }
 
-    pub async fn record(&self, now: Timestamp, record: RecordAttempt) -> Result<Recorded, StoreError> {
-        match only(self.store.commit(now, vec![Write::Record(Box::new(record))]).await)? {
+    pub async fn record(
+        &self,
+        now: Timestamp,
+        record: RecordAttempt,
+    ) -> Result<Recorded, StoreError> {
+        match only(
+            self.store
+                .commit(now, vec![Write::Record(Box::new(record))])
+                .await,
+        )? {
             Written::Recorded(recorded) => Ok(recorded),
             other => panic!("a record was answered with {other:?}"),
         }
     }
 
     pub async fn due(&self, endpoint: Id<id::Endpoint>, until: Timestamp, limit: u32) -> DuePage {
-        self.store.load_due(LoadDue { endpoint, until, limit }).await.unwrap()
+        self.store
+            .load_due(LoadDue {
+                endpoint,
+                until,
+                limit,
+            })
+            .await
+            .unwrap()
     }
 
     /// Publishes one event and fails its only delivery for good.
     pub async fn fail_one(&self, endpoint: Id<id::Endpoint>, now: Timestamp) -> Recorded {
         let delivery = self.publish(now).await.deliveries[0].delivery.id;
-        let failed = HealthChange::Failure { delivery_failed: true };
+        let failed = HealthChange::Failure {
+            delivery_failed: true,
+        };
         let next = Next::Failed(postrider_core::delivery::FailReason::Exhausted);
-        self.record(now, record(delivery, endpoint, 1, next, failed, now)).await.unwrap()
+        self.record(now, record(delivery, endpoint, 1, next, failed, now))
+            .await
+            .unwrap()
     }
 }
 
@@ -165,7 +222,11 @@ pub fn record(
         endpoint,
         attempt: an_attempt(number, now),
         next,
-        series: Series { attempts: number, started_at: Some(now), single: false },
+        series: Series {
+            attempts: number,
+            started_at: Some(now),
+            single: false,
+        },
         health,
         rule: RULE,
         keep_place: false,
@@ -178,14 +239,26 @@ pub fn an_attempt(number: u32, now: Timestamp) -> Attempt {
         started_at: now,
         ended_at: now.plus(Duration::from_micros(1_234)),
         url: "https://example.com/hook".into(),
-        request_headers: vec![("X-Webhook-Event".into(), "order.completed".into()), ("X-Empty".into(), String::new())],
-        outcome: Outcome::Answered { status: 500, retry_after_secs: Some(7) },
+        request_headers: vec![
+            ("X-Webhook-Event".into(), "order.completed".into()),
+            ("X-Empty".into(), String::new()),
+        ],
+        outcome: Outcome::Answered {
+            status: 500,
+            retry_after_secs: Some(7),
+        },
         response: Some(Response {
             headers: vec![("content-type".into(), "text/plain; charset=utf-8".into())],
             body: Bytes::from_static(b"\xff\x00oops"),
             truncated: true,
         }),
-        timings: Timings { dns_micros: None, connect_micros: Some(2), tls_micros: Some(3), first_byte_micros: Some(4), total_micros: 5 },
+        timings: Timings {
+            dns_micros: None,
+            connect_micros: Some(2),
+            tls_micros: Some(3),
+            first_byte_micros: Some(4),
+            total_micros: 5,
+        },
         manual: true,
     }
 }

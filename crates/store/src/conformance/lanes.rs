@@ -11,7 +11,9 @@ use postrider_core::judge::Next;
 use super::fixture::{an_attempt, at, record, secs, world};
 use crate::{RecordAttempt, Recorded, Resend, Rule, Store, StoreError, Write, Written};
 
-const RETRYING: HealthChange = HealthChange::Failure { delivery_failed: false };
+const RETRYING: HealthChange = HealthChange::Failure {
+    delivery_failed: false,
+};
 
 pub async fn a_lane_is_read_in_order_and_in_pages(store: &dyn Store) {
     let world = world(store).await;
@@ -22,14 +24,30 @@ pub async fn a_lane_is_read_in_order_and_in_pages(store: &dyn Store) {
         expected.push(world.publish(at(1)).await.deliveries[0].delivery.id);
     }
     let page = world.due(endpoint, secs(1), 3).await;
-    assert_eq!(page.rows.iter().map(|due| due.delivery.id).collect::<Vec<_>>(), expected[..3]);
-    assert!(page.rows.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
-    assert!(page.next.is_some_and(|next| next.as_micros() > page.rows[2].sequence));
+    assert_eq!(
+        page.rows
+            .iter()
+            .map(|due| due.delivery.id)
+            .collect::<Vec<_>>(),
+        expected[..3]
+    );
+    assert!(
+        page.rows
+            .windows(2)
+            .all(|pair| pair[0].sequence < pair[1].sequence)
+    );
+    assert!(
+        page.next
+            .is_some_and(|next| next.as_micros() > page.rows[2].sequence)
+    );
     let all = world.due(endpoint, secs(1), 5).await;
     assert_eq!(all.rows.len(), 5);
     assert_eq!(all.next, None);
     let none = world.due(endpoint, at(0), 5).await;
-    assert_eq!((none.rows.len(), none.next), (0, Some(Timestamp::from_micros(all.rows[0].sequence))));
+    assert_eq!(
+        (none.rows.len(), none.next),
+        (0, Some(Timestamp::from_micros(all.rows[0].sequence)))
+    );
 }
 
 pub async fn an_unordered_retry_moves_to_its_time_and_an_ordered_one_stays(store: &dyn Store) {
@@ -38,15 +56,32 @@ pub async fn an_unordered_retry_moves_to_its_time_and_an_ordered_one_stays(store
     let first = world.publish(at(1)).await.deliveries[0].clone();
     let second = world.publish(at(2)).await.deliveries[0].clone();
     let retry = Next::Retry { at: secs(60) };
-    let kept = RecordAttempt { keep_place: true, ..record(first.delivery.id, endpoint, 1, retry, RETRYING, at(3)) };
+    let kept = RecordAttempt {
+        keep_place: true,
+        ..record(first.delivery.id, endpoint, 1, retry, RETRYING, at(3))
+    };
     world.record(at(3), kept).await.unwrap();
     let page = world.due(endpoint, secs(1), 9).await;
     assert_eq!(page.rows[0].delivery.id, first.delivery.id);
-    assert_eq!((page.rows[0].delivery.due_at, page.rows[0].sequence), (secs(60), first.sequence));
-    world.record(at(4), record(second.delivery.id, endpoint, 1, retry, RETRYING, at(4))).await.unwrap();
+    assert_eq!(
+        (page.rows[0].delivery.due_at, page.rows[0].sequence),
+        (secs(60), first.sequence)
+    );
+    world
+        .record(
+            at(4),
+            record(second.delivery.id, endpoint, 1, retry, RETRYING, at(4)),
+        )
+        .await
+        .unwrap();
     let page = world.due(endpoint, secs(1), 9).await;
     assert_eq!((page.rows.len(), page.next), (1, Some(secs(60))));
-    assert_eq!(world.due(endpoint, secs(60), 9).await.rows[1].delivery.attempts, 1);
+    assert_eq!(
+        world.due(endpoint, secs(60), 9).await.rows[1]
+            .delivery
+            .attempts,
+        1
+    );
 }
 
 pub async fn the_backlog_names_every_lane_with_work(store: &dyn Store) {
@@ -56,10 +91,24 @@ pub async fn the_backlog_names_every_lane_with_work(store: &dyn Store) {
     let published = world.publish(at(1)).await;
     let mut lanes = store.backlog().await.unwrap();
     lanes.sort_by_key(|lane| lane.endpoint);
-    assert_eq!(lanes.iter().map(|lane| lane.endpoint).collect::<Vec<_>>(), [a, b]);
-    assert!(lanes.iter().all(|lane| lane.first.as_micros() == published.deliveries[0].sequence));
+    assert_eq!(
+        lanes.iter().map(|lane| lane.endpoint).collect::<Vec<_>>(),
+        [a, b]
+    );
+    assert!(
+        lanes
+            .iter()
+            .all(|lane| lane.first.as_micros() == published.deliveries[0].sequence)
+    );
     for due in published.deliveries {
-        let done = record(due.delivery.id, due.delivery.endpoint, 1, Next::Delivered, HealthChange::Success, at(2));
+        let done = record(
+            due.delivery.id,
+            due.delivery.endpoint,
+            1,
+            Next::Delivered,
+            HealthChange::Success,
+            at(2),
+        );
         world.record(at(2), done).await.unwrap();
     }
     assert_eq!(store.backlog().await.unwrap(), []);
@@ -69,30 +118,73 @@ pub async fn recording_twice_is_recording_once(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    let failed = record(delivery, endpoint, 1, Next::Failed(FailReason::Exhausted), HealthChange::Failure { delivery_failed: true }, at(2));
-    let batch = vec![Write::Record(Box::new(failed.clone())), Write::Record(Box::new(failed.clone()))];
+    let failed = record(
+        delivery,
+        endpoint,
+        1,
+        Next::Failed(FailReason::Exhausted),
+        HealthChange::Failure {
+            delivery_failed: true,
+        },
+        at(2),
+    );
+    let batch = vec![
+        Write::Record(Box::new(failed.clone())),
+        Write::Record(Box::new(failed.clone())),
+    ];
     let applied: Vec<bool> = store
         .commit(at(2), batch)
         .await
         .into_iter()
-        .map(|answer| matches!(answer, Ok(Written::Recorded(Recorded { applied: true, .. }))))
+        .map(|answer| {
+            matches!(
+                answer,
+                Ok(Written::Recorded(Recorded { applied: true, .. }))
+            )
+        })
         .collect();
     assert_eq!(applied, [true, false]);
     assert!(!world.record(at(3), failed).await.unwrap().applied);
     assert_eq!(store.attempts(delivery).await.unwrap().len(), 1);
-    assert_eq!(store.endpoint(endpoint).await.unwrap().health.consecutive_failures, 1);
+    assert_eq!(
+        store
+            .endpoint(endpoint)
+            .await
+            .unwrap()
+            .health
+            .consecutive_failures,
+        1
+    );
 }
 
 pub async fn attempt_numbers_have_no_gaps(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    let retry = |number| record(delivery, endpoint, number, Next::Retry { at: secs(1) }, RETRYING, at(2));
-    assert!(!world.record(at(2), retry(2)).await.unwrap().applied, "the first is missing");
+    let retry = |number| {
+        record(
+            delivery,
+            endpoint,
+            number,
+            Next::Retry { at: secs(1) },
+            RETRYING,
+            at(2),
+        )
+    };
+    assert!(
+        !world.record(at(2), retry(2)).await.unwrap().applied,
+        "the first is missing"
+    );
     for number in 1..=3 {
         assert!(world.record(at(2), retry(number)).await.unwrap().applied);
     }
-    let numbers: Vec<u32> = store.attempts(delivery).await.unwrap().iter().map(|attempt| attempt.number).collect();
+    let numbers: Vec<u32> = store
+        .attempts(delivery)
+        .await
+        .unwrap()
+        .iter()
+        .map(|attempt| attempt.number)
+        .collect();
     assert_eq!(numbers, [1, 2, 3]);
     assert_eq!(store.delivery(delivery).await.unwrap().attempts, 3);
 }
@@ -101,14 +193,40 @@ pub async fn a_finished_delivery_is_never_due_again(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    world.record(at(2), record(delivery, endpoint, 1, Next::Delivered, HealthChange::Success, at(2))).await.unwrap();
-    let late = record(delivery, endpoint, 2, Next::Retry { at: at(9) }, RETRYING, at(3));
+    world
+        .record(
+            at(2),
+            record(
+                delivery,
+                endpoint,
+                1,
+                Next::Delivered,
+                HealthChange::Success,
+                at(2),
+            ),
+        )
+        .await
+        .unwrap();
+    let late = record(
+        delivery,
+        endpoint,
+        2,
+        Next::Retry { at: at(9) },
+        RETRYING,
+        at(3),
+    );
     world.record(at(3), late).await.unwrap();
     assert!(world.due(endpoint, secs(99), 9).await.rows.is_empty());
     let row = store.delivery(delivery).await.unwrap();
     assert_eq!(row.state, DeliveryState::Delivered);
-    let cancel = Write::Finish(crate::FinishDelivery { delivery, state: DeliveryState::Cancelled });
-    assert!(matches!(store.commit(at(4), vec![cancel]).await.as_slice(), [Ok(Written::Finished(false))]));
+    let cancel = Write::Finish(crate::FinishDelivery {
+        delivery,
+        state: DeliveryState::Cancelled,
+    });
+    assert!(matches!(
+        store.commit(at(4), vec![cancel]).await.as_slice(),
+        [Ok(Written::Finished(false))]
+    ));
 }
 
 pub async fn times_survive_to_the_microsecond(store: &dyn Store) {
@@ -116,9 +234,25 @@ pub async fn times_survive_to_the_microsecond(store: &dyn Store) {
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(123_457)).await.deliveries[0].delivery.id;
     let due = at(987_654_321_123);
-    world.record(at(200_001), record(delivery, endpoint, 1, Next::Retry { at: due }, RETRYING, at(200_001))).await.unwrap();
+    world
+        .record(
+            at(200_001),
+            record(
+                delivery,
+                endpoint,
+                1,
+                Next::Retry { at: due },
+                RETRYING,
+                at(200_001),
+            ),
+        )
+        .await
+        .unwrap();
     let row = store.delivery(delivery).await.unwrap();
-    assert_eq!((row.created_at, row.due_at, row.series.started_at), (at(123_457), due, Some(at(200_001))));
+    assert_eq!(
+        (row.created_at, row.due_at, row.series.started_at),
+        (at(123_457), due, Some(at(200_001)))
+    );
 }
 
 pub async fn everything_about_an_attempt_comes_back(store: &dyn Store) {
@@ -127,7 +261,10 @@ pub async fn everything_about_an_attempt_comes_back(store: &dyn Store) {
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
     let answered = an_attempt(1, at(2));
     let silent = Attempt {
-        outcome: Outcome::Unreachable { reason: UnreachableReason::Tls, detail: "certificate expired".into() },
+        outcome: Outcome::Unreachable {
+            reason: UnreachableReason::Tls,
+            detail: "certificate expired".into(),
+        },
         response: None,
         manual: false,
         ..an_attempt(2, at(3))
@@ -135,7 +272,16 @@ pub async fn everything_about_an_attempt_comes_back(store: &dyn Store) {
     for attempt in [answered.clone(), silent.clone()] {
         let number = attempt.number;
         let next = Next::Retry { at: secs(1) };
-        world.record(at(3), RecordAttempt { attempt, ..record(delivery, endpoint, number, next, RETRYING, at(2)) }).await.unwrap();
+        world
+            .record(
+                at(3),
+                RecordAttempt {
+                    attempt,
+                    ..record(delivery, endpoint, number, next, RETRYING, at(2))
+                },
+            )
+            .await
+            .unwrap();
     }
     assert_eq!(store.attempts(delivery).await.unwrap(), [answered, silent]);
 }
@@ -143,14 +289,51 @@ pub async fn everything_about_an_attempt_comes_back(store: &dyn Store) {
 pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
-    let (a, b) = (world.publish(at(1)).await.deliveries[0].delivery.id, world.publish(at(1)).await.deliveries[0].delivery.id);
+    let (a, b) = (
+        world.publish(at(1)).await.deliveries[0].delivery.id,
+        world.publish(at(1)).await.deliveries[0].delivery.id,
+    );
     store.delete_endpoint(endpoint).await.unwrap();
-    assert_eq!(store.finish_pending(endpoint, DeliveryState::Cancelled, at(2), 9).await.unwrap(), 2);
+    assert_eq!(
+        store
+            .finish_pending(endpoint, DeliveryState::Cancelled, at(2), 9)
+            .await
+            .unwrap(),
+        2
+    );
     let retry = Next::Retry { at: at(9) };
-    assert!(world.record(at(3), record(a, endpoint, 1, retry, RETRYING, at(1))).await.unwrap().applied);
-    assert!(world.record(at(3), record(b, endpoint, 1, Next::Delivered, HealthChange::Success, at(1))).await.unwrap().applied);
-    assert_eq!(store.delivery(a).await.unwrap().state, DeliveryState::Cancelled);
-    assert_eq!(store.delivery(b).await.unwrap().state, DeliveryState::Delivered);
+    assert!(
+        world
+            .record(at(3), record(a, endpoint, 1, retry, RETRYING, at(1)))
+            .await
+            .unwrap()
+            .applied
+    );
+    assert!(
+        world
+            .record(
+                at(3),
+                record(
+                    b,
+                    endpoint,
+                    1,
+                    Next::Delivered,
+                    HealthChange::Success,
+                    at(1)
+                )
+            )
+            .await
+            .unwrap()
+            .applied
+    );
+    assert_eq!(
+        store.delivery(a).await.unwrap().state,
+        DeliveryState::Cancelled
+    );
+    assert_eq!(
+        store.delivery(b).await.unwrap().state,
+        DeliveryState::Delivered
+    );
     assert!(world.due(endpoint, secs(99), 9).await.rows.is_empty());
 }
 
@@ -162,10 +345,21 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
     for i in 0..12 {
         deliveries.push(world.publish(at(i)).await.deliveries[0].delivery.id);
     }
-    let failed = HealthChange::Failure { delivery_failed: true };
+    let failed = HealthChange::Failure {
+        delivery_failed: true,
+    };
     let batch = deliveries
         .iter()
-        .map(|delivery| Write::Record(Box::new(record(*delivery, endpoint, 1, Next::Failed(FailReason::Exhausted), failed, at(20)))))
+        .map(|delivery| {
+            Write::Record(Box::new(record(
+                *delivery,
+                endpoint,
+                1,
+                Next::Failed(FailReason::Exhausted),
+                failed,
+                at(20),
+            )))
+        })
         .collect();
     let disabled: Vec<Option<DisableReason>> = store
         .commit(at(20), batch)
@@ -179,9 +373,17 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
     assert_eq!(disabled.iter().flatten().count(), 1);
     assert_eq!(disabled[9], Some(DisableReason::Failures));
     let health = store.endpoint(endpoint).await.unwrap().health;
-    assert_eq!(health.disabled.map(|disabled| (disabled.reason, disabled.at)), Some((DisableReason::Failures, at(20))));
+    assert_eq!(
+        health
+            .disabled
+            .map(|disabled| (disabled.reason, disabled.at)),
+        Some((DisableReason::Failures, at(20)))
+    );
     assert_eq!(world.publish(at(30)).await.count, 0);
-    let enabled = store.update_endpoint(endpoint, Box::new(|endpoint| endpoint.health.enable())).await.unwrap();
+    let enabled = store
+        .update_endpoint(endpoint, Box::new(|endpoint| endpoint.health.enable()))
+        .await
+        .unwrap();
     assert_eq!(enabled.health.consecutive_failures, 0);
     assert_eq!(world.publish(at(31)).await.count, 1);
 }
@@ -193,11 +395,30 @@ pub async fn a_success_resets_the_counter(store: &dyn Store) {
         assert_eq!(world.fail_one(endpoint, at(i)).await.disabled, None);
     }
     let health = store.endpoint(endpoint).await.unwrap().health;
-    assert_eq!((health.consecutive_failures, health.failing_since), (9, Some(at(0))));
+    assert_eq!(
+        (health.consecutive_failures, health.failing_since),
+        (9, Some(at(0)))
+    );
     let delivery = world.publish(at(10)).await.deliveries[0].delivery.id;
-    world.record(at(11), record(delivery, endpoint, 1, Next::Delivered, HealthChange::Success, at(11))).await.unwrap();
+    world
+        .record(
+            at(11),
+            record(
+                delivery,
+                endpoint,
+                1,
+                Next::Delivered,
+                HealthChange::Success,
+                at(11),
+            ),
+        )
+        .await
+        .unwrap();
     let health = store.endpoint(endpoint).await.unwrap().health;
-    assert_eq!((health.consecutive_failures, health.failing_since), (0, None));
+    assert_eq!(
+        (health.consecutive_failures, health.failing_since),
+        (0, None)
+    );
 }
 
 pub async fn a_closed_endpoints_pending_deliveries_are_finished_in_pages(store: &dyn Store) {
@@ -207,11 +428,22 @@ pub async fn a_closed_endpoints_pending_deliveries_are_finished_in_pages(store: 
     for i in 0..5 {
         deliveries.push(world.publish(at(i)).await.deliveries[0].delivery.id);
     }
-    store.update_endpoint(endpoint, Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(9)))).await.unwrap();
+    store
+        .update_endpoint(
+            endpoint,
+            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(9))),
+        )
+        .await
+        .unwrap();
     let failed = DeliveryState::Failed(FailReason::EndpointDisabled);
     let mut pages = Vec::new();
     for _ in 0..4 {
-        pages.push(store.finish_pending(endpoint, failed, at(10), 2).await.unwrap());
+        pages.push(
+            store
+                .finish_pending(endpoint, failed, at(10), 2)
+                .await
+                .unwrap(),
+        );
     }
     assert_eq!(pages, [2, 2, 1, 0]);
     for delivery in deliveries {
@@ -224,7 +456,13 @@ pub async fn an_enabled_endpoint_keeps_what_is_pending(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     world.publish(at(1)).await;
-    assert_eq!(store.finish_pending(endpoint, DeliveryState::Cancelled, at(2), 9).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .finish_pending(endpoint, DeliveryState::Cancelled, at(2), 9)
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!(world.due(endpoint, secs(1), 9).await.rows.len(), 1);
 }
 
@@ -232,29 +470,117 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    let failed = HealthChange::Failure { delivery_failed: true };
-    world.record(at(2), record(delivery, endpoint, 1, Next::Failed(FailReason::Stopped), failed, at(2))).await.unwrap();
-    let series = Series { attempts: 0, started_at: None, single: true };
-    let answer = store.commit(secs(50), vec![Write::Resend(Resend { delivery, series })]).await;
-    let [Ok(Written::Resent(due))] = answer.as_slice() else { panic!("{answer:?}") };
-    assert_eq!((due.delivery.attempts, due.delivery.series, due.delivery.due_at), (1, series, secs(50)));
-    assert_eq!(world.due(endpoint, secs(50).plus(Duration::from_secs(1)), 9).await.rows, std::slice::from_ref(due));
+    let failed = HealthChange::Failure {
+        delivery_failed: true,
+    };
+    world
+        .record(
+            at(2),
+            record(
+                delivery,
+                endpoint,
+                1,
+                Next::Failed(FailReason::Stopped),
+                failed,
+                at(2),
+            ),
+        )
+        .await
+        .unwrap();
+    let series = Series {
+        attempts: 0,
+        started_at: None,
+        single: true,
+    };
+    let answer = store
+        .commit(secs(50), vec![Write::Resend(Resend { delivery, series })])
+        .await;
+    let [Ok(Written::Resent(due))] = answer.as_slice() else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        (
+            due.delivery.attempts,
+            due.delivery.series,
+            due.delivery.due_at
+        ),
+        (1, series, secs(50))
+    );
+    assert_eq!(
+        world
+            .due(endpoint, secs(50).plus(Duration::from_secs(1)), 9)
+            .await
+            .rows,
+        std::slice::from_ref(due)
+    );
     assert_eq!(store.delivery(delivery).await.unwrap(), due.delivery);
-    world.record(secs(51), record(delivery, endpoint, 2, Next::Delivered, HealthChange::Success, secs(51))).await.unwrap();
-    assert_eq!(store.delivery(delivery).await.unwrap().state, DeliveryState::Delivered);
+    world
+        .record(
+            secs(51),
+            record(
+                delivery,
+                endpoint,
+                2,
+                Next::Delivered,
+                HealthChange::Success,
+                secs(51),
+            ),
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        store.delivery(delivery).await.unwrap().state,
+        DeliveryState::Delivered
+    );
 }
 
 pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    let resend = || Write::Resend(Resend { delivery, series: Series::SCHEDULED });
+    let resend = || {
+        Write::Resend(Resend {
+            delivery,
+            series: Series::SCHEDULED,
+        })
+    };
     let answer = store.commit(at(2), vec![resend()]).await;
-    assert!(matches!(answer.as_slice(), [Err(StoreError::Conflict { rule: Rule::DeliveryPending })]));
-    world.record(at(2), record(delivery, endpoint, 1, Next::Delivered, HealthChange::Success, at(2))).await.unwrap();
-    store.update_endpoint(endpoint, Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(3)))).await.unwrap();
+    assert!(matches!(
+        answer.as_slice(),
+        [Err(StoreError::Conflict {
+            rule: Rule::DeliveryPending
+        })]
+    ));
+    world
+        .record(
+            at(2),
+            record(
+                delivery,
+                endpoint,
+                1,
+                Next::Delivered,
+                HealthChange::Success,
+                at(2),
+            ),
+        )
+        .await
+        .unwrap();
+    store
+        .update_endpoint(
+            endpoint,
+            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(3))),
+        )
+        .await
+        .unwrap();
     let answer = store.commit(at(4), vec![resend()]).await;
-    assert!(matches!(answer.as_slice(), [Err(StoreError::Conflict { rule: Rule::EndpointDisabled })]));
+    assert!(matches!(
+        answer.as_slice(),
+        [Err(StoreError::Conflict {
+            rule: Rule::EndpointDisabled
+        })]
+    ));
     store.delete_endpoint(endpoint).await.unwrap();
-    assert!(matches!(store.commit(at(5), vec![resend()]).await.as_slice(), [Err(error)] if error.is_not_found()));
+    assert!(
+        matches!(store.commit(at(5), vec![resend()]).await.as_slice(), [Err(error)] if error.is_not_found())
+    );
 }

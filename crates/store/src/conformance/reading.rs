@@ -16,7 +16,10 @@ pub async fn pages_are_stable_while_rows_arrive(store: &dyn Store) {
         expected.push(world.publish(at(i)).await.event);
     }
     expected.reverse();
-    let filter = EventFilter { tenant: Some(world.tenant), ..EventFilter::default() };
+    let filter = EventFilter {
+        tenant: Some(world.tenant),
+        ..EventFilter::default()
+    };
     let mut seen = Vec::new();
     let mut request = PageRequest::first(3);
     for i in 0..3 {
@@ -34,41 +37,173 @@ pub async fn a_cursor_of_another_query_is_refused(store: &dyn Store) {
     for i in 0..3 {
         world.publish(at(i)).await;
     }
-    let cursor = store.list_events(EventFilter::default(), PageRequest::first(1)).await.unwrap().next;
+    let cursor = store
+        .list_events(EventFilter::default(), PageRequest::first(1))
+        .await
+        .unwrap()
+        .next;
     assert!(cursor.is_some());
-    let other = EventFilter { event_type: Some("order.completed".into()), ..EventFilter::default() };
-    let refused = store.list_events(other, PageRequest { limit: 1, cursor }).await.unwrap_err();
+    let other = EventFilter {
+        event_type: Some("order.completed".into()),
+        ..EventFilter::default()
+    };
+    let refused = store
+        .list_events(other, PageRequest { limit: 1, cursor })
+        .await
+        .unwrap_err();
     assert!(matches!(refused, StoreError::BadCursor));
 }
 
 pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
-    let delivered = world.publish(at(1_000)).await.deliveries[0].delivery.clone();
-    let failed = world.publish(at(2_000)).await.deliveries[0].delivery.clone();
-    let pending = world.publish_new(at(3_000), world.publishing(at(3_000), "order.failed")).await.unwrap().deliveries[0].delivery.clone();
-    world.record(at(4_000), record(delivered.id, endpoint, 1, Next::Delivered, HealthChange::Success, at(4_000))).await.unwrap();
-    let failure = HealthChange::Failure { delivery_failed: true };
-    world.record(at(4_000), record(failed.id, endpoint, 1, Next::Failed(FailReason::Exhausted), failure, at(4_000))).await.unwrap();
-    let all = DeliveryFilter { tenant: Some(world.tenant), application: Some(world.application), ..DeliveryFilter::default() };
+    let delivered = world.publish(at(1_000)).await.deliveries[0]
+        .delivery
+        .clone();
+    let failed = world.publish(at(2_000)).await.deliveries[0]
+        .delivery
+        .clone();
+    let pending = world
+        .publish_new(at(3_000), world.publishing(at(3_000), "order.failed"))
+        .await
+        .unwrap()
+        .deliveries[0]
+        .delivery
+        .clone();
+    world
+        .record(
+            at(4_000),
+            record(
+                delivered.id,
+                endpoint,
+                1,
+                Next::Delivered,
+                HealthChange::Success,
+                at(4_000),
+            ),
+        )
+        .await
+        .unwrap();
+    let failure = HealthChange::Failure {
+        delivery_failed: true,
+    };
+    world
+        .record(
+            at(4_000),
+            record(
+                failed.id,
+                endpoint,
+                1,
+                Next::Failed(FailReason::Exhausted),
+                failure,
+                at(4_000),
+            ),
+        )
+        .await
+        .unwrap();
+    let all = DeliveryFilter {
+        tenant: Some(world.tenant),
+        application: Some(world.application),
+        ..DeliveryFilter::default()
+    };
     let stranger = store.ids().next(at(0));
     for (filter, expected) in [
         (all.clone(), vec![pending.id, failed.id, delivered.id]),
-        (DeliveryFilter { state: Some(StatePattern::Delivered), ..all.clone() }, vec![delivered.id]),
-        (DeliveryFilter { state: Some(StatePattern::Failed), ..all.clone() }, vec![failed.id]),
-        (DeliveryFilter { state: Some(StatePattern::Pending), ..all.clone() }, vec![pending.id]),
-        (DeliveryFilter { state: Some(StatePattern::Cancelled), ..all.clone() }, vec![]),
-        (DeliveryFilter { event_type: Some("order.failed".into()), ..all.clone() }, vec![pending.id]),
-        (DeliveryFilter { event: Some(failed.event), ..all.clone() }, vec![failed.id]),
-        (DeliveryFilter { endpoint: Some(endpoint), ..all.clone() }, vec![pending.id, failed.id, delivered.id]),
-        (DeliveryFilter { endpoint: Some(stranger), ..all.clone() }, vec![]),
-        (DeliveryFilter { tenant: Some(stranger.cast()), ..all.clone() }, vec![]),
-        (DeliveryFilter { application: Some(stranger.cast()), ..all.clone() }, vec![]),
-        (DeliveryFilter { since: Some(at(2_000)), ..all.clone() }, vec![pending.id, failed.id]),
-        (DeliveryFilter { until: Some(at(2_000)), ..all.clone() }, vec![delivered.id]),
+        (
+            DeliveryFilter {
+                state: Some(StatePattern::Delivered),
+                ..all.clone()
+            },
+            vec![delivered.id],
+        ),
+        (
+            DeliveryFilter {
+                state: Some(StatePattern::Failed),
+                ..all.clone()
+            },
+            vec![failed.id],
+        ),
+        (
+            DeliveryFilter {
+                state: Some(StatePattern::Pending),
+                ..all.clone()
+            },
+            vec![pending.id],
+        ),
+        (
+            DeliveryFilter {
+                state: Some(StatePattern::Cancelled),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            DeliveryFilter {
+                event_type: Some("order.failed".into()),
+                ..all.clone()
+            },
+            vec![pending.id],
+        ),
+        (
+            DeliveryFilter {
+                event: Some(failed.event),
+                ..all.clone()
+            },
+            vec![failed.id],
+        ),
+        (
+            DeliveryFilter {
+                endpoint: Some(endpoint),
+                ..all.clone()
+            },
+            vec![pending.id, failed.id, delivered.id],
+        ),
+        (
+            DeliveryFilter {
+                endpoint: Some(stranger),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            DeliveryFilter {
+                tenant: Some(stranger.cast()),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            DeliveryFilter {
+                application: Some(stranger.cast()),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            DeliveryFilter {
+                since: Some(at(2_000)),
+                ..all.clone()
+            },
+            vec![pending.id, failed.id],
+        ),
+        (
+            DeliveryFilter {
+                until: Some(at(2_000)),
+                ..all.clone()
+            },
+            vec![delivered.id],
+        ),
     ] {
-        let rows = store.list_deliveries(filter.clone(), PageRequest::first(9)).await.unwrap().rows;
-        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), expected, "{filter:?}");
+        let rows = store
+            .list_deliveries(filter.clone(), PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows;
+        assert_eq!(
+            rows.iter().map(|row| row.id).collect::<Vec<_>>(),
+            expected,
+            "{filter:?}"
+        );
     }
 }
 
@@ -78,7 +213,21 @@ pub async fn counts_equal_what_the_pages_hold(store: &dyn Store) {
     for i in 0..9 {
         let delivery = world.publish(at(i * 1_000)).await.deliveries[0].delivery.id;
         match i % 3 {
-            0 => drop(world.record(at(i * 1_000), record(delivery, endpoint, 1, Next::Delivered, HealthChange::Success, at(0))).await),
+            0 => drop(
+                world
+                    .record(
+                        at(i * 1_000),
+                        record(
+                            delivery,
+                            endpoint,
+                            1,
+                            Next::Delivered,
+                            HealthChange::Success,
+                            at(0),
+                        ),
+                    )
+                    .await,
+            ),
             1 => drop(world.fail_one(endpoint, at(i * 1_000)).await),
             _ => {}
         }
@@ -87,14 +236,23 @@ pub async fn counts_equal_what_the_pages_hold(store: &dyn Store) {
     let mut ids = HashSet::new();
     let mut request = PageRequest::first(2);
     loop {
-        let page = store.list_deliveries(DeliveryFilter::default(), request).await.unwrap();
+        let page = store
+            .list_deliveries(DeliveryFilter::default(), request)
+            .await
+            .unwrap();
         ids.extend(page.rows.iter().map(|row| row.id));
         request.cursor = page.next;
         if request.cursor.is_none() {
             break;
         }
     }
-    assert_eq!(stats.pending + stats.delivered + stats.failed + stats.cancelled, ids.len() as u64);
+    assert_eq!(
+        stats.pending + stats.delivered + stats.failed + stats.cancelled,
+        ids.len() as u64
+    );
     assert_eq!((stats.delivered, stats.failed, stats.attempts), (3, 3, 6));
-    assert_eq!(store.endpoint_stats(endpoint, at(1_000_000)).await.unwrap(), crate::EndpointStats::default());
+    assert_eq!(
+        store.endpoint_stats(endpoint, at(1_000_000)).await.unwrap(),
+        crate::EndpointStats::default()
+    );
 }

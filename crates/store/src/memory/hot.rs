@@ -13,17 +13,26 @@ use postrider_core::{Id, Timestamp, id};
 use super::{DeliveryRow, IdempotencyRow, State};
 use crate::queries::query_digest;
 use crate::{
-    DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
-    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written,
+    DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, LaneBacklog, LoadDue, NewEvent,
+    Page, PageRequest, Published, RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write,
+    Written,
 };
 
 impl State {
-    pub(super) fn write(&mut self, ids: &IdGenerator, now: Timestamp, write: Write) -> Result<Written, StoreError> {
+    pub(super) fn write(
+        &mut self,
+        ids: &IdGenerator,
+        now: Timestamp,
+        write: Write,
+    ) -> Result<Written, StoreError> {
         match write {
             Write::Publish(new) => self.publish(ids, now, *new).map(Written::Published),
             Write::Record(record) => self.record(now, *record).map(Written::Recorded),
             Write::Finish(finish) => {
-                let row = self.deliveries.get(&finish.delivery.as_u128()).ok_or(StoreError::not_found(Entity::Delivery))?;
+                let row = self
+                    .deliveries
+                    .get(&finish.delivery.as_u128())
+                    .ok_or(StoreError::not_found(Entity::Delivery))?;
                 let was_pending = row.delivery.state == DeliveryState::Pending;
                 if was_pending {
                     self.set_state(finish.delivery, finish.state, now);
@@ -34,16 +43,28 @@ impl State {
         }
     }
 
-    fn publish(&mut self, ids: &IdGenerator, now: Timestamp, new: NewEvent) -> Result<Published, StoreError> {
+    fn publish(
+        &mut self,
+        ids: &IdGenerator,
+        now: Timestamp,
+        new: NewEvent,
+    ) -> Result<Published, StoreError> {
         let event = new.event;
-        let idempotency = new.idempotency.map(|given| ((event.application.as_u128(), given.key), given.fingerprint));
+        let idempotency = new
+            .idempotency
+            .map(|given| ((event.application.as_u128(), given.key), given.fingerprint));
         if let Some((key, fingerprint)) = &idempotency
             && let Some(row) = self.idempotency.get(key)
         {
             if row.fingerprint != *fingerprint {
                 return Err(StoreError::conflict(Rule::IdempotencyKeyReused));
             }
-            return Ok(Published { event: row.event, created: false, count: row.count, deliveries: Vec::new() });
+            return Ok(Published {
+                event: row.event,
+                created: false,
+                count: row.count,
+                deliveries: Vec::new(),
+            });
         }
         if !self.tenants.contains_key(&event.tenant.as_u128()) {
             return Err(StoreError::not_found(Entity::Tenant));
@@ -67,21 +88,41 @@ impl State {
                 completed_at: None,
             };
             self.insert_delivery(delivery.clone());
-            deliveries.push(DueDelivery { delivery, event: event.clone(), sequence: self.last_sequence });
+            deliveries.push(DueDelivery {
+                delivery,
+                event: event.clone(),
+                sequence: self.last_sequence,
+            });
         }
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some((key, fingerprint)) = idempotency {
-            self.idempotency.insert(key, IdempotencyRow { event: event.id, fingerprint, at: now, count });
+            self.idempotency.insert(
+                key,
+                IdempotencyRow {
+                    event: event.id,
+                    fingerprint,
+                    at: now,
+                    count,
+                },
+            );
         }
         let id = event.id;
         self.events.insert(id.as_u128(), event);
-        Ok(Published { event: id, created: true, count, deliveries })
+        Ok(Published {
+            event: id,
+            created: true,
+            count,
+            deliveries,
+        })
     }
 
     fn targets(&self, event: &Event, target: Target) -> Result<Vec<Id<id::Endpoint>>, StoreError> {
         match target {
             Target::Endpoint(id) => {
-                let row = self.endpoints.get(&id.as_u128()).filter(|row| !row.deleted && row.endpoint.tenant == event.tenant);
+                let row = self
+                    .endpoints
+                    .get(&id.as_u128())
+                    .filter(|row| !row.deleted && row.endpoint.tenant == event.tenant);
                 let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
                 if !row.endpoint.health.is_enabled() {
                     return Err(StoreError::conflict(Rule::EndpointDisabled));
@@ -93,7 +134,9 @@ impl State {
                 .values()
                 .filter(|row| !row.deleted && row.endpoint.kind == EndpointKind::Registered)
                 .map(|row| &row.endpoint)
-                .filter(|e| e.tenant == event.tenant && e.mode == event.mode && e.health.is_enabled())
+                .filter(|e| {
+                    e.tenant == event.tenant && e.mode == event.mode && e.health.is_enabled()
+                })
                 .filter(|e| e.subscription.matches(&event.event_type))
                 .map(|e| e.id)
                 .collect()),
@@ -102,23 +145,43 @@ impl State {
 
     fn insert_delivery(&mut self, delivery: Delivery) {
         let sequence = self.last_sequence;
-        self.pending.insert((delivery.endpoint.as_u128(), sequence, delivery.id.as_u128()), ());
-        self.deliveries.insert(delivery.id.as_u128(), DeliveryRow { delivery, sequence });
+        self.pending.insert(
+            (delivery.endpoint.as_u128(), sequence, delivery.id.as_u128()),
+            (),
+        );
+        self.deliveries
+            .insert(delivery.id.as_u128(), DeliveryRow { delivery, sequence });
     }
 
     fn record(&mut self, now: Timestamp, record: RecordAttempt) -> Result<Recorded, StoreError> {
         let number = record.attempt.number;
-        let row = self.deliveries.get(&record.delivery.as_u128()).ok_or(StoreError::not_found(Entity::Delivery))?;
+        let row = self
+            .deliveries
+            .get(&record.delivery.as_u128())
+            .ok_or(StoreError::not_found(Entity::Delivery))?;
         let (attempts, state) = (row.delivery.attempts, row.delivery.state);
         if attempts + 1 != number {
-            return Ok(Recorded { applied: false, disabled: None });
+            return Ok(Recorded {
+                applied: false,
+                disabled: None,
+            });
         }
-        self.attempts.entry(record.delivery.as_u128()).or_default().push(record.attempt);
+        self.attempts
+            .entry(record.delivery.as_u128())
+            .or_default()
+            .push(record.attempt);
         // A delivery that was ended while its attempt ran stays ended, unless the attempt succeeded.
         let ended = state != DeliveryState::Pending;
-        let next_state = if ended && record.next != Next::Delivered { state } else { record.next.state() };
+        let next_state = if ended && record.next != Next::Delivered {
+            state
+        } else {
+            record.next.state()
+        };
         self.set_state(record.delivery, next_state, now);
-        let row = self.deliveries.get_mut(&record.delivery.as_u128()).ok_or(StoreError::not_found(Entity::Delivery))?;
+        let row = self
+            .deliveries
+            .get_mut(&record.delivery.as_u128())
+            .ok_or(StoreError::not_found(Entity::Delivery))?;
         row.delivery.attempts = number;
         row.delivery.series = record.series;
         if let (Next::Retry { at }, false) = (record.next, ended) {
@@ -130,14 +193,23 @@ impl State {
                 self.pending.insert((endpoint, row.sequence, id), ());
             }
         }
-        let health = if ended && record.health != HealthChange::Success { HealthChange::None } else { record.health };
+        let health = if ended && record.health != HealthChange::Success {
+            HealthChange::None
+        } else {
+            record.health
+        };
         let endpoint = self.endpoints.get_mut(&record.endpoint.as_u128());
         let disabled = endpoint.and_then(|row| row.endpoint.health.apply(health, record.rule, now));
-        Ok(Recorded { applied: true, disabled })
+        Ok(Recorded {
+            applied: true,
+            disabled,
+        })
     }
 
     fn set_state(&mut self, id: Id<id::Delivery>, state: DeliveryState, now: Timestamp) {
-        let Some(row) = self.deliveries.get_mut(&id.as_u128()) else { return };
+        let Some(row) = self.deliveries.get_mut(&id.as_u128()) else {
+            return;
+        };
         let place = (row.delivery.endpoint.as_u128(), row.sequence, id.as_u128());
         row.delivery.state = state;
         if state.is_final() {
@@ -150,12 +222,23 @@ impl State {
     }
 
     fn resend(&mut self, now: Timestamp, resend: Resend) -> Result<DueDelivery, StoreError> {
-        let row = self.deliveries.get(&resend.delivery.as_u128()).ok_or(StoreError::not_found(Entity::Delivery))?;
+        let row = self
+            .deliveries
+            .get(&resend.delivery.as_u128())
+            .ok_or(StoreError::not_found(Entity::Delivery))?;
         if row.delivery.state == DeliveryState::Pending {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
-        let endpoint = self.endpoints.get(&row.delivery.endpoint.as_u128()).filter(|row| !row.deleted);
-        if !endpoint.ok_or(StoreError::not_found(Entity::Endpoint))?.endpoint.health.is_enabled() {
+        let endpoint = self
+            .endpoints
+            .get(&row.delivery.endpoint.as_u128())
+            .filter(|row| !row.deleted);
+        if !endpoint
+            .ok_or(StoreError::not_found(Entity::Endpoint))?
+            .endpoint
+            .health
+            .is_enabled()
+        {
             return Err(StoreError::conflict(Rule::EndpointDisabled));
         }
         self.last_sequence = now.as_micros().max(self.last_sequence + 1);
@@ -166,18 +249,27 @@ impl State {
             row.delivery.series = resend.series;
         }
         self.set_state(resend.delivery, DeliveryState::Pending, now);
-        self.due(resend.delivery.as_u128()).ok_or(StoreError::not_found(Entity::Event))
+        self.due(resend.delivery.as_u128())
+            .ok_or(StoreError::not_found(Entity::Event))
     }
 
     fn due(&self, id: u128) -> Option<DueDelivery> {
         let row = self.deliveries.get(&id)?;
         let event = self.events.get(&row.delivery.event.as_u128())?.clone();
-        Some(DueDelivery { delivery: row.delivery.clone(), event, sequence: row.sequence })
+        Some(DueDelivery {
+            delivery: row.delivery.clone(),
+            event,
+            sequence: row.sequence,
+        })
     }
 
     pub(super) fn load_due(&self, query: LoadDue) -> DuePage {
         let endpoint = query.endpoint.as_u128();
-        let mut places = self.pending.range((endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX)).map(|(place, ())| *place).peekable();
+        let mut places = self
+            .pending
+            .range((endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX))
+            .map(|(place, ())| *place)
+            .peekable();
         let mut rows = Vec::new();
         while let Some((_, place, id)) = places.peek().copied() {
             if rows.len() >= query.limit as usize || place > query.until.as_micros() {
@@ -186,7 +278,12 @@ impl State {
             rows.extend(self.due(id));
             places.next();
         }
-        DuePage { rows, next: places.next().map(|(_, place, _)| Timestamp::from_micros(place)) }
+        DuePage {
+            rows,
+            next: places
+                .next()
+                .map(|(_, place, _)| Timestamp::from_micros(place)),
+        }
     }
 
     pub(super) fn backlog(&self) -> Vec<LaneBacklog> {
@@ -194,19 +291,37 @@ impl State {
         for (endpoint, place, _) in self.pending.keys() {
             let endpoint = Id::from_u128(*endpoint);
             if lanes.last().is_none_or(|lane| lane.endpoint != endpoint) {
-                lanes.push(LaneBacklog { endpoint, first: Timestamp::from_micros(*place) });
+                lanes.push(LaneBacklog {
+                    endpoint,
+                    first: Timestamp::from_micros(*place),
+                });
             }
         }
         lanes
     }
 
-    pub(super) fn finish_pending(&mut self, endpoint: Id<id::Endpoint>, state: DeliveryState, now: Timestamp, limit: u32) -> u32 {
+    pub(super) fn finish_pending(
+        &mut self,
+        endpoint: Id<id::Endpoint>,
+        state: DeliveryState,
+        now: Timestamp,
+        limit: u32,
+    ) -> u32 {
         let endpoint = endpoint.as_u128();
-        if self.endpoints.get(&endpoint).is_some_and(|row| !row.deleted && row.endpoint.health.is_enabled()) {
+        if self
+            .endpoints
+            .get(&endpoint)
+            .is_some_and(|row| !row.deleted && row.endpoint.health.is_enabled())
+        {
             return 0;
         }
         let range = (endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX);
-        let ids: Vec<u128> = self.pending.range(range).map(|((_, _, id), ())| *id).take(limit as usize).collect();
+        let ids: Vec<u128> = self
+            .pending
+            .range(range)
+            .map(|((_, _, id), ())| *id)
+            .take(limit as usize)
+            .collect();
         for id in &ids {
             self.set_state(Id::from_u128(*id), state, now);
         }
@@ -214,46 +329,91 @@ impl State {
     }
 
     pub(super) fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
-        let event = self.events.get(&id.as_u128()).ok_or(StoreError::not_found(Entity::Event))?;
+        let event = self
+            .events
+            .get(&id.as_u128())
+            .ok_or(StoreError::not_found(Entity::Event))?;
         Ok(Arc::unwrap_or_clone(event.clone()))
     }
 
     pub(super) fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
-        let row = self.deliveries.get(&id.as_u128()).ok_or(StoreError::not_found(Entity::Delivery))?;
+        let row = self
+            .deliveries
+            .get(&id.as_u128())
+            .ok_or(StoreError::not_found(Entity::Delivery))?;
         Ok(row.delivery.clone())
     }
 
-    pub(super) fn list_events(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<Event>, StoreError> {
+    pub(super) fn list_events(
+        &self,
+        filter: &EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<Event>, StoreError> {
         let query = query_digest(filter);
         let after = page.after(query)?.unwrap_or(u128::MAX);
         let matches = |event: &&Arc<Event>| {
             filter.application.is_none_or(|id| id == event.application)
                 && filter.tenant.is_none_or(|id| id == event.tenant)
-                && filter.event_type.as_deref().is_none_or(|name| *name == *event.event_type)
+                && filter
+                    .event_type
+                    .as_deref()
+                    .is_none_or(|name| *name == *event.event_type)
                 && filter.since.is_none_or(|at| event.created_at >= at)
                 && filter.until.is_none_or(|at| event.created_at < at)
         };
-        let rows = self.events.range(..after).rev().map(|(_, event)| event).filter(matches);
-        let rows = rows.take(page.limit + 1).map(|event| Event::clone(event)).collect();
-        Ok(Page::cut(rows, page.limit, query, |event: &Event| event.id.as_u128()))
+        let rows = self
+            .events
+            .range(..after)
+            .rev()
+            .map(|(_, event)| event)
+            .filter(matches);
+        let rows = rows
+            .take(page.limit + 1)
+            .map(|event| Event::clone(event))
+            .collect();
+        Ok(Page::cut(rows, page.limit, query, |event: &Event| {
+            event.id.as_u128()
+        }))
     }
 
-    pub(super) fn list_deliveries(&self, filter: &DeliveryFilter, page: PageRequest) -> Result<Page<Delivery>, StoreError> {
+    pub(super) fn list_deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
         let query = query_digest(filter);
         let after = page.after(query)?.unwrap_or(u128::MAX);
-        let application = |delivery: &Delivery| self.tenants.get(&delivery.tenant.as_u128()).map(|tenant| tenant.application);
+        let application = |delivery: &Delivery| {
+            self.tenants
+                .get(&delivery.tenant.as_u128())
+                .map(|tenant| tenant.application)
+        };
         let matches = |delivery: &&Delivery| {
-            filter.application.is_none_or(|id| Some(id) == application(delivery))
+            filter
+                .application
+                .is_none_or(|id| Some(id) == application(delivery))
                 && filter.tenant.is_none_or(|id| id == delivery.tenant)
                 && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
                 && filter.event.is_none_or(|id| id == delivery.event)
-                && filter.event_type.as_deref().is_none_or(|name| *name == *delivery.event_type)
-                && filter.state.is_none_or(|pattern| pattern.matches(delivery.state))
+                && filter
+                    .event_type
+                    .as_deref()
+                    .is_none_or(|name| *name == *delivery.event_type)
+                && filter
+                    .state
+                    .is_none_or(|pattern| pattern.matches(delivery.state))
                 && filter.since.is_none_or(|at| delivery.created_at >= at)
                 && filter.until.is_none_or(|at| delivery.created_at < at)
         };
-        let rows = self.deliveries.range(..after).rev().map(|(_, row)| &row.delivery).filter(matches);
+        let rows = self
+            .deliveries
+            .range(..after)
+            .rev()
+            .map(|(_, row)| &row.delivery)
+            .filter(matches);
         let rows = rows.take(page.limit + 1).cloned().collect();
-        Ok(Page::cut(rows, page.limit, query, |delivery: &Delivery| delivery.id.as_u128()))
+        Ok(Page::cut(rows, page.limit, query, |delivery: &Delivery| {
+            delivery.id.as_u128()
+        }))
     }
 }

@@ -12,20 +12,35 @@ use crate::queries::query_digest;
 use crate::{EndpointChange, Entity, Page, PageRequest, ProfileRecord, Rule, StoreError, Task};
 
 impl State {
-    pub(super) fn create_application(&mut self, application: Application) -> Result<(), StoreError> {
-        if self.applications.values().any(|other| other.name == application.name) {
+    pub(super) fn create_application(
+        &mut self,
+        application: Application,
+    ) -> Result<(), StoreError> {
+        if self
+            .applications
+            .values()
+            .any(|other| other.name == application.name)
+        {
             return Err(StoreError::conflict(Rule::NameTaken));
         }
-        self.applications.insert(application.id.as_u128(), application);
+        self.applications
+            .insert(application.id.as_u128(), application);
         Ok(())
     }
 
     pub(super) fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
-        self.applications.get(&id.as_u128()).cloned().ok_or(StoreError::not_found(Entity::Application))
+        self.applications
+            .get(&id.as_u128())
+            .cloned()
+            .ok_or(StoreError::not_found(Entity::Application))
     }
 
-    pub(super) fn update_application(&mut self, application: Application) -> Result<(), StoreError> {
-        let taken = |other: &Application| other.name == application.name && other.id != application.id;
+    pub(super) fn update_application(
+        &mut self,
+        application: Application,
+    ) -> Result<(), StoreError> {
+        let taken =
+            |other: &Application| other.name == application.name && other.id != application.id;
         if self.applications.values().any(taken) {
             return Err(StoreError::conflict(Rule::NameTaken));
         }
@@ -34,14 +49,23 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
-        newest(self.applications.iter().map(|(id, row)| (*id, row)), &"applications", page)
+    pub(super) fn list_applications(
+        &self,
+        page: PageRequest,
+    ) -> Result<Page<Application>, StoreError> {
+        newest(
+            self.applications.iter().map(|(id, row)| (*id, row)),
+            &"applications",
+            page,
+        )
     }
 
     pub(super) fn create_tenant(&mut self, tenant: Tenant) -> Result<(), StoreError> {
         self.application(tenant.application)?;
         let taken = |other: &Tenant| {
-            other.application == tenant.application && tenant.external_id.is_some() && other.external_id == tenant.external_id
+            other.application == tenant.application
+                && tenant.external_id.is_some()
+                && other.external_id == tenant.external_id
         };
         if self.tenants.values().any(taken) {
             return Err(StoreError::conflict(Rule::NameTaken));
@@ -51,17 +75,41 @@ impl State {
     }
 
     pub(super) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.tenants.get(&id.as_u128()).cloned().ok_or(StoreError::not_found(Entity::Tenant))
+        self.tenants
+            .get(&id.as_u128())
+            .cloned()
+            .ok_or(StoreError::not_found(Entity::Tenant))
     }
 
-    pub(super) fn tenant_by_external_id(&self, application: Id<id::Application>, external_id: &str) -> Result<Tenant, StoreError> {
-        let is_it = |tenant: &&Tenant| tenant.application == application && tenant.external_id.as_deref() == Some(external_id);
-        self.tenants.values().find(is_it).cloned().ok_or(StoreError::not_found(Entity::Tenant))
+    pub(super) fn tenant_by_external_id(
+        &self,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<Tenant, StoreError> {
+        let is_it = |tenant: &&Tenant| {
+            tenant.application == application && tenant.external_id.as_deref() == Some(external_id)
+        };
+        self.tenants
+            .values()
+            .find(is_it)
+            .cloned()
+            .ok_or(StoreError::not_found(Entity::Tenant))
     }
 
-    pub(super) fn list_tenants(&self, application: Id<id::Application>, page: PageRequest) -> Result<Page<Tenant>, StoreError> {
-        let rows = self.tenants.iter().filter(|(_, row)| row.application == application);
-        newest(rows.map(|(id, row)| (*id, row)), &("tenants", application), page)
+    pub(super) fn list_tenants(
+        &self,
+        application: Id<id::Application>,
+        page: PageRequest,
+    ) -> Result<Page<Tenant>, StoreError> {
+        let rows = self
+            .tenants
+            .iter()
+            .filter(|(_, row)| row.application == application);
+        newest(
+            rows.map(|(id, row)| (*id, row)),
+            &("tenants", application),
+            page,
+        )
     }
 
     pub(super) fn put_event_type(&mut self, event_type: EventType) -> Result<(), StoreError> {
@@ -74,12 +122,24 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn delete_event_type(&mut self, application: Id<id::Application>, name: &str) -> Result<(), StoreError> {
-        let removed = self.event_types.remove(&(application.as_u128(), name.to_owned()));
-        removed.map(drop).ok_or(StoreError::not_found(Entity::EventType))
+    pub(super) fn delete_event_type(
+        &mut self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<(), StoreError> {
+        let removed = self
+            .event_types
+            .remove(&(application.as_u128(), name.to_owned()));
+        removed
+            .map(drop)
+            .ok_or(StoreError::not_found(Entity::EventType))
     }
 
-    pub(super) fn create_endpoint(&mut self, endpoint: Endpoint, max: Option<u32>) -> Result<(), StoreError> {
+    pub(super) fn create_endpoint(
+        &mut self,
+        endpoint: Endpoint,
+        max: Option<u32>,
+    ) -> Result<(), StoreError> {
         self.tenant(endpoint.tenant)?;
         let counts = |row: &&EndpointRow| {
             !row.deleted
@@ -90,7 +150,13 @@ impl State {
         if max.is_some_and(|max| self.endpoints.values().filter(counts).count() >= max as usize) {
             return Err(StoreError::conflict(Rule::EndpointsMax));
         }
-        self.endpoints.insert(endpoint.id.as_u128(), EndpointRow { endpoint, deleted: false });
+        self.endpoints.insert(
+            endpoint.id.as_u128(),
+            EndpointRow {
+                endpoint,
+                deleted: false,
+            },
+        );
         Ok(())
     }
 
@@ -101,36 +167,68 @@ impl State {
         }
     }
 
-    pub(super) fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
-        let row = self.endpoints.get(&id.as_u128()).ok_or(StoreError::not_found(Entity::Endpoint))?;
+    pub(super) fn lane_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+    ) -> Result<(Endpoint, bool), StoreError> {
+        let row = self
+            .endpoints
+            .get(&id.as_u128())
+            .ok_or(StoreError::not_found(Entity::Endpoint))?;
         Ok((row.endpoint.clone(), row.deleted))
     }
 
-    pub(super) fn list_endpoints(&self, tenant: Id<id::Tenant>, page: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+    pub(super) fn list_endpoints(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError> {
         let rows = self.endpoints.iter().filter(|(_, row)| {
-            !row.deleted && row.endpoint.kind == EndpointKind::Registered && row.endpoint.tenant == tenant
+            !row.deleted
+                && row.endpoint.kind == EndpointKind::Registered
+                && row.endpoint.tenant == tenant
         });
-        newest(rows.map(|(id, row)| (*id, &row.endpoint)), &("endpoints", tenant), page)
+        newest(
+            rows.map(|(id, row)| (*id, &row.endpoint)),
+            &("endpoints", tenant),
+            page,
+        )
     }
 
-    pub(super) fn update_endpoint(&mut self, id: Id<id::Endpoint>, change: EndpointChange) -> Result<Endpoint, StoreError> {
-        let row = self.endpoints.get_mut(&id.as_u128()).filter(|row| !row.deleted);
+    pub(super) fn update_endpoint(
+        &mut self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
+        let row = self
+            .endpoints
+            .get_mut(&id.as_u128())
+            .filter(|row| !row.deleted);
         let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
         change(&mut row.endpoint);
         Ok(row.endpoint.clone())
     }
 
     pub(super) fn delete_endpoint(&mut self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
-        let row = self.endpoints.get_mut(&id.as_u128()).filter(|row| !row.deleted);
+        let row = self
+            .endpoints
+            .get_mut(&id.as_u128())
+            .filter(|row| !row.deleted);
         row.ok_or(StoreError::not_found(Entity::Endpoint))?.deleted = true;
         Ok(())
     }
 
     pub(super) fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Option<Endpoint> {
         let is_it = |row: &&EndpointRow| {
-            !row.deleted && row.endpoint.kind == EndpointKind::Callback && row.endpoint.tenant == tenant && row.endpoint.url == url
+            !row.deleted
+                && row.endpoint.kind == EndpointKind::Callback
+                && row.endpoint.tenant == tenant
+                && row.endpoint.url == url
         };
-        self.endpoints.values().find(is_it).map(|row| row.endpoint.clone())
+        self.endpoints
+            .values()
+            .find(is_it)
+            .map(|row| row.endpoint.clone())
     }
 
     pub(super) fn create_key(&mut self, key: ApiKey) -> Result<(), StoreError> {
@@ -139,33 +237,62 @@ impl State {
     }
 
     pub(super) fn key_where(&self, is_it: impl Fn(&ApiKey) -> bool) -> Result<ApiKey, StoreError> {
-        self.keys.values().find(|key| is_it(key)).cloned().ok_or(StoreError::not_found(Entity::ApiKey))
+        self.keys
+            .values()
+            .find(|key| is_it(key))
+            .cloned()
+            .ok_or(StoreError::not_found(Entity::ApiKey))
     }
 
-    pub(super) fn list_keys(&self, application: Option<Id<id::Application>>, page: PageRequest) -> Result<Page<ApiKey>, StoreError> {
+    pub(super) fn list_keys(
+        &self,
+        application: Option<Id<id::Application>>,
+        page: PageRequest,
+    ) -> Result<Page<ApiKey>, StoreError> {
         let of_application = |key: &ApiKey| match key.scope {
             Scope::Root => application.is_none(),
-            Scope::Application(id) | Scope::Tenant(id, _) => application.is_none_or(|wanted| wanted == id),
+            Scope::Application(id) | Scope::Tenant(id, _) => {
+                application.is_none_or(|wanted| wanted == id)
+            }
         };
         let rows = self.keys.iter().filter(|(_, key)| of_application(key));
-        newest(rows.map(|(id, row)| (*id, row)), &("keys", application), page)
+        newest(
+            rows.map(|(id, row)| (*id, row)),
+            &("keys", application),
+            page,
+        )
     }
 
     pub(super) fn delete_key(&mut self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
-        self.keys.remove(&id.as_u128()).map(drop).ok_or(StoreError::not_found(Entity::ApiKey))
+        self.keys
+            .remove(&id.as_u128())
+            .map(drop)
+            .ok_or(StoreError::not_found(Entity::ApiKey))
     }
 
     pub(super) fn put_profile(&mut self, name: &str, source: &str) -> ProfileVersion {
-        if let Some(known) = self.profiles.iter().find(|record| *record.name == *name && *record.source == *source) {
+        if let Some(known) = self
+            .profiles
+            .iter()
+            .find(|record| *record.name == *name && *record.source == *source)
+        {
             return known.version;
         }
-        let version = ProfileVersion::try_from(self.profiles.len() + 1).unwrap_or(ProfileVersion::MAX);
-        self.profiles.push(ProfileRecord { version, name: Arc::from(name), source: Arc::from(source) });
+        let version =
+            ProfileVersion::try_from(self.profiles.len() + 1).unwrap_or(ProfileVersion::MAX);
+        self.profiles.push(ProfileRecord {
+            version,
+            name: Arc::from(name),
+            source: Arc::from(source),
+        });
         version
     }
 
     pub(super) fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {
-        self.tasks.get(&id.as_u128()).cloned().ok_or(StoreError::not_found(Entity::Task))
+        self.tasks
+            .get(&id.as_u128())
+            .cloned()
+            .ok_or(StoreError::not_found(Entity::Task))
     }
 }
 
@@ -177,7 +304,15 @@ fn newest<'r, T: Clone + 'r>(
 ) -> Result<Page<T>, StoreError> {
     let query = query_digest(query);
     let after = page.after(query)?.unwrap_or(u128::MAX);
-    let rows = rows.rev().filter(|(id, _)| *id < after).take(page.limit + 1);
-    let page = Page::cut(rows.collect(), page.limit, query, |(id, _): &(u128, &T)| *id);
-    Ok(Page { rows: page.rows.into_iter().map(|(_, row)| row.clone()).collect(), next: page.next })
+    let rows = rows
+        .rev()
+        .filter(|(id, _)| *id < after)
+        .take(page.limit + 1);
+    let page = Page::cut(rows.collect(), page.limit, query, |(id, _): &(u128, &T)| {
+        *id
+    });
+    Ok(Page {
+        rows: page.rows.into_iter().map(|(_, row)| row.clone()).collect(),
+        next: page.next,
+    })
 }
