@@ -128,7 +128,8 @@ impl<K> Id<K> {
         // Fewer than 22 digits cannot hold 128 bits: then only the key and as much of the rest as fits.
         let mut bits = self.bits;
         if len < 22 {
-            bits >>= 128_u32.saturating_sub((5.9 * len as f64) as u32);
+            // A digit of base 62 holds 5.95 bits.
+            bits >>= 128_usize.saturating_sub(len * 59 / 10);
         }
         let mut text = vec![b'0'; len];
         for slot in text.iter_mut().rev() {

@@ -1,5 +1,11 @@
 //! The built-in profiles on the wire: golden vectors, third-party verifiers, mistakes with lines.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops where something is not as it must be"
+)]
+
 use postrider_core::id::IdGenerator;
 use postrider_core::profile::{
     BUILT_IN, Profile, RenderContext, SigningKey, VerifyError, built_in, signing_key,

@@ -1,6 +1,12 @@
 //! The engine's life in virtual time: crashes at every step, failing commits, late answers, hostile
 //! receivers, from a seed. `SEEDS` sets how many seeds run, `SEED` runs one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops where something is not as it must be"
+)]
+
 #[path = "sim/world.rs"]
 mod world;
 

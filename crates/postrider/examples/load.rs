@@ -8,6 +8,14 @@
 //! `--hang` adds an endpoint of another tenant that accepts connections and never answers, and
 //! sends it as many events as the healthy one, to show what that costs the healthy one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::cast_sign_loss,
+    reason = "a tool for measuring, not a part of the server"
+)]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::Mutex;

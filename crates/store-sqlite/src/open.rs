@@ -122,7 +122,7 @@ fn check_file(connection: &Connection, file: &Path) -> Result<(), OpenError> {
         });
     }
     let version = number("user_version")?;
-    if version > MIGRATIONS.len() as i64 {
+    if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
         return Err(OpenError::Newer {
             path: file.to_owned(),
             found: version,

@@ -1,5 +1,10 @@
 //! The embedded store keeps the rules.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it must be"
+)]
+
 use std::ops::Deref;
 
 use postrider_store::Store;

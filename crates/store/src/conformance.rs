@@ -2,6 +2,11 @@
 //!
 //! `store_conformance!(fresh_store().await)` in a test file of a store runs all of it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it must be"
+)]
+
 mod endpoints;
 mod events;
 pub mod fixture;

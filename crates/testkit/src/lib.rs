@@ -1,6 +1,12 @@
 //! Test helpers: a receiver that misbehaves on request, certificates of every kind, a scripted
 //! resolver's data. Only for tests.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops where something is not as it must be"
+)]
+
 pub mod certificates;
 pub mod receiver;
 

@@ -284,7 +284,6 @@ fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
 }
 
 pub(crate) fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "durations are measured here")]
     Instant::now()
 }
 

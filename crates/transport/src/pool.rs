@@ -88,10 +88,6 @@ impl Pool {
         }
         let connections = idle.origins.entry(origin).or_default();
         if connections.len() < PER_ORIGIN_MAX {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "an idle time is measured, not a point in time"
-            )]
             connections.push((connection, Instant::now()));
             idle.count += 1;
         }

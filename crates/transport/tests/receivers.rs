@@ -1,5 +1,11 @@
 //! The transport against receivers that behave in every way they can.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops where something is not as it must be"
+)]
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

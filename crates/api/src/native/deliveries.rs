@@ -65,7 +65,7 @@ pub(crate) async fn list(
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     Ok(list_of(
         api.store().list_deliveries(filter, page).await?,
-        DeliveryView::brief,
+        |delivery| DeliveryView::brief(&delivery),
     ))
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn read(
 ) -> ApiResult<Response> {
     let delivery = found(&api, &caller, &id).await?;
     let attempts = api.store().attempts(delivery.id).await?;
-    Ok(ok(&DeliveryView::with_attempts(delivery, attempts)))
+    Ok(ok(&DeliveryView::with_attempts(&delivery, attempts)))
 }
 
 /// Sends it again now; 202 as soon as that is durable.
@@ -101,6 +101,6 @@ pub(crate) async fn resend(
     let due = api.engine().resend(delivery.id, series).await?;
     Ok(json(
         StatusCode::ACCEPTED,
-        &DeliveryView::brief(due.delivery),
+        &DeliveryView::brief(&due.delivery),
     ))
 }

@@ -216,7 +216,7 @@ pub(crate) struct DeliveryView {
 }
 
 impl DeliveryView {
-    pub(crate) fn brief(d: Delivery) -> Self {
+    pub(crate) fn brief(d: &Delivery) -> Self {
         Self {
             id: d.id,
             event: d.event,
@@ -238,7 +238,7 @@ impl DeliveryView {
         }
     }
 
-    pub(crate) fn with_attempts(d: Delivery, attempts: Vec<Attempt>) -> Self {
+    pub(crate) fn with_attempts(d: &Delivery, attempts: Vec<Attempt>) -> Self {
         Self {
             attempts: Some(attempts.into_iter().map(AttemptView::from).collect()),
             ..Self::brief(d)

@@ -93,11 +93,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn section(
-        &mut self,
-        key: &'static str,
-        mistakes: &mut Mistakes<'_>,
-    ) -> Section<'t> {
+    pub(super) fn section(&mut self, key: &'static str, mistakes: &mut Mistakes<'_>) -> Self {
         let name = self.path(key);
         let span = self.span.clone();
         match self.get(key) {

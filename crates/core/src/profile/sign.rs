@@ -56,19 +56,22 @@ impl Encoding {
 
 /// A key ready for use.
 pub enum SigningKey {
-    Hmac {
-        sha256: hmac::Key,
-        sha1: hmac::Key,
-    },
+    Hmac(Box<HmacKeys>),
     Ed25519(Box<Ed25519KeyPair>),
     /// Verifies only.
     Ed25519Public(Vec<u8>),
 }
 
+/// One secret, ready for each hash.
+pub struct HmacKeys {
+    sha256: hmac::Key,
+    sha1: hmac::Key,
+}
+
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Hmac { .. } => "SigningKey(hmac)",
+            Self::Hmac(_) => "SigningKey(hmac)",
             Self::Ed25519(_) => "SigningKey(ed25519)",
             Self::Ed25519Public(_) => "SigningKey(ed25519 public)",
         })
@@ -118,10 +121,10 @@ pub fn signing_key(policy: &SecretPolicy, secret: &Secret) -> Result<SigningKey,
     if bytes.is_empty() {
         return Err(InvalidSecret("empty"));
     }
-    Ok(SigningKey::Hmac {
+    Ok(SigningKey::Hmac(Box::new(HmacKeys {
         sha256: hmac::Key::new(hmac::HMAC_SHA256, &bytes),
         sha1: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &bytes),
-    })
+    })))
 }
 
 /// Makes an Ed25519 private key from 32 random bytes, in the form of Standard Webhooks.
@@ -148,11 +151,11 @@ impl SigningKey {
     /// Signs, if this key is of the algorithm.
     pub(super) fn sign(&self, algorithm: Algorithm, input: &[u8]) -> Option<Vec<u8>> {
         match (self, algorithm) {
-            (Self::Hmac { sha256, .. }, Algorithm::HmacSha256) => {
-                Some(hmac::sign(sha256, input).as_ref().to_vec())
+            (Self::Hmac(keys), Algorithm::HmacSha256) => {
+                Some(hmac::sign(&keys.sha256, input).as_ref().to_vec())
             }
-            (Self::Hmac { sha1, .. }, Algorithm::HmacSha1) => {
-                Some(hmac::sign(sha1, input).as_ref().to_vec())
+            (Self::Hmac(keys), Algorithm::HmacSha1) => {
+                Some(hmac::sign(&keys.sha1, input).as_ref().to_vec())
             }
             (Self::Ed25519(pair), Algorithm::Ed25519) => Some(pair.sign(input).as_ref().to_vec()),
             _ => None,

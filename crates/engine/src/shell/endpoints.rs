@@ -19,11 +19,13 @@ const READY_MAX: usize = 50_000;
 /// What endpoint secrets are sealed for.
 pub(crate) const SECRET_CONTEXT: &str = "endpoint secret";
 
+type ReadyEndpoints = HashMap<(Id<id::Endpoint>, ProfileVersion), Arc<ReadyEndpoint>>;
+
 pub(crate) struct EndpointCache {
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
     profiles: Arc<ProfileRegistry>,
-    ready: Mutex<HashMap<(Id<id::Endpoint>, ProfileVersion), Arc<ReadyEndpoint>>>,
+    ready: Mutex<ReadyEndpoints>,
     /// Counts changes: what was read before one must not be kept after it.
     generation: AtomicU64,
 }

@@ -242,11 +242,11 @@ impl World {
             profile: 1,
             idempotency: None,
         };
-        self.to_journal(Write::Publish(Box::new(new)), None);
+        self.journal_write(Write::Publish(Box::new(new)), None);
     }
 
     pub(crate) fn resend(&mut self, delivery: DeliveryId) {
-        self.to_journal(
+        self.journal_write(
             Write::Resend(Resend {
                 delivery,
                 series: Series {
@@ -348,7 +348,7 @@ impl World {
         self.plan(after, happening);
     }
 
-    fn to_journal(&mut self, write: Write, record: Option<(DueDelivery, Next)>) {
+    fn journal_write(&mut self, write: Write, record: Option<(DueDelivery, Next)>) {
         self.journal.push(Waiting { write, record });
         if !self.commit_planned {
             self.commit_planned = true;
@@ -380,7 +380,7 @@ impl World {
                         delivery: due.delivery.id,
                         state,
                     });
-                    self.to_journal(write, Some((*due, Next::Failed(FailReason::Expired))));
+                    self.journal_write(write, Some((*due, Next::Failed(FailReason::Expired))));
                 }
                 Action::Load {
                     endpoint,
@@ -553,7 +553,7 @@ impl World {
             keep_place,
             self.rng.f64(),
         );
-        self.to_journal(
+        self.journal_write(
             Write::Record(Box::new(settled.record)),
             Some((settled.due, settled.next)),
         );

@@ -1,5 +1,11 @@
 //! The server as its users meet it: real HTTP, a real database, real signals.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops where something is not as it must be"
+)]
+
 mod bad_input;
 mod delivering;
 mod managing;

@@ -48,7 +48,7 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
             .await
             .unwrap()
             .rows,
-        [endpoint.clone()]
+        std::slice::from_ref(&endpoint)
     );
     let changed = store
         .update_endpoint(
