@@ -1,1 +1,108 @@
-fn main() {}
+//! Project automation. `cargo xtask ci` is the gate, here and everywhere.
+
+mod arrows;
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+
+const HELP: &str = "\
+cargo xtask ci         everything the gate runs, in its order; stops at the first failure
+cargo xtask test       all tests (arguments go on to cargo test)
+cargo xtask sim [N]    the simulation over N seeds [default: 100000]
+cargo xtask arrows     which crate may know which
+cargo xtask demo       the demo, as a user runs it";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[][..]),
+    };
+    let result = match command {
+        "ci" => ci(),
+        "test" => test(rest),
+        "sim" => sim(rest.first().map_or("100000", String::as_str)),
+        "arrows" => arrows::check(),
+        "demo" => cargo(&["run", "--release", "--", "demo"]),
+        _ => {
+            say(HELP);
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ci() -> anyhow::Result<()> {
+    install()?;
+    step("format", || cargo(&["fmt", "--all", "--check"]))?;
+    step("arrows", arrows::check)?;
+    step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("documentation", || {
+        run(Command::new("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    // The simulation's 10,000 seeds are one of the tests.
+    step("tests", || test(&[]))?;
+    say("all checks passed");
+    Ok(())
+}
+
+/// Adds what a machine with Rust alone lacks: two components of the toolchain. Everything else that
+/// the tests need (a database, certificates, receivers) they bring or make themselves.
+fn install() -> anyhow::Result<()> {
+    for (component, probe) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        let works = Command::new("cargo").args([probe, "--version"]).output().is_ok_and(|probe| probe.status.success());
+        if !works {
+            run(Command::new("rustup").args(["component", "add", component]))
+                .with_context(|| format!("{component} is missing and could not be installed"))?;
+        }
+    }
+    Ok(())
+}
+
+fn test(arguments: &[String]) -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    // A snapshot that differs is a failure, never a new file.
+    run(command.args(["test", "--workspace", "--all-targets"]).args(arguments).env("INSTA_UPDATE", "no"))?;
+    run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
+}
+
+fn sim(seeds: &str) -> anyhow::Result<()> {
+    seeds.parse::<u64>().context("the number of seeds must be a whole number")?;
+    run(Command::new("cargo")
+        .args(["test", "--release", "-p", "postrider-engine", "--test", "simulation", "every_accepted"])
+        .env("SEEDS", seeds))
+}
+
+fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    say(&format!("== {name}"));
+    #[expect(clippy::disallowed_methods, reason = "a step's duration is told to the person who waits")]
+    let started = Instant::now();
+    work().with_context(|| format!("the step {name:?} failed"))?;
+    say(&format!("== {name}: {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    run(Command::new("cargo").args(arguments))
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "progress for the person who waits")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use stage::{Stage, say};
+use stage::{Part, Stage, say};
 
 /// The sample of Vignetim's documentation.
 const ORDER_COMPLETED: &str = r#"{"orderId":"ord-a1b2c3d4-e5f6-7890-abcd-ef1234567890","status":"COMPLETED","externalReference":"YOUR-ORDER-REF-001","products":[{"productId":"a1b2c3d4-e5f6-7890-abcd-ef1234567890","productTypeId":1,"status":"COMPLETED"}],"total":{"amount":11.5,"currency":"EUR"},"completedAt":"2026-03-20T14:31:15.000Z"}"#;
@@ -37,19 +37,17 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
     let vignetim = tenant(&client, "travel", "vignetim").await?;
     let standard = tenant(&client, "shop", "standard").await?;
     let steady = stage
-        .endpoint(&client, &vignetim, "steady", "vignetim", vec![])
+        .endpoint(&client, &vignetim, Part::new("steady", "vignetim", "order.completed"))
         .await?;
     let recovers = stage
         .endpoint(
             &client,
             &vignetim,
-            "recovers",
-            "vignetim",
-            vec![500, 503, 500],
+            Part::new("recovers", "vignetim", "order.completed").answering(vec![500, 503, 500]),
         )
         .await?;
     stage
-        .endpoint(&client, &standard, "shop", "standard", vec![])
+        .endpoint(&client, &standard, Part::new("shop", "standard", "invoice.*"))
         .await?;
     say(
         "   endpoints: /steady answers 200, /recovers fails three times first, /shop is of the other product\n",
@@ -79,7 +77,11 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
         "\n3. /dead never answers 2xx: after {FAILURES_TO_DISABLE} failed deliveries in a row it is disabled."
     ));
     let dead = stage
-        .endpoint(&client, &vignetim, "dead", "vignetim", vec![503; 1_000])
+        .endpoint(
+            &client,
+            &vignetim,
+            Part::new("dead", "vignetim", "order.failed").answering(vec![503; 1_000]),
+        )
         .await?;
     for _ in 0..FAILURES_TO_DISABLE {
         publish(

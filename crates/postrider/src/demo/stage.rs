@@ -40,6 +40,32 @@ struct Parts {
     verified: usize,
 }
 
+/// What a path of the receiver plays.
+pub(super) struct Part {
+    path: &'static str,
+    profile: &'static str,
+    events: &'static str,
+    answers: Vec<u16>,
+}
+
+impl Part {
+    pub(super) fn new(path: &'static str, profile: &'static str, events: &'static str) -> Self {
+        let answers = Vec::new();
+        Self {
+            path,
+            profile,
+            events,
+            answers,
+        }
+    }
+
+    /// Gives these answers first, and then 200.
+    pub(super) fn answering(mut self, answers: Vec<u16>) -> Self {
+        self.answers = answers;
+        self
+    }
+}
+
 struct Role {
     profile: &'static Profile,
     key: SigningKey,
@@ -96,20 +122,24 @@ impl Stage {
         Client::new(&self.server_url(), self.root_key.clone())
     }
 
-    /// Creates an endpoint at a path of the receiver, which gives `answers` and then 200.
+    /// Creates an endpoint at a path of the receiver, which plays the part.
     pub(super) async fn endpoint(
         &self,
         client: &Client,
         tenant: &str,
-        path: &str,
-        profile: &str,
-        answers: Vec<u16>,
+        part: Part,
     ) -> anyhow::Result<String> {
+        let Part {
+            path,
+            profile,
+            events,
+            answers,
+        } = part;
         let url = format!("{}/{path}", self.receiver_url());
         let made = client
             .post(
                 &format!("/v1/tenants/{tenant}/endpoints"),
-                &json!({ "url": url, "events": ["*"] }),
+                &json!({ "url": url, "events": [events] }),
             )
             .await?;
         let profile = built_in()
