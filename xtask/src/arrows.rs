@@ -6,14 +6,56 @@ use anyhow::{Context as _, bail};
 
 /// Our crates that each crate may depend on, and the others it must not.
 const ARROWS: &[(&str, &[&str], &[&str])] = &[
-    ("core", &[], &["tokio", "hyper", "axum", "rusqlite", "tokio-postgres", "fastrand"]),
-    ("store", &["core"], &["hyper", "axum", "rusqlite", "tokio-postgres"]),
-    ("store-sqlite", &["core", "store"], &["hyper", "axum", "tokio-postgres"]),
-    ("engine", &["core", "store"], &["hyper", "axum", "rusqlite", "tokio-postgres", "rustls"]),
-    ("transport", &["core", "engine"], &["axum", "rusqlite", "tokio-postgres"]),
-    ("api", &["core", "store", "engine"], &["rusqlite", "tokio-postgres", "rustls"]),
+    (
+        "core",
+        &[],
+        &[
+            "tokio",
+            "hyper",
+            "axum",
+            "rusqlite",
+            "tokio-postgres",
+            "fastrand",
+        ],
+    ),
+    (
+        "store",
+        &["core"],
+        &["hyper", "axum", "rusqlite", "tokio-postgres"],
+    ),
+    (
+        "store-sqlite",
+        &["core", "store"],
+        &["hyper", "axum", "tokio-postgres"],
+    ),
+    (
+        "engine",
+        &["core", "store"],
+        &["hyper", "axum", "rusqlite", "tokio-postgres", "rustls"],
+    ),
+    (
+        "transport",
+        &["core", "engine"],
+        &["axum", "rusqlite", "tokio-postgres"],
+    ),
+    (
+        "api",
+        &["core", "store", "engine"],
+        &["rusqlite", "tokio-postgres", "rustls"],
+    ),
     // Only the binary sees everything, and only wires.
-    ("postrider", &["core", "store", "store-sqlite", "engine", "transport", "api"], &["rusqlite", "tokio-postgres"]),
+    (
+        "postrider",
+        &[
+            "core",
+            "store",
+            "store-sqlite",
+            "engine",
+            "transport",
+            "api",
+        ],
+        &["rusqlite", "tokio-postgres"],
+    ),
     ("testkit", &[], &["rusqlite", "axum"]),
 ];
 
@@ -27,8 +69,11 @@ pub(crate) fn check() -> anyhow::Result<()> {
     for entry in std::fs::read_dir(&crates).context("failed to read crates/")? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let file = crates.join(&name).join("Cargo.toml");
-        let text = std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
-        let manifest: toml::Table = text.parse().with_context(|| format!("failed to parse {}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("failed to read {}", file.display()))?;
+        let manifest: toml::Table = text
+            .parse()
+            .with_context(|| format!("failed to parse {}", file.display()))?;
         let Some((_, allowed, forbidden)) = ARROWS.iter().find(|(known, ..)| *known == name) else {
             wrong.push(format!("crates/{name} is not in the table of arrows"));
             continue;
@@ -36,11 +81,16 @@ pub(crate) fn check() -> anyhow::Result<()> {
         let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
         for dependency in dependencies.iter().flat_map(|table| table.keys()) {
             let ours = dependency.strip_prefix("postrider-");
-            if ours.is_some_and(|ours| !allowed.contains(&ours)) || forbidden.contains(&dependency.as_str()) {
+            if ours.is_some_and(|ours| !allowed.contains(&ours))
+                || forbidden.contains(&dependency.as_str())
+            {
                 wrong.push(format!("crates/{name} must not depend on {dependency}"));
             }
         }
-        let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
+        let inherits = manifest
+            .get("lints")
+            .and_then(|lints| lints.get("workspace"))
+            .and_then(toml::Value::as_bool);
         if inherits != Some(true) {
             wrong.push(format!("crates/{name} must inherit the workspace's lints"));
         }

@@ -44,9 +44,20 @@ fn ci() -> anyhow::Result<()> {
     install()?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("arrows", arrows::check)?;
-    step("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("lints", || {
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    })?;
     step("documentation", || {
-        run(Command::new("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+        run(Command::new("cargo")
+            .args(["doc", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     // The simulation's 10,000 seeds are one of the tests.
     step("tests", || test(&[]))?;
@@ -58,7 +69,10 @@ fn ci() -> anyhow::Result<()> {
 /// the tests need (a database, certificates, receivers) they bring or make themselves.
 fn install() -> anyhow::Result<()> {
     for (component, probe) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
-        let works = Command::new("cargo").args([probe, "--version"]).output().is_ok_and(|probe| probe.status.success());
+        let works = Command::new("cargo")
+            .args([probe, "--version"])
+            .output()
+            .is_ok_and(|probe| probe.status.success());
         if !works {
             run(Command::new("rustup").args(["component", "add", component]))
                 .with_context(|| format!("{component} is missing and could not be installed"))?;
@@ -70,23 +84,42 @@ fn install() -> anyhow::Result<()> {
 fn test(arguments: &[String]) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     // A snapshot that differs is a failure, never a new file.
-    run(command.args(["test", "--workspace", "--all-targets"]).args(arguments).env("INSTA_UPDATE", "no"))?;
+    run(command
+        .args(["test", "--workspace", "--all-targets"])
+        .args(arguments)
+        .env("INSTA_UPDATE", "no"))?;
     run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
 }
 
 fn sim(seeds: &str) -> anyhow::Result<()> {
-    seeds.parse::<u64>().context("the number of seeds must be a whole number")?;
+    seeds
+        .parse::<u64>()
+        .context("the number of seeds must be a whole number")?;
     run(Command::new("cargo")
-        .args(["test", "--release", "-p", "postrider-engine", "--test", "simulation", "every_accepted"])
+        .args([
+            "test",
+            "--release",
+            "-p",
+            "postrider-engine",
+            "--test",
+            "simulation",
+            "every_accepted",
+        ])
         .env("SEEDS", seeds))
 }
 
 fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     say(&format!("== {name}"));
-    #[expect(clippy::disallowed_methods, reason = "a step's duration is told to the person who waits")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a step's duration is told to the person who waits"
+    )]
     let started = Instant::now();
     work().with_context(|| format!("the step {name:?} failed"))?;
-    say(&format!("== {name}: {:.0} s", started.elapsed().as_secs_f64()));
+    say(&format!(
+        "== {name}: {:.0} s",
+        started.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
@@ -95,7 +128,9 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
         bail!("{command:?} ended with {status}");
     }

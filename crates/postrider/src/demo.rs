@@ -37,7 +37,11 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
     let vignetim = tenant(&client, "travel", "vignetim").await?;
     let standard = tenant(&client, "shop", "standard").await?;
     let steady = stage
-        .endpoint(&client, &vignetim, Part::new("steady", "vignetim", "order.completed"))
+        .endpoint(
+            &client,
+            &vignetim,
+            Part::new("steady", "vignetim", "order.completed"),
+        )
         .await?;
     let recovers = stage
         .endpoint(
@@ -47,7 +51,11 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
         )
         .await?;
     stage
-        .endpoint(&client, &standard, Part::new("shop", "standard", "invoice.*"))
+        .endpoint(
+            &client,
+            &standard,
+            Part::new("shop", "standard", "invoice.*"),
+        )
         .await?;
     say(
         "   endpoints: /steady answers 200, /recovers fails three times first, /shop is of the other product\n",

@@ -631,3 +631,58 @@ async fn lists_routes_and_ids_refuse_what_is_not_theirs() {
         "validation_failed"
     );
 }
+
+#[tokio::test]
+async fn when_too_much_waits_publishers_are_told_to_come_back() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    // Somebody else holds the database, so that nothing is committed for a while.
+    let file = server.directory.path().join("data/postrider.db");
+    let other = rusqlite::Connection::open(file).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    let body = json!({ "type": "a", "data": "x".repeat(250_000) }).to_string();
+    let bearer = format!("Bearer {}", server.root);
+    let (address, mut waiting) = (server.address, tokio::task::JoinSet::new());
+    let mut refused = 0;
+    let mut accepted = 0;
+    for _ in 0..300 {
+        let (bearer, path, body) = (bearer.clone(), path.clone(), body.clone());
+        waiting.spawn(async move {
+            let headers = [
+                ("authorization", bearer.as_str()),
+                ("content-type", "application/json"),
+            ];
+            http(address, "POST", &path, &headers, body).await
+        });
+    }
+    // The first answers can only be refusals: what was taken waits for the database.
+    while refused == 0 {
+        let reply = waiting.join_next().await.unwrap().unwrap();
+        assert_eq!((reply.status, reply.code().as_str()), (503, "overloaded"));
+        assert_eq!(reply.headers["retry-after"], "1");
+        refused += 1;
+    }
+    other.execute_batch("commit").unwrap();
+    while let Some(reply) = waiting.join_next().await {
+        match reply.unwrap().status {
+            202 => accepted += 1,
+            503 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(accepted + refused, 300);
+    let mut stored = 0;
+    let mut cursor = String::new();
+    loop {
+        let page = server
+            .good("GET", &format!("{path}?limit=250{cursor}"), Value::Null)
+            .await;
+        stored += page["data"].as_array().unwrap().len();
+        let Some(next) = page["nextCursor"].as_str() else {
+            break;
+        };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(stored, accepted, "accepted and stored are the same");
+}

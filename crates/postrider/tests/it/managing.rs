@@ -220,3 +220,63 @@ async fn secrets_are_not_in_the_store_as_text() {
     }
     assert!(files >= 3);
 }
+
+#[tokio::test]
+async fn the_shape_of_every_answer_is_pinned() {
+    let server = TestServer::start().await;
+    let receiver =
+        postrider_testkit::Receiver::start(postrider_testkit::Behaviour::Status(200)).await;
+    let application = server
+        .good("POST", "/v1/applications", json!({ "name": "shop" }))
+        .await;
+    let tenants = format!("/v1/applications/{}/tenants", id(&application));
+    let tenant = server
+        .good("POST", &tenants, json!({ "name": "Ada" }))
+        .await;
+    let endpoint = server.endpoint(&id(&tenant), &receiver.url("/hook")).await;
+    let published = server
+        .publish(&id(&tenant), "order.paid", json!({ "n": 1 }))
+        .await;
+    let event = server
+        .good(
+            "GET",
+            &format!("/v1/events/{}", id(&published)),
+            Value::Null,
+        )
+        .await;
+    let row = server
+        .finished(&format!("event={}", id(&published)), 1)
+        .await
+        .remove(0);
+    let delivery = server
+        .good("GET", &format!("/v1/deliveries/{}", id(&row)), Value::Null)
+        .await;
+    let key = server
+        .good(
+            "POST",
+            "/v1/keys",
+            json!({ "name": "k", "tenant": id(&tenant) }),
+        )
+        .await;
+    let problem = server
+        .call("POST", &tenants, json!({ "name": "" }))
+        .await
+        .json();
+    let answers = json!({
+        "application": application, "tenant": tenant, "endpoint": endpoint, "published": published,
+        "event": event, "delivery": delivery, "key": key, "problem": problem,
+    });
+    // What differs from run to run is replaced by its kind.
+    let filters = [
+        (r"(app|ten|ep|evt|dlv|key|msg)_[0-9a-z]{26}", "${1}_…"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "<time>"),
+        (r"whsec_[A-Za-z0-9+/=]+", "whsec_…"),
+        (r"pr_live_[A-Za-z0-9_-]+", "pr_live_…"),
+        (r"pk_live_[0-9a-f]+", "pk_live_…"),
+        (r"v1,[A-Za-z0-9+/=]+", "v1,…"),
+        (r"127\.0\.0\.1:\d+", "<receiver>"),
+        (r#""\d{10}""#, "\"<unix>\""),
+        (r#"Micros": \d+"#, "Micros\": <micros>"),
+    ];
+    insta::with_settings!({ filters => filters }, { insta::assert_json_snapshot!(answers) });
+}
