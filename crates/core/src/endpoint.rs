@@ -7,6 +7,9 @@ use crate::health::Health;
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
+/// What an endpoint's secrets are sealed for.
+pub const SECRET_CONTEXT: &str = "endpoint secret";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub id: Id<id::Endpoint>,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, SECRET_CONTEXT};
 use postrider_core::profile::{Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
 use postrider_core::{Id, Timestamp, id};
@@ -16,8 +16,6 @@ use crate::profiles::ProfileRegistry;
 
 /// Endpoints held ready; beyond, all are forgotten and made again as they are needed.
 const READY_MAX: usize = 50_000;
-/// What endpoint secrets are sealed for.
-pub(crate) const SECRET_CONTEXT: &str = "endpoint secret";
 
 type ReadyEndpoints = HashMap<(Id<id::Endpoint>, ProfileVersion), Arc<ReadyEndpoint>>;
 

@@ -1,0 +1,131 @@
+//! What a body asks for, and every mistake in it (V-37, V-38, V-45, V-50).
+
+use http::StatusCode;
+use postrider_core::endpoint_url::InvalidUrl;
+use postrider_core::filter::Subscription;
+use postrider_core::limits::{DESCRIPTION_BYTES_MAX, SUBSCRIPTION_PATTERNS_MAX};
+use postrider_core::profile::{ApiSpec, Profile};
+use serde_json::{Map, Value};
+
+use super::refusal::{Message, Refusal};
+use super::signed::Partner;
+use crate::Api;
+use crate::native::endpoints::valid_url;
+use crate::request::well_formed;
+
+/// What a body asks for; what it does not name is none.
+#[derive(Default)]
+pub(super) struct Fields {
+    pub(super) url: Option<String>,
+    pub(super) events: Option<Vec<String>>,
+    pub(super) description: Option<Option<String>>,
+    pub(super) active: Option<bool>,
+}
+
+/// Reads a body and tells every mistake in it.
+pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fields, Refusal> {
+    let spec = partner.spec();
+    if let Err(error) = well_formed(&partner.body) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, error.detail));
+    }
+    let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&partner.body) else {
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            spec.text("body_object"),
+        ));
+    };
+    let mut mistakes = Vec::new();
+    let mut fields = Fields::default();
+    unknown_properties(spec, &body, creating, &mut mistakes);
+    match body.get("url") {
+        None if !creating => {}
+        None => mistakes.push(spec.text("url_required").to_owned()),
+        Some(Value::String(url)) => match valid_url(api, &partner.current.profile, url) {
+            Ok(()) => fields.url = Some(url.clone()),
+            Err(error) => mistakes.push(url_mistake(spec, &error)),
+        },
+        Some(_) => mistakes.push(spec.text("url_invalid").to_owned()),
+    }
+    match body.get("events") {
+        None if !creating => {}
+        None => mistakes.push(spec.text("events_required").to_owned()),
+        Some(events) => match event_patterns(spec, &partner.current.profile, events) {
+            Ok(patterns) => fields.events = Some(patterns),
+            Err(mistake) => mistakes.push(mistake),
+        },
+    }
+    match body.get("description") {
+        None => {}
+        Some(Value::Null) => fields.description = Some(None),
+        Some(Value::String(text)) if text.len() <= DESCRIPTION_BYTES_MAX => {
+            fields.description = Some(Some(text.clone()))
+        }
+        Some(_) => mistakes.push(spec.text("description_text").to_owned()),
+    }
+    match body.get("active").filter(|_| !creating) {
+        None => {}
+        Some(Value::Bool(active)) => fields.active = Some(*active),
+        Some(_) => mistakes.push(spec.text("active_boolean").to_owned()),
+    }
+    if mistakes.is_empty() {
+        Ok(fields)
+    } else {
+        Err(Refusal {
+            status: StatusCode::BAD_REQUEST,
+            message: Message::Many(mistakes),
+        })
+    }
+}
+
+fn unknown_properties(
+    spec: &ApiSpec,
+    body: &Map<String, Value>,
+    creating: bool,
+    mistakes: &mut Vec<String>,
+) {
+    for name in body.keys() {
+        let known = matches!(name.as_str(), "url" | "events" | "description")
+            || (!creating && name == "active");
+        if !known {
+            mistakes.push(spec.text("unknown_property").replace("{name}", name));
+        }
+    }
+}
+
+fn url_mistake(spec: &ApiSpec, error: &InvalidUrl) -> String {
+    let name = match error {
+        InvalidUrl::HttpsOnly | InvalidUrl::Scheme => "url_https",
+        InvalidUrl::Localhost | InvalidUrl::Address(_) => "url_private",
+        InvalidUrl::TooLong | InvalidUrl::NotAUrl | InvalidUrl::Credentials => "url_invalid",
+    };
+    spec.text(name).to_owned()
+}
+
+fn event_patterns(
+    spec: &ApiSpec,
+    profile: &Profile,
+    events: &Value,
+) -> Result<Vec<String>, String> {
+    let list = events
+        .as_array()
+        .filter(|list| !list.is_empty())
+        .ok_or_else(|| spec.text("events_required").to_owned())?;
+    let texts: Option<Vec<String>> = list
+        .iter()
+        .map(|item| item.as_str().map(str::to_owned))
+        .collect();
+    let texts = texts.ok_or_else(|| spec.text("events_each").to_owned())?;
+    if texts.len() > SUBSCRIPTION_PATTERNS_MAX
+        || !texts
+            .iter()
+            .all(|pattern| profile.events.allows_pattern(pattern))
+    {
+        return Err(spec.text("events_unknown").to_owned());
+    }
+    Ok(texts)
+}
+
+pub(super) fn subscription(spec: &ApiSpec, patterns: Vec<String>) -> Result<Subscription, Refusal> {
+    Subscription::new(patterns)
+        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, spec.text("events_unknown")))
+}

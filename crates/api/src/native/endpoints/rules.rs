@@ -1,0 +1,160 @@
+//! What the fields of an endpoint may be.
+
+use std::collections::BTreeMap;
+
+use postrider_core::endpoint_url::{InvalidUrl, Scheme, UrlPolicy, check_url};
+use postrider_core::filter::Subscription;
+use postrider_core::limits::{CUSTOM_HEADERS_MAX, DESCRIPTION_BYTES_MAX, HEADER_VALUE_BYTES_MAX};
+use postrider_core::profile::Profile;
+
+use crate::Api;
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::request::bounded;
+
+/// Headers that say where a message goes and where it ends: nobody's but the transport's.
+const FRAMING_HEADERS: &[&str] = &[
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "keep-alive",
+];
+const HEADER_NAME_BYTES_MAX: usize = 128;
+/// Deliveries per second that a limit may name.
+const RATE_MAX: u32 = 100_000;
+/// Checks a URL against the profile's schemes and the operator's addresses.
+pub(crate) fn valid_url(api: &Api, profile: &Profile, url: &str) -> Result<(), InvalidUrl> {
+    let options = &api.0.options;
+    let both = [Scheme::Https, Scheme::Http];
+    let schemes: &[Scheme] = if options.plain_http {
+        &both
+    } else {
+        &profile.http.schemes
+    };
+    check_url(
+        url,
+        UrlPolicy {
+            schemes,
+            addresses: &options.addresses,
+        },
+    )
+    .map(drop)
+}
+
+pub(super) fn checked_url(api: &Api, profile: &Profile, url: &str) -> ApiResult<()> {
+    valid_url(api, profile, url)
+        .map_err(|error| ApiError::field(ErrorCode::EndpointUrlInvalid, "url", error.to_string()))
+}
+
+pub(super) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResult<Subscription> {
+    if let Some(unknown) = patterns
+        .iter()
+        .find(|pattern| !profile.events.allows_pattern(pattern))
+    {
+        return Err(ApiError::field(
+            ErrorCode::EventTypeUnknown,
+            "events",
+            format!("{unknown:?} is not in the catalogue"),
+        ));
+    }
+    Subscription::new(patterns).map_err(|error| {
+        ApiError::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
+    })
+}
+
+pub(super) fn custom_headers(
+    profile: &Profile,
+    given: BTreeMap<String, String>,
+) -> ApiResult<Vec<(String, String)>> {
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !profile.custom_headers.allow {
+        return Err(ApiError::invalid(
+            "headers",
+            format!("the profile {} has no custom headers", profile.name),
+        ));
+    }
+    if given.len() > CUSTOM_HEADERS_MAX {
+        return Err(ApiError::invalid(
+            "headers",
+            format!("must have at most {CUSTOM_HEADERS_MAX} entries"),
+        ));
+    }
+    let mut headers: Vec<(String, String)> = Vec::with_capacity(given.len());
+    for (name, value) in given {
+        let field = format!("headers.{name}");
+        let lower = name.to_ascii_lowercase();
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err(ApiError::invalid(field, "is not a header name"));
+        }
+        if name.len() > HEADER_NAME_BYTES_MAX {
+            return Err(ApiError::invalid(
+                field,
+                format!("must have a name of at most {HEADER_NAME_BYTES_MAX} bytes"),
+            ));
+        }
+        let framing = FRAMING_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-");
+        let reserved = framing
+            || profile.custom_headers.reserved.iter().any(|pattern| {
+                match pattern.strip_suffix('*') {
+                    Some(prefix) => lower.starts_with(prefix),
+                    None => lower == *pattern,
+                }
+            });
+        let written = profile
+            .headers
+            .iter()
+            .any(|(known, _)| known.eq_ignore_ascii_case(&name));
+        if reserved
+            || written
+            || profile
+                .signatures
+                .iter()
+                .any(|spec| spec.header.eq_ignore_ascii_case(&name))
+        {
+            return Err(ApiError::invalid(field, "is written by the server"));
+        }
+        if headers
+            .iter()
+            .any(|(known, _)| known.eq_ignore_ascii_case(&name))
+        {
+            return Err(ApiError::invalid(
+                field,
+                "is there twice; upper and lower case are the same",
+            ));
+        }
+        let sendable = !value.is_empty()
+            && value.len() <= HEADER_VALUE_BYTES_MAX
+            && http::HeaderValue::from_str(&value).is_ok();
+        if !sendable || !value.is_ascii() {
+            let rule = format!(
+                "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters without control characters"
+            );
+            return Err(ApiError::invalid(field, rule));
+        }
+        headers.push((name, value));
+    }
+    Ok(headers)
+}
+
+pub(super) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
+    match rate {
+        Some(rate) if !(1..=RATE_MAX).contains(&rate) => Err(ApiError::invalid(
+            "rateLimit",
+            format!("must be a whole number from 1 to {RATE_MAX}, per second"),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(super) fn checked_description(description: Option<&str>) -> ApiResult<()> {
+    description.map_or(Ok(()), |text| {
+        bounded("description", text, DESCRIPTION_BYTES_MAX)
+    })
+}
