@@ -15,6 +15,8 @@ pub struct Event {
     pub event_type: Arc<str>,
     /// The published JSON, byte for byte.
     pub data: Bytes,
+    /// What the product says about the event beside its data: JSON, byte for byte.
+    pub meta: Option<Bytes>,
     pub mode: Mode,
     /// When it happened, by the product's word.
     pub occurred_at: Timestamp,

@@ -1,5 +1,7 @@
 //! Checking JSON without rewriting it: depth, duplicate keys, and the bytes of a member.
 
+pub mod es;
+
 use std::collections::HashSet;
 use std::fmt;
 

@@ -1,10 +1,11 @@
 //! Profiles: everything a receiver can see or rely on, compiled from a TOML file into a plan.
 //!
 //! [`Profile::parse`] reads a file and explains every mistake with its line. A parsed profile
-//! renders bodies and headers ([`render`]), signs them ([`sign`]), and verifies what it signed
-//! ([`verify`]). Texts, schedules and limits of the vendors live in those files and nowhere else.
+//! renders bodies and headers, signs them, and verifies what it signed. Texts, schedules and limits
+//! of the vendors live in those files and nowhere else.
 
 mod builtin;
+mod flat_kv;
 mod format;
 mod parse;
 mod reader;
@@ -17,12 +18,14 @@ mod verify;
 use std::time::Duration;
 
 pub use builtin::{BUILT_IN, built_in};
+pub use flat_kv::FlatKv;
 pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, Visibility};
 pub use reader::Mistake;
 pub use render::{RenderContext, Rendered};
 pub use schedule::{Anchor, RetrySchedule, Steps};
 pub use sign::{
-    Algorithm, Encoding, SignatureSpec, SigningKey, ed25519_public, ed25519_secret, signing_key,
+    Algorithm, Encoding, SignatureSpec, SignedInput, SigningKey, ed25519_public, ed25519_secret,
+    signing_key,
 };
 pub use template::{Hole, RenderScope, Template};
 pub use verify::VerifyError;
@@ -44,6 +47,7 @@ pub struct Profile {
     pub ids: Ids,
     pub secret: SecretPolicy,
     pub body: Template,
+    pub json: JsonStyle,
     pub content_type: String,
     pub headers: Vec<(String, Template)>,
     pub signatures: Vec<SignatureSpec>,
@@ -62,12 +66,24 @@ pub struct Profile {
     pub api: Option<ApiSpec>,
 }
 
+/// How the JSON of a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonStyle {
+    /// The template's bytes, with the published bytes in them.
+    Verbatim,
+    /// Rewritten so that `JSON.stringify(JSON.parse(body))` gives the same bytes: for receivers that
+    /// verify what they parsed (`vendors.md` F-16).
+    EsCompact,
+}
+
 /// How ids look on the wire.
 #[derive(Debug, Clone)]
 pub struct Ids {
     pub endpoint: IdFormat,
     pub message: IdFormat,
     pub message_scope: MessageScope,
+    /// None shows the tenant's own id.
+    pub tenant: Option<IdFormat>,
 }
 
 /// What a message id names: one event for all endpoints, or one event for one endpoint.

@@ -31,6 +31,7 @@ fn context<'a>(event_type: &'a str, data: &'a [u8], attempt_at: Timestamp) -> Re
         event_type,
         occurred_at: at,
         data,
+        meta: None,
         mode: Mode::Live,
         tenant: ids.next(at),
         delivery: ids.next(at),
@@ -296,6 +297,126 @@ fn a_stale_or_incomplete_request_is_refused() {
             Err(VerifyError::MissingHeader(name.to_owned()))
         );
     }
+}
+
+/// A built-in profile with some of its placeholders written out, as in a golden request.
+fn fixed(name: &str, literals: &[(&str, &str)]) -> Profile {
+    let mut source = profile(name).source.clone();
+    for (placeholder, literal) in literals {
+        assert!(source.contains(placeholder), "{placeholder}");
+        source = source.replace(placeholder, literal);
+    }
+    Profile::parse(&source).unwrap()
+}
+
+#[test]
+fn simplifytrip_matches_its_golden_signatures_on_every_attempt() {
+    let profile = fixed(
+        "simplifytrip",
+        &[
+            ("\"$message.id\"", "\"6740ce7f9d042322159bc640\""),
+            ("\"$event.type\"", "\"PURCHASE_ORDER_SUCCESS\""),
+            ("\"$event.time\"", "\"2024-11-24T17:42:31.424Z\""),
+            ("LIVE_MODE", "TEST_MODE"),
+        ],
+    );
+    let data = r#"{"orderId":"3248417841","trackId":"06c08ae1-bfac-4f77-1213-a92f53bb15dd","status":"SUCCESS","items":[{"subOrderId":"674362a97cbd7ef05bc12786","subTrackId":"62137526-5b53-475f-4333-4c1e83e13a28","sku":"EAS5XY01GB04DPY","quantity":1,"type":"eSIM","status":"SUCCESS","eSims":[{"iccid":"89812003916820391469","planAPN":"plus.4g"}]}]}"#;
+    let keys = [key(&profile, "ck_test_xxxxxxxxxxxxxxxxxxxxxxxx")];
+    for (sent_at, expected) in [
+        (
+            "2024-11-24T17:42:31.424Z",
+            "d3612e5cd7102b78f2f9f55e0605e55973445b25e7c9ee10437c5366d64e7ba0",
+        ),
+        (
+            "2024-11-24T17:47:31.424Z",
+            "cbaa60e9ed6505c244cc0e36bdc08dddf163071280569940e24f72dff9666cdf",
+        ),
+    ] {
+        let at = sent_at.parse().unwrap();
+        let (body, headers) = send(&profile, data.as_bytes(), &keys, at);
+        assert!(
+            std::str::from_utf8(&body)
+                .unwrap()
+                .contains(&format!(r#""sentDate":"{sent_at}","mode":"TEST_MODE""#))
+        );
+        assert_eq!(
+            header(&headers, "X-Simplify-Trip-Signature"),
+            Some(expected)
+        );
+        assert_eq!(
+            profile.verify(&|name| header(&headers, name), &body, &keys, at),
+            Ok(())
+        );
+    }
+}
+
+#[test]
+fn voucherify_matches_its_golden_body_and_signature() {
+    let profile = fixed(
+        "voucherify",
+        &[
+            ("\"$message.id\"", "\"whs_0e16e42bc6e0c65b57\""),
+            ("\"$tenant.id\"", "\"proj_5T4Rpl4T1nuM\""),
+            ("\"$message.time\"", "\"2024-01-01T11:11:11.111Z\""),
+            ("\"$event.type\"", "\"redemption.succeeded\""),
+            ("\"$endpoint.id\"", "\"wh_j56Vfy47Vx9YOX7QYD1fzHnc\""),
+            ("\"$endpoint.url\"", "\"https://your.website.io\""),
+        ],
+    );
+    let meta = br#"{ "id":"evred_1f3611301f3127befb", "type":"redemption.succeeded","created_at":"2024-01-01T11:11:11.111Z","entity_id":"r_1f3611302bf107befb","group_id":"v-1f36113948e50fc4fe","event_source":{"channel":"API","api_key":{"name":"My app","app_id":"c70a6f00-cf91-4756-9df5-47628850002b"}}}"#;
+    let at = Timestamp::from_secs(1);
+    let context = RenderContext {
+        meta: Some(meta),
+        ..context("redemption.succeeded", b"{ }", at)
+    };
+    let keys = [key(&profile, "secretKey")];
+    let body = profile.render_body(&context);
+    assert_eq!(body.len(), 538);
+    let headers = profile.render_headers(&context, &body, &keys);
+    assert_eq!(
+        header(&headers, "x-voucherify-signature"),
+        Some("77217734d2908b8f525e446fdcdcc9501ec06e00a2f293f030266b8fb8dc9392")
+    );
+}
+
+#[test]
+fn wire_ids_have_the_documented_shape() {
+    let at = Timestamp::from_secs(1_774_017_075);
+    let context = context("redemption.succeeded", b"{}", at);
+    let voucherify = profile("voucherify");
+    let body: serde_json::Value =
+        serde_json::from_slice(&voucherify.render_body(&context)).unwrap();
+    let shape = |text: &str, prefix: &str, len: usize| {
+        let rest = text.strip_prefix(prefix).unwrap();
+        assert!(
+            rest.len() == len && rest.bytes().all(|b| b.is_ascii_alphanumeric()),
+            "{text}"
+        );
+    };
+    shape(body["id"].as_str().unwrap(), "whs_", 18);
+    shape(body["project_id"].as_str().unwrap(), "proj_", 12);
+    shape(body["source"]["id"].as_str().unwrap(), "wh_", 24);
+    assert_eq!(body["event"], serde_json::Value::Null);
+    let simplifytrip = profile("simplifytrip");
+    shape(
+        &simplifytrip.message_id(context.event, context.delivery),
+        "",
+        24,
+    );
+    let github = profile("github");
+    let keys = [key(github, "s3cret")];
+    let headers = github.render_headers(&context, b"{}", &keys);
+    assert!(
+        header(&headers, "X-GitHub-Hook-ID")
+            .unwrap()
+            .parse::<i64>()
+            .is_ok()
+    );
+    assert!(
+        header(&headers, "X-Hub-Signature")
+            .unwrap()
+            .starts_with("sha1=")
+    );
 }
 
 #[test]

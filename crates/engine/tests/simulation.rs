@@ -220,6 +220,47 @@ fn the_standard_schedule_takes_ten_requests_within_its_jitter() {
 }
 
 #[test]
+fn simplifytrip_makes_four_requests_five_minutes_apart_and_a_4xx_stops() {
+    for took in [0, 10] {
+        let world = one_delivery("simplifytrip", timed_out, Duration::from_secs(took));
+        assert_eq!(world.starts(), [0.0, 300.0, 600.0, 900.0]);
+    }
+    for stop in [
+        || status(400),
+        || status(404),
+        || status(429),
+        || status(410),
+    ] {
+        let world = one_delivery("simplifytrip", stop, Duration::ZERO);
+        assert_eq!(world.requests.len(), 1);
+        assert_eq!(
+            world.deliveries()[0].state,
+            DeliveryState::Failed(FailReason::Stopped)
+        );
+        assert!(
+            world.health(world.requests[0].1).is_enabled(),
+            "nothing disables it"
+        );
+    }
+}
+
+#[test]
+fn voucherify_makes_thirteen_requests_in_a_day_and_is_disabled_by_the_last() {
+    let minutes = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 1_440];
+    for answer in [|| status(500), || status(410), || status(404)] {
+        let world = one_delivery("voucherify", answer, Duration::from_secs(3));
+        let expected: Vec<f64> = minutes.iter().map(|m| f64::from(*m) * 60.0).collect();
+        assert_eq!(world.starts(), expected);
+        let health = world.health(world.requests[0].1);
+        assert_eq!(health.disabled.unwrap().reason, DisableReason::Failures);
+        assert!(
+            health.disabled.unwrap().at >= world.requests[12].0,
+            "not before the thirteenth"
+        );
+    }
+}
+
+#[test]
 fn gone_disables_a_standard_endpoint_at_once() {
     let world = one_delivery("standard", || status(410), Duration::ZERO);
     assert_eq!(world.requests.len(), 1);

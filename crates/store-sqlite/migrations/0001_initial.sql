@@ -76,7 +76,8 @@ create table event (
     created_at     integer not null,
     ordering_key   text,
     deliver_before integer,
-    data           blob not null -- as published, byte for byte
+    data           blob not null, -- as published, byte for byte
+    meta           blob
 ) strict;
 create index event_tenant on event (tenant_id, id);
 

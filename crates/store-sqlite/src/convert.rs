@@ -190,7 +190,7 @@ pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
 }
 
 /// Columns of an event, in the order that [`event`] reads; with `e.` for joins.
-pub(crate) const EVENT: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data";
+pub(crate) const EVENT: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data, e.meta";
 
 /// Reads an event from the columns that begin at `at`.
 pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {
@@ -205,6 +205,7 @@ pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {
         ordering_key: row.get(at + 7)?,
         deliver_before: time_opt(row, at + 8)?,
         data: Bytes::copy_from_slice(row.get_ref(at + 9)?.as_blob()?),
+        meta: row.get::<_, Option<Vec<u8>>>(at + 10)?.map(Bytes::from),
     })
 }
 

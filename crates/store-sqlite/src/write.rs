@@ -163,8 +163,8 @@ impl Tx {
     }
 
     fn insert_event(&self, event: &Event, application: i64, tenant: i64) -> SqlResult<()> {
-        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data, meta)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute(params![
             event.id.key(),
@@ -177,6 +177,7 @@ impl Tx {
             event.ordering_key,
             event.deliver_before.map(Timestamp::as_micros),
             &*event.data,
+            event.meta.as_deref(),
         ])?;
         Ok(())
     }

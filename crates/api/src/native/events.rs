@@ -35,6 +35,9 @@ struct EventBody<'b> {
     /// Kept as it came, byte for byte.
     #[serde(borrow)]
     data: &'b RawValue,
+    /// What else a profile's body says of the event (Voucherify's `event`).
+    #[serde(borrow)]
+    meta: Option<&'b RawValue>,
     occurred_at: Option<String>,
     /// The key's, when it is not given.
     mode: Option<Mode>,
@@ -135,6 +138,9 @@ async fn new_event(
             // A slice would keep the whole batch in memory as long as one of its events waits.
             None => Bytes::copy_from_slice(body.data.get().as_bytes()),
         },
+        meta: body
+            .meta
+            .map(|meta| Bytes::copy_from_slice(meta.get().as_bytes())),
         mode: caller.mode(body.mode)?,
         occurred_at: given_time("occurredAt", body.occurred_at.as_deref())?.unwrap_or(now),
         created_at: now,

@@ -166,6 +166,8 @@ pub(crate) struct EventView {
     /// As published; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<Box<RawValue>>,
 }
 
 impl EventView {
@@ -181,15 +183,20 @@ impl EventView {
             ordering_key: e.ordering_key,
             deliver_before: e.deliver_before,
             data: None,
+            meta: None,
         }
     }
 
     pub(crate) fn whole(e: Event) -> Self {
-        let data = String::from_utf8(e.data.to_vec())
-            .ok()
-            .and_then(|text| RawValue::from_string(text).ok());
+        let raw = |bytes: &[u8]| {
+            let text = String::from_utf8(bytes.to_vec()).ok()?;
+            RawValue::from_string(text).ok()
+        };
+        let data = raw(&e.data);
+        let meta = e.meta.as_deref().and_then(raw);
         Self {
             data,
+            meta,
             ..Self::brief(e)
         }
     }

@@ -11,6 +11,16 @@ pub const BUILT_IN: &[(&str, &str)] = &[
         include_str!("../../../../profiles/standard.toml"),
     ),
     (
+        "simplifytrip",
+        include_str!("../../../../profiles/simplifytrip.toml"),
+    ),
+    ("stripe", include_str!("../../../../profiles/stripe.toml")),
+    ("github", include_str!("../../../../profiles/github.toml")),
+    (
+        "voucherify",
+        include_str!("../../../../profiles/voucherify.toml"),
+    ),
+    (
         "vignetim",
         include_str!("../../../../profiles/vignetim.toml"),
     ),

@@ -16,6 +16,8 @@ pub enum IdPart {
     Ulid,
     Hex(usize),
     Alnum(usize),
+    /// A whole number below 2^63.
+    Int,
 }
 
 impl IdFormat {
@@ -28,7 +30,8 @@ impl IdFormat {
             ("ulid", None) => IdPart::Ulid,
             ("hex", Some(len @ 16..=32)) => IdPart::Hex(len),
             ("alnum", Some(len @ 11..=32)) => IdPart::Alnum(len),
-            _ => return Err("use {uuid}, {ulid}, {hex:16} to {hex:32} or {alnum:11} to {alnum:32}; shorter ones would repeat".to_owned()),
+            ("int", None) => IdPart::Int,
+            _ => return Err("use {uuid}, {ulid}, {int}, {hex:16} to {hex:32} or {alnum:11} to {alnum:32}; shorter ones would repeat".to_owned()),
         };
         Ok(Self { prefix, generator })
     }
@@ -39,6 +42,7 @@ impl IdFormat {
             IdPart::Ulid => id.crockford(),
             IdPart::Hex(len) => id.hex(len),
             IdPart::Alnum(len) => id.alnum(len),
+            IdPart::Int => id.key().to_string(),
         };
         format!("{}{text}", self.prefix)
     }

@@ -12,9 +12,9 @@ use crate::profile::reader::{Mistake, Mistakes, Section, read_duration, sections
 use crate::profile::schedule::STEPS_MAX;
 use crate::profile::{
     Algorithm, Anchor, ApiSpec, Catalogue, Class, Classify, CustomHeaders, Encoding, EnginePolicy,
-    Hole, HttpPolicy, IdFormat, Ids, KeyBytes, MessageScope, ModeLabels, Profile, ResendPolicy,
-    RetrySchedule, SecretFormat, SecretPolicy, SignatureSpec, Steps, Template, TestSpec,
-    Visibility,
+    FlatKv, Hole, HttpPolicy, IdFormat, Ids, JsonStyle, KeyBytes, MessageScope, ModeLabels,
+    Profile, ResendPolicy, RetrySchedule, SecretFormat, SecretPolicy, SignatureSpec, SignedInput,
+    Steps, Template, TestSpec, Visibility,
 };
 use crate::seal::sha256_hex;
 
@@ -97,7 +97,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
     let summary = root.text("summary", m).unwrap_or_default();
     let ids = read_ids(root, m);
     let secret = read_secret(root, m);
-    let (body, content_type) = read_body(root, m);
+    let (body, json, content_type) = read_body(root, m);
     let headers = read_headers(root, m);
     let signatures = read_signatures(root, &headers, m);
     let http = read_http(root, m);
@@ -136,6 +136,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
         ids: ids?,
         secret: secret?,
         body: body?,
+        json,
         content_type,
         headers,
         signatures,
@@ -165,6 +166,7 @@ fn read_ids(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Ids> {
             _ => Err("must be event or delivery".to_owned()),
         })
         .unwrap_or(MessageScope::Event);
+    let tenant = section.parsed("tenant", m, IdFormat::parse);
     for (key, missing) in [
         ("endpoint", endpoint.is_none()),
         ("message", message.is_none()),
@@ -178,6 +180,7 @@ fn read_ids(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Ids> {
         endpoint: endpoint?,
         message: message?,
         message_scope,
+        tenant,
     })
 }
 
@@ -212,7 +215,10 @@ fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPol
     })
 }
 
-fn read_body(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> (Option<Template>, String) {
+fn read_body(
+    root: &mut Section<'_>,
+    m: &mut Mistakes<'_>,
+) -> (Option<Template>, JsonStyle, String) {
     let mut section = root.section("body", m);
     if section.get("template").is_none() {
         m.add(&section.span, "body.template is needed, such as '{\"type\":\"$event.type\",\"data\":\"$event.data\"}'");
@@ -221,8 +227,13 @@ fn read_body(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> (Option<Template>,
     let content_type = section
         .text("content_type", m)
         .unwrap_or_else(|| "application/json".to_owned());
+    let json = section.parsed("json", m, |text| match text {
+        "verbatim" => Ok(JsonStyle::Verbatim),
+        "es-compact" => Ok(JsonStyle::EsCompact),
+        _ => Err("must be verbatim or es-compact".to_owned()),
+    });
     section.finish(m);
-    (template, content_type)
+    (template, json.unwrap_or(JsonStyle::Verbatim), content_type)
 }
 
 fn is_header_name(name: &str) -> bool {
@@ -282,7 +293,14 @@ fn read_signatures(
             "base64" => Ok(Encoding::Base64),
             _ => Err("must be hex or base64".to_owned()),
         });
-        let input = section.parsed("input", m, |text| Template::text(text, &[Hole::Body]));
+        let text = section.parsed("input", m, |text| Template::text(text, &[Hole::Body]));
+        let input = match (text.map(SignedInput::Text), read_flat_kv(&mut section, m)) {
+            (input, None) | (None, input) => input,
+            (Some(_), Some(_)) => {
+                m.add(&section.span, "a signature has input or flat_kv, not both");
+                None
+            }
+        };
         let each = section.parsed("each", m, |text| Template::text(text, &[Hole::Sig]));
         let each = each.or_else(|| Template::text("{sig}", &[Hole::Sig]).ok());
         let prefix = section.parsed("prefix", m, |text| Template::text(text, &[]));
@@ -305,7 +323,7 @@ fn read_signatures(
             }
             _ => m.add(
                 &section.span,
-                "a signature needs header, algorithm, encoding and input",
+                "a signature needs header, algorithm, encoding and input (or flat_kv)",
             ),
         }
         section.finish(m);
@@ -319,15 +337,46 @@ fn read_signatures(
     signatures
 }
 
+fn read_flat_kv(parent: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SignedInput> {
+    let mut section = parent.section("flat_kv", m);
+    if !section.is_present() {
+        return None;
+    }
+    let mut text = |key, default: &str, m: &mut Mistakes<'_>| {
+        section.text(key, m).unwrap_or_else(|| default.to_owned())
+    };
+    let form = FlatKv {
+        separator: text("separator", "_", m),
+        pair: text("pair", "=", m),
+        join: text("join", "&", m),
+        null: None,
+        exclude: Vec::new(),
+    };
+    let null = section.text("null", m);
+    let exclude = section.texts("exclude", m).unwrap_or_default();
+    section.finish(m);
+    let exclude = exclude.into_iter().map(|(text, _)| text).collect();
+    Some(SignedInput::FlatKv(FlatKv {
+        null,
+        exclude,
+        ..form
+    }))
+}
+
 /// What is signed must reach the receiver, or nobody can verify it.
 fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> Result<(), String> {
-    if !spec.input.holes().any(|hole| hole == Hole::Body) {
+    if !spec.input.holes().contains(&Hole::Body) {
         return Err("signature.input must contain {body}".to_owned());
     }
     if spec.each.holes().filter(|hole| *hole == Hole::Sig).count() != 1 {
         return Err("signature.each must contain {sig} once".to_owned());
     }
-    for hole in spec.input.holes().filter(|hole| *hole != Hole::Body) {
+    for hole in spec
+        .input
+        .holes()
+        .into_iter()
+        .filter(|hole| *hole != Hole::Body)
+    {
         let in_header = headers
             .iter()
             .any(|(_, template)| template.holes().any(|h| h == hole));

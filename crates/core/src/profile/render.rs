@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::profile::{Hole, MessageScope, Profile, Template};
+use crate::profile::{Hole, JsonStyle, MessageScope, Profile, Template};
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
@@ -13,6 +13,8 @@ pub struct RenderContext<'a> {
     pub event_type: &'a str,
     pub occurred_at: Timestamp,
     pub data: &'a [u8],
+    /// What the product says about the event beside its data, as JSON.
+    pub meta: Option<&'a [u8]>,
     pub mode: Mode,
     pub tenant: Id<id::Tenant>,
     pub delivery: Id<id::Delivery>,
@@ -44,6 +46,11 @@ impl Profile {
         let mut body = Vec::with_capacity(context.data.len() + 256);
         self.body
             .render(&mut body, |hole, out| self.fill_json(hole, context, out));
+        if self.json == JsonStyle::EsCompact
+            && let Ok(compact) = crate::json::es::compact(&body)
+        {
+            return Bytes::from(compact);
+        }
         Bytes::from(body)
     }
 
@@ -85,6 +92,7 @@ impl Profile {
     pub(super) fn fill_text(&self, hole: Hole, context: &RenderContext<'_>, out: &mut Vec<u8>) {
         let text = match hole {
             Hole::EventData => return out.extend_from_slice(context.data),
+            Hole::EventMeta => return out.extend_from_slice(context.meta.unwrap_or(b"null")),
             Hole::EventType => return out.extend_from_slice(context.event_type.as_bytes()),
             Hole::EndpointUrl => return out.extend_from_slice(context.endpoint_url.as_bytes()),
             Hole::EventTime => context.occurred_at.iso_ms(),
@@ -96,7 +104,10 @@ impl Profile {
                 MessageScope::Delivery => context.delivery_created_at.iso_ms(),
             },
             Hole::EndpointId => self.ids.endpoint.render(context.endpoint),
-            Hole::TenantId => context.tenant.to_string(),
+            Hole::TenantId => match &self.ids.tenant {
+                Some(format) => format.render(context.tenant),
+                None => context.tenant.to_string(),
+            },
             Hole::AttemptTime => context.attempt_at.iso_ms(),
             Hole::AttemptUnix => context.attempt_at.as_unix().to_string(),
             Hole::AttemptNumber => context.attempt_number.to_string(),

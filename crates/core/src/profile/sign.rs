@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::Secret;
-use crate::profile::{Hole, KeyBytes, Profile, RenderContext, SecretPolicy, Template};
+use crate::profile::{FlatKv, Hole, KeyBytes, Profile, RenderContext, SecretPolicy, Template};
 use crate::seal::hex;
 
 /// Prefix of an Ed25519 private key in Standard Webhooks.
@@ -21,8 +21,7 @@ const ED25519_SEED_LEN: usize = 32;
 pub struct SignatureSpec {
     pub header: String,
     pub algorithm: Algorithm,
-    /// What is signed: a text with `{body}`.
-    pub input: Template,
+    pub input: SignedInput,
     pub encoding: Encoding,
     /// How one signature is written, around `{sig}`.
     pub each: Template,
@@ -30,6 +29,24 @@ pub struct SignatureSpec {
     pub prefix: Option<Template>,
     /// Between the parts.
     pub join: String,
+}
+
+/// What is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignedInput {
+    /// A text with `{body}`.
+    Text(Template),
+    /// A canonical form of the body.
+    FlatKv(FlatKv),
+}
+
+impl SignedInput {
+    pub(super) fn holes(&self) -> Vec<Hole> {
+        match self {
+            Self::Text(template) => template.holes().collect(),
+            Self::FlatKv(_) => vec![Hole::Body],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,8 +223,12 @@ impl Profile {
         context: &RenderContext<'_>,
         body: &[u8],
     ) -> Vec<u8> {
+        let template = match &spec.input {
+            SignedInput::FlatKv(form) => return form.canonical(body),
+            SignedInput::Text(template) => template,
+        };
         let mut input = Vec::with_capacity(body.len() + 96);
-        spec.input.render(&mut input, |hole, out| match hole {
+        template.render(&mut input, |hole, out| match hole {
             Hole::Body => out.extend_from_slice(body),
             _ => self.fill_text(hole, context, out),
         });

@@ -10,6 +10,8 @@ pub enum Hole {
     EventUnix,
     /// The published bytes. Only in bodies.
     EventData,
+    /// What the product says about the event beside its data: JSON, or null. Only in bodies.
+    EventMeta,
     EventId,
     MessageId,
     MessageTime,
@@ -42,6 +44,7 @@ const HOLES: &[(&str, Hole)] = &[
     ("event.time", Hole::EventTime),
     ("event.unix", Hole::EventUnix),
     ("event.data", Hole::EventData),
+    ("event.meta", Hole::EventMeta),
     ("event.id", Hole::EventId),
     ("message.id", Hole::MessageId),
     ("message.time", Hole::MessageTime),
@@ -79,6 +82,7 @@ impl Hole {
             | Self::EventTime
             | Self::EventUnix
             | Self::EventData
+            | Self::EventMeta
             | Self::EventId => RenderScope::Event,
             Self::TenantId | Self::ModeLabel | Self::ModeLive | Self::Version | Self::Sig => {
                 RenderScope::Event
@@ -97,6 +101,7 @@ impl Hole {
         matches!(
             self,
             Self::EventData
+                | Self::EventMeta
                 | Self::EventUnix
                 | Self::AttemptUnix
                 | Self::AttemptNumber
@@ -154,7 +159,10 @@ impl Template {
             let after = &rest[start + 1..];
             let end = after.find('}').ok_or("a placeholder {… is not closed")?;
             let hole = Hole::parse(&after[..end])?;
-            let special = matches!(hole, Hole::Body | Hole::Sig | Hole::EventData);
+            let special = matches!(
+                hole,
+                Hole::Body | Hole::Sig | Hole::EventData | Hole::EventMeta
+            );
             if special && !allowed.contains(&hole) {
                 return Err(format!(
                     "the placeholder {{{}}} has no place here",

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::Timestamp;
 use crate::limits::SIGNATURE_TOLERANCE_SECS;
-use crate::profile::{Algorithm, Hole, Profile, SignatureSpec, SigningKey};
+use crate::profile::{Algorithm, Hole, Profile, SignatureSpec, SignedInput, SigningKey};
 use crate::secret::constant_time_eq;
 
 /// Why a request is not accepted.
@@ -64,9 +64,7 @@ impl Profile {
                 continue;
             }
             return match known.get(&Hole::AttemptUnix) {
-                Some(at) if spec.input.holes().any(|hole| hole == Hole::AttemptUnix) => {
-                    fresh(at, now)
-                }
+                Some(at) if spec.input.holes().contains(&Hole::AttemptUnix) => fresh(at, now),
                 _ => Ok(()),
             };
         }
@@ -90,14 +88,17 @@ impl Profile {
         known: &HashMap<Hole, String>,
         body: &[u8],
     ) -> Result<Vec<u8>, VerifyError> {
+        let template = match &spec.input {
+            SignedInput::FlatKv(form) => return Ok(form.canonical(body)),
+            SignedInput::Text(template) => template,
+        };
         let mut input = Vec::new();
         let mut lacking = None;
-        spec.input
-            .render(&mut input, |hole, out| match (hole, known.get(&hole)) {
-                (Hole::Body, _) => out.extend_from_slice(body),
-                (_, Some(text)) => out.extend_from_slice(text.as_bytes()),
-                (_, None) => lacking = Some(hole),
-            });
+        template.render(&mut input, |hole, out| match (hole, known.get(&hole)) {
+            (Hole::Body, _) => out.extend_from_slice(body),
+            (_, Some(text)) => out.extend_from_slice(text.as_bytes()),
+            (_, None) => lacking = Some(hole),
+        });
         match lacking {
             None => Ok(input),
             Some(hole) => {

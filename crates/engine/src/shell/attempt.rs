@@ -169,6 +169,7 @@ fn context<'a>(
         event_type: &event.event_type,
         occurred_at: event.occurred_at,
         data: &event.data,
+        meta: event.meta.as_deref(),
         mode: event.mode,
         tenant: event.tenant,
         delivery,

@@ -230,6 +230,7 @@ impl World {
             tenant,
             event_type: Arc::from("order.completed"),
             data: Bytes::from(vec![b'1'; self.rng.usize(1..400)]),
+            meta: None,
             mode: Mode::Live,
             occurred_at: self.now,
             created_at: self.now,

@@ -118,6 +118,7 @@ pub async fn payload_bytes_come_back_unchanged(store: &dyn Store) {
     let data = b"{ \"b\":\t1.50,\n \"a\":\"\\u00e9\xc3\xa9/\\/\", \"n\":1e400 }";
     let mut event = world.an_event(at(1), "x");
     event.data = bytes::Bytes::from_static(data);
+    event.meta = Some(bytes::Bytes::from_static(b"{\"channel\" : \"API\"}"));
     event.ordering_key = Some("k".into());
     event.deliver_before = Some(at(99));
     let new = NewEvent {

@@ -114,6 +114,7 @@ impl World<'_> {
             tenant: self.tenant,
             event_type: Arc::from(event_type),
             data: Bytes::from_static(b"{\"a\": 1.50}"),
+            meta: None,
             mode: Mode::Live,
             occurred_at: now,
             created_at: now,

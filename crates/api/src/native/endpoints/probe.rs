@@ -39,6 +39,7 @@ pub(crate) async fn send_test(
         tenant: endpoint.tenant,
         event_type: Arc::from(profile.test.event.as_str()),
         data: Bytes::from(data),
+        meta: None,
         mode: endpoint.mode,
         occurred_at: now,
         created_at: now,
