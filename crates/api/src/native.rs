@@ -4,6 +4,7 @@ mod applications;
 mod deliveries;
 pub(crate) mod endpoints;
 mod events;
+mod explain;
 pub(crate) mod keys;
 mod replays;
 mod views;
@@ -71,6 +72,7 @@ pub(crate) fn routes() -> Router<Api> {
             "/v1/tenants/{tenant}/events/batch",
             post(events::publish_batch),
         )
+        .route("/v1/tenants/{tenant}/explain", post(explain::explain))
         .route("/v1/events/{event}", get(events::read))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{delivery}", get(deliveries::read))

@@ -162,6 +162,39 @@ async fn new_event(
     })
 }
 
+/// An event as it would be published, for [`super::explain`].
+pub(super) async fn imagined(
+    api: &Api,
+    caller: &Caller,
+    tenant: &Tenant,
+    current: &CurrentProfile,
+    bytes: &Bytes,
+) -> ApiResult<Arc<Event>> {
+    well_formed(bytes)?;
+    let event: EventBody<'_> = typed(bytes)?;
+    for (field, given) in [
+        ("callbackUrl", &event.callback_url),
+        ("endpoint", &event.endpoint),
+    ] {
+        if given.is_some() {
+            let rule = "cannot be explained: it names its one destination";
+            return Err(ApiError::invalid(field, rule));
+        }
+    }
+    let new = new_event(
+        api,
+        caller,
+        tenant,
+        current,
+        event,
+        bytes,
+        None,
+        Some(bytes),
+    )
+    .await?;
+    Ok(new.event)
+}
+
 pub(crate) async fn publish(
     State(api): State<Api>,
     caller: Caller,

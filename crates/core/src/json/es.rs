@@ -19,9 +19,9 @@ pub enum Value {
     Bool(bool),
     Number(f64),
     Text(String),
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// In the order in which ECMAScript enumerates the keys.
-    Object(Vec<(String, Value)>),
+    Object(Vec<(String, Self)>),
 }
 
 /// Parses as `JSON.parse` does.

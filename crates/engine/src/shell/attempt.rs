@@ -9,7 +9,7 @@ use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
 use postrider_core::profile::RenderContext;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{DueDelivery, Write};
+use postrider_store::{DueDelivery, StoreError, Write};
 
 use super::Engine;
 use super::endpoints::{NotReady, ReadyEndpoint};
@@ -111,6 +111,26 @@ impl Engine {
         })
     }
 
+    /// The request that an event would be to an endpoint now, byte for byte; nothing is sent.
+    ///
+    /// # Errors
+    /// When the endpoint cannot be read or its secret not be used.
+    pub async fn preview(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        event: &Event,
+        profile: u32,
+    ) -> Result<Request, StoreError> {
+        let now = self.now();
+        let ready = match self.endpoints.get(endpoint, profile).await {
+            Ok(ready) => ready,
+            Err(NotReady::Store(error)) => return Err(error),
+            Err(error) => return Err(StoreError::aborted(error)),
+        };
+        let context = context(&ready, event, event.id.cast(), now, 1, now);
+        Ok(request(&ready, &context))
+    }
+
     /// Sends an event to an endpoint now, whatever its state, and records nothing: the test call.
     ///
     /// # Errors
@@ -120,17 +140,9 @@ impl Engine {
         endpoint: Id<id::Endpoint>,
         event: Arc<Event>,
         profile: u32,
-    ) -> Result<Attempt, postrider_store::StoreError> {
+    ) -> Result<Attempt, StoreError> {
         let started_at = self.now();
-        self.endpoints.forget(endpoint);
-        let ready = match self.endpoints.get(endpoint, profile).await {
-            Ok(ready) => ready,
-            Err(NotReady::Store(error)) => return Err(error),
-            Err(error) => return Err(postrider_store::StoreError::aborted(error)),
-        };
-        let delivery = event.id.cast();
-        let context = context(&ready, &event, delivery, started_at, 1, started_at);
-        let request = request(&ready, &context);
+        let request = self.preview(endpoint, &event, profile).await?;
         let (url, headers) = (request.url.clone(), request.headers.clone());
         let exchange = self.transport.send(request).await;
         Ok(Attempt {

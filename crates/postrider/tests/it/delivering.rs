@@ -588,3 +588,74 @@ async fn a_full_disk_refuses_loses_nothing_and_service_resumes() {
         .await;
     assert!(rows.iter().all(|row| row["status"] == "delivered"));
 }
+
+#[tokio::test]
+async fn explain_tells_who_would_get_an_event_and_why_others_would_not() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("vignetim").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let make = async |events: &str, mode: &str| {
+        let body = json!({ "url": receiver.url("/"), "events": [events], "mode": mode });
+        id(&server.good("POST", &path, body).await)
+    };
+    let (gets, other, test) = (
+        make("order.completed", "live").await,
+        make("order.failed", "live").await,
+        make("*", "test").await,
+    );
+    server
+        .good(
+            "PATCH",
+            &format!("/v1/endpoints/{other}"),
+            json!({ "active": false }),
+        )
+        .await;
+    let event =
+        r#"{"type":"order.completed","data":{"n": 1.50},"occurredAt":"2026-03-20T14:31:15Z"}"#;
+    let explained = server
+        .raw(&format!("/v1/tenants/{tenant}/explain"), event)
+        .await
+        .json();
+    let rows = explained["data"].as_array().unwrap();
+    let of = |id: &str| rows.iter().find(|row| row["endpoint"] == id).unwrap();
+    assert_eq!(
+        (&of(&gets)["wouldReceive"], &of(&gets)["reasons"]),
+        (&json!(true), &json!([]))
+    );
+    let reasons: Vec<&str> = of(&other)["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r.as_str().unwrap())
+        .collect();
+    assert!(
+        reasons[0].contains("(manual)") && reasons[1].contains("order.failed"),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        of(&test)["reasons"],
+        json!(["it is a test endpoint, and the event is live"])
+    );
+    assert_eq!(
+        server
+            .good("GET", &format!("/v1/tenants/{tenant}/events"), Value::Null)
+            .await["data"],
+        json!([])
+    );
+    assert_eq!(receiver.requests().len(), 0, "nothing is stored or sent");
+    // What it showed is what a publish sends, byte for byte.
+    server
+        .raw(&format!("/v1/tenants/{tenant}/events"), event)
+        .await;
+    let sent = receiver.wait_for(1).await.remove(0);
+    let shown = &of(&gets)["request"];
+    assert_eq!(shown["body"], std::str::from_utf8(&sent.body).unwrap());
+    let signature = shown["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|pair| pair[0] == "X-Webhook-Signature")
+        .unwrap();
+    assert_eq!(signature[1], sent.headers["x-webhook-signature"].as_str());
+}
