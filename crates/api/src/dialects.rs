@@ -5,51 +5,61 @@
 
 mod rate;
 mod vignetim;
+mod voucherify;
 
 use std::collections::HashSet;
 
 use axum::Router;
 use axum::response::Response;
 use http::Method;
+use postrider_core::profile::ApiSpec;
 use postrider_engine::ProfileRegistry;
 
 use crate::Api;
 
 pub(crate) use rate::RateLimits;
 
+/// The `[api]` sections of the current profiles.
+fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
+    let names = profiles.names().into_iter();
+    names.filter_map(|name| profiles.current(&name)?.profile.api.clone())
+}
+
+/// Whether a path lies at or below the base of an API.
+fn holds(spec: &ApiSpec, path: &str) -> bool {
+    let rest = path.strip_prefix(spec.base.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The routes of every dialect that a current profile asks for.
 pub(crate) fn routes(profiles: &ProfileRegistry) -> Router<Api> {
     let mut router = Router::new();
     // Profiles may share a base: the key of a request tells whose it is.
     let mut bases = HashSet::new();
-    for current in profiles
-        .names()
-        .iter()
-        .filter_map(|name| profiles.current(name))
-    {
+    let names = profiles.names().into_iter();
+    for current in names.filter_map(|name| profiles.current(&name)) {
         let Some(spec) = &current.profile.api else {
             continue;
         };
-        if spec.dialect == vignetim::NAME && bases.insert(spec.base.clone()) {
-            router = router.merge(vignetim::routes(&current.profile));
+        if !bases.insert(spec.base.clone()) {
+            continue;
         }
+        router = match spec.dialect.as_str() {
+            vignetim::NAME => router.merge(vignetim::routes(&current.profile)),
+            voucherify::NAME => router.merge(voucherify::routes(&current.profile)),
+            // The profile's parser knows the same names.
+            _ => router,
+        };
     }
     router
 }
 
 /// The answer of the dialect whose base holds `path`, to a request that no route takes.
 pub(crate) fn not_found(api: &Api, method: &Method, path: &str) -> Option<Response> {
-    let profiles = api.engine().profiles();
-    let mut current = profiles
-        .names()
-        .into_iter()
-        .filter_map(|name| profiles.current(&name));
-    let spec = current.find_map(|current| {
-        let spec = current.profile.api.clone()?;
-        path.strip_prefix(spec.base.as_str())
-            .filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
-        Some(spec)
-    })?;
-    (spec.dialect == vignetim::NAME)
-        .then(|| vignetim::route_not_found(&spec, method, path, api.now()))
+    let spec = specs(api.engine().profiles()).find(|spec| holds(spec, path))?;
+    match spec.dialect.as_str() {
+        vignetim::NAME => Some(vignetim::route_not_found(&spec, method, path, api.now())),
+        voucherify::NAME => Some(voucherify::route_not_found(&spec)),
+        _ => None,
+    }
 }

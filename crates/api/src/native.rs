@@ -48,6 +48,10 @@ pub(crate) fn routes() -> Router<Api> {
         )
         .route("/v1/tenants/{tenant}", get(applications::read_tenant))
         .route(
+            "/v1/tenants/{tenant}/secret",
+            get(applications::read_secret),
+        )
+        .route(
             "/v1/tenants/{tenant}/endpoints",
             post(endpoints::create).get(endpoints::list),
         )

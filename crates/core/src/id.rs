@@ -126,11 +126,7 @@ impl<K> Id<K> {
     /// `len` letters and digits: from 11 on they hold the whole key, from 22 on the whole id.
     pub fn alnum(self, len: usize) -> String {
         // Fewer than 22 digits cannot hold 128 bits: then only the key and as much of the rest as fits.
-        let mut bits = self.bits;
-        if len < 22 {
-            // A digit of base 62 holds 5.95 bits.
-            bits >>= 128_usize.saturating_sub(len * 59 / 10);
-        }
+        let mut bits = self.bits >> alnum_shift(len);
         let mut text = vec![b'0'; len];
         for slot in text.iter_mut().rev() {
             *slot = BASE62[digit(bits, 62)];
@@ -140,7 +136,32 @@ impl<K> Id<K> {
     }
 }
 
+/// How many of an id's lowest bits a text of `len` letters and digits leaves out: a digit of base 62
+/// holds 5.95 bits.
+fn alnum_shift(len: usize) -> usize {
+    if len < 22 {
+        128_usize.saturating_sub(len * 59 / 10)
+    } else {
+        0
+    }
+}
+
+fn parse_base62(text: &str) -> Option<u128> {
+    let mut bits: u128 = 0;
+    for byte in text.bytes() {
+        let value = BASE62.iter().position(|b| *b == byte)?;
+        bits = bits.checked_mul(62)?.checked_add(value as u128)?;
+    }
+    Some(bits)
+}
+
 impl<K: Kind> Id<K> {
+    /// The key in a text that [`Id::alnum`] wrote, of whatever length.
+    pub fn key_of_alnum(text: &str) -> Option<i64> {
+        let bits = parse_base62(text)?.checked_shl(u32::try_from(alnum_shift(text.len())).ok()?)?;
+        i64::try_from(bits >> 64).ok()
+    }
+
     /// Reads back what a profile's id format wrote: `uuid`, `crockford`, 32 hex digits, or 22 and
     /// more letters and digits. Shorter forms do not hold the whole id and give `None`.
     pub fn from_wire(text: &str) -> Option<Self> {
@@ -166,12 +187,7 @@ impl<K: Kind> Id<K> {
             return u128::from_str_radix(text, 16).ok().map(Self::from_u128);
         }
         if (22..=32).contains(&text.len()) {
-            let mut bits: u128 = 0;
-            for byte in text.bytes() {
-                let value = BASE62.iter().position(|b| *b == byte)?;
-                bits = bits.checked_mul(62)?.checked_add(value as u128)?;
-            }
-            return Some(Self::from_u128(bits));
+            return parse_base62(text).map(Self::from_u128);
         }
         None
     }
@@ -219,6 +235,11 @@ impl IdGenerator {
             salt,
             last: AtomicU64::new(u64::try_from(floor).unwrap_or(0)),
         }
+    }
+
+    /// The id of this installation that has the key.
+    pub fn of_key<K>(&self, key: i64) -> Id<K> {
+        Id::from_key(key, self.salt)
     }
 
     pub fn next<K>(&self, now: Timestamp) -> Id<K> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use builtin::{BUILT_IN, built_in};
 pub use flat_kv::FlatKv;
-pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, Visibility};
+pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, SecretScope, Visibility};
 pub use reader::Mistake;
 pub use render::{RenderContext, Rendered};
 pub use schedule::{Anchor, RetrySchedule, Steps};

@@ -132,13 +132,14 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
         let fields = fields(&api, partner, true)?;
         let subscription = subscription(spec, fields.events.unwrap_or_default())?;
         let profile = &partner.current.profile;
-        let (endpoint, secret) = fresh_endpoint(
+        let made = fresh_endpoint(
             &api,
             profile,
             &partner.tenant,
             fields.url.unwrap_or_default(),
             subscription,
         );
+        let (endpoint, secret) = made.map_err(|error| Refusal::from_api(spec, &error))?;
         let endpoint = Endpoint {
             description: fields.description.flatten(),
             mode: partner.mode,

@@ -4,10 +4,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use postrider_core::Secret;
 use postrider_core::filter::is_event_type;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX};
+use postrider_core::profile::{SecretScope, Visibility};
 use postrider_core::tenant::{Application, EventType, Scope, Tenant};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::views::{ApplicationView, EventTypeView, TenantView};
 use crate::auth::Caller;
@@ -277,6 +279,40 @@ pub(crate) async fn list_tenants(
         api.store().list_tenants(application, page).await?,
         TenantView::from,
     ))
+}
+
+/// The tenant's signing secret.
+pub(super) fn tenant_secret(api: &Api, tenant: &Tenant) -> ApiResult<Secret> {
+    let sealed = &tenant.sealed_secret;
+    let opened = api.0.sealer.open(sealed, TENANT_SECRET_CONTEXT);
+    opened.map_err(ApiError::internal)
+}
+
+#[derive(Serialize)]
+struct TenantSecretView {
+    secret: String,
+}
+
+/// The tenant's secret, where the profile has one for all its endpoints and shows it again.
+pub(crate) async fn read_secret(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    let policy = &api
+        .0
+        .directory
+        .profile(tenant.application)
+        .await?
+        .profile
+        .secret;
+    if policy.scope != SecretScope::Tenant || policy.show != Visibility::Always {
+        let detail = "this profile shows a tenant's secret only in the answer that made it";
+        return Err(ApiError::new(ErrorCode::SecretNotShown, detail));
+    }
+    let secret = tenant_secret(&api, &tenant)?.expose().to_owned();
+    Ok(ok(&TenantSecretView { secret }))
 }
 
 pub(crate) async fn read_tenant(

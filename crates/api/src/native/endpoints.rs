@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering, SECRET_CONTEXT};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
-use postrider_core::profile::{Profile, ed25519_public, ed25519_secret};
+use postrider_core::profile::{Profile, SecretScope, ed25519_public, ed25519_secret};
 use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::CurrentProfile;
@@ -26,6 +26,7 @@ use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random::{bytes as random_bytes, seal_nonce, secret_text};
 use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id};
 
+use super::applications::tenant_secret;
 use rules::{checked_description, checked_rate, checked_url, custom_headers, subscription};
 
 pub(crate) use probe::{send_test, stats, test};
@@ -60,17 +61,34 @@ fn sealed(api: &Api, secret: &Secret, now: Timestamp) -> EndpointSecret {
     }
 }
 
-/// An endpoint as a dialect or the native API is about to store it, and its secret.
+/// An endpoint as a dialect or the native API is about to store it, and its secret: one of its own,
+/// or the tenant's, as the profile has it.
 pub(crate) fn fresh_endpoint(
     api: &Api,
     profile: &Profile,
     tenant: &Tenant,
     url: String,
     subscription: Subscription,
-) -> (Endpoint, Secret) {
+) -> ApiResult<(Endpoint, Secret)> {
+    let secret = match profile.secret.scope {
+        SecretScope::Endpoint => secret_text(&profile.secret.format),
+        SecretScope::Tenant => tenant_secret(api, tenant)?,
+    };
+    Ok((
+        endpoint_with(api, tenant, url, subscription, &secret),
+        secret,
+    ))
+}
+
+fn endpoint_with(
+    api: &Api,
+    tenant: &Tenant,
+    url: String,
+    subscription: Subscription,
+    secret: &Secret,
+) -> Endpoint {
     let now = api.now();
-    let secret = secret_text(&profile.secret.format);
-    let endpoint = Endpoint {
+    Endpoint {
         id: api.store().ids().next(now),
         application: tenant.application,
         tenant: tenant.id,
@@ -80,14 +98,13 @@ pub(crate) fn fresh_endpoint(
         subscription,
         mode: Mode::Live,
         headers: Vec::new(),
-        secrets: vec![sealed(api, &secret, now)],
+        secrets: vec![sealed(api, secret, now)],
         rate_limit: None,
         ordering: Ordering::None,
         health: Health::default(),
         created_at: now,
         updated_at: now,
-    };
-    (endpoint, secret)
+    }
 }
 
 /// The tenant's endpoint for a one-off URL, made when it is new (`vendors.md` V-68, A-40).
@@ -107,22 +124,13 @@ pub(crate) async fn callback(
     if let Some(known) = api.store().callback_endpoint(tenant.id, url).await? {
         return Ok(known.id);
     }
-    let secret = api
-        .0
-        .sealer
-        .open(
-            &tenant.sealed_secret,
-            super::applications::TENANT_SECRET_CONTEXT,
-        )
-        .map_err(ApiError::internal)?;
-    let (endpoint, _) = fresh_endpoint(api, profile, tenant, url.to_owned(), Subscription::all());
-    let secrets = vec![sealed(api, &secret, endpoint.created_at)];
+    let secret = tenant_secret(api, tenant)?;
+    let endpoint = endpoint_with(api, tenant, url.to_owned(), Subscription::all(), &secret);
     let id = endpoint.id;
     api.store()
         .create_endpoint(
             Endpoint {
                 kind: EndpointKind::Callback,
-                secrets,
                 ..endpoint
             },
             None,
@@ -155,7 +163,7 @@ pub(crate) async fn create(
             format!("the profile {} has no asymmetric keys", profile.name),
         ));
     }
-    let (mut endpoint, secret) = fresh_endpoint(&api, &profile, &tenant, new.url, subscription);
+    let (mut endpoint, secret) = fresh_endpoint(&api, &profile, &tenant, new.url, subscription)?;
     endpoint.description = new.description;
     endpoint.mode = caller.mode(new.mode)?;
     endpoint.headers = custom;

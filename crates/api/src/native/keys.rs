@@ -105,7 +105,7 @@ pub(crate) async fn create(
         scope,
         mode: new.mode,
         secret_hash: sha256(secret.expose().as_bytes()),
-        public_id: signs.then(|| public_key_id(new.mode)),
+        public_id: (scope != Scope::Root).then(|| public_key_id(new.mode)),
         sealed_secret: signs.then(|| api.0.sealer.seal(&secret, seal_nonce(), KEY_SECRET_CONTEXT)),
         created_at: now,
     };

@@ -45,14 +45,15 @@ pub(crate) struct TenantView {
     external_id: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
-    /// Signs deliveries to a `callbackUrl`. Only in the answer that made it.
+    /// Signs deliveries to a `callbackUrl`, and all of a profile whose secret is the tenant's. Only
+    /// in the answer that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    callback_secret: Option<String>,
+    secret: Option<String>,
 }
 
 impl TenantView {
     pub(crate) fn with_secret(mut self, secret: &str) -> Self {
-        self.callback_secret = Some(secret.to_owned());
+        self.secret = Some(secret.to_owned());
         self
     }
 }
@@ -66,7 +67,7 @@ impl From<Tenant> for TenantView {
             external_id: t.external_id,
             created_at: t.created_at,
             updated_at: t.updated_at,
-            callback_secret: None,
+            secret: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The formats of ids and secrets: a fixed prefix and a generator.
 
+use crate::id::IdGenerator;
 use crate::seal::hex;
 use crate::{Id, Secret, id};
 
@@ -54,9 +55,31 @@ impl IdFormat {
     }
 }
 
+impl IdFormat {
+    /// Reads an id of this installation even where the format holds only its key.
+    pub fn find<K: id::Kind>(&self, text: &str, ids: &IdGenerator) -> Option<Id<K>> {
+        if let Some(id) = self.read(text) {
+            return Some(id);
+        }
+        let rest = text.strip_prefix(self.prefix.as_str())?;
+        let key = match self.generator {
+            IdPart::Uuid | IdPart::Ulid => return None,
+            IdPart::Hex(len) if rest.len() == len => {
+                i64::from_str_radix(rest.get(..16)?, 16).ok()?
+            }
+            IdPart::Alnum(len) if rest.len() == len => Id::<K>::key_of_alnum(rest)?,
+            IdPart::Int => rest.parse().ok()?,
+            IdPart::Hex(_) | IdPart::Alnum(_) => return None,
+        };
+        let id = ids.of_key(key);
+        (self.render(id) == text).then_some(id)
+    }
+}
+
 /// How the secrets of a profile look and what a receiver keys its HMAC with.
 #[derive(Debug, Clone)]
 pub struct SecretPolicy {
+    pub scope: SecretScope,
     pub format: SecretFormat,
     pub key: KeyBytes,
     pub show: Visibility,
@@ -78,6 +101,14 @@ pub enum SecretPart {
     Alnum(usize),
     /// So many random bytes, in base 64.
     Base64(usize),
+}
+
+/// Whose a secret is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretScope {
+    Endpoint,
+    /// One for all endpoints of a tenant (Voucherify's project).
+    Tenant,
 }
 
 /// How the bytes of the HMAC key come from the secret's text.

@@ -13,8 +13,8 @@ use crate::profile::schedule::STEPS_MAX;
 use crate::profile::{
     Algorithm, Anchor, ApiSpec, Catalogue, Class, Classify, CustomHeaders, Encoding, EnginePolicy,
     FlatKv, Hole, HttpPolicy, IdFormat, Ids, JsonStyle, KeyBytes, MessageScope, ModeLabels,
-    Profile, ResendPolicy, RetrySchedule, SecretFormat, SecretPolicy, SignatureSpec, SignedInput,
-    Steps, Template, TestSpec, Visibility,
+    Profile, ResendPolicy, RetrySchedule, SecretFormat, SecretPolicy, SecretScope, SignatureSpec,
+    SignedInput, Steps, Template, TestSpec, Visibility,
 };
 use crate::seal::sha256_hex;
 
@@ -30,33 +30,49 @@ const TRANSPORT_HEADERS: &[&str] = &[
     "content-type",
 ];
 /// Dialects that exist, and the sentences each needs.
-const DIALECTS: &[(&str, &[&str])] = &[(
-    "vignetim",
-    &[
-        "endpoints_max",
-        "not_found",
-        "unauthorized",
-        "timestamp",
-        "nonce",
-        "signature",
-        "rate_limited",
-        "url_required",
-        "url_https",
-        "url_private",
-        "url_invalid",
-        "events_required",
-        "events_each",
-        "events_unknown",
-        "description_text",
-        "active_boolean",
-        "unknown_property",
-        "body_object",
-        "route_not_found",
-        "forbidden",
-        "body_too_large",
-        "unavailable",
-    ],
-)];
+const DIALECTS: &[(&str, &[&str])] = &[
+    (
+        "vignetim",
+        &[
+            "endpoints_max",
+            "not_found",
+            "unauthorized",
+            "timestamp",
+            "nonce",
+            "signature",
+            "rate_limited",
+            "url_required",
+            "url_https",
+            "url_private",
+            "url_invalid",
+            "events_required",
+            "events_each",
+            "events_unknown",
+            "description_text",
+            "active_boolean",
+            "unknown_property",
+            "body_object",
+            "route_not_found",
+            "forbidden",
+            "body_too_large",
+            "unavailable",
+        ],
+    ),
+    (
+        "voucherify",
+        &[
+            "unauthorized",
+            "invalid_payload",
+            "not_found",
+            "cannot_find",
+            "property",
+            "unknown_property",
+            "not_json",
+            "internal_error",
+            "unavailable",
+        ],
+    ),
+];
 
 impl Profile {
     /// Compiles a profile.
@@ -205,8 +221,14 @@ fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPol
     });
     let overlap = section.duration("overlap", m);
     let asymmetric = section.boolean("asymmetric", m).unwrap_or(false);
+    let scope = section.parsed("scope", m, |text| match text {
+        "endpoint" => Ok(SecretScope::Endpoint),
+        "tenant" => Ok(SecretScope::Tenant),
+        _ => Err("must be endpoint or tenant".to_owned()),
+    });
     section.finish(m);
     Some(SecretPolicy {
+        scope: scope.unwrap_or(SecretScope::Endpoint),
         format: format?,
         key: key.unwrap_or(KeyBytes::Utf8),
         show: show.unwrap_or(Visibility::Once),
@@ -648,7 +670,7 @@ fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<ApiSpec> {
     match DIALECTS.iter().find(|(name, _)| *name == dialect) {
         None => m.add(
             &section.span,
-            format!("api.dialect {dialect:?} is unknown; known is vignetim"),
+            format!("api.dialect {dialect:?} is unknown; known are vignetim and voucherify"),
         ),
         Some((_, needed)) => {
             for name in needed.iter().filter(|name| !texts.contains_key(**name)) {

@@ -12,3 +12,4 @@ mod managing;
 mod process;
 mod support;
 mod vignetim;
+mod voucherify;

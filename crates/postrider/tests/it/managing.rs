@@ -180,7 +180,7 @@ async fn tenants_are_found_by_the_products_own_id_and_event_types_declared() {
         )
         .await;
     assert_eq!(moved["profile"], "vignetim");
-    assert!(text(&made, "callbackSecret").starts_with("whsec_"));
+    assert!(text(&made, "secret").starts_with("whsec_"));
 }
 
 #[tokio::test]

@@ -12,8 +12,10 @@ use postrider_core::secret::constant_time_eq;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_engine::CurrentProfile;
 
+use super::NAME;
 use super::refusal::{Answer, Refusal, uncounted, with_standing};
 use crate::Api;
+use crate::dialects::{holds, specs};
 use crate::native::keys::KEY_SECRET_CONTEXT;
 use crate::problem::ApiError;
 use crate::request::read_body;
@@ -79,17 +81,7 @@ pub(super) async fn signed(
 /// The API section of the profile that lives at this path. Until the key tells whose profile it is,
 /// the first one speaks.
 fn spec_of(api: &Api, path: &str) -> Option<ApiSpec> {
-    let profiles = api.engine().profiles();
-    let mut current = profiles
-        .names()
-        .into_iter()
-        .filter_map(|name| profiles.current(&name));
-    current.find_map(|current| {
-        let spec = current.profile.api.clone()?;
-        path.strip_prefix(spec.base.as_str())?
-            .starts_with('/')
-            .then_some(spec)
-    })
+    specs(api.engine().profiles()).find(|spec| spec.dialect == NAME && holds(spec, path))
 }
 
 /// A request whose signature is right.

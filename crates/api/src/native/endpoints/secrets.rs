@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use postrider_core::endpoint::{Endpoint, EndpointSecret, SECRET_CONTEXT};
 use postrider_core::limits::SECRETS_MAX;
-use postrider_core::profile::{Visibility, ed25519_public};
+use postrider_core::profile::{SecretScope, Visibility, ed25519_public};
 use postrider_core::{Secret, Timestamp};
 use serde::Serialize;
 
@@ -76,6 +76,10 @@ pub(crate) async fn rotate_secret(
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
     let profile = profile.profile;
+    if profile.secret.scope == SecretScope::Tenant {
+        let detail = "its secret is the tenant's, and signs for all its endpoints";
+        return Err(ApiError::new(ErrorCode::RotationUnsupported, detail));
+    }
     let Some(overlap) = profile.secret.overlap else {
         let detail = format!(
             "the profile {} knows no rotation: create a new endpoint and delete this one",

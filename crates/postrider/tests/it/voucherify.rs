@@ -1,0 +1,247 @@
+//! Voucherify's management of project webhooks, and a send-out of a project.
+
+use postrider_core::seal::hex;
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::support::{Reply, TestServer, http, id};
+
+struct Manager<'s> {
+    server: &'s TestServer,
+    key: Value,
+    project: String,
+}
+
+impl<'s> Manager<'s> {
+    /// A project, and an application's key that manages it.
+    async fn new(server: &'s TestServer) -> (Self, Value) {
+        let name = format!("loyalty-{}", fastrand::u64(..));
+        let application = server.application(&name, "voucherify").await;
+        let path = format!("/v1/applications/{application}/tenants");
+        let tenant = server
+            .good("POST", &path, json!({ "name": "project" }))
+            .await;
+        let key = json!({ "name": "management", "application": application });
+        let key = server.good("POST", "/v1/keys", key).await;
+        // The project's id on the wire, as a send-out shows it.
+        let event = json!({ "type": "customer.created", "data": {} });
+        let probe = json!({ "url": "http://127.0.0.1:9/", "events": ["*"] });
+        let endpoints = format!("/v1/tenants/{}/endpoints", id(&tenant));
+        let probe = id(&server.good("POST", &endpoints, probe).await);
+        let explain = format!("/v1/tenants/{}/explain", id(&tenant));
+        let shown = server.good("POST", &explain, event).await;
+        let body = shown["data"][0]["request"]["body"].as_str().unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        let project = body["project_id"].as_str().unwrap().to_owned();
+        server
+            .good("DELETE", &format!("/v1/endpoints/{probe}"), Value::Null)
+            .await;
+        (
+            Self {
+                server,
+                key,
+                project,
+            },
+            tenant,
+        )
+    }
+
+    async fn call(&self, method: &str, rest: &str, body: &str) -> Reply {
+        let path = format!("/management/v1/projects/{}/webhooks{rest}", self.project);
+        let text = |name: &str| self.key[name].as_str().unwrap();
+        let headers = [
+            ("x-management-id", text("publicId")),
+            ("x-management-token", text("key")),
+        ];
+        http(
+            self.server.address,
+            method,
+            &path,
+            &headers,
+            body.to_owned(),
+        )
+        .await
+    }
+}
+
+#[tokio::test]
+async fn project_webhooks_are_managed_as_documented() {
+    let server = TestServer::start().await;
+    let (manager, _) = Manager::new(&server).await;
+    assert!(manager.project.starts_with("proj_") && manager.project.len() == 17);
+    let body = r#"{"target_url":"http://127.0.0.1:9/a","events":["redemption.succeeded"]}"#;
+    let created = manager.call("POST", "", body).await;
+    let webhook = created.json();
+    let wh = webhook["id"].as_str().unwrap().to_owned();
+    assert_eq!(created.status, 200);
+    assert!(wh.starts_with("wh_") && wh.len() == 27, "{wh}");
+    let expected = format!(
+        r#"{{"object":"webhook","created_at":{},"id":"{wh}","events":["redemption.succeeded"],"target_url":"http://127.0.0.1:9/a","active":true}}"#,
+        webhook["created_at"]
+    );
+    assert_eq!(created.text, expected);
+    assert_eq!(
+        manager.call("GET", &format!("/{wh}"), "").await.text,
+        expected
+    );
+    let list = manager.call("GET", "", "").await;
+    assert_eq!(
+        list.text,
+        format!(r#"{{"object":"list","data_ref":"data","data":[{expected}],"total":1}}"#)
+    );
+    let replaced = r#"{"target_url":"http://127.0.0.1:9/b","events":["voucher.created","customer.updated"],"active":false}"#;
+    let updated = manager
+        .call("PUT", &format!("/{wh}"), replaced)
+        .await
+        .json();
+    assert_eq!(
+        (&updated["active"], &updated["events"]),
+        (
+            &json!(false),
+            &json!(["voucher.created", "customer.updated"])
+        )
+    );
+    let partial = manager
+        .call(
+            "PUT",
+            &format!("/{wh}"),
+            r#"{"target_url":"http://127.0.0.1:9/b"}"#,
+        )
+        .await;
+    let problem = partial.json();
+    assert_eq!(
+        (partial.status, &problem["code"], &problem["key"]),
+        (400, &json!(400), &json!("invalid_payload"))
+    );
+    assert_eq!(
+        problem["details"],
+        "Property .events must be an array of known events"
+    );
+    assert_eq!(problem["request_id"].as_str().unwrap().len(), 20);
+    assert_eq!(
+        manager.call("DELETE", &format!("/{wh}"), "").await.status,
+        204
+    );
+    let gone = manager.call("GET", &format!("/{wh}"), "").await;
+    let problem = gone.json();
+    assert_eq!(
+        (gone.status, &problem["key"], &problem["message"]),
+        (404, &json!("not_found"), &json!("Resource not found"))
+    );
+    assert_eq!(
+        problem["details"],
+        format!("Cannot find webhook with id {wh}")
+    );
+    assert_eq!(
+        (&problem["resource_id"], &problem["resource_type"]),
+        (&json!(wh), &json!("webhook"))
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_right_is_refused_and_changes_nothing() {
+    let server = TestServer::start().await;
+    let (manager, _) = Manager::new(&server).await;
+    let (other, _) = Manager::new(&server).await;
+    for body in [
+        r#"{}"#,
+        r#"{"target_url":"http://127.0.0.1:9/"}"#,
+        r#"{"target_url":"nonsense","events":["redemption.failed"]}"#,
+        r#"{"target_url":"https://10.0.0.1/","events":["redemption.failed"]}"#,
+        r#"{"target_url":"http://127.0.0.1:9/","events":[]}"#,
+        r#"{"target_url":"http://127.0.0.1:9/","events":["*"]}"#,
+        r#"{"target_url":"http://127.0.0.1:9/","events":["order.lost"]}"#,
+        r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"],"active":"yes"}"#,
+        r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"],"headers":{}}"#,
+    ] {
+        let reply = manager.call("POST", "", body).await;
+        assert_eq!(
+            (reply.status, &reply.json()["key"]),
+            (400, &json!("invalid_payload")),
+            "{body}"
+        );
+    }
+    for body in ["", "{", "[]"] {
+        let expected = r#"{"statusCode":400,"error":"Bad Request","message":"Invalid request payload JSON format"}"#;
+        let reply = manager.call("POST", "", body).await;
+        assert_eq!((reply.status, reply.text.as_str()), (400, expected));
+    }
+    assert_eq!(manager.call("GET", "", "").await.json()["total"], 0);
+    let path = format!("/management/v1/projects/{}/webhooks", manager.project);
+    let (public, token) = (
+        manager.key["publicId"].as_str().unwrap(),
+        manager.key["key"].as_str().unwrap(),
+    );
+    for headers in [
+        vec![],
+        vec![("x-management-id", public)],
+        vec![("x-management-id", public), ("x-management-token", "no")],
+        vec![("x-management-id", "no"), ("x-management-token", token)],
+    ] {
+        let reply = http(server.address, "GET", &path, &headers, "").await;
+        let unauthorized = json!({ "code": 401, "message": "Unauthorized", "key": "unauthorized" });
+        assert_eq!((reply.status, reply.json()), (401, unauthorized));
+    }
+    // Another's project is not found, and so is one that is none.
+    for project in [other.project.as_str(), "proj_x", "proj_zzzzzzzzzzzz"] {
+        let stranger = Manager {
+            server: &server,
+            key: manager.key.clone(),
+            project: project.to_owned(),
+        };
+        let reply = stranger.call("GET", "", "").await;
+        assert_eq!(
+            (reply.status, &reply.json()["resource_type"]),
+            (404, &json!("project")),
+            "{project}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_projects_webhooks_are_signed_with_its_one_secret() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (manager, tenant) = Manager::new(&server).await;
+    for path in ["/a", "/b"] {
+        let body = json!({ "target_url": receiver.url(path), "events": ["redemption.succeeded"] });
+        assert_eq!(
+            manager.call("POST", "", &body.to_string()).await.status,
+            200
+        );
+    }
+    let secret = tenant["secret"].as_str().unwrap();
+    let shown = server
+        .good(
+            "GET",
+            &format!("/v1/tenants/{}/secret", id(&tenant)),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(shown["secret"], secret);
+    let event = r#"{"type":"redemption.succeeded","data":{ "b": 1.50, "2": [], "1": "\u00e9" },"meta":{"id":"evred_1","channel":"API"}}"#;
+    server
+        .raw(&format!("/v1/tenants/{}/events", id(&tenant)), event)
+        .await;
+    let requests = receiver.wait_for(2).await;
+    let mut sendouts = Vec::new();
+    for request in requests {
+        let text = std::str::from_utf8(&request.body).unwrap();
+        let body: Value = serde_json::from_str(text).unwrap();
+        assert!(
+            text.contains(r#""data":{"1":"é","2":[],"b":1.5},"source":{"id":"wh_"#),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(r#""event":{"id":"evred_1","channel":"API"}}"#),
+            "{text}"
+        );
+        assert_eq!(body["project_id"], manager.project);
+        assert_eq!(body["source"]["target_url"], receiver.url(&request.target));
+        sendouts.push(body["id"].clone());
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+        let expected = hex(aws_lc_rs::hmac::sign(&key, &request.body).as_ref());
+        assert_eq!(request.headers["x-voucherify-signature"], expected);
+    }
+    assert_ne!(sendouts[0], sendouts[1], "one send-out for each webhook");
+}
