@@ -101,15 +101,33 @@ pub(crate) fn well_formed(bytes: &[u8]) -> ApiResult<()> {
 
 /// Parses a body that is known to be well-formed JSON.
 pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> ApiResult<T> {
+    // A list would be taken for the fields in their order.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(ApiError::new(
+            ErrorCode::ValidationFailed,
+            "must be a JSON object",
+        ));
+    }
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
         let text = error.inner().to_string();
         let text = text.split(" at line ").next().unwrap_or_default();
-        if path == "." {
-            ApiError::new(ErrorCode::ValidationFailed, text)
-        } else {
-            ApiError::invalid(path, text)
+        // serde names the field in its sentence when the field is the mistake.
+        let named = ["missing field `", "unknown field `"]
+            .iter()
+            .find_map(|start| {
+                let (name, _) = text.strip_prefix(start)?.split_once('`')?;
+                Some(name)
+            });
+        let path = if path == "." { "" } else { &path };
+        match (path, named) {
+            ("", None) => ApiError::new(ErrorCode::ValidationFailed, text),
+            ("", Some(name)) => ApiError::invalid(name, text),
+            (path, Some(name)) if !path.ends_with(name) => {
+                ApiError::invalid(format!("{path}.{name}"), text)
+            }
+            (path, _) => ApiError::invalid(path, text),
         }
     })
 }

@@ -16,6 +16,9 @@ pub struct Application {
     pub updated_at: Timestamp,
 }
 
+/// What tenants' secrets are sealed for.
+pub const TENANT_SECRET_CONTEXT: &str = "tenant secret";
+
 /// One customer of an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {

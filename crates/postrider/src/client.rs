@@ -34,6 +34,22 @@ impl Client {
         Ok(Self { base, key })
     }
 
+    /// Joins what a user gave into a path, each part by itself: an id cannot lead elsewhere.
+    ///
+    /// # Errors
+    /// When a part is empty or a step of a path.
+    pub fn path(parts: &[&str]) -> anyhow::Result<String> {
+        let mut path = String::from("/v1");
+        for part in parts {
+            if part.is_empty() || part.chars().all(|c| c == '.') {
+                bail!("{part:?} is not an id");
+            }
+            path.push('/');
+            path.extend(url::form_urlencoded::byte_serialize(part.as_bytes()));
+        }
+        Ok(path)
+    }
+
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::GET, path, None).await
     }

@@ -2,6 +2,7 @@
 
 mod table;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use postrider_core::Secret;
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ pub struct Connection {
         env = "POSTRIDER_KEY",
         hide_env_values = true
     )]
-    key: String,
+    key: Option<String>,
     /// Print the API's JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -37,7 +38,9 @@ pub struct Connection {
 
 impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
-        Client::new(&self.url, Secret::new(self.key.clone()))
+        let key = self.key.clone().filter(|key| !key.is_empty());
+        let key = key.context("an API key is needed: --key or POSTRIDER_KEY (`serve` prints the root key at its first start)")?;
+        Client::new(&self.url, Secret::new(key))
     }
 
     fn show(&self, value: &Value, columns: &[&str]) {
@@ -87,7 +90,7 @@ pub enum ApplicationCommand {
     /// Create an application
     Create {
         name: String,
-        /// What its receivers see: standard, vignetim, or a profile of your own
+        /// What its receivers see: a built-in profile (`postrider profile show` lists them), or your own
         #[arg(long, default_value = "standard")]
         profile: String,
         #[command(flatten)]
@@ -173,7 +176,10 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
             let body = given(json!({ "name": name, "externalId": external_id }));
             let made = connection
                 .client()?
-                .post(&format!("/v1/applications/{application}/tenants"), &body)
+                .post(
+                    &Client::path(&["applications", &application, "tenants"])?,
+                    &body,
+                )
                 .await?;
             connection.show(&made, TENANT);
         }
@@ -188,7 +194,7 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
             let page = connection
                 .client()?
                 .get(&with_query(
-                    &format!("/v1/applications/{application}/tenants"),
+                    &Client::path(&["applications", &application, "tenants"])?,
                     query,
                 ))
                 .await?;
@@ -287,7 +293,7 @@ const ENDPOINT: &[&str] = &[
 ];
 
 pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
-    let path = |id: &str| format!("/v1/endpoints/{id}");
+    let path = |id: &str| Client::path(&["endpoints", id]);
     match command {
         EndpointCommand::Create {
             url,
@@ -304,7 +310,7 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
             }));
             let made = connection
                 .client()?
-                .post(&format!("/v1/tenants/{tenant}/endpoints"), &body)
+                .post(&Client::path(&["tenants", &tenant, "endpoints"])?, &body)
                 .await?;
             connection.show(&made, ENDPOINT);
         }
@@ -316,20 +322,20 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
             let page = connection
                 .client()?
                 .get(&with_query(
-                    &format!("/v1/tenants/{tenant}/endpoints"),
+                    &Client::path(&["tenants", &tenant, "endpoints"])?,
                     paging.query(),
                 ))
                 .await?;
             connection.show(&page, ENDPOINT);
         }
         EndpointCommand::Get { id, connection } => {
-            connection.show(&connection.client()?.get(&path(&id)).await?, ENDPOINT)
+            connection.show(&connection.client()?.get(&path(&id)?).await?, ENDPOINT)
         }
         EndpointCommand::Enable { id, connection } => {
             connection.show(
                 &connection
                     .client()?
-                    .patch(&path(&id), &json!({ "active": true }))
+                    .patch(&path(&id)?, &json!({ "active": true }))
                     .await?,
                 ENDPOINT,
             );
@@ -338,35 +344,39 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
             connection.show(
                 &connection
                     .client()?
-                    .patch(&path(&id), &json!({ "active": false }))
+                    .patch(&path(&id)?, &json!({ "active": false }))
                     .await?,
                 ENDPOINT,
             );
         }
         EndpointCommand::Delete { id, connection } => {
-            drop(connection.client()?.delete(&path(&id)).await?)
+            drop(connection.client()?.delete(&path(&id)?).await?)
         }
         EndpointCommand::Test { id, connection } => {
             let result = connection
                 .client()?
-                .post(&format!("{}/test", path(&id)), &json!({}))
+                .post(&format!("{}/test", path(&id)?), &json!({}))
                 .await?;
             connection.show(
                 &result,
                 &["success", "statusCode", "responseTime", "message", "error"],
             );
+            anyhow::ensure!(
+                result["success"] == true,
+                "the endpoint did not accept the test"
+            );
         }
         EndpointCommand::RotateSecret { id, connection } => {
             let made = connection
                 .client()?
-                .post(&format!("{}/rotate-secret", path(&id)), &json!({}))
+                .post(&format!("{}/rotate-secret", path(&id)?), &json!({}))
                 .await?;
             connection.show(&made, &["secret", "previousValidUntil"]);
         }
         EndpointCommand::Stats { id, connection } => {
             let stats = connection
                 .client()?
-                .get(&format!("{}/stats", path(&id)))
+                .get(&format!("{}/stats", path(&id)?))
                 .await?;
             connection.show(
                 &stats,
@@ -450,7 +460,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
         KeyCommand::Delete { id, connection } => drop(
             connection
                 .client()?
-                .delete(&format!("/v1/keys/{id}"))
+                .delete(&Client::path(&["keys", &id])?)
                 .await?,
         ),
     }
@@ -510,7 +520,7 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
                     .to_string();
             // The payload goes in as it was typed: rewriting it would change its bytes.
             let body = format!("{},\"data\":{data}}}", others.trim_end_matches('}'));
-            let path = format!("/v1/tenants/{tenant}/events");
+            let path = Client::path(&["tenants", &tenant, "events"])?;
             let made = connection
                 .client()?
                 .call(http::Method::POST, &path, Some(body))
@@ -527,14 +537,17 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             query.extend(r#type.map(|name| ("type", name)));
             let page = connection
                 .client()?
-                .get(&with_query(&format!("/v1/tenants/{tenant}/events"), query))
+                .get(&with_query(
+                    &Client::path(&["tenants", &tenant, "events"])?,
+                    query,
+                ))
                 .await?;
             connection.show(&page, &["id", "type", "mode", "occurredAt"]);
         }
         EventCommand::Get { id, connection } => {
             let event = connection
                 .client()?
-                .get(&format!("/v1/events/{id}"))
+                .get(&Client::path(&["events", &id])?)
                 .await?;
             connection.show(
                 &event,
@@ -647,7 +660,7 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
         DeliveryCommand::Get { id, connection } => {
             let delivery = connection
                 .client()?
-                .get(&format!("/v1/deliveries/{id}"))
+                .get(&Client::path(&["deliveries", &id])?)
                 .await?;
             connection.show(&delivery, DELIVERY);
             if !connection.json {
@@ -669,7 +682,7 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
             connection.show(
                 &connection
                     .client()?
-                    .post(&format!("/v1/deliveries/{id}/resend"), &json!({}))
+                    .post(&Client::path(&["deliveries", &id, "resend"])?, &json!({}))
                     .await?,
                 DELIVERY,
             );
@@ -684,7 +697,7 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
             let client = connection.client()?;
             let body = given(json!({ "endpoint": endpoint, "type": r#type, "status": status }));
             let mut task = client
-                .post(&format!("/v1/tenants/{tenant}/replays"), &body)
+                .post(&Client::path(&["tenants", &tenant, "replays"])?, &body)
                 .await?;
             while task["status"] == "running" {
                 table::progress(&format!(

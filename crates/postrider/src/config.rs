@@ -179,11 +179,23 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
             .allow
             .extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
     }
+    for (name, value) in [
+        ("limits.body_bytes", config.limits.body_bytes),
+        ("limits.in_flight", config.limits.in_flight),
+        (
+            "limits.endpoint_in_flight",
+            config.limits.endpoint_in_flight,
+        ),
+        ("limits.memory_bytes", config.limits.memory_bytes),
+        ("server.connections_max", config.server.connections_max),
+    ] {
+        anyhow::ensure!(value > 0, "{name} must be at least 1");
+    }
     Ok(config)
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {
-    sources.try_deserialize().context(
-        "the configuration has a mistake; `postrider serve --help` and the README list the keys",
-    )
+    sources
+        .try_deserialize()
+        .context("the configuration has a mistake; the README lists the keys and their forms")
 }

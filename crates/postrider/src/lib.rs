@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod listen;
 pub mod master_key;
+pub mod output;
 pub mod profiles;
 pub mod receiver;
 pub mod serve;

@@ -70,12 +70,17 @@ fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
     }
     let text = text.trim();
     let mut key = [0; KEY_BYTES];
-    let valid = text.len() == 2 * KEY_BYTES && text.is_ascii();
+    if text.len() != 2 * KEY_BYTES || !text.is_ascii() {
+        bail!(
+            "{} is not a master key: it must be 64 hex digits",
+            path.display()
+        );
+    }
     for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
         let parsed = std::str::from_utf8(pair)
             .ok()
             .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        match parsed.filter(|_| valid) {
+        match parsed {
             Some(value) => *byte = value,
             None => bail!(
                 "{} is not a master key: it must be 64 hex digits",

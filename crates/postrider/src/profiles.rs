@@ -6,6 +6,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use postrider_core::profile::{Profile, Steps, built_in};
 
+use crate::output::line;
+
 #[derive(Debug, Subcommand)]
 pub enum ProfileCommand {
     /// Check a profile file and explain every mistake with its line
@@ -20,7 +22,7 @@ pub fn run(command: &ProfileCommand) -> anyhow::Result<()> {
     match command {
         ProfileCommand::Check { file } => {
             let profile = read(file)?;
-            print(&format!(
+            line(&format!(
                 "{}: the profile {} is sound; {}",
                 file.display(),
                 profile.name,
@@ -29,12 +31,12 @@ pub fn run(command: &ProfileCommand) -> anyhow::Result<()> {
         }
         ProfileCommand::Show { name: None } => {
             for profile in built_in() {
-                print(&format!("{:<14} {}", profile.name, profile.summary));
+                line(&format!("{:<14} {}", profile.name, profile.summary));
             }
         }
         ProfileCommand::Show { name: Some(name) } => {
             match built_in().iter().find(|profile| profile.name == *name) {
-                Some(profile) => print(profile.source.trim_end()),
+                Some(profile) => line(profile.source.trim_end()),
                 None => {
                     let known: Vec<&str> = built_in()
                         .iter()
@@ -127,9 +129,4 @@ fn schedule(profile: &Profile) -> String {
             )
         }
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the answer is what the user asked for")]
-fn print(text: &str) {
-    println!("{text}");
 }

@@ -1,5 +1,6 @@
 //! `postrider serve`: wiring, start and shutdown.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use anyhow::Context as _;
 use postrider_api::{Api, ApiOptions, Listener, ServerLimits, ensure_root_key};
 use postrider_core::Secret;
 use postrider_core::address::AddressPolicy;
+use postrider_core::seal::Sealer;
+use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock};
 use postrider_store::{PageRequest, Store};
@@ -19,6 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::{master_key, profiles};
+
+/// Applications looked through for something that the master key must open.
+const PROBED: usize = 100;
 
 /// A server that accepts and delivers.
 #[derive(Debug)]
@@ -59,11 +65,18 @@ impl Server {
             &config.secrets.previous_key_files,
             is_new,
         )?);
-        let own = config
+        must_open(&*store, &sealer, &key_file).await?;
+        let own: Vec<postrider_core::profile::Profile> = config
             .profiles
             .directory
             .as_deref()
             .map_or_else(|| Ok(Vec::new()), profiles::read_directory)?;
+        for profile in own.iter().filter(|own| is_built_in(&own.name)) {
+            tracing::warn!(
+                profile = profile.name,
+                "a profile of yours replaces the built-in one of its name"
+            );
+        }
         let registry = Arc::new(ProfileRegistry::load(&*store, own).await?);
         let addresses = AddressPolicy::new(config.egress.allow.clone());
         let transport = Arc::new(transport(&config, addresses.clone())?);
@@ -142,6 +155,31 @@ impl Server {
     }
 }
 
+fn is_built_in(name: &str) -> bool {
+    postrider_core::profile::BUILT_IN
+        .iter()
+        .any(|(known, _)| *known == name)
+}
+
+/// Refuses a master key that does not open what the store has: with it every delivery would fail.
+async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyhow::Result<()> {
+    let applications = store.list_applications(PageRequest::first(PROBED)).await?;
+    for application in applications.rows {
+        let tenants = store
+            .list_tenants(application.id, PageRequest::first(1))
+            .await?;
+        let Some(tenant) = tenants.rows.first() else {
+            continue;
+        };
+        let opened = sealer.open(&tenant.sealed_secret, TENANT_SECRET_CONTEXT);
+        return opened.map(drop).with_context(|| {
+            let file = key_file.display();
+            format!("{file} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files")
+        });
+    }
+    Ok(())
+}
+
 fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTransport> {
     let proxy = match &config.egress.proxy {
         None => None,
@@ -207,6 +245,19 @@ impl Signals {
 }
 
 fn start_log(config: &LogConfig) -> anyhow::Result<()> {
+    // A filter takes any word for a module's name; a lone word must be a level.
+    let lone = !config.level.contains(['=', ',']);
+    if lone
+        && config
+            .level
+            .parse::<tracing_subscriber::filter::LevelFilter>()
+            .is_err()
+    {
+        anyhow::bail!(
+            "log.level {:?} is not one of off, error, warn, info, debug, trace, or a filter such as postrider_engine=debug,info",
+            config.level
+        );
+    }
     let filter = tracing_subscriber::EnvFilter::try_new(&config.level).with_context(|| {
         format!(
             "log.level {:?} is not a level such as info, or a filter",
@@ -215,6 +266,7 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second server in one process (the demo, tests) keeps the first one's log.
     drop(match config.format {
@@ -250,9 +302,11 @@ A product, a customer, an endpoint, an event:
     export POSTRIDER_URL=http://{address} POSTRIDER_KEY={root_key}
     postrider application create shop
     postrider tenant create --application <app_…> 'Ada Ltd'
-    postrider endpoint create --tenant <ten_…> https://example.com/webhooks
+    postrider endpoint create --tenant <ten_…> <URL>
     postrider event publish --tenant <ten_…> order.completed '{{\"orderId\":\"1\"}}'
     postrider delivery list
+
+No URL at hand? Start with `serve --dev`, run `postrider listen`, and use http://127.0.0.1:9000/
 "
     );
 }

@@ -153,7 +153,18 @@ pub fn backup(
             source,
         });
     }
+    if !file.exists() {
+        let source = std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            "there is no database; name the server's data directory with --data",
+        );
+        return Err(OpenError::Io { path: file, source });
+    }
     let connection = open::open_reader(&file).map_err(wrap)?;
+    open::make_private(target).map_err(|source| OpenError::Io {
+        path: target.to_owned(),
+        source,
+    })?;
     // One read transaction for the whole copy: what commits meanwhile stays in the log.
     connection.execute_batch("begin").map_err(wrap)?;
     connection

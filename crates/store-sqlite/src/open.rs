@@ -36,7 +36,12 @@ impl DataDirectory {
             path: directory.to_owned(),
             source,
         };
-        std::fs::create_dir_all(directory).map_err(io)?;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        // Customers' payloads are in there.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(io)?;
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -59,6 +64,10 @@ impl DataDirectory {
 /// Opens the writing connection, creating and migrating the database as needed.
 pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connection, OpenError> {
     let wrap = |source| OpenError::from_sqlite(file, source);
+    make_private(file).map_err(|source| OpenError::Io {
+        path: file.to_owned(),
+        source,
+    })?;
     let mut connection = Connection::open(file).map_err(wrap)?;
     connection
         .pragma_update(None, "page_size", PAGE_SIZE)
@@ -94,6 +103,15 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection).map_err(wrap)?;
     Ok(connection)
+}
+
+/// Makes the file for its owner only, if it is not there; SQLite gives its companions the same mode.
+pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop)
 }
 
 pub(crate) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {

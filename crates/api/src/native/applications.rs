@@ -8,7 +8,7 @@ use postrider_core::Secret;
 use postrider_core::filter::is_event_type;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{SecretScope, Visibility};
-use postrider_core::tenant::{Application, EventType, Scope, Tenant};
+use postrider_core::tenant::{Application, EventType, Scope, TENANT_SECRET_CONTEXT, Tenant};
 use serde::{Deserialize, Serialize};
 
 use super::views::{ApplicationView, EventTypeView, TenantView};
@@ -17,9 +17,6 @@ use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random::{seal_nonce, secret_text};
 use crate::request::{Paging, Path, Query, bounded, json, list as list_of, ok, path_id, required};
 use crate::{Api, request};
-
-/// What tenant secrets are sealed for.
-pub(crate) const TENANT_SECRET_CONTEXT: &str = "tenant secret";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

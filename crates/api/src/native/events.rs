@@ -216,7 +216,12 @@ pub(crate) async fn publish(
             Some(text.to_owned())
         }
     };
-    let key = header.or_else(|| event.idempotency_key.clone());
+    let own = event.idempotency_key.clone();
+    if header.is_some() && own.is_some() && header != own {
+        let rule = "is not the same as the header Idempotency-Key; send one of them";
+        return Err(ApiError::invalid("idempotencyKey", rule));
+    }
+    let key = header.or(own);
     let current = api.0.directory.profile(tenant.application).await?;
     let new = new_event(
         &api,
@@ -334,8 +339,14 @@ pub(crate) async fn publish_batch(
     if let (Some((code, detail)), false) = (busy, any) {
         return Err(ApiError::new(code, detail));
     }
+    // A client that looks at the status alone must not take a batch of refusals for accepted.
+    let status = if any {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::BAD_REQUEST
+    };
     Ok(json(
-        StatusCode::ACCEPTED,
+        status,
         &BatchView {
             data: answers.into_iter().flatten().collect(),
         },

@@ -183,11 +183,8 @@ fn read_ids(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Ids> {
         })
         .unwrap_or(MessageScope::Event);
     let tenant = section.parsed("tenant", m, IdFormat::parse);
-    for (key, missing) in [
-        ("endpoint", endpoint.is_none()),
-        ("message", message.is_none()),
-    ] {
-        if missing {
+    for key in ["endpoint", "message"] {
+        if section.get(key).is_none() {
             m.add(&section.span, format!("ids.{key} is needed"));
         }
     }
@@ -203,7 +200,7 @@ fn read_ids(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Ids> {
 fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPolicy> {
     let mut section = root.section("secret", m);
     let format = section.parsed("format", m, SecretFormat::parse);
-    if format.is_none() {
+    if section.get("format").is_none() {
         m.add(
             &section.span,
             "secret.format is needed, such as \"whsec_{base64:24}\"",
@@ -289,7 +286,11 @@ fn read_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Vec<(String, Te
                 m.add(&section.span, format!("the header {name} is there twice"));
             }
             (Some(name), Some(value)) => headers.push((name, value)),
-            _ => m.add(&section.span, "a header needs name and value"),
+            _ if section.get("name").is_none() || section.get("value").is_none() => {
+                m.add(&section.span, "a header needs name and value");
+            }
+            // What is wrong with it was told.
+            _ => {}
         }
         section.finish(m);
     }
@@ -343,14 +344,21 @@ fn read_signatures(
                 }
                 signatures.push(spec);
             }
-            _ => m.add(
-                &section.span,
-                "a signature needs header, algorithm, encoding and input (or flat_kv)",
-            ),
+            _ => {
+                let has = |section: &mut Section<'_>, key| section.get(key).is_some();
+                let complete =
+                    ["header", "algorithm", "encoding"].map(|key| has(&mut section, key));
+                let signed = has(&mut section, "input") || has(&mut section, "flat_kv");
+                if complete.contains(&false) || !signed {
+                    let needed =
+                        "a signature needs header, algorithm, encoding and input (or flat_kv)";
+                    m.add(&section.span, needed);
+                }
+            }
         }
         section.finish(m);
     }
-    if signatures.is_empty() {
+    if root.get("signature").is_none() {
         m.add(
             &root.span,
             "at least one [[signature]] is needed: an unsigned webhook cannot be trusted",
@@ -408,7 +416,8 @@ fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> R
             .is_some_and(|prefix| prefix.holes().any(|h| h == hole));
         if !in_header && !in_prefix {
             return Err(format!(
-                "signature.input names {hole:?}, but no header or prefix carries it to the receiver"
+                "signature.input names {}, but no header or prefix carries it to the receiver",
+                hole.name()
             ));
         }
     }

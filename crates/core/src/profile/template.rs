@@ -62,6 +62,12 @@ const HOLES: &[(&str, Hole)] = &[
 ];
 
 impl Hole {
+    /// Its name in a template.
+    pub fn name(self) -> &'static str {
+        let known = HOLES.iter().find(|(_, hole)| *hole == self);
+        known.map_or("", |(name, _)| name)
+    }
+
     fn parse(name: &str) -> Result<Self, String> {
         HOLES
             .iter()

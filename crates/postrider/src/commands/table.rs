@@ -4,21 +4,22 @@ use std::io::IsTerminal as _;
 
 use serde_json::Value;
 
+use crate::output::line;
+
 /// Characters of a cell in a table; longer ones are cut, `--json` has them whole.
-const CELL_MAX: usize = 48;
+const CELL_MAX: usize = 72;
 
 /// Shows an answer of the API.
-#[expect(clippy::print_stdout, reason = "the answer is what the user asked for")]
 pub(super) fn show(value: &Value, columns: &[&str], json: bool) {
     if json {
-        println!("{value:#}");
+        line(&format!("{value:#}"));
         return;
     }
     match value.get("data").and_then(Value::as_array) {
         Some(rows) => {
-            print!("{}", table(rows, columns));
+            line(table(rows, columns).trim_end());
             if let Some(cursor) = value.get("nextCursor").and_then(Value::as_str) {
-                println!("more: --cursor {cursor}");
+                line(&format!("more: --cursor {cursor}"));
             }
         }
         None => {
@@ -26,7 +27,7 @@ pub(super) fn show(value: &Value, columns: &[&str], json: bool) {
                 .iter()
                 .filter(|name| value.get(**name).is_some_and(|value| !value.is_null()))
             {
-                println!("{name:<20} {}", cell(&value[*name]));
+                line(&format!("{name:<20} {}", cell(&value[*name])));
             }
         }
     }
@@ -47,6 +48,10 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        // Why an attempt got no answer.
+        Value::Object(error) if error.contains_key("kind") => {
+            format!("{}: {}", cell(&error["kind"]), cell(&error["detail"]))
+        }
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }

@@ -286,10 +286,4 @@ fn certificates() -> anyhow::Result<(Arc<rustls::ServerConfig>, String)> {
     Ok((Arc::new(config), ca_certificate.pem()))
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the demo talks to the person who started it"
-)]
-pub(super) fn say(text: &str) {
-    println!("{text}");
-}
+pub(super) use crate::output::line as say;

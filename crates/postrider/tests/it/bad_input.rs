@@ -255,6 +255,7 @@ async fn bodies_that_are_not_one_sound_json_value_are_refused() {
             400,
             "body_not_json",
         ),
+        (r#"["a",{"z":1}]"#.to_owned(), 400, "validation_failed"),
         (r#"{"data":1}"#.to_owned(), 400, "validation_failed"),
         (r#"{"type":"a"}"#.to_owned(), 400, "validation_failed"),
         (

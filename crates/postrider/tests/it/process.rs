@@ -360,6 +360,12 @@ fn what_is_not_a_postrider_database_is_refused() {
     )
     .unwrap();
     refused("chmod 600");
+    let key = directory.path().join("master.key");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for wrong in ["", "0", "not hex at all"] {
+        std::fs::write(&key, wrong).unwrap();
+        refused("is not a master key");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -470,6 +476,26 @@ async fn the_commands_work_as_a_user_types_them() {
         "{}",
         text(&refused.stderr)
     );
+    let elsewhere = output(
+        postrider()
+            .env("POSTRIDER_URL", &url)
+            .env("POSTRIDER_KEY", &root)
+            .args(["endpoint", "delete", "../keys/key_x"]),
+    );
+    assert!(
+        text(&elsewhere.stderr).contains("no such endpoint"),
+        "an id is not a path"
+    );
+    let keyless = output(
+        postrider()
+            .env("POSTRIDER_URL", &url)
+            .args(["application", "list"]),
+    );
+    assert!(
+        text(&keyless.stderr).contains("POSTRIDER_KEY"),
+        "{}",
+        text(&keyless.stderr)
+    );
     let nobody = output(
         postrider()
             .env("POSTRIDER_URL", "http://127.0.0.1:1")
@@ -514,6 +540,24 @@ fn configuration_mistakes_are_named() {
         "{}",
         text(&run.stderr)
     );
+    for (variable, value, expected) in [
+        (
+            "POSTRIDER__LIMITS__IN_FLIGHT",
+            "0",
+            "limits.in_flight must be at least 1",
+        ),
+        ("POSTRIDER__LOG__LEVEL", "loud", "log.level"),
+    ] {
+        let run = output(
+            postrider()
+                .args(["serve", "--listen", "127.0.0.1:0"])
+                .env(variable, value),
+        );
+        assert!(
+            !run.status.success() && text(&run.stderr).contains(expected),
+            "{run:?}"
+        );
+    }
     let run = output(
         postrider()
             .args(["serve", "--listen", "127.0.0.1:0"])
@@ -546,4 +590,46 @@ fn the_demo_shows_retries_a_disable_and_valid_signatures() {
         .filter_map(|word| word.parse().ok())
         .collect();
     assert_eq!(counts[0], counts[1], "{summary}");
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused_and_files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let process = serve(&data);
+    let root = process.root.clone().unwrap();
+    tenant(&process, &root, "vignetim").await;
+    drop(process);
+    for name in ["postrider.db", "master.key"] {
+        let mode = std::fs::metadata(data.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{name}");
+    }
+    let start = || {
+        output(
+            postrider()
+                .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+                .arg(&data),
+        )
+    };
+    let key = std::fs::read_to_string(data.join("master.key")).unwrap();
+    std::fs::write(data.join("master.key"), "ab".repeat(32)).unwrap();
+    let told = text(&start().stderr);
+    assert!(
+        told.contains("is not the master key of this store"),
+        "{told}"
+    );
+    std::fs::remove_file(data.join("master.key")).unwrap();
+    let told = text(&start().stderr);
+    assert!(
+        told.contains("is missing, and the store has secrets"),
+        "{told}"
+    );
+    std::fs::write(data.join("master.key"), key).unwrap();
+    std::fs::set_permissions(data.join("master.key"), PermissionsExt::from_mode(0o600)).unwrap();
+    drop(serve(&data));
 }
