@@ -93,7 +93,7 @@ async fn main() -> anyhow::Result<()> {
             .trim_start_matches("http://")
             .trim_end_matches('/')
             .parse()?;
-        let (key, bytes) = (args.key.clone(), args.bytes);
+        let (key, bytes, connections) = (args.key.clone(), args.bytes, args.connections);
         let pause = (args.rate > 0)
             .then(|| Duration::from_secs_f64(args.connections as f64 / args.rate as f64));
         tasks.spawn(async move {
@@ -102,7 +102,11 @@ async fn main() -> anyhow::Result<()> {
             let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
             let padding = "x".repeat(bytes.saturating_sub(40));
-            let mut next = Instant::now();
+            // The connections take turns, so that a rate is not made of bursts.
+            let offset = pause.map_or(Duration::ZERO, |pause| {
+                pause.mul_f64(index as f64 / connections as f64)
+            });
+            let mut next = Instant::now() + offset;
             while !stop.load(Ordering::Relaxed) {
                 if let Some(pause) = pause {
                     next += pause;
