@@ -1,0 +1,159 @@
+//! Deliveries with their attempts: look, send again.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Connection, Paging, given, table, with_query};
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum DeliveryCommand {
+    /// List deliveries, newest first
+    List {
+        #[arg(long)]
+        tenant: Option<String>,
+        #[arg(long)]
+        endpoint: Option<String>,
+        #[arg(long)]
+        event: Option<String>,
+        #[arg(long)]
+        r#type: Option<String>,
+        /// pending, delivered, failed or cancelled
+        #[arg(long)]
+        status: Option<String>,
+        #[command(flatten)]
+        paging: Paging,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show one delivery with every attempt
+    Get {
+        id: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Send one delivery again
+    Resend {
+        id: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Send everything of a tenant that failed again; prints progress until it is done
+    Replay {
+        #[arg(long)]
+        tenant: String,
+        #[arg(long)]
+        endpoint: Option<String>,
+        #[arg(long)]
+        r#type: Option<String>,
+        /// [default: failed]
+        #[arg(long)]
+        status: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+const DELIVERY: &[&str] = &[
+    "id",
+    "eventType",
+    "endpoint",
+    "status",
+    "reason",
+    "attemptsMade",
+    "nextAttemptAt",
+    "createdAt",
+];
+
+pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
+    match command {
+        DeliveryCommand::List {
+            tenant,
+            endpoint,
+            event,
+            r#type,
+            status,
+            paging,
+            connection,
+        } => {
+            let mut query = paging.query();
+            let filters = [
+                ("tenant", tenant),
+                ("endpoint", endpoint),
+                ("event", event),
+                ("type", r#type),
+                ("status", status),
+            ];
+            query.extend(
+                filters
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+            connection.show(
+                &connection
+                    .client()?
+                    .get(&with_query("/v1/deliveries", query))
+                    .await?,
+                DELIVERY,
+            );
+        }
+        DeliveryCommand::Get { id, connection } => {
+            let delivery = connection
+                .client()?
+                .get(&Client::path(&["deliveries", &id])?)
+                .await?;
+            connection.show(&delivery, DELIVERY);
+            if !connection.json {
+                let attempts = json!({ "data": delivery["attempts"] });
+                connection.show(
+                    &attempts,
+                    &[
+                        "number",
+                        "startedAt",
+                        "statusCode",
+                        "error",
+                        "manual",
+                        "responseBody",
+                    ],
+                );
+            }
+        }
+        DeliveryCommand::Resend { id, connection } => {
+            connection.show(
+                &connection
+                    .client()?
+                    .post(&Client::path(&["deliveries", &id, "resend"])?, &json!({}))
+                    .await?,
+                DELIVERY,
+            );
+        }
+        DeliveryCommand::Replay {
+            tenant,
+            endpoint,
+            r#type,
+            status,
+            connection,
+        } => {
+            let client = connection.client()?;
+            let body = given(json!({ "endpoint": endpoint, "type": r#type, "status": status }));
+            let mut task = client
+                .post(&Client::path(&["tenants", &tenant, "replays"])?, &body)
+                .await?;
+            while task["status"] == "running" {
+                table::progress(&format!(
+                    "resent {}, skipped {}",
+                    task["done"], task["skipped"]
+                ));
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                task = client
+                    .get(&format!(
+                        "/v1/replays/{}",
+                        task["id"].as_str().unwrap_or_default()
+                    ))
+                    .await?;
+            }
+            connection.show(&task, &["id", "status", "done", "skipped", "error"]);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Tenants: the customers of an application.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Connection, Paging, given, with_query};
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Create a tenant
+    Create {
+        name: String,
+        #[arg(long)]
+        application: String,
+        /// Your own id of this customer
+        #[arg(long)]
+        external_id: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List the tenants of an application
+    List {
+        #[arg(long)]
+        application: String,
+        /// Only the one with this id of yours
+        #[arg(long)]
+        external_id: Option<String>,
+        #[command(flatten)]
+        paging: Paging,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
+
+pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
+    match command {
+        TenantCommand::Create {
+            name,
+            application,
+            external_id,
+            connection,
+        } => {
+            let body = given(json!({ "name": name, "externalId": external_id }));
+            let made = connection
+                .client()?
+                .post(
+                    &Client::path(&["applications", &application, "tenants"])?,
+                    &body,
+                )
+                .await?;
+            connection.show(&made, TENANT);
+        }
+        TenantCommand::List {
+            application,
+            external_id,
+            paging,
+            connection,
+        } => {
+            let mut query = paging.query();
+            query.extend(external_id.map(|id| ("externalId", id)));
+            let page = connection
+                .client()?
+                .get(&with_query(
+                    &Client::path(&["applications", &application, "tenants"])?,
+                    query,
+                ))
+                .await?;
+            connection.show(&page, TENANT);
+        }
+    }
+    Ok(())
+}
