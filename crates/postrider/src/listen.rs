@@ -12,6 +12,7 @@ use postrider_core::Secret;
 use postrider_core::profile::{Profile, built_in, signing_key};
 use postrider_engine::{Clock, SystemClock};
 
+use crate::output::line;
 use crate::{profiles, receiver};
 
 #[derive(Debug, Args)]
@@ -88,28 +89,26 @@ fn verdict(
     }
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "what came in is what the user wants to see"
-)]
 fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
-    println!(
+    line(&format!(
         "\n#{number} {} POST {}  {verdict}",
         SystemClock.now(),
         received.path
-    );
+    ));
     for (name, value) in &received.headers {
-        println!("  {name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        line(&format!(
+            "  {name}: {}",
+            String::from_utf8_lossy(value.as_bytes())
+        ));
     }
-    println!("  {}", String::from_utf8_lossy(&received.body));
+    line(&format!("  {}", String::from_utf8_lossy(&received.body)));
 }
 
-#[expect(clippy::print_stdout, reason = "what the user does next")]
 fn greet(address: SocketAddr, profile: &str, verifies: bool) {
-    println!(
+    line(&format!(
         "listening on http://{address}/ for webhooks of the profile {profile} (a server started with --dev may call it)"
-    );
+    ));
     if !verifies {
-        println!("give --secret with an endpoint's signing secret to verify signatures");
+        line("give --secret with an endpoint's signing secret to verify signatures");
     }
 }

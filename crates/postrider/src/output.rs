@@ -13,3 +13,9 @@ pub fn line(text: &str) {
         std::process::exit(0);
     }
 }
+
+/// Prints a line that the process does not depend on: a server goes on although nobody reads it.
+pub fn tell(text: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, LogConfig, LogFormat};
+use crate::output::tell;
 use crate::{master_key, profiles};
 
 /// Applications looked through for something that the master key must open.
@@ -276,22 +277,19 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "what the operator has to know at the first start"
-)]
+/// What the operator has to know, all at the first start.
 fn greet(server: &Server, data: &Path) {
     let address = server.address;
-    println!(
+    tell(&format!(
         "Postrider {} listens on http://{address}, data in {}",
         env!("CARGO_PKG_VERSION"),
         data.display()
-    );
+    ));
     let Some(root_key) = &server.root_key else {
         return;
     };
     let root_key = root_key.expose();
-    println!(
+    tell(&format!(
         "
 This is the root key. It is shown once, now; keep it:
 
@@ -308,5 +306,5 @@ A product, a customer, an endpoint, an event:
 
 No URL at hand? Start with `serve --dev`, run `postrider listen`, and use http://127.0.0.1:9000/
 "
-    );
+    ));
 }

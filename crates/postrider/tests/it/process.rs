@@ -633,3 +633,38 @@ async fn another_master_key_is_refused_and_files_are_private() {
     std::fs::set_permissions(data.join("master.key"), PermissionsExt::from_mode(0o600)).unwrap();
     drop(serve(&data));
 }
+
+#[tokio::test]
+async fn a_server_goes_on_when_nobody_reads_what_it_prints() {
+    let directory = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = postrider()
+        .args(["serve", "--listen", &address.to_string(), "--data"])
+        .arg(directory.path())
+        .stdout(writer)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut process = Process {
+        child,
+        address,
+        root: None,
+    };
+    // It answers, and a term signal ends it in order: it had not died of its own greeting.
+    for _ in 0..200 {
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let reply = http(process.address, "GET", "/health", &[], "").await;
+    assert_eq!(reply.status, 200);
+    let pid = process.child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(sent.success());
+    assert!(process.child.wait().unwrap().success());
+}
