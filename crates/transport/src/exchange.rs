@@ -213,15 +213,21 @@ fn header_map(request: &Request, url: &Url) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// `Retry-After` in seconds. A date is rare; it is left to the schedule.
+/// `Retry-After` in seconds. A date is counted from the answer's own `Date`, so that the receiver's
+/// clock need not agree with ours.
 fn retry_after(headers: &HeaderMap) -> Option<u32> {
-    headers
-        .get(http::header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let given = text(http::header::RETRY_AFTER)?;
+    if let Ok(secs) = given.parse() {
+        return Some(secs);
+    }
+    let date = |text: &str| {
+        jiff::fmt::rfc2822::parse(text)
+            .ok()
+            .map(|at| at.timestamp().as_second())
+    };
+    let secs = date(given)? - date(text(http::header::DATE)?)?;
+    u32::try_from(secs.max(0)).ok()
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {

@@ -131,11 +131,17 @@ async fn statuses_are_reported_and_redirects_not_followed() {
         Behaviour::StatusWith(302, "location", elsewhere),
         Behaviour::Status(410),
         Behaviour::StatusWith(429, "retry-after", "17".to_owned()),
+        Behaviour::StatusWith(
+            503,
+            "date: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after",
+            "Wed, 21 Oct 2015 07:30:05 GMT".to_owned(),
+        ),
+        Behaviour::StatusWith(502, "retry-after", "soon".to_owned()),
         Behaviour::Status(500),
     ]);
     let transport = local();
     let mut outcomes = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..6 {
         outcomes.push(transport.send(to(&receiver.url("/"))).await.outcome);
     }
     let answered = |status, retry_after_secs| Outcome::Answered {
@@ -148,10 +154,12 @@ async fn statuses_are_reported_and_redirects_not_followed() {
             answered(302, None),
             answered(410, None),
             answered(429, Some(17)),
+            answered(503, Some(125)),
+            answered(502, None),
             answered(500, None)
         ]
     );
-    assert_eq!(receiver.requests().len(), 4, "nobody called /elsewhere");
+    assert_eq!(receiver.requests().len(), 6, "nobody called /elsewhere");
 }
 
 #[tokio::test]
