@@ -61,8 +61,37 @@ fn ci() -> anyhow::Result<()> {
     })?;
     // The simulation's 10,000 seeds are one of the tests.
     step("tests", || test(&[]))?;
+    step("the README's first command", readme)?;
     say("all checks passed");
     Ok(())
+}
+
+/// Runs the README's first command as written, but for the optimized build, which would build
+/// everything once more; and sees that the second one is this.
+fn readme() -> anyhow::Result<()> {
+    let text = std::fs::read_to_string("README.md").context("failed to read README.md")?;
+    let block = text
+        .split("```")
+        .nth(1)
+        .context("the README begins with a block of commands")?;
+    let commands: Vec<&str> = block
+        .lines()
+        .filter_map(|line| line.split('#').next())
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let [first, second] = commands.as_slice() else {
+        bail!("the README must begin with two commands, not {commands:?}");
+    };
+    if *second != "cargo xtask ci" {
+        bail!("the README's second command must be the gate, not {second:?}");
+    }
+    let words: Vec<&str> = first
+        .split_whitespace()
+        .filter(|word| *word != "--release")
+        .collect();
+    let (program, arguments) = words.split_first().context("the first command is empty")?;
+    run(Command::new(program).args(arguments))
 }
 
 /// Adds what a machine with Rust alone lacks: two components of the toolchain. Everything else that
