@@ -5,6 +5,7 @@ use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
+use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     DueDelivery, Entity, NewEvent, Published, RecordAttempt, Recorded, Resend, Rule, StoreError,
@@ -132,7 +133,7 @@ impl Tx {
     ) -> Result<Vec<i64>, StoreError> {
         if let Target::Endpoint(id) = target {
             let key = self.key(id, Entity::Endpoint)?;
-            self.must_be_enabled(key, tenant)?;
+            self.must_be_enabled(key, tenant, Some(event.mode))?;
             return Ok(vec![key]);
         }
         let recipients = self
@@ -147,12 +148,21 @@ impl Tx {
         Ok(matching.map(|recipient| recipient.endpoint).collect())
     }
 
-    /// Callbacks are not among the recipients, so one endpoint is looked up by itself.
-    fn must_be_enabled(&self, endpoint: i64, tenant: i64) -> Result<(), StoreError> {
-        let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2 and deleted = 0";
+    /// Callbacks are not among the recipients, so one endpoint is looked up by itself. `mode` is the
+    /// event's: a registered endpoint of the other mode is not found, a callback is of any.
+    fn must_be_enabled(
+        &self,
+        endpoint: i64,
+        tenant: i64,
+        mode: Option<Mode>,
+    ) -> Result<(), StoreError> {
+        let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2
+                   and deleted = 0 and (?3 is null or kind = 1 or mode = ?3)";
         let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
         match statement
-            .query_row([endpoint, tenant], |row| row.get(0))
+            .query_row(params![endpoint, tenant, mode.map(mode_number)], |row| {
+                row.get(0)
+            })
             .optional()
             .map_err(aborted)?
         {
@@ -356,7 +366,7 @@ impl Tx {
         if delivery.state == DeliveryState::Pending {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
-        self.must_be_enabled(delivery.endpoint.key(), delivery.tenant.key())?;
+        self.must_be_enabled(delivery.endpoint.key(), delivery.tenant.key(), None)?;
         self.last_sequence = now.as_micros().max(self.last_sequence + 1);
         let sequence = self.last_sequence;
         let sql = "update delivery set state = 0, reason = null, completed_at = null, due_at = ?2, sequence = ?3, series_attempts = ?4,

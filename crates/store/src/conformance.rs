@@ -27,6 +27,7 @@ macro_rules! store_conformance {
             an_endpoint_created_later_gets_nothing_from_the_past,
             only_subscribed_enabled_endpoints_of_the_mode_get_it,
             an_event_may_be_addressed_to_one_endpoint,
+            an_addressed_event_reaches_no_endpoint_of_another_mode,
             one_bad_write_does_not_spoil_the_batch,
             a_lane_is_read_in_order_and_in_pages,
             an_unordered_retry_moves_to_its_time_and_an_ordered_one_stays,

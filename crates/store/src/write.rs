@@ -41,7 +41,8 @@ pub struct NewEvent {
 pub enum Target {
     /// Every enabled registered endpoint of the tenant whose subscription and mode match.
     Matching,
-    /// This endpoint, whatever it subscribed to, if it is enabled.
+    /// This endpoint, whatever it subscribed to, if it is enabled and of the event's mode; a callback
+    /// is of any.
     Endpoint(Id<id::Endpoint>),
 }
 

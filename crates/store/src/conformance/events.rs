@@ -1,7 +1,7 @@
 //! Publishing: events, fan-out, idempotency.
 
 use postrider_core::delivery::DeliveryState;
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
 use postrider_core::tenant::Mode;
@@ -244,6 +244,31 @@ pub async fn an_event_may_be_addressed_to_one_endpoint(store: &dyn Store) {
             rule: Rule::EndpointDisabled
         }
     ));
+}
+
+pub async fn an_addressed_event_reaches_no_endpoint_of_another_mode(store: &dyn Store) {
+    let world = world(store).await;
+    let registered = world.endpoint().await;
+    let callback = Endpoint {
+        kind: EndpointKind::Callback,
+        ..world.an_endpoint()
+    };
+    let callback_id = callback.id;
+    store.create_endpoint(callback, None).await.unwrap();
+    let to = |endpoint| {
+        let mut event = world.an_event(at(1), "x");
+        event.mode = Mode::Test;
+        NewEvent {
+            event: std::sync::Arc::new(event),
+            target: Target::Endpoint(endpoint),
+            ..world.publishing(at(1), "x")
+        }
+    };
+    let refused = world.publish_new(at(1), to(registered)).await;
+    assert!(refused.unwrap_err().is_not_found());
+    // A callback belongs to whatever event names its URL.
+    let published = world.publish_new(at(1), to(callback_id)).await.unwrap();
+    assert_eq!(published.count, 1);
 }
 
 pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {

@@ -122,7 +122,11 @@ impl State {
                 let row = self
                     .endpoints
                     .get(&id.as_u128())
-                    .filter(|row| !row.deleted && row.endpoint.tenant == event.tenant);
+                    .filter(|row| !row.deleted && row.endpoint.tenant == event.tenant)
+                    .filter(|row| {
+                        row.endpoint.kind == EndpointKind::Callback
+                            || row.endpoint.mode == event.mode
+                    });
                 let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
                 if !row.endpoint.health.is_enabled() {
                     return Err(StoreError::conflict(Rule::EndpointDisabled));
