@@ -43,6 +43,11 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["core", "store", "engine"],
         &["rusqlite", "tokio-postgres", "rustls"],
     ),
+    (
+        "notify",
+        &["core", "store", "engine"],
+        &["hyper", "axum", "rusqlite", "tokio-postgres"],
+    ),
     // Only the binary sees everything, and only wires.
     (
         "postrider",
@@ -53,6 +58,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
             "engine",
             "transport",
             "api",
+            "notify",
         ],
         &["rusqlite", "tokio-postgres"],
     ),

@@ -1,10 +1,12 @@
 //! Who asks, and what they may touch. What belongs to somebody else is simply not found.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use http::header;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use postrider_core::audit::Actor;
 use postrider_core::event::Event;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
@@ -12,6 +14,62 @@ use postrider_core::{Id, id};
 
 use crate::Api;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::server::Peer;
+
+/// Who makes a change with this key, for the audit log.
+pub(crate) fn actor(key: &ApiKey, api: &Api) -> Actor {
+    Actor {
+        key: Some(key.id),
+        name: Arc::from(key.name.as_str()),
+        at: api.now(),
+    }
+}
+
+/// Refuses a key that is disabled, or used from where it may not be (`vendors.md` S-40).
+pub(crate) fn admit(api: &Api, key: &ApiKey, parts: &Parts) -> ApiResult<()> {
+    if key.disabled_at.is_some() {
+        let detail = "whoever manages the key can enable it again";
+        return Err(ApiError::new(ErrorCode::KeyDisabled, detail));
+    }
+    if key.allowed_ips.is_empty() {
+        return Ok(());
+    }
+    let Some(address) = caller_address(api, parts) else {
+        return Err(ApiError::new(
+            ErrorCode::AddressNotAllowed,
+            "the caller's address is not known; configure server.trusted_proxies",
+        ));
+    };
+    if key.allowed_ips.iter().any(|net| net.contains(&address)) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::AddressNotAllowed,
+        format!("{address} is not among the addresses that this key may be used from"),
+    ))
+}
+
+/// The address of who asks: the connection's other end, or, when that is a trusted proxy, the last
+/// one in `X-Forwarded-For` that is none.
+fn caller_address(api: &Api, parts: &Parts) -> Option<IpAddr> {
+    let trusted = |address: &IpAddr| {
+        let mut proxies = api.0.options.trusted_proxies.iter();
+        proxies.any(|net| net.contains(address))
+    };
+    let mut address = parts.extensions.get::<Peer>()?.0.to_canonical();
+    let forwarded = parts.headers.get_all("x-forwarded-for").iter();
+    let texts: Vec<&str> = forwarded
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    for text in texts.into_iter().rev() {
+        if !trusted(&address) {
+            break;
+        }
+        address = text.trim().parse::<IpAddr>().ok()?.to_canonical();
+    }
+    Some(address)
+}
 
 /// A caller with a valid bearer key.
 #[derive(Debug, Clone)]
@@ -23,12 +81,13 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        Self::authenticate(&parts.headers, api).await
+        Self::authenticate(parts, api).await
     }
 }
 
 impl Caller {
-    async fn authenticate(headers: &HeaderMap, api: &Api) -> ApiResult<Self> {
+    async fn authenticate(parts: &Parts, api: &Api) -> ApiResult<Self> {
+        let headers = &parts.headers;
         let missing = || {
             ApiError::new(
                 ErrorCode::KeyMissing,
@@ -44,13 +103,21 @@ impl Caller {
             return Err(missing());
         }
         match api.0.directory.key(sha256(text.trim().as_bytes())).await {
-            Ok(key) => Ok(Self { key }),
+            Ok(key) => {
+                admit(api, &key, parts)?;
+                Ok(Self { key })
+            }
             Err(error) if error.is_not_found() => Err(ApiError::new(
                 ErrorCode::KeyUnknown,
                 "the key was deleted, or was never one of this server",
             )),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Who makes a change, for the audit log.
+    pub(crate) fn actor(&self, api: &Api) -> Actor {
+        actor(&self.key, api)
     }
 
     pub(crate) fn must_be_root(&self) -> ApiResult<()> {

@@ -1,6 +1,6 @@
 //! What nearly every request asks: whose key, whose tenant, which profile. Held in memory.
 //!
-//! Keys and tenants do not change; a deleted key and a changed application are forgotten at once.
+//! What changes is forgotten at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,6 +13,7 @@ use postrider_engine::{CurrentProfile, Engine};
 use postrider_store::{Store, StoreError};
 
 use crate::problem::{ApiError, ApiResult};
+use crate::schemas::Schemas;
 
 /// Entries held of a kind; beyond, all are forgotten and read again as they are needed.
 const HELD_MAX: usize = 50_000;
@@ -23,6 +24,15 @@ pub(crate) struct Directory {
     keys: Held<[u8; 32], ApiKey>,
     tenants: Held<Id<id::Tenant>, Tenant>,
     applications: Held<Id<id::Application>, Application>,
+    schemas: Held<Id<id::Application>, Schemas>,
+    /// Keys that events are addressed to, by their public id, each with its endpoint.
+    addressees: Held<String, Addressee>,
+}
+
+/// A key that an event can be addressed to.
+pub(crate) struct Addressee {
+    pub(crate) key: ApiKey,
+    pub(crate) endpoint: Option<Id<id::Endpoint>>,
 }
 
 struct Held<K, V> {
@@ -80,6 +90,8 @@ impl Directory {
             keys: Held::new(),
             tenants: Held::new(),
             applications: Held::new(),
+            schemas: Held::new(),
+            addressees: Held::new(),
         }
     }
 
@@ -98,6 +110,37 @@ impl Directory {
             .await?)
     }
 
+    /// The key with this public id.
+    pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
+        let read = async {
+            let key = self.store.key_by_public_id(public_id).await?;
+            let endpoint = self.store.key_endpoint(key.id).await?;
+            Ok(Addressee {
+                key,
+                endpoint: endpoint.map(|endpoint| endpoint.id),
+            })
+        };
+        self.addressees.get(public_id.to_owned(), read).await
+    }
+
+    /// The schemas of an application's event types: its own, and those of its profile.
+    pub(crate) async fn schemas(&self, id: Id<id::Application>) -> ApiResult<Arc<Schemas>> {
+        let profile = self.profile(id).await?.profile;
+        let read = async {
+            let own = self.store.list_event_types(id).await?;
+            Ok(Schemas::new(&profile, &own))
+        };
+        Ok(self.schemas.get(id, read).await?)
+    }
+
+    pub(crate) fn forget_schemas(&self) {
+        self.schemas.clear();
+    }
+
+    pub(crate) fn forget_tenants(&self) {
+        self.tenants.clear();
+    }
+
     /// The profile that new endpoints and events of an application get.
     pub(crate) async fn profile(
         &self,
@@ -114,6 +157,7 @@ impl Directory {
 
     pub(crate) fn forget_keys(&self) {
         self.keys.clear();
+        self.addressees.clear();
     }
 
     pub(crate) fn forget_applications(&self) {

@@ -10,17 +10,21 @@ mod native;
 mod problem;
 mod random;
 mod request;
+mod schemas;
 mod server;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use postrider_core::address::AddressPolicy;
+use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::limits;
 use postrider_core::seal::Sealer;
-use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::Engine;
 use postrider_store::{Store, StoreError};
@@ -41,6 +45,21 @@ pub struct ApiOptions {
     pub body_max: usize,
     /// Time for a request's body to arrive.
     pub body_timeout: Duration,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What receivers may allow-list.
+    pub regions: Vec<RegionInfo>,
+    /// The region of tenants that name none.
+    pub default_region: Option<String>,
+    /// Whether this server can send mail.
+    pub mail: bool,
+}
+
+/// An egress region and the addresses that the world sees its requests come from.
+#[derive(Debug, Clone)]
+pub struct RegionInfo {
+    pub name: String,
+    pub published: Vec<IpAddr>,
 }
 
 impl Default for ApiOptions {
@@ -50,6 +69,10 @@ impl Default for ApiOptions {
             plain_http: false,
             body_max: limits::BODY_BYTES_MAX,
             body_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            regions: Vec::new(),
+            default_region: None,
+            mail: false,
         }
     }
 }
@@ -138,21 +161,59 @@ impl Api {
         &self,
         id: Id<id::Endpoint>,
         change: postrider_store::EndpointChange,
+        by: Actor,
     ) -> problem::ApiResult<Endpoint> {
         let api = self.clone();
         self.to_the_end(async move {
-            let changed = api.store().update_endpoint(id, change).await?;
+            let changed = api.store().update_endpoint(id, change, by).await?;
             api.engine().endpoint_changed(id);
             Ok(changed)
         })
         .await
     }
 
-    /// Deletes an endpoint and tells the engine.
-    async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> problem::ApiResult<()> {
+    /// Changes a tenant and tells the engine.
+    async fn change_tenant(
+        &self,
+        id: Id<id::Tenant>,
+        change: postrider_store::TenantChange,
+        by: Actor,
+    ) -> problem::ApiResult<Tenant> {
         let api = self.clone();
         self.to_the_end(async move {
-            api.store().delete_endpoint(id).await?;
+            let changed = api.store().update_tenant(id, change, by).await?;
+            api.0.directory.forget_tenants();
+            api.engine().owner_changed();
+            Ok(changed)
+        })
+        .await
+    }
+
+    /// Changes a key and the endpoint that it owns, and tells the engine.
+    async fn change_key(
+        &self,
+        id: Id<id::ApiKey>,
+        change: postrider_store::KeyChange,
+        by: Actor,
+    ) -> problem::ApiResult<(ApiKey, Option<Endpoint>)> {
+        let api = self.clone();
+        self.to_the_end(async move {
+            let before = api.store().key_endpoint(id).await?;
+            let (key, endpoint) = api.store().update_key(id, change, by).await?;
+            api.0.directory.forget_keys();
+            for changed in before.iter().chain(&endpoint) {
+                api.engine().endpoint_changed(changed.id);
+            }
+            Ok((key, endpoint))
+        })
+        .await
+    }
+
+    /// Deletes an endpoint and tells the engine.
+    async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> problem::ApiResult<()> {
+        let api = self.clone();
+        self.to_the_end(async move {
+            api.store().delete_endpoint(id, by).await?;
             api.engine().endpoint_changed(id);
             Ok(())
         })
@@ -199,7 +260,9 @@ pub async fn ensure_root_key(
 ) -> Result<Option<Secret>, StoreError> {
     let mut request = postrider_store::PageRequest::first(limits::PAGE_ROWS_MAX);
     loop {
-        let page = store.list_keys(None, request).await?;
+        let page = store
+            .list_keys(postrider_store::KeyFilter::default(), request)
+            .await?;
         if page.rows.iter().any(|key| key.scope == Scope::Root) {
             return Ok(None);
         }
@@ -217,8 +280,10 @@ pub async fn ensure_root_key(
         secret_hash: postrider_core::seal::sha256(secret.expose().as_bytes()),
         public_id: None,
         sealed_secret: None,
+        allowed_ips: Vec::new(),
+        disabled_at: None,
         created_at: now,
     };
-    store.create_key(key).await?;
+    store.create_key(key, None, Actor::system(now)).await?;
     Ok(Some(secret))
 }

@@ -1,18 +1,25 @@
 //! The native API under `/v1`.
 
 mod applications;
+mod audit;
 mod deliveries;
+mod distributions;
 pub(crate) mod endpoints;
+mod event_types;
 mod events;
 mod explain;
 pub(crate) mod keys;
+mod notifications;
 mod replays;
+mod send_outs;
+mod statistics;
+pub(crate) mod tenants;
 mod views;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{delete, get, post, put};
+use axum::routing::{get, post, put};
 use http::{Method, StatusCode, Uri};
 use serde::Serialize;
 
@@ -36,21 +43,53 @@ pub(crate) fn routes() -> Router<Api> {
         )
         .route(
             "/v1/applications/{application}/event-types",
-            get(applications::list_event_types),
+            get(event_types::list),
         )
         .route(
             "/v1/applications/{application}/event-types/{name}",
-            put(applications::put_event_type).delete(applications::delete_event_type),
+            put(event_types::put).delete(event_types::delete),
         )
         .route(
             "/v1/applications/{application}/tenants",
-            post(applications::create_tenant).get(applications::list_tenants),
+            post(tenants::create).get(tenants::list),
         )
-        .route("/v1/tenants/{tenant}", get(applications::read_tenant))
         .route(
-            "/v1/tenants/{tenant}/secret",
-            get(applications::read_secret),
+            "/v1/tenants/{tenant}",
+            get(tenants::read).patch(tenants::update),
         )
+        .route("/v1/tenants/{tenant}/secret", get(tenants::read_secret))
+        .route(
+            "/v1/tenants/{tenant}/rotate-secret",
+            post(tenants::rotate_secret),
+        )
+        .route(
+            "/v1/tenants/{tenant}/distributions",
+            post(distributions::create).get(distributions::list),
+        )
+        .route(
+            "/v1/distributions/{distribution}",
+            get(distributions::read)
+                .patch(distributions::update)
+                .delete(distributions::delete),
+        )
+        .route(
+            "/v1/distributions/{distribution}/test",
+            post(endpoints::test),
+        )
+        .route("/v1/tenants/{tenant}/statistics", get(statistics::read))
+        .route("/v1/tenants/{tenant}/send-outs", get(send_outs::list))
+        .route("/v1/send-outs/{delivery}", get(send_outs::read))
+        .route("/v1/send-outs/{delivery}/retry", post(send_outs::retry))
+        .route(
+            "/v1/tenants/{tenant}/notifications",
+            get(notifications::list),
+        )
+        .route(
+            "/v1/tenants/{tenant}/notifications/read",
+            post(notifications::mark_read),
+        )
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/egress-ips", get(egress_ips))
         .route(
             "/v1/tenants/{tenant}/endpoints",
             post(endpoints::create).get(endpoints::list),
@@ -84,7 +123,11 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/v1/tenants/{tenant}/replays", post(replays::create))
         .route("/v1/replays/{replay}", get(replays::read))
         .route("/v1/keys", post(keys::create).get(keys::list))
-        .route("/v1/keys/{key}", delete(keys::delete))
+        .route(
+            "/v1/keys/{key}",
+            get(keys::read).patch(keys::update).delete(keys::delete),
+        )
+        .route("/v1/keys/{key}/rotate-secret", post(keys::rotate_secret))
 }
 
 #[derive(Serialize)]
@@ -114,6 +157,31 @@ async fn ready(State(api): State<Api>) -> ApiResult<Response> {
             version: env!("CARGO_PKG_VERSION"),
         },
     ))
+}
+
+#[derive(Serialize)]
+struct EgressView<'a> {
+    region: &'a str,
+    /// What tenants without a region of their own get.
+    default: bool,
+    addresses: &'a [std::net::IpAddr],
+}
+
+#[derive(Serialize)]
+struct EgressList<'a> {
+    data: Vec<EgressView<'a>>,
+}
+
+/// The addresses to allow-list (`vendors.md` F-22). Open to all: firewalls have no keys.
+async fn egress_ips(State(api): State<Api>) -> Response {
+    let options = &api.0.options;
+    let regions = options.regions.iter().map(|region| EgressView {
+        region: &region.name,
+        default: options.default_region.as_ref() == Some(&region.name),
+        addresses: &region.published,
+    });
+    let data = regions.collect();
+    json(StatusCode::OK, &EgressList { data })
 }
 
 pub(crate) async fn not_found(State(api): State<Api>, method: Method, uri: Uri) -> Response {

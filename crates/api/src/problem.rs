@@ -21,8 +21,14 @@ pub enum ErrorCode {
     SubscriptionInvalid,
     EventTypeUnknown,
     CursorInvalid,
+    DataInvalid,
+    DistributionUnsupported,
+    EndpointNeedsKey,
+    AddressUnclear,
     KeyMissing,
     KeyUnknown,
+    KeyDisabled,
+    AddressNotAllowed,
     ScopeInsufficient,
     NotFound,
     RouteUnknown,
@@ -31,6 +37,7 @@ pub enum ErrorCode {
     EndpointsMax,
     IdempotencyKeyReused,
     DeliveryPending,
+    ResendNotAllowed,
     EndpointDisabled,
     SecretNotShown,
     RotationUnsupported,
@@ -52,18 +59,25 @@ impl ErrorCode {
             | Self::EndpointUrlInvalid
             | Self::SubscriptionInvalid
             | Self::EventTypeUnknown
+            | Self::DataInvalid
+            | Self::DistributionUnsupported
+            | Self::EndpointNeedsKey
+            | Self::AddressUnclear
             | Self::CursorInvalid => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ContentTypeUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::KeyMissing | Self::KeyUnknown => StatusCode::UNAUTHORIZED,
-            Self::ScopeInsufficient | Self::SecretNotShown => StatusCode::FORBIDDEN,
+            Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled => StatusCode::UNAUTHORIZED,
+            Self::ScopeInsufficient | Self::AddressNotAllowed | Self::SecretNotShown => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound | Self::RouteUnknown => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NameTaken
             | Self::EndpointsMax
             | Self::IdempotencyKeyReused
             | Self::DeliveryPending
+            | Self::ResendNotAllowed
             | Self::EndpointDisabled
             | Self::RotationUnsupported
             | Self::ProfileInUse => StatusCode::CONFLICT,
@@ -86,9 +100,15 @@ impl ErrorCode {
             Self::EndpointUrlInvalid => "The URL cannot receive webhooks",
             Self::SubscriptionInvalid => "The events cannot be subscribed to",
             Self::EventTypeUnknown => "The event type is not in the catalogue",
+            Self::DataInvalid => "The data does not fit the schema of its event type",
+            Self::DistributionUnsupported => "The profile has no distributions",
+            Self::EndpointNeedsKey => "Endpoints of this profile belong to API keys",
+            Self::AddressUnclear => "The event does not say whom it is for",
             Self::CursorInvalid => "The cursor is not of this list",
             Self::KeyMissing => "An API key is needed",
             Self::KeyUnknown => "The API key is not known",
+            Self::KeyDisabled => "The API key is disabled",
+            Self::AddressNotAllowed => "The API key may not be used from here",
             Self::ScopeInsufficient => "The API key may not do this",
             Self::NotFound => "Not found",
             Self::RouteUnknown => "There is no such route",
@@ -96,6 +116,7 @@ impl ErrorCode {
             Self::NameTaken => "The name is in use",
             Self::EndpointsMax => "The tenant has as many endpoints as its profile allows",
             Self::IdempotencyKeyReused => "The idempotency key was used with another body",
+            Self::ResendNotAllowed => "The delivery may not be sent again",
             Self::DeliveryPending => "The delivery is waiting for an attempt already",
             Self::EndpointDisabled => "The endpoint is disabled",
             Self::SecretNotShown => "The secret is shown once only",

@@ -28,9 +28,9 @@ pub fn seal_nonce() -> SealNonce {
     nonce
 }
 
-/// A secret in a profile's format.
-pub fn secret_text(format: &SecretFormat) -> Secret {
-    format.make(&bytes(format.random_len()))
+/// A secret in a profile's format, for something of this mode.
+pub fn secret_text(format: &SecretFormat, mode: Mode) -> Secret {
+    format.make(mode, &bytes(format.random_len()))
 }
 
 /// An API key: a prefix that secret scanners can find, and 32 random bytes.

@@ -1,10 +1,11 @@
 //! The accept loop: bounded connections, a deadline for headers, a graceful end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -12,6 +13,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::util::MapRequest;
 
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +36,10 @@ impl Default for ServerLimits {
         }
     }
 }
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// A bound socket.
 #[derive(Debug)]
@@ -61,6 +68,7 @@ impl Listener {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
         let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -72,17 +80,17 @@ impl Listener {
                 () = stop.cancelled() => break,
                 accepted = accept(&self.listener, &permits) => accepted,
             };
-            let Some((stream, permit)) = accepted else {
+            let Some((stream, peer, permit)) = accepted else {
                 continue;
             };
-            let service = TowerToHyperService::new(router.clone());
+            let service = MapRequest::new(router.clone(), move |mut request: Request<_>| {
+                request.extensions_mut().insert(Peer(peer));
+                request
+            });
+            let service = TowerToHyperService::new(service);
             let connection =
                 graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a connection's task is watched by the graceful shutdown"
-            )]
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 // A client that breaks off is no event of ours.
                 drop(connection.await);
                 drop(permit);
@@ -90,20 +98,23 @@ impl Listener {
         }
         drop(self.listener);
         graceful.shutdown().await;
+        // Until the last one let go of what it serves from: whoever opens the store next needs it free.
+        connections.close();
+        connections.wait().await;
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     const PAUSE: Duration = Duration::from_millis(50);
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // Answers are small and somebody waits for them.
             drop(stream.set_nodelay(true));
-            Some((stream, permit))
+            Some((stream, peer.ip(), permit))
         }
         Err(error) => {
             // Out of file descriptors, most likely: leave it a moment.

@@ -1,5 +1,8 @@
 //! One HTTP request and how it ended. Append-only.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +22,16 @@ pub struct Attempt {
     pub timings: Timings,
     /// Asked for by a person, not by the schedule.
     pub manual: bool,
+    /// Where it left from; none when no connection was made.
+    pub egress: Option<Egress>,
+}
+
+/// The local end of an attempt's connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Egress {
+    /// The configured region; none where the server has no regions.
+    pub region: Option<Arc<str>>,
+    pub address: IpAddr,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

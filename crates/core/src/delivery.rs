@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
 /// The profile version a delivery was made under; it keeps it whatever becomes of the profile.
@@ -14,6 +15,8 @@ pub struct Delivery {
     pub endpoint: Id<id::Endpoint>,
     pub tenant: Id<id::Tenant>,
     pub event_type: Arc<str>,
+    /// The event's.
+    pub mode: Mode,
     pub profile: ProfileVersion,
     pub state: DeliveryState,
     /// All attempts ever made; they are numbered from 1 without gaps.

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::distribution::Distribution;
 use crate::filter::Subscription;
 use crate::health::Health;
+use crate::notice::NoticeClass;
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
@@ -21,22 +23,39 @@ pub struct Endpoint {
     pub subscription: Subscription,
     pub mode: Mode,
     pub headers: Vec<(String, String)>,
-    /// Newest first. A profile without rotation has one.
+    /// Newest first. Without one the tenant's secret signs.
     pub secrets: Vec<EndpointSecret>,
     /// Deliveries per second at most; none means no limit.
     pub rate_limit: Option<u32>,
     pub ordering: Ordering,
+    /// Gets its payload as a form, where the profile has one.
+    pub form: bool,
     pub health: Health,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-/// Registered endpoints are listed and receive what they subscribed to; a callback exists for the
-/// events that name its URL, and nobody sees it in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whose an endpoint is, and so which events reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointKind {
+    /// Gets the events it subscribed to.
     Registered,
+    /// Exists for the events that name its URL; nobody sees it in a list.
     Callback,
+    /// An API key's: gets the events addressed to that key (`vendors.md` S-05, S-06).
+    Key(Id<id::ApiKey>),
+    /// A distribution's: gets the events addressed to it, or to all distributions.
+    Distribution(Distribution),
+}
+
+impl EndpointKind {
+    /// Which settings of notifications it comes under.
+    pub fn class(&self) -> NoticeClass {
+        match self {
+            Self::Registered | Self::Callback | Self::Key(_) => NoticeClass::Webhooks,
+            Self::Distribution(_) => NoticeClass::Distributions,
+        }
+    }
 }
 
 /// Sealed signing material, valid until `expires_at` (for ever when none).

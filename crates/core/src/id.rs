@@ -36,9 +36,11 @@ macro_rules! kinds {
 kinds! {
     ApiKey "key_" "API key";
     Application "app_" "application";
+    AuditEntry "aud_" "audit entry";
     Delivery "dlv_" "delivery";
     Endpoint "ep_" "endpoint";
     Event "evt_" "event";
+    Notice "ntc_" "notification";
     Task "task_" "task";
     Tenant "ten_" "tenant";
 }

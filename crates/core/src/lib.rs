@@ -6,7 +6,9 @@
 
 pub mod address;
 pub mod attempt;
+pub mod audit;
 pub mod delivery;
+pub mod distribution;
 pub mod endpoint;
 pub mod endpoint_url;
 pub mod event;
@@ -16,6 +18,7 @@ pub mod id;
 pub mod json;
 pub mod judge;
 pub mod limits;
+pub mod notice;
 pub mod profile;
 pub mod seal;
 pub mod secret;

@@ -22,6 +22,18 @@ pub const PAGE_ROWS_DEFAULT: usize = 50;
 pub const KEY_BYTES_MAX: usize = 255;
 /// Bytes of a description; a longer one is refused.
 pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
+/// Bytes of a field's name in a designed payload; a longer one is refused.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Fields of a designed payload; more are refused.
+pub const PAYLOAD_FIELDS_MAX: usize = 100;
+/// Bytes of a JSON Schema or of an example; a longer one is refused.
+pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
+/// Networks that an API key's callers may be in; more are refused.
+pub const ALLOWED_IPS_MAX: usize = 100;
+/// Addresses that get notifications by mail; more are refused.
+pub const EMAILS_MAX: usize = 20;
+/// Periods of a time series in one answer; a finer one is refused.
+pub const SERIES_POINTS_MAX: u64 = 1_000;
 /// Custom headers of one endpoint; more are refused.
 pub const CUSTOM_HEADERS_MAX: usize = 32;
 /// Bytes of one custom header's value; a longer one is refused.

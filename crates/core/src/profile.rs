@@ -31,9 +31,13 @@ pub use template::{Hole, RenderScope, Template};
 pub use verify::VerifyError;
 
 use crate::attempt::Outcome;
+use crate::delivery::{DeliveryState, FailReason};
+use crate::endpoint::EndpointKind;
 use crate::endpoint_url::Scheme;
 use crate::filter::WILDCARD;
 use crate::health::DisableRule;
+use crate::id::{self, Id, IdGenerator};
+use crate::tenant::Mode;
 
 /// A compiled profile.
 #[derive(Debug, Clone)]
@@ -47,17 +51,27 @@ pub struct Profile {
     pub ids: Ids,
     pub secret: SecretPolicy,
     pub body: Template,
+    /// The field of a form that carries the body, for endpoints that ask for a form (GitHub).
+    pub form_field: Option<String>,
     pub json: JsonStyle,
     pub content_type: String,
-    pub headers: Vec<(String, Template)>,
+    pub headers: Vec<HeaderSpec>,
     pub signatures: Vec<SignatureSpec>,
     pub http: HttpPolicy,
     pub classify: Classify,
     pub retry: RetrySchedule,
+    /// Another schedule for events of mode test.
+    pub retry_test: Option<RetrySchedule>,
     pub disable: DisableRule,
     pub resend: ResendPolicy,
     pub custom_headers: CustomHeaders,
     pub events: Catalogue,
+    /// Event types that the vendor describes, with their schemas and examples.
+    pub event_types: Vec<DescribedEvent>,
+    /// How distributions look, where the profile has them.
+    pub distribution: Option<DistributionSpec>,
+    /// How API keys of tenants look, where the profile says.
+    pub api_keys: Option<KeyFormats>,
     pub engine: EnginePolicy,
     pub endpoints_max: Option<u32>,
     pub modes: ModeLabels,
@@ -74,6 +88,51 @@ pub enum JsonStyle {
     /// Rewritten so that `JSON.stringify(JSON.parse(body))` gives the same bytes: for receivers that
     /// verify what they parsed (`vendors.md` F-16).
     EsCompact,
+}
+
+/// A header of the profile.
+#[derive(Debug, Clone)]
+pub struct HeaderSpec {
+    pub name: String,
+    pub value: Template,
+    /// Beyond what the vendor documents: an application may turn it on and off. Holds the default.
+    pub extra: Option<bool>,
+}
+
+/// An event type that the vendor describes.
+#[derive(Debug, Clone)]
+pub struct DescribedEvent {
+    pub name: String,
+    pub description: Option<String>,
+    /// A JSON Schema for the data.
+    pub schema: Option<String>,
+    /// Data for a test event.
+    pub example: Option<String>,
+}
+
+/// Distributions of a profile (`vendors.md` F-01, F-08, F-09, F-11).
+#[derive(Debug, Clone)]
+pub struct DistributionSpec {
+    pub id: IdFormat,
+    pub body: Template,
+    /// The event types that trigger distributions; none allows all.
+    pub events: Option<Vec<String>>,
+}
+
+impl DistributionSpec {
+    pub fn allows(&self, event_type: &str) -> bool {
+        let mut closed = self.events.iter().flatten();
+        self.events.is_none() || closed.any(|known| known == event_type)
+    }
+}
+
+/// How the keys of tenants look (`vendors.md` S-38).
+#[derive(Debug, Clone)]
+pub struct KeyFormats {
+    /// Names the key: `pk_test_…`.
+    pub public: SecretFormat,
+    /// Opens: `sk_test_…`.
+    pub secret: SecretFormat,
 }
 
 /// How ids look on the wire.
@@ -140,14 +199,58 @@ impl Classify {
 
 #[derive(Debug, Clone)]
 pub struct ResendPolicy {
+    /// The ends from which a delivery may be sent again; none allows all.
+    pub from: Option<Vec<ResendFrom>>,
+    /// How old a delivery may be; none is any age.
+    pub max_age: Option<Duration>,
     /// A resend runs through the schedule again instead of being one attempt.
     pub series: bool,
+}
+
+/// An end of a delivery that a resend may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResendFrom {
+    Delivered,
+    Cancelled,
+    Failed(FailReason),
+}
+
+impl ResendFrom {
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("delivered", Self::Delivered),
+        ("cancelled", Self::Cancelled),
+        ("exhausted", Self::Failed(FailReason::Exhausted)),
+        ("stopped", Self::Failed(FailReason::Stopped)),
+        ("expired", Self::Failed(FailReason::Expired)),
+        (
+            "endpoint_disabled",
+            Self::Failed(FailReason::EndpointDisabled),
+        ),
+    ];
+
+    fn is(self, state: DeliveryState) -> bool {
+        match self {
+            Self::Delivered => state == DeliveryState::Delivered,
+            Self::Cancelled => state == DeliveryState::Cancelled,
+            Self::Failed(reason) => state == DeliveryState::Failed(reason),
+        }
+    }
+}
+
+impl ResendPolicy {
+    /// Whether a delivery that ended like this may be sent again.
+    pub fn allows(&self, state: DeliveryState) -> bool {
+        let mut from = self.from.iter().flatten();
+        self.from.is_none() || from.any(|from| from.is(state))
+    }
 }
 
 /// Headers that the owner of an endpoint may add.
 #[derive(Debug, Clone)]
 pub struct CustomHeaders {
     pub allow: bool,
+    /// Names have lower-case letters, digits and dashes only (`vendors.md` F-19).
+    pub lower_case: bool,
     /// Names in lower case that may not be set; a trailing `*` covers a prefix.
     pub reserved: Vec<String>,
 }
@@ -226,6 +329,28 @@ impl ApiSpec {
 }
 
 impl Profile {
+    /// An endpoint's id as receivers and the vendor's management API know it.
+    pub fn endpoint_id(&self, id: Id<id::Endpoint>, kind: &EndpointKind) -> String {
+        match (kind, &self.distribution) {
+            (EndpointKind::Distribution(_), Some(spec)) => spec.id.render(id),
+            _ => self.ids.endpoint.render(id),
+        }
+    }
+
+    /// Reads an id that [`Profile::endpoint_id`] wrote.
+    pub fn find_endpoint(&self, text: &str, ids: &IdGenerator) -> Option<Id<id::Endpoint>> {
+        let of_distribution = || self.distribution.as_ref()?.id.find(text, ids);
+        self.ids.endpoint.find(text, ids).or_else(of_distribution)
+    }
+
+    /// The schedule for deliveries of this mode.
+    pub fn retry(&self, mode: Mode) -> &RetrySchedule {
+        match (mode, &self.retry_test) {
+            (Mode::Test, Some(retry)) => retry,
+            (Mode::Test | Mode::Live, _) => &self.retry,
+        }
+    }
+
     /// The scope at which the body must be rendered again: the narrowest that its holes need.
     pub fn body_scope(&self) -> RenderScope {
         self.body.scope(self.ids.message_scope)

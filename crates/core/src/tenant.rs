@@ -1,8 +1,10 @@
 //! Applications, their tenants, and the keys that act for them.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id;
+use crate::notice::NotificationSettings;
 use crate::{Id, Timestamp};
 
 /// A product that sends webhooks: one profile, one catalogue of event types.
@@ -12,8 +14,32 @@ pub struct Application {
     pub name: String,
     /// Name of the profile; its current version is looked up when something is written.
     pub profile: String,
+    pub settings: ApplicationSettings,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// What an application's owner may choose; absent settings are the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ApplicationSettings {
+    /// What happens to an event whose data does not fit its type's schema.
+    pub validate: Validation,
+    /// The profile's optional headers that are sent; none sends those that are on by default.
+    pub extra_headers: Option<Vec<String>>,
+    /// Gets this application's operational events as ordinary events, at its own endpoints.
+    pub operations_tenant: Option<Id<id::Tenant>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Validation {
+    Off,
+    /// Accepted, with a warning in the answer.
+    Warn,
+    /// Refused.
+    #[default]
+    Enforce,
 }
 
 /// What tenants' secrets are sealed for.
@@ -27,10 +53,21 @@ pub struct Tenant {
     pub name: String,
     /// The application's own id for this customer; unique within the application.
     pub external_id: Option<String>,
-    /// Sealed. Signs deliveries to a one-off `callbackUrl` (`vendors.md` A-40).
+    /// Sealed. Signs for every endpoint that has no secret of its own: all of a profile whose secret
+    /// is the tenant's (`vendors.md` F-13), and those of one-off `callbackUrl`s.
     pub sealed_secret: Vec<u8>,
+    pub secret_since: Timestamp,
+    pub settings: TenantSettings,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TenantSettings {
+    pub notifications: NotificationSettings,
+    /// The egress region that its deliveries leave from; none is the server's default.
+    pub region: Option<String>,
 }
 
 /// Test and live traffic are kept apart: an endpoint gets only events of its own mode.
@@ -57,6 +94,10 @@ pub struct EventType {
     pub application: Id<id::Application>,
     pub name: String,
     pub description: Option<String>,
+    /// A JSON Schema that `data` must fit, as its owner wrote it.
+    pub schema: Option<String>,
+    /// Data of a test event, as JSON.
+    pub example: Option<String>,
     pub created_at: Timestamp,
 }
 
@@ -84,5 +125,9 @@ pub struct ApiKey {
     pub public_id: Option<String>,
     /// Sealed; only for keys whose requests are HMAC-signed, because verifying needs the text.
     pub sealed_secret: Option<Vec<u8>>,
+    /// Networks that callers must be in; none lets everybody.
+    pub allowed_ips: Vec<IpNet>,
+    /// While set, the key opens nothing and its endpoint gets nothing.
+    pub disabled_at: Option<Timestamp>,
     pub created_at: Timestamp,
 }

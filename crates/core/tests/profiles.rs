@@ -38,6 +38,10 @@ fn context<'a>(event_type: &'a str, data: &'a [u8], attempt_at: Timestamp) -> Re
         delivery_created_at: at,
         endpoint: ids.next(at),
         endpoint_url: "https://yourapp.com/webhooks",
+        distribution: None,
+        key_id: None,
+        form: false,
+        extra_headers: None,
         attempt_at,
         attempt_number: 1,
     }
@@ -223,8 +227,8 @@ fn to_http(headers: &[(String, String)]) -> http::HeaderMap {
 #[test]
 fn a_third_party_library_accepts_standard_signatures_during_rotation() {
     let profile = profile("standard");
-    let old = profile.secret.format.make(&[7; 32]);
-    let new = profile.secret.format.make(&[8; 32]);
+    let old = profile.secret.format.make(Mode::Live, &[7; 32]);
+    let new = profile.secret.format.make(Mode::Live, &[8; 32]);
     let asymmetric = postrider_core::profile::ed25519_secret(&[9; 32]);
     let keys: Vec<SigningKey> = [&new, &old, &asymmetric]
         .iter()
@@ -271,7 +275,10 @@ fn a_third_party_library_accepts_standard_signatures_during_rotation() {
 #[test]
 fn a_stale_or_incomplete_request_is_refused() {
     let profile = profile("standard");
-    let keys = [key(profile, profile.secret.format.make(&[7; 32]).expose())];
+    let keys = [key(
+        profile,
+        profile.secret.format.make(Mode::Live, &[7; 32]).expose(),
+    )];
     let at = Timestamp::from_secs(1_000_000);
     let (body, headers) = send(profile, b"{}", &keys, at);
     let verify = |headers: &[(String, String)], now| {
@@ -472,7 +479,7 @@ proptest! {
     fn a_flipped_bit_anywhere_is_refused(name in prop_oneof![Just("standard"), Just("vignetim")], position in any::<prop::sample::Index>(), bit in 0_u8..8, random in any::<u8>()) {
         let profile = profile(name);
         let random = vec![random; profile.secret.format.random_len()];
-        let keys = [signing_key(&profile.secret, &profile.secret.format.make(&random)).unwrap()];
+        let keys = [signing_key(&profile.secret, &profile.secret.format.make(Mode::Live, &random)).unwrap()];
         let at = Timestamp::from_secs(1_700_000_000);
         let (mut body, mut headers) = send(profile, br#"{"order":1}"#, &keys, at);
         prop_assert_eq!(profile.verify(&|n| header(&headers, n), &body, &keys, at), Ok(()));

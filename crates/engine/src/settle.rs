@@ -45,7 +45,12 @@ pub fn settle(
         deliver_before: due.event.deliver_before,
         unit_random,
     };
-    let verdict = judge(&profile.classify, &profile.retry, &exchange.outcome, &facts);
+    let verdict = judge(
+        &profile.classify,
+        profile.retry(delivery.mode),
+        &exchange.outcome,
+        &facts,
+    );
     let number = delivery.attempts + 1;
     let series = Series {
         attempts: delivery.series.attempts + 1,
@@ -65,6 +70,7 @@ pub fn settle(
         response: exchange.response,
         timings: exchange.timings,
         manual,
+        egress: exchange.egress,
     };
     let record = RecordAttempt {
         delivery: delivery.id,

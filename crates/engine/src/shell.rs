@@ -202,6 +202,11 @@ impl Engine {
         self.spawn_configure(endpoint);
     }
 
+    /// Tells the engine that a tenant or an application was changed.
+    pub fn owner_changed(&self) {
+        self.endpoints.forget_all();
+    }
+
     /// Figures of the machine.
     pub fn stats(&self) -> MachineStats {
         self.machine

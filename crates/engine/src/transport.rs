@@ -1,10 +1,11 @@
 //! What the engine asks of a transport.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postrider_core::attempt::{Outcome, Response, Timings};
+use postrider_core::attempt::{Egress, Outcome, Response, Timings};
 
 /// One request to make.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Request {
     pub total_timeout: Duration,
     /// Bytes of the response body that are read.
     pub read_max: usize,
+    /// The egress region it leaves from; none is the default.
+    pub region: Option<Arc<str>>,
 }
 
 /// How it went.
@@ -26,6 +29,7 @@ pub struct Exchange {
     pub outcome: Outcome,
     pub response: Option<Response>,
     pub timings: Timings,
+    pub egress: Option<Egress>,
 }
 
 /// Makes requests. Never fails: what goes wrong is the outcome.

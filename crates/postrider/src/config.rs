@@ -19,6 +19,7 @@ pub struct Config {
     pub secrets: SecretsConfig,
     pub egress: EgressConfig,
     pub limits: LimitsConfig,
+    pub notifications: NotificationsConfig,
     pub profiles: ProfilesConfig,
     pub log: LogConfig,
 }
@@ -32,6 +33,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Seconds that requests and attempts under way get at a shutdown.
     pub shutdown_secs: u64,
+    /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps`.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for ServerConfig {
@@ -40,6 +43,7 @@ impl Default for ServerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             connections_max: 10_000,
             shutdown_secs: 30,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -80,10 +84,69 @@ pub struct EgressConfig {
     pub plain_http: bool,
     /// PEM file with certificate authorities trusted besides the public ones.
     pub extra_ca: Option<PathBuf>,
-    /// Local addresses that deliveries leave from, one for each family at most.
+    /// Local addresses that deliveries leave from, in turn; none lets the system choose. Where there
+    /// are regions, those say it.
     pub bind: Vec<IpAddr>,
+    /// Regions with the addresses that receivers allow-list.
+    pub regions: Vec<RegionConfig>,
+    /// The region of tenants that name none; none is the first.
+    pub default_region: Option<String>,
     /// HTTP proxy that deliveries are tunnelled through.
     pub proxy: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionConfig {
+    pub name: String,
+    /// What the world sees, and `/v1/egress-ips` tells.
+    pub published: Vec<IpAddr>,
+    /// This machine's addresses that they stand for, where a gateway translates them; none are the
+    /// published ones themselves.
+    pub bind: Option<Vec<IpAddr>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotificationsConfig {
+    /// Seconds between two mails to the same people; what fails meanwhile is one digest.
+    pub every_secs: u64,
+    /// The mail server; none sends no mail.
+    pub smtp: Option<SmtpConfig>,
+}
+
+impl Default for NotificationsConfig {
+    fn default() -> Self {
+        Self {
+            every_secs: 300,
+            smtp: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmtpConfig {
+    pub host: String,
+    /// None is 465 for `tls`, 587 for `starttls`, 25 for `none`.
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub tls: SmtpTlsConfig,
+    /// The sender, such as `Postrider <postrider@example.com>`.
+    pub from: String,
+    pub username: Option<String>,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTlsConfig {
+    Tls,
+    #[default]
+    StartTls,
+    /// Never: for a mail server on the same machine.
+    None,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -158,7 +221,12 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
         .separator("__")
         .try_parsing(true)
         .list_separator(",");
-    for list in ["egress.allow", "egress.bind", "secrets.previous_key_files"] {
+    for list in [
+        "egress.allow",
+        "egress.bind",
+        "secrets.previous_key_files",
+        "server.trusted_proxies",
+    ] {
         environment = environment.with_list_parse_key(list);
     }
     let sources = sources

@@ -7,20 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_api::{Api, ApiOptions, Listener, ServerLimits, ensure_root_key};
+use postrider_api::{Api, ApiOptions, Listener, RegionInfo, ServerLimits, ensure_root_key};
 use postrider_core::Secret;
 use postrider_core::address::AddressPolicy;
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock};
+use postrider_notify::{Mailer, Notifier, SmtpOptions, SmtpTls};
 use postrider_store::{PageRequest, Store};
 use postrider_store_sqlite::SqliteStore;
-use postrider_transport::{HttpTransport, SystemResolver};
+use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, LogConfig, LogFormat};
+use crate::config::{
+    Config, EgressConfig, LogConfig, LogFormat, NotificationsConfig, RegionConfig, SmtpTlsConfig,
+};
 use crate::output::tell;
 use crate::{master_key, profiles};
 
@@ -111,8 +114,18 @@ impl Server {
             limits,
         })
         .await?;
+        let notifier = Notifier::new(
+            store.clone(),
+            engine.clone(),
+            mailer(&config.notifications)?,
+            Duration::from_secs(config.notifications.every_secs),
+        );
         let api_options = ApiOptions {
             addresses,
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            regions: region_infos(&config.egress),
+            default_region: default_region(&config.egress)?,
+            mail: config.notifications.smtp.is_some(),
             plain_http: config.egress.plain_http,
             body_max: config.limits.body_bytes,
             ..ApiOptions::default()
@@ -125,6 +138,7 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(listener.serve(api.router(), stop.clone()));
+        tasks.spawn(notifier.run(stop.clone()));
         let reaper = stop.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -195,9 +209,90 @@ fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTr
         addresses,
         resolver: Arc::new(resolver),
         extra_ca: config.egress.extra_ca.clone(),
-        bind: config.egress.bind.clone(),
+        regions: regions(&config.egress)?,
+        default_region: default_region(&config.egress)?.map(Arc::from),
         proxy,
     })?)
+}
+
+/// The regions with this machine's addresses.
+fn regions(egress: &EgressConfig) -> anyhow::Result<Vec<Region>> {
+    if egress.regions.is_empty() {
+        let bind = egress.bind.clone();
+        return Ok(vec![Region { name: None, bind }]);
+    }
+    anyhow::ensure!(
+        egress.bind.is_empty(),
+        "egress.bind does not go with egress.regions: give each region its own bind"
+    );
+    let mut regions: Vec<Region> = Vec::new();
+    for region in &egress.regions {
+        let name: Arc<str> = Arc::from(region.name.as_str());
+        let known = regions
+            .iter()
+            .any(|known| known.name.as_ref() == Some(&name));
+        anyhow::ensure!(!known, "egress.regions has {name} twice");
+        anyhow::ensure!(
+            !region.published.is_empty(),
+            "the egress region {name} publishes no address"
+        );
+        let bind = region.bind.clone();
+        regions.push(Region {
+            name: Some(name),
+            bind: bind.unwrap_or_else(|| region.published.clone()),
+        });
+    }
+    Ok(regions)
+}
+
+fn region_infos(egress: &EgressConfig) -> Vec<RegionInfo> {
+    let info = |region: &RegionConfig| RegionInfo {
+        name: region.name.clone(),
+        published: region.published.clone(),
+    };
+    egress.regions.iter().map(info).collect()
+}
+
+fn default_region(egress: &EgressConfig) -> anyhow::Result<Option<String>> {
+    let first = egress.regions.first().map(|region| region.name.clone());
+    let Some(name) = &egress.default_region else {
+        return Ok(first);
+    };
+    anyhow::ensure!(
+        egress.regions.iter().any(|region| region.name == *name),
+        "egress.default_region {name:?} is not among egress.regions"
+    );
+    Ok(Some(name.clone()))
+}
+
+/// The mail server, if one is configured.
+fn mailer(config: &NotificationsConfig) -> anyhow::Result<Option<Mailer>> {
+    let Some(smtp) = &config.smtp else {
+        return Ok(None);
+    };
+    let (tls, port) = match smtp.tls {
+        SmtpTlsConfig::Tls => (SmtpTls::Tls, 465),
+        SmtpTlsConfig::StartTls => (SmtpTls::StartTls, 587),
+        SmtpTlsConfig::None => (SmtpTls::None, 25),
+    };
+    let password = smtp.password_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("failed to read {}", path.display()))?;
+        anyhow::Ok(Secret::new(text.trim_end()))
+    });
+    let login = match (&smtp.username, password.transpose()?) {
+        (Some(name), Some(password)) => Some((name.clone(), password)),
+        (None, None) => None,
+        _ => anyhow::bail!("notifications.smtp needs both username and password_file, or none"),
+    };
+    let mailer = Mailer::new(SmtpOptions {
+        host: smtp.host.clone(),
+        port: smtp.port.unwrap_or(port),
+        tls,
+        login,
+        from: smtp.from.clone(),
+    });
+    Ok(Some(mailer.context("notifications.smtp cannot be used")?))
 }
 
 /// Runs a server until it is told to stop.

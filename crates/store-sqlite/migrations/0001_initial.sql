@@ -10,6 +10,7 @@ create table application (
     id         integer primary key,
     name       text not null unique,
     profile    text not null,
+    settings   text not null, -- JSON
     created_at integer not null,
     updated_at integer not null
 ) strict;
@@ -20,6 +21,8 @@ create table tenant (
     name           text not null,
     external_id    text,
     sealed_secret  blob not null,
+    secret_since   integer not null,
+    settings       text not null, -- JSON
     created_at     integer not null,
     updated_at     integer not null
 ) strict;
@@ -30,6 +33,8 @@ create table event_type (
     application_id integer not null,
     name           text not null,
     description    text,
+    schema         text, -- JSON, as it was written
+    example        text, -- JSON, as it was written
     created_at     integer not null,
     primary key (application_id, name)
 ) strict, without rowid;
@@ -38,7 +43,9 @@ create table endpoint (
     id                   integer primary key,
     application_id       integer not null,
     tenant_id            integer not null,
-    kind                 integer not null, -- 0 registered, 1 callback
+    kind                 integer not null, -- 0 registered, 1 callback, 2 an API key's, 3 a distribution's
+    key_id               integer,          -- of kind 2
+    distribution         text,             -- of kind 3: JSON
     deleted              integer not null default 0,
     url                  text not null,
     description          text,
@@ -47,6 +54,7 @@ create table endpoint (
     headers              text not null,    -- JSON list of pairs
     rate_limit           integer,
     ordering             integer not null, -- 0 none, 1 endpoint, 2 key
+    form                 integer not null default 0,
     disabled_reason      text,
     disabled_at          integer,
     consecutive_failures integer not null default 0,
@@ -56,6 +64,7 @@ create table endpoint (
 ) strict;
 create index endpoint_tenant on endpoint (tenant_id, id);
 create index endpoint_callback on endpoint (tenant_id, url) where kind = 1 and deleted = 0;
+create unique index endpoint_key on endpoint (key_id) where kind = 2 and deleted = 0;
 
 create table endpoint_secret (
     endpoint_id integer not null,
@@ -87,6 +96,7 @@ create table delivery (
     endpoint_id       integer not null,
     tenant_id         integer not null,
     event_type        text not null,
+    mode              integer not null, -- 0 live, 1 test
     profile           integer not null,
     state             integer not null, -- 0 pending, 1 delivered, 2 failed, 3 cancelled
     reason            integer,          -- of failed: 0 exhausted, 1 stopped, 2 endpoint disabled, 3 expired
@@ -124,6 +134,8 @@ create table attempt (
     first_byte_us    integer,
     total_us         integer not null,
     manual           integer not null,
+    region           text,          -- where it left from
+    local_address    text,
     primary key (delivery_id, number)
 ) strict, without rowid;
 
@@ -147,8 +159,50 @@ create table api_key (
     secret_hash    blob not null unique,
     public_id      text unique,
     sealed_secret  blob,
+    allowed_ips    text not null, -- JSON list of networks
+    disabled_at    integer,
     created_at     integer not null
 ) strict;
+create index api_key_tenant on api_key (tenant_id, id);
+
+-- Who changed what.
+create table audit (
+    id             integer primary key,
+    at             integer not null,
+    application_id integer,
+    tenant_id      integer,
+    key_id         integer,       -- of the actor; none is the server itself
+    actor          text not null,
+    action         text not null,
+    subject        text not null,
+    before         text,          -- JSON, without secrets
+    after          text
+) strict;
+create index audit_tenant on audit (tenant_id, id);
+create index audit_application on audit (application_id, id);
+
+-- What somebody is to be told.
+create table notice (
+    id             integer primary key,
+    application_id integer not null,
+    tenant_id      integer not null,
+    class          integer not null, -- 0 webhooks, 1 distributions
+    kind           integer not null, -- 0 delivery failed, 1 endpoint disabled
+    endpoint_id    integer not null,
+    delivery_id    integer not null,
+    event_type     text not null,
+    url            text not null,
+    attempts       integer not null,
+    error          text not null,
+    at             integer not null,
+    in_app         integer not null,
+    mail_due       integer not null,
+    publish_due    integer not null,
+    read_at        integer
+) strict;
+create index notice_tenant on notice (tenant_id, id) where in_app = 1;
+create index notice_mail on notice (id) where mail_due = 1;
+create index notice_publish on notice (id) where publish_due = 1;
 
 create table nonce (
     key_id     integer not null,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use postrider_core::attempt::{Attempt, Outcome, Response, Timings, UnreachableReason};
+use postrider_core::attempt::{Attempt, Egress, Outcome, Response, Timings, UnreachableReason};
 use postrider_core::delivery::{Delivery, DeliveryState, FailReason, Series};
 use postrider_core::endpoint::{EndpointKind, Ordering};
 use postrider_core::event::Event;
@@ -38,6 +38,8 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
         "delivery",
         "api_key",
         "task",
+        "audit",
+        "notice",
     ] {
         let max: Option<i64> =
             connection.query_row(&format!("select max(id) from {table}"), [], |row| {
@@ -122,11 +124,26 @@ pub(crate) fn mode(row: &Row<'_>, column: usize) -> SqlResult<Mode> {
     }
 }
 
-pub(crate) fn kind_number(kind: EndpointKind) -> i64 {
+pub(crate) fn kind_number(kind: &EndpointKind) -> i64 {
     match kind {
         EndpointKind::Registered => 0,
         EndpointKind::Callback => 1,
+        EndpointKind::Key(_) => 2,
+        EndpointKind::Distribution(_) => 3,
     }
+}
+
+/// A value kept as JSON.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> SqlResult<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| unreadable(column, error.to_string()))
+}
+
+pub(crate) fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("settings and lists of texts are JSON")
 }
 
 pub(crate) fn ordering_number(ordering: Ordering) -> i64 {
@@ -164,9 +181,9 @@ pub(crate) fn state(row: &Row<'_>, column: usize) -> SqlResult<DeliveryState> {
 
 /// Columns of a delivery, in the order that [`delivery`] reads; with `d.` for joins.
 pub(crate) const DELIVERY: &str = "d.id, d.event_id, d.endpoint_id, d.tenant_id, d.event_type, d.profile, d.state, d.reason, \
-    d.attempts, d.due_at, d.series_attempts, d.series_started_at, d.series_single, d.created_at, d.completed_at, d.sequence";
+    d.attempts, d.due_at, d.series_attempts, d.series_started_at, d.series_single, d.created_at, d.completed_at, d.sequence, d.mode";
 /// How many they are.
-pub(crate) const DELIVERY_COLUMNS: usize = 16;
+pub(crate) const DELIVERY_COLUMNS: usize = 17;
 
 pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
     Ok(Delivery {
@@ -175,6 +192,7 @@ pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
         endpoint: Id::from_key(row.get(2)?, salt),
         tenant: Id::from_key(row.get(3)?, salt),
         event_type: Arc::from(row.get_ref(4)?.as_str()?),
+        mode: mode(row, 16)?,
         profile: row.get(5)?,
         state: state(row, 6)?,
         attempts: row.get(8)?,
@@ -235,7 +253,7 @@ fn headers(text: &str) -> Vec<(String, String)> {
 
 /// Columns of an attempt, in the order that [`attempt`] reads.
 pub(crate) const ATTEMPT: &str = "number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail, \
-    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual";
+    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual, region, local_address";
 
 pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
     let status: Option<u16> = row.get(5)?;
@@ -277,5 +295,12 @@ pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
             total_micros: row.get(16)?,
         },
         manual: row.get(17)?,
+        egress: match row.get::<_, Option<String>>(19)? {
+            None => None,
+            Some(address) => Some(Egress {
+                region: row.get::<_, Option<String>>(18)?.map(Arc::from),
+                address: address.parse().map_err(|_| unreadable(19, address))?,
+            }),
+        },
     })
 }

@@ -1,4 +1,4 @@
-//! Who gets what: a tenant's registered endpoints, as the writer knows them.
+//! Who gets what: a tenant's endpoints, as the writer knows them, and who is told of failures.
 //!
 //! Only the writer thread uses it, and every change goes through that thread, so it is never stale:
 //! a change of an endpoint forgets its tenant, a rollback forgets everything.
@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use postrider_core::filter::Subscription;
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
-use rusqlite::Connection;
+use postrider_store::Ways;
+use rusqlite::{Connection, OptionalExtension};
 
-use crate::convert::{SqlResult, mode, unreadable};
+use crate::convert::{SqlResult, from_json, mode, unreadable};
 use crate::read::health;
 
 /// Tenants held; beyond, all are forgotten and read again as they come.
@@ -18,12 +19,29 @@ const TENANTS_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
-    tenants: HashMap<i64, Vec<Recipient>>,
+    tenants: HashMap<i64, Audience>,
+}
+
+/// All that a tenant has for its events.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    pub(crate) application: i64,
+    /// Not the callbacks: those are many, and nothing is asked of them.
+    pub(crate) recipients: Vec<Recipient>,
+    pub(crate) ways: Ways,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecipientKind {
+    Registered,
+    Key,
+    Distribution,
 }
 
 #[derive(Debug)]
 pub(crate) struct Recipient {
     pub(crate) endpoint: i64,
+    pub(crate) kind: RecipientKind,
     pub(crate) mode: Mode,
     pub(crate) subscription: Subscription,
     pub(crate) health: Health,
@@ -38,22 +56,33 @@ impl Fanout {
         self.tenants.remove(&tenant);
     }
 
-    /// The tenant's registered endpoints that are not deleted; none when there is no such tenant.
-    pub(crate) fn recipients(
+    /// The tenant's endpoints that are not deleted; none when there is no such tenant.
+    pub(crate) fn audience(
         &mut self,
         connection: &Connection,
         tenant: i64,
-    ) -> SqlResult<Option<&mut Vec<Recipient>>> {
+    ) -> SqlResult<Option<&mut Audience>> {
         if !self.tenants.contains_key(&tenant) {
-            let mut exists = connection.prepare_cached("select 1 from tenant where id = ?1")?;
-            if !exists.exists([tenant])? {
+            let mut statement = connection.prepare_cached(
+                "select t.application_id, a.settings, t.settings from tenant t
+                 join application a on a.id = t.application_id where t.id = ?1",
+            )?;
+            let found = statement.query_row([tenant], |row| {
+                let ways = Ways::new(&from_json(row, 1)?, &from_json(row, 2)?);
+                Ok((row.get(0)?, ways))
+            });
+            let Some((application, ways)) = found.optional()? else {
                 return Ok(None);
-            }
+            };
             if self.tenants.len() >= TENANTS_MAX {
                 self.tenants.clear();
             }
-            let recipients = load(connection, tenant)?;
-            self.tenants.insert(tenant, recipients);
+            let audience = Audience {
+                application,
+                recipients: load(connection, tenant)?,
+                ways,
+            };
+            self.tenants.insert(tenant, audience);
         }
         Ok(self.tenants.get_mut(&tenant))
     }
@@ -61,15 +90,20 @@ impl Fanout {
 
 fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
     let mut statement = connection.prepare_cached(
-        "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since
-         from endpoint where tenant_id = ?1 and kind = 0 and deleted = 0 order by id",
+        "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind
+         from endpoint where tenant_id = ?1 and kind <> 1 and deleted = 0 order by id",
     )?;
     let rows = statement.query_map([tenant], |row| {
         Ok(Recipient {
             endpoint: row.get(0)?,
+            kind: match row.get(7)? {
+                0 => RecipientKind::Registered,
+                2 => RecipientKind::Key,
+                3 => RecipientKind::Distribution,
+                other => return Err(unreadable(7, format!("endpoint kind {other}"))),
+            },
             mode: mode(row, 1)?,
-            subscription: serde_json::from_str(row.get_ref(2)?.as_str()?)
-                .map_err(|error| unreadable(2, error.to_string()))?,
+            subscription: from_json(row, 2)?,
             health: health(row, 3)?,
         })
     })?;

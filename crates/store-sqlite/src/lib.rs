@@ -6,6 +6,7 @@
 
 mod convert;
 mod fanout;
+mod log;
 mod manage;
 mod open;
 mod read;
@@ -18,15 +19,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider_core::attempt::Attempt;
+use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::id::IdGenerator;
+use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue,
-    Page, PageRequest, ProfileRecord, Store, StoreError, Task, Write, Written,
+    AuditFilter, DeliveryFilter, DuePage, EndpointChange, EndpointListing, EndpointStats,
+    EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue, NoticeChannel, NoticeFilter, Page,
+    PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange,
+    Write, Written,
 };
 
 use read::Readers;
@@ -260,9 +265,19 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn create_application(&self, application: Application) -> Result<(), StoreError> {
+    async fn statistics(&self, query: StatisticsQuery) -> Result<Statistics, StoreError> {
+        self.readers
+            .read(move |reader| reader.statistics(&query))
+            .await
+    }
+
+    async fn create_application(
+        &self,
+        application: Application,
+        by: Actor,
+    ) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.create_application(&application))
+            .call(move |tx| tx.create_application(&application, &by))
             .await
     }
 
@@ -278,14 +293,31 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn update_application(&self, application: Application) -> Result<(), StoreError> {
+    async fn update_application(
+        &self,
+        application: Application,
+        by: Actor,
+    ) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.update_application(&application))
+            .call(move |tx| tx.update_application(&application, &by))
             .await
     }
 
-    async fn create_tenant(&self, tenant: Tenant) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.create_tenant(&tenant)).await
+    async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.create_tenant(&tenant, &by))
+            .await
+    }
+
+    async fn update_tenant(
+        &self,
+        id: Id<id::Tenant>,
+        change: TenantChange,
+        by: Actor,
+    ) -> Result<Tenant, StoreError> {
+        self.writer
+            .call(move |tx| tx.update_tenant(id, change, &by))
+            .await
     }
 
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
@@ -313,9 +345,9 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn put_event_type(&self, event_type: EventType) -> Result<(), StoreError> {
+    async fn put_event_type(&self, event_type: EventType, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.put_event_type(&event_type))
+            .call(move |tx| tx.put_event_type(&event_type, &by))
             .await
     }
 
@@ -332,10 +364,11 @@ impl Store for SqliteStore {
         &self,
         application: Id<id::Application>,
         name: &str,
+        by: Actor,
     ) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.writer
-            .call(move |tx| tx.delete_event_type(application, &name))
+            .call(move |tx| tx.delete_event_type(application, &name, &by))
             .await
     }
 
@@ -343,9 +376,10 @@ impl Store for SqliteStore {
         &self,
         endpoint: Endpoint,
         max: Option<u32>,
+        by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.create_endpoint(&endpoint, max))
+            .call(move |tx| tx.create_endpoint(&endpoint, max, &by))
             .await
     }
 
@@ -362,10 +396,11 @@ impl Store for SqliteStore {
     async fn list_endpoints(
         &self,
         tenant: Id<id::Tenant>,
+        listing: EndpointListing,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
         self.readers
-            .read(move |reader| reader.list_endpoints(tenant, page))
+            .read(move |reader| reader.list_endpoints(tenant, listing, page))
             .await
     }
 
@@ -373,14 +408,17 @@ impl Store for SqliteStore {
         &self,
         id: Id<id::Endpoint>,
         change: EndpointChange,
+        by: Actor,
     ) -> Result<Endpoint, StoreError> {
         self.writer
-            .call(move |tx| tx.update_endpoint(id, change))
+            .call(move |tx| tx.update_endpoint(id, change, &by))
             .await
     }
 
-    async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.delete_endpoint(id)).await
+    async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.delete_endpoint(id, &by))
+            .await
     }
 
     async fn callback_endpoint(
@@ -394,8 +432,15 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.create_key(&key)).await
+    async fn create_key(
+        &self,
+        key: ApiKey,
+        endpoint: Option<Endpoint>,
+        by: Actor,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.create_key(&key, endpoint.as_ref(), &by))
+            .await
     }
 
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
@@ -417,16 +462,33 @@ impl Store for SqliteStore {
 
     async fn list_keys(
         &self,
-        application: Option<Id<id::Application>>,
+        filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
         self.readers
-            .read(move |reader| reader.list_keys(application, page))
+            .read(move |reader| reader.list_keys(filter, page))
             .await
     }
 
-    async fn delete_key(&self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.delete_key(id)).await
+    async fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {
+        self.readers
+            .read(move |reader| reader.key_endpoint(key))
+            .await
+    }
+
+    async fn update_key(
+        &self,
+        id: Id<id::ApiKey>,
+        change: KeyChange,
+        by: Actor,
+    ) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
+        self.writer
+            .call(move |tx| tx.update_key(id, change, &by))
+            .await
+    }
+
+    async fn delete_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.delete_key(id, &by)).await
     }
 
     async fn use_nonce(
@@ -438,6 +500,57 @@ impl Store for SqliteStore {
         let nonce = nonce.to_owned();
         self.writer
             .call(move |tx| tx.use_nonce(key, &nonce, expires_at))
+            .await
+    }
+
+    async fn list_audit(
+        &self,
+        filter: AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_audit(&filter, page))
+            .await
+    }
+
+    async fn list_notices(
+        &self,
+        filter: NoticeFilter,
+        page: PageRequest,
+    ) -> Result<Page<Notice>, StoreError> {
+        self.readers
+            .read(move |reader| reader.list_notices(filter, page))
+            .await
+    }
+
+    async fn read_notices(
+        &self,
+        tenant: Id<id::Tenant>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
+        self.writer
+            .call(move |tx| tx.read_notices(tenant, last, now))
+            .await
+    }
+
+    async fn due_notices(
+        &self,
+        channel: NoticeChannel,
+        limit: u32,
+    ) -> Result<Vec<Notice>, StoreError> {
+        self.readers
+            .read(move |reader| reader.due_notices(channel, limit))
+            .await
+    }
+
+    async fn settle_notices(
+        &self,
+        channel: NoticeChannel,
+        ids: Vec<Id<id::Notice>>,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.settle_notices(channel, &ids))
             .await
     }
 

@@ -1,15 +1,19 @@
 //! Writes to applications, tenants, endpoints, keys, profiles and tasks.
 
+use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::health::Health;
 use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{EndpointChange, Entity, Rule, StoreError, Task};
+use postrider_store::{EndpointChange, Entity, KeyChange, Rule, StoreError, Task, TenantChange};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use crate::convert::{SqlResult, aborted, kind_number, mode_number, ordering_number};
-use crate::read::{read_endpoint, task_state};
+use crate::convert::{SqlResult, aborted, kind_number, mode_number, ordering_number, to_json};
+use crate::read::{
+    EVENT_TYPE, event_type_row, read_application, read_endpoint, read_key, read_key_endpoint,
+    read_tenant, task_state,
+};
 use crate::writer::Tx;
 
 /// A unique index that refuses a row tells the caller that a name is taken.
@@ -17,14 +21,6 @@ fn taken(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation) => StoreError::conflict(Rule::NameTaken),
         _ => aborted(error),
-    }
-}
-
-fn one(changed: usize, entity: Entity) -> Result<(), StoreError> {
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::not_found(entity))
     }
 }
 
@@ -48,57 +44,91 @@ impl Tx {
     pub(crate) fn create_application(
         &mut self,
         application: &Application,
+        by: &Actor,
     ) -> Result<(), StoreError> {
-        let sql = "insert into application (id, name, profile, created_at, updated_at) values (?1, ?2, ?3, ?4, ?5)";
+        let sql = "insert into application (id, name, profile, settings, created_at, updated_at) values (?1, ?2, ?3, ?4, ?5, ?6)";
         let values = params![
             application.id.key(),
             application.name,
             application.profile,
+            to_json(&application.settings),
             application.created_at.as_micros(),
             application.updated_at.as_micros()
         ];
-        self.connection
-            .execute(sql, values)
-            .map_err(taken)
-            .map(drop)
+        self.connection.execute(sql, values).map_err(taken)?;
+        self.note(by, None, Some(application)).map_err(aborted)
     }
 
     pub(crate) fn update_application(
         &mut self,
         application: &Application,
+        by: &Actor,
     ) -> Result<(), StoreError> {
         let key = self.key(application.id, Entity::Application)?;
-        let sql = "update application set name = ?2, profile = ?3, updated_at = ?4 where id = ?1";
+        let before = read_application(&self.connection, self.salt, key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::Application))?;
+        let sql = "update application set name = ?2, profile = ?3, settings = ?4, updated_at = ?5 where id = ?1";
         let values = params![
             key,
             application.name,
             application.profile,
+            to_json(&application.settings),
             application.updated_at.as_micros()
         ];
-        one(
-            self.connection.execute(sql, values).map_err(taken)?,
-            Entity::Application,
-        )
+        self.connection.execute(sql, values).map_err(taken)?;
+        // Who is told of failures may have changed for all its tenants.
+        self.fanout.clear();
+        self.note(by, Some(&before), Some(application))
+            .map_err(aborted)
     }
 
-    pub(crate) fn create_tenant(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+    pub(crate) fn create_tenant(&mut self, tenant: &Tenant, by: &Actor) -> Result<(), StoreError> {
         let application = self.key(tenant.application, Entity::Application)?;
         self.must_exist("application", application, Entity::Application)?;
-        let sql = "insert into tenant (id, application_id, name, external_id, sealed_secret, created_at, updated_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "insert into tenant (id, application_id, name, external_id, sealed_secret, secret_since, settings, created_at, updated_at)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let values = params![
             tenant.id.key(),
             application,
             tenant.name,
             tenant.external_id,
             tenant.sealed_secret,
+            tenant.secret_since.as_micros(),
+            to_json(&tenant.settings),
             tenant.created_at.as_micros(),
             tenant.updated_at.as_micros()
         ];
-        self.connection
-            .execute(sql, values)
-            .map_err(taken)
-            .map(drop)
+        self.connection.execute(sql, values).map_err(taken)?;
+        self.note(by, None, Some(tenant)).map_err(aborted)
+    }
+
+    pub(crate) fn update_tenant(
+        &mut self,
+        id: Id<id::Tenant>,
+        change: TenantChange,
+        by: &Actor,
+    ) -> Result<Tenant, StoreError> {
+        let key = self.key(id, Entity::Tenant)?;
+        let before = read_tenant(&self.connection, self.salt, key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::Tenant))?;
+        let mut tenant = before.clone();
+        change(&mut tenant);
+        let sql = "update tenant set name = ?2, sealed_secret = ?3, secret_since = ?4, settings = ?5, updated_at = ?6 where id = ?1";
+        let values = params![
+            key,
+            tenant.name,
+            tenant.sealed_secret,
+            tenant.secret_since.as_micros(),
+            to_json(&tenant.settings),
+            tenant.updated_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.fanout.forget(key);
+        self.note(by, Some(&before), Some(&tenant))
+            .map_err(aborted)?;
+        Ok(tenant)
     }
 
     fn must_exist(&self, table: &str, key: i64, entity: Entity) -> Result<(), StoreError> {
@@ -115,42 +145,68 @@ impl Tx {
         }
     }
 
-    pub(crate) fn put_event_type(&mut self, event_type: &EventType) -> Result<(), StoreError> {
+    pub(crate) fn put_event_type(
+        &mut self,
+        event_type: &EventType,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
         let application = self.key(event_type.application, Entity::Application)?;
         self.must_exist("application", application, Entity::Application)?;
-        let sql = "insert into event_type (application_id, name, description, created_at) values (?1, ?2, ?3, ?4)
-                   on conflict do update set description = excluded.description";
+        let before = self.event_type(event_type.application, &event_type.name)?;
+        let sql = "insert into event_type (application_id, name, description, schema, example, created_at) values (?1, ?2, ?3, ?4, ?5, ?6)
+                   on conflict do update set description = excluded.description, schema = excluded.schema, example = excluded.example";
         let values = params![
             application,
             event_type.name,
             event_type.description,
+            event_type.schema,
+            event_type.example,
             event_type.created_at.as_micros()
         ];
-        self.connection
-            .execute(sql, values)
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.note(by, before.as_ref(), Some(event_type))
             .map_err(aborted)
-            .map(drop)
+    }
+
+    fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>, StoreError> {
+        let sql = format!("{EVENT_TYPE} where application_id = ?1 and name = ?2");
+        self.connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| {
+                let values = params![application.key(), name];
+                statement
+                    .query_row(values, |row| event_type_row(row, application))
+                    .optional()
+            })
+            .map_err(aborted)
     }
 
     pub(crate) fn delete_event_type(
         &mut self,
         application: Id<id::Application>,
         name: &str,
+        by: &Actor,
     ) -> Result<(), StoreError> {
-        let application = self.key(application, Entity::EventType)?;
+        let key = self.key(application, Entity::EventType)?;
+        let before = self
+            .event_type(application, name)?
+            .ok_or(StoreError::not_found(Entity::EventType))?;
         let sql = "delete from event_type where application_id = ?1 and name = ?2";
-        one(
-            self.connection
-                .execute(sql, params![application, name])
-                .map_err(aborted)?,
-            Entity::EventType,
-        )
+        self.connection
+            .execute(sql, params![key, name])
+            .map_err(aborted)?;
+        self.note(by, Some(&before), None).map_err(aborted)
     }
 
     pub(crate) fn create_endpoint(
         &mut self,
         endpoint: &Endpoint,
         max: Option<u32>,
+        by: &Actor,
     ) -> Result<(), StoreError> {
         let tenant = self.key(endpoint.tenant, Entity::Tenant)?;
         self.must_exist("tenant", tenant, Entity::Tenant)?;
@@ -172,23 +228,28 @@ impl Tx {
             endpoint.id.key(),
             endpoint.application.key(),
             tenant,
-            kind_number(endpoint.kind),
+            kind_number(&endpoint.kind),
             mode_number(endpoint.mode),
             endpoint.created_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         self.write_endpoint(endpoint).map_err(aborted)?;
-        if endpoint.kind == EndpointKind::Registered {
+        if endpoint.kind != EndpointKind::Callback {
             self.fanout.forget(tenant);
         }
-        Ok(())
+        self.note(by, None, Some(endpoint)).map_err(aborted)
     }
 
     /// Writes all that can change.
     fn write_endpoint(&self, endpoint: &Endpoint) -> SqlResult<()> {
         let key = endpoint.id.key();
+        let (owner, distribution) = match &endpoint.kind {
+            EndpointKind::Registered | EndpointKind::Callback => (None, None),
+            EndpointKind::Key(owner) => (Some(owner.key()), None),
+            EndpointKind::Distribution(distribution) => (None, Some(to_json(distribution))),
+        };
         let sql = "update endpoint set url = ?2, description = ?3, subscription = ?4, headers = ?5, rate_limit = ?6, ordering = ?7,
-                   updated_at = ?8 where id = ?1";
+                   updated_at = ?8, key_id = ?9, distribution = ?10, form = ?11 where id = ?1";
         self.connection.execute(
             sql,
             params![
@@ -200,6 +261,9 @@ impl Tx {
                 endpoint.rate_limit,
                 ordering_number(endpoint.ordering),
                 endpoint.updated_at.as_micros(),
+                owner,
+                distribution,
+                endpoint.form,
             ],
         )?;
         write_health(&self.connection, key, &endpoint.health)?;
@@ -222,44 +286,60 @@ impl Tx {
         Ok(())
     }
 
+    fn live_endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
+        let key = self.key(id, Entity::Endpoint)?;
+        let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        found
+            .filter(|(_, deleted)| !deleted)
+            .map(|(endpoint, _)| endpoint)
+            .ok_or(StoreError::not_found(Entity::Endpoint))
+    }
+
     pub(crate) fn update_endpoint(
         &mut self,
         id: Id<id::Endpoint>,
         change: EndpointChange,
+        by: &Actor,
     ) -> Result<Endpoint, StoreError> {
-        let key = self.key(id, Entity::Endpoint)?;
-        let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
-        let (mut endpoint, _) = found
-            .filter(|(_, deleted)| !deleted)
-            .ok_or(StoreError::not_found(Entity::Endpoint))?;
+        let before = self.live_endpoint(id)?;
+        let mut endpoint = before.clone();
         change(&mut endpoint);
         self.write_endpoint(&endpoint).map_err(aborted)?;
         self.fanout.forget(endpoint.tenant.key());
+        self.note(by, Some(&before), Some(&endpoint))
+            .map_err(aborted)?;
         Ok(endpoint)
     }
 
-    pub(crate) fn delete_endpoint(&mut self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
-        let key = self.key(id, Entity::Endpoint)?;
-        let sql =
-            "update endpoint set deleted = 1 where id = ?1 and deleted = 0 returning tenant_id";
-        let tenant: Option<i64> = self
-            .connection
-            .query_row(sql, [key], |row| row.get(0))
-            .optional()
+    pub(crate) fn delete_endpoint(
+        &mut self,
+        id: Id<id::Endpoint>,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        let before = self.live_endpoint(id)?;
+        self.connection
+            .execute("update endpoint set deleted = 1 where id = ?1", [id.key()])
             .map_err(aborted)?;
-        self.fanout
-            .forget(tenant.ok_or(StoreError::not_found(Entity::Endpoint))?);
-        Ok(())
+        self.fanout.forget(before.tenant.key());
+        self.note(by, Some(&before), None).map_err(aborted)
     }
 
-    pub(crate) fn create_key(&mut self, key: &ApiKey) -> Result<(), StoreError> {
+    pub(crate) fn create_key(
+        &mut self,
+        key: &ApiKey,
+        endpoint: Option<&Endpoint>,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        if let Some(endpoint) = endpoint {
+            self.create_endpoint(endpoint, None, by)?;
+        }
         let (application, tenant) = match key.scope {
             Scope::Root => (None, None),
             Scope::Application(application) => (Some(application.key()), None),
             Scope::Tenant(application, tenant) => (Some(application.key()), Some(tenant.key())),
         };
-        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, allowed_ips, disabled_at, created_at)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let values = params![
             key.id.key(),
             key.name,
@@ -269,22 +349,62 @@ impl Tx {
             key.secret_hash,
             key.public_id,
             key.sealed_secret,
+            to_json(&key.allowed_ips),
+            key.disabled_at.map(Timestamp::as_micros),
             key.created_at.as_micros()
         ];
-        self.connection
-            .execute(sql, values)
-            .map_err(taken)
-            .map(drop)
+        self.connection.execute(sql, values).map_err(taken)?;
+        self.note(by, None, Some(key)).map_err(aborted)
     }
 
-    pub(crate) fn delete_key(&mut self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
+    fn live_key(&self, id: Id<id::ApiKey>) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
         let key = self.key(id, Entity::ApiKey)?;
-        one(
-            self.connection
-                .execute("delete from api_key where id = ?1", [key])
-                .map_err(aborted)?,
-            Entity::ApiKey,
-        )
+        let found = read_key(&self.connection, self.salt, key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::ApiKey))?;
+        let endpoint = read_key_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        Ok((found, endpoint))
+    }
+
+    pub(crate) fn update_key(
+        &mut self,
+        id: Id<id::ApiKey>,
+        change: KeyChange,
+        by: &Actor,
+    ) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
+        let (before, endpoint_before) = self.live_key(id)?;
+        let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
+        change(&mut key, &mut endpoint);
+        let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4 where id = ?1";
+        let values = params![
+            id.key(),
+            key.name,
+            to_json(&key.allowed_ips),
+            key.disabled_at.map(Timestamp::as_micros)
+        ];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        match (endpoint_before, &endpoint) {
+            (None, None) => {}
+            (None, Some(new)) => self.create_endpoint(new, None, by)?,
+            (Some(old), None) => self.delete_endpoint(old.id, by)?,
+            (Some(old), Some(new)) => {
+                let new = new.clone();
+                self.update_endpoint(old.id, Box::new(move |endpoint| *endpoint = new), by)?;
+            }
+        }
+        self.note(by, Some(&before), Some(&key)).map_err(aborted)?;
+        Ok((key, endpoint))
+    }
+
+    pub(crate) fn delete_key(&mut self, id: Id<id::ApiKey>, by: &Actor) -> Result<(), StoreError> {
+        let (before, endpoint) = self.live_key(id)?;
+        if let Some(endpoint) = endpoint {
+            self.delete_endpoint(endpoint.id, by)?;
+        }
+        self.connection
+            .execute("delete from api_key where id = ?1", [id.key()])
+            .map_err(aborted)?;
+        self.note(by, Some(&before), None).map_err(aborted)
     }
 
     pub(crate) fn use_nonce(
@@ -373,8 +493,4 @@ impl Tx {
         let sql = "insert into meta (key, value) values ('ping', 1) on conflict (key) do update set value = (value + 1) % 1000";
         self.connection.execute(sql, []).map_err(aborted).map(drop)
     }
-}
-
-fn to_json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("lists of texts are JSON")
 }

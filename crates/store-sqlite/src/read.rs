@@ -1,6 +1,9 @@
 //! Reading: a small pool of read-only connections, used on blocking threads.
 
+mod log;
 mod manage;
+
+pub(crate) use manage::{EVENT_TYPE, event_type_row, read_application, read_key, read_tenant};
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +23,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_it
 use tokio::sync::Semaphore;
 
 use crate::convert::{
-    ATTEMPT, DELIVERY, EVENT, SqlResult, attempt, delivery, event, mode, reading, time, time_opt,
-    unreadable,
+    ATTEMPT, DELIVERY, EVENT, SqlResult, attempt, delivery, event, from_json, mode, mode_number,
+    reading, time, time_opt, unreadable,
 };
 use crate::open::open_reader;
 use crate::write::due_row;
@@ -118,25 +121,25 @@ pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
 }
 
 const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
-    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted";
+    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form";
 
 fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
-    let json = |column: usize, error: serde_json::Error| unreadable(column, error.to_string());
     let endpoint = Endpoint {
         id: Id::from_key(row.get(0)?, salt),
         application: Id::from_key(row.get(1)?, salt),
         tenant: Id::from_key(row.get(2)?, salt),
-        kind: if row.get::<_, i64>(3)? == 0 {
-            EndpointKind::Registered
-        } else {
-            EndpointKind::Callback
+        kind: match row.get(3)? {
+            0 => EndpointKind::Registered,
+            1 => EndpointKind::Callback,
+            2 => EndpointKind::Key(Id::from_key(row.get(18)?, salt)),
+            3 => EndpointKind::Distribution(from_json(row, 19)?),
+            other => return Err(unreadable(3, format!("endpoint kind {other}"))),
         },
         url: row.get(4)?,
         description: row.get(5)?,
-        subscription: serde_json::from_str(row.get_ref(6)?.as_str()?)
-            .map_err(|error| json(6, error))?,
+        subscription: from_json(row, 6)?,
         mode: mode(row, 7)?,
-        headers: serde_json::from_str(row.get_ref(8)?.as_str()?).map_err(|error| json(8, error))?,
+        headers: from_json(row, 8)?,
         secrets: Vec::new(),
         rate_limit: row.get(9)?,
         ordering: match row.get(10)? {
@@ -145,6 +148,7 @@ fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
             2 => Ordering::Key,
             other => return Err(unreadable(10, format!("ordering {other}"))),
         },
+        form: row.get(20)?,
         health: health(row, 11)?,
         created_at: time(row, 15)?,
         updated_at: time(row, 16)?,
@@ -179,6 +183,23 @@ pub(crate) fn read_endpoint(
         .optional()?;
     found
         .map(|(endpoint, deleted)| Ok((with_secrets(connection, endpoint)?, deleted)))
+        .transpose()
+}
+
+/// The endpoint that a key owns, unless it is deleted.
+pub(crate) fn read_key_endpoint(
+    connection: &Connection,
+    salt: u64,
+    key: i64,
+) -> SqlResult<Option<Endpoint>> {
+    let sql =
+        format!("select {ENDPOINT} from endpoint where key_id = ?1 and kind = 2 and deleted = 0");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement
+        .query_row([key], |row| endpoint_row(row, salt))
+        .optional()?;
+    found
+        .map(|(endpoint, _)| with_secrets(connection, endpoint))
         .transpose()
 }
 
@@ -343,16 +364,10 @@ impl Reader {
         conditions.add_opt("endpoint_id = ?", filter.endpoint.map(Id::key));
         conditions.add_opt("event_id = ?", filter.event.map(Id::key));
         conditions.add_opt("event_type = ?", filter.event_type.clone());
+        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_opt("created_at >= ?", filter.since.map(Timestamp::as_micros));
         conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
-        // Written out, so that the partial indexes can serve it.
-        match filter.state {
-            None => {}
-            Some(StatePattern::Pending) => conditions.add_text("state = 0"),
-            Some(StatePattern::Delivered) => conditions.add_text("state = 1"),
-            Some(StatePattern::Failed) => conditions.add_text("state = 2"),
-            Some(StatePattern::Cancelled) => conditions.add_text("state = 3"),
-        }
+        conditions.add_state(filter.state);
         let select = format!("select {DELIVERY} from delivery d");
         let row = |row: &Row<'_>| delivery(row, self.salt);
         self.page(
@@ -421,6 +436,17 @@ impl Conditions {
 
     fn add_text(&mut self, part: &str) {
         self.parts.push(part.to_owned());
+    }
+
+    /// Written out, so that the partial indexes can serve it.
+    fn add_state(&mut self, state: Option<StatePattern>) {
+        match state {
+            None => {}
+            Some(StatePattern::Pending) => self.add_text("state = 0"),
+            Some(StatePattern::Delivered) => self.add_text("state = 1"),
+            Some(StatePattern::Failed) => self.add_text("state = 2"),
+            Some(StatePattern::Cancelled) => self.add_text("state = 3"),
+        }
     }
 
     fn sql(&self) -> String {

@@ -1,7 +1,9 @@
 //! The writes of the hot path.
 
 use postrider_core::attempt::{Attempt, Outcome};
+use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
@@ -9,14 +11,16 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     DueDelivery, Entity, NewEvent, Published, RecordAttempt, Recorded, Resend, Rule, StoreError,
-    Target, Write, Written,
+    Target, Write, Written, failed_for_good,
 };
 use rusqlite::{OptionalExtension, params};
 
 use crate::convert::{
     DELIVERY, SqlResult, aborted, delivery, event, header_lines, mode_number, state, state_numbers,
 };
+use crate::fanout::RecipientKind;
 use crate::manage::write_health;
+use crate::read::read_endpoint;
 use crate::writer::Tx;
 
 impl Tx {
@@ -73,6 +77,7 @@ impl Tx {
                 endpoint: self.id(endpoint),
                 tenant: event.tenant,
                 event_type: event.event_type.clone(),
+                mode: event.mode,
                 profile: new.profile,
                 state: DeliveryState::Pending,
                 attempts: 0,
@@ -136,16 +141,26 @@ impl Tx {
             self.must_be_enabled(key, tenant, Some(event.mode))?;
             return Ok(vec![key]);
         }
-        let recipients = self
+        let audience = self
             .fanout
-            .recipients(&self.connection, tenant)
+            .audience(&self.connection, tenant)
             .map_err(aborted)?;
-        let recipients = recipients.ok_or(StoreError::not_found(Entity::Tenant))?;
-        let matching = recipients
+        let audience = audience.ok_or(StoreError::not_found(Entity::Tenant))?;
+        let enabled = audience
+            .recipients
             .iter()
-            .filter(|r| r.mode == event.mode && r.health.is_enabled())
-            .filter(|r| r.subscription.matches(&event.event_type));
-        Ok(matching.map(|recipient| recipient.endpoint).collect())
+            .filter(|r| r.mode == event.mode && r.health.is_enabled());
+        let chosen = enabled.filter(|r| match target {
+            Target::Matching => {
+                r.kind == RecipientKind::Registered && r.subscription.matches(&event.event_type)
+            }
+            Target::Distributions => {
+                r.kind == RecipientKind::Distribution && r.subscription.matches(&event.event_type)
+            }
+            Target::IfEnabled(id) => r.endpoint == id.key(),
+            Target::Nobody | Target::Endpoint(_) => false,
+        });
+        Ok(chosen.map(|recipient| recipient.endpoint).collect())
     }
 
     /// Callbacks are not among the recipients, so one endpoint is looked up by itself. `mode` is the
@@ -200,7 +215,7 @@ impl Tx {
         sequence: i64,
     ) -> SqlResult<()> {
         let sql = "insert into delivery (id, event_id, endpoint_id, tenant_id, event_type, profile, state, attempts, due_at, sequence,
-                   series_attempts, series_single, created_at) values (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, 0, 0, ?9)";
+                   series_attempts, series_single, created_at, mode) values (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, 0, 0, ?9, ?10)";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute(params![
             delivery.id.key(),
@@ -212,6 +227,7 @@ impl Tx {
             delivery.due_at.as_micros(),
             sequence,
             delivery.created_at.as_micros(),
+            mode_number(delivery.mode),
         ])?;
         Ok(())
     }
@@ -244,6 +260,11 @@ impl Tx {
         let disabled = self
             .apply_health(tenant, record, change, now)
             .map_err(aborted)?;
+        let failed = failed_for_good(record, old_state, new_state);
+        if failed || disabled.is_some() {
+            self.tell(now, tenant, key, record, failed, disabled.is_some())
+                .map_err(aborted)?;
+        }
         Ok(Recorded {
             applied: true,
             disabled,
@@ -261,8 +282,9 @@ impl Tx {
 
     fn insert_attempt(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
         let sql = "insert into attempt (delivery_id, number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail,
-                   response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+                   response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual,
+                   region, local_address)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
         let (status, retry_after, reason, detail) = match &attempt.outcome {
             Outcome::Answered {
                 status,
@@ -294,6 +316,14 @@ impl Tx {
             timings.first_byte_micros,
             timings.total_micros,
             attempt.manual,
+            attempt
+                .egress
+                .as_ref()
+                .and_then(|egress| egress.region.as_deref()),
+            attempt
+                .egress
+                .as_ref()
+                .map(|egress| egress.address.to_string()),
         ])?;
         Ok(())
     }
@@ -337,10 +367,11 @@ impl Tx {
         now: Timestamp,
     ) -> SqlResult<Option<postrider_core::health::DisableReason>> {
         let endpoint = record.endpoint.key();
-        let Some(recipients) = self.fanout.recipients(&self.connection, tenant)? else {
+        let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
             return Ok(None);
         };
-        let Some(recipient) = recipients
+        let Some(recipient) = audience
+            .recipients
             .iter_mut()
             .find(|recipient| recipient.endpoint == endpoint)
         else {
@@ -351,7 +382,19 @@ impl Tx {
         let after = recipient.health;
         // A success on a healthy endpoint, by far the most common, writes nothing.
         if after != before {
+            // That the server disabled it is a change of configuration like a person's.
+            let known = match disabled {
+                Some(_) => read_endpoint(&self.connection, self.salt, endpoint)?,
+                None => None,
+            };
             write_health(&self.connection, endpoint, &after)?;
+            if let Some((before, _)) = known {
+                let changed = Endpoint {
+                    health: after,
+                    ..before.clone()
+                };
+                self.note(&Actor::system(now), Some(&before), Some(&changed))?;
+            }
         }
         Ok(disabled)
     }

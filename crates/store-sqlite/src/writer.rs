@@ -19,7 +19,19 @@ type Job = Box<dyn FnOnce(&mut Tx) + Send>;
 
 #[derive(Debug)]
 pub(crate) struct Writer {
-    jobs: mpsc::Sender<Job>,
+    /// None only while it is dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    /// Waits for what is under way: after it, the directory is free for the next owner.
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
 }
 
 /// What a transaction works with.
@@ -50,7 +62,7 @@ impl Writer {
             last_sequence,
             _directory: directory,
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
                 while let Some(job) = queue.blocking_recv() {
@@ -58,7 +70,10 @@ impl Writer {
                 }
             })
             .expect("a process that cannot start one thread cannot run");
-        Self { jobs }
+        Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -67,7 +82,7 @@ impl Writer {
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |tx| drop(answer.send(job(tx))));
-        self.jobs.send(job).await.ok()?;
+        self.jobs.as_ref()?.send(job).await.ok()?;
         answered.await.ok()
     }
 

@@ -11,6 +11,7 @@ mod endpoints;
 mod events;
 pub mod fixture;
 mod lanes;
+mod log;
 mod reading;
 
 /// Runs every rule, each against a store of its own made by `$fresh`.
@@ -58,6 +59,11 @@ macro_rules! store_conformance {
             a_cursor_of_another_query_is_refused,
             deliveries_are_filtered_by_every_column,
             counts_equal_what_the_pages_hold,
+            only_live_distributions_with_the_trigger_get_a_distributions_event,
+            a_key_and_its_endpoint_live_and_end_together,
+            every_change_is_in_the_audit_log,
+            a_final_failure_is_told_once_to_who_asked_for_it,
+            statistics_sum_up_to_what_the_pages_hold,
         );
     };
     (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(
@@ -74,5 +80,6 @@ pub mod rules {
     pub use super::endpoints::*;
     pub use super::events::*;
     pub use super::lanes::*;
+    pub use super::log::*;
     pub use super::reading::*;
 }

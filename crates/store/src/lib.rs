@@ -9,13 +9,15 @@ pub mod conformance;
 mod error;
 pub mod memory;
 mod model;
+mod notices;
 pub mod queries;
 mod write;
 
 pub use error::{Entity, Rule, StoreError};
 pub use queries::{
-    Cursor, DeliveryFilter, DuePage, EndpointStats, EventFilter, LaneBacklog, LoadDue, Page,
-    PageRequest, ProfileRecord, StatePattern,
+    AuditFilter, Cursor, DeliveryFilter, DuePage, EndpointListing, EndpointStats, EventFilter,
+    KeyFilter, LaneBacklog, LoadDue, NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern,
+    Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery,
 };
 pub use write::{
     DueDelivery, FinishDelivery, Idempotency, NewEvent, Published, RecordAttempt, Recorded, Resend,
@@ -24,17 +26,25 @@ pub use write::{
 
 use async_trait::async_trait;
 use postrider_core::attempt::Attempt;
+use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::id::IdGenerator;
+use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 pub use model::{Task, TaskState};
+pub use notices::{NoticeChannel, Ways, failed_for_good, failure_text};
 
 /// A change of an endpoint, applied inside the transaction that reads and writes it.
 pub type EndpointChange = Box<dyn FnOnce(&mut Endpoint) + Send>;
+/// A change of a tenant, applied as an [`EndpointChange`] is.
+pub type TenantChange = Box<dyn FnOnce(&mut Tenant) + Send>;
+/// A change of a key and of the endpoint it owns. An endpoint put there is created, one taken away
+/// is deleted.
+pub type KeyChange = Box<dyn FnOnce(&mut ApiKey, &mut Option<Endpoint>) + Send>;
 
 /// A boxed cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -92,18 +102,37 @@ pub trait Store: Send + Sync + 'static {
         endpoint: Id<id::Endpoint>,
         since: Timestamp,
     ) -> Result<EndpointStats, StoreError>;
+    /// Counts of a tenant's deliveries, grouped and over time.
+    async fn statistics(&self, query: StatisticsQuery) -> Result<Statistics, StoreError>;
 
     // --- Applications and tenants ---
+    //
+    // Every change below is recorded in the audit log, in the same transaction, as `by`'s.
 
     /// `Conflict(NameTaken)` when another application has the name.
-    async fn create_application(&self, application: Application) -> Result<(), StoreError>;
+    async fn create_application(
+        &self,
+        application: Application,
+        by: Actor,
+    ) -> Result<(), StoreError>;
     async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError>;
     async fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError>;
-    /// Gives an application another name or profile.
-    async fn update_application(&self, application: Application) -> Result<(), StoreError>;
+    /// Gives an application another name, profile or settings.
+    async fn update_application(
+        &self,
+        application: Application,
+        by: Actor,
+    ) -> Result<(), StoreError>;
 
     /// `Conflict(NameTaken)` when the application has a tenant with the external id.
-    async fn create_tenant(&self, tenant: Tenant) -> Result<(), StoreError>;
+    async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError>;
+    /// Applies `change` and returns the tenant as it is then.
+    async fn update_tenant(
+        &self,
+        id: Id<id::Tenant>,
+        change: TenantChange,
+        by: Actor,
+    ) -> Result<Tenant, StoreError>;
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError>;
     async fn tenant_by_external_id(
         &self,
@@ -116,7 +145,7 @@ pub trait Store: Send + Sync + 'static {
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError>;
 
-    async fn put_event_type(&self, event_type: EventType) -> Result<(), StoreError>;
+    async fn put_event_type(&self, event_type: EventType, by: Actor) -> Result<(), StoreError>;
     async fn list_event_types(
         &self,
         application: Id<id::Application>,
@@ -125,21 +154,27 @@ pub trait Store: Send + Sync + 'static {
         &self,
         application: Id<id::Application>,
         name: &str,
+        by: Actor,
     ) -> Result<(), StoreError>;
 
     // --- Endpoints ---
 
     /// `Conflict(EndpointsMax)` when the tenant has `max` registered endpoints of this mode already.
-    async fn create_endpoint(&self, endpoint: Endpoint, max: Option<u32>)
-    -> Result<(), StoreError>;
+    async fn create_endpoint(
+        &self,
+        endpoint: Endpoint,
+        max: Option<u32>,
+        by: Actor,
+    ) -> Result<(), StoreError>;
     /// Deleted endpoints are not found.
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError>;
     /// The endpoint for a lane: deleted ones too, with `true`.
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError>;
-    /// Registered endpoints, newest first.
+    /// Endpoints of one kind, newest first.
     async fn list_endpoints(
         &self,
         tenant: Id<id::Tenant>,
+        listing: EndpointListing,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError>;
     /// Applies `change` and returns the endpoint as it is then.
@@ -147,9 +182,10 @@ pub trait Store: Send + Sync + 'static {
         &self,
         id: Id<id::Endpoint>,
         change: EndpointChange,
+        by: Actor,
     ) -> Result<Endpoint, StoreError>;
     /// It gets nothing from now on; what is pending is finished by the engine.
-    async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> Result<(), StoreError>;
+    async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError>;
     /// The tenant's callback endpoint for this URL, if it has had one.
     async fn callback_endpoint(
         &self,
@@ -159,16 +195,32 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Keys ---
 
-    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError>;
+    /// Makes a key, and the endpoint that it owns if it has one.
+    async fn create_key(
+        &self,
+        key: ApiKey,
+        endpoint: Option<Endpoint>,
+        by: Actor,
+    ) -> Result<(), StoreError>;
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError>;
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError>;
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError>;
     async fn list_keys(
         &self,
-        application: Option<Id<id::Application>>,
+        filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError>;
-    async fn delete_key(&self, id: Id<id::ApiKey>) -> Result<(), StoreError>;
+    /// The endpoint that a key owns, unless it is deleted.
+    async fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError>;
+    /// Applies `change` and returns the key and its endpoint as they are then.
+    async fn update_key(
+        &self,
+        id: Id<id::ApiKey>,
+        change: KeyChange,
+        by: Actor,
+    ) -> Result<(ApiKey, Option<Endpoint>), StoreError>;
+    /// Deletes a key and the endpoint that it owns.
+    async fn delete_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<(), StoreError>;
     /// Notes a nonce until `expires_at`; false when it is noted already.
     async fn use_nonce(
         &self,
@@ -176,6 +228,40 @@ pub trait Store: Send + Sync + 'static {
         nonce: &str,
         expires_at: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    // --- Audit log and notices ---
+
+    /// Newest first.
+    async fn list_audit(
+        &self,
+        filter: AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError>;
+    /// In-app notices, newest first.
+    async fn list_notices(
+        &self,
+        filter: NoticeFilter,
+        page: PageRequest,
+    ) -> Result<Page<Notice>, StoreError>;
+    /// Marks a tenant's notices up to and including `last` as read; returns how many were not.
+    async fn read_notices(
+        &self,
+        tenant: Id<id::Tenant>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError>;
+    /// The oldest notices that wait for the channel.
+    async fn due_notices(
+        &self,
+        channel: NoticeChannel,
+        limit: u32,
+    ) -> Result<Vec<Notice>, StoreError>;
+    /// They wait for the channel no more.
+    async fn settle_notices(
+        &self,
+        channel: NoticeChannel,
+        ids: Vec<Id<id::Notice>>,
+    ) -> Result<(), StoreError>;
 
     // --- Profiles, tasks, upkeep ---
 

@@ -3,6 +3,7 @@
 //! It keeps nothing over a restart; a simulated crash keeps the store and drops the engine.
 
 mod hot;
+mod log;
 mod manage;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,16 +11,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use postrider_core::attempt::Attempt;
+use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::id::IdGenerator;
+use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
-    DeliveryFilter, DuePage, EndpointChange, EndpointStats, EventFilter, LaneBacklog, LoadDue,
-    Page, PageRequest, ProfileRecord, Store, StoreError, Task, Write, Written,
+    AuditFilter, DeliveryFilter, DuePage, EndpointChange, EndpointListing, EndpointStats,
+    EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue, NoticeChannel, NoticeFilter, Page,
+    PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange,
+    Write, Written,
 };
 
 #[derive(Debug)]
@@ -44,6 +49,8 @@ struct State {
     nonces: HashMap<(u128, String), Timestamp>,
     profiles: Vec<ProfileRecord>,
     tasks: BTreeMap<u128, Task>,
+    audit: BTreeMap<u128, AuditEntry>,
+    notices: BTreeMap<u128, Notice>,
     last_sequence: i64,
 }
 
@@ -162,8 +169,19 @@ impl Store for MemoryStore {
         Ok(stats)
     }
 
-    async fn create_application(&self, application: Application) -> Result<(), StoreError> {
-        self.state().create_application(application)
+    async fn statistics(&self, query: StatisticsQuery) -> Result<Statistics, StoreError> {
+        Ok(self.state().statistics(&query))
+    }
+
+    async fn create_application(
+        &self,
+        application: Application,
+        by: Actor,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.create_application(application.clone())?;
+        state.note(&self.ids, &by, None, Some(&application));
+        Ok(())
     }
 
     async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
@@ -174,12 +192,38 @@ impl Store for MemoryStore {
         self.state().list_applications(page)
     }
 
-    async fn update_application(&self, application: Application) -> Result<(), StoreError> {
-        self.state().update_application(application)
+    async fn update_application(
+        &self,
+        application: Application,
+        by: Actor,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let before = state.application(application.id)?;
+        state.update_application(application.clone())?;
+        state.note(&self.ids, &by, Some(&before), Some(&application));
+        Ok(())
     }
 
-    async fn create_tenant(&self, tenant: Tenant) -> Result<(), StoreError> {
-        self.state().create_tenant(tenant)
+    async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.create_tenant(tenant.clone())?;
+        state.note(&self.ids, &by, None, Some(&tenant));
+        Ok(())
+    }
+
+    async fn update_tenant(
+        &self,
+        id: Id<id::Tenant>,
+        change: TenantChange,
+        by: Actor,
+    ) -> Result<Tenant, StoreError> {
+        let mut state = self.state();
+        let before = state.tenant(id)?;
+        let mut after = before.clone();
+        change(&mut after);
+        state.tenants.insert(id.as_u128(), after.clone());
+        state.note(&self.ids, &by, Some(&before), Some(&after));
+        Ok(after)
     }
 
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
@@ -202,8 +246,14 @@ impl Store for MemoryStore {
         self.state().list_tenants(application, page)
     }
 
-    async fn put_event_type(&self, event_type: EventType) -> Result<(), StoreError> {
-        self.state().put_event_type(event_type)
+    async fn put_event_type(&self, event_type: EventType, by: Actor) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let key = (event_type.application.as_u128(), event_type.name.clone());
+        let before = state.event_types.get(&key).cloned();
+        state.put_event_type(event_type)?;
+        let after = state.event_types.get(&key).cloned();
+        state.note(&self.ids, &by, before.as_ref(), after.as_ref());
+        Ok(())
     }
 
     async fn list_event_types(
@@ -223,16 +273,24 @@ impl Store for MemoryStore {
         &self,
         application: Id<id::Application>,
         name: &str,
+        by: Actor,
     ) -> Result<(), StoreError> {
-        self.state().delete_event_type(application, name)
+        let mut state = self.state();
+        let before = state.delete_event_type(application, name)?;
+        state.note(&self.ids, &by, Some(&before), None);
+        Ok(())
     }
 
     async fn create_endpoint(
         &self,
         endpoint: Endpoint,
         max: Option<u32>,
+        by: Actor,
     ) -> Result<(), StoreError> {
-        self.state().create_endpoint(endpoint, max)
+        let mut state = self.state();
+        state.create_endpoint(endpoint.clone(), max)?;
+        state.note(&self.ids, &by, None, Some(&endpoint));
+        Ok(())
     }
 
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
@@ -246,21 +304,31 @@ impl Store for MemoryStore {
     async fn list_endpoints(
         &self,
         tenant: Id<id::Tenant>,
+        listing: EndpointListing,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
-        self.state().list_endpoints(tenant, page)
+        self.state().list_endpoints(tenant, listing, page)
     }
 
     async fn update_endpoint(
         &self,
         id: Id<id::Endpoint>,
         change: EndpointChange,
+        by: Actor,
     ) -> Result<Endpoint, StoreError> {
-        self.state().update_endpoint(id, change)
+        let mut state = self.state();
+        let before = state.endpoint(id)?;
+        let after = state.update_endpoint(id, change)?;
+        state.note(&self.ids, &by, Some(&before), Some(&after));
+        Ok(after)
     }
 
-    async fn delete_endpoint(&self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
-        self.state().delete_endpoint(id)
+    async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let before = state.endpoint(id)?;
+        state.delete_endpoint(id)?;
+        state.note(&self.ids, &by, Some(&before), None);
+        Ok(())
     }
 
     async fn callback_endpoint(
@@ -271,8 +339,20 @@ impl Store for MemoryStore {
         Ok(self.state().callback_endpoint(tenant, url))
     }
 
-    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        self.state().create_key(key)
+    async fn create_key(
+        &self,
+        key: ApiKey,
+        endpoint: Option<Endpoint>,
+        by: Actor,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if let Some(endpoint) = endpoint {
+            state.create_endpoint(endpoint.clone(), None)?;
+            state.note(&self.ids, &by, None, Some(&endpoint));
+        }
+        state.create_key(key.clone())?;
+        state.note(&self.ids, &by, None, Some(&key));
+        Ok(())
     }
 
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
@@ -290,14 +370,35 @@ impl Store for MemoryStore {
 
     async fn list_keys(
         &self,
-        application: Option<Id<id::Application>>,
+        filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
-        self.state().list_keys(application, page)
+        self.state().list_keys(filter, page)
     }
 
-    async fn delete_key(&self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
-        self.state().delete_key(id)
+    async fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {
+        Ok(self.state().key_endpoint(key))
+    }
+
+    async fn update_key(
+        &self,
+        id: Id<id::ApiKey>,
+        change: KeyChange,
+        by: Actor,
+    ) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
+        self.state().update_key(&self.ids, id, change, &by)
+    }
+
+    async fn delete_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let before = state.key_where(|key| key.id == id)?;
+        if let Some(endpoint) = state.key_endpoint(id) {
+            state.delete_endpoint(endpoint.id)?;
+            state.note(&self.ids, &by, Some(&endpoint), None);
+        }
+        state.delete_key(id)?;
+        state.note(&self.ids, &by, Some(&before), None);
+        Ok(())
     }
 
     async fn use_nonce(
@@ -311,6 +412,48 @@ impl Store for MemoryStore {
             .nonces
             .insert((key.as_u128(), nonce.to_owned()), expires_at)
             .is_none())
+    }
+
+    async fn list_audit(
+        &self,
+        filter: AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        self.state().list_audit(&filter, page)
+    }
+
+    async fn list_notices(
+        &self,
+        filter: NoticeFilter,
+        page: PageRequest,
+    ) -> Result<Page<Notice>, StoreError> {
+        self.state().list_notices(filter, page)
+    }
+
+    async fn read_notices(
+        &self,
+        tenant: Id<id::Tenant>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
+        Ok(self.state().read_notices(tenant, last, now))
+    }
+
+    async fn due_notices(
+        &self,
+        channel: NoticeChannel,
+        limit: u32,
+    ) -> Result<Vec<Notice>, StoreError> {
+        Ok(self.state().due_notices(channel, limit))
+    }
+
+    async fn settle_notices(
+        &self,
+        channel: NoticeChannel,
+        ids: Vec<Id<id::Notice>>,
+    ) -> Result<(), StoreError> {
+        self.state().settle_notices(channel, &ids);
+        Ok(())
     }
 
     async fn put_profile(&self, name: &str, source: &str) -> Result<ProfileVersion, StoreError> {

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_core::delivery::{DeliveryState, ProfileVersion};
+use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 
 /// A request for one page: `limit` rows after `cursor`.
@@ -118,6 +120,7 @@ pub struct DeliveryFilter {
     pub endpoint: Option<Id<id::Endpoint>>,
     pub event: Option<Id<id::Event>>,
     pub event_type: Option<String>,
+    pub mode: Option<Mode>,
     pub state: Option<StatePattern>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
@@ -199,6 +202,85 @@ impl EndpointStats {
         *slot += deliveries;
         self.attempts += u64::from(attempts);
     }
+}
+
+/// Which endpoints a list holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndpointListing {
+    Registered,
+    Distributions,
+}
+
+/// Keys by their owner; none means any.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyFilter {
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+}
+
+/// What to count: deliveries of a tenant created from `since` until before `until`.
+#[derive(Debug, Clone)]
+pub struct StatisticsQuery {
+    pub tenant: Id<id::Tenant>,
+    pub since: Timestamp,
+    pub until: Timestamp,
+    pub event_type: Option<String>,
+    pub endpoint: Option<Id<id::Endpoint>>,
+    pub mode: Option<Mode>,
+    pub state: Option<StatePattern>,
+    /// Length of a point of the series; points begin at its multiples since 1970.
+    pub period: Duration,
+}
+
+/// Counts, in groups and over time. Both sum up to the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics {
+    pub groups: Vec<StatisticsGroup>,
+    /// In the order of time; periods without deliveries are left out.
+    pub series: Vec<StatisticsPoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatisticsGroup {
+    pub event_type: Arc<str>,
+    pub endpoint: Id<id::Endpoint>,
+    pub mode: Mode,
+    pub counts: EndpointStats,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatisticsPoint {
+    pub at: Timestamp,
+    pub counts: EndpointStats,
+}
+
+impl StatisticsQuery {
+    /// The start of the period that holds `at`.
+    pub fn period_of(&self, at: Timestamp) -> Timestamp {
+        let period = i64::try_from(self.period.as_micros())
+            .unwrap_or(i64::MAX)
+            .max(1);
+        Timestamp::from_micros(at.as_micros().div_euclid(period) * period)
+    }
+}
+
+/// Entries of the audit log; none means any.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+    pub subject: Option<String>,
+    pub action: Option<String>,
+    pub key: Option<Id<id::ApiKey>>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// In-app notices of a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct NoticeFilter {
+    pub tenant: Id<id::Tenant>,
+    pub unread: bool,
 }
 
 /// One stored version of a profile.

@@ -41,6 +41,13 @@ pub struct NewEvent {
 pub enum Target {
     /// Every enabled registered endpoint of the tenant whose subscription and mode match.
     Matching,
+    /// Every live distribution of the tenant whose triggers and mode match.
+    Distributions,
+    /// This endpoint if it is enabled and of the event's mode, and nobody otherwise: whoever owns it
+    /// may turn it off without the product hearing of it.
+    IfEnabled(Id<id::Endpoint>),
+    /// Nobody: the event is stored all the same.
+    Nobody,
     /// This endpoint, whatever it subscribed to, if it is enabled and of the event's mode; a callback
     /// is of any.
     Endpoint(Id<id::Endpoint>),

@@ -8,6 +8,8 @@
 )]
 
 pub mod certificates;
+pub mod mailbox;
 pub mod receiver;
 
+pub use mailbox::{Mail, Mailbox};
 pub use receiver::{Behaviour, Receiver, Request};

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postrider_core::address::AddressPolicy;
 use postrider_core::attempt::{Timings, UnreachableReason};
+use postrider_engine::Request;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -19,8 +21,8 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use crate::failure::Failure;
-use crate::pool::{Connection, Origin};
-use crate::{Options, Resolve, SetupError, tls};
+use crate::pool::{Connection, Link, Origin};
+use crate::{Options, Region, Resolve, SetupError, tls};
 
 /// Bytes of response headers, read into memory before they are looked at.
 const HEADER_BYTES_MAX: usize = 64 * 1_024;
@@ -34,7 +36,10 @@ pub(crate) struct Connector {
     addresses: AddressPolicy,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
-    bind: Vec<IpAddr>,
+    regions: Vec<Region>,
+    default_region: Option<Arc<str>>,
+    /// Takes the addresses of a region in turn.
+    turn: AtomicUsize,
     proxy: Option<Url>,
 }
 
@@ -46,7 +51,7 @@ impl std::fmt::Debug for Connector {
 
 impl Connector {
     pub(crate) fn new(options: Options) -> Result<Self, SetupError> {
-        for address in &options.bind {
+        for address in options.regions.iter().flat_map(|region| &region.bind) {
             // Found out now, not at the first delivery.
             std::net::UdpSocket::bind((*address, 0)).map_err(|source| SetupError::Bind {
                 address: *address,
@@ -60,13 +65,39 @@ impl Connector {
         {
             return Err(SetupError::Proxy);
         }
+        if options.proxy.is_some() && options.regions.iter().any(|region| !region.bind.is_empty()) {
+            return Err(SetupError::ProxyAndAddresses);
+        }
         Ok(Self {
             addresses: options.addresses,
             resolver: options.resolver,
             tls: TlsConnector::from(tls::client_config(options.extra_ca.as_deref())?),
-            bind: options.bind,
+            regions: options.regions,
+            default_region: options.default_region,
+            turn: AtomicUsize::new(0),
             proxy: options.proxy,
         })
+    }
+
+    /// The region that a request leaves from.
+    pub(crate) fn region<'r>(&'r self, request: &'r Request) -> Option<&'r Arc<str>> {
+        request.region.as_ref().or(self.default_region.as_ref())
+    }
+
+    /// The local addresses of a region; none means any.
+    fn local_addresses(&self, name: Option<&Arc<str>>) -> Result<&[IpAddr], Failure> {
+        let found = self
+            .regions
+            .iter()
+            .find(|region| region.name.as_ref() == name);
+        match (found, name) {
+            (Some(region), _) => Ok(&region.bind),
+            (None, None) => Ok(&[]),
+            (None, Some(name)) => Err(Failure::new(
+                UnreachableReason::Internal,
+                format!("the egress region {name} is not configured on this server"),
+            )),
+        }
     }
 
     /// Opens a connection to the origin of `url`.
@@ -80,8 +111,9 @@ impl Connector {
         let addresses = self.vetted(url).await?;
         timings.dns_micros = Some(micros(started));
         let started = now();
+        let local = self.local_addresses(origin.region.as_ref())?;
         let stream = match &self.proxy {
-            None => self.connect_any(&addresses, origin.port).await?,
+            None => self.connect_any(&addresses, origin.port, local).await?,
             Some(proxy) => {
                 self.tunnel(proxy, SocketAddr::new(addresses[0], origin.port))
                     .await?
@@ -92,8 +124,13 @@ impl Connector {
         stream
             .set_nodelay(true)
             .map_err(|error| Failure::connect(&error))?;
+        let local = stream
+            .local_addr()
+            .map_err(|error| Failure::connect(&error))?
+            .ip();
         if !origin.https {
-            return handshake(stream, false).await;
+            let link = handshake(stream, false).await?;
+            return Ok(Connection { link, local });
         }
         let started = now();
         let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
@@ -109,7 +146,8 @@ impl Connector {
             .map_err(|error| Failure::tls(&error))?;
         timings.tls_micros = Some(micros(started));
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        handshake(stream, h2).await
+        let link = handshake(stream, h2).await?;
+        Ok(Connection { link, local })
     }
 
     /// The addresses of the URL's host that may be connected to.
@@ -158,10 +196,15 @@ impl Connector {
     }
 
     /// Tries the addresses one after the other.
-    async fn connect_any(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
+    async fn connect_any(
+        &self,
+        addresses: &[IpAddr],
+        port: u16,
+        local: &[IpAddr],
+    ) -> Result<TcpStream, Failure> {
         let mut last = Failure::new(UnreachableReason::Connect, "no address");
         for (index, address) in addresses.iter().enumerate() {
-            let connect = self.connect(SocketAddr::new(*address, port));
+            let connect = self.connect(SocketAddr::new(*address, port), local);
             let is_last = index + 1 == addresses.len();
             let share = ADDRESS_SHARE_MIN
                 .max(Duration::from_secs(2) / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
@@ -184,18 +227,25 @@ impl Connector {
         Err(last)
     }
 
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+    async fn connect(&self, address: SocketAddr, local: &[IpAddr]) -> std::io::Result<TcpStream> {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
             TcpSocket::new_v6()?
         };
-        if let Some(local) = self
-            .bind
-            .iter()
-            .find(|local| local.is_ipv4() == address.is_ipv4())
-        {
-            socket.bind(SocketAddr::new(*local, 0))?;
+        if !local.is_empty() {
+            let of_family = |local: &&IpAddr| local.is_ipv4() == address.is_ipv4();
+            let count = local.iter().filter(of_family).count();
+            // Receivers allow our published addresses only: rather none than another one.
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count.max(1);
+            let chosen = local.iter().filter(of_family).nth(turn).ok_or_else(|| {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                std::io::Error::new(
+                    std::io::ErrorKind::AddrNotAvailable,
+                    format!("no {family} address is configured to leave from"),
+                )
+            })?;
+            socket.bind(SocketAddr::new(*chosen, 0))?;
         }
         socket.connect(address).await
     }
@@ -250,7 +300,7 @@ impl Connector {
     }
 }
 
-async fn handshake<S>(stream: S, h2: bool) -> Result<Connection, Failure>
+async fn handshake<S>(stream: S, h2: bool) -> Result<Link, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -260,7 +310,7 @@ where
             .await
             .map_err(|error| Failure::http(&error))?;
         spawn(connection);
-        return Ok(Connection::Http2(sender));
+        return Ok(Link::Http2(sender));
     }
     let mut builder = http1::Builder::new();
     builder
@@ -271,7 +321,7 @@ where
         .await
         .map_err(|error| Failure::http(&error))?;
     spawn(connection);
-    Ok(Connection::Http1(sender))
+    Ok(Link::Http1(sender))
 }
 
 /// Drives a connection until it closes. Its errors reach the request that is under way on it.

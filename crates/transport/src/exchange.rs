@@ -1,12 +1,13 @@
 //! One request and its answer, inside its deadlines.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use postrider_core::attempt::{Outcome, Response, Timings, UnreachableReason};
+use postrider_core::attempt::{Egress, Outcome, Response, Timings, UnreachableReason};
 use postrider_core::limits::{RESPONSE_BODY_KEPT_BYTES, RESPONSE_HEADERS_KEPT_BYTES};
 use postrider_engine::{Exchange, Request};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -14,7 +15,7 @@ use url::Url;
 
 use crate::connect::{Connector, micros, now};
 use crate::failure::Failure;
-use crate::pool::{Connection, Origin, Pool};
+use crate::pool::{Connection, Link, Origin, Pool};
 
 /// Time for a response body after its headers: the verdict is known by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,7 +25,8 @@ const READY_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) async fn run(connector: &Connector, pool: &Pool, request: Request) -> Exchange {
     let started = now();
     let mut timings = Timings::default();
-    let result = answered(connector, pool, &request, started, &mut timings).await;
+    let mut local = None;
+    let result = answered(connector, pool, &request, started, &mut timings, &mut local).await;
     let (outcome, response) = match result {
         Ok((head, response)) => (head, Some(response)),
         Err(failure) => (
@@ -40,6 +42,10 @@ pub(crate) async fn run(connector: &Connector, pool: &Pool, request: Request) ->
         outcome,
         response,
         timings,
+        egress: local.map(|address| Egress {
+            region: connector.region(&request).cloned(),
+            address,
+        }),
     }
 }
 
@@ -49,10 +55,12 @@ async fn answered(
     request: &Request,
     started: Instant,
     timings: &mut Timings,
+    local: &mut Option<IpAddr>,
 ) -> Result<(Outcome, Response), Failure> {
     let internal = |detail: String| Failure::new(UnreachableReason::Internal, detail);
     let url = Url::parse(&request.url).map_err(|error| internal(format!("not a URL: {error}")))?;
     let origin = Origin {
+        region: connector.region(request).cloned(),
         https: url.scheme() == "https",
         host: url
             .host_str()
@@ -64,7 +72,9 @@ async fn answered(
     let headers = header_map(request, &url).map_err(internal)?;
     let deadline = started + request.total_timeout;
     let (connection, response) = {
-        let exchange = exchange(connector, pool, request, &url, &origin, &headers, timings);
+        let exchange = exchange(
+            connector, pool, request, &url, &origin, &headers, timings, local,
+        );
         let exchanged = timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
             let waited = request.total_timeout.as_secs_f64();
             Err(Failure::new(
@@ -100,6 +110,10 @@ async fn answered(
     ))
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is sent, on what, and the two things it tells of itself as it goes"
+)]
 /// Sends on a kept connection, or on a fresh one. A request is sent again only when a kept
 /// connection turned out closed before a byte of it left.
 async fn exchange(
@@ -110,8 +124,10 @@ async fn exchange(
     origin: &Origin,
     headers: &HeaderMap,
     timings: &mut Timings,
+    local: &mut Option<IpAddr>,
 ) -> Result<(Connection, http::Response<Incoming>), Failure> {
     while let Some(mut connection) = pool.take(origin) {
+        *local = Some(connection.local);
         let message = make(request, url, headers, &connection)?;
         match try_send(&mut connection, message).await {
             Ok(response) => return Ok((connection, response)),
@@ -131,11 +147,12 @@ async fn exchange(
             format!("no connection within {waited} s"),
         )
     })??;
+    *local = Some(connection.local);
     let message = make(request, url, headers, &connection)?;
     match try_send(&mut connection, message).await {
         Ok(response) => {
-            if let Connection::Http2(sender) = &connection {
-                pool.put(origin.clone(), Connection::Http2(sender.clone()));
+            if let Some(shared) = connection.shared() {
+                pool.put(origin.clone(), shared);
             }
             Ok((connection, response))
         }
@@ -156,9 +173,9 @@ async fn try_send(
     connection: &mut Connection,
     message: http::Request<Full<Bytes>>,
 ) -> Result<http::Response<Incoming>, Unsent> {
-    let result = match connection {
-        Connection::Http1(sender) => sender.try_send_request(message).await,
-        Connection::Http2(sender) => sender.try_send_request(message).await,
+    let result = match &mut connection.link {
+        Link::Http1(sender) => sender.try_send_request(message).await,
+        Link::Http2(sender) => sender.try_send_request(message).await,
     };
     result.map_err(|mut error| {
         if error.take_message().is_some() {
@@ -176,7 +193,7 @@ fn make(
     headers: &HeaderMap,
     connection: &Connection,
 ) -> Result<http::Request<Full<Bytes>>, Failure> {
-    let http2 = matches!(connection, Connection::Http2(_));
+    let http2 = matches!(connection.link, Link::Http2(_));
     let target = if http2 {
         url.as_str()
     } else {
@@ -266,10 +283,12 @@ async fn read_body(mut body: Incoming, max: usize) -> (Bytes, bool) {
 }
 
 async fn give_back(pool: &Pool, origin: Origin, connection: Connection) {
-    if let Connection::Http1(mut sender) = connection {
+    let local = connection.local;
+    if let Link::Http1(mut sender) = connection.link {
         let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         if matches!(ready, Ok(Ok(()))) {
-            pool.put(origin, Connection::Http1(sender));
+            let link = Link::Http1(sender);
+            pool.put(origin, Connection { link, local });
         }
     }
 }

@@ -32,17 +32,27 @@ pub struct Options {
     pub resolver: Arc<dyn Resolve>,
     /// PEM file with certificate authorities trusted besides the public ones.
     pub extra_ca: Option<PathBuf>,
-    /// Local addresses that connections leave from, one for each family at most.
-    pub bind: Vec<IpAddr>,
+    /// The egress regions; one without a name is for requests without a region.
+    pub regions: Vec<Region>,
+    /// The region of requests that name none.
+    pub default_region: Option<Arc<str>>,
     /// HTTP proxy that connections are tunnelled through (CONNECT).
     pub proxy: Option<Url>,
+}
+
+/// Local addresses that connections leave from.
+#[derive(Debug, Clone)]
+pub struct Region {
+    pub name: Option<Arc<str>>,
+    /// Taken in turn; none lets the system choose.
+    pub bind: Vec<IpAddr>,
 }
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
             .field("addresses", &self.addresses)
-            .field("bind", &self.bind)
+            .field("regions", &self.regions)
             .finish_non_exhaustive()
     }
 }
@@ -60,6 +70,10 @@ pub enum SetupError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "connections through a proxy leave from the proxy: egress.bind and egress.regions do not go with egress.proxy"
+    )]
+    ProxyAndAddresses,
     #[error("the proxy must be an http:// URL with a host")]
     Proxy,
     #[error("failed to set up TLS")]

@@ -1,7 +1,8 @@
 //! Connections kept for the next request to the same origin.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,9 +17,10 @@ const IDLE_MAX: usize = 4_096;
 /// Servers close idle connections after 60 s and more; we are earlier.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 
-/// Scheme, host and port.
+/// Where a connection leads, and the region it leaves from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
+    pub(crate) region: Option<Arc<str>>,
     pub(crate) https: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -26,7 +28,14 @@ pub(crate) struct Origin {
 
 /// A connection that can take a request.
 #[derive(Debug)]
-pub(crate) enum Connection {
+pub(crate) struct Connection {
+    pub(crate) link: Link,
+    /// Its local end.
+    pub(crate) local: IpAddr,
+}
+
+#[derive(Debug)]
+pub(crate) enum Link {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
 }
@@ -44,9 +53,22 @@ struct Idle {
 
 impl Connection {
     fn is_usable(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_ready(),
-            Self::Http2(sender) => !sender.is_closed(),
+        match &self.link {
+            Link::Http1(sender) => sender.is_ready(),
+            Link::Http2(sender) => !sender.is_closed(),
+        }
+    }
+}
+
+impl Connection {
+    /// The same connection once more, where its protocol takes several requests at once.
+    pub(crate) fn shared(&self) -> Option<Self> {
+        match &self.link {
+            Link::Http1(_) => None,
+            Link::Http2(sender) => Some(Self {
+                link: Link::Http2(sender.clone()),
+                local: self.local,
+            }),
         }
     }
 }
@@ -63,8 +85,7 @@ impl Pool {
             if !connection.is_usable() {
                 continue;
             }
-            if let Connection::Http2(sender) = &connection {
-                let shared = Connection::Http2(sender.clone());
+            if let Some(shared) = connection.shared() {
                 connections.push((connection, since));
                 taken -= 1;
                 found = Some(shared);
@@ -100,7 +121,7 @@ impl Pool {
             return;
         };
         let before = connections.len();
-        connections.retain(|(connection, _)| matches!(connection, Connection::Http1(_)));
+        connections.retain(|(connection, _)| matches!(connection.link, Link::Http1(_)));
         let gone = before - connections.len();
         if connections.is_empty() {
             idle.origins.remove(origin);

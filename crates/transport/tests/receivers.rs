@@ -20,7 +20,7 @@ use postrider_engine::{Exchange, Request, Transport};
 use postrider_testkit::certificates::Authority;
 use postrider_testkit::{Behaviour, Receiver};
 use postrider_transport::{
-    HttpTransport, Options, Resolve, ResolveError, SetupError, SystemResolver,
+    HttpTransport, Options, Region, Resolve, ResolveError, SetupError, SystemResolver,
 };
 
 /// Says one thing the first time and another from then on.
@@ -57,7 +57,8 @@ fn options(allow: &[&str]) -> Options {
         addresses: AddressPolicy::new(allow.iter().map(|net| net.parse().unwrap()).collect()),
         resolver: Arc::new(names),
         extra_ca: None,
-        bind: Vec::new(),
+        regions: Vec::new(),
+        default_region: None,
         proxy: None,
     }
 }
@@ -76,6 +77,7 @@ fn to(url: &str) -> Request {
         body: Bytes::from_static(b"{\"a\":1}"),
         connect_timeout: Duration::from_secs(2),
         total_timeout: Duration::from_secs(5),
+        region: None,
         read_max: 64 * 1024,
     }
 }
@@ -410,7 +412,7 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_at_start() {
     let bind = Options {
-        bind: vec!["203.0.113.7".parse().unwrap()],
+        regions: vec![region(None, &["203.0.113.7"])],
         ..options(&[])
     };
     assert!(matches!(
@@ -431,12 +433,77 @@ async fn settings_that_cannot_work_are_refused_at_start() {
     };
     assert!(matches!(HttpTransport::new(proxy), Err(SetupError::Proxy)));
     let bound = HttpTransport::new(Options {
-        bind: vec![LOCAL],
+        regions: vec![region(None, &["127.0.0.1"])],
         ..options(&["127.0.0.0/8"])
     })
     .unwrap();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     assert_eq!(status(&bound.send(to(&receiver.url("/"))).await), Some(200));
+    let both = Options {
+        regions: vec![region(None, &["127.0.0.1"])],
+        proxy: Some("http://proxy:3128".parse().unwrap()),
+        ..options(&[])
+    };
+    assert!(matches!(
+        HttpTransport::new(both),
+        Err(SetupError::ProxyAndAddresses)
+    ));
+}
+
+fn region(name: Option<&str>, bind: &[&str]) -> Region {
+    Region {
+        name: name.map(Arc::from),
+        bind: bind.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+#[tokio::test]
+async fn requests_leave_from_the_addresses_of_their_region_in_turn() {
+    let transport = HttpTransport::new(Options {
+        regions: vec![
+            region(Some("eu1"), &["127.0.0.2", "127.0.0.3"]),
+            region(Some("us1"), &["127.0.0.4"]),
+            region(Some("six"), &["::1"]),
+        ],
+        default_region: Some(Arc::from("us1")),
+        ..options(&["127.0.0.0/8"])
+    })
+    .unwrap();
+    // A receiver that closes each connection: every request opens its own.
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let left = async |region: Option<&str>| {
+        let request = Request {
+            region: region.map(Arc::from),
+            ..to(&receiver.url("/"))
+        };
+        transport.send(request).await
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    let (first, second) = tokio::join!(left(Some("eu1")), left(Some("eu1")));
+    for exchange in [first, second] {
+        let egress = exchange.egress.unwrap();
+        assert_eq!(egress.region.as_deref(), Some("eu1"));
+        seen.insert(egress.address.to_string());
+    }
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        ["127.0.0.2", "127.0.0.3"]
+    );
+    // A connection of one region is not used for another, however warm it is.
+    let default = left(None).await.egress.unwrap();
+    assert_eq!(default.address.to_string(), "127.0.0.4");
+    assert_eq!(default.region.as_deref(), Some("us1"));
+    for (unusable, reason) in [
+        ("six", UnreachableReason::Connect),
+        ("as1", UnreachableReason::Internal),
+    ] {
+        let exchange = left(Some(unusable)).await;
+        assert_eq!(exchange.egress, None);
+        assert!(
+            matches!(&exchange.outcome, Outcome::Unreachable { reason: told, .. } if *told == reason),
+            "{exchange:?}"
+        );
+    }
 }
 
 #[tokio::test]

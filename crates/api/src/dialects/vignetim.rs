@@ -17,11 +17,12 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
-use postrider_store::PageRequest;
+use postrider_store::{EndpointListing, PageRequest};
 use serde::Serialize;
 
 use crate::Api;
-use crate::native::endpoints::{fresh_endpoint, send_test, set_active};
+use crate::auth::actor;
+use crate::native::endpoints::{TestEvent, fresh_endpoint, send_test, set_active};
 
 use body::{fields, subscription};
 use refusal::{Refusal, json, uncounted, with_standing};
@@ -136,18 +137,22 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
             &api,
             profile,
             &partner.tenant,
+            partner.mode,
             fields.url.unwrap_or_default(),
             subscription,
         );
         let (endpoint, secret) = made.map_err(|error| Refusal::from_api(spec, &error))?;
         let endpoint = Endpoint {
             description: fields.description.flatten(),
-            mode: partner.mode,
             ..endpoint
         };
         let stored = api
             .store()
-            .create_endpoint(endpoint.clone(), profile.endpoints_max)
+            .create_endpoint(
+                endpoint.clone(),
+                profile.endpoints_max,
+                actor(&partner.key, &api),
+            )
             .await;
         stored.map_err(|error| Refusal::from_store(spec, error))?;
         let view = CreatedView {
@@ -169,7 +174,11 @@ async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
         let mut data = Vec::new();
         let mut page = PageRequest::first(PAGE_ROWS_MAX);
         loop {
-            let found = api.store().list_endpoints(partner.tenant.id, page).await;
+            let listing = EndpointListing::Registered;
+            let found = api
+                .store()
+                .list_endpoints(partner.tenant.id, listing, page)
+                .await;
             let found = found.map_err(|error| Refusal::from_store(partner.spec(), error))?;
             let of_mode = found
                 .rows
@@ -240,7 +249,7 @@ async fn update(State(api): State<Api>, id: PathId, request: Request<Body>) -> R
             endpoint.updated_at = now;
         };
         let changed = api
-            .change_endpoint(endpoint.id, Box::new(change))
+            .change_endpoint(endpoint.id, Box::new(change), actor(&partner.key, &api))
             .await
             .map_err(|error| Refusal::from_api(spec, &error))?;
         Ok(json(
@@ -255,7 +264,7 @@ async fn delete(State(api): State<Api>, id: PathId, request: Request<Body>) -> R
     let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
-        api.delete_endpoint(endpoint.id)
+        api.delete_endpoint(endpoint.id, actor(&partner.key, &api))
             .await
             .map_err(|error| Refusal::from_api(partner.spec(), &error))?;
         Ok(StatusCode::NO_CONTENT.into_response())
@@ -268,7 +277,8 @@ async fn test(State(api): State<Api>, id: PathId, request: Request<Body>) -> Res
     let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
-        let sent = send_test(&api, &endpoint, &partner.current).await;
+        let test = TestEvent::of_profile(&endpoint, &partner.current.profile);
+        let sent = send_test(&api, &endpoint, &partner.current, test).await;
         let (success, attempt) = sent.map_err(|error| Refusal::from_api(partner.spec(), &error))?;
         let profile = &partner.current.profile;
         let status_code = match attempt.outcome {

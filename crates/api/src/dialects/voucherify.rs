@@ -19,14 +19,15 @@ use postrider_core::limits::{PAGE_ROWS_MAX, SUBSCRIPTION_PATTERNS_MAX};
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::seal::{hex, sha256};
 use postrider_core::secret::constant_time_eq;
-use postrider_core::tenant::{Scope, Tenant};
+use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::CurrentProfile;
-use postrider_store::PageRequest;
+use postrider_store::{EndpointListing, PageRequest};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Api;
+use crate::auth::{actor, admit};
 use crate::native::endpoints::{fresh_endpoint, set_active, valid_url};
 use crate::problem::{ApiError, RETRY_AFTER_SECS};
 use crate::random;
@@ -189,6 +190,7 @@ struct ListView {
 struct Project {
     tenant: Arc<Tenant>,
     current: CurrentProfile,
+    key: ApiKey,
     body: Bytes,
 }
 
@@ -251,6 +253,9 @@ async fn authenticate(
     if !constant_time_eq(&sha256(token.as_bytes()), &key.secret_hash) {
         return Err(Refusal::unauthorized(spec));
     }
+    if admit(api, &key, &parts).is_err() {
+        return Err(Refusal::unauthorized(spec));
+    }
     let unknown = || Refusal::not_found(spec, "project", project);
     let (application, own) = match key.scope {
         Scope::Root => return Err(Refusal::unauthorized(spec)),
@@ -291,6 +296,7 @@ async fn authenticate(
     Ok(Project {
         tenant: Arc::new(tenant),
         current,
+        key,
         body,
     })
 }
@@ -392,6 +398,7 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             &api,
             profile,
             &project.tenant,
+            Mode::Live,
             fields.target_url,
             fields.events,
         );
@@ -399,7 +406,11 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
         set_active(&mut endpoint, fields.active, api.now());
         let stored = api
             .store()
-            .create_endpoint(endpoint.clone(), profile.endpoints_max)
+            .create_endpoint(
+                endpoint.clone(),
+                profile.endpoints_max,
+                actor(&project.key, &api),
+            )
             .await;
         stored.map_err(|error| internal(error.into()))?;
         Ok(json(StatusCode::OK, &WebhookView::new(endpoint, profile)))
@@ -412,7 +423,11 @@ async fn list(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Respo
         let mut data = Vec::new();
         let mut page = PageRequest::first(PAGE_ROWS_MAX);
         loop {
-            let found = api.store().list_endpoints(project.tenant.id, page).await;
+            let listing = EndpointListing::Registered;
+            let found = api
+                .store()
+                .list_endpoints(project.tenant.id, listing, page)
+                .await;
             let found = found.map_err(|error| Refusal::from_api(project.spec(), &error.into()))?;
             data.extend(
                 found
@@ -488,7 +503,8 @@ async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             set_active(endpoint, fields.active, now);
             endpoint.updated_at = now;
         };
-        let changed = api.change_endpoint(endpoint.id, Box::new(change)).await;
+        let by = actor(&project.key, &api);
+        let changed = api.change_endpoint(endpoint.id, Box::new(change), by).await;
         let changed = changed.map_err(|error| Refusal::from_api(project.spec(), &error))?;
         Ok(json(
             StatusCode::OK,
@@ -501,7 +517,8 @@ async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
 async fn delete(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, id: &str| {
         let endpoint = found(&api, project, id).await?;
-        let deleted = api.delete_endpoint(endpoint.id).await;
+        let by = actor(&project.key, &api);
+        let deleted = api.delete_endpoint(endpoint.id, by).await;
         deleted.map_err(|error| Refusal::from_api(project.spec(), &error))?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };

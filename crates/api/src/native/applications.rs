@@ -1,22 +1,20 @@
-//! Applications, their tenants and event types.
+//! Applications and their settings.
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use postrider_core::Secret;
-use postrider_core::filter::is_event_type;
-use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX};
-use postrider_core::profile::{SecretScope, Visibility};
-use postrider_core::tenant::{Application, EventType, Scope, TENANT_SECRET_CONTEXT, Tenant};
+use postrider_core::limits::KEY_BYTES_MAX;
+use postrider_core::tenant::{Application, ApplicationSettings, Scope};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::views::{ApplicationView, EventTypeView, TenantView};
+use super::views::ApplicationView;
+use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::random::{seal_nonce, secret_text};
-use crate::request::{Paging, Path, Query, bounded, json, list as list_of, ok, path_id, required};
-use crate::{Api, request};
+use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id, required};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +22,7 @@ struct NewApplication {
     name: String,
     #[serde(default = "standard")]
     profile: String,
+    settings: Option<Map<String, Value>>,
 }
 
 fn standard() -> String {
@@ -52,14 +51,22 @@ pub(crate) async fn create(
     required("name", &new.name, KEY_BYTES_MAX)?;
     must_be_profile(&api, &new.profile)?;
     let now = api.now();
+    let settings = match new.settings {
+        None => ApplicationSettings::default(),
+        Some(patch) => merged(&ApplicationSettings::default(), patch)?,
+    };
     let application = Application {
         id: api.store().ids().next(now),
         name: new.name,
         profile: new.profile,
+        settings,
         created_at: now,
         updated_at: now,
     };
-    api.store().create_application(application.clone()).await?;
+    check_settings(&api, &application).await?;
+    api.store()
+        .create_application(application.clone(), caller.actor(&api))
+        .await?;
     Ok(json(
         StatusCode::CREATED,
         &ApplicationView::from(application),
@@ -92,6 +99,75 @@ pub(crate) async fn read(
 struct ApplicationPatch {
     name: Option<String>,
     profile: Option<String>,
+    settings: Option<Map<String, Value>>,
+}
+
+/// Settings with some of them changed; null takes one back to its default.
+pub(super) fn merged<T: Serialize + DeserializeOwned>(
+    current: &T,
+    patch: Map<String, Value>,
+) -> ApiResult<T> {
+    let mut whole = serde_json::to_value(current).map_err(ApiError::internal)?;
+    if let Value::Object(whole) = &mut whole {
+        for (name, value) in patch {
+            match value {
+                Value::Null => drop(whole.remove(&name)),
+                value => drop(whole.insert(name, value)),
+            }
+        }
+    }
+    serde_path_to_error::deserialize(whole).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." {
+            "settings".to_owned()
+        } else {
+            format!("settings.{path}")
+        };
+        ApiError::invalid(field, error.into_inner().to_string())
+    })
+}
+
+/// Refuses settings that name what is not there.
+async fn check_settings(api: &Api, application: &Application) -> ApiResult<()> {
+    let profile = api.engine().profiles().current(&application.profile);
+    for name in application.settings.extra_headers.iter().flatten() {
+        let headers = profile.iter().flat_map(|current| &current.profile.headers);
+        let optional: Vec<&str> = headers
+            .filter(|header| header.extra.is_some())
+            .map(|header| header.name.as_str())
+            .collect();
+        if !optional
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+        {
+            let rule = match optional.as_slice() {
+                [] => format!(
+                    "the profile {} has no optional headers",
+                    application.profile
+                ),
+                known => format!("must be among {}", known.join(", ")),
+            };
+            return Err(ApiError::invalid("settings.extraHeaders", rule));
+        }
+    }
+    let Some(operations) = application.settings.operations_tenant else {
+        return Ok(());
+    };
+    let field = "settings.operationsTenant";
+    let tenant = match api.0.directory.tenant(operations).await {
+        Ok(tenant) => tenant,
+        Err(error) if error.code == ErrorCode::NotFound => {
+            return Err(ApiError::invalid(field, "there is no such tenant"));
+        }
+        Err(error) => return Err(error),
+    };
+    let owner = api.0.directory.application(tenant.application).await?;
+    // What happens there would be told there again, without end.
+    if owner.id == application.id || owner.settings.operations_tenant.is_some() {
+        let rule = "must be a tenant of another application, which has no operationsTenant itself";
+        return Err(ApiError::invalid(field, rule));
+    }
+    Ok(())
 }
 
 pub(crate) async fn update(
@@ -101,9 +177,15 @@ pub(crate) async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
-    caller.must_be_root()?;
     let mut application = Application::clone(&*caller.application(&api, path_id(&id)?).await?);
     let patch: ApplicationPatch = api.read(&headers, body).await?;
+    let settings = patch.settings.unwrap_or_default();
+    // The product chooses its own settings; what reaches beyond it is the operator's.
+    if patch.name.is_some() || patch.profile.is_some() || settings.contains_key("operationsTenant")
+    {
+        caller.must_be_root()?;
+    }
+    application.settings = merged(&application.settings, settings)?;
     if let Some(name) = patch.name {
         required("name", &name, KEY_BYTES_MAX)?;
         application.name = name;
@@ -127,198 +209,23 @@ pub(crate) async fn update(
         }
         application.profile = profile;
     }
+    check_settings(&api, &application).await?;
     application.updated_at = api.now();
     let changing = api.clone();
+    let by = caller.actor(&api);
     let changed = api
         .to_the_end(async move {
             changing
                 .store()
-                .update_application(application.clone())
+                .update_application(application.clone(), by)
                 .await?;
             changing.0.directory.forget_applications();
+            changing.0.directory.forget_schemas();
+            changing.engine().owner_changed();
             Ok(application)
         })
         .await?;
     Ok(ok(&ApplicationView::from(changed)))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventTypeBody {
-    description: Option<String>,
-}
-
-pub(crate) async fn put_event_type(
-    State(api): State<Api>,
-    caller: Caller,
-    Path((id, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let application = caller.application(&api, path_id(&id)?).await?.id;
-    if !is_event_type(&name) {
-        return Err(ApiError::invalid(
-            "name",
-            "must have letters, digits, _ and -, with dots between parts",
-        ));
-    }
-    let given: EventTypeBody = api.read(&headers, body).await?;
-    if let Some(description) = &given.description {
-        bounded("description", description, DESCRIPTION_BYTES_MAX)?;
-    }
-    let event_type = EventType {
-        application,
-        name,
-        description: given.description,
-        created_at: api.now(),
-    };
-    api.store().put_event_type(event_type.clone()).await?;
-    Ok(ok(&EventTypeView::from(event_type)))
-}
-
-pub(crate) async fn list_event_types(
-    State(api): State<Api>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> ApiResult<Response> {
-    let application = caller.application(&api, path_id(&id)?).await?.id;
-    let rows = api.store().list_event_types(application).await?;
-    Ok(list_of(
-        postrider_store::Page { rows, next: None },
-        EventTypeView::from,
-    ))
-}
-
-pub(crate) async fn delete_event_type(
-    State(api): State<Api>,
-    caller: Caller,
-    Path((id, name)): Path<(String, String)>,
-) -> ApiResult<Response> {
-    let application = caller.application(&api, path_id(&id)?).await?.id;
-    api.store().delete_event_type(application, &name).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct NewTenant {
-    name: String,
-    external_id: Option<String>,
-}
-
-pub(crate) async fn create_tenant(
-    State(api): State<Api>,
-    caller: Caller,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let application = caller.application(&api, path_id(&id)?).await?.id;
-    let new: NewTenant = api.read(&headers, body).await?;
-    required("name", &new.name, KEY_BYTES_MAX)?;
-    if let Some(external_id) = &new.external_id {
-        required("externalId", external_id, KEY_BYTES_MAX)?;
-    }
-    let profile = api.0.directory.profile(application).await?.profile;
-    let secret = secret_text(&profile.secret.format);
-    let now = api.now();
-    let tenant = Tenant {
-        id: api.store().ids().next(now),
-        application,
-        name: new.name,
-        external_id: new.external_id,
-        sealed_secret: api
-            .0
-            .sealer
-            .seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT),
-        created_at: now,
-        updated_at: now,
-    };
-    api.store().create_tenant(tenant.clone()).await?;
-    Ok(json(
-        StatusCode::CREATED,
-        &TenantView::from(tenant).with_secret(secret.expose()),
-    ))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct TenantQuery {
-    external_id: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
-}
-
-pub(crate) async fn list_tenants(
-    State(api): State<Api>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<TenantQuery>,
-) -> ApiResult<Response> {
-    let application = caller.application(&api, path_id(&id)?).await?.id;
-    if let Some(external_id) = &query.external_id {
-        let found = api
-            .store()
-            .tenant_by_external_id(application, external_id)
-            .await;
-        let rows = match found {
-            Ok(tenant) => vec![tenant],
-            Err(error) if error.is_not_found() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        return Ok(list_of(
-            postrider_store::Page { rows, next: None },
-            TenantView::from,
-        ));
-    }
-    let page = request::page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-    Ok(list_of(
-        api.store().list_tenants(application, page).await?,
-        TenantView::from,
-    ))
-}
-
-/// The tenant's signing secret.
-pub(super) fn tenant_secret(api: &Api, tenant: &Tenant) -> ApiResult<Secret> {
-    let sealed = &tenant.sealed_secret;
-    let opened = api.0.sealer.open(sealed, TENANT_SECRET_CONTEXT);
-    opened.map_err(ApiError::internal)
-}
-
-#[derive(Serialize)]
-struct TenantSecretView {
-    secret: String,
-}
-
-/// The tenant's secret, where the profile has one for all its endpoints and shows it again.
-pub(crate) async fn read_secret(
-    State(api): State<Api>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> ApiResult<Response> {
-    let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    let policy = &api
-        .0
-        .directory
-        .profile(tenant.application)
-        .await?
-        .profile
-        .secret;
-    if policy.scope != SecretScope::Tenant || policy.show != Visibility::Always {
-        let detail = "this profile shows a tenant's secret only in the answer that made it";
-        return Err(ApiError::new(ErrorCode::SecretNotShown, detail));
-    }
-    let secret = tenant_secret(&api, &tenant)?.expose().to_owned();
-    Ok(ok(&TenantSecretView { secret }))
-}
-
-pub(crate) async fn read_tenant(
-    State(api): State<Api>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> ApiResult<Response> {
-    let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    Ok(ok(&TenantView::from(Tenant::clone(&tenant))))
 }
 
 /// The scope that a caller's lists are confined to.

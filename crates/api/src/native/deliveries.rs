@@ -3,16 +3,19 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use postrider_core::delivery::Delivery;
+use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::profile::ResendFrom;
+use postrider_core::tenant::{Mode, Scope};
+use postrider_core::{Id, id};
 use postrider_store::{DeliveryFilter, StatePattern};
 use serde::Deserialize;
 
 use super::applications::confined;
 use super::events::bounds;
-use super::views::DeliveryView;
+use super::views::{AttemptView, DeliveryView};
 use crate::Api;
 use crate::auth::Caller;
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::{Path, Query, given_id, json, list as list_of, ok, page_request, path_id};
 
 #[derive(Debug, Default, Deserialize)]
@@ -22,7 +25,10 @@ pub(crate) struct DeliveryQuery {
     tenant: Option<String>,
     endpoint: Option<String>,
     event: Option<String>,
+    /// The public id of an API key: what was sent to the endpoint that it owns.
+    key: Option<String>,
     r#type: Option<String>,
+    mode: Option<Mode>,
     status: Option<String>,
     since: Option<String>,
     until: Option<String>,
@@ -52,12 +58,17 @@ pub(crate) async fn list(
     if let Some(tenant) = tenant {
         caller.tenant(&api, tenant).await?;
     }
+    let mut endpoint = given_id("endpoint", query.endpoint.as_deref())?;
+    if let Some(key) = &query.key {
+        endpoint = Some(endpoint_of(&api, &caller, key).await?);
+    }
     let filter = DeliveryFilter {
         application: own_application.or(application),
         tenant: own_tenant.or(tenant),
-        endpoint: given_id("endpoint", query.endpoint.as_deref())?,
+        endpoint,
         event: given_id("event", query.event.as_deref())?,
         event_type: query.r#type,
+        mode: query.mode,
         state: status(query.status.as_deref())?,
         since,
         until,
@@ -69,7 +80,22 @@ pub(crate) async fn list(
     ))
 }
 
-async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<Delivery> {
+/// The endpoint that the key with this public id owns.
+pub(super) async fn endpoint_of(
+    api: &Api,
+    caller: &Caller,
+    public_id: &str,
+) -> ApiResult<Id<id::Endpoint>> {
+    let addressee = api.0.directory.addressee(public_id).await?;
+    let own = match addressee.key.scope {
+        Scope::Tenant(application, tenant) => caller.may_see(application, tenant),
+        Scope::Root | Scope::Application(_) => false,
+    };
+    let endpoint = addressee.endpoint.filter(|_| own);
+    endpoint.ok_or_else(|| ApiError::invalid("key", "is not the public id of a key with a webhook"))
+}
+
+pub(super) async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<Delivery> {
     let delivery = api.store().delivery(path_id(id)?).await?;
     let tenant = api.0.directory.tenant(delivery.tenant).await?;
     if caller.may_see(tenant.application, tenant.id) {
@@ -85,8 +111,50 @@ pub(crate) async fn read(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = found(&api, &caller, &id).await?;
-    let attempts = api.store().attempts(delivery.id).await?;
-    Ok(ok(&DeliveryView::with_attempts(&delivery, attempts)))
+    Ok(ok(&with_attempts(&api, &delivery).await?))
+}
+
+/// A delivery with its attempts, each with the body it sent.
+async fn with_attempts(api: &Api, delivery: &Delivery) -> ApiResult<DeliveryView> {
+    let event = api.store().event(delivery.event).await?;
+    let mut attempts = Vec::new();
+    for attempt in api.store().attempts(delivery.id).await? {
+        let (number, at) = (attempt.number, attempt.started_at);
+        let body = api
+            .engine()
+            .body_of(delivery, &event, number, at, Some(&attempt.url))
+            .await?;
+        attempts.push(AttemptView::with_body(attempt, &body));
+    }
+    Ok(DeliveryView::with_attempts(delivery, attempts))
+}
+
+/// Whether a delivery may be sent again by its profile's rules (`vendors.md` S-32, F-26), and if a
+/// resend is a whole series of attempts.
+pub(super) fn resend_policy(api: &Api, delivery: &Delivery) -> ApiResult<bool> {
+    let Some(profile) = api.engine().profiles().version(delivery.profile) else {
+        return Ok(false);
+    };
+    let policy = &profile.resend;
+    let refuse = |detail: String| Err(ApiError::new(ErrorCode::ResendNotAllowed, detail));
+    // The store tells of one that is pending.
+    if delivery.state != DeliveryState::Pending && !policy.allows(delivery.state) {
+        let from = policy.from.iter().flatten();
+        let names: Vec<&str> = from
+            .filter_map(|end| ResendFrom::ALL.iter().find(|(_, known)| known == end))
+            .map(|(name, _)| *name)
+            .collect();
+        let (name, ends) = (&profile.name, names.join(", "));
+        return refuse(format!(
+            "the profile {name} sends again what ended as {ends}"
+        ));
+    }
+    let too_old = |max_age| api.now().since(delivery.created_at) > max_age;
+    if policy.max_age.is_some_and(too_old) {
+        let days = policy.max_age.unwrap_or_default().as_secs() / 86_400;
+        return refuse(format!("it is older than {days} days"));
+    }
+    Ok(policy.series)
 }
 
 /// Sends it again now; 202 as soon as that is durable.
@@ -96,8 +164,7 @@ pub(crate) async fn resend(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = found(&api, &caller, &id).await?;
-    let profile = api.engine().profiles().version(delivery.profile);
-    let series = profile.is_some_and(|profile| profile.resend.series);
+    let series = resend_policy(&api, &delivery)?;
     let due = api.engine().resend(delivery.id, series).await?;
     Ok(json(
         StatusCode::ACCEPTED,

@@ -10,13 +10,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use postrider_core::audit::Actor;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering, SECRET_CONTEXT};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
+use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::{Profile, SecretScope, ed25519_public, ed25519_secret};
 use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::CurrentProfile;
+use postrider_store::EndpointListing;
 use serde::Deserialize;
 
 use super::views::EndpointView;
@@ -24,14 +27,16 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random::{bytes as random_bytes, seal_nonce, secret_text};
-use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id};
+use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id, required};
 
-use super::applications::tenant_secret;
-use rules::{checked_description, checked_rate, checked_url, custom_headers, subscription};
+use super::tenants::tenant_secret;
+pub(super) use rules::{
+    checked_description, checked_rate, checked_url, custom_headers, subscription,
+};
 
-pub(crate) use probe::{send_test, stats, test};
+pub(crate) use probe::{TestEvent, send_test, stats, test};
 pub(crate) use rules::valid_url;
-pub(crate) use secrets::{rotate_secret, secret};
+pub(crate) use secrets::{rotate, rotate_secret, secret};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -49,6 +54,39 @@ struct NewEndpoint {
     /// Adds an Ed25519 key, where the profile knows them.
     #[serde(default)]
     asymmetric: bool,
+    /// Where the profile lets its owner bring one.
+    secret: Option<String>,
+    #[serde(default)]
+    content_type: ContentType,
+}
+
+/// What an endpoint's body is, where the profile has a choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ContentType {
+    #[default]
+    Json,
+    Form,
+}
+
+impl ContentType {
+    fn is_form(self, profile: &Profile) -> ApiResult<bool> {
+        if self == Self::Form && profile.form_field.is_none() {
+            let rule = format!("the profile {} sends JSON only", profile.name);
+            return Err(ApiError::invalid("contentType", rule));
+        }
+        Ok(self == Self::Form)
+    }
+}
+
+/// A secret that the owner of an endpoint brings.
+fn brought(profile: &Profile, text: String) -> ApiResult<Secret> {
+    if !profile.secret.client_set {
+        let rule = format!("the profile {} makes its secrets itself", profile.name);
+        return Err(ApiError::invalid("secret", rule));
+    }
+    required("secret", &text, KEY_BYTES_MAX)?;
+    Ok(Secret::new(text))
 }
 
 /// A sealed secret in the profile's format, valid without end.
@@ -61,31 +99,37 @@ fn sealed(api: &Api, secret: &Secret, now: Timestamp) -> EndpointSecret {
     }
 }
 
-/// An endpoint as a dialect or the native API is about to store it, and its secret: one of its own,
-/// or the tenant's, as the profile has it.
+/// An endpoint as a dialect or the native API is about to store it, and the secret that signs for it:
+/// one of its own, or the tenant's, as the profile has it.
 pub(crate) fn fresh_endpoint(
     api: &Api,
     profile: &Profile,
     tenant: &Tenant,
+    mode: Mode,
     url: String,
     subscription: Subscription,
 ) -> ApiResult<(Endpoint, Secret)> {
+    let mut endpoint = endpoint_without_secret(api, tenant, mode, url, subscription);
     let secret = match profile.secret.scope {
-        SecretScope::Endpoint => secret_text(&profile.secret.format),
         SecretScope::Tenant => tenant_secret(api, tenant)?,
+        SecretScope::Endpoint | SecretScope::ApiKey => {
+            let secret = secret_text(&profile.secret.format, mode);
+            endpoint
+                .secrets
+                .push(sealed(api, &secret, endpoint.created_at));
+            secret
+        }
     };
-    Ok((
-        endpoint_with(api, tenant, url, subscription, &secret),
-        secret,
-    ))
+    Ok((endpoint, secret))
 }
 
-fn endpoint_with(
+/// An endpoint for which the tenant's secret signs.
+pub(super) fn endpoint_without_secret(
     api: &Api,
     tenant: &Tenant,
+    mode: Mode,
     url: String,
     subscription: Subscription,
-    secret: &Secret,
 ) -> Endpoint {
     let now = api.now();
     Endpoint {
@@ -96,11 +140,12 @@ fn endpoint_with(
         url,
         description: None,
         subscription,
-        mode: Mode::Live,
+        mode,
         headers: Vec::new(),
-        secrets: vec![sealed(api, secret, now)],
+        secrets: Vec::new(),
         rate_limit: None,
         ordering: Ordering::None,
+        form: false,
         health: Health::default(),
         created_at: now,
         updated_at: now,
@@ -124,8 +169,8 @@ pub(crate) async fn callback(
     if let Some(known) = api.store().callback_endpoint(tenant.id, url).await? {
         return Ok(known.id);
     }
-    let secret = tenant_secret(api, tenant)?;
-    let endpoint = endpoint_with(api, tenant, url.to_owned(), Subscription::all(), &secret);
+    let all = Subscription::all();
+    let endpoint = endpoint_without_secret(api, tenant, Mode::Live, url.to_owned(), all);
     let id = endpoint.id;
     api.store()
         .create_endpoint(
@@ -134,6 +179,7 @@ pub(crate) async fn callback(
                 ..endpoint
             },
             None,
+            Actor::system(api.now()),
         )
         .await?;
     Ok(id)
@@ -149,6 +195,12 @@ pub(crate) async fn create(
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
     let new: NewEndpoint = api.read(&headers, body).await?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
+    if profile.secret.scope == SecretScope::ApiKey {
+        return Err(ApiError::new(
+            ErrorCode::EndpointNeedsKey,
+            "create an API key with its webhook: POST /v1/keys with tenant and webhook",
+        ));
+    }
     checked_url(&api, &profile, &new.url)?;
     checked_description(new.description.as_deref())?;
     checked_rate(new.rate_limit)?;
@@ -163,9 +215,17 @@ pub(crate) async fn create(
             format!("the profile {} has no asymmetric keys", profile.name),
         ));
     }
-    let (mut endpoint, secret) = fresh_endpoint(&api, &profile, &tenant, new.url, subscription)?;
+    let mode = caller.mode(new.mode)?;
+    let form = new.content_type.is_form(&profile)?;
+    let own = new.secret.map(|text| brought(&profile, text)).transpose()?;
+    let (mut endpoint, mut secret) =
+        fresh_endpoint(&api, &profile, &tenant, mode, new.url, subscription)?;
+    if let Some(own) = own {
+        endpoint.secrets = vec![sealed(&api, &own, endpoint.created_at)];
+        secret = own;
+    }
     endpoint.description = new.description;
-    endpoint.mode = caller.mode(new.mode)?;
+    endpoint.form = form;
     endpoint.headers = custom;
     endpoint.rate_limit = new.rate_limit;
     endpoint.ordering = new.ordering;
@@ -181,7 +241,7 @@ pub(crate) async fn create(
             .push(sealed(&api, &pair, endpoint.created_at));
     }
     api.store()
-        .create_endpoint(endpoint.clone(), profile.endpoints_max)
+        .create_endpoint(endpoint.clone(), profile.endpoints_max, caller.actor(&api))
         .await?;
     Ok(json(
         StatusCode::CREATED,
@@ -199,7 +259,7 @@ pub(crate) async fn list(
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let page = api
         .store()
-        .list_endpoints(tenant.id, paging.request()?)
+        .list_endpoints(tenant.id, EndpointListing::Registered, paging.request()?)
         .await?;
     Ok(list_of(page, |endpoint| {
         EndpointView::new(endpoint, &profile)
@@ -207,7 +267,11 @@ pub(crate) async fn list(
 }
 
 /// The endpoint, if the caller may see it, and its profile. Its id, or the profile's form of it.
-async fn found(api: &Api, caller: &Caller, text: &str) -> ApiResult<(Endpoint, CurrentProfile)> {
+pub(super) async fn found(
+    api: &Api,
+    caller: &Caller,
+    text: &str,
+) -> ApiResult<(Endpoint, CurrentProfile)> {
     let id: Id<id::Endpoint> = match text.parse() {
         Ok(id) => id,
         Err(_) => {
@@ -217,7 +281,8 @@ async fn found(api: &Api, caller: &Caller, text: &str) -> ApiResult<(Endpoint, C
                 .names()
                 .into_iter()
                 .filter_map(|name| api.engine().profiles().current(&name));
-            let mut ids = formats.filter_map(|current| current.profile.ids.endpoint.read(text));
+            let ids = api.store().ids();
+            let mut ids = formats.filter_map(|current| current.profile.find_endpoint(text, ids));
             ids.next().ok_or_else(|| ApiError::not_found("endpoint"))?
         }
     };
@@ -240,6 +305,19 @@ pub(crate) async fn read(
     Ok(ok(&EndpointView::new(endpoint, &profile.profile)))
 }
 
+/// Keys' and distributions' endpoints are changed where they belong.
+fn must_be_registered(endpoint: &Endpoint) -> ApiResult<()> {
+    let place = match &endpoint.kind {
+        EndpointKind::Registered | EndpointKind::Callback => return Ok(()),
+        EndpointKind::Key(key) => format!("/v1/keys/{key}"),
+        EndpointKind::Distribution(_) => format!("/v1/distributions/{}", endpoint.id),
+    };
+    Err(ApiError::new(
+        ErrorCode::AddressUnclear,
+        format!("it is changed and deleted at {place}"),
+    ))
+}
+
 /// What a change names; what it does not name stays.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -253,10 +331,12 @@ struct EndpointPatch {
     rate_limit: Option<Option<u32>>,
     ordering: Option<Ordering>,
     active: Option<bool>,
+    secret: Option<String>,
+    content_type: Option<ContentType>,
 }
 
 /// Tells null, which clears, from absence, which keeps.
-fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+pub(super) fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -270,6 +350,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> ApiResult<Response> {
     let (endpoint, CurrentProfile { profile, .. }) = found(&api, &caller, &id).await?;
+    must_be_registered(&endpoint)?;
     let patch: EndpointPatch = api.read(&headers, body).await?;
     if let Some(url) = &patch.url {
         checked_url(&api, &profile, url)?;
@@ -284,7 +365,15 @@ pub(crate) async fn update(
         .headers
         .map(|headers| custom_headers(&profile, headers))
         .transpose()?;
-    let now = api.now();
+    let by = caller.actor(&api);
+    let now = by.at;
+    let own = patch
+        .secret
+        .map(|text| brought(&profile, text))
+        .transpose()?;
+    let own = own.map(|secret| sealed(&api, &secret, now));
+    let form = patch.content_type.map(|given| given.is_form(&profile));
+    let form = form.transpose()?;
     let changed = api
         .change_endpoint(
             endpoint.id,
@@ -299,9 +388,14 @@ pub(crate) async fn update(
                 if let Some(custom) = custom {
                     endpoint.headers = custom;
                 }
+                if let Some(own) = own {
+                    endpoint.secrets = vec![own];
+                }
+                endpoint.form = form.unwrap_or(endpoint.form);
                 set_active(endpoint, patch.active, now);
                 endpoint.updated_at = now;
             }),
+            by,
         )
         .await?;
     Ok(ok(&EndpointView::new(changed, &profile)))
@@ -322,6 +416,7 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let (endpoint, _) = found(&api, &caller, &id).await?;
-    api.delete_endpoint(endpoint.id).await?;
+    must_be_registered(&endpoint)?;
+    api.delete_endpoint(endpoint.id, caller.actor(&api)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -7,11 +7,13 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use postrider_core::endpoint::EndpointKind;
 use postrider_core::event::Event;
-use postrider_core::filter::is_event_type;
+use postrider_core::filter::{WILDCARD, is_event_type};
 use postrider_core::limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, KEY_BYTES_MAX};
+use postrider_core::profile::{Profile, SecretScope};
 use postrider_core::seal::sha256;
-use postrider_core::tenant::{Mode, Tenant};
+use postrider_core::tenant::{Mode, Scope, Tenant, Validation};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::{CurrentProfile, PublishError};
 use postrider_store::{EventFilter, Idempotency, NewEvent, Published, Target};
@@ -45,6 +47,10 @@ struct EventBody<'b> {
     deliver_before: Option<String>,
     callback_url: Option<String>,
     endpoint: Option<String>,
+    /// The public id of the API key that the event belongs to.
+    key: Option<String>,
+    /// A distribution's id; `*` is every distribution that the type triggers.
+    distribution: Option<String>,
     /// In a batch, where one header cannot speak for all.
     idempotency_key: Option<String>,
 }
@@ -58,16 +64,183 @@ struct PublishedView {
     /// The idempotency key was used before: this is the first event.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
+    /// What is not as it should be, though accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
-impl From<Published> for PublishedView {
-    fn from(published: Published) -> Self {
+impl PublishedView {
+    fn new(published: &Published, warning: Option<String>) -> Self {
         Self {
             id: published.event,
             deliveries: published.count,
             duplicate: !published.created,
+            warning,
         }
     }
+}
+
+/// Whom an event is for, and the mode that follows from it.
+struct Address {
+    target: Target,
+    mode: Option<Mode>,
+    /// It goes to distributions, which have event types of their own.
+    distributions: bool,
+}
+
+impl Address {
+    fn of(target: Target) -> Self {
+        Self {
+            target,
+            mode: None,
+            distributions: false,
+        }
+    }
+}
+
+async fn address(
+    api: &Api,
+    tenant: &Tenant,
+    profile: &Profile,
+    body: &EventBody<'_>,
+) -> ApiResult<Address> {
+    let given = [
+        ("callbackUrl", body.callback_url.is_some()),
+        ("endpoint", body.endpoint.is_some()),
+        ("key", body.key.is_some()),
+        ("distribution", body.distribution.is_some()),
+    ];
+    let mut named = given.iter().filter(|(_, given)| *given);
+    if let (Some((first, _)), Some((second, _))) = (named.next(), named.next()) {
+        let rule = format!("cannot be together with {first}");
+        return Err(ApiError::invalid(*second, rule));
+    }
+    if let Some(url) = &body.callback_url {
+        let callback = super::endpoints::callback(api, tenant, profile, url).await?;
+        return Ok(Address::of(Target::Endpoint(callback)));
+    }
+    if let Some(endpoint) = &body.endpoint {
+        return Ok(Address::of(Target::Endpoint(path_id(endpoint)?)));
+    }
+    if let Some(key) = &body.key {
+        return key_address(api, tenant, key).await;
+    }
+    if let Some(distribution) = &body.distribution {
+        return distribution_address(api, tenant, profile, distribution, &body.r#type).await;
+    }
+    if profile.secret.scope == SecretScope::ApiKey {
+        let detail = format!(
+            "in the profile {} an event belongs to one API key: name its public id in key",
+            profile.name
+        );
+        return Err(ApiError::field(ErrorCode::AddressUnclear, "key", detail));
+    }
+    Ok(Address::of(Target::Matching))
+}
+
+async fn key_address(api: &Api, tenant: &Tenant, public_id: &str) -> ApiResult<Address> {
+    let unknown = || ApiError::invalid("key", "is not the public id of a key of this tenant");
+    let addressee = match api.0.directory.addressee(public_id).await {
+        Ok(addressee) => addressee,
+        Err(error) if error.is_not_found() => return Err(unknown()),
+        Err(error) => return Err(error.into()),
+    };
+    if addressee.key.scope != Scope::Tenant(tenant.application, tenant.id) {
+        return Err(unknown());
+    }
+    Ok(Address {
+        target: addressee.endpoint.map_or(Target::Nobody, Target::IfEnabled),
+        mode: Some(addressee.key.mode),
+        distributions: false,
+    })
+}
+
+async fn distribution_address(
+    api: &Api,
+    tenant: &Tenant,
+    profile: &Profile,
+    text: &str,
+    event_type: &str,
+) -> ApiResult<Address> {
+    if profile.distribution.is_none() {
+        let detail = format!("the profile {} has endpoints only", profile.name);
+        return Err(ApiError::field(
+            ErrorCode::DistributionUnsupported,
+            "distribution",
+            detail,
+        ));
+    }
+    let to = |target, mode| Address {
+        target,
+        mode,
+        distributions: true,
+    };
+    if text == WILDCARD {
+        return Ok(to(Target::Distributions, None));
+    }
+    let unknown = || ApiError::invalid("distribution", "is not a distribution of this tenant");
+    let id = text.parse().ok();
+    let id = id.or_else(|| profile.find_endpoint(text, api.store().ids()));
+    let endpoint = match api.store().endpoint(id.ok_or_else(unknown)?).await {
+        Ok(endpoint) => endpoint,
+        Err(error) if error.is_not_found() => return Err(unknown()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_one = matches!(endpoint.kind, EndpointKind::Distribution(_));
+    if !is_one || endpoint.tenant != tenant.id {
+        return Err(unknown());
+    }
+    if !endpoint.subscription.matches(event_type) {
+        let triggers = endpoint.subscription.patterns().join(", ");
+        let rule = format!("does not trigger this distribution; those that do are {triggers}");
+        return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule));
+    }
+    Ok(to(Target::IfEnabled(endpoint.id), Some(endpoint.mode)))
+}
+
+fn known_type(profile: &Profile, event_type: &str, distributions: bool) -> ApiResult<()> {
+    let spec = profile.distribution.as_ref();
+    let of_distributions = spec.is_some_and(|spec| spec.allows(event_type));
+    let (known, allowed) = if distributions {
+        (spec.and_then(|spec| spec.events.as_ref()), of_distributions)
+    } else {
+        (
+            profile.events.closed.as_ref(),
+            profile.events.allows_type(event_type),
+        )
+    };
+    if allowed {
+        return Ok(());
+    }
+    let rule = if of_distributions {
+        "triggers distributions: name one in distribution, or * for all that it triggers".to_owned()
+    } else {
+        let known: Vec<&str> = known.into_iter().flatten().map(String::as_str).collect();
+        format!("must be one of: {}", known.join(", "))
+    };
+    Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule))
+}
+
+/// Checks the data against the schema of its type; what is wrong refuses the event or is a warning,
+/// as the application has it.
+async fn check_data(api: &Api, tenant: &Tenant, body: &EventBody<'_>) -> ApiResult<Option<String>> {
+    let application = api.0.directory.application(tenant.application).await?;
+    let validate = application.settings.validate;
+    if validate == Validation::Off {
+        return Ok(None);
+    }
+    let schemas = api.0.directory.schemas(application.id).await?;
+    match (schemas.check(&body.r#type, body.data.get()), validate) {
+        (Ok(()), _) => Ok(None),
+        (Err((path, why)), Validation::Warn) => Ok(Some(format!("{path}: {why}"))),
+        (Err((path, why)), _) => Err(ApiError::field(ErrorCode::DataInvalid, path, why)),
+    }
+}
+
+/// An event ready to be published.
+pub(super) struct Accepted {
+    pub(super) new: NewEvent,
+    warning: Option<String>,
 }
 
 /// Turns a body into an event of the tenant. `raw` is what an idempotency key vouches for.
@@ -84,29 +257,24 @@ async fn new_event(
     raw: &[u8],
     key: Option<String>,
     whole: Option<&Bytes>,
-) -> ApiResult<NewEvent> {
+) -> ApiResult<Accepted> {
     if !is_event_type(&body.r#type) {
         return Err(ApiError::invalid(
             "type",
             "must be letters, digits, _ and -, with dots between parts, at most 128 bytes",
         ));
     }
-    if !current.profile.events.allows_type(&body.r#type) {
-        let known = current
-            .profile
-            .events
-            .closed
-            .iter()
-            .flatten()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        return Err(ApiError::field(
-            ErrorCode::EventTypeUnknown,
-            "type",
-            format!("must be one of: {known}"),
+    let address = address(api, tenant, &current.profile, &body).await?;
+    known_type(&current.profile, &body.r#type, address.distributions)?;
+    let mode = caller.mode(body.mode.or(address.mode))?;
+    if address.mode.is_some_and(|own| own != mode) {
+        let own = address.mode.unwrap_or_default().as_str();
+        return Err(ApiError::invalid(
+            "mode",
+            format!("must be {own}, as whom the event is for"),
         ));
     }
+    let warning = check_data(api, tenant, &body).await?;
     let now = api.now();
     if let Some(key) = &body.ordering_key {
         required("orderingKey", key, KEY_BYTES_MAX)?;
@@ -114,19 +282,6 @@ async fn new_event(
     if let Some(key) = &key {
         required("idempotencyKey", key, KEY_BYTES_MAX)?;
     }
-    let target = match (&body.callback_url, &body.endpoint) {
-        (None, None) => Target::Matching,
-        (Some(url), None) => {
-            Target::Endpoint(super::endpoints::callback(api, tenant, &current.profile, url).await?)
-        }
-        (None, Some(endpoint)) => Target::Endpoint(path_id(endpoint)?),
-        (Some(_), Some(_)) => {
-            return Err(ApiError::invalid(
-                "endpoint",
-                "cannot be together with callbackUrl",
-            ));
-        }
-    };
     let event = Event {
         id: api.store().ids().next(now),
         application: tenant.application,
@@ -141,7 +296,7 @@ async fn new_event(
         meta: body
             .meta
             .map(|meta| Bytes::copy_from_slice(meta.get().as_bytes())),
-        mode: caller.mode(body.mode)?,
+        mode,
         occurred_at: given_time("occurredAt", body.occurred_at.as_deref())?.unwrap_or(now),
         created_at: now,
         ordering_key: body.ordering_key,
@@ -154,12 +309,13 @@ async fn new_event(
         key: format!("{}/{key}", tenant.id),
         fingerprint: sha256(raw),
     });
-    Ok(NewEvent {
+    let new = NewEvent {
         event: Arc::new(event),
-        target,
+        target: address.target,
         profile: current.version,
         idempotency,
-    })
+    };
+    Ok(Accepted { new, warning })
 }
 
 /// An event as it would be published, for [`super::explain`].
@@ -169,19 +325,14 @@ pub(super) async fn imagined(
     tenant: &Tenant,
     current: &CurrentProfile,
     bytes: &Bytes,
-) -> ApiResult<Arc<Event>> {
+) -> ApiResult<NewEvent> {
     well_formed(bytes)?;
     let event: EventBody<'_> = typed(bytes)?;
-    for (field, given) in [
-        ("callbackUrl", &event.callback_url),
-        ("endpoint", &event.endpoint),
-    ] {
-        if given.is_some() {
-            let rule = "cannot be explained: it names its one destination";
-            return Err(ApiError::invalid(field, rule));
-        }
+    if event.callback_url.is_some() {
+        let rule = "cannot be explained: the event would make its endpoint";
+        return Err(ApiError::invalid("callbackUrl", rule));
     }
-    let new = new_event(
+    let accepted = new_event(
         api,
         caller,
         tenant,
@@ -190,9 +341,8 @@ pub(super) async fn imagined(
         bytes,
         None,
         Some(bytes),
-    )
-    .await?;
-    Ok(new.event)
+    );
+    Ok(accepted.await?.new)
 }
 
 pub(crate) async fn publish(
@@ -223,7 +373,7 @@ pub(crate) async fn publish(
     }
     let key = header.or(own);
     let current = api.0.directory.profile(tenant.application).await?;
-    let new = new_event(
+    let Accepted { new, warning } = new_event(
         &api,
         &caller,
         &tenant,
@@ -235,7 +385,8 @@ pub(crate) async fn publish(
     )
     .await?;
     let published = api.engine().publish(new).await?;
-    Ok(json(StatusCode::ACCEPTED, &PublishedView::from(published)))
+    let view = PublishedView::new(&published, warning);
+    Ok(json(StatusCode::ACCEPTED, &view))
 }
 
 #[derive(Deserialize)]
@@ -296,6 +447,7 @@ pub(crate) async fn publish_batch(
     let current = api.0.directory.profile(tenant.application).await?;
     let mut answers: Vec<Option<BatchAnswer>> = Vec::with_capacity(batch.events.len());
     let mut accepted = Vec::new();
+    let mut warnings = Vec::new();
     for raw in batch.events {
         let raw = raw.get().as_bytes();
         let made = async {
@@ -310,14 +462,16 @@ pub(crate) async fn publish_batch(
             new_event(&api, &caller, &tenant, &current, event, raw, key, None).await
         };
         match made.await {
-            Ok(new) => {
+            Ok(Accepted { new, warning }) => {
                 accepted.push(new);
+                warnings.push(warning);
                 answers.push(None);
             }
             Err(error) => answers.push(Some(error.into())),
         }
     }
     let mut published = api.engine().publish_many(accepted).await.into_iter();
+    let mut warnings = warnings.into_iter();
     let mut busy = None;
     let mut any = false;
     for slot in answers.iter_mut().filter(|slot| slot.is_none()) {
@@ -325,8 +479,9 @@ pub(crate) async fn publish_batch(
             .next()
             .unwrap_or(Err(PublishError::Busy(postrider_engine::Busy)));
         any |= answer.is_ok();
+        let warning = warnings.next().flatten();
         *slot = Some(match answer {
-            Ok(published) => BatchAnswer::Published(published.into()),
+            Ok(published) => BatchAnswer::Published(PublishedView::new(&published, warning)),
             Err(error) => {
                 let error = ApiError::from(error);
                 if error.code.status() == StatusCode::SERVICE_UNAVAILABLE {

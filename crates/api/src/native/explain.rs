@@ -4,17 +4,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::Event;
 use postrider_core::limits::PAGE_ROWS_MAX;
+use postrider_core::tenant::Tenant;
 use postrider_core::{Id, id};
-use postrider_store::PageRequest;
+use postrider_store::{EndpointListing, PageRequest, Target};
 use serde::Serialize;
 
 use super::events::imagined;
 use crate::Api;
 use crate::auth::Caller;
-use crate::problem::ApiResult;
+use crate::problem::{ApiError, ApiResult};
 use crate::request::{Path, must_be_json, ok, path_id, read_body};
 
 #[derive(Serialize)]
@@ -51,37 +52,63 @@ pub(crate) async fn explain(
     must_be_json(&headers)?;
     let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
     let current = api.0.directory.profile(tenant.application).await?;
-    let event = imagined(&api, &caller, &tenant, &current, &bytes).await?;
+    let new = imagined(&api, &caller, &tenant, &current, &bytes).await?;
+    let event = &*new.event;
     let mut data = Vec::new();
+    for endpoint in candidates(&api, &caller, &tenant, new.target).await? {
+        let request = api
+            .engine()
+            .preview(endpoint.id, event, current.version)
+            .await?;
+        let reasons = reasons(&endpoint, event, new.target);
+        data.push(EndpointExplained {
+            endpoint: endpoint.id,
+            url: endpoint.url,
+            would_receive: reasons.is_empty(),
+            reasons,
+            request: RequestView {
+                headers: request.headers,
+                body: String::from_utf8_lossy(&request.body).into_owned(),
+            },
+        });
+    }
+    Ok(ok(&ExplainView { data }))
+}
+
+/// Who comes into question: the one that the event is addressed to, or all of its kind.
+async fn candidates(
+    api: &Api,
+    caller: &Caller,
+    tenant: &Tenant,
+    target: Target,
+) -> ApiResult<Vec<Endpoint>> {
+    let listing = match target {
+        Target::Nobody => return Ok(Vec::new()),
+        Target::Endpoint(id) | Target::IfEnabled(id) => {
+            let endpoint = api.store().endpoint(id).await?;
+            if endpoint.tenant != tenant.id || endpoint.kind == EndpointKind::Callback {
+                return Err(ApiError::not_found("endpoint"));
+            }
+            return Ok(vec![endpoint]);
+        }
+        Target::Matching => EndpointListing::Registered,
+        Target::Distributions => EndpointListing::Distributions,
+    };
+    let mut endpoints = Vec::new();
     let mut page = PageRequest::first(PAGE_ROWS_MAX);
     loop {
-        let found = api.store().list_endpoints(tenant.id, page).await?;
-        for endpoint in found.rows.into_iter().filter(|e| caller.may_touch(e.mode)) {
-            let request = api
-                .engine()
-                .preview(endpoint.id, &event, current.version)
-                .await?;
-            let reasons = reasons(&endpoint, &event);
-            data.push(EndpointExplained {
-                endpoint: endpoint.id,
-                url: endpoint.url,
-                would_receive: reasons.is_empty(),
-                reasons,
-                request: RequestView {
-                    headers: request.headers,
-                    body: String::from_utf8_lossy(&request.body).into_owned(),
-                },
-            });
-        }
+        let found = api.store().list_endpoints(tenant.id, listing, page).await?;
+        let visible = found.rows.into_iter().filter(|e| caller.may_touch(e.mode));
+        endpoints.extend(visible);
         page.cursor = found.next;
         if page.cursor.is_none() {
-            return Ok(ok(&ExplainView { data }));
+            return Ok(endpoints);
         }
     }
 }
 
 /// What speaks against a delivery: the same questions that the store asks when it fans out.
-fn reasons(endpoint: &Endpoint, event: &Event) -> Vec<String> {
+fn reasons(endpoint: &Endpoint, event: &Event, target: Target) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(disabled) = endpoint.health.disabled {
         let (reason, at) = (disabled.reason.as_str(), disabled.at);
@@ -91,7 +118,8 @@ fn reasons(endpoint: &Endpoint, event: &Event) -> Vec<String> {
         let (own, given) = (endpoint.mode.as_str(), event.mode.as_str());
         reasons.push(format!("it is a {own} endpoint, and the event is {given}"));
     }
-    if !endpoint.subscription.matches(&event.event_type) {
+    let chosen_by_type = matches!(target, Target::Matching | Target::Distributions);
+    if chosen_by_type && !endpoint.subscription.matches(&event.event_type) {
         let patterns = endpoint.subscription.patterns().join(", ");
         reasons.push(format!(
             "it subscribed to {patterns}, not to {}",

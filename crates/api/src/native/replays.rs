@@ -11,7 +11,7 @@ use postrider_engine::PublishError;
 use postrider_store::{DeliveryFilter, PageRequest, StatePattern, StoreError, Task, TaskState};
 use serde::{Deserialize, Serialize};
 
-use super::deliveries::status;
+use super::deliveries::{resend_policy, status};
 use super::events::bounds;
 use crate::Api;
 use crate::auth::Caller;
@@ -42,7 +42,8 @@ struct ReplayView {
     status: &'static str,
     /// Deliveries resent so far.
     done: u64,
-    /// Deliveries that could not be: waiting already, or their endpoint is disabled or gone.
+    /// Deliveries that could not be: waiting already, their endpoint is disabled or gone, or the
+    /// profile does not send again what ended as they did.
     skipped: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -78,6 +79,7 @@ fn filter(task: &Task, body: &ReplayBody) -> ApiResult<DeliveryFilter> {
         endpoint: given_id("endpoint", body.endpoint.as_deref())?,
         event: given_id("event", body.event.as_deref())?,
         event_type: body.r#type.clone(),
+        mode: None,
         state: Some(status(body.status.as_deref())?.unwrap_or(StatePattern::Failed)),
         since,
         // Only what was there when the replay began, so that it ends.
@@ -185,11 +187,10 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
             )
             .await?;
         for delivery in page.rows {
-            let series = api
-                .engine()
-                .profiles()
-                .version(delivery.profile)
-                .is_some_and(|profile| profile.resend.series);
+            let Ok(series) = resend_policy(api, &delivery) else {
+                task.skipped += 1;
+                continue;
+            };
             loop {
                 match api.engine().resend(delivery.id, series).await {
                     Ok(_) => task.done += 1,

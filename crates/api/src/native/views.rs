@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use postrider_core::attempt::{Attempt, Outcome, Timings};
+use postrider_core::attempt::{Attempt, Egress, Outcome, Timings};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, Ordering};
 use postrider_core::event::Event;
 use postrider_core::filter::Subscription;
-use postrider_core::profile::Profile;
-use postrider_core::tenant::{Application, EventType, Mode, Tenant};
+use postrider_core::profile::{DescribedEvent, Profile};
+use postrider_core::tenant::{
+    Application, ApplicationSettings, EventType, Mode, Tenant, TenantSettings,
+};
 use postrider_core::{Id, Timestamp, id};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -20,6 +22,7 @@ pub(crate) struct ApplicationView {
     id: Id<id::Application>,
     name: String,
     profile: String,
+    settings: ApplicationSettings,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -30,6 +33,7 @@ impl From<Application> for ApplicationView {
             id: a.id,
             name: a.name,
             profile: a.profile,
+            settings: a.settings,
             created_at: a.created_at,
             updated_at: a.updated_at,
         }
@@ -43,6 +47,7 @@ pub(crate) struct TenantView {
     application: Id<id::Application>,
     name: String,
     external_id: Option<String>,
+    settings: TenantSettings,
     created_at: Timestamp,
     updated_at: Timestamp,
     /// Signs deliveries to a `callbackUrl`, and all of a profile whose secret is the tenant's. Only
@@ -65,6 +70,7 @@ impl From<Tenant> for TenantView {
             application: t.application,
             name: t.name,
             external_id: t.external_id,
+            settings: t.settings,
             created_at: t.created_at,
             updated_at: t.updated_at,
             secret: None,
@@ -77,7 +83,11 @@ impl From<Tenant> for TenantView {
 pub(crate) struct EventTypeView {
     name: String,
     description: Option<String>,
-    created_at: Timestamp,
+    schema: Option<Box<RawValue>>,
+    example: Option<Box<RawValue>>,
+    /// Who describes it: the application itself, or its profile.
+    source: &'static str,
+    created_at: Option<Timestamp>,
 }
 
 impl From<EventType> for EventTypeView {
@@ -85,9 +95,35 @@ impl From<EventType> for EventTypeView {
         Self {
             name: t.name,
             description: t.description,
-            created_at: t.created_at,
+            schema: t.schema.and_then(raw_json),
+            example: t.example.and_then(raw_json),
+            source: "application",
+            created_at: Some(t.created_at),
         }
     }
+}
+
+impl EventTypeView {
+    pub(crate) fn of_profile(t: &DescribedEvent) -> Self {
+        Self {
+            name: t.name.clone(),
+            description: t.description.clone(),
+            schema: t.schema.clone().and_then(raw_json),
+            example: t.example.clone().and_then(raw_json),
+            source: "profile",
+            created_at: None,
+        }
+    }
+}
+
+/// JSON as it was written.
+fn raw_json(text: String) -> Option<Box<RawValue>> {
+    RawValue::from_string(text).ok()
+}
+
+/// JSON as it was written, from bytes.
+pub(crate) fn raw_bytes(bytes: &[u8]) -> Option<Box<RawValue>> {
+    raw_json(String::from_utf8(bytes.to_vec()).ok()?)
 }
 
 #[derive(Serialize)]
@@ -105,6 +141,7 @@ pub(crate) struct EndpointView {
     headers: BTreeMap<String, String>,
     rate_limit: Option<u32>,
     ordering: Ordering,
+    content_type: &'static str,
     active: bool,
     disabled_reason: Option<&'static str>,
     disabled_at: Option<Timestamp>,
@@ -121,7 +158,7 @@ pub(crate) struct EndpointView {
 impl EndpointView {
     pub(crate) fn new(e: Endpoint, profile: &Profile) -> Self {
         Self {
-            wire_id: profile.ids.endpoint.render(e.id),
+            wire_id: profile.endpoint_id(e.id, &e.kind),
             id: e.id,
             application: e.application,
             tenant: e.tenant,
@@ -132,6 +169,7 @@ impl EndpointView {
             headers: e.headers.into_iter().collect(),
             rate_limit: e.rate_limit,
             ordering: e.ordering,
+            content_type: if e.form { "form" } else { "json" },
             active: e.health.is_enabled(),
             disabled_reason: e.health.disabled.map(|disabled| disabled.reason.as_str()),
             disabled_at: e.health.disabled.map(|disabled| disabled.at),
@@ -189,12 +227,8 @@ impl EventView {
     }
 
     pub(crate) fn whole(e: Event) -> Self {
-        let raw = |bytes: &[u8]| {
-            let text = String::from_utf8(bytes.to_vec()).ok()?;
-            RawValue::from_string(text).ok()
-        };
-        let data = raw(&e.data);
-        let meta = e.meta.as_deref().and_then(raw);
+        let data = raw_bytes(&e.data);
+        let meta = e.meta.as_deref().and_then(raw_bytes);
         Self {
             data,
             meta,
@@ -211,6 +245,7 @@ pub(crate) struct DeliveryView {
     endpoint: Id<id::Endpoint>,
     tenant: Id<id::Tenant>,
     event_type: String,
+    mode: Mode,
     status: &'static str,
     /// Why it failed.
     reason: Option<&'static str>,
@@ -231,6 +266,7 @@ impl DeliveryView {
             endpoint: d.endpoint,
             tenant: d.tenant,
             event_type: d.event_type.as_ref().to_owned(),
+            mode: d.mode,
             status: d.state.as_str(),
             reason: match d.state {
                 DeliveryState::Failed(reason) => Some(reason.as_str()),
@@ -246,9 +282,9 @@ impl DeliveryView {
         }
     }
 
-    pub(crate) fn with_attempts(d: &Delivery, attempts: Vec<Attempt>) -> Self {
+    pub(crate) fn with_attempts(d: &Delivery, attempts: Vec<AttemptView>) -> Self {
         Self {
-            attempts: Some(attempts.into_iter().map(AttemptView::from).collect()),
+            attempts: Some(attempts),
             ..Self::brief(d)
         }
     }
@@ -263,6 +299,11 @@ pub(crate) struct AttemptView {
     manual: bool,
     url: String,
     request_headers: Vec<(String, String)>,
+    /// Made again from the event: it is the same for the same attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_body: Option<String>,
+    /// Where it left from.
+    egress: Option<Egress>,
     /// None when no complete answer arrived; then `error` says why.
     status_code: Option<u16>,
     error: Option<ErrorView>,
@@ -279,6 +320,15 @@ pub(crate) struct AttemptView {
 struct ErrorView {
     kind: &'static str,
     detail: String,
+}
+
+impl AttemptView {
+    pub(crate) fn with_body(a: Attempt, body: &[u8]) -> Self {
+        Self {
+            request_body: Some(String::from_utf8_lossy(body).into_owned()),
+            ..Self::from(a)
+        }
+    }
 }
 
 impl From<Attempt> for AttemptView {
@@ -316,6 +366,8 @@ impl From<Attempt> for AttemptView {
             manual: a.manual,
             url: a.url,
             request_headers: a.request_headers,
+            request_body: None,
+            egress: a.egress,
             status_code,
             error,
             response_headers: headers,

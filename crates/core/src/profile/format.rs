@@ -2,7 +2,11 @@
 
 use crate::id::IdGenerator;
 use crate::seal::hex;
+use crate::tenant::Mode;
 use crate::{Id, Secret, id};
+
+/// Stands in the prefix of a secret for the mode of what it belongs to.
+const MODE: &str = "{mode}";
 
 /// `wh-{uuid}`, `msg_{ulid}`, `whs_{hex:18}`, `wh_{alnum:24}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,9 @@ impl IdFormat {
     /// A sentence that says what is wrong with the format.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (prefix, part) = split(text)?;
+        if prefix.contains(MODE) {
+            return Err("{mode} has its place in secrets and keys only".to_owned());
+        }
         let generator = match part {
             ("uuid", None) => IdPart::Uuid,
             ("ulid", None) => IdPart::Ulid,
@@ -87,10 +94,13 @@ pub struct SecretPolicy {
     pub overlap: Option<std::time::Duration>,
     /// Whether endpoints may have an Ed25519 key too (`whsk_`, `whpk_`).
     pub asymmetric: bool,
+    /// Whether the owner of an endpoint may bring a secret of any form (GitHub).
+    pub client_set: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFormat {
+    /// May hold `{mode}`, which becomes `live` or `test`.
     pub prefix: String,
     pub part: SecretPart,
 }
@@ -109,6 +119,8 @@ pub enum SecretScope {
     Endpoint,
     /// One for all endpoints of a tenant (Voucherify's project).
     Tenant,
+    /// One for each API key, which owns one endpoint (SimplifyTrip's checksum key).
+    ApiKey,
 }
 
 /// How the bytes of the HMAC key come from the secret's text.
@@ -152,16 +164,16 @@ impl SecretFormat {
         }
     }
 
-    /// Makes a secret from random bytes.
+    /// Makes a secret from random bytes, for something of this mode.
     ///
     /// # Panics
     /// When `random` has not [`SecretFormat::random_len`] bytes.
-    pub fn make(&self, random: &[u8]) -> Secret {
+    pub fn make(&self, mode: Mode, random: &[u8]) -> Secret {
         use base64::Engine as _;
         const LETTERS: &[u8; 62] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         assert_eq!(random.len(), self.random_len(), "random bytes for a secret");
-        let mut text = self.prefix.clone();
+        let mut text = self.prefix.replace(MODE, mode.as_str());
         match self.part {
             SecretPart::Hex(len) => text.push_str(&hex(random)[..len]),
             SecretPart::Alnum(_) => text.extend(random.chunks_exact(2).map(|pair| {
@@ -181,13 +193,14 @@ fn split(text: &str) -> Result<(String, (&str, Option<usize>)), String> {
     let error = || {
         format!("{text:?} is not a prefix followed by one generator such as {{uuid}} or {{hex:42}}")
     };
-    let (prefix, rest) = text.split_once('{').ok_or_else(error)?;
+    let (prefix, rest) = text.rsplit_once('{').ok_or_else(error)?;
     let inner = rest.strip_suffix('}').ok_or_else(error)?;
     let part = match inner.split_once(':') {
         Some((name, len)) => (name, Some(len.parse().map_err(|_| error())?)),
         None => (inner, None),
     };
     if !prefix
+        .replacen(MODE, "", 1)
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
     {
@@ -228,7 +241,7 @@ mod tests {
     #[test]
     fn secrets_have_the_documented_shape() {
         let format = SecretFormat::parse("whs_{hex:42}").unwrap();
-        let secret = format.make(&vec![0xab; format.random_len()]);
+        let secret = format.make(Mode::Live, &vec![0xab; format.random_len()]);
         assert_eq!(secret.expose().len(), 46);
         assert!(
             secret
@@ -238,10 +251,14 @@ mod tests {
                 .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         );
         assert!(SecretFormat::parse("x{hex:8}").is_err());
+        let of_mode = SecretFormat::parse("ck_{mode}_{alnum:24}").unwrap();
+        let made = of_mode.make(Mode::Test, &[7; 48]);
+        assert!(made.expose().starts_with("ck_test_") && made.expose().len() == 32);
+        assert!(IdFormat::parse("wh_{mode}_{uuid}").is_err());
         assert_eq!(
             SecretFormat::parse("{alnum:32}")
                 .unwrap()
-                .make(&[7; 64])
+                .make(Mode::Live, &[7; 64])
                 .expose()
                 .len(),
             32

@@ -1,6 +1,7 @@
 //! From TOML to a compiled profile, with every mistake told by line.
 
 mod api;
+mod catalogue;
 mod signatures;
 
 use std::time::Duration;
@@ -8,18 +9,18 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::endpoint_url::Scheme;
-use crate::filter::is_event_type;
 use crate::health::DisableRule;
 use crate::profile::reader::{Mistake, Mistakes, Section, read_duration};
 use crate::profile::schedule::STEPS_MAX;
 use crate::profile::{
-    Anchor, Catalogue, Class, Classify, CustomHeaders, EnginePolicy, HttpPolicy, IdFormat, Ids,
-    JsonStyle, KeyBytes, MessageScope, ModeLabels, Profile, ResendPolicy, RetrySchedule,
+    Anchor, Class, Classify, CustomHeaders, EnginePolicy, HttpPolicy, IdFormat, Ids, JsonStyle,
+    KeyBytes, MessageScope, ModeLabels, Profile, ResendFrom, ResendPolicy, RetrySchedule,
     SecretFormat, SecretPolicy, SecretScope, Steps, Template, TestSpec, Visibility,
 };
 use crate::seal::sha256_hex;
 
 use api::read_api;
+use catalogue::{read_api_keys, read_distribution, read_event_types, read_events};
 use signatures::{read_headers, read_signatures};
 
 const STATUS_MAX: usize = 599;
@@ -64,20 +65,19 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
     let summary = root.text("summary", m).unwrap_or_default();
     let ids = read_ids(root, m);
     let secret = read_secret(root, m);
-    let (body, json, content_type) = read_body(root, m);
+    let (body, json, content_type, form_field) = read_body(root, m);
     let headers = read_headers(root, m);
     let signatures = read_signatures(root, &headers, m);
     let http = read_http(root, m);
     let classify = read_classify(root, m);
-    let retry = read_retry(root, m);
+    let (retry, retry_test) = read_retries(root, m);
     let disable = read_disable(root, m);
-    let mut section = root.section("resend", m);
-    let resend = ResendPolicy {
-        series: section.boolean("series", m).unwrap_or(false),
-    };
-    section.finish(m);
+    let resend = read_resend(root, m);
     let custom_headers = read_custom_headers(root, m);
     let events = read_events(root, m);
+    let event_types = read_event_types(root, m);
+    let distribution = read_distribution(root, m);
+    let api_keys = read_api_keys(root, m);
     let mut section = root.section("engine", m);
     let engine = EnginePolicy {
         breaker: section.boolean("breaker", m).unwrap_or(false),
@@ -103,6 +103,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
         ids: ids?,
         secret: secret?,
         body: body?,
+        form_field,
         json,
         content_type,
         headers,
@@ -110,10 +111,14 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
         http,
         classify,
         retry: retry?,
+        retry_test,
         disable,
         resend,
         custom_headers,
         events,
+        event_types,
+        distribution,
+        api_keys,
         engine,
         endpoints_max,
         modes,
@@ -172,8 +177,10 @@ fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPol
     let scope = section.parsed("scope", m, |text| match text {
         "endpoint" => Ok(SecretScope::Endpoint),
         "tenant" => Ok(SecretScope::Tenant),
-        _ => Err("must be endpoint or tenant".to_owned()),
+        "api_key" => Ok(SecretScope::ApiKey),
+        _ => Err("must be endpoint, tenant or api_key".to_owned()),
     });
+    let client_set = section.boolean("client_set", m).unwrap_or(false);
     section.finish(m);
     Some(SecretPolicy {
         scope: scope.unwrap_or(SecretScope::Endpoint),
@@ -182,13 +189,14 @@ fn read_secret(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<SecretPol
         show: show.unwrap_or(Visibility::Once),
         overlap,
         asymmetric,
+        client_set,
     })
 }
 
 fn read_body(
     root: &mut Section<'_>,
     m: &mut Mistakes<'_>,
-) -> (Option<Template>, JsonStyle, String) {
+) -> (Option<Template>, JsonStyle, String, Option<String>) {
     let mut section = root.section("body", m);
     if section.get("template").is_none() {
         m.add(&section.span, "body.template is needed, such as '{\"type\":\"$event.type\",\"data\":\"$event.data\"}'");
@@ -202,8 +210,10 @@ fn read_body(
         "es-compact" => Ok(JsonStyle::EsCompact),
         _ => Err("must be verbatim or es-compact".to_owned()),
     });
+    let form_field = section.text("form_field", m);
     section.finish(m);
-    (template, json.unwrap_or(JsonStyle::Verbatim), content_type)
+    let json = json.unwrap_or(JsonStyle::Verbatim);
+    (template, json, content_type, form_field)
 }
 
 fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
@@ -298,8 +308,22 @@ fn read_statuses(text: &str) -> Result<Vec<std::ops::RangeInclusive<usize>>, Str
         .ok_or_else(|| format!("{text:?} is not a list of statuses such as 200-299,410"))
 }
 
-fn read_retry(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<RetrySchedule> {
+/// The schedule, and the one for events of mode test where `[retry.test]` has another.
+fn read_retries(
+    root: &mut Section<'_>,
+    m: &mut Mistakes<'_>,
+) -> (Option<RetrySchedule>, Option<RetrySchedule>) {
     let mut section = root.section("retry", m);
+    let test = section.section("test", m);
+    let test = if test.is_present() {
+        read_retry(test, m)
+    } else {
+        None
+    };
+    (read_retry(section, m), test)
+}
+
+fn read_retry(mut section: Section<'_>, m: &mut Mistakes<'_>) -> Option<RetrySchedule> {
     let mut list = |key, m: &mut Mistakes<'_>| {
         let texts = section.texts(key, m)?;
         let mut durations = Vec::new();
@@ -391,10 +415,12 @@ fn read_disable(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> DisableRule {
 fn read_custom_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> CustomHeaders {
     let mut section = root.section("custom_headers", m);
     let allow = section.boolean("allow", m).unwrap_or(false);
+    let lower_case = section.boolean("lower_case", m).unwrap_or(false);
     let reserved = section.texts("reserved", m).unwrap_or_default();
     section.finish(m);
     CustomHeaders {
         allow,
+        lower_case,
         reserved: reserved
             .into_iter()
             .map(|(text, _)| text.to_ascii_lowercase())
@@ -402,19 +428,28 @@ fn read_custom_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> CustomHe
     }
 }
 
-fn read_events(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Catalogue {
-    let mut section = root.section("events", m);
-    let closed = section.texts("closed", m);
-    for (name, span) in closed.iter().flatten() {
-        if !is_event_type(name) {
-            m.add(span, format!("{name:?} is not an event type"));
+fn read_resend(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> ResendPolicy {
+    let mut section = root.section("resend", m);
+    let series = section.boolean("series", m).unwrap_or(false);
+    let max_age = section.duration("max_age", m);
+    let from = section.texts("from", m).map(|texts| {
+        let mut from = Vec::new();
+        for (text, span) in texts {
+            match ResendFrom::ALL.iter().find(|(name, _)| *name == text) {
+                Some((_, end)) => from.push(*end),
+                None => {
+                    let known = ResendFrom::ALL.map(|(name, _)| name).join(", ");
+                    m.add(&span, format!("resend.from knows {known}, not {text:?}"));
+                }
+            }
         }
-    }
-    let prefixes = section.boolean("prefixes", m).unwrap_or(true);
+        from
+    });
     section.finish(m);
-    Catalogue {
-        closed: closed.map(|list| list.into_iter().map(|(name, _)| name).collect()),
-        prefixes,
+    ResendPolicy {
+        from,
+        max_age,
+        series,
     }
 }
 

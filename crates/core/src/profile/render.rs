@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::profile::{Hole, JsonStyle, MessageScope, Profile, Template};
+use crate::distribution::Distribution;
+use crate::profile::{HeaderSpec, Hole, JsonStyle, MessageScope, Profile, Template};
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
@@ -21,6 +22,14 @@ pub struct RenderContext<'a> {
     pub delivery_created_at: Timestamp,
     pub endpoint: Id<id::Endpoint>,
     pub endpoint_url: &'a str,
+    /// What a distribution's endpoint has beside an endpoint's own.
+    pub distribution: Option<&'a Distribution>,
+    /// The public id of the API key that owns the endpoint.
+    pub key_id: Option<&'a str>,
+    /// The endpoint wants a form, where the profile has one.
+    pub form: bool,
+    /// The optional headers to send; none sends those that are on by default.
+    pub extra_headers: Option<&'a [String]>,
     pub attempt_at: Timestamp,
     pub attempt_number: u32,
 }
@@ -44,14 +53,31 @@ impl Profile {
     /// Renders the body. Equal for equal values of the holes in [`Profile::body_scope`].
     pub fn render_body(&self, context: &RenderContext<'_>) -> Bytes {
         let mut body = Vec::with_capacity(context.data.len() + 256);
-        self.body
-            .render(&mut body, |hole, out| self.fill_json(hole, context, out));
+        let template = match (context.distribution, &self.distribution) {
+            (Some(distribution), Some(_)) if distribution.payload.raw => {
+                body.extend_from_slice(&distribution.payload.design(context.data));
+                None
+            }
+            (Some(_), Some(spec)) => Some(&spec.body),
+            _ => Some(&self.body),
+        };
+        if let Some(template) = template {
+            template.render(&mut body, |hole, out| self.fill_json(hole, context, out));
+        }
         if self.json == JsonStyle::EsCompact
             && let Ok(compact) = crate::json::es::compact(&body)
         {
-            return Bytes::from(compact);
+            body = compact;
         }
-        Bytes::from(body)
+        match &self.form_field {
+            Some(field) if context.form => {
+                let text = String::from_utf8_lossy(&body);
+                let mut form = url::form_urlencoded::Serializer::new(String::new());
+                form.append_pair(field, &text);
+                Bytes::from(form.finish())
+            }
+            _ => Bytes::from(body),
+        }
     }
 
     /// Renders the headers of a request with `body`, signed with every key that its signatures accept.
@@ -63,9 +89,17 @@ impl Profile {
     ) -> Vec<(String, String)> {
         let keys: Vec<&super::SigningKey> = keys.into_iter().collect();
         let mut headers = Vec::with_capacity(self.headers.len() + 4);
-        headers.push(("Content-Type".to_owned(), self.content_type.clone()));
-        for (name, template) in &self.headers {
-            headers.push((name.clone(), self.render_text(template, context)));
+        let content_type = if context.form && self.form_field.is_some() {
+            "application/x-www-form-urlencoded".to_owned()
+        } else {
+            self.content_type.clone()
+        };
+        headers.push(("Content-Type".to_owned(), content_type));
+        for header in self.headers.iter().filter(|header| header.is_sent(context)) {
+            headers.push((
+                header.name.clone(),
+                self.render_text(&header.value, context),
+            ));
         }
         headers.extend(self.sign(context, body, &keys));
         headers
@@ -92,6 +126,14 @@ impl Profile {
     pub(super) fn fill_text(&self, hole: Hole, context: &RenderContext<'_>, out: &mut Vec<u8>) {
         let text = match hole {
             Hole::EventData => return out.extend_from_slice(context.data),
+            Hole::EventDesigned => {
+                return match context.distribution {
+                    Some(distribution) => {
+                        out.extend_from_slice(&distribution.payload.design(context.data))
+                    }
+                    None => out.extend_from_slice(context.data),
+                };
+            }
             Hole::EventMeta => return out.extend_from_slice(context.meta.unwrap_or(b"null")),
             Hole::EventType => return out.extend_from_slice(context.event_type.as_bytes()),
             Hole::EndpointUrl => return out.extend_from_slice(context.endpoint_url.as_bytes()),
@@ -103,7 +145,15 @@ impl Profile {
                 MessageScope::Event => context.event.created_at().iso_ms(),
                 MessageScope::Delivery => context.delivery_created_at.iso_ms(),
             },
-            Hole::EndpointId => self.ids.endpoint.render(context.endpoint),
+            Hole::EndpointId => match (context.distribution, &self.distribution) {
+                (Some(_), Some(spec)) => spec.id.render(context.endpoint),
+                _ => self.ids.endpoint.render(context.endpoint),
+            },
+            Hole::EndpointEventName => context
+                .distribution
+                .map_or(context.event_type, |distribution| &distribution.event_name)
+                .to_owned(),
+            Hole::KeyId => context.key_id.unwrap_or_default().to_owned(),
             Hole::TenantId => match &self.ids.tenant {
                 Some(format) => format.render(context.tenant),
                 None => context.tenant.to_string(),
@@ -121,5 +171,17 @@ impl Profile {
             Hole::Body | Hole::Sig => String::new(),
         };
         out.extend_from_slice(text.as_bytes());
+    }
+}
+
+impl HeaderSpec {
+    fn is_sent(&self, context: &RenderContext<'_>) -> bool {
+        match (self.extra, context.extra_headers) {
+            (None, _) => true,
+            (Some(default), None) => default,
+            (Some(_), Some(chosen)) => chosen
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(&self.name)),
+        }
     }
 }

@@ -10,6 +10,8 @@ pub enum Hole {
     EventUnix,
     /// The published bytes. Only in bodies.
     EventData,
+    /// The part of the data that a distribution's owner chose. Only in bodies of distributions.
+    EventDesigned,
     /// What the product says about the event beside its data: JSON, or null. Only in bodies.
     EventMeta,
     EventId,
@@ -17,6 +19,10 @@ pub enum Hole {
     MessageTime,
     EndpointId,
     EndpointUrl,
+    /// What the owner of a distribution typed. Only in bodies of distributions.
+    EndpointEventName,
+    /// The public id of the API key that owns the endpoint; empty without one.
+    KeyId,
     TenantId,
     AttemptTime,
     AttemptUnix,
@@ -44,12 +50,15 @@ const HOLES: &[(&str, Hole)] = &[
     ("event.time", Hole::EventTime),
     ("event.unix", Hole::EventUnix),
     ("event.data", Hole::EventData),
+    ("event.designed", Hole::EventDesigned),
     ("event.meta", Hole::EventMeta),
     ("event.id", Hole::EventId),
     ("message.id", Hole::MessageId),
     ("message.time", Hole::MessageTime),
     ("endpoint.id", Hole::EndpointId),
     ("endpoint.url", Hole::EndpointUrl),
+    ("endpoint.event_name", Hole::EndpointEventName),
+    ("key.id", Hole::KeyId),
     ("tenant.id", Hole::TenantId),
     ("attempt.time", Hole::AttemptTime),
     ("attempt.unix", Hole::AttemptUnix),
@@ -97,7 +106,12 @@ impl Hole {
                 MessageScope::Event => RenderScope::Event,
                 MessageScope::Delivery => RenderScope::Delivery,
             },
-            Self::EndpointId | Self::EndpointUrl | Self::Body => RenderScope::Delivery,
+            Self::EndpointId
+            | Self::EndpointUrl
+            | Self::EndpointEventName
+            | Self::EventDesigned
+            | Self::KeyId
+            | Self::Body => RenderScope::Delivery,
             Self::AttemptTime | Self::AttemptUnix | Self::AttemptNumber => RenderScope::Attempt,
         }
     }
@@ -107,6 +121,7 @@ impl Hole {
         matches!(
             self,
             Self::EventData
+                | Self::EventDesigned
                 | Self::EventMeta
                 | Self::EventUnix
                 | Self::AttemptUnix
@@ -167,7 +182,12 @@ impl Template {
             let hole = Hole::parse(&after[..end])?;
             let special = matches!(
                 hole,
-                Hole::Body | Hole::Sig | Hole::EventData | Hole::EventMeta
+                Hole::Body
+                    | Hole::Sig
+                    | Hole::EventData
+                    | Hole::EventDesigned
+                    | Hole::EventMeta
+                    | Hole::EndpointEventName
             );
             if special && !allowed.contains(&hole) {
                 return Err(format!(

@@ -76,7 +76,7 @@ impl Profile {
         let captures = self
             .headers
             .iter()
-            .filter_map(|(name, template)| template.capture(header(name)?));
+            .filter_map(|spec| spec.value.capture(header(&spec.name)?));
         captures
             .map(|(hole, text)| (hole, text.to_owned()))
             .collect()
@@ -105,10 +105,10 @@ impl Profile {
                 let carrier = self
                     .headers
                     .iter()
-                    .find(|(_, template)| template.holes().any(|h| h == hole));
+                    .find(|spec| spec.value.holes().any(|h| h == hole));
                 Err(VerifyError::MissingHeader(carrier.map_or_else(
                     || spec.header.clone(),
-                    |(name, _)| name.clone(),
+                    |spec| spec.name.clone(),
                 )))
             }
         }

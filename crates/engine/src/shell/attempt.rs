@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Outcome, Timings, UnreachableReason};
+use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
@@ -107,6 +109,7 @@ impl Engine {
                 outcome,
                 response: None,
                 timings: Timings::default(),
+                egress: None,
             }
         })
     }
@@ -129,6 +132,33 @@ impl Engine {
         };
         let context = context(&ready, event, event.id.cast(), now, 1, now);
         Ok(request(&ready, &context))
+    }
+
+    /// The body that an attempt of a delivery had, or would have if it were made `at` this time: it
+    /// follows from the event, the profile's version and the attempt, so no copy is kept.
+    ///
+    /// # Errors
+    /// When the endpoint cannot be read.
+    pub async fn body_of(
+        &self,
+        delivery: &Delivery,
+        event: &Event,
+        number: u32,
+        at: Timestamp,
+        url: Option<&str>,
+    ) -> Result<Bytes, StoreError> {
+        let ready = match self
+            .endpoints
+            .get(delivery.endpoint, delivery.profile)
+            .await
+        {
+            Ok(ready) => ready,
+            Err(NotReady::Store(error)) => return Err(error),
+            Err(error) => return Err(StoreError::aborted(error)),
+        };
+        let mut context = context(&ready, event, delivery.id, delivery.created_at, number, at);
+        context.endpoint_url = url.unwrap_or(context.endpoint_url);
+        Ok(ready.profile.render_body(&context))
     }
 
     /// Sends an event to an endpoint now, whatever its state, and records nothing: the test call.
@@ -155,6 +185,7 @@ impl Engine {
             response: exchange.response,
             timings: exchange.timings,
             manual: true,
+            egress: exchange.egress,
         })
     }
 }
@@ -188,6 +219,13 @@ fn context<'a>(
         delivery_created_at: created_at,
         endpoint: ready.endpoint.id,
         endpoint_url: &ready.endpoint.url,
+        distribution: match &ready.endpoint.kind {
+            EndpointKind::Distribution(distribution) => Some(distribution),
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
+        },
+        key_id: ready.key_id.as_deref(),
+        form: ready.endpoint.form,
+        extra_headers: ready.extra_headers.as_deref(),
         attempt_at: at,
         attempt_number: number,
     }
@@ -219,6 +257,7 @@ fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Request {
         connect_timeout: http.connect_timeout,
         total_timeout: http.total_timeout,
         read_max: http.read_max,
+        region: ready.region.clone(),
     }
 }
 
@@ -235,5 +274,6 @@ fn not_ready(error: &NotReady) -> Exchange {
         outcome,
         response: None,
         timings: Timings::default(),
+        egress: None,
     }
 }

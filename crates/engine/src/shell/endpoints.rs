@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
-use postrider_core::endpoint::{Endpoint, SECRET_CONTEXT};
+use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
 use postrider_core::profile::{Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
+use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{BoxError, Store, StoreError};
 
@@ -34,6 +35,12 @@ pub(crate) struct ReadyEndpoint {
     pub(crate) profile: Arc<Profile>,
     /// Keys without an end, which is nearly always all of them.
     keys: Vec<(SigningKey, Option<Timestamp>)>,
+    /// The public id of the API key that owns it.
+    pub(crate) key_id: Option<String>,
+    /// What its application chose of the profile's optional headers.
+    pub(crate) extra_headers: Option<Vec<String>>,
+    /// The egress region of its tenant.
+    pub(crate) region: Option<Arc<str>>,
 }
 
 /// Why an endpoint cannot be made ready.
@@ -71,6 +78,13 @@ impl EndpointCache {
         }
     }
 
+    /// Forgets all: what they have of their application or tenant has changed.
+    pub(crate) fn forget_all(&self) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, AtomicOrdering::Relaxed);
+        ready.clear();
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(AtomicOrdering::Relaxed)
     }
@@ -95,20 +109,31 @@ impl EndpointCache {
             .profiles
             .version(version)
             .ok_or(NotReady::Profile(version))?;
-        let mut keys = Vec::with_capacity(endpoint.secrets.len());
+        let tenant = self.store.tenant(endpoint.tenant).await?;
+        let application = self.store.application(endpoint.application).await?;
+        let key_id = match endpoint.kind {
+            EndpointKind::Key(key) => self.key_id(key).await?,
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Distribution(_) => {
+                None
+            }
+        };
+        let mut keys = Vec::with_capacity(endpoint.secrets.len().max(1));
         for secret in &endpoint.secrets {
-            let text = self
-                .sealer
-                .open(&secret.sealed, SECRET_CONTEXT)
-                .map_err(|error| NotReady::Secret(error.into()))?;
-            let made = signing_key(&profile.secret, &text)
-                .map_err(|error| NotReady::Secret(error.into()))?;
+            let made = self.signing_key(&profile, &secret.sealed, SECRET_CONTEXT)?;
             keys.push((made, secret.expires_at));
+        }
+        if keys.is_empty() {
+            let sealed = &tenant.sealed_secret;
+            let made = self.signing_key(&profile, sealed, TENANT_SECRET_CONTEXT)?;
+            keys.push((made, None));
         }
         let ready = Arc::new(ReadyEndpoint {
             endpoint,
             profile,
             keys,
+            key_id,
+            extra_headers: application.settings.extra_headers,
+            region: tenant.settings.region.map(Arc::from),
         });
         let mut all = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= READY_MAX {
@@ -118,6 +143,28 @@ impl EndpointCache {
             all.insert(key, ready.clone());
         }
         Ok(ready)
+    }
+
+    fn signing_key(
+        &self,
+        profile: &Profile,
+        sealed: &[u8],
+        context: &str,
+    ) -> Result<SigningKey, NotReady> {
+        let text = self
+            .sealer
+            .open(sealed, context)
+            .map_err(|error| NotReady::Secret(error.into()))?;
+        signing_key(&profile.secret, &text).map_err(|error| NotReady::Secret(error.into()))
+    }
+
+    /// The public id of a key; a deleted one has none.
+    async fn key_id(&self, key: Id<id::ApiKey>) -> Result<Option<String>, StoreError> {
+        match self.store.key(key).await {
+            Ok(key) => Ok(key.public_id),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the endpoint's lane has to know. The current profile decides, or the standard when there is none.

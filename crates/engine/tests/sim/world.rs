@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 use postrider_core::attempt::{Outcome, Timings, UnreachableReason};
+use postrider_core::audit::Actor;
 use postrider_core::delivery::{DeliveryState, FailReason, Series};
 use postrider_core::endpoint::{Endpoint, EndpointKind, Ordering};
 use postrider_core::event::Event;
@@ -16,7 +17,7 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::judge::Next;
 use postrider_core::profile::{Profile, built_in};
-use postrider_core::tenant::{Application, Mode, Tenant};
+use postrider_core::tenant::{Application, ApplicationSettings, Mode, Tenant, TenantSettings};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits};
 use postrider_engine::{Exchange, Sent, settle};
@@ -140,10 +141,11 @@ impl World {
             id: application,
             name: "sim".into(),
             profile: profile.into(),
+            settings: ApplicationSettings::default(),
             created_at: now,
             updated_at: now,
         };
-        done(store.create_application(row)).unwrap();
+        done(store.create_application(row, Actor::system(now))).unwrap();
         let tenants: Vec<Id<id::Tenant>> = (0..tenants).map(|_| store.ids().next(now)).collect();
         for id in &tenants {
             let (name, external_id, sealed_secret) = ("t".into(), None, Vec::new());
@@ -153,10 +155,12 @@ impl World {
                 name,
                 external_id,
                 sealed_secret,
+                secret_since: now,
+                settings: TenantSettings::default(),
                 created_at: now,
                 updated_at: now,
             };
-            done(store.create_tenant(tenant)).unwrap();
+            done(store.create_tenant(tenant, Actor::system(now))).unwrap();
         }
         Self {
             now,
@@ -208,11 +212,16 @@ impl World {
             secrets: Vec::new(),
             rate_limit,
             ordering,
+            form: false,
             health: Health::default(),
             created_at: self.now,
             updated_at: self.now,
         };
-        done(self.store.create_endpoint(endpoint, None)).unwrap();
+        done(
+            self.store
+                .create_endpoint(endpoint, None, Actor::system(self.now)),
+        )
+        .unwrap();
         self.scripts.insert(id, script);
         self.orders.insert(id, ordering);
         id
@@ -263,16 +272,18 @@ impl World {
     pub(crate) fn churn(&mut self, endpoint: EndpointId) {
         let now = self.now;
         let changed = match self.rng.u8(0..10) {
-            0 => done(self.store.delete_endpoint(endpoint)).is_ok(),
+            0 => done(self.store.delete_endpoint(endpoint, Actor::system(now))).is_ok(),
             1..5 => done(self.store.update_endpoint(
                 endpoint,
                 Box::new(move |e| e.health.disable(DisableReason::Manual, now)),
+                Actor::system(now),
             ))
             .is_ok(),
-            _ => done(
-                self.store
-                    .update_endpoint(endpoint, Box::new(|e| e.health.enable())),
-            )
+            _ => done(self.store.update_endpoint(
+                endpoint,
+                Box::new(|e| e.health.enable()),
+                Actor::system(now),
+            ))
             .is_ok(),
         };
         if changed {
@@ -538,6 +549,7 @@ impl World {
             outcome,
             response: None,
             timings: Timings::default(),
+            egress: None,
         };
         let sent = Sent {
             url: String::new(),

@@ -8,8 +8,12 @@
 
 mod bad_input;
 mod delivering;
+mod distributions;
+mod egress;
 mod managing;
+mod notifications;
 mod process;
+mod simplifytrip;
 mod support;
 mod vignetim;
 mod voucherify;

@@ -6,31 +6,126 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
-use postrider_store::{Entity, Page, PageRequest, ProfileRecord, StoreError, Task, TaskState};
-use rusqlite::{OptionalExtension, Row, params};
+use postrider_store::{
+    EndpointListing, Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task,
+    TaskState,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Conditions, ENDPOINT, Reader, endpoint_row, read_endpoint, with_secrets};
-use crate::convert::{SqlResult, mode, reading, time, time_opt, unreadable};
+use super::{
+    Conditions, ENDPOINT, Reader, endpoint_row, read_endpoint, read_key_endpoint, with_secrets,
+};
+use crate::convert::{SqlResult, from_json, mode, reading, time, time_opt, unreadable};
 
-const TENANT: &str = "select id, application_id, name, external_id, sealed_secret, created_at, updated_at from tenant";
-const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at from api_key";
+const APPLICATION: &str =
+    "select id, name, profile, created_at, updated_at, settings from application";
+const TENANT: &str = "select id, application_id, name, external_id, sealed_secret, created_at, updated_at, secret_since, settings from tenant";
+pub(crate) const EVENT_TYPE: &str =
+    "select name, description, schema, example, created_at from event_type";
+const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at from api_key";
 const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at from task";
 
-impl Reader {
-    fn application_row(&self, row: &Row<'_>) -> SqlResult<Application> {
-        Ok(Application {
-            id: Id::from_key(row.get(0)?, self.salt),
-            name: row.get(1)?,
-            profile: row.get(2)?,
-            created_at: time(row, 3)?,
-            updated_at: time(row, 4)?,
-        })
-    }
+fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
+    Ok(Application {
+        id: Id::from_key(row.get(0)?, salt),
+        name: row.get(1)?,
+        profile: row.get(2)?,
+        created_at: time(row, 3)?,
+        updated_at: time(row, 4)?,
+        settings: from_json(row, 5)?,
+    })
+}
 
+fn tenant_row(row: &Row<'_>, salt: u64) -> SqlResult<Tenant> {
+    Ok(Tenant {
+        id: Id::from_key(row.get(0)?, salt),
+        application: Id::from_key(row.get(1)?, salt),
+        name: row.get(2)?,
+        external_id: row.get(3)?,
+        sealed_secret: row.get(4)?,
+        created_at: time(row, 5)?,
+        updated_at: time(row, 6)?,
+        secret_since: time(row, 7)?,
+        settings: from_json(row, 8)?,
+    })
+}
+
+pub(crate) fn event_type_row(
+    row: &Row<'_>,
+    application: Id<id::Application>,
+) -> SqlResult<EventType> {
+    Ok(EventType {
+        application,
+        name: row.get(0)?,
+        description: row.get(1)?,
+        schema: row.get(2)?,
+        example: row.get(3)?,
+        created_at: time(row, 4)?,
+    })
+}
+
+fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
+    let application: Option<i64> = row.get(2)?;
+    let tenant: Option<i64> = row.get(3)?;
+    let scope = match (application, tenant) {
+        (None, _) => Scope::Root,
+        (Some(application), None) => Scope::Application(Id::from_key(application, salt)),
+        (Some(application), Some(tenant)) => {
+            Scope::Tenant(Id::from_key(application, salt), Id::from_key(tenant, salt))
+        }
+    };
+    Ok(ApiKey {
+        id: Id::from_key(row.get(0)?, salt),
+        name: row.get(1)?,
+        scope,
+        mode: mode(row, 4)?,
+        secret_hash: row.get(5)?,
+        public_id: row.get(6)?,
+        sealed_secret: row.get(7)?,
+        created_at: time(row, 8)?,
+        allowed_ips: from_json(row, 9)?,
+        disabled_at: time_opt(row, 10)?,
+    })
+}
+
+/// One row by its key, on the writer's connection.
+fn read_row<T>(
+    connection: &Connection,
+    select: &str,
+    key: i64,
+    row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+) -> SqlResult<Option<T>> {
+    let mut statement = connection.prepare_cached(&format!("{select} where id = ?1"))?;
+    statement.query_row([key], row).optional()
+}
+
+pub(crate) fn read_application(
+    connection: &Connection,
+    salt: u64,
+    key: i64,
+) -> SqlResult<Option<Application>> {
+    read_row(connection, APPLICATION, key, |row| {
+        application_row(row, salt)
+    })
+}
+
+pub(crate) fn read_tenant(
+    connection: &Connection,
+    salt: u64,
+    key: i64,
+) -> SqlResult<Option<Tenant>> {
+    read_row(connection, TENANT, key, |row| tenant_row(row, salt))
+}
+
+pub(crate) fn read_key(connection: &Connection, salt: u64, key: i64) -> SqlResult<Option<ApiKey>> {
+    read_row(connection, API_KEY, key, |row| key_row(row, salt))
+}
+
+impl Reader {
     pub(crate) fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
-        let sql = "select id, name, profile, created_at, updated_at from application where id = ?1";
-        self.one(sql, id, Entity::Application, |row| {
-            self.application_row(row)
+        let sql = format!("{APPLICATION} where id = ?1");
+        self.one(&sql, id, Entity::Application, |row| {
+            application_row(row, self.salt)
         })
     }
 
@@ -38,10 +133,9 @@ impl Reader {
         &self,
         page: PageRequest,
     ) -> Result<Page<Application>, StoreError> {
-        let select = "select id, name, profile, created_at, updated_at from application";
-        let row = |row: &Row<'_>| self.application_row(row);
+        let row = |row: &Row<'_>| application_row(row, self.salt);
         self.page(
-            select,
+            APPLICATION,
             Conditions::default(),
             query_digest(&"applications"),
             page,
@@ -50,24 +144,12 @@ impl Reader {
         )
     }
 
-    fn tenant_row(&self, row: &Row<'_>) -> SqlResult<Tenant> {
-        Ok(Tenant {
-            id: Id::from_key(row.get(0)?, self.salt),
-            application: Id::from_key(row.get(1)?, self.salt),
-            name: row.get(2)?,
-            external_id: row.get(3)?,
-            sealed_secret: row.get(4)?,
-            created_at: time(row, 5)?,
-            updated_at: time(row, 6)?,
-        })
-    }
-
     pub(crate) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
         self.one(
             &format!("{TENANT} where id = ?1"),
             id,
             Entity::Tenant,
-            |row| self.tenant_row(row),
+            |row| tenant_row(row, self.salt),
         )
     }
 
@@ -82,7 +164,7 @@ impl Reader {
             &sql,
             params![application, external_id],
             Entity::Tenant,
-            |row| self.tenant_row(row),
+            |row| tenant_row(row, self.salt),
         )
     }
 
@@ -93,7 +175,7 @@ impl Reader {
     ) -> Result<Page<Tenant>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add("application_id = ?", application.key());
-        let row = |row: &Row<'_>| self.tenant_row(row);
+        let row = |row: &Row<'_>| tenant_row(row, self.salt);
         self.page(
             TENANT,
             conditions,
@@ -108,14 +190,9 @@ impl Reader {
         &self,
         application: Id<id::Application>,
     ) -> Result<Vec<EventType>, StoreError> {
-        let sql = "select name, description, created_at from event_type where application_id = ?1 order by name";
-        self.all(sql, [application.key()], |row| {
-            Ok(EventType {
-                application,
-                name: row.get(0)?,
-                description: row.get(1)?,
-                created_at: time(row, 2)?,
-            })
+        let sql = format!("{EVENT_TYPE} where application_id = ?1 order by name");
+        self.all(&sql, [application.key()], |row| {
+            event_type_row(row, application)
         })
     }
 
@@ -141,17 +218,21 @@ impl Reader {
     pub(crate) fn list_endpoints(
         &self,
         tenant: Id<id::Tenant>,
+        listing: EndpointListing,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add("tenant_id = ?", tenant.key());
-        conditions.add_text("kind = 0 and deleted = 0");
+        conditions.add_text(match listing {
+            EndpointListing::Registered => "kind = 0 and deleted = 0",
+            EndpointListing::Distributions => "kind = 3 and deleted = 0",
+        });
         let select = format!("select {ENDPOINT} from endpoint");
         let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
         self.page(
             &select,
             conditions,
-            query_digest(&("endpoints", tenant)),
+            query_digest(&("endpoints", tenant, listing)),
             page,
             row,
             |row| row.id.as_u128(),
@@ -177,35 +258,12 @@ impl Reader {
             .transpose()
     }
 
-    fn key_row(&self, row: &Row<'_>) -> SqlResult<ApiKey> {
-        let application: Option<i64> = row.get(2)?;
-        let tenant: Option<i64> = row.get(3)?;
-        let scope = match (application, tenant) {
-            (None, _) => Scope::Root,
-            (Some(application), None) => Scope::Application(Id::from_key(application, self.salt)),
-            (Some(application), Some(tenant)) => Scope::Tenant(
-                Id::from_key(application, self.salt),
-                Id::from_key(tenant, self.salt),
-            ),
-        };
-        Ok(ApiKey {
-            id: Id::from_key(row.get(0)?, self.salt),
-            name: row.get(1)?,
-            scope,
-            mode: mode(row, 4)?,
-            secret_hash: row.get(5)?,
-            public_id: row.get(6)?,
-            sealed_secret: row.get(7)?,
-            created_at: time(row, 8)?,
-        })
-    }
-
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
         self.find(
             &format!("{API_KEY} where secret_hash = ?1"),
             params![hash],
             Entity::ApiKey,
-            |row| self.key_row(row),
+            |row| key_row(row, self.salt),
         )
     }
 
@@ -214,7 +272,7 @@ impl Reader {
             &format!("{API_KEY} where public_id = ?1"),
             params![public_id],
             Entity::ApiKey,
-            |row| self.key_row(row),
+            |row| key_row(row, self.salt),
         )
     }
 
@@ -223,26 +281,31 @@ impl Reader {
             &format!("{API_KEY} where id = ?1"),
             id,
             Entity::ApiKey,
-            |row| self.key_row(row),
+            |row| key_row(row, self.salt),
         )
     }
 
     pub(crate) fn list_keys(
         &self,
-        application: Option<Id<id::Application>>,
+        filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
         let mut conditions = Conditions::default();
-        conditions.add_opt("application_id = ?", application.map(Id::key));
-        let row = |row: &Row<'_>| self.key_row(row);
+        conditions.add_opt("application_id = ?", filter.application.map(Id::key));
+        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        let row = |row: &Row<'_>| key_row(row, self.salt);
         self.page(
             API_KEY,
             conditions,
-            query_digest(&("keys", application)),
+            query_digest(&("keys", filter)),
             page,
             row,
             |row| row.id.as_u128(),
         )
+    }
+
+    pub(crate) fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {
+        read_key_endpoint(&self.connection, self.salt, key.key()).map_err(reading)
     }
 
     pub(crate) fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {

@@ -3,11 +3,11 @@
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Disabled, Health};
-use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Scope};
+use postrider_core::tenant::{ApiKey, Application, ApplicationSettings, EventType, Mode, Scope};
 use postrider_core::{Id, id};
 
-use super::fixture::{World, at, secs, world};
-use crate::{PageRequest, Rule, Store, StoreError, Task, TaskState};
+use super::fixture::{World, at, by, secs, world};
+use crate::{EndpointListing, KeyFilter, PageRequest, Rule, Store, StoreError, Task, TaskState};
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let world = world(store).await;
@@ -40,11 +40,18 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
         },
         ..world.an_endpoint()
     };
-    store.create_endpoint(endpoint.clone(), None).await.unwrap();
+    store
+        .create_endpoint(endpoint.clone(), None, by())
+        .await
+        .unwrap();
     assert_eq!(store.endpoint(endpoint.id).await.unwrap(), endpoint);
     assert_eq!(
         store
-            .list_endpoints(world.tenant, PageRequest::first(9))
+            .list_endpoints(
+                world.tenant,
+                EndpointListing::Registered,
+                PageRequest::first(9)
+            )
             .await
             .unwrap()
             .rows,
@@ -58,6 +65,7 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
                 endpoint.secrets.truncate(1);
                 endpoint.updated_at = at(9);
             }),
+            by(),
         )
         .await
         .unwrap();
@@ -73,7 +81,7 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
     let max = Some(2);
     let first = world.an_endpoint();
     let first_id = first.id;
-    store.create_endpoint(first, max).await.unwrap();
+    store.create_endpoint(first, max, by()).await.unwrap();
     store
         .create_endpoint(
             Endpoint {
@@ -81,6 +89,7 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
                 ..world.an_endpoint()
             },
             max,
+            by(),
         )
         .await
         .unwrap();
@@ -91,15 +100,16 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
                 ..world.an_endpoint()
             },
             max,
+            by(),
         )
         .await
         .unwrap();
     store
-        .create_endpoint(world.an_endpoint(), max)
+        .create_endpoint(world.an_endpoint(), max, by())
         .await
         .unwrap();
     let refused = store
-        .create_endpoint(world.an_endpoint(), max)
+        .create_endpoint(world.an_endpoint(), max, by())
         .await
         .unwrap_err();
     assert!(matches!(
@@ -108,9 +118,9 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
             rule: Rule::EndpointsMax
         }
     ));
-    store.delete_endpoint(first_id).await.unwrap();
+    store.delete_endpoint(first_id, by()).await.unwrap();
     store
-        .create_endpoint(world.an_endpoint(), max)
+        .create_endpoint(world.an_endpoint(), max, by())
         .await
         .unwrap();
 }
@@ -120,18 +130,18 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
     let endpoint = world.endpoint().await;
     assert!(!store.lane_endpoint(endpoint).await.unwrap().1);
     world.publish(at(1)).await;
-    store.delete_endpoint(endpoint).await.unwrap();
+    store.delete_endpoint(endpoint, by()).await.unwrap();
     assert!(store.endpoint(endpoint).await.unwrap_err().is_not_found());
     assert!(
         store
-            .delete_endpoint(endpoint)
+            .delete_endpoint(endpoint, by())
             .await
             .unwrap_err()
             .is_not_found()
     );
     assert!(
         store
-            .update_endpoint(endpoint, Box::new(|_| ()))
+            .update_endpoint(endpoint, Box::new(|_| ()), by())
             .await
             .unwrap_err()
             .is_not_found()
@@ -139,7 +149,11 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
     assert!(store.lane_endpoint(endpoint).await.unwrap().1);
     assert_eq!(
         store
-            .list_endpoints(world.tenant, PageRequest::first(9))
+            .list_endpoints(
+                world.tenant,
+                EndpointListing::Registered,
+                PageRequest::first(9)
+            )
             .await
             .unwrap()
             .rows,
@@ -154,6 +168,7 @@ fn named(world: &World<'_>, name: &str) -> Application {
         id,
         name: name.into(),
         profile: "standard".into(),
+        settings: ApplicationSettings::default(),
         created_at: at(0),
         updated_at: at(0),
     }
@@ -169,22 +184,30 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
             })
         )
     };
-    assert!(taken(store.create_application(named(&world, "shop")).await));
+    assert!(taken(
+        store.create_application(named(&world, "shop"), by()).await
+    ));
     let other = named(&world, "other");
-    store.create_application(other.clone()).await.unwrap();
+    store.create_application(other.clone(), by()).await.unwrap();
     assert!(taken(
         store
-            .update_application(Application {
-                name: "shop".into(),
-                ..other.clone()
-            })
+            .update_application(
+                Application {
+                    name: "shop".into(),
+                    ..other.clone()
+                },
+                by()
+            )
             .await
     ));
     store
-        .update_application(Application {
-            profile: "vignetim".into(),
-            ..other.clone()
-        })
+        .update_application(
+            Application {
+                profile: "vignetim".into(),
+                ..other.clone()
+            },
+            by(),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -192,7 +215,7 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
         "vignetim"
     );
     let mut tenant = world.a_tenant(store.ids().next(at(0)), Some("cust-1"));
-    store.create_tenant(tenant.clone()).await.unwrap();
+    store.create_tenant(tenant.clone(), by()).await.unwrap();
     assert_eq!(
         store
             .tenant_by_external_id(world.application, "cust-1")
@@ -208,28 +231,30 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
             .is_not_found()
     );
     tenant.id = store.ids().next(at(0));
-    assert!(taken(store.create_tenant(tenant.clone()).await));
+    assert!(taken(store.create_tenant(tenant.clone(), by()).await));
     tenant.application = other.id;
-    store.create_tenant(tenant).await.unwrap();
+    store.create_tenant(tenant, by()).await.unwrap();
     let event_type = |description: &str| EventType {
         application: world.application,
         name: "a.b".into(),
         description: Some(description.into()),
+        schema: Some("{}".into()),
+        example: None,
         created_at: at(1),
     };
-    store.put_event_type(event_type("one")).await.unwrap();
-    store.put_event_type(event_type("two")).await.unwrap();
+    store.put_event_type(event_type("one"), by()).await.unwrap();
+    store.put_event_type(event_type("two"), by()).await.unwrap();
     assert_eq!(
         store.list_event_types(world.application).await.unwrap(),
         [event_type("two")]
     );
     store
-        .delete_event_type(world.application, "a.b")
+        .delete_event_type(world.application, "a.b", by())
         .await
         .unwrap();
     assert!(
         store
-            .delete_event_type(world.application, "a.b")
+            .delete_event_type(world.application, "a.b", by())
             .await
             .unwrap_err()
             .is_not_found()
@@ -250,7 +275,10 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
             .unwrap(),
         None
     );
-    store.create_endpoint(callback.clone(), None).await.unwrap();
+    store
+        .create_endpoint(callback.clone(), None, by())
+        .await
+        .unwrap();
     assert_eq!(
         store
             .callback_endpoint(world.tenant, &callback.url)
@@ -267,7 +295,11 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
     );
     assert_eq!(
         store
-            .list_endpoints(world.tenant, PageRequest::first(9))
+            .list_endpoints(
+                world.tenant,
+                EndpointListing::Registered,
+                PageRequest::first(9)
+            )
             .await
             .unwrap()
             .rows,
@@ -347,6 +379,8 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
         secret_hash: [hash; 32],
         public_id: public_id.map(Into::into),
         sealed_secret: public_id.map(|_| vec![9; 30]),
+        allowed_ips: vec!["10.0.0.0/8".parse().unwrap()],
+        disabled_at: None,
         created_at: at(1),
     };
     let root = key(1, Scope::Root, None);
@@ -357,7 +391,7 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
         Some("pk_1"),
     );
     for key in [&root, &application, &tenant] {
-        store.create_key(key.clone()).await.unwrap();
+        store.create_key(key.clone(), None, by()).await.unwrap();
         assert_eq!(store.key_by_hash(key.secret_hash).await.unwrap(), *key);
         assert_eq!(store.key(key.id).await.unwrap(), *key);
     }
@@ -370,25 +404,31 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
             .is_not_found()
     );
     let of_application = store
-        .list_keys(Some(world.application), PageRequest::first(9))
+        .list_keys(
+            KeyFilter {
+                application: Some(world.application),
+                tenant: None,
+            },
+            PageRequest::first(9),
+        )
         .await
         .unwrap()
         .rows;
     assert_eq!(of_application, [tenant.clone(), application]);
     assert_eq!(
         store
-            .list_keys(None, PageRequest::first(9))
+            .list_keys(KeyFilter::default(), PageRequest::first(9))
             .await
             .unwrap()
             .rows
             .len(),
         3
     );
-    store.delete_key(tenant.id).await.unwrap();
+    store.delete_key(tenant.id, by()).await.unwrap();
     assert!(store.key_by_hash([3; 32]).await.unwrap_err().is_not_found());
     assert!(
         store
-            .delete_key(tenant.id)
+            .delete_key(tenant.id, by())
             .await
             .unwrap_err()
             .is_not_found()

@@ -6,7 +6,7 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
 use postrider_core::tenant::Mode;
 
-use super::fixture::{at, secs, world};
+use super::fixture::{at, by, secs, world};
 use crate::{DeliveryFilter, NewEvent, PageRequest, Rule, Store, StoreError, Target, Write};
 
 pub async fn a_published_event_and_its_deliveries_appear_together(store: &dyn Store) {
@@ -148,7 +148,7 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
     let world = world(store).await;
     let other = world.a_tenant(store.ids().next(at(0)), None);
     let other_tenant = other.id;
-    store.create_tenant(other).await.unwrap();
+    store.create_tenant(other, by()).await.unwrap();
     let subscribed = |patterns: &[&str]| {
         Subscription::new(patterns.iter().map(|p| (*p).to_owned()).collect()).unwrap()
     };
@@ -191,7 +191,7 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
         ),
     ] {
         expected.extend(gets.then_some(endpoint.id));
-        store.create_endpoint(endpoint, None).await.unwrap();
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
     }
     let disabled = world.endpoint().await;
     // Publish first, so that a store that remembers endpoints has to notice the change.
@@ -200,6 +200,7 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
         .update_endpoint(
             disabled,
             Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
+            by(),
         )
         .await
         .unwrap();
@@ -234,6 +235,7 @@ pub async fn an_event_may_be_addressed_to_one_endpoint(store: &dyn Store) {
         .update_endpoint(
             b,
             Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
+            by(),
         )
         .await
         .unwrap();
@@ -254,7 +256,7 @@ pub async fn an_addressed_event_reaches_no_endpoint_of_another_mode(store: &dyn 
         ..world.an_endpoint()
     };
     let callback_id = callback.id;
-    store.create_endpoint(callback, None).await.unwrap();
+    store.create_endpoint(callback, None, by()).await.unwrap();
     let to = |endpoint| {
         let mut event = world.an_event(at(1), "x");
         event.mode = Mode::Test;

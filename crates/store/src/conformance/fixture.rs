@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::attempt::{Attempt, Outcome, Response, Timings};
+use postrider_core::attempt::{Attempt, Egress, Outcome, Response, Timings};
+use postrider_core::audit::Actor;
 use postrider_core::delivery::Series;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::event::Event;
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableRule, Health, HealthChange};
 use postrider_core::judge::Next;
-use postrider_core::tenant::{Application, Mode, Tenant};
+use postrider_core::tenant::{Application, ApplicationSettings, Mode, Tenant, TenantSettings};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
@@ -26,6 +27,11 @@ pub fn at(micros: i64) -> Timestamp {
 
 pub fn secs(secs: i64) -> Timestamp {
     at(secs * 1_000_000)
+}
+
+/// Whoever changes things in these rules.
+pub fn by() -> Actor {
+    Actor::system(at(0))
 }
 
 /// A store with one application and one tenant.
@@ -44,13 +50,17 @@ impl std::fmt::Debug for World<'_> {
 pub async fn world(store: &dyn Store) -> World<'_> {
     let application = store.ids().next(at(0));
     store
-        .create_application(Application {
-            id: application,
-            name: "shop".into(),
-            profile: "standard".into(),
-            created_at: at(0),
-            updated_at: at(0),
-        })
+        .create_application(
+            Application {
+                id: application,
+                name: "shop".into(),
+                profile: "standard".into(),
+                settings: ApplicationSettings::default(),
+                created_at: at(0),
+                updated_at: at(0),
+            },
+            by(),
+        )
         .await
         .unwrap();
     let world = World {
@@ -59,7 +69,7 @@ pub async fn world(store: &dyn Store) -> World<'_> {
         tenant: store.ids().next(at(0)),
     };
     let tenant = world.a_tenant(world.tenant, None);
-    store.create_tenant(tenant).await.unwrap();
+    store.create_tenant(tenant, by()).await.unwrap();
     world
 }
 
@@ -71,6 +81,8 @@ impl World<'_> {
             name: "Ada's shop".into(),
             external_id: external_id.map(Into::into),
             sealed_secret: vec![1, 2, 3],
+            secret_since: at(0),
+            settings: TenantSettings::default(),
             created_at: at(0),
             updated_at: at(0),
         }
@@ -94,6 +106,7 @@ impl World<'_> {
             }],
             rate_limit: None,
             ordering: Ordering::None,
+            form: false,
             health: Health::default(),
             created_at: at(0),
             updated_at: at(0),
@@ -103,7 +116,10 @@ impl World<'_> {
     pub async fn endpoint(&self) -> Id<id::Endpoint> {
         let endpoint = self.an_endpoint();
         let id = endpoint.id;
-        self.store.create_endpoint(endpoint, None).await.unwrap();
+        self.store
+            .create_endpoint(endpoint, None, by())
+            .await
+            .unwrap();
         id
     }
 
@@ -261,5 +277,9 @@ pub fn an_attempt(number: u32, now: Timestamp) -> Attempt {
             total_micros: 5,
         },
         manual: true,
+        egress: Some(Egress {
+            region: Some(Arc::from("eu1")),
+            address: "127.0.0.2".parse().unwrap(),
+        }),
     }
 }

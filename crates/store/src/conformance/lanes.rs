@@ -8,7 +8,7 @@ use postrider_core::delivery::{DeliveryState, FailReason, Series};
 use postrider_core::health::{DisableReason, HealthChange};
 use postrider_core::judge::Next;
 
-use super::fixture::{an_attempt, at, record, secs, world};
+use super::fixture::{an_attempt, at, by, record, secs, world};
 use crate::{RecordAttempt, Recorded, Resend, Rule, Store, StoreError, Write, Written};
 
 const RETRYING: HealthChange = HealthChange::Failure {
@@ -293,7 +293,7 @@ pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &
         world.publish(at(1)).await.deliveries[0].delivery.id,
         world.publish(at(1)).await.deliveries[0].delivery.id,
     );
-    store.delete_endpoint(endpoint).await.unwrap();
+    store.delete_endpoint(endpoint, by()).await.unwrap();
     assert_eq!(
         store
             .finish_pending(endpoint, DeliveryState::Cancelled, at(2), 9)
@@ -381,7 +381,11 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
     );
     assert_eq!(world.publish(at(30)).await.count, 0);
     let enabled = store
-        .update_endpoint(endpoint, Box::new(|endpoint| endpoint.health.enable()))
+        .update_endpoint(
+            endpoint,
+            Box::new(|endpoint| endpoint.health.enable()),
+            by(),
+        )
         .await
         .unwrap();
     assert_eq!(enabled.health.consecutive_failures, 0);
@@ -432,6 +436,7 @@ pub async fn a_closed_endpoints_pending_deliveries_are_finished_in_pages(store: 
         .update_endpoint(
             endpoint,
             Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(9))),
+            by(),
         )
         .await
         .unwrap();
@@ -569,6 +574,7 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
         .update_endpoint(
             endpoint,
             Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(3))),
+            by(),
         )
         .await
         .unwrap();
@@ -579,7 +585,7 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
             rule: Rule::EndpointDisabled
         })]
     ));
-    store.delete_endpoint(endpoint).await.unwrap();
+    store.delete_endpoint(endpoint, by()).await.unwrap();
     assert!(
         matches!(store.commit(at(5), vec![resend()]).await.as_slice(), [Err(error)] if error.is_not_found())
     );

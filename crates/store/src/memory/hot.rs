@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::endpoint::EndpointKind;
 use postrider_core::event::Event;
@@ -15,7 +16,7 @@ use crate::queries::query_digest;
 use crate::{
     DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, LaneBacklog, LoadDue, NewEvent,
     Page, PageRequest, Published, RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write,
-    Written,
+    Written, failed_for_good,
 };
 
 impl State {
@@ -27,7 +28,7 @@ impl State {
     ) -> Result<Written, StoreError> {
         match write {
             Write::Publish(new) => self.publish(ids, now, *new).map(Written::Published),
-            Write::Record(record) => self.record(now, *record).map(Written::Recorded),
+            Write::Record(record) => self.record(ids, now, *record).map(Written::Recorded),
             Write::Finish(finish) => {
                 let row = self
                     .deliveries
@@ -79,6 +80,7 @@ impl State {
                 endpoint,
                 tenant: event.tenant,
                 event_type: event.event_type.clone(),
+                mode: event.mode,
                 profile: new.profile,
                 state: DeliveryState::Pending,
                 attempts: 0,
@@ -133,10 +135,25 @@ impl State {
                 }
                 Ok(vec![id])
             }
-            Target::Matching => Ok(self
+            Target::Nobody => Ok(Vec::new()),
+            Target::IfEnabled(id) => {
+                let row = self.endpoints.get(&id.as_u128()).filter(|row| {
+                    !row.deleted
+                        && row.endpoint.tenant == event.tenant
+                        && row.endpoint.mode == event.mode
+                        && row.endpoint.health.is_enabled()
+                });
+                Ok(row.map(|_| id).into_iter().collect())
+            }
+            Target::Matching | Target::Distributions => Ok(self
                 .endpoints
                 .values()
-                .filter(|row| !row.deleted && row.endpoint.kind == EndpointKind::Registered)
+                .filter(|row| !row.deleted)
+                .filter(|row| match row.endpoint.kind {
+                    EndpointKind::Registered => target == Target::Matching,
+                    EndpointKind::Distribution(_) => target == Target::Distributions,
+                    EndpointKind::Callback | EndpointKind::Key(_) => false,
+                })
                 .map(|row| &row.endpoint)
                 .filter(|e| {
                     e.tenant == event.tenant && e.mode == event.mode && e.health.is_enabled()
@@ -157,8 +174,14 @@ impl State {
             .insert(delivery.id.as_u128(), DeliveryRow { delivery, sequence });
     }
 
-    fn record(&mut self, now: Timestamp, record: RecordAttempt) -> Result<Recorded, StoreError> {
+    fn record(
+        &mut self,
+        ids: &IdGenerator,
+        now: Timestamp,
+        record: RecordAttempt,
+    ) -> Result<Recorded, StoreError> {
         let number = record.attempt.number;
+        let known = record.clone();
         let row = self
             .deliveries
             .get(&record.delivery.as_u128())
@@ -203,7 +226,15 @@ impl State {
             record.health
         };
         let endpoint = self.endpoints.get_mut(&record.endpoint.as_u128());
+        let before = endpoint.as_ref().map(|row| row.endpoint.clone());
         let disabled = endpoint.and_then(|row| row.endpoint.health.apply(health, record.rule, now));
+        if disabled.is_some() {
+            let after = self.endpoints.get(&record.endpoint.as_u128());
+            let after = after.map(|row| row.endpoint.clone());
+            self.note(ids, &Actor::system(now), before.as_ref(), after.as_ref());
+        }
+        let failed = failed_for_good(&known, state, next_state);
+        self.tell(ids, now, &known, failed, disabled.is_some());
         Ok(Recorded {
             applied: true,
             disabled,
@@ -403,6 +434,7 @@ impl State {
                     .event_type
                     .as_deref()
                     .is_none_or(|name| *name == *delivery.event_type)
+                && filter.mode.is_none_or(|mode| mode == delivery.mode)
                 && filter
                     .state
                     .is_none_or(|pattern| pattern.matches(delivery.state))

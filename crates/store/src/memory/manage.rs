@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::id::IdGenerator;
 use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, id};
 
 use super::{EndpointRow, State};
 use crate::queries::query_digest;
-use crate::{EndpointChange, Entity, Page, PageRequest, ProfileRecord, Rule, StoreError, Task};
+use crate::{
+    EndpointChange, EndpointListing, Entity, KeyChange, KeyFilter, Page, PageRequest,
+    ProfileRecord, Rule, StoreError, Task,
+};
 
 impl State {
     pub(super) fn create_application(
@@ -116,7 +121,13 @@ impl State {
         self.application(event_type.application)?;
         let key = (event_type.application.as_u128(), event_type.name.clone());
         match self.event_types.get_mut(&key) {
-            Some(row) => row.description = event_type.description,
+            Some(row) => {
+                let created_at = row.created_at;
+                *row = EventType {
+                    created_at,
+                    ..event_type
+                };
+            }
             None => drop(self.event_types.insert(key, event_type)),
         }
         Ok(())
@@ -126,13 +137,11 @@ impl State {
         &mut self,
         application: Id<id::Application>,
         name: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<EventType, StoreError> {
         let removed = self
             .event_types
             .remove(&(application.as_u128(), name.to_owned()));
-        removed
-            .map(drop)
-            .ok_or(StoreError::not_found(Entity::EventType))
+        removed.ok_or(StoreError::not_found(Entity::EventType))
     }
 
     pub(super) fn create_endpoint(
@@ -181,16 +190,19 @@ impl State {
     pub(super) fn list_endpoints(
         &self,
         tenant: Id<id::Tenant>,
+        listing: EndpointListing,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
+        let listed = |kind: &EndpointKind| match listing {
+            EndpointListing::Registered => *kind == EndpointKind::Registered,
+            EndpointListing::Distributions => matches!(kind, EndpointKind::Distribution(_)),
+        };
         let rows = self.endpoints.iter().filter(|(_, row)| {
-            !row.deleted
-                && row.endpoint.kind == EndpointKind::Registered
-                && row.endpoint.tenant == tenant
+            !row.deleted && listed(&row.endpoint.kind) && row.endpoint.tenant == tenant
         });
         newest(
             rows.map(|(id, row)| (*id, &row.endpoint)),
-            &("endpoints", tenant),
+            &("endpoints", tenant, listing),
             page,
         )
     }
@@ -246,21 +258,57 @@ impl State {
 
     pub(super) fn list_keys(
         &self,
-        application: Option<Id<id::Application>>,
+        filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
-        let of_application = |key: &ApiKey| match key.scope {
-            Scope::Root => application.is_none(),
-            Scope::Application(id) | Scope::Tenant(id, _) => {
-                application.is_none_or(|wanted| wanted == id)
-            }
+        let matches = |key: &ApiKey| {
+            let (application, tenant) = match key.scope {
+                Scope::Root => (None, None),
+                Scope::Application(application) => (Some(application), None),
+                Scope::Tenant(application, tenant) => (Some(application), Some(tenant)),
+            };
+            filter
+                .application
+                .is_none_or(|wanted| application == Some(wanted))
+                && filter.tenant.is_none_or(|wanted| tenant == Some(wanted))
         };
-        let rows = self.keys.iter().filter(|(_, key)| of_application(key));
-        newest(
-            rows.map(|(id, row)| (*id, row)),
-            &("keys", application),
-            page,
-        )
+        let rows = self.keys.iter().filter(|(_, key)| matches(key));
+        newest(rows.map(|(id, row)| (*id, row)), &("keys", filter), page)
+    }
+
+    pub(super) fn key_endpoint(&self, key: Id<id::ApiKey>) -> Option<Endpoint> {
+        let owned =
+            |row: &&EndpointRow| !row.deleted && row.endpoint.kind == EndpointKind::Key(key);
+        let found = self.endpoints.values().find(owned);
+        found.map(|row| row.endpoint.clone())
+    }
+
+    pub(super) fn update_key(
+        &mut self,
+        ids: &IdGenerator,
+        id: Id<id::ApiKey>,
+        change: KeyChange,
+        by: &Actor,
+    ) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
+        let before = self.key_where(|key| key.id == id)?;
+        let endpoint_before = self.key_endpoint(id);
+        let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
+        change(&mut key, &mut endpoint);
+        self.keys.insert(id.as_u128(), key.clone());
+        match (&endpoint_before, &endpoint) {
+            (_, Some(endpoint)) => {
+                let row = EndpointRow {
+                    endpoint: endpoint.clone(),
+                    deleted: false,
+                };
+                self.endpoints.insert(endpoint.id.as_u128(), row);
+            }
+            (Some(gone), None) => self.delete_endpoint(gone.id)?,
+            (None, None) => {}
+        }
+        self.note(ids, by, endpoint_before.as_ref(), endpoint.as_ref());
+        self.note(ids, by, Some(&before), Some(&key));
+        Ok((key, endpoint))
     }
 
     pub(super) fn delete_key(&mut self, id: Id<id::ApiKey>) -> Result<(), StoreError> {
@@ -297,7 +345,7 @@ impl State {
 }
 
 /// A page of rows with their ids, newest first.
-fn newest<'r, T: Clone + 'r>(
+pub(super) fn newest<'r, T: Clone + 'r>(
     rows: impl DoubleEndedIterator<Item = (u128, &'r T)>,
     query: &impl std::fmt::Debug,
     page: PageRequest,

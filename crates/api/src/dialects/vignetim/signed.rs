@@ -23,6 +23,7 @@ use crate::request::read_body;
 /// A caller whose signature was verified.
 pub(super) struct Partner {
     pub(super) tenant: std::sync::Arc<Tenant>,
+    pub(super) key: ApiKey,
     pub(super) mode: Mode,
     pub(super) current: CurrentProfile,
     pub(super) body: Bytes,
@@ -135,6 +136,10 @@ async fn verify(
     if !constant_time_eq(expected.as_bytes(), signature.as_bytes()) {
         return Err(refuse("signature"));
     }
+    // Only who proved to have the key hears that it is disabled, or may not be used from there.
+    if crate::auth::admit(api, &key, &parts).is_err() {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")));
+    }
     Ok(Verified {
         nonce: nonce.to_owned(),
         key,
@@ -184,6 +189,7 @@ async fn admit(
     let tenant = api.0.directory.tenant(tenant).await.map_err(internal)?;
     Ok(Partner {
         tenant,
+        key: key.clone(),
         mode: key.mode,
         current,
         body,

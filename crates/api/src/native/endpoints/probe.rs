@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,35 +11,55 @@ use postrider_core::Timestamp;
 use postrider_core::attempt::{Attempt, Outcome};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
-use postrider_core::profile::Class;
+use postrider_core::filter::is_event_type;
+use postrider_core::profile::{Class, Profile};
 use postrider_engine::CurrentProfile;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::found;
 use crate::Api;
 use crate::auth::Caller;
-use crate::problem::ApiResult;
-use crate::request::{Path, Query, given_time, ok};
+use crate::native::event_types;
+use crate::problem::{ApiError, ApiResult};
+use crate::request::{Path, Query, given_time, ok, read_body, typed, well_formed};
 
 const STATS_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+
+/// What a test call sends.
+pub(crate) struct TestEvent {
+    pub(crate) event_type: String,
+    /// JSON.
+    pub(crate) data: String,
+}
+
+impl TestEvent {
+    /// The profile's own.
+    pub(crate) fn of_profile(endpoint: &Endpoint, profile: &Profile) -> Self {
+        let wire_id = profile.endpoint_id(endpoint.id, &endpoint.kind);
+        let data = serde_json::json!({ "webhookId": wire_id, "message": profile.test.message });
+        Self {
+            event_type: profile.test.event.clone(),
+            data: data.to_string(),
+        }
+    }
+}
 
 /// Makes the test call: one signed request, now, not recorded, whatever the endpoint's state.
 pub(crate) async fn send_test(
     api: &Api,
     endpoint: &Endpoint,
     current: &CurrentProfile,
+    test: TestEvent,
 ) -> ApiResult<(bool, Attempt)> {
     let profile = &current.profile;
     let now = api.now();
-    let wire_id = profile.ids.endpoint.render(endpoint.id);
-    let data =
-        serde_json::json!({ "webhookId": wire_id, "message": profile.test.message }).to_string();
     let event = Event {
         id: api.store().ids().next(now),
         application: endpoint.application,
         tenant: endpoint.tenant,
-        event_type: Arc::from(profile.test.event.as_str()),
-        data: Bytes::from(data),
+        event_type: Arc::from(test.event_type),
+        data: Bytes::from(test.data),
         meta: None,
         mode: endpoint.mode,
         occurred_at: now,
@@ -66,13 +87,57 @@ struct TestView {
     error: Option<String>,
 }
 
+/// Which event to send. Without a body: the profile's own test event.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestBody<'b> {
+    r#type: Option<String>,
+    /// The example of the event type, when it is not given.
+    #[serde(borrow)]
+    data: Option<&'b RawValue>,
+}
+
+async fn asked_for(
+    api: &Api,
+    endpoint: &Endpoint,
+    profile: &Profile,
+    bytes: &Bytes,
+) -> ApiResult<TestEvent> {
+    if bytes.is_empty() {
+        return Ok(TestEvent::of_profile(endpoint, profile));
+    }
+    well_formed(bytes)?;
+    let asked: TestBody<'_> = typed(bytes)?;
+    let event_type = match (asked.r#type, &asked.data) {
+        (Some(event_type), _) => event_type,
+        (None, None) => return Ok(TestEvent::of_profile(endpoint, profile)),
+        (None, Some(_)) => return Err(ApiError::invalid("type", "is needed with data")),
+    };
+    if !is_event_type(&event_type) {
+        return Err(ApiError::invalid("type", "is not an event type"));
+    }
+    let data = match asked.data {
+        Some(data) => data.get().to_owned(),
+        None => {
+            let example = event_types::example(api, endpoint.application, &event_type).await?;
+            let rule = "this event type has no example; give the data to send";
+            example.ok_or_else(|| ApiError::invalid("data", rule))?
+        }
+    };
+    Ok(TestEvent { event_type, data })
+}
+
 pub(crate) async fn test(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    body: Body,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
-    let (success, attempt) = send_test(&api, &endpoint, &profile).await?;
+    let options = &api.0.options;
+    let bytes = read_body(body, options.body_max, options.body_timeout).await?;
+    let asked = asked_for(&api, &endpoint, &profile.profile, &bytes).await?;
+    let (success, attempt) = send_test(&api, &endpoint, &profile, asked).await?;
     let (status_code, error) = match attempt.outcome {
         Outcome::Answered { status, .. } => (Some(status), None),
         Outcome::Unreachable { reason, detail } => {

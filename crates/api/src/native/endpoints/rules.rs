@@ -46,12 +46,12 @@ pub(crate) fn valid_url(api: &Api, profile: &Profile, url: &str) -> Result<(), I
     .map(drop)
 }
 
-pub(super) fn checked_url(api: &Api, profile: &Profile, url: &str) -> ApiResult<()> {
+pub(crate) fn checked_url(api: &Api, profile: &Profile, url: &str) -> ApiResult<()> {
     valid_url(api, profile, url)
         .map_err(|error| ApiError::field(ErrorCode::EndpointUrlInvalid, "url", error.to_string()))
 }
 
-pub(super) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResult<Subscription> {
+pub(crate) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResult<Subscription> {
     if let Some(unknown) = patterns
         .iter()
         .find(|pattern| !profile.events.allows_pattern(pattern))
@@ -67,7 +67,7 @@ pub(super) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResul
     })
 }
 
-pub(super) fn custom_headers(
+pub(crate) fn custom_headers(
     profile: &Profile,
     given: BTreeMap<String, String>,
 ) -> ApiResult<Vec<(String, String)>> {
@@ -93,6 +93,11 @@ pub(super) fn custom_headers(
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return Err(ApiError::invalid(field, "is not a header name"));
         }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if profile.custom_headers.lower_case && !name.bytes().all(plain) {
+            let rule = "must have lower-case letters, digits and dashes only";
+            return Err(ApiError::invalid(field, rule));
+        }
         if name.len() > HEADER_NAME_BYTES_MAX {
             return Err(ApiError::invalid(
                 field,
@@ -110,7 +115,7 @@ pub(super) fn custom_headers(
         let written = profile
             .headers
             .iter()
-            .any(|(known, _)| known.eq_ignore_ascii_case(&name));
+            .any(|known| known.name.eq_ignore_ascii_case(&name));
         if reserved
             || written
             || profile
@@ -143,7 +148,7 @@ pub(super) fn custom_headers(
     Ok(headers)
 }
 
-pub(super) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
+pub(crate) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
     match rate {
         Some(rate) if !(1..=RATE_MAX).contains(&rate) => Err(ApiError::invalid(
             "rateLimit",
@@ -153,7 +158,7 @@ pub(super) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
     }
 }
 
-pub(super) fn checked_description(description: Option<&str>) -> ApiResult<()> {
+pub(crate) fn checked_description(description: Option<&str>) -> ApiResult<()> {
     description.map_or(Ok(()), |text| {
         bounded("description", text, DESCRIPTION_BYTES_MAX)
     })

@@ -4,13 +4,14 @@ use axum::extract::State;
 use axum::response::Response;
 use postrider_core::endpoint::{Endpoint, EndpointSecret, SECRET_CONTEXT};
 use postrider_core::limits::SECRETS_MAX;
-use postrider_core::profile::{SecretScope, Visibility, ed25519_public};
+use postrider_core::profile::{Profile, SecretScope, Visibility, ed25519_public};
 use postrider_core::{Secret, Timestamp};
 use serde::Serialize;
 
 use super::{found, sealed};
 use crate::Api;
 use crate::auth::Caller;
+use crate::native::tenants::tenant_secret;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random::secret_text;
 use crate::request::{Path, ok};
@@ -38,6 +39,15 @@ pub(crate) async fn secret(
             profile.profile.name
         );
         return Err(ApiError::new(ErrorCode::SecretNotShown, detail));
+    }
+    if endpoint.secrets.is_empty() {
+        let tenant = api.0.directory.tenant(endpoint.tenant).await?;
+        let secret = tenant_secret(&api, &tenant)?.expose().to_owned();
+        return Ok(ok(&SecretView {
+            secret,
+            public_key: None,
+            previous_valid_until: None,
+        }));
     }
     let open = |secret: &EndpointSecret| {
         api.0
@@ -75,9 +85,18 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
-    let profile = profile.profile;
+    rotate(&api, &caller, &endpoint, &profile.profile).await
+}
+
+/// Gives an endpoint a new secret; the old one stays valid for the profile's overlap.
+pub(crate) async fn rotate(
+    api: &Api,
+    caller: &Caller,
+    endpoint: &Endpoint,
+    profile: &Profile,
+) -> ApiResult<Response> {
     if profile.secret.scope == SecretScope::Tenant {
-        let detail = "its secret is the tenant's, and signs for all its endpoints";
+        let detail = "its secret is the tenant's: POST /v1/tenants/{tenant}/rotate-secret";
         return Err(ApiError::new(ErrorCode::RotationUnsupported, detail));
     }
     let Some(overlap) = profile.secret.overlap else {
@@ -99,8 +118,8 @@ pub(crate) async fn rotate_secret(
             format!("{SECRETS_MAX} secrets are valid at once already; wait until one ends"),
         ));
     }
-    let secret = secret_text(&profile.secret.format);
-    let fresh = sealed(&api, &secret, now);
+    let secret = secret_text(&profile.secret.format, endpoint.mode);
+    let fresh = sealed(api, &secret, now);
     let until = now.plus(overlap);
     // Only the symmetric secret is replaced; an Ed25519 key stays.
     let sealer = api.0.sealer.clone();
@@ -125,10 +144,11 @@ pub(crate) async fn rotate_secret(
         endpoint.secrets.insert(0, fresh);
         endpoint.updated_at = now;
     });
-    api.change_endpoint(endpoint.id, change).await?;
+    api.change_endpoint(endpoint.id, change, caller.actor(api))
+        .await?;
     Ok(ok(&SecretView {
         secret: secret.expose().to_owned(),
         public_key: None,
-        previous_valid_until: Some(until),
+        previous_valid_until: (!overlap.is_zero()).then_some(until),
     }))
 }

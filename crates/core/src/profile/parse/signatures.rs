@@ -1,7 +1,9 @@
 //! The headers and signatures of a profile.
 
 use crate::profile::reader::{Mistakes, Section, sections};
-use crate::profile::{Algorithm, Encoding, FlatKv, Hole, SignatureSpec, SignedInput, Template};
+use crate::profile::{
+    Algorithm, Encoding, FlatKv, HeaderSpec, Hole, SignatureSpec, SignedInput, Template,
+};
 
 /// Headers a profile may not template: the transport writes them.
 const TRANSPORT_HEADERS: &[&str] = &[
@@ -29,23 +31,25 @@ fn header_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-pub(super) fn read_headers(
-    root: &mut Section<'_>,
-    m: &mut Mistakes<'_>,
-) -> Vec<(String, Template)> {
-    let mut headers: Vec<(String, Template)> = Vec::new();
+pub(super) fn read_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Vec<HeaderSpec> {
+    let mut headers: Vec<HeaderSpec> = Vec::new();
     for mut section in sections(root, "header", m) {
         let name = section.parsed("name", m, header_name);
         let value = section.parsed("value", m, |text| Template::text(text, &[]));
+        let extra = section.parsed("extra", m, |text| match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err("must be on or off, which is the default".to_owned()),
+        });
         match (name, value) {
             (Some(name), _)
                 if headers
                     .iter()
-                    .any(|(known, _)| known.eq_ignore_ascii_case(&name)) =>
+                    .any(|known| known.name.eq_ignore_ascii_case(&name)) =>
             {
                 m.add(&section.span, format!("the header {name} is there twice"));
             }
-            (Some(name), Some(value)) => headers.push((name, value)),
+            (Some(name), Some(value)) => headers.push(HeaderSpec { name, value, extra }),
             _ if section.get("name").is_none() || section.get("value").is_none() => {
                 m.add(&section.span, "a header needs name and value");
             }
@@ -59,7 +63,7 @@ pub(super) fn read_headers(
 
 pub(super) fn read_signatures(
     root: &mut Section<'_>,
-    headers: &[(String, Template)],
+    headers: &[HeaderSpec],
     m: &mut Mistakes<'_>,
 ) -> Vec<SignatureSpec> {
     let mut signatures = Vec::new();
@@ -154,7 +158,7 @@ fn read_flat_kv(parent: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Signed
 }
 
 /// What is signed must reach the receiver, or nobody can verify it.
-fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> Result<(), String> {
+fn must_be_verifiable(spec: &SignatureSpec, headers: &[HeaderSpec]) -> Result<(), String> {
     if !spec.input.holes().contains(&Hole::Body) {
         return Err("signature.input must contain {body}".to_owned());
     }
@@ -169,7 +173,8 @@ fn must_be_verifiable(spec: &SignatureSpec, headers: &[(String, Template)]) -> R
     {
         let in_header = headers
             .iter()
-            .any(|(_, template)| template.holes().any(|h| h == hole));
+            .filter(|header| header.extra.is_none())
+            .any(|header| header.value.holes().any(|h| h == hole));
         let in_prefix = spec
             .prefix
             .as_ref()

@@ -1,0 +1,277 @@
+//! Send-outs: deliveries as Voucherify's audit log shows them (`vendors.md` F-24 to F-26).
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use postrider_core::attempt::{Attempt, Egress};
+use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::endpoint::EndpointKind;
+use postrider_core::event::Event;
+use postrider_core::profile::{MessageScope, Profile};
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{DeliveryFilter, Page, PageRequest, StatePattern, failure_text};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::deliveries;
+use super::events::bounds;
+use super::views::raw_bytes;
+use crate::Api;
+use crate::auth::Caller;
+use crate::problem::{ApiError, ApiResult};
+use crate::request::{Path, Query, json, list as list_of, ok, page_request, path_id};
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum Status {
+    Succeeded,
+    Retrying,
+    Failed,
+}
+
+impl Status {
+    fn of(state: DeliveryState) -> Self {
+        match state {
+            DeliveryState::Delivered => Self::Succeeded,
+            DeliveryState::Pending => Self::Retrying,
+            DeliveryState::Failed(_) | DeliveryState::Cancelled => Self::Failed,
+        }
+    }
+
+    fn pattern(self) -> StatePattern {
+        match self {
+            Self::Succeeded => StatePattern::Delivered,
+            Self::Retrying => StatePattern::Pending,
+            Self::Failed => StatePattern::Failed,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SourceView {
+    id: String,
+    object: &'static str,
+    name: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SendOutView {
+    status: Status,
+    /// As receivers see it: the event's, or a distribution's event name.
+    r#type: String,
+    /// The message id on the wire.
+    send_out_id: String,
+    delivery: Id<id::Delivery>,
+    source: SourceView,
+    /// Of the last attempt, or the present one before the first.
+    target_url: String,
+    request_id: Option<String>,
+    event_created_at: Timestamp,
+    /// Start of the last attempt.
+    executed_at: Option<Timestamp>,
+    attempts: u32,
+    next_attempt_at: Option<Timestamp>,
+    error: Option<String>,
+    egress: Option<Egress>,
+    /// The complete webhook as it was sent; not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+}
+
+/// What the product's `meta` calls the request that caused the event.
+#[derive(Deserialize)]
+struct Meta {
+    group_id: Option<String>,
+}
+
+fn request_id(event: &Event) -> Option<String> {
+    let meta: Meta = serde_json::from_slice(event.meta.as_deref()?).ok()?;
+    meta.group_id
+}
+
+async fn profile_of(api: &Api, delivery: &Delivery) -> ApiResult<std::sync::Arc<Profile>> {
+    let version = delivery.profile;
+    let profile = api.engine().profiles().version(version);
+    profile.ok_or_else(|| ApiError::internal(format!("profile version {version} is unknown")))
+}
+
+async fn view(api: &Api, delivery: &Delivery, with_data: bool) -> ApiResult<SendOutView> {
+    let profile = profile_of(api, delivery).await?;
+    let event = api.store().event(delivery.event).await?;
+    let (endpoint, _) = api.store().lane_endpoint(delivery.endpoint).await?;
+    let last: Option<Attempt> = api.store().attempts(delivery.id).await?.pop();
+    let source = SourceView {
+        id: profile.endpoint_id(endpoint.id, &endpoint.kind),
+        object: match endpoint.kind {
+            EndpointKind::Distribution(_) => "distribution",
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => "webhook",
+        },
+        name: match &endpoint.kind {
+            EndpointKind::Distribution(distribution) => Some(distribution.name.clone()),
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
+        },
+    };
+    let r#type = match &endpoint.kind {
+        EndpointKind::Distribution(distribution) => distribution.event_name.clone(),
+        EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => {
+            delivery.event_type.as_ref().to_owned()
+        }
+    };
+    let mut data = None;
+    if with_data {
+        let (number, at) = last.as_ref().map_or((1, delivery.created_at), |last| {
+            (last.number, last.started_at)
+        });
+        let url = last.as_ref().map(|last| last.url.as_str());
+        let body = api
+            .engine()
+            .body_of(delivery, &event, number, at, url)
+            .await?;
+        data = raw_bytes(&body);
+    }
+    let delivered = delivery.state == DeliveryState::Delivered;
+    Ok(SendOutView {
+        status: Status::of(delivery.state),
+        r#type,
+        send_out_id: profile.message_id(delivery.event, delivery.id),
+        delivery: delivery.id,
+        source,
+        target_url: last
+            .as_ref()
+            .map_or_else(|| endpoint.url.clone(), |last| last.url.clone()),
+        request_id: request_id(&event),
+        event_created_at: event.occurred_at,
+        executed_at: last.as_ref().map(|last| last.started_at),
+        attempts: delivery.attempts,
+        next_attempt_at: (delivery.state == DeliveryState::Pending).then_some(delivery.due_at),
+        error: last.as_ref().filter(|_| !delivered).map(failure_text),
+        egress: last.and_then(|last| last.egress),
+        data,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct SendOutQuery {
+    status: Option<Status>,
+    r#type: Option<String>,
+    send_out_id: Option<String>,
+    /// An endpoint or a distribution.
+    source: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    Query(query): Query<SendOutQuery>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
+    let profile = api.0.directory.profile(tenant.application).await?.profile;
+    let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
+    let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
+    let mut filter = DeliveryFilter {
+        tenant: Some(tenant.id),
+        event_type: query.r#type,
+        state: query.status.map(Status::pattern),
+        since,
+        until,
+        ..DeliveryFilter::default()
+    };
+    if let Some(source) = &query.source {
+        let id = source.parse().ok();
+        let id = id.or_else(|| profile.find_endpoint(source, api.store().ids()));
+        let rule = "is not the id of an endpoint or a distribution";
+        filter.endpoint = Some(id.ok_or_else(|| ApiError::invalid("source", rule))?);
+    }
+    let page = match &query.send_out_id {
+        Some(text) => one_page(&api, &profile, &filter, text).await?,
+        None => api.store().list_deliveries(filter, page).await?,
+    };
+    let mut rows = Vec::with_capacity(page.rows.len());
+    for delivery in &page.rows {
+        rows.push(view(&api, delivery, false).await?);
+    }
+    let next = page.next;
+    Ok(list_of(Page { rows, next }, |view| view))
+}
+
+/// The deliveries with a message id; more than one where it names an event for all endpoints.
+async fn one_page(
+    api: &Api,
+    profile: &Profile,
+    filter: &DeliveryFilter,
+    text: &str,
+) -> ApiResult<Page<Delivery>> {
+    let ids = api.store().ids();
+    let none = Page {
+        rows: Vec::new(),
+        next: None,
+    };
+    match profile.ids.message_scope {
+        MessageScope::Event => {
+            let Some(event) = profile.ids.message.find(text, ids) else {
+                return Ok(none);
+            };
+            let filter = DeliveryFilter {
+                event: Some(event),
+                ..filter.clone()
+            };
+            let page = PageRequest::first(postrider_core::limits::PAGE_ROWS_MAX);
+            Ok(api.store().list_deliveries(filter, page).await?)
+        }
+        MessageScope::Delivery => {
+            let Some(id) = profile.ids.message.find(text, ids) else {
+                return Ok(none);
+            };
+            match api.store().delivery(id).await {
+                Ok(delivery) if matches(filter, &delivery) => Ok(Page {
+                    rows: vec![delivery],
+                    next: None,
+                }),
+                Ok(_) => Ok(none),
+                Err(error) if error.is_not_found() => Ok(none),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+}
+
+fn matches(filter: &DeliveryFilter, delivery: &Delivery) -> bool {
+    let of_type = filter.event_type.as_deref();
+    filter.tenant == Some(delivery.tenant)
+        && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
+        && of_type.is_none_or(|wanted| *wanted == *delivery.event_type)
+        && filter
+            .state
+            .is_none_or(|state| state.matches(delivery.state))
+        && filter.since.is_none_or(|at| delivery.created_at >= at)
+        && filter.until.is_none_or(|at| delivery.created_at < at)
+}
+
+pub(crate) async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let delivery = deliveries::found(&api, &caller, &id).await?;
+    Ok(ok(&view(&api, &delivery, true).await?))
+}
+
+/// Sends it again: the same id and body, a new attempt.
+pub(crate) async fn retry(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let delivery = deliveries::found(&api, &caller, &id).await?;
+    let series = deliveries::resend_policy(&api, &delivery)?;
+    let due = api.engine().resend(delivery.id, series).await?;
+    let view = view(&api, &due.delivery, false).await?;
+    Ok(json(StatusCode::ACCEPTED, &view))
+}

@@ -1,0 +1,233 @@
+//! Statistics of a tenant's deliveries: counts by type, key, mode and status, and over time
+//! (`vendors.md` S-31). The list behind every count is `/v1/deliveries` with the same filter.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use postrider_core::endpoint::EndpointKind;
+use postrider_core::limits::SERIES_POINTS_MAX;
+use postrider_core::tenant::Mode;
+use postrider_core::time::parse_duration;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{EndpointStats, StatisticsGroup, StatisticsQuery};
+use serde::{Deserialize, Serialize};
+
+use super::deliveries::{endpoint_of, status};
+use super::events::bounds;
+use crate::Api;
+use crate::auth::Caller;
+use crate::problem::{ApiError, ApiResult};
+use crate::request::{Path, Query, given_id, ok, path_id};
+
+/// What is looked at when no time is given.
+const RANGE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+/// Points a series has at most when no period is given.
+const POINTS_DEFAULT: u64 = 100;
+/// Periods to choose from, in seconds: a minute to a week.
+const PERIODS: [u64; 9] = [60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 604_800];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StatisticsParams {
+    since: Option<String>,
+    until: Option<String>,
+    r#type: Option<String>,
+    status: Option<String>,
+    mode: Option<Mode>,
+    key: Option<String>,
+    endpoint: Option<String>,
+    /// Length of a point of the series: `5m`, `1h`, `1d`.
+    period: Option<String>,
+}
+
+#[derive(Serialize, Clone, Copy, Default)]
+struct Counts {
+    total: u64,
+    pending: u64,
+    delivered: u64,
+    failed: u64,
+    cancelled: u64,
+    attempts: u64,
+}
+
+impl Counts {
+    fn add(&mut self, stats: EndpointStats) {
+        self.total += stats.pending + stats.delivered + stats.failed + stats.cancelled;
+        self.pending += stats.pending;
+        self.delivered += stats.delivered;
+        self.failed += stats.failed;
+        self.cancelled += stats.cancelled;
+        self.attempts += stats.attempts;
+    }
+}
+
+#[derive(Serialize)]
+struct ByType {
+    r#type: String,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct ByMode {
+    mode: Mode,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct ByEndpoint {
+    endpoint: Id<id::Endpoint>,
+    /// The public id of the API key that owns it.
+    key: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct Point {
+    at: Timestamp,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatisticsView {
+    since: Timestamp,
+    until: Timestamp,
+    totals: Counts,
+    by_type: Vec<ByType>,
+    by_mode: Vec<ByMode>,
+    by_endpoint: Vec<ByEndpoint>,
+    period_seconds: u64,
+    /// Periods without deliveries are left out.
+    series: Vec<Point>,
+}
+
+fn period(given: Option<&str>, range: Duration) -> ApiResult<Duration> {
+    let Some(text) = given else {
+        let fits = |secs: &u64| range.as_secs() / secs <= POINTS_DEFAULT;
+        let secs = PERIODS.into_iter().find(fits);
+        return Ok(Duration::from_secs(
+            secs.unwrap_or(PERIODS[PERIODS.len() - 1]),
+        ));
+    };
+    let rule = || {
+        let rule = format!(
+            "must be a duration such as 5m, 1h or 1d, and the range have at most {SERIES_POINTS_MAX} of it"
+        );
+        ApiError::invalid("period", rule)
+    };
+    let period = parse_duration(text).ok_or_else(rule)?;
+    if period.as_secs() == 0 || range.as_secs() / period.as_secs() > SERIES_POINTS_MAX {
+        return Err(rule());
+    }
+    Ok(period)
+}
+
+/// Sums groups that share a key.
+fn sums<K: Ord>(
+    groups: &[StatisticsGroup],
+    key: impl Fn(&StatisticsGroup) -> K,
+) -> BTreeMap<K, Counts> {
+    let mut sums: BTreeMap<K, Counts> = BTreeMap::new();
+    for group in groups {
+        sums.entry(key(group)).or_default().add(group.counts);
+    }
+    sums
+}
+
+pub(crate) async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    Query(query): Query<StatisticsParams>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
+    let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
+    let until = until.unwrap_or_else(|| api.now());
+    let since = since.unwrap_or_else(|| until.minus(RANGE_DEFAULT));
+    if since >= until {
+        return Err(ApiError::invalid("since", "must be before until"));
+    }
+    let mut endpoint = given_id("endpoint", query.endpoint.as_deref())?;
+    if let Some(key) = &query.key {
+        endpoint = Some(endpoint_of(&api, &caller, key).await?);
+    }
+    let period = period(query.period.as_deref(), until.since(since))?;
+    let statistics = api
+        .store()
+        .statistics(StatisticsQuery {
+            tenant: tenant.id,
+            since,
+            until,
+            event_type: query.r#type,
+            endpoint,
+            mode: query.mode,
+            state: status(query.status.as_deref())?,
+            period,
+        })
+        .await?;
+    let groups = &statistics.groups;
+    let mut totals = Counts::default();
+    for group in groups {
+        totals.add(group.counts);
+    }
+    let mut by_endpoint = Vec::new();
+    for (endpoint, counts) in sums(groups, |group| group.endpoint) {
+        let key = key_of(&api, endpoint).await?;
+        by_endpoint.push(ByEndpoint {
+            endpoint,
+            key,
+            counts,
+        });
+    }
+    let by_type = sums(groups, |group| group.event_type.clone());
+    let by_mode = sums(groups, |group| group.mode == Mode::Test);
+    let series = statistics.series.iter().map(|point| {
+        let mut counts = Counts::default();
+        counts.add(point.counts);
+        Point {
+            at: point.at,
+            counts,
+        }
+    });
+    Ok(ok(&StatisticsView {
+        since,
+        until,
+        totals,
+        by_type: by_type
+            .into_iter()
+            .map(|(name, counts)| ByType {
+                r#type: name.as_ref().to_owned(),
+                counts,
+            })
+            .collect(),
+        by_mode: by_mode
+            .into_iter()
+            .map(|(test, counts)| ByMode {
+                mode: if test { Mode::Test } else { Mode::Live },
+                counts,
+            })
+            .collect(),
+        by_endpoint,
+        period_seconds: period.as_secs(),
+        series: series.collect(),
+    }))
+}
+
+/// The public id of the key that owns an endpoint; a deleted key has none.
+async fn key_of(api: &Api, endpoint: Id<id::Endpoint>) -> ApiResult<Option<String>> {
+    let (endpoint, _) = api.store().lane_endpoint(endpoint).await?;
+    let EndpointKind::Key(key) = endpoint.kind else {
+        return Ok(None);
+    };
+    match api.store().key(key).await {
+        Ok(key) => Ok(key.public_id),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

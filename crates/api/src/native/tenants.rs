@@ -1,0 +1,279 @@
+//! Tenants: their settings, and the secret that signs for endpoints without one of their own.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use postrider_core::Secret;
+use postrider_core::limits::{EMAILS_MAX, KEY_BYTES_MAX};
+use postrider_core::notice::Channels;
+use postrider_core::profile::{SecretScope, Visibility};
+use postrider_core::tenant::{Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSettings};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::applications::merged;
+use super::views::TenantView;
+use crate::auth::Caller;
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::random::{seal_nonce, secret_text};
+use crate::request::{Path, Query, json, list as list_of, ok, path_id, required};
+use crate::{Api, request};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct NewTenant {
+    name: String,
+    external_id: Option<String>,
+    settings: Option<Map<String, Value>>,
+}
+
+pub(crate) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let application = caller.application(&api, path_id(&id)?).await?.id;
+    let new: NewTenant = api.read(&headers, body).await?;
+    required("name", &new.name, KEY_BYTES_MAX)?;
+    if let Some(external_id) = &new.external_id {
+        required("externalId", external_id, KEY_BYTES_MAX)?;
+    }
+    let profile = api.0.directory.profile(application).await?.profile;
+    let secret = secret_text(&profile.secret.format, Mode::Live);
+    let now = api.now();
+    let settings = match new.settings {
+        None => TenantSettings::default(),
+        Some(patch) => merged(&TenantSettings::default(), patch)?,
+    };
+    check_settings(&api, &settings)?;
+    let tenant = Tenant {
+        id: api.store().ids().next(now),
+        application,
+        name: new.name,
+        external_id: new.external_id,
+        sealed_secret: api
+            .0
+            .sealer
+            .seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT),
+        secret_since: now,
+        settings,
+        created_at: now,
+        updated_at: now,
+    };
+    api.store()
+        .create_tenant(tenant.clone(), caller.actor(&api))
+        .await?;
+    Ok(json(
+        StatusCode::CREATED,
+        &TenantView::from(tenant).with_secret(secret.expose()),
+    ))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct TenantQuery {
+    external_id: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<TenantQuery>,
+) -> ApiResult<Response> {
+    let application = caller.application(&api, path_id(&id)?).await?.id;
+    if let Some(external_id) = &query.external_id {
+        let found = api
+            .store()
+            .tenant_by_external_id(application, external_id)
+            .await;
+        let rows = match found {
+            Ok(tenant) => vec![tenant],
+            Err(error) if error.is_not_found() => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        return Ok(list_of(
+            postrider_store::Page { rows, next: None },
+            TenantView::from,
+        ));
+    }
+    let page = request::page_request(query.limit.as_deref(), query.cursor.as_deref())?;
+    Ok(list_of(
+        api.store().list_tenants(application, page).await?,
+        TenantView::from,
+    ))
+}
+
+/// The tenant's signing secret.
+pub(crate) fn tenant_secret(api: &Api, tenant: &Tenant) -> ApiResult<Secret> {
+    let sealed = &tenant.sealed_secret;
+    let opened = api.0.sealer.open(sealed, TENANT_SECRET_CONTEXT);
+    opened.map_err(ApiError::internal)
+}
+
+#[derive(Serialize)]
+struct TenantSecretView {
+    secret: String,
+}
+
+/// The tenant's secret, where the profile has one for all its endpoints and shows it again.
+pub(crate) async fn read_secret(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    let policy = &api
+        .0
+        .directory
+        .profile(tenant.application)
+        .await?
+        .profile
+        .secret;
+    if policy.scope != SecretScope::Tenant || policy.show != Visibility::Always {
+        let detail = "this profile shows a tenant's secret only in the answer that made it";
+        return Err(ApiError::new(ErrorCode::SecretNotShown, detail));
+    }
+    let secret = tenant_secret(&api, &tenant)?.expose().to_owned();
+    Ok(ok(&TenantSecretView { secret }))
+}
+
+pub(crate) async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    Ok(ok(&TenantView::from(Tenant::clone(&tenant))))
+}
+
+/// Refuses settings that cannot work.
+fn check_settings(api: &Api, settings: &TenantSettings) -> ApiResult<()> {
+    let notifications = &settings.notifications;
+    for (name, channels) in [
+        ("webhooks", &notifications.webhooks),
+        ("distributions", &notifications.distributions),
+    ] {
+        check_channels(name, channels)?;
+        if channels.email && !api.0.options.mail {
+            let field = format!("settings.notifications.{name}.email");
+            let rule =
+                "this server sends no mail: its operator has to configure notifications.smtp";
+            return Err(ApiError::invalid(field, rule));
+        }
+    }
+    if let Some(region) = &settings.region {
+        let known: Vec<&str> = api
+            .0
+            .options
+            .regions
+            .iter()
+            .map(|r| r.name.as_str())
+            .collect();
+        if !known.contains(&region.as_str()) {
+            let rule = match known.as_slice() {
+                [] => "this server has no regions".to_owned(),
+                known => format!("must be one of: {}", known.join(", ")),
+            };
+            return Err(ApiError::invalid("settings.region", rule));
+        }
+    }
+    Ok(())
+}
+
+fn check_channels(name: &str, channels: &Channels) -> ApiResult<()> {
+    let field = format!("settings.notifications.{name}.emails");
+    if channels.emails.len() > EMAILS_MAX {
+        return Err(ApiError::invalid(
+            field,
+            format!("must have at most {EMAILS_MAX} entries"),
+        ));
+    }
+    if channels.email && channels.emails.is_empty() {
+        return Err(ApiError::invalid(field, "must name who gets the mail"));
+    }
+    for email in &channels.emails {
+        let plain = email.is_ascii()
+            && email.len() <= KEY_BYTES_MAX
+            && !email.bytes().any(|b| b.is_ascii_control() || b == b' ');
+        let parts = email.split_once('@');
+        let whole = parts.is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+        if !plain || !whole {
+            return Err(ApiError::invalid(
+                field,
+                format!("{email:?} is not an e-mail address"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantPatch {
+    name: Option<String>,
+    settings: Option<Map<String, Value>>,
+}
+
+pub(crate) async fn update(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    let patch: TenantPatch = api.read(&headers, body).await?;
+    let settings = patch.settings.unwrap_or_default();
+    let of_tenant = matches!(caller.key.scope, Scope::Tenant(..));
+    if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
+        return Err(ApiError::new(
+            ErrorCode::ScopeInsufficient,
+            "a tenant's key changes its notifications only",
+        ));
+    }
+    if let Some(name) = &patch.name {
+        required("name", name, KEY_BYTES_MAX)?;
+    }
+    let settings = merged(&tenant.settings, settings)?;
+    check_settings(&api, &settings)?;
+    let by = caller.actor(&api);
+    let now = by.at;
+    let change = move |tenant: &mut Tenant| {
+        tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
+        tenant.settings = settings;
+        tenant.updated_at = now;
+    };
+    let changed = api.change_tenant(tenant.id, Box::new(change), by).await?;
+    Ok(ok(&TenantView::from(changed)))
+}
+
+/// Replaces the tenant's secret at once: the documentation of no profile has two at a time.
+pub(crate) async fn rotate_secret(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    let profile = api.0.directory.profile(tenant.application).await?.profile;
+    let secret = secret_text(&profile.secret.format, Mode::Live);
+    let sealed = api
+        .0
+        .sealer
+        .seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT);
+    let by = caller.actor(&api);
+    let now = by.at;
+    let change = move |tenant: &mut Tenant| {
+        tenant.sealed_secret = sealed;
+        tenant.secret_since = now;
+        tenant.updated_at = now;
+    };
+    api.change_tenant(tenant.id, Box::new(change), by).await?;
+    let secret = secret.expose().to_owned();
+    Ok(ok(&TenantSecretView { secret }))
+}

@@ -1,0 +1,217 @@
+//! The audit log: who changed what, and what it was before. Secrets are never in it: of a secret it
+//! tells only since when it is the newest one.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::endpoint::{Endpoint, EndpointKind};
+use crate::tenant::{ApiKey, Application, EventType, Scope, Tenant};
+use crate::{Id, Timestamp, id};
+
+/// Who changes something, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The key that asked; none when the server itself acted.
+    pub key: Option<Id<id::ApiKey>>,
+    pub name: Arc<str>,
+    pub at: Timestamp,
+}
+
+impl Actor {
+    /// The server itself.
+    pub fn system(at: Timestamp) -> Self {
+        Self {
+            key: None,
+            name: Arc::from("postrider"),
+            at,
+        }
+    }
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub id: Id<id::AuditEntry>,
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+    pub actor: Actor,
+    /// A noun and `created`, `updated` or `deleted`: `endpoint.updated`.
+    pub action: String,
+    /// The id or the name of what was changed.
+    pub subject: String,
+    /// JSON objects; none before a creation and after a deletion.
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+/// Something whose changes are recorded.
+pub trait Audited {
+    const NOUN: &'static str;
+    fn application(&self) -> Option<Id<id::Application>>;
+    fn tenant(&self) -> Option<Id<id::Tenant>>;
+    fn subject(&self) -> String;
+    /// All that a change may be about, without secrets.
+    fn describe(&self) -> Value;
+    /// Whether its changes are of interest; the server's own helpers are not.
+    fn is_recorded(&self) -> bool {
+        true
+    }
+}
+
+/// The entry for a change from `before` to `after`; none when nothing changed.
+pub fn entry<T: Audited>(
+    id: Id<id::AuditEntry>,
+    actor: &Actor,
+    before: Option<&T>,
+    after: Option<&T>,
+) -> Option<AuditEntry> {
+    let subject = after.or(before)?;
+    let verb = match (before, after) {
+        (None, _) => "created",
+        (Some(_), Some(_)) => "updated",
+        (Some(_), None) => "deleted",
+    };
+    let texts = [before, after].map(|thing| thing.map(|thing| thing.describe().to_string()));
+    let [before, after] = texts;
+    if before == after || !subject.is_recorded() {
+        return None;
+    }
+    Some(AuditEntry {
+        id,
+        application: subject.application(),
+        tenant: subject.tenant(),
+        actor: actor.clone(),
+        action: format!("{}.{verb}", T::NOUN),
+        subject: subject.subject(),
+        before,
+        after,
+    })
+}
+
+impl Audited for Application {
+    const NOUN: &'static str = "application";
+    fn application(&self) -> Option<Id<id::Application>> {
+        Some(self.id)
+    }
+    fn tenant(&self) -> Option<Id<id::Tenant>> {
+        None
+    }
+    fn subject(&self) -> String {
+        self.id.to_string()
+    }
+    fn describe(&self) -> Value {
+        json!({ "name": self.name, "profile": self.profile, "settings": self.settings })
+    }
+}
+
+impl Audited for Tenant {
+    const NOUN: &'static str = "tenant";
+    fn application(&self) -> Option<Id<id::Application>> {
+        Some(self.application)
+    }
+    fn tenant(&self) -> Option<Id<id::Tenant>> {
+        Some(self.id)
+    }
+    fn subject(&self) -> String {
+        self.id.to_string()
+    }
+    fn describe(&self) -> Value {
+        json!({
+            "name": self.name,
+            "externalId": self.external_id,
+            "secretSince": self.secret_since,
+            "settings": self.settings,
+        })
+    }
+}
+
+impl Audited for EventType {
+    const NOUN: &'static str = "event_type";
+    fn application(&self) -> Option<Id<id::Application>> {
+        Some(self.application)
+    }
+    fn tenant(&self) -> Option<Id<id::Tenant>> {
+        None
+    }
+    fn subject(&self) -> String {
+        self.name.clone()
+    }
+    fn describe(&self) -> Value {
+        json!({ "description": self.description, "schema": self.schema, "example": self.example })
+    }
+}
+
+impl Audited for Endpoint {
+    const NOUN: &'static str = "endpoint";
+    fn application(&self) -> Option<Id<id::Application>> {
+        Some(self.application)
+    }
+    fn tenant(&self) -> Option<Id<id::Tenant>> {
+        Some(self.tenant)
+    }
+    fn subject(&self) -> String {
+        self.id.to_string()
+    }
+    fn describe(&self) -> Value {
+        let (key, distribution) = match &self.kind {
+            EndpointKind::Registered | EndpointKind::Callback => (None, None),
+            EndpointKind::Key(key) => (Some(key), None),
+            EndpointKind::Distribution(distribution) => (None, Some(distribution)),
+        };
+        // A header's value may be somebody's password: only its name is told.
+        let headers: Vec<&String> = self.headers.iter().map(|(name, _)| name).collect();
+        json!({
+            "url": self.url,
+            "description": self.description,
+            "events": self.subscription,
+            "mode": self.mode,
+            "headers": headers,
+            "rateLimit": self.rate_limit,
+            "ordering": self.ordering,
+            "form": self.form,
+            "active": self.health.is_enabled(),
+            "disabledReason": self.health.disabled.map(|disabled| disabled.reason.as_str()),
+            "key": key,
+            "distribution": distribution,
+            "secretSince": self.secrets.first().map(|secret| secret.created_at),
+        })
+    }
+    fn is_recorded(&self) -> bool {
+        self.kind != EndpointKind::Callback
+    }
+}
+
+impl Audited for ApiKey {
+    const NOUN: &'static str = "key";
+    fn application(&self) -> Option<Id<id::Application>> {
+        match self.scope {
+            Scope::Root => None,
+            Scope::Application(application) | Scope::Tenant(application, _) => Some(application),
+        }
+    }
+    fn tenant(&self) -> Option<Id<id::Tenant>> {
+        match self.scope {
+            Scope::Root | Scope::Application(_) => None,
+            Scope::Tenant(_, tenant) => Some(tenant),
+        }
+    }
+    fn subject(&self) -> String {
+        self.id.to_string()
+    }
+    fn describe(&self) -> Value {
+        let scope = match self.scope {
+            Scope::Root => "root",
+            Scope::Application(_) => "application",
+            Scope::Tenant(..) => "tenant",
+        };
+        json!({
+            "name": self.name,
+            "scope": scope,
+            "mode": self.mode,
+            "publicId": self.public_id,
+            "allowedIps": self.allowed_ips,
+            "active": self.disabled_at.is_none(),
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! The words of a mail: one failure in full, many as a digest.
+
+use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
+
+/// Failures told in full; beyond, their number.
+const TOLD_MAX: usize = 20;
+
+/// A mail without its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) subject: String,
+    pub(crate) body: String,
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    }
+}
+
+pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Digest {
+    let of_kind = |kind| notices.iter().filter(move |notice| notice.kind == kind);
+    let disabled: Vec<&Notice> = of_kind(NoticeKind::EndpointDisabled).collect();
+    let failed: Vec<&Notice> = of_kind(NoticeKind::DeliveryFailed).collect();
+    let mut parts = Vec::new();
+    if !disabled.is_empty() {
+        parts.push(match class {
+            NoticeClass::Webhooks => count(disabled.len(), "webhook disabled", "webhooks disabled"),
+            NoticeClass::Distributions => count(
+                disabled.len(),
+                "distribution paused",
+                "distributions paused",
+            ),
+        });
+    }
+    if !failed.is_empty() {
+        parts.push(count(failed.len(), "send-out failed", "send-outs failed"));
+    }
+    let what = parts.join(", ");
+    let mut body = format!("{tenant}: {what}.\n");
+    if !disabled.is_empty() {
+        body.push_str(match class {
+            NoticeClass::Webhooks => {
+                "\nDisabled; nothing is sent there until it is enabled again:\n"
+            }
+            NoticeClass::Distributions => "\nPaused; nothing is sent until it is set live again:\n",
+        });
+        for notice in &disabled {
+            body.push_str(&format!(
+                "  {} {} at {}\n",
+                notice.endpoint, notice.url, notice.at
+            ));
+        }
+    }
+    if !failed.is_empty() {
+        body.push_str("\nFailed for good; each can be sent again by hand:\n");
+        for notice in failed.iter().take(TOLD_MAX) {
+            body.push_str(&format!(
+                "  {} {} to {}\n    {} after {}, at {}\n",
+                notice.delivery,
+                notice.event_type,
+                notice.url,
+                notice.error,
+                count(notice.attempts as usize, "attempt", "attempts"),
+                notice.at
+            ));
+        }
+        if failed.len() > TOLD_MAX {
+            body.push_str(&format!("  and {} more\n", failed.len() - TOLD_MAX));
+        }
+    }
+    Digest {
+        subject: format!("[Postrider] {what} ({tenant})"),
+        body,
+    }
+}

@@ -1,0 +1,132 @@
+//! Writing the audit log and notices, in the transaction of what they tell of.
+
+use postrider_core::audit::{Actor, Audited, entry};
+use postrider_core::endpoint::EndpointKind;
+use postrider_core::notice::{NoticeClass, NoticeKind};
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{NoticeChannel, RecordAttempt, StoreError, failure_text};
+use rusqlite::params;
+
+use crate::convert::{SqlResult, aborted};
+use crate::fanout::RecipientKind;
+use crate::writer::Tx;
+
+impl Tx {
+    /// Records a change in the audit log.
+    pub(crate) fn note<T: Audited>(
+        &self,
+        by: &Actor,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) -> SqlResult<()> {
+        let Some(entry) = entry(self.ids.next(by.at), by, before, after) else {
+            return Ok(());
+        };
+        let sql = "insert into audit (id, at, application_id, tenant_id, key_id, actor, action, subject, before, after)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        self.connection.prepare_cached(sql)?.execute(params![
+            entry.id.key(),
+            entry.actor.at.as_micros(),
+            entry.application.map(Id::key),
+            entry.tenant.map(Id::key),
+            entry.actor.key.map(Id::key),
+            &*entry.actor.name,
+            entry.action,
+            entry.subject,
+            entry.before,
+            entry.after,
+        ])?;
+        Ok(())
+    }
+
+    /// Writes the notices that a record gives cause for.
+    pub(crate) fn tell(
+        &mut self,
+        now: Timestamp,
+        tenant: i64,
+        delivery: i64,
+        record: &RecordAttempt,
+        failed: bool,
+        disabled: bool,
+    ) -> SqlResult<()> {
+        let endpoint = record.endpoint.key();
+        let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
+            return Ok(());
+        };
+        let recipient = audience.recipients.iter().find(|r| r.endpoint == endpoint);
+        let class = match recipient.map(|recipient| recipient.kind) {
+            Some(RecipientKind::Distribution) => NoticeClass::Distributions,
+            Some(RecipientKind::Registered | RecipientKind::Key) => NoticeClass::Webhooks,
+            None => EndpointKind::Callback.class(),
+        };
+        let (ways, application) = (audience.ways, audience.application);
+        if !ways.any(class) {
+            return Ok(());
+        }
+        let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts,
+                   error, at, in_app, mail_due, publish_due)
+                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
+        let kinds = [
+            (failed, NoticeKind::DeliveryFailed),
+            (disabled, NoticeKind::EndpointDisabled),
+        ];
+        for (_, kind) in kinds.into_iter().filter(|(told, _)| *told) {
+            let id: Id<id::Notice> = self.ids.next(now);
+            self.connection.prepare_cached(sql)?.execute(params![
+                id.key(),
+                application,
+                tenant,
+                match class {
+                    NoticeClass::Webhooks => 0,
+                    NoticeClass::Distributions => 1,
+                },
+                match kind {
+                    NoticeKind::DeliveryFailed => 0,
+                    NoticeKind::EndpointDisabled => 1,
+                },
+                endpoint,
+                delivery,
+                record.attempt.url,
+                record.attempt.number,
+                failure_text(&record.attempt),
+                now.as_micros(),
+                ways.in_app(class),
+                ways.mail(class),
+                ways.publish,
+            ])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read_notices(
+        &mut self,
+        tenant: Id<id::Tenant>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
+        let sql = "update notice set read_at = ?3 where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null";
+        let changed = self
+            .connection
+            .execute(sql, params![tenant.key(), last.key(), now.as_micros()])
+            .map_err(aborted)?;
+        Ok(u32::try_from(changed).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn settle_notices(
+        &mut self,
+        channel: NoticeChannel,
+        ids: &[Id<id::Notice>],
+    ) -> Result<(), StoreError> {
+        let sql = match channel {
+            NoticeChannel::Mail => "update notice set mail_due = 0 where id = ?1",
+            NoticeChannel::Publish => "update notice set publish_due = 0 where id = ?1",
+        };
+        for id in ids {
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.execute([id.key()]))
+                .map_err(aborted)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Reading the audit log, notices and statistics.
+
+use std::sync::Arc;
+
+use postrider_core::audit::{Actor, AuditEntry};
+use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
+use postrider_core::{Id, Timestamp};
+use postrider_store::queries::query_digest;
+use postrider_store::{
+    AuditFilter, EndpointStats, NoticeChannel, NoticeFilter, Page, PageRequest, Statistics,
+    StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
+};
+use rusqlite::{Row, params_from_iter};
+
+use super::{Conditions, Reader};
+use crate::convert::{SqlResult, mode, mode_number, state, time, time_opt, unreadable};
+
+const AUDIT: &str = "select id, at, application_id, tenant_id, key_id, actor, action, subject, before, after from audit";
+const NOTICE: &str = "select id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
+    in_app, mail_due, publish_due, read_at from notice";
+
+fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
+    let key = |column: usize| row.get::<_, Option<i64>>(column);
+    Ok(AuditEntry {
+        id: Id::from_key(row.get(0)?, salt),
+        application: key(2)?.map(|key| Id::from_key(key, salt)),
+        tenant: key(3)?.map(|key| Id::from_key(key, salt)),
+        actor: Actor {
+            key: key(4)?.map(|key| Id::from_key(key, salt)),
+            name: Arc::from(row.get_ref(5)?.as_str()?),
+            at: time(row, 1)?,
+        },
+        action: row.get(6)?,
+        subject: row.get(7)?,
+        before: row.get(8)?,
+        after: row.get(9)?,
+    })
+}
+
+fn notice_row(row: &Row<'_>, salt: u64) -> SqlResult<Notice> {
+    Ok(Notice {
+        id: Id::from_key(row.get(0)?, salt),
+        application: Id::from_key(row.get(1)?, salt),
+        tenant: Id::from_key(row.get(2)?, salt),
+        class: match row.get(3)? {
+            0 => NoticeClass::Webhooks,
+            1 => NoticeClass::Distributions,
+            other => return Err(unreadable(3, format!("notice class {other}"))),
+        },
+        kind: match row.get(4)? {
+            0 => NoticeKind::DeliveryFailed,
+            1 => NoticeKind::EndpointDisabled,
+            other => return Err(unreadable(4, format!("notice kind {other}"))),
+        },
+        endpoint: Id::from_key(row.get(5)?, salt),
+        delivery: Id::from_key(row.get(6)?, salt),
+        event_type: Arc::from(row.get_ref(7)?.as_str()?),
+        url: row.get(8)?,
+        attempts: row.get(9)?,
+        error: row.get(10)?,
+        at: time(row, 11)?,
+        in_app: row.get(12)?,
+        mail_due: row.get(13)?,
+        publish_due: row.get(14)?,
+        read_at: time_opt(row, 15)?,
+    })
+}
+
+impl Reader {
+    pub(crate) fn list_audit(
+        &self,
+        filter: &AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add_opt("application_id = ?", filter.application.map(Id::key));
+        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        conditions.add_opt("subject = ?", filter.subject.clone());
+        conditions.add_opt("action = ?", filter.action.clone());
+        conditions.add_opt("key_id = ?", filter.key.map(Id::key));
+        conditions.add_opt("at >= ?", filter.since.map(Timestamp::as_micros));
+        conditions.add_opt("at < ?", filter.until.map(Timestamp::as_micros));
+        let row = |row: &Row<'_>| audit_row(row, self.salt);
+        let query = query_digest(filter);
+        self.page(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
+    }
+
+    pub(crate) fn list_notices(
+        &self,
+        filter: NoticeFilter,
+        page: PageRequest,
+    ) -> Result<Page<Notice>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add("tenant_id = ?", filter.tenant.key());
+        conditions.add_text("in_app = 1");
+        if filter.unread {
+            conditions.add_text("read_at is null");
+        }
+        let row = |row: &Row<'_>| notice_row(row, self.salt);
+        let query = query_digest(&filter);
+        self.page(NOTICE, conditions, query, page, row, |row| row.id.as_u128())
+    }
+
+    pub(crate) fn due_notices(
+        &self,
+        channel: NoticeChannel,
+        limit: u32,
+    ) -> Result<Vec<Notice>, StoreError> {
+        let due = match channel {
+            NoticeChannel::Mail => "mail_due = 1",
+            NoticeChannel::Publish => "publish_due = 1",
+        };
+        let sql = format!("{NOTICE} where {due} order by id limit ?1");
+        self.all(&sql, [limit], |row| notice_row(row, self.salt))
+    }
+
+    pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add("tenant_id = ?", query.tenant.key());
+        // An id begins with its time in milliseconds: what is older is not even looked at.
+        conditions.add("id >= ?", query.since.as_millis() << 16);
+        conditions.add("created_at >= ?", query.since.as_micros());
+        conditions.add("created_at < ?", query.until.as_micros());
+        conditions.add_opt("event_type = ?", query.event_type.clone());
+        conditions.add_opt("endpoint_id = ?", query.endpoint.map(Id::key));
+        conditions.add_opt("mode = ?", query.mode.map(mode_number));
+        conditions.add_state(query.state);
+        let filter = conditions.sql();
+        let count = |stats: &mut EndpointStats, row: &Row<'_>, at: usize| {
+            let deliveries: i64 = row.get(at + 3)?;
+            stats.count(
+                state(row, at)?,
+                row.get(at + 2)?,
+                deliveries.cast_unsigned(),
+            );
+            SqlResult::Ok(())
+        };
+        let mut statistics = Statistics::default();
+        let sql = format!(
+            "select event_type, endpoint_id, mode, state, reason, sum(attempts), count(*) from delivery{filter}
+             group by event_type, endpoint_id, mode, state, reason order by event_type, endpoint_id, mode"
+        );
+        let groups = &mut statistics.groups;
+        self.all(&sql, params_from_iter(&conditions.values), |row| {
+            let event_type = row.get_ref(0)?.as_str()?;
+            let (endpoint, mode) = (Id::from_key(row.get(1)?, self.salt), mode(row, 2)?);
+            let same = |group: &StatisticsGroup| {
+                (&*group.event_type, group.endpoint, group.mode) == (event_type, endpoint, mode)
+            };
+            if !groups.last().is_some_and(same) {
+                groups.push(StatisticsGroup {
+                    event_type: Arc::from(event_type),
+                    endpoint,
+                    mode,
+                    counts: EndpointStats::default(),
+                });
+            }
+            match groups.last_mut() {
+                Some(group) => count(&mut group.counts, row, 3),
+                None => Ok(()),
+            }
+        })?;
+        let period = i64::try_from(query.period.as_micros())
+            .unwrap_or(i64::MAX)
+            .max(1);
+        let sql = format!(
+            "select created_at / {period} * {period} as point, state, reason, sum(attempts), count(*) from delivery{filter}
+             group by point, state, reason order by point"
+        );
+        let series = &mut statistics.series;
+        self.all(&sql, params_from_iter(&conditions.values), |row| {
+            let at = time(row, 0)?;
+            if series.last().is_none_or(|point| point.at != at) {
+                series.push(StatisticsPoint {
+                    at,
+                    counts: EndpointStats::default(),
+                });
+            }
+            match series.last_mut() {
+                Some(point) => count(&mut point.counts, row, 1),
+                None => Ok(()),
+            }
+        })?;
+        Ok(statistics)
+    }
+}

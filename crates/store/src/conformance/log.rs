@@ -1,0 +1,448 @@
+//! Owners of endpoints, the audit log, notices, statistics.
+
+use std::time::Duration;
+
+use postrider_core::audit::Actor;
+use postrider_core::distribution::{Distribution, Payload};
+use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::filter::Subscription;
+use postrider_core::health::DisableReason;
+use postrider_core::notice::{Channels, NoticeClass, NoticeKind, NotificationSettings};
+use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::{Id, Timestamp, id};
+
+use super::fixture::{World, at, by, world};
+use crate::{
+    AuditFilter, EndpointListing, EndpointStats, KeyFilter, NewEvent, NoticeChannel, NoticeFilter,
+    PageRequest, StatePattern, StatisticsQuery, Store, Target,
+};
+
+const PAGE: PageRequest = PageRequest::first(50);
+
+fn a_distribution(world: &World<'_>, triggers: &[&str]) -> Endpoint {
+    let triggers = triggers.iter().map(|name| (*name).to_owned()).collect();
+    let distribution = Distribution {
+        name: "Welcome".into(),
+        event_name: "Voucher-sent".into(),
+        payload: Payload::default(),
+    };
+    Endpoint {
+        kind: EndpointKind::Distribution(distribution),
+        subscription: Subscription::new(triggers).unwrap(),
+        secrets: Vec::new(),
+        ..world.an_endpoint()
+    }
+}
+
+fn a_key(world: &World<'_>) -> ApiKey {
+    ApiKey {
+        id: world.store.ids().next(at(0)),
+        name: "agency".into(),
+        scope: Scope::Tenant(world.application, world.tenant),
+        mode: Mode::Live,
+        secret_hash: [3; 32],
+        public_id: Some("pk_live_1".into()),
+        sealed_secret: None,
+        allowed_ips: Vec::new(),
+        disabled_at: None,
+        created_at: at(0),
+    }
+}
+
+async fn reached(world: &World<'_>, event_type: &str, target: Target) -> Vec<Id<id::Endpoint>> {
+    let new = NewEvent {
+        target,
+        ..world.publishing(at(1), event_type)
+    };
+    let published = world.publish_new(at(1), new).await.unwrap();
+    let reached = published.deliveries.iter().map(|due| due.delivery.endpoint);
+    reached.collect()
+}
+
+pub async fn only_live_distributions_with_the_trigger_get_a_distributions_event(store: &dyn Store) {
+    let world = world(store).await;
+    let webhook = world.endpoint().await;
+    let live = a_distribution(&world, &["customer.rewarded"]);
+    let other = a_distribution(&world, &["customer.referred"]);
+    let mut paused = a_distribution(&world, &["customer.rewarded"]);
+    paused.health.disable(DisableReason::Manual, at(0));
+    for endpoint in [&live, &other, &paused] {
+        let endpoint = endpoint.clone();
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
+    }
+    let event = "customer.rewarded";
+    assert_eq!(reached(&world, event, Target::Matching).await, [webhook]);
+    assert_eq!(
+        reached(&world, event, Target::Distributions).await,
+        [live.id]
+    );
+    let one = Target::IfEnabled(other.id);
+    assert_eq!(reached(&world, event, one).await, [other.id]);
+    let nobody = Target::IfEnabled(paused.id);
+    assert_eq!(reached(&world, event, nobody).await, []);
+    assert_eq!(reached(&world, event, Target::Nobody).await, []);
+    let listed = |listing| store.list_endpoints(world.tenant, listing, PAGE);
+    let rows = listed(EndpointListing::Distributions).await.unwrap().rows;
+    assert_eq!(rows, [paused, other, live]);
+    let rows = listed(EndpointListing::Registered).await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [webhook]);
+}
+
+pub async fn a_key_and_its_endpoint_live_and_end_together(store: &dyn Store) {
+    let world = world(store).await;
+    let key = a_key(&world);
+    let owned = || Endpoint {
+        kind: EndpointKind::Key(key.id),
+        ..world.an_endpoint()
+    };
+    let first = owned();
+    store
+        .create_key(key.clone(), Some(first.clone()), by())
+        .await
+        .unwrap();
+    assert_eq!(
+        store.key_endpoint(key.id).await.unwrap().as_ref(),
+        Some(&first)
+    );
+    // Only what is addressed to the key reaches it, and nobody sees it among the registered ones.
+    let event = "order.completed";
+    assert_eq!(reached(&world, event, Target::Matching).await, []);
+    let to = |endpoint: &Endpoint| Target::IfEnabled(endpoint.id);
+    assert_eq!(reached(&world, event, to(&first)).await, [first.id]);
+    let registered = EndpointListing::Registered;
+    let listed = store.list_endpoints(world.tenant, registered, PAGE).await;
+    assert_eq!(listed.unwrap().rows, []);
+
+    let change = |key: &mut ApiKey, endpoint: &mut Option<Endpoint>| {
+        key.disabled_at = Some(at(2));
+        key.allowed_ips = vec!["192.0.2.0/24".parse().unwrap()];
+        if let Some(endpoint) = endpoint {
+            endpoint.url = "https://example.com/new".into();
+            endpoint.health.disable(DisableReason::Manual, at(2));
+        }
+    };
+    let (changed, endpoint) = store
+        .update_key(key.id, Box::new(change), by())
+        .await
+        .unwrap();
+    assert_eq!(store.key(key.id).await.unwrap(), changed);
+    assert_eq!(store.endpoint(first.id).await.unwrap(), endpoint.unwrap());
+    assert_eq!(changed.disabled_at, Some(at(2)));
+    assert_eq!(reached(&world, event, to(&first)).await, []);
+
+    let take = |_: &mut ApiKey, endpoint: &mut Option<Endpoint>| *endpoint = None;
+    store
+        .update_key(key.id, Box::new(take), by())
+        .await
+        .unwrap();
+    assert_eq!(store.key_endpoint(key.id).await.unwrap(), None);
+    assert!(store.endpoint(first.id).await.unwrap_err().is_not_found());
+    let second = owned();
+    let put = second.clone();
+    let give = move |_: &mut ApiKey, endpoint: &mut Option<Endpoint>| *endpoint = Some(put);
+    store
+        .update_key(key.id, Box::new(give), by())
+        .await
+        .unwrap();
+    assert_eq!(reached(&world, event, to(&second)).await, [second.id]);
+
+    let of_tenant = KeyFilter {
+        tenant: Some(world.tenant),
+        ..KeyFilter::default()
+    };
+    assert_eq!(
+        store.list_keys(of_tenant, PAGE).await.unwrap().rows.len(),
+        1
+    );
+    store.delete_key(key.id, by()).await.unwrap();
+    assert!(store.endpoint(second.id).await.unwrap_err().is_not_found());
+    assert_eq!(store.list_keys(of_tenant, PAGE).await.unwrap().rows, []);
+}
+
+pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
+    let world = world(store).await;
+    let who = Actor {
+        key: Some(store.ids().next(at(0))),
+        name: "ops".into(),
+        at: at(5),
+    };
+    let endpoint = world.endpoint().await;
+    let rename = |url: &'static str| {
+        let change = move |endpoint: &mut Endpoint| endpoint.url = url.into();
+        store.update_endpoint(endpoint, Box::new(change), who.clone())
+    };
+    rename("https://example.com/b").await.unwrap();
+    // What changes nothing is no change.
+    rename("https://example.com/b").await.unwrap();
+    store.delete_endpoint(endpoint, who.clone()).await.unwrap();
+    let callback = Endpoint {
+        kind: EndpointKind::Callback,
+        ..world.an_endpoint()
+    };
+    store.create_endpoint(callback, None, by()).await.unwrap();
+    let change = |tenant: &mut postrider_core::tenant::Tenant| tenant.secret_since = at(9_000);
+    store
+        .update_tenant(world.tenant, Box::new(change), who.clone())
+        .await
+        .unwrap();
+
+    let all = AuditFilter {
+        tenant: Some(world.tenant),
+        ..AuditFilter::default()
+    };
+    let entries = store.list_audit(all.clone(), PAGE).await.unwrap().rows;
+    let actions: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        [
+            "tenant.updated",
+            "endpoint.deleted",
+            "endpoint.updated",
+            "endpoint.created",
+            "tenant.created"
+        ]
+    );
+    let updated = &entries[2];
+    assert_eq!(
+        (&updated.actor, updated.application, updated.subject.clone()),
+        (&who, Some(world.application), endpoint.to_string())
+    );
+    let (before, after) = (updated.before.as_ref(), updated.after.as_ref());
+    assert!(before.is_some_and(|text| text.contains("example.com/hook")));
+    assert!(after.is_some_and(|text| text.contains("example.com/b")));
+    assert_eq!((&entries[3].before, &entries[1].after), (&None, &None));
+    let only = |filter: AuditFilter| store.list_audit(filter, PAGE);
+    for (filter, count) in [
+        (
+            AuditFilter {
+                subject: Some(endpoint.to_string()),
+                ..all.clone()
+            },
+            3,
+        ),
+        (
+            AuditFilter {
+                action: Some("endpoint.deleted".into()),
+                ..all.clone()
+            },
+            1,
+        ),
+        (
+            AuditFilter {
+                key: who.key,
+                ..all.clone()
+            },
+            3,
+        ),
+        (
+            AuditFilter {
+                since: Some(at(1)),
+                ..all.clone()
+            },
+            3,
+        ),
+        (
+            AuditFilter {
+                until: Some(at(1)),
+                ..all.clone()
+            },
+            2,
+        ),
+        (
+            AuditFilter {
+                application: Some(world.application),
+                ..AuditFilter::default()
+            },
+            6,
+        ),
+    ] {
+        let rows = only(filter.clone()).await.unwrap().rows;
+        assert_eq!(rows.len(), count, "{filter:?}");
+    }
+}
+
+async fn wants_notices(world: &World<'_>) {
+    let webhooks = Channels {
+        email: true,
+        in_app: true,
+        emails: vec!["ada@example.com".into()],
+    };
+    let settings = NotificationSettings {
+        webhooks,
+        distributions: Channels::default(),
+    };
+    let change = move |tenant: &mut postrider_core::tenant::Tenant| {
+        tenant.settings.notifications = settings;
+    };
+    world
+        .store
+        .update_tenant(world.tenant, Box::new(change), by())
+        .await
+        .unwrap();
+}
+
+pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    world.fail_one(endpoint, at(1_000)).await;
+    let notices = |unread| {
+        let filter = NoticeFilter {
+            tenant: world.tenant,
+            unread,
+        };
+        store.list_notices(filter, PAGE)
+    };
+    assert_eq!(notices(false).await.unwrap().rows, [], "nobody asked");
+    wants_notices(&world).await;
+    for i in 0..9 {
+        world.fail_one(endpoint, at(2_000 + i * 1_000)).await;
+    }
+    let rows = notices(false).await.unwrap().rows;
+    let kinds: Vec<NoticeKind> = rows.iter().map(|notice| notice.kind).collect();
+    let failed = NoticeKind::DeliveryFailed;
+    // The tenth failure disables too; newest first.
+    assert_eq!(kinds[..3], [NoticeKind::EndpointDisabled, failed, failed]);
+    assert_eq!(rows.len(), 10);
+    let last = &rows[0];
+    assert_eq!(
+        (
+            last.endpoint,
+            last.class,
+            last.attempts,
+            last.error.as_str()
+        ),
+        (endpoint, NoticeClass::Webhooks, 1, "answered 500")
+    );
+    assert!(last.mail_due && last.in_app && !last.publish_due);
+    let audit = AuditFilter {
+        action: Some("endpoint.updated".into()),
+        ..AuditFilter::default()
+    };
+    let disabled = store.list_audit(audit, PAGE).await.unwrap().rows;
+    assert_eq!(disabled.len(), 1, "the server disabled it once");
+    assert_eq!(disabled[0].actor, Actor::system(at(10_000)));
+
+    let due = store.due_notices(NoticeChannel::Mail, 4).await.unwrap();
+    let ids: Vec<Id<id::Notice>> = due.iter().map(|notice| notice.id).collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(ids[0], rows[9].id, "the oldest first");
+    store
+        .settle_notices(NoticeChannel::Mail, ids)
+        .await
+        .unwrap();
+    let rest = store.due_notices(NoticeChannel::Mail, 50).await.unwrap();
+    assert_eq!(rest.len(), 6);
+    let none = store.due_notices(NoticeChannel::Publish, 50).await.unwrap();
+    assert_eq!(none, []);
+    assert_eq!(
+        store
+            .read_notices(world.tenant, rows[1].id, at(20_000))
+            .await
+            .unwrap(),
+        9
+    );
+    let unread = notices(true).await.unwrap().rows;
+    assert_eq!(unread.iter().map(|n| n.id).collect::<Vec<_>>(), [last.id]);
+}
+
+pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    const SECOND: i64 = 1_000_000;
+    for i in 0..4 {
+        world.fail_one(endpoint, at(i * SECOND)).await;
+    }
+    let paid = world.publishing(at(2 * SECOND), "order.paid");
+    world.publish_new(at(2 * SECOND), paid).await.unwrap();
+    let all = StatisticsQuery {
+        tenant: world.tenant,
+        since: at(0),
+        until: at(10 * SECOND),
+        event_type: None,
+        endpoint: None,
+        mode: None,
+        state: None,
+        period: Duration::from_secs(2),
+    };
+    let found = store.statistics(all.clone()).await.unwrap();
+    let counts = |failed, pending| EndpointStats {
+        failed,
+        pending,
+        attempts: failed,
+        ..EndpointStats::default()
+    };
+    let groups: Vec<_> = found
+        .groups
+        .iter()
+        .map(|group| (&*group.event_type, group.endpoint, group.mode, group.counts))
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            ("order.completed", endpoint, Mode::Live, counts(4, 0)),
+            ("order.paid", endpoint, Mode::Live, counts(0, 1)),
+        ]
+    );
+    let sum = |points: &[crate::StatisticsPoint]| {
+        points.iter().fold((0, 0), |(failed, pending), point| {
+            (failed + point.counts.failed, pending + point.counts.pending)
+        })
+    };
+    assert_eq!(sum(&found.series), (4, 1));
+    let starts: Vec<Timestamp> = found.series.iter().map(|point| point.at).collect();
+    assert!(
+        starts.iter().all(|at| all.period_of(*at) == *at),
+        "{starts:?}"
+    );
+    assert!(
+        starts.windows(2).all(|pair| pair[0] < pair[1]),
+        "{starts:?}"
+    );
+    for (query, expected) in [
+        (
+            StatisticsQuery {
+                event_type: Some("order.paid".into()),
+                ..all.clone()
+            },
+            (0, 1),
+        ),
+        (
+            StatisticsQuery {
+                state: Some(StatePattern::Failed),
+                ..all.clone()
+            },
+            (4, 0),
+        ),
+        (
+            StatisticsQuery {
+                mode: Some(Mode::Test),
+                ..all.clone()
+            },
+            (0, 0),
+        ),
+        (
+            StatisticsQuery {
+                endpoint: Some(world.tenant.cast()),
+                ..all.clone()
+            },
+            (0, 0),
+        ),
+        (
+            StatisticsQuery {
+                since: at(2 * SECOND),
+                ..all.clone()
+            },
+            (2, 1),
+        ),
+        (
+            StatisticsQuery {
+                until: at(2 * SECOND),
+                ..all.clone()
+            },
+            (2, 0),
+        ),
+    ] {
+        let found = store.statistics(query.clone()).await.unwrap();
+        assert_eq!(sum(&found.series), expected, "{query:?}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The audit log, notices and statistics of the model.
+
+use std::collections::BTreeMap;
+
+use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
+use postrider_core::endpoint::EndpointKind;
+use postrider_core::id::IdGenerator;
+use postrider_core::notice::{Notice, NoticeKind};
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
+
+use super::State;
+use super::manage::newest;
+use crate::{
+    AuditFilter, EndpointStats, NoticeChannel, NoticeFilter, Page, PageRequest, RecordAttempt,
+    Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError, Ways, failure_text,
+};
+
+impl State {
+    /// Records a change in the audit log.
+    pub(super) fn note<T: Audited>(
+        &mut self,
+        ids: &IdGenerator,
+        by: &Actor,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) {
+        if let Some(entry) = entry(ids.next(by.at), by, before, after) {
+            self.audit.insert(entry.id.as_u128(), entry);
+        }
+    }
+
+    /// Writes the notices that a record gives cause for.
+    pub(super) fn tell(
+        &mut self,
+        ids: &IdGenerator,
+        now: Timestamp,
+        record: &RecordAttempt,
+        failed: bool,
+        disabled: bool,
+    ) {
+        let Some(row) = self.deliveries.get(&record.delivery.as_u128()) else {
+            return;
+        };
+        let Some(tenant) = self.tenants.get(&row.delivery.tenant.as_u128()) else {
+            return;
+        };
+        let Some(application) = self.applications.get(&tenant.application.as_u128()) else {
+            return;
+        };
+        let endpoint = self.endpoints.get(&record.endpoint.as_u128());
+        let kind = endpoint.map_or(EndpointKind::Callback, |row| row.endpoint.kind.clone());
+        let class = kind.class();
+        let ways = Ways::new(&application.settings, &tenant.settings);
+        if !ways.any(class) {
+            return;
+        }
+        let kinds = [
+            (failed, NoticeKind::DeliveryFailed),
+            (disabled, NoticeKind::EndpointDisabled),
+        ];
+        for (_, kind) in kinds.into_iter().filter(|(told, _)| *told) {
+            let notice = Notice {
+                id: ids.next(now),
+                application: application.id,
+                tenant: tenant.id,
+                class,
+                kind,
+                endpoint: record.endpoint,
+                delivery: record.delivery,
+                event_type: row.delivery.event_type.clone(),
+                url: record.attempt.url.clone(),
+                attempts: record.attempt.number,
+                error: failure_text(&record.attempt),
+                at: now,
+                in_app: ways.in_app(class),
+                mail_due: ways.mail(class),
+                publish_due: ways.publish,
+                read_at: None,
+            };
+            self.notices.insert(notice.id.as_u128(), notice);
+        }
+    }
+
+    pub(super) fn list_audit(
+        &self,
+        filter: &AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let is = |wanted: &Option<String>, text: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == text)
+        };
+        let rows = self.audit.iter().filter(|(_, entry)| {
+            filter
+                .application
+                .is_none_or(|id| entry.application == Some(id))
+                && filter.tenant.is_none_or(|id| entry.tenant == Some(id))
+                && is(&filter.subject, &entry.subject)
+                && is(&filter.action, &entry.action)
+                && filter.key.is_none_or(|id| entry.actor.key == Some(id))
+                && filter.since.is_none_or(|at| entry.actor.at >= at)
+                && filter.until.is_none_or(|at| entry.actor.at < at)
+        });
+        newest(rows.map(|(id, row)| (*id, row)), filter, page)
+    }
+
+    pub(super) fn list_notices(
+        &self,
+        filter: NoticeFilter,
+        page: PageRequest,
+    ) -> Result<Page<Notice>, StoreError> {
+        let rows = self.notices.iter().filter(|(_, notice)| {
+            notice.in_app
+                && notice.tenant == filter.tenant
+                && !(filter.unread && notice.read_at.is_some())
+        });
+        newest(rows.map(|(id, row)| (*id, row)), &filter, page)
+    }
+
+    pub(super) fn read_notices(
+        &mut self,
+        tenant: Id<id::Tenant>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> u32 {
+        let unread = self
+            .notices
+            .range_mut(..=last.as_u128())
+            .map(|(_, notice)| notice)
+            .filter(|notice| notice.in_app && notice.tenant == tenant && notice.read_at.is_none());
+        let mut count = 0;
+        for notice in unread {
+            notice.read_at = Some(now);
+            count += 1;
+        }
+        count
+    }
+
+    pub(super) fn due_notices(&self, channel: NoticeChannel, limit: u32) -> Vec<Notice> {
+        let due = |notice: &&Notice| match channel {
+            NoticeChannel::Mail => notice.mail_due,
+            NoticeChannel::Publish => notice.publish_due,
+        };
+        let due = self.notices.values().filter(due);
+        due.take(limit as usize).cloned().collect()
+    }
+
+    pub(super) fn settle_notices(&mut self, channel: NoticeChannel, ids: &[Id<id::Notice>]) {
+        for id in ids {
+            if let Some(notice) = self.notices.get_mut(&id.as_u128()) {
+                match channel {
+                    NoticeChannel::Mail => notice.mail_due = false,
+                    NoticeChannel::Publish => notice.publish_due = false,
+                }
+            }
+        }
+    }
+
+    pub(super) fn statistics(&self, query: &StatisticsQuery) -> Statistics {
+        let counted = self.deliveries.values().map(|row| &row.delivery);
+        let counted = counted.filter(|delivery| {
+            delivery.tenant == query.tenant
+                && delivery.created_at >= query.since
+                && delivery.created_at < query.until
+                && query
+                    .event_type
+                    .as_deref()
+                    .is_none_or(|wanted| *wanted == *delivery.event_type)
+                && query.endpoint.is_none_or(|id| id == delivery.endpoint)
+                && query.mode.is_none_or(|mode| mode == delivery.mode)
+                && query
+                    .state
+                    .is_none_or(|state| state.matches(delivery.state))
+        });
+        let mut groups: BTreeMap<_, StatisticsGroup> = BTreeMap::new();
+        let mut series: BTreeMap<Timestamp, EndpointStats> = BTreeMap::new();
+        for delivery in counted {
+            let live = delivery.mode == Mode::Live;
+            let key = (delivery.event_type.clone(), delivery.endpoint, !live);
+            let group = groups.entry(key).or_insert_with(|| StatisticsGroup {
+                event_type: delivery.event_type.clone(),
+                endpoint: delivery.endpoint,
+                mode: delivery.mode,
+                counts: EndpointStats::default(),
+            });
+            group.counts.count(delivery.state, delivery.attempts, 1);
+            let point = series
+                .entry(query.period_of(delivery.created_at))
+                .or_default();
+            point.count(delivery.state, delivery.attempts, 1);
+        }
+        Statistics {
+            groups: groups.into_values().collect(),
+            series: series
+                .into_iter()
+                .map(|(at, counts)| StatisticsPoint { at, counts })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What every store tells of a failure in the same words.
+
+use postrider_core::attempt::{Attempt, Outcome};
+use postrider_core::delivery::{DeliveryState, FailReason};
+use postrider_core::notice::{NoticeClass, NotificationSettings};
+use postrider_core::tenant::{ApplicationSettings, TenantSettings};
+
+use crate::RecordAttempt;
+
+/// A way in which notices leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeChannel {
+    Mail,
+    /// As an operational webhook.
+    Publish,
+}
+
+/// Whether a record that leads to `state` is the final failure somebody wants to hear of. A resend by
+/// hand is watched by whoever asked for it.
+pub fn failed_for_good(
+    record: &RecordAttempt,
+    before: DeliveryState,
+    state: DeliveryState,
+) -> bool {
+    let failed = matches!(
+        state,
+        DeliveryState::Failed(FailReason::Exhausted | FailReason::Stopped | FailReason::Expired)
+    );
+    failed && before == DeliveryState::Pending && !record.series.single
+}
+
+/// How an attempt ended, in a few words.
+pub fn failure_text(attempt: &Attempt) -> String {
+    match &attempt.outcome {
+        Outcome::Answered { status, .. } => format!("answered {status}"),
+        Outcome::Unreachable { reason, detail } => format!("{}: {detail}", reason.as_str()),
+    }
+}
+
+/// Which ways the notices of one tenant take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ways {
+    webhooks: (bool, bool),
+    distributions: (bool, bool),
+    pub publish: bool,
+}
+
+impl Ways {
+    pub fn new(application: &ApplicationSettings, tenant: &TenantSettings) -> Self {
+        let settings: &NotificationSettings = &tenant.notifications;
+        let of = |class| {
+            let channels = settings.of(class);
+            (channels.mails(), channels.in_app)
+        };
+        Self {
+            webhooks: of(NoticeClass::Webhooks),
+            distributions: of(NoticeClass::Distributions),
+            publish: application.operations_tenant.is_some(),
+        }
+    }
+
+    fn of(self, class: NoticeClass) -> (bool, bool) {
+        match class {
+            NoticeClass::Webhooks => self.webhooks,
+            NoticeClass::Distributions => self.distributions,
+        }
+    }
+
+    pub fn mail(self, class: NoticeClass) -> bool {
+        self.of(class).0
+    }
+
+    pub fn in_app(self, class: NoticeClass) -> bool {
+        self.of(class).1
+    }
+
+    /// Whether anybody wants to hear of this class.
+    pub fn any(self, class: NoticeClass) -> bool {
+        self.mail(class) || self.in_app(class) || self.publish
+    }
+}
