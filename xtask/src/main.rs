@@ -116,8 +116,28 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     run(command
         .args(["test", "--workspace", "--all-targets"])
         .args(arguments)
-        .env("INSTA_UPDATE", "no"))?;
+        .env("INSTA_UPDATE", "no")
+        .env("POSTRIDER_TEST_WITHOUT", missing_languages()))?;
     run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
+}
+
+/// Languages of receivers that this machine lacks. Their tests run where they are; where they are not,
+/// this says so.
+fn missing_languages() -> String {
+    let mut missing = Vec::new();
+    for (language, program) in [("node", "node"), ("python", "python3")] {
+        let works = Command::new(program)
+            .arg("--version")
+            .output()
+            .is_ok_and(|probe| probe.status.success());
+        if !works {
+            say(&format!(
+                "NOT RUN: the receiver in {language}, because {program} is not on this machine; install it to run it"
+            ));
+            missing.push(language);
+        }
+    }
+    missing.join(",")
 }
 
 fn sim(seeds: &str) -> anyhow::Result<()> {

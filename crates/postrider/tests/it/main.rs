@@ -10,6 +10,7 @@ mod bad_input;
 mod delivering;
 mod distributions;
 mod egress;
+mod foreign;
 mod managing;
 mod notifications;
 mod process;
