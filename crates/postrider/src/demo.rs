@@ -5,6 +5,7 @@
 //! its request arrives, after its signature was verified as the profile's receivers verify it.
 
 mod stage;
+mod verify;
 
 use std::time::Duration;
 
@@ -12,10 +13,15 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use stage::{Part, Stage, say};
+use postrider_core::Secret;
+use stage::{Stage, say};
+use verify::Method;
 
 /// The sample of Vignetim's documentation.
 const ORDER_COMPLETED: &str = r#"{"orderId":"ord-a1b2c3d4-e5f6-7890-abcd-ef1234567890","status":"COMPLETED","externalReference":"YOUR-ORDER-REF-001","products":[{"productId":"a1b2c3d4-e5f6-7890-abcd-ef1234567890","productTypeId":1,"status":"COMPLETED"}],"total":{"amount":11.5,"currency":"EUR"},"completedAt":"2026-03-20T14:31:15.000Z"}"#;
+/// The event type and a shortened sample of SimplifyTrip's.
+const ESIM_EVENT: &str = "PURCHASE_ORDER_SUCCESS";
+const ESIM_ORDER: &str = r#"{"orderId":"3248417841","status":"SUCCESS","items":[{"sku":"EAS5XY01GB04DPY","quantity":1,"status":"SUCCESS","eSims":[{"iccid":"89812003916820391469"}]}]}"#;
 /// Failed deliveries in a row after which Vignetim disables an endpoint.
 const FAILURES_TO_DISABLE: usize = 10;
 /// The longest the demo waits for what it shows.
@@ -33,45 +39,60 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
         stage.server_url(),
         stage.receiver_url()
     ));
-    say("1. Two products: one speaks as Vignetim does, one speaks Standard Webhooks.");
+    say(
+        "1. One server, three systems that exist, and beside them the open Standard Webhooks specification.",
+    );
     let vignetim = tenant(&client, "travel", "vignetim").await?;
+    let simplifytrip = tenant(&client, "trips", "simplifytrip").await?;
+    let voucherify = tenant(&client, "vouchers", "voucherify").await?;
     let standard = tenant(&client, "shop", "standard").await?;
+    let (any, all) = (Vec::new(), "order.completed");
     let steady = stage
         .endpoint(
             &client,
             &vignetim,
-            Part::new("steady", "vignetim", "order.completed"),
+            "steady",
+            Method::Vignetim,
+            all,
+            any.clone(),
         )
         .await?;
+    let failing = vec![500, 503, 500];
     let recovers = stage
         .endpoint(
             &client,
             &vignetim,
-            Part::new("recovers", "vignetim", "order.completed").answering(vec![500, 503, 500]),
+            "recovers",
+            Method::Vignetim,
+            all,
+            failing,
         )
         .await?;
+    let standard_webhooks = Method::StandardWebhooks;
     stage
         .endpoint(
             &client,
             &standard,
-            Part::new("shop", "standard", "invoice.*"),
+            "shop",
+            standard_webhooks,
+            "invoice.*",
+            any.clone(),
         )
         .await?;
-    say(
-        "   endpoints: /steady answers 200, /recovers fails three times first, /shop is of the other product\n",
-    );
+    say(&format!(
+        "   Every receiver verifies as its vendor's page says. Vignetim's schedule runs in real time; SimplifyTrip's
+   5 minutes are {} s here, and Voucherify's minute is {} ms, so that its 24 hours are {:.1} s.\n",
+        stage::FIVE_MINUTES.as_secs(),
+        stage::MINUTE.as_millis(),
+        (stage::MINUTE * 1_440).as_secs_f64()
+    ));
 
     say(
         "2. Vignetim's order.completed goes to /steady and /recovers; retries are due at once, after 1 s, after 5 s.",
     );
-    publish(&client, &vignetim, "order.completed", ORDER_COMPLETED).await?;
-    publish(
-        &client,
-        &standard,
-        "invoice.paid",
-        r#"{"invoice": "in_1", "amount": 12.50}"#,
-    )
-    .await?;
+    publish(&client, &vignetim, all, ORDER_COMPLETED, json!({})).await?;
+    let invoice = r#"{"invoice": "in_1", "amount": 12.50}"#;
+    publish(&client, &standard, "invoice.paid", invoice, json!({})).await?;
     settled(&client, &recovers).await?;
     let delivery = last_delivery(&client, &recovers).await?;
     say("   The record of that delivery:");
@@ -81,14 +102,28 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
         "the delivery to /recovers did not succeed: {delivery}"
     );
 
+    say(
+        "\n3. SimplifyTrip: an API key owns an endpoint. What fails is tried three more times; a 4xx stops at once.",
+    );
+    let trips = simplify_trip(&stage, &client, &simplifytrip).await?;
+
+    say(
+        "\n4. Voucherify: a distribution whose receiver never answers 2XX gets 13 requests in 24 hours, and is paused.",
+    );
+    let distribution = distribution(&stage, &client, &voucherify).await?;
+
     say(&format!(
-        "\n3. /dead never answers 2xx: after {FAILURES_TO_DISABLE} failed deliveries in a row it is disabled."
+        "\n5. /dead never answers 2xx: after {FAILURES_TO_DISABLE} failed deliveries in a row it is disabled."
     ));
+    let failing = vec![503; 1_000];
     let dead = stage
         .endpoint(
             &client,
             &vignetim,
-            Part::new("dead", "vignetim", "order.failed").answering(vec![503; 1_000]),
+            "dead",
+            Method::Vignetim,
+            "order.failed",
+            failing,
         )
         .await?;
     for _ in 0..FAILURES_TO_DISABLE {
@@ -97,6 +132,7 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
             &vignetim,
             "order.failed",
             r#"{"orderId":"ord-2","status":"FAILED"}"#,
+            json!({}),
         )
         .await?;
     }
@@ -112,7 +148,7 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
         disabled["consecutiveFailures"]
     ));
 
-    say("\n4. A customer fixed a bug and wants the first event once more: one call.");
+    say("\n6. A customer fixed a bug and wants the first event once more: one call.");
     let first = oldest_delivery(&client, &steady).await?;
     let id = first["id"].as_str().unwrap_or_default().to_owned();
     client
@@ -127,6 +163,8 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
             ("steady", &steady),
             ("recovers", &recovers),
             ("dead", &dead),
+            ("trips", &trips),
+            ("vouchers", &distribution),
         ],
     )
     .await?;
@@ -159,13 +197,94 @@ async fn tenant(client: &Client, name: &str, profile: &str) -> anyhow::Result<St
     Ok(tenant["id"].as_str().unwrap_or_default().to_owned())
 }
 
+/// SimplifyTrip's four requests, a 4xx that stops, and the resend by hand. Returns the endpoint.
+async fn simplify_trip(stage: &Stage, client: &Client, tenant: &str) -> anyhow::Result<String> {
+    let new = json!({ "name": "agency", "tenant": tenant, "mode": "test", "webhook": stage.url("trips") });
+    let key = client.post("/v1/keys", &new).await?;
+    let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+    let (endpoint, public) = (text("endpoint"), text("publicId"));
+    say(&format!("   API key {public}, its webhook is /trips"));
+    let secret = Secret::new(text("secret"));
+    stage.play(
+        "trips",
+        Method::SimplifyTrip,
+        secret,
+        vec![500, 502, 503, 200, 400],
+    );
+    let to = json!({ "key": public });
+    publish(client, tenant, ESIM_EVENT, ESIM_ORDER, to.clone()).await?;
+    settled(client, &endpoint).await?;
+    publish(client, tenant, ESIM_EVENT, ESIM_ORDER, to).await?;
+    settled(client, &endpoint).await?;
+    let stopped = last_delivery(client, &endpoint).await?;
+    say(&format!(
+        "   The second one is {} ({}), after one request. By hand, once more: the same id, a fresh sentDate.",
+        stopped["status"].as_str().unwrap_or_default(),
+        stopped["reason"].as_str().unwrap_or_default()
+    ));
+    let id = stopped["id"].as_str().unwrap_or_default();
+    client
+        .post(&format!("/v1/deliveries/{id}/resend"), &json!({}))
+        .await?;
+    settled(client, &endpoint).await?;
+    let resent = last_delivery(client, &endpoint).await?;
+    anyhow::ensure!(
+        resent["status"] == "delivered",
+        "the resend failed: {resent}"
+    );
+    Ok(endpoint)
+}
+
+/// Voucherify's thirteen requests and the pause. Returns the distribution.
+async fn distribution(stage: &Stage, client: &Client, tenant: &str) -> anyhow::Result<String> {
+    let secret = client.get(&format!("/v1/tenants/{tenant}/secret")).await?;
+    let secret = Secret::new(secret["secret"].as_str().unwrap_or_default());
+    stage.play("vouchers", Method::Voucherify, secret, vec![410; 13]);
+    let payload = json!({ "fields": [{ "from": "voucher.code", "to": "code" }] });
+    let new = json!({ "name": "Welcome", "eventName": "Voucher-sent", "url": stage.url("vouchers"),
+                      "events": ["customer.rewarded"], "payload": payload });
+    let made = client
+        .post(&format!("/v1/tenants/{tenant}/distributions"), &new)
+        .await?;
+    let id = made["id"].as_str().unwrap_or_default().to_owned();
+    let to = json!({ "distribution": made["wireId"] });
+    let data = r#"{"voucher":{"code":"WELCOME-7"},"customer":{"id":"cust_1"}}"#;
+    publish(client, tenant, "customer.rewarded", data, to).await?;
+    let path = format!("/v1/distributions/{id}");
+    let paused = stage::eventually(PATIENCE, async || {
+        let view = client.get(&path).await?;
+        Ok((view["status"] == "paused").then_some(view))
+    });
+    let paused = paused
+        .await?
+        .context("the distribution was not paused in time")?;
+    let delivery = last_delivery(client, &id).await?;
+    let attempts = &delivery["attemptsMade"];
+    anyhow::ensure!(*attempts == 13, "{attempts} requests instead of 13");
+    say(&format!(
+        "   {} is {} ({}) after {attempts} requests",
+        paused["wireId"].as_str().unwrap_or_default(),
+        paused["status"].as_str().unwrap_or_default(),
+        paused["pausedReason"].as_str().unwrap_or_default()
+    ));
+    Ok(id)
+}
+
+/// Publishes an event; `address` says whom it is for.
 async fn publish(
     client: &Client,
     tenant: &str,
     event_type: &str,
     data: &str,
+    address: Value,
 ) -> anyhow::Result<()> {
-    let body = format!(r#"{{"type":"{event_type}","data":{data}}}"#);
+    let address: String = address
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!(r#","{name}":{value}"#))
+        .collect();
+    let body = format!(r#"{{"type":"{event_type}","data":{data}{address}}}"#);
     client
         .call(
             http::Method::POST,

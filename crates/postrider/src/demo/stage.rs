@@ -8,18 +8,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::StatusCode;
-use postrider_core::profile::{Profile, SigningKey, built_in, signing_key};
 use postrider_core::{Secret, Timestamp};
 use postrider_engine::{Clock, SystemClock};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 
+use super::verify::Method;
 use crate::client::Client;
 use crate::config::Config;
 use crate::receiver::{self, Received};
 use crate::serve::Server;
 
+/// What SimplifyTrip's five minutes are here.
+pub(super) const FIVE_MINUTES: Duration = Duration::from_secs(1);
+/// What a minute of Voucherify's is here.
+pub(super) const MINUTE: Duration = Duration::from_millis(5);
+/// Its retries, in minutes since the first request (`vendors.md` F-32).
+pub(super) const VOUCHERIFY_MINUTES: [u32; 12] =
+    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 1_440];
+/// Requests of one path that are told each by itself.
+const LINES_MAX: usize = 14;
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -41,37 +50,36 @@ struct Parts {
 }
 
 /// What a path of the receiver plays.
-pub(super) struct Part {
-    path: &'static str,
-    profile: &'static str,
-    events: &'static str,
-    answers: Vec<u16>,
-}
-
-impl Part {
-    pub(super) fn new(path: &'static str, profile: &'static str, events: &'static str) -> Self {
-        let answers = Vec::new();
-        Self {
-            path,
-            profile,
-            events,
-            answers,
-        }
-    }
-
-    /// Gives these answers first, and then 200.
-    pub(super) fn answering(mut self, answers: Vec<u16>) -> Self {
-        self.answers = answers;
-        self
-    }
-}
-
 struct Role {
-    profile: &'static Profile,
-    key: SigningKey,
+    method: Method,
+    secret: Secret,
     /// Answers to give first; then 200.
     answers: Vec<u16>,
     received: usize,
+}
+
+/// A built-in profile whose retries come sooner; all else is as documented.
+fn hurried(name: &str, key: &str, steps: &[Duration]) -> anyhow::Result<String> {
+    let known = postrider_core::profile::BUILT_IN.iter();
+    let mut sources = known.filter(|(known, _)| *known == name);
+    let (_, source) = sources.next().context("a built-in profile")?;
+    let steps: Vec<String> = steps
+        .iter()
+        .map(|step| format!("\"{}ms\"", step.as_millis()))
+        .collect();
+    let mut found = false;
+    let mut text = String::with_capacity(source.len());
+    for line in source.lines() {
+        if line.starts_with(key) {
+            found = true;
+            text.push_str(&format!("{key} = [{}]", steps.join(", ")));
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    anyhow::ensure!(found, "the profile {name} has no {key}");
+    Ok(text)
 }
 
 impl Stage {
@@ -96,6 +104,14 @@ impl Stage {
         config.store.directory = directory.join("data");
         config.egress.allow = vec!["127.0.0.0/8".parse()?];
         config.egress.extra_ca = Some(ca_file);
+        let profiles = directory.join("profiles");
+        std::fs::create_dir_all(&profiles)?;
+        let simplifytrip = hurried("simplifytrip", "delays", &[FIVE_MINUTES; 3])?;
+        std::fs::write(profiles.join("simplifytrip.toml"), simplifytrip)?;
+        let offsets = VOUCHERIFY_MINUTES.map(|minutes| MINUTE * minutes);
+        let voucherify = hurried("voucherify", "offsets", &offsets)?;
+        std::fs::write(profiles.join("voucherify.toml"), voucherify)?;
+        config.profiles.directory = Some(profiles);
         let server = Server::start(config).await?;
         let root_key = server
             .root_key
@@ -122,41 +138,41 @@ impl Stage {
         Client::new(&self.server_url(), self.root_key.clone())
     }
 
-    /// Creates an endpoint at a path of the receiver, which plays the part.
+    /// Creates an endpoint at a path of the receiver, which verifies by the method and gives these
+    /// answers first, and then 200.
     pub(super) async fn endpoint(
         &self,
         client: &Client,
         tenant: &str,
-        part: Part,
+        path: &str,
+        method: Method,
+        events: &str,
+        answers: Vec<u16>,
     ) -> anyhow::Result<String> {
-        let Part {
-            path,
-            profile,
-            events,
-            answers,
-        } = part;
-        let url = format!("{}/{path}", self.receiver_url());
+        let body = json!({ "url": self.url(path), "events": [events] });
         let made = client
-            .post(
-                &format!("/v1/tenants/{tenant}/endpoints"),
-                &json!({ "url": url, "events": [events] }),
-            )
+            .post(&format!("/v1/tenants/{tenant}/endpoints"), &body)
             .await?;
-        let profile = built_in()
-            .iter()
-            .find(|known| known.name == profile)
-            .context("a built-in profile")?;
         let secret = Secret::new(made["secret"].as_str().unwrap_or_default());
+        self.play(path, method, secret, answers);
+        Ok(made["id"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.receiver_url())
+    }
+
+    /// Lets a path of the receiver play a part.
+    pub(super) fn play(&self, path: &str, method: Method, secret: Secret, answers: Vec<u16>) {
         let role = Role {
-            profile,
-            key: signing_key(&profile.secret, &secret)?,
+            method,
+            secret,
             answers,
             received: 0,
         };
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.roles.insert(format!("/{path}"), role);
         parts.started.get_or_insert(SystemClock.now());
-        Ok(made["id"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Requests received, and those among them with a valid signature.
@@ -198,12 +214,7 @@ fn answer(parts: &Mutex<Parts>, received: &Received) -> StatusCode {
     let Some(role) = parts.roles.get_mut(&received.path) else {
         return StatusCode::NOT_FOUND;
     };
-    let verified = role.profile.verify(
-        &|name| received.header(name),
-        &received.body,
-        std::slice::from_ref(&role.key),
-        now,
-    );
+    let verified = role.method.accepts(received, &role.secret);
     let status = role.answers.get(role.received).copied().unwrap_or(200);
     role.received += 1;
     let number = role.received;
@@ -213,17 +224,23 @@ fn answer(parts: &Mutex<Parts>, received: &Received) -> StatusCode {
         .or(body["type"].as_str())
         .unwrap_or("?")
         .to_owned();
-    let verdict = match &verified {
-        Ok(()) => "signature valid".to_owned(),
-        Err(error) => format!("SIGNATURE REFUSED: {error}"),
+    let verdict = if verified {
+        "signature valid"
+    } else {
+        "SIGNATURE REFUSED"
     };
-    say(&format!(
-        "   +{:6.3} s  {:<10} {event_type:<16} request {number:<3} {verdict}, answered {status}",
-        now.since(started).as_secs_f64(),
-        received.path
-    ));
+    if number == LINES_MAX {
+        say(&format!("   …         {:<11} and so on", received.path));
+    }
+    if number < LINES_MAX {
+        say(&format!(
+            "   +{:6.3} s  {:<11} {event_type:<22} request {number:<3} {verdict}, answered {status}",
+            now.since(started).as_secs_f64(),
+            received.path
+        ));
+    }
     parts.received += 1;
-    parts.verified += usize::from(verified.is_ok());
+    parts.verified += usize::from(verified);
     StatusCode::from_u16(status).unwrap_or(StatusCode::OK)
 }
 

@@ -577,6 +577,8 @@ fn the_demo_shows_retries_a_disable_and_valid_signatures() {
     assert!(run.status.success(), "{shown}\n{}", text(&run.stderr));
     assert!(
         shown.contains("/dead was disabled")
+            && shown.contains("is paused (failures) after 13 requests")
+            && shown.contains("The second one is failed (stopped), after one request")
             && shown.contains("signature valid")
             && !shown.contains("REFUSED"),
         "{shown}"
