@@ -1,6 +1,7 @@
 //! Project automation. `cargo xtask ci` is the gate, here and everywhere.
 
 mod arrows;
+mod systems;
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -12,6 +13,7 @@ cargo xtask ci         everything the gate runs, in its order; stops at the firs
 cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 100000]
 cargo xtask arrows     which crate may know which
+cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
 cargo xtask demo       the demo, as a user runs it";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "sim" => sim(rest.first().map_or("100000", String::as_str)),
         "arrows" => arrows::check(),
+        "systems" => systems::check(),
         "demo" => cargo(&["run", "--release", "--", "demo"]),
         _ => {
             say(HELP);
@@ -44,6 +47,7 @@ fn ci() -> anyhow::Result<()> {
     install()?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("arrows", arrows::check)?;
+    step("requirements of the three systems", systems::check)?;
     step("lints", || {
         cargo(&[
             "clippy",

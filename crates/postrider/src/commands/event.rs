@@ -19,6 +19,12 @@ pub enum EventCommand {
         /// live or test
         #[arg(long)]
         mode: Option<String>,
+        /// Public id of the API key that the event belongs to
+        #[arg(long)]
+        to_key: Option<String>,
+        /// Distribution that the event is for; * is all that its type triggers
+        #[arg(long)]
+        distribution: Option<String>,
         /// Publishing again with the same key gives the first event
         #[arg(long)]
         idempotency_key: Option<String>,
@@ -51,12 +57,19 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             data,
             tenant,
             mode,
+            to_key,
+            distribution,
             idempotency_key,
             connection,
         } => {
-            let others =
-                given(json!({ "type": r#type, "mode": mode, "idempotencyKey": idempotency_key }))
-                    .to_string();
+            let others = given(json!({
+                "type": r#type,
+                "mode": mode,
+                "key": to_key,
+                "distribution": distribution,
+                "idempotencyKey": idempotency_key,
+            }))
+            .to_string();
             // The payload goes in as it was typed: rewriting it would change its bytes.
             let body = format!("{},\"data\":{data}}}", others.trim_end_matches('}'));
             let path = Client::path(&["tenants", &tenant, "events"])?;
@@ -64,7 +77,7 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
                 .client()?
                 .call(http::Method::POST, &path, Some(body))
                 .await?;
-            connection.show(&made, &["id", "deliveries", "duplicate"]);
+            connection.show(&made, &["id", "deliveries", "duplicate", "warning"]);
         }
         EventCommand::List {
             tenant,

@@ -18,11 +18,37 @@ pub enum KeyCommand {
         /// live or test
         #[arg(long)]
         mode: Option<String>,
+        /// URL of an endpoint that a tenant's key owns
+        #[arg(long)]
+        webhook: Option<String>,
+        /// Address or network that callers must be in; may be given again
+        #[arg(long = "allowed-ip")]
+        allowed_ips: Vec<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Change a key's webhook, or turn the key off and on
+    Update {
+        id: String,
+        #[arg(long)]
+        webhook: Option<String>,
+        /// true or false
+        #[arg(long)]
+        active: Option<bool>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Give a key's endpoint a new signing secret
+    RotateSecret {
+        id: String,
         #[command(flatten)]
         connection: Connection,
     },
     /// List keys
     List {
+        /// Those of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
         #[command(flatten)]
         paging: Paging,
         #[command(flatten)]
@@ -42,8 +68,11 @@ const KEY: &[&str] = &[
     "scope",
     "mode",
     "publicId",
+    "active",
+    "webhook",
     "createdAt",
     "key",
+    "secret",
 ];
 
 pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
@@ -53,18 +82,47 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
             application,
             tenant,
             mode,
+            webhook,
+            allowed_ips,
             connection,
         } => {
-            let body = given(
-                json!({ "name": name, "application": application, "tenant": tenant, "mode": mode }),
-            );
+            let body = given(json!({
+                "name": name,
+                "application": application,
+                "tenant": tenant,
+                "mode": mode,
+                "webhook": webhook,
+                "allowedIps": allowed_ips,
+            }));
             connection.show(&connection.client()?.post("/v1/keys", &body).await?, KEY);
         }
-        KeyCommand::List { paging, connection } => {
+        KeyCommand::Update {
+            id,
+            webhook,
+            active,
+            connection,
+        } => {
+            let body = given(json!({ "webhook": webhook, "active": active }));
+            let path = Client::path(&["keys", &id])?;
+            let changed = connection.client()?.patch(&path, &body).await?;
+            connection.show(&changed, KEY);
+        }
+        KeyCommand::RotateSecret { id, connection } => {
+            let path = Client::path(&["keys", &id, "rotate-secret"])?;
+            let rotated = connection.client()?.post(&path, &json!({})).await?;
+            connection.show(&rotated, &["secret"]);
+        }
+        KeyCommand::List {
+            tenant,
+            paging,
+            connection,
+        } => {
+            let mut query = paging.query();
+            query.extend(tenant.map(|id| ("tenant", id)));
             connection.show(
                 &connection
                     .client()?
-                    .get(&with_query("/v1/keys", paging.query()))
+                    .get(&with_query("/v1/keys", query))
                     .await?,
                 KEY,
             );
