@@ -495,3 +495,60 @@ proptest! {
         prop_assert!(profile.verify(&|n| header(&headers, n), &body, &keys, at).is_err());
     }
 }
+
+#[test]
+fn github_signs_a_form_as_it_is_sent() {
+    let profile = profile("github");
+    let keys = [key(profile, "It's a Secret to Everybody")];
+    let at = Timestamp::from_secs(1_774_017_075);
+    let data = br#"{"zen": "Keep it & simple"}"#;
+    let context = RenderContext {
+        form: true,
+        ..context("push", data, at)
+    };
+    let body = profile.render_body(&context);
+    assert_eq!(
+        &*body,
+        b"payload=%7B%22zen%22%3A+%22Keep+it+%26+simple%22%7D"
+    );
+    let headers = profile.render_headers(&context, &body, &keys);
+    assert_eq!(
+        header(&headers, "content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
+    let hmac =
+        aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"It's a Secret to Everybody");
+    let expected = postrider_core::seal::hex(aws_lc_rs::hmac::sign(&hmac, &body).as_ref());
+    assert_eq!(
+        header(&headers, "x-hub-signature-256"),
+        Some(format!("sha256={expected}").as_str())
+    );
+    // Without the wish for a form, JSON.
+    let json = RenderContext {
+        form: false,
+        ..context
+    };
+    assert_eq!(&*profile.render_body(&json), data);
+}
+
+#[test]
+fn stripe_tries_test_events_three_times_over_hours_and_live_ones_for_days() {
+    let profile = profile("stripe");
+    let start = Timestamp::from_secs(1_774_017_075);
+    let hours = |mode| {
+        let (mut at, mut made, mut hours) = (start, 1, Vec::new());
+        while let Some(due) = profile.retry(mode).due_at(made, start, at, at, 0.5) {
+            hours.push(due.since(start).as_secs_f64() / 3_600.0);
+            (at, made) = (due, made + 1);
+        }
+        hours
+    };
+    let test = hours(Mode::Test);
+    assert_eq!(test.len(), 3);
+    assert!(test[2] > 4.0 && test[2] < 5.0, "{test:?}");
+    let live = hours(Mode::Live);
+    assert!(
+        live.len() > 3 && live.iter().all(|at| *at <= 72.0),
+        "{live:?}"
+    );
+}

@@ -2,7 +2,7 @@
 //!
 //! The vendor's own code is not public; each detail of the reading (A-24) is a knob.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use crate::json::es::{self, Value};
 
@@ -18,42 +18,120 @@ pub struct FlatKv {
     pub null: Option<String>,
     /// Keys of the root that are not signed.
     pub exclude: Vec<String>,
+    /// What stands for an empty object or list; none leaves the pair out.
+    pub empty: Option<String>,
+    pub arrays: Arrays,
+    pub sort: Sort,
+    /// Values are percent-encoded, as in a query.
+    pub encode: bool,
+    /// The member of the body that is signed; none is the whole body.
+    pub of: Option<String>,
+}
+
+/// What becomes of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrays {
+    /// Its items are pairs, with their index in the path.
+    Index,
+    /// It is one value: its JSON.
+    Json,
+}
+
+/// The order of the pairs, by their paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// UTF-16 code units: the order of ECMAScript's `sort()`.
+    Utf16,
+    /// UTF-8 bytes.
+    Bytes,
+    /// As they come.
+    None,
 }
 
 impl FlatKv {
     /// The text that is signed for a body. A body that is not JSON signs as nothing, which no
     /// receiver accepts; a rendered body is always JSON.
     pub fn canonical(&self, body: &[u8]) -> Vec<u8> {
-        let mut flat = BTreeMap::new();
-        if let Ok(Value::Object(members)) = es::parse(body) {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut root = es::parse(body).ok();
+        if let Some(of) = &self.of {
+            root = match root {
+                Some(Value::Object(members)) => {
+                    let mut members = members.into_iter();
+                    members.find(|(key, _)| key == of).map(|(_, value)| value)
+                }
+                _ => None,
+            };
+        }
+        if let Some(Value::Object(members)) = &root {
             for (key, value) in members
                 .iter()
                 .filter(|(key, _)| !self.exclude.contains(key))
             {
-                self.walk(key.clone(), value, &mut flat);
+                self.walk(key.clone(), value, &mut pairs);
             }
         }
-        let pairs: Vec<String> = flat
-            .into_values()
-            .map(|(path, value)| format!("{path}{}{value}", self.pair))
-            .collect();
-        pairs.join(&self.join).into_bytes()
+        let pairs = self.sorted(pairs).into_iter().map(|(path, value)| {
+            let value = if self.encode {
+                url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
+            } else {
+                value
+            };
+            format!("{path}{}{value}", self.pair)
+        });
+        pairs.collect::<Vec<_>>().join(&self.join).into_bytes()
     }
 
-    /// Collects pairs by the UTF-16 code units of their paths: the order of ECMAScript's `sort()`.
-    fn walk(&self, path: String, value: &Value, flat: &mut BTreeMap<Vec<u16>, (String, String)>) {
+    /// In order; of two pairs with one path the later one counts, at the place of the first.
+    fn sorted(&self, pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(pairs.len());
+        let mut unique: Vec<(String, String)> = Vec::with_capacity(pairs.len());
+        for (path, value) in pairs {
+            match places.get(&path) {
+                Some(place) => unique[*place].1 = value,
+                None => {
+                    places.insert(path.clone(), unique.len());
+                    unique.push((path, value));
+                }
+            }
+        }
+        match self.sort {
+            Sort::Utf16 => unique.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16())),
+            Sort::Bytes => unique.sort_by(|(a, _), (b, _)| a.cmp(b)),
+            Sort::None => {}
+        }
+        unique
+    }
+
+    fn walk(&self, path: String, value: &Value, pairs: &mut Vec<(String, String)>) {
+        let under = |name: &str| format!("{path}{}{name}", self.separator);
         let text = match value {
+            Value::Object(members) if members.is_empty() => match &self.empty {
+                Some(empty) => empty.clone(),
+                None => return,
+            },
+            Value::List(items) if items.is_empty() && self.arrays == Arrays::Index => {
+                match &self.empty {
+                    Some(empty) => empty.clone(),
+                    None => return,
+                }
+            }
             Value::Object(members) => {
                 for (key, value) in members {
-                    self.walk(format!("{path}{}{key}", self.separator), value, flat);
+                    self.walk(under(key), value, pairs);
                 }
                 return;
             }
-            Value::List(items) => {
+            Value::List(items) if self.arrays == Arrays::Index => {
                 for (index, value) in items.iter().enumerate() {
-                    self.walk(format!("{path}{}{index}", self.separator), value, flat);
+                    self.walk(under(&index.to_string()), value, pairs);
                 }
                 return;
+            }
+            Value::List(_) => {
+                let mut json = Vec::new();
+                value.write(&mut json);
+                String::from_utf8(json).unwrap_or_default()
             }
             Value::Null => match &self.null {
                 Some(null) => null.clone(),
@@ -63,7 +141,7 @@ impl FlatKv {
             Value::Number(number) => es::number(*number),
             Value::Text(text) => text.clone(),
         };
-        flat.insert(path.encode_utf16().collect(), (path, text));
+        pairs.push((path, text));
     }
 }
 
@@ -78,7 +156,62 @@ mod tests {
             join: "&".into(),
             null: Some(String::new()),
             exclude: vec!["signature".into()],
+            empty: None,
+            arrays: Arrays::Index,
+            sort: Sort::Utf16,
+            encode: false,
+            of: None,
         }
+    }
+
+    #[test]
+    fn every_detail_is_a_knob() {
+        let canonical =
+            |form: FlatKv, body: &str| String::from_utf8(form.canonical(body.as_bytes())).unwrap();
+        let body = r#"{"b":[],"a":{"x y":[1,"é"],"e":{}},"a_e":7}"#;
+        for (form, expected) in [
+            (flat(), "a_e=7&a_x y_0=1&a_x y_1=é"),
+            (
+                FlatKv {
+                    empty: Some("-".into()),
+                    sort: Sort::None,
+                    ..flat()
+                },
+                "b=-&a_x y_0=1&a_x y_1=é&a_e=7",
+            ),
+            (
+                FlatKv {
+                    arrays: Arrays::Json,
+                    ..flat()
+                },
+                "a_e=7&a_x y=[1,\"é\"]&b=[]",
+            ),
+            (
+                FlatKv {
+                    encode: true,
+                    of: Some("a".into()),
+                    ..flat()
+                },
+                "x y_0=1&x y_1=%C3%A9",
+            ),
+            (
+                FlatKv {
+                    of: Some("nothing".into()),
+                    ..flat()
+                },
+                "",
+            ),
+        ] {
+            assert_eq!(canonical(form, body), expected);
+        }
+        // Beyond the first 65,536 characters the two orders differ.
+        let body = "{\"\u{ff5e}\":1,\"\u{1f600}\":2}";
+        let bytes = FlatKv {
+            sort: Sort::Bytes,
+            ..flat()
+        };
+        assert_eq!(canonical(flat(), body), "\u{1f600}=2&\u{ff5e}=1");
+        assert_eq!(canonical(bytes, body), "\u{ff5e}=1&\u{1f600}=2");
     }
 
     #[test]

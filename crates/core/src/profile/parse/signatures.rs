@@ -2,7 +2,8 @@
 
 use crate::profile::reader::{Mistakes, Section, sections};
 use crate::profile::{
-    Algorithm, Encoding, FlatKv, HeaderSpec, Hole, SignatureSpec, SignedInput, Template,
+    Algorithm, Arrays, Encoding, FlatKv, HeaderSpec, Hole, SignatureSpec, SignedInput, Sort,
+    Template,
 };
 
 /// Headers a profile may not template: the transport writes them.
@@ -145,7 +146,26 @@ fn read_flat_kv(parent: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Signed
         join: text("join", "&", m),
         null: None,
         exclude: Vec::new(),
+        empty: None,
+        arrays: Arrays::Index,
+        sort: Sort::Utf16,
+        encode: false,
+        of: None,
     };
+    let arrays = section.parsed("arrays", m, |text| match text {
+        "index" => Ok(Arrays::Index),
+        "json" => Ok(Arrays::Json),
+        _ => Err("must be index or json".to_owned()),
+    });
+    let sort = section.parsed("sort", m, |text| match text {
+        "utf16" => Ok(Sort::Utf16),
+        "bytes" => Ok(Sort::Bytes),
+        "none" => Ok(Sort::None),
+        _ => Err("must be utf16, bytes or none".to_owned()),
+    });
+    let encode = section.boolean("encode", m).unwrap_or(false);
+    let empty = section.text("empty", m);
+    let of = section.text("of", m);
     let null = section.text("null", m);
     let exclude = section.texts("exclude", m).unwrap_or_default();
     section.finish(m);
@@ -153,6 +173,11 @@ fn read_flat_kv(parent: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<Signed
     Some(SignedInput::FlatKv(FlatKv {
         null,
         exclude,
+        empty,
+        arrays: arrays.unwrap_or(form.arrays),
+        sort: sort.unwrap_or(form.sort),
+        encode,
+        of,
         ..form
     }))
 }
