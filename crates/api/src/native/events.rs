@@ -84,17 +84,11 @@ impl PublishedView {
 struct Address {
     target: Target,
     mode: Option<Mode>,
-    /// It goes to distributions, which have event types of their own.
-    distributions: bool,
 }
 
 impl Address {
     fn of(target: Target) -> Self {
-        Self {
-            target,
-            mode: None,
-            distributions: false,
-        }
+        Self { target, mode: None }
     }
 }
 
@@ -151,7 +145,6 @@ async fn key_address(api: &Api, tenant: &Tenant, public_id: &str) -> ApiResult<A
     Ok(Address {
         target: addressee.endpoint.map_or(Target::Nobody, Target::IfEnabled),
         mode: Some(addressee.key.mode),
-        distributions: false,
     })
 }
 
@@ -170,13 +163,8 @@ async fn distribution_address(
             detail,
         ));
     }
-    let to = |target, mode| Address {
-        target,
-        mode,
-        distributions: true,
-    };
     if text == WILDCARD {
-        return Ok(to(Target::Distributions, None));
+        return Ok(Address::of(Target::Distributions));
     }
     let unknown = || ApiError::invalid("distribution", "is not a distribution of this tenant");
     let id = text.parse().ok();
@@ -195,13 +183,16 @@ async fn distribution_address(
         let rule = format!("does not trigger this distribution; those that do are {triggers}");
         return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule));
     }
-    Ok(to(Target::IfEnabled(endpoint.id), Some(endpoint.mode)))
+    Ok(Address {
+        target: Target::IfEnabled(endpoint.id),
+        mode: Some(endpoint.mode),
+    })
 }
 
 fn known_type(profile: &Profile, event_type: &str, distributions: bool) -> ApiResult<()> {
     let spec = profile.distribution.as_ref();
     let of_distributions = spec.is_some_and(|spec| spec.allows(event_type));
-    let (known, allowed) = if distributions {
+    let (known, allowed) = if distributions && spec.is_some() {
         (spec.and_then(|spec| spec.events.as_ref()), of_distributions)
     } else {
         (
@@ -264,8 +255,9 @@ async fn new_event(
             "must be letters, digits, _ and -, with dots between parts, at most 128 bytes",
         ));
     }
+    known_type(&current.profile, &body.r#type, body.distribution.is_some())?;
+    let warning = check_data(api, tenant, &body).await?;
     let address = address(api, tenant, &current.profile, &body).await?;
-    known_type(&current.profile, &body.r#type, address.distributions)?;
     let mode = caller.mode(body.mode.or(address.mode))?;
     if address.mode.is_some_and(|own| own != mode) {
         let own = address.mode.unwrap_or_default().as_str();
@@ -274,7 +266,6 @@ async fn new_event(
             format!("must be {own}, as whom the event is for"),
         ));
     }
-    let warning = check_data(api, tenant, &body).await?;
     let now = api.now();
     if let Some(key) = &body.ordering_key {
         required("orderingKey", key, KEY_BYTES_MAX)?;

@@ -228,6 +228,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    must_be_live(&caller)?;
     let patch: TenantPatch = api.read(&headers, body).await?;
     let settings = patch.settings.unwrap_or_default();
     let of_tenant = matches!(caller.key.scope, Scope::Tenant(..));
@@ -253,6 +254,17 @@ pub(crate) async fn update(
     Ok(ok(&TenantView::from(changed)))
 }
 
+/// What a tenant has, it has for its live traffic too.
+fn must_be_live(caller: &Caller) -> ApiResult<()> {
+    if caller.may_touch(Mode::Live) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::ScopeInsufficient,
+        "a test key changes nothing that is live",
+    ))
+}
+
 /// Replaces the tenant's secret at once: the documentation of no profile has two at a time.
 pub(crate) async fn rotate_secret(
     State(api): State<Api>,
@@ -260,6 +272,7 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    must_be_live(&caller)?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let secret = secret_text(&profile.secret.format, Mode::Live);
     let sealed = api

@@ -460,6 +460,17 @@ async fn a_projects_new_secret_signs_for_all_that_it_has() {
             request.target
         );
     }
+    let test = json!({ "name": "test", "tenant": tenant, "mode": "test" });
+    let test = server.good("POST", "/v1/keys", test).await;
+    let refused = server
+        .call_as(
+            text(&test, "key"),
+            "POST",
+            &format!("{path}/rotate-secret"),
+            json!({}),
+        )
+        .await;
+    assert_eq!(refused.code(), "scope_insufficient");
     let audit = server
         .good(
             "GET",
