@@ -4,12 +4,24 @@
 
 use std::collections::HashMap;
 
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::EventType;
 
 /// Mistakes told of one event; there may be more.
 const MISTAKES_TOLD: usize = 5;
+
+/// Whoever puts a schema must not make the server ask others for anything.
+struct NeverFetch;
+
+impl Retrieve for NeverFetch {
+    fn retrieve(
+        &self,
+        _: &Uri<String>,
+    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+        Err("other documents are never fetched; write the referred part into $defs".into())
+    }
+}
 
 /// The schemas of an application's event types.
 pub(crate) struct Schemas {
@@ -26,6 +38,7 @@ pub(crate) fn compile(text: &str) -> Result<Validator, String> {
     // A pattern must not be able to take for ever: the linear engine knows no look-around.
     jsonschema::options()
         .with_pattern_options(PatternOptions::regex())
+        .with_retriever(NeverFetch)
         .build(&schema)
         .map_err(|error| format!("is not a JSON Schema that can be used here: {error}"))
 }

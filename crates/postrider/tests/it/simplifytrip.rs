@@ -433,6 +433,22 @@ async fn the_three_payloads_have_schemas_and_examples_that_test_sends_are_made_f
     let bad = json!({ "type": ORDER, "data": { "orderId": "1", "status": "S", "items": [{ "sku": "x", "status": 1 }] }, "key": key["publicId"] });
     let problem = server.call("POST", &events, bad.clone()).await.json();
     assert_eq!(problem["field"], "data/items/0/status");
+    let put = format!("/v1/applications/{application}/event-types/OWN");
+    for (schema, part) in [
+        (
+            json!({ "$ref": "http://127.0.0.1:9/s.json" }),
+            "never fetched",
+        ),
+        (json!({ "type": "obj" }), "not a JSON Schema"),
+        (json!({ "pattern": "(a" }), "not a JSON Schema"),
+    ] {
+        let reply = server.call("PUT", &put, json!({ "schema": schema })).await;
+        assert_eq!(
+            (reply.status, reply.json()["field"].clone()),
+            (400, json!("schema"))
+        );
+        assert!(text(&reply.json(), "detail").contains(part), "{reply:?}");
+    }
     let settings = |validate: &str| json!({ "settings": { "validate": validate } });
     let path = format!("/v1/applications/{application}");
     server.good("PATCH", &path, settings("warn")).await;
