@@ -398,10 +398,12 @@ pub(crate) async fn change(
             (None, _) => {}
         }
         if let Some(endpoint) = endpoint {
+            // One that its failures disabled is enabled by whoever asks for it, not by any change.
+            let asked = changes.active == Some(true);
             match (key.disabled_at, endpoint.health.is_enabled()) {
                 (Some(_), true) => endpoint.health.disable(DisableReason::Manual, now),
-                (None, false) => endpoint.health.enable(),
-                (Some(_), false) | (None, true) => {}
+                (None, false) if asked => endpoint.health.enable(),
+                (Some(_), false) | (None, _) => {}
             }
         }
     };

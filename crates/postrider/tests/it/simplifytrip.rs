@@ -504,3 +504,25 @@ async fn optional_headers_are_the_applications_choice() {
         "settings.extraHeaders"
     );
 }
+
+#[tokio::test]
+async fn a_keys_endpoint_that_failures_disabled_is_enabled_only_by_asking() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(410)).await;
+    let tenant = server.tenant("standard").await;
+    let key = key(&server, &tenant, "live", &receiver.url("/")).await;
+    send(&server, &tenant, &key).await;
+    let endpoint = format!("/v1/endpoints/{}", text(&key, "endpoint"));
+    server
+        .until(&endpoint, |view| view["active"] == false)
+        .await;
+    let path = format!("/v1/keys/{}", id(&key));
+    for (change, active) in [
+        (json!({ "name": "renamed" }), false),
+        (json!({ "active": true }), true),
+    ] {
+        server.good("PATCH", &path, change.clone()).await;
+        let view = server.good("GET", &endpoint, Value::Null).await;
+        assert_eq!(view["active"], active, "{change}");
+    }
+}

@@ -139,6 +139,7 @@ impl State {
             Target::IfEnabled(id) => {
                 let row = self.endpoints.get(&id.as_u128()).filter(|row| {
                     !row.deleted
+                        && row.endpoint.kind != EndpointKind::Callback
                         && row.endpoint.tenant == event.tenant
                         && row.endpoint.mode == event.mode
                         && row.endpoint.health.is_enabled()
