@@ -1,0 +1,148 @@
+//! Whom an event is for: all that match, or one endpoint, key or distribution.
+
+use postrider_core::endpoint::EndpointKind;
+use postrider_core::filter::WILDCARD;
+use postrider_core::profile::{Profile, SecretScope};
+use postrider_core::tenant::{Mode, Scope, Tenant};
+use postrider_store::Target;
+
+use super::EventBody;
+use crate::Api;
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::request::path_id;
+
+/// Whom an event is for, and the mode that follows from it.
+pub(super) struct Address {
+    pub(super) target: Target,
+    pub(super) mode: Option<Mode>,
+}
+
+impl Address {
+    fn of(target: Target) -> Self {
+        Self { target, mode: None }
+    }
+}
+
+pub(super) async fn address(
+    api: &Api,
+    tenant: &Tenant,
+    profile: &Profile,
+    body: &EventBody<'_>,
+) -> ApiResult<Address> {
+    let given = [
+        ("callbackUrl", body.callback_url.is_some()),
+        ("endpoint", body.endpoint.is_some()),
+        ("key", body.key.is_some()),
+        ("distribution", body.distribution.is_some()),
+    ];
+    let mut named = given.iter().filter(|(_, given)| *given);
+    if let (Some((first, _)), Some((second, _))) = (named.next(), named.next()) {
+        let rule = format!("cannot be together with {first}");
+        return Err(ApiError::invalid(*second, rule));
+    }
+    if let Some(url) = &body.callback_url {
+        let callback = crate::native::endpoints::callback(api, tenant, profile, url).await?;
+        return Ok(Address::of(Target::Endpoint(callback)));
+    }
+    if let Some(endpoint) = &body.endpoint {
+        return Ok(Address::of(Target::Endpoint(path_id(endpoint)?)));
+    }
+    if let Some(key) = &body.key {
+        return key_address(api, tenant, key).await;
+    }
+    if let Some(distribution) = &body.distribution {
+        return distribution_address(api, tenant, profile, distribution, &body.r#type).await;
+    }
+    if profile.secret.scope == SecretScope::ApiKey {
+        let detail = format!(
+            "in the profile {} an event belongs to one API key: name its public id in key",
+            profile.name
+        );
+        return Err(ApiError::field(ErrorCode::AddressUnclear, "key", detail));
+    }
+    Ok(Address::of(Target::Matching))
+}
+
+async fn key_address(api: &Api, tenant: &Tenant, public_id: &str) -> ApiResult<Address> {
+    let unknown = || ApiError::invalid("key", "is not the public id of a key of this tenant");
+    let addressee = match api.0.directory.addressee(public_id).await {
+        Ok(addressee) => addressee,
+        Err(error) if error.is_not_found() => return Err(unknown()),
+        Err(error) => return Err(error.into()),
+    };
+    if addressee.key.scope != Scope::Tenant(tenant.application, tenant.id) {
+        return Err(unknown());
+    }
+    Ok(Address {
+        target: addressee.endpoint.map_or(Target::Nobody, Target::IfEnabled),
+        mode: Some(addressee.key.mode),
+    })
+}
+
+async fn distribution_address(
+    api: &Api,
+    tenant: &Tenant,
+    profile: &Profile,
+    text: &str,
+    event_type: &str,
+) -> ApiResult<Address> {
+    if profile.distribution.is_none() {
+        let detail = format!("the profile {} has endpoints only", profile.name);
+        return Err(ApiError::field(
+            ErrorCode::DistributionUnsupported,
+            "distribution",
+            detail,
+        ));
+    }
+    if text == WILDCARD {
+        return Ok(Address::of(Target::Distributions));
+    }
+    let unknown = || ApiError::invalid("distribution", "is not a distribution of this tenant");
+    let id = text.parse().ok();
+    let id = id.or_else(|| profile.find_endpoint(text, api.store().ids()));
+    let endpoint = match api.store().endpoint(id.ok_or_else(unknown)?).await {
+        Ok(endpoint) => endpoint,
+        Err(error) if error.is_not_found() => return Err(unknown()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_one = matches!(endpoint.kind, EndpointKind::Distribution(_));
+    if !is_one || endpoint.tenant != tenant.id {
+        return Err(unknown());
+    }
+    if !endpoint.subscription.matches(event_type) {
+        let triggers = endpoint.subscription.patterns().join(", ");
+        let rule = format!("does not trigger this distribution; those that do are {triggers}");
+        return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule));
+    }
+    Ok(Address {
+        target: Target::IfEnabled(endpoint.id),
+        mode: Some(endpoint.mode),
+    })
+}
+
+pub(super) fn known_type(
+    profile: &Profile,
+    event_type: &str,
+    distributions: bool,
+) -> ApiResult<()> {
+    let spec = profile.distribution.as_ref();
+    let of_distributions = spec.is_some_and(|spec| spec.allows(event_type));
+    let (known, allowed) = if distributions && spec.is_some() {
+        (spec.and_then(|spec| spec.events.as_ref()), of_distributions)
+    } else {
+        (
+            profile.events.closed.as_ref(),
+            profile.events.allows_type(event_type),
+        )
+    };
+    if allowed {
+        return Ok(());
+    }
+    let rule = if of_distributions {
+        "triggers distributions: name one in distribution, or * for all that it triggers".to_owned()
+    } else {
+        let known: Vec<&str> = known.into_iter().flatten().map(String::as_str).collect();
+        format!("must be one of: {}", known.join(", "))
+    };
+    Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule))
+}
