@@ -57,16 +57,15 @@ fn caller_address(api: &Api, parts: &Parts) -> Option<IpAddr> {
         proxies.any(|net| net.contains(address))
     };
     let mut address = parts.extensions.get::<Peer>()?.0.to_canonical();
-    let forwarded = parts.headers.get_all("x-forwarded-for").iter();
-    let texts: Vec<&str> = forwarded
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .collect();
-    for text in texts.into_iter().rev() {
-        if !trusted(&address) {
-            break;
+    let mut lines: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().collect();
+    // The nearest proxy wrote last. What cannot be read makes the address unknown, never another one.
+    while let Some(line) = lines.pop().filter(|_| trusted(&address)) {
+        for text in line.to_str().ok()?.rsplit(',') {
+            if !trusted(&address) {
+                break;
+            }
+            address = text.trim().parse::<IpAddr>().ok()?.to_canonical();
         }
-        address = text.trim().parse::<IpAddr>().ok()?.to_canonical();
     }
     Some(address)
 }
@@ -195,12 +194,36 @@ impl Caller {
         ))
     }
 
-    /// A test key changes nothing that is live.
+    /// A test key sees and changes nothing that is live.
     pub(crate) fn may_touch(&self, mode: Mode) -> bool {
         self.key.mode == Mode::Live || mode == Mode::Test
     }
 
+    /// The mode that a list is confined to: the one asked for, as far as the caller may see it.
+    pub(crate) fn shown(&self, given: Option<Mode>) -> ApiResult<Option<Mode>> {
+        match (self.key.mode, given) {
+            (Mode::Live, given) => Ok(given),
+            (Mode::Test, Some(Mode::Live)) => Err(ApiError::field(
+                ErrorCode::ScopeInsufficient,
+                "mode",
+                "a test key sees test events and endpoints only",
+            )),
+            (Mode::Test, _) => Ok(Some(Mode::Test)),
+        }
+    }
+
+    /// What applications and tenants have, they have for their live traffic too.
+    pub(crate) fn must_be_live(&self) -> ApiResult<()> {
+        if self.may_touch(Mode::Live) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::ScopeInsufficient,
+            "a test key changes nothing that live traffic depends on; use a live key",
+        ))
+    }
+
     pub(crate) fn may_see_event(&self, event: &Event) -> bool {
-        self.may_see(event.application, event.tenant)
+        self.may_see(event.application, event.tenant) && self.may_touch(event.mode)
     }
 }

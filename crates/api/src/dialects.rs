@@ -12,8 +12,13 @@ use std::collections::HashSet;
 use axum::Router;
 use axum::response::Response;
 use http::Method;
+use postrider_core::endpoint::Endpoint;
+use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::ApiSpec;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
 use postrider_engine::ProfileRegistry;
+use postrider_store::{EndpointFilter, EndpointListing, PageRequest, StoreError};
 
 use crate::Api;
 
@@ -23,6 +28,31 @@ pub(crate) use rate::RateLimits;
 fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
     let names = profiles.names().into_iter();
     names.filter_map(|name| profiles.current(&name)?.profile.api.clone())
+}
+
+/// All registered endpoints of a tenant in one mode, in the order of their creation. The vendors'
+/// lists have no pages; [`ENDPOINTS_MAX`](postrider_core::limits::ENDPOINTS_MAX) bounds them.
+async fn all_registered(
+    api: &Api,
+    tenant: Id<id::Tenant>,
+    mode: Mode,
+) -> Result<Vec<Endpoint>, StoreError> {
+    let filter = EndpointFilter {
+        tenant,
+        listing: EndpointListing::Registered,
+        mode: Some(mode),
+    };
+    let mut all = Vec::new();
+    let mut page = PageRequest::first(PAGE_ROWS_MAX);
+    loop {
+        let found = api.store().list_endpoints(filter, page).await?;
+        all.extend(found.rows);
+        page.cursor = found.next;
+        if page.cursor.is_none() {
+            all.reverse();
+            return Ok(all);
+        }
+    }
 }
 
 /// Whether a path lies at or below the base of an API.

@@ -49,11 +49,7 @@ impl<K: Eq + Hash, V> Held<K, V> {
         }
     }
 
-    async fn get(
-        &self,
-        key: K,
-        read: impl Future<Output = Result<V, StoreError>>,
-    ) -> Result<Arc<V>, StoreError> {
+    async fn get<E>(&self, key: K, read: impl Future<Output = Result<V, E>>) -> Result<Arc<V>, E> {
         if let Some(value) = self
             .values
             .lock()
@@ -73,6 +69,12 @@ impl<K: Eq + Hash, V> Held<K, V> {
         }
         held.insert(key, value.clone());
         Ok(value)
+    }
+
+    fn forget(&self, key: &K) {
+        let mut held = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        held.remove(key);
     }
 
     fn clear(&self) {
@@ -128,13 +130,13 @@ impl Directory {
         let profile = self.profile(id).await?.profile;
         let read = async {
             let own = self.store.list_event_types(id).await?;
-            Ok(Schemas::new(&profile, &own))
+            Schemas::new(profile, own).await
         };
-        Ok(self.schemas.get(id, read).await?)
+        self.schemas.get(id, read).await
     }
 
-    pub(crate) fn forget_schemas(&self) {
-        self.schemas.clear();
+    pub(crate) fn forget_schemas(&self, application: Id<id::Application>) {
+        self.schemas.forget(&application);
     }
 
     pub(crate) fn forget_tenants(&self) {

@@ -53,6 +53,8 @@ pub struct ApiOptions {
     pub default_region: Option<String>,
     /// Whether this server can send mail.
     pub mail: bool,
+    /// Whether mail can be addressed to a text, by the rules of whoever sends it.
+    pub is_mail_address: fn(&str) -> bool,
 }
 
 /// An egress region and the addresses that the world sees its requests come from.
@@ -73,6 +75,7 @@ impl Default for ApiOptions {
             regions: Vec::new(),
             default_region: None,
             mail: false,
+            is_mail_address: |_| true,
         }
     }
 }

@@ -35,6 +35,7 @@ pub enum ErrorCode {
     MethodNotAllowed,
     NameTaken,
     EndpointsMax,
+    EventTypesMax,
     IdempotencyKeyReused,
     DeliveryPending,
     ResendNotAllowed,
@@ -75,6 +76,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NameTaken
             | Self::EndpointsMax
+            | Self::EventTypesMax
             | Self::IdempotencyKeyReused
             | Self::DeliveryPending
             | Self::ResendNotAllowed
@@ -114,7 +116,8 @@ impl ErrorCode {
             Self::RouteUnknown => "There is no such route",
             Self::MethodNotAllowed => "The route does not take this method",
             Self::NameTaken => "The name is in use",
-            Self::EndpointsMax => "The tenant has as many endpoints as its profile allows",
+            Self::EndpointsMax => "The tenant has as many endpoints as it may have",
+            Self::EventTypesMax => "The application has as many event types as it may have",
             Self::IdempotencyKeyReused => "The idempotency key was used with another body",
             Self::ResendNotAllowed => "The delivery may not be sent again",
             Self::DeliveryPending => "The delivery is waiting for an attempt already",

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
+use crate::distribution::Distribution;
+use crate::endpoint::{Endpoint, EndpointKind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -24,6 +26,30 @@ pub struct Attempt {
     pub manual: bool,
     /// Where it left from; none when no connection was made.
     pub egress: Option<Egress>,
+    /// What of its endpoint made the body; none for an endpoint that has nothing of the kind.
+    pub rendering: Option<Arc<Rendering>>,
+}
+
+/// What of an endpoint goes into a body, and may change later. It is kept so that the record of an
+/// attempt shows what was sent, not what would be sent today.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rendering {
+    pub form: bool,
+    pub distribution: Option<Distribution>,
+}
+
+impl Rendering {
+    /// None for most endpoints: theirs follows from the event and the profile alone.
+    pub fn of(endpoint: &Endpoint) -> Option<Self> {
+        let distribution = match &endpoint.kind {
+            EndpointKind::Distribution(distribution) => Some(distribution.clone()),
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
+        };
+        (endpoint.form || distribution.is_some()).then_some(Self {
+            form: endpoint.form,
+            distribution,
+        })
+    }
 }
 
 /// The local end of an attempt's connection.

@@ -53,6 +53,11 @@ pub trait Audited {
     fn subject(&self) -> String;
     /// All that a change may be about, without secrets.
     fn describe(&self) -> Value;
+    /// Names of what has another value than in `before` and is described by its name only.
+    fn replaced(&self, before: &Self) -> Vec<&str> {
+        let _ = before;
+        Vec::new()
+    }
     /// Whether its changes are of interest; the server's own helpers are not.
     fn is_recorded(&self) -> bool {
         true
@@ -72,8 +77,14 @@ pub fn entry<T: Audited>(
         (Some(_), Some(_)) => "updated",
         (Some(_), None) => "deleted",
     };
-    let texts = [before, after].map(|thing| thing.map(|thing| thing.describe().to_string()));
-    let [before, after] = texts;
+    let replaced = match (before, after) {
+        (Some(before), Some(after)) => after.replaced(before),
+        (None, _) | (_, None) => Vec::new(),
+    };
+    let [before, mut after] = [before, after].map(|thing| thing.map(Audited::describe));
+    if let (Some(Value::Object(after)), false) = (&mut after, replaced.is_empty()) {
+        after.insert("replaced".to_owned(), json!(replaced));
+    }
     if before == after || !subject.is_recorded() {
         return None;
     }
@@ -84,8 +95,8 @@ pub fn entry<T: Audited>(
         actor: actor.clone(),
         action: format!("{}.{verb}", T::NOUN),
         subject: subject.subject(),
-        before,
-        after,
+        before: before.map(|before| before.to_string()),
+        after: after.map(|after| after.to_string()),
     })
 }
 
@@ -176,6 +187,14 @@ impl Audited for Endpoint {
             "distribution": distribution,
             "secretSince": self.secrets.first().map(|secret| secret.created_at),
         })
+    }
+    fn replaced(&self, before: &Self) -> Vec<&str> {
+        let other = |(name, value): &&(String, String)| {
+            let known = before.headers.iter().find(|(known, _)| known == name);
+            known.is_some_and(|(_, known)| known != value)
+        };
+        let replaced = self.headers.iter().filter(other);
+        replaced.map(|(name, _)| name.as_str()).collect()
     }
     fn is_recorded(&self) -> bool {
         self.kind != EndpointKind::Callback

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::limits::{NAME_BYTES_MAX, PAYLOAD_FIELDS_MAX};
+use crate::limits::{JSON_DEPTH_MAX, NAME_BYTES_MAX, PAYLOAD_FIELDS_MAX};
 
 /// What an endpoint that belongs to a distribution has beside an endpoint's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub enum InvalidPayload {
     Count,
     #[error("has {0:?}, which is not 1 to {NAME_BYTES_MAX} bytes without control characters")]
     Name(String),
+    #[error("has {0:?}, which goes deeper than {JSON_DEPTH_MAX} levels, as no data does")]
+    Deep(String),
     #[error("has the name {0:?} twice")]
     Twice(String),
 }
@@ -70,6 +72,9 @@ impl Payload {
                     return Err(InvalidPayload::Name(name.clone()));
                 }
             }
+            if field.from.split('.').count() > JSON_DEPTH_MAX {
+                return Err(InvalidPayload::Deep(field.from.clone()));
+            }
             if !seen.insert(&field.to) {
                 return Err(InvalidPayload::Twice(field.to.clone()));
             }
@@ -82,41 +87,63 @@ impl Payload {
         let Some(fields) = &self.fields else {
             return Cow::Borrowed(data);
         };
-        let mut out = vec![b'{'];
+        let mut found: Vec<Option<&RawValue>> = vec![None; fields.len()];
         if let Ok(root) = serde_json::from_slice::<&RawValue>(data) {
-            for field in fields {
-                let Some(value) = find(root, &field.from) else {
-                    continue;
-                };
-                if out.len() > 1 {
-                    out.push(b',');
-                }
-                serde_json::to_writer(&mut out, &field.to)
-                    .expect("a string is JSON and a vector takes every byte");
-                out.push(b':');
-                out.extend_from_slice(value.get().as_bytes());
+            let paths = fields.iter().map(|field| field.from.split('.'));
+            choose(root, paths.enumerate().collect(), &mut found);
+        }
+        let mut out = vec![b'{'];
+        for (field, value) in fields.iter().zip(found) {
+            let Some(value) = value else {
+                continue;
+            };
+            if out.len() > 1 {
+                out.push(b',');
             }
+            serde_json::to_writer(&mut out, &field.to)
+                .expect("a string is JSON and a vector takes every byte");
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
         }
         out.push(b'}');
         Cow::Owned(out)
     }
 }
 
-fn find<'d>(root: &'d RawValue, path: &str) -> Option<&'d RawValue> {
-    path.split('.').try_fold(root, |value, name| {
-        match value.get().trim_start().as_bytes().first()? {
-            b'{' => {
-                let object: BTreeMap<Cow<'_, str>, &'d RawValue> =
-                    serde_json::from_str(value.get()).ok()?;
-                object.get(name).copied()
-            }
-            b'[' => {
-                let list: Vec<&'d RawValue> = serde_json::from_str(value.get()).ok()?;
-                list.get(name.parse::<usize>().ok()?).copied()
-            }
-            _ => None,
+/// Finds what the rest of each path leads to from `value`. Every part of the data is read once for
+/// each level above it, however many paths lead there.
+fn choose<'d, 'p>(
+    value: &'d RawValue,
+    paths: Vec<(usize, std::str::Split<'p, char>)>,
+    found: &mut [Option<&'d RawValue>],
+) {
+    let mut below: BTreeMap<&'p str, Vec<(usize, std::str::Split<'p, char>)>> = BTreeMap::new();
+    for (field, mut path) in paths {
+        match path.next() {
+            None => found[field] = Some(value),
+            Some(name) => below.entry(name).or_default().push((field, path)),
         }
-    })
+    }
+    let text = value.get().trim_start();
+    if below.is_empty() {
+        return;
+    }
+    if text.starts_with('{') {
+        let members = serde_json::from_str::<BTreeMap<Cow<'_, str>, &'d RawValue>>(text);
+        let members = members.unwrap_or_default();
+        for (name, paths) in below {
+            if let Some(member) = members.get(name) {
+                choose(member, paths, found);
+            }
+        }
+    } else if text.starts_with('[') {
+        let items = serde_json::from_str::<Vec<&'d RawValue>>(text).unwrap_or_default();
+        for (name, paths) in below {
+            if let Some(item) = name.parse::<usize>().ok().and_then(|at| items.get(at)) {
+                choose(item, paths, found);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,12 +171,14 @@ mod tests {
             ("a.café", "name"),
             ("n", "none"),
             ("items.7", "lost"),
+            ("items", "items"),
+            ("items.0", "first"),
             ("a.b.c", "lost too"),
         ]);
         let designed = chosen.design(data.as_bytes());
         assert_eq!(
             std::str::from_utf8(&designed).unwrap(),
-            r#"{"sku":"S1","amount":1.50,"name":"x","none":null}"#
+            r#"{"sku":"S1","amount":1.50,"name":"x","none":null,"items":[ {"sku":"S1"}, 2 ],"first":{"sku":"S1"}}"#
         );
         assert_eq!(&*Payload::default().design(b"[1]"), b"[1]");
         assert_eq!(&*payload(&[("a", "a")]).design(b"7"), b"{}");
@@ -164,6 +193,11 @@ mod tests {
                 Err(InvalidPayload::Name(_))
             ));
         }
+        let deep = "a.".repeat(64) + "a";
+        assert_eq!(
+            payload(&[(&deep, "x")]).check(),
+            Err(InvalidPayload::Deep(deep))
+        );
         let twice = payload(&[("a", "x"), ("b", "x")]);
         assert_eq!(twice.check(), Err(InvalidPayload::Twice("x".to_owned())));
     }

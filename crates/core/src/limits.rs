@@ -26,6 +26,10 @@ pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Fields of a designed payload; more are refused.
 pub const PAYLOAD_FIELDS_MAX: usize = 100;
+/// Endpoints of one kind and mode that a tenant may have where its profile has no limit; more are refused.
+pub const ENDPOINTS_MAX: u32 = 10_000;
+/// Event types of one application; more are refused.
+pub const EVENT_TYPES_MAX: usize = 1_000;
 /// Bytes of a JSON Schema or of an example; a longer one is refused.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Networks that an API key's callers may be in; more are refused.

@@ -37,6 +37,7 @@ use crate::endpoint_url::Scheme;
 use crate::filter::WILDCARD;
 use crate::health::DisableRule;
 use crate::id::{self, Id, IdGenerator};
+use crate::limits::ENDPOINTS_MAX;
 use crate::tenant::Mode;
 
 /// A compiled profile.
@@ -73,7 +74,7 @@ pub struct Profile {
     /// How API keys of tenants look, where the profile says.
     pub api_keys: Option<KeyFormats>,
     pub engine: EnginePolicy,
-    pub endpoints_max: Option<u32>,
+    pub(crate) endpoints_max: Option<u32>,
     pub modes: ModeLabels,
     pub test: TestSpec,
     /// The management API this profile's vendor documents, if there is one.
@@ -329,6 +330,11 @@ impl ApiSpec {
 }
 
 impl Profile {
+    /// Endpoints of one mode that a tenant may have.
+    pub fn endpoints_max(&self) -> u32 {
+        self.endpoints_max.unwrap_or(ENDPOINTS_MAX)
+    }
+
     /// An endpoint's id as receivers and the vendor's management API know it.
     pub fn endpoint_id(&self, id: Id<id::Endpoint>, kind: &EndpointKind) -> String {
         match (kind, &self.distribution) {

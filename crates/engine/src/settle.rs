@@ -1,7 +1,9 @@
 //! From an exchange to its record: pure, shared by the shell and the simulation.
 
+use std::sync::Arc;
+
 use postrider_core::Timestamp;
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::delivery::Series;
 use postrider_core::judge::{AttemptFacts, Next, Signal, judge};
 use postrider_core::profile::Profile;
@@ -24,6 +26,7 @@ pub struct Settled {
 pub struct Sent {
     pub url: String,
     pub headers: Vec<(String, String)>,
+    pub rendering: Option<Arc<Rendering>>,
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
 }
@@ -71,6 +74,7 @@ pub fn settle(
         timings: exchange.timings,
         manual,
         egress: exchange.egress,
+        rendering: sent.rendering,
     };
     let record = RecordAttempt {
         delivery: delivery.id,

@@ -12,33 +12,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_core::notice::{Notice, NoticeClass};
-use postrider_core::{Id, Timestamp, id};
+use postrider_core::Timestamp;
 use postrider_engine::Engine;
-use postrider_store::{NoticeChannel, Store, StoreError};
+use postrider_store::{DueNotices, MailAudience, NoticeChannel, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-pub use mail::{MailError, Mailer, SmtpOptions, SmtpTls};
+pub use mail::{MailError, Mailer, SmtpOptions, SmtpTls, is_mail_address};
 
 /// How often the store is asked for notices.
 const TICK: Duration = Duration::from_secs(1);
 /// What fails within this time of the first failure goes into the same mail.
 const GATHER: Duration = Duration::from_secs(2);
-/// Notices looked at in one turn.
-const NOTICES_MAX: u32 = 1_000;
-
-/// Whose mail it is: one tenant, one kind of endpoint.
-type Audience = (Id<id::Tenant>, NoticeClass);
+/// Notices that go into one mail.
+const NOTICES_MAX: u32 = 5_000;
 
 /// Sends notices on their way.
 pub struct Notifier {
     store: Arc<dyn Store>,
     engine: Arc<Engine>,
-    mailer: Option<Mailer>,
+    mailer: Option<Arc<Mailer>>,
     /// Time between two mails to one audience; what happens meanwhile is gathered into the next.
     every: Duration,
     /// When an audience may get its next mail.
-    next: HashMap<Audience, Timestamp>,
+    next: HashMap<MailAudience, Timestamp>,
 }
 
 impl std::fmt::Debug for Notifier {
@@ -57,7 +53,7 @@ impl Notifier {
         Self {
             store,
             engine,
-            mailer,
+            mailer: mailer.map(Arc::new),
             every,
             next: HashMap::new(),
         }
@@ -81,53 +77,41 @@ impl Notifier {
 
     async fn turn(&mut self) -> Result<(), StoreError> {
         operations::publish_due(&*self.store, &self.engine).await?;
-        let Some(mailer) = &self.mailer else {
+        let Some(mailer) = self.mailer.clone() else {
             return Ok(());
         };
         let now = self.engine.clock().now();
         self.next.retain(|_, at| *at > now);
-        let due = self
-            .store
-            .due_notices(NoticeChannel::Mail, NOTICES_MAX)
-            .await?;
-        for (audience, notices) in by_audience(due) {
-            let gathering = notices
-                .first()
-                .is_some_and(|first| now.since(first.at) < GATHER);
+        for (audience, first) in self.store.mail_audiences().await? {
+            let gathering = now.since(first) < GATHER;
             if gathering || self.next.contains_key(&audience) {
                 continue;
             }
-            let ids = notices.iter().map(|notice| notice.id).collect();
-            let tenant = self.store.tenant(audience.0).await?;
-            let channels = tenant.settings.notifications.of(audience.1);
-            if channels.mails() {
-                let text = digest::digest(&tenant.name, audience.1, &notices);
-                if let Err(error) = mailer.send(&channels.emails, &text).await {
-                    tracing::warn!(
-                        tenant.id = %tenant.id,
-                        error = &error as &dyn std::error::Error,
-                        "failed to send a notification by mail; trying again"
-                    );
-                    self.next.insert(audience, now.plus(self.every));
-                    continue;
-                }
-                self.next.insert(audience, now.plus(self.every));
-            }
-            self.store.settle_notices(NoticeChannel::Mail, ids).await?;
+            self.next.insert(audience, now.plus(self.every));
+            self.mail(&mailer, audience).await?;
         }
         Ok(())
     }
-}
 
-/// Groups notices, each group in the order of time.
-fn by_audience(notices: Vec<Notice>) -> Vec<(Audience, Vec<Notice>)> {
-    let mut groups: Vec<(Audience, Vec<Notice>)> = Vec::new();
-    for notice in notices {
-        let audience = (notice.tenant, notice.class);
-        match groups.iter_mut().find(|(known, _)| *known == audience) {
-            Some((_, group)) => group.push(notice),
-            None => groups.push((audience, vec![notice])),
+    /// Mails what waits for one audience. What the mail server cannot take now stays due; what it
+    /// will never take is settled, or it would be tried for ever.
+    async fn mail(&self, mailer: &Mailer, audience: MailAudience) -> Result<(), StoreError> {
+        let due = DueNotices::Mail(audience);
+        let notices = self.store.due_notices(due, NOTICES_MAX).await?;
+        let tenant = self.store.tenant(audience.tenant).await?;
+        let channels = tenant.settings.notifications.of(audience.class);
+        if channels.mails() {
+            let text = digest::digest(&tenant.name, audience.class, &notices);
+            if let Err(error) = mailer.send_to_all(&channels.emails, &text).await {
+                tracing::warn!(
+                    tenant.id = %tenant.id,
+                    error = &error as &dyn std::error::Error,
+                    "failed to send a notification by mail; trying again"
+                );
+                return Ok(());
+            }
         }
+        let ids = notices.iter().map(|notice| notice.id).collect();
+        self.store.settle_notices(NoticeChannel::Mail, ids).await
     }
-    groups
 }

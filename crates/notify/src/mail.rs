@@ -63,6 +63,21 @@ fn mailbox(text: &str) -> Result<Mailbox, MailError> {
         .map_err(|_| MailError::Address(text.to_owned()))
 }
 
+/// Whether mail can be addressed to this: `ada@example.com`, nothing around it.
+pub fn is_mail_address(text: &str) -> bool {
+    text.is_ascii() && text.parse::<lettre::Address>().is_ok()
+}
+
+impl MailError {
+    /// Whether trying again is in vain.
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::Address(_) | Self::Message(_) => true,
+            Self::Smtp(error) => error.is_permanent(),
+        }
+    }
+}
+
 impl Mailer {
     /// # Errors
     /// When the sender is no address, or TLS cannot be set up. The server is not asked yet.
@@ -87,8 +102,35 @@ impl Mailer {
         })
     }
 
-    /// Sends one mail to all of `to`.
-    pub(crate) async fn send(&self, to: &[String], digest: &Digest) -> Result<(), MailError> {
+    /// Sends one mail to all of `to`, or one to each when the server refuses one of them: a dead
+    /// address must not keep the others from it. Those refused for good are logged.
+    ///
+    /// # Errors
+    /// When the server cannot take it now.
+    pub(crate) async fn send_to_all(
+        &self,
+        to: &[String],
+        digest: &Digest,
+    ) -> Result<(), MailError> {
+        match self.send(to, digest).await {
+            Err(error) if error.is_permanent() => {}
+            result => return result,
+        }
+        for address in to {
+            match self.send(std::slice::from_ref(address), digest).await {
+                Ok(()) => {}
+                Err(error) if error.is_permanent() => tracing::warn!(
+                    address,
+                    error = &error as &dyn std::error::Error,
+                    "the mail server refuses a notification for good; it is not tried again"
+                ),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, to: &[String], digest: &Digest) -> Result<(), MailError> {
         let mut builder = Message::builder()
             .from(self.from.clone())
             .subject(digest.subject.clone())

@@ -10,7 +10,9 @@ use postrider_core::seal::sha256;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_engine::{Engine, PublishError};
-use postrider_store::{Idempotency, NewEvent, NoticeChannel, Store, StoreError, Target};
+use postrider_store::{
+    DueNotices, Idempotency, NewEvent, NoticeChannel, Store, StoreError, Target,
+};
 use serde_json::json;
 
 /// Notices published in one turn.
@@ -19,7 +21,7 @@ const PUBLISHED_MAX: u32 = 200;
 /// Publishes what is due. What cannot be published now stays due.
 pub(crate) async fn publish_due(store: &dyn Store, engine: &Engine) -> Result<(), StoreError> {
     let due = store
-        .due_notices(NoticeChannel::Publish, PUBLISHED_MAX)
+        .due_notices(DueNotices::Publish, PUBLISHED_MAX)
         .await?;
     let mut settled = Vec::with_capacity(due.len());
     for notice in due {

@@ -126,6 +126,7 @@ impl Server {
             regions: region_infos(&config.egress),
             default_region: default_region(&config.egress)?,
             mail: config.notifications.smtp.is_some(),
+            is_mail_address: postrider_notify::is_mail_address,
             plain_http: config.egress.plain_http,
             body_max: config.limits.body_bytes,
             ..ApiOptions::default()

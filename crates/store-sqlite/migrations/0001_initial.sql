@@ -136,8 +136,15 @@ create table attempt (
     manual           integer not null,
     region           text,          -- where it left from
     local_address    text,
+    rendering_id     integer references rendering (id),
     primary key (delivery_id, number)
 ) strict, without rowid;
+
+-- What of an endpoint made a body; the same text once.
+create table rendering (
+    id   integer primary key,
+    text text not null unique -- JSON
+) strict;
 
 create table idempotency (
     application_id integer not null,
@@ -201,7 +208,7 @@ create table notice (
     read_at        integer
 ) strict;
 create index notice_tenant on notice (tenant_id, id) where in_app = 1;
-create index notice_mail on notice (id) where mail_due = 1;
+create index notice_mail on notice (tenant_id, class, id, at) where mail_due = 1;
 create index notice_publish on notice (id) where publish_due = 1;
 
 create table nonce (

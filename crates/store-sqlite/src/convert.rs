@@ -253,7 +253,8 @@ fn headers(text: &str) -> Vec<(String, String)> {
 
 /// Columns of an attempt, in the order that [`attempt`] reads.
 pub(crate) const ATTEMPT: &str = "number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail, \
-    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual, region, local_address";
+    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual, region, local_address, \
+    (select text from rendering where id = rendering_id)";
 
 pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
     let status: Option<u16> = row.get(5)?;
@@ -301,6 +302,10 @@ pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
                 region: row.get::<_, Option<String>>(18)?.map(Arc::from),
                 address: address.parse().map_err(|_| unreadable(19, address))?,
             }),
+        },
+        rendering: match row.get::<_, Option<String>>(20)? {
+            None => None,
+            Some(_) => Some(Arc::new(from_json(row, 20)?)),
         },
     })
 }

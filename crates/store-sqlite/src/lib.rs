@@ -28,10 +28,10 @@ use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    AuditFilter, DeliveryFilter, DuePage, EndpointChange, EndpointListing, EndpointStats,
-    EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue, NoticeChannel, NoticeFilter, Page,
-    PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange,
-    Write, Written,
+    ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
+    EndpointFilter, EndpointStats, EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue,
+    MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord, Statistics,
+    StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
 };
 
 use read::Readers;
@@ -295,11 +295,12 @@ impl Store for SqliteStore {
 
     async fn update_application(
         &self,
-        application: Application,
+        id: Id<id::Application>,
+        change: ApplicationChange,
         by: Actor,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Application, StoreError> {
         self.writer
-            .call(move |tx| tx.update_application(&application, &by))
+            .call(move |tx| tx.update_application(id, change, &by))
             .await
     }
 
@@ -393,14 +394,19 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError> {
+        self.readers
+            .read(move |reader| reader.endpoints(&ids))
+            .await
+    }
+
     async fn list_endpoints(
         &self,
-        tenant: Id<id::Tenant>,
-        listing: EndpointListing,
+        filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
         self.readers
-            .read(move |reader| reader.list_endpoints(tenant, listing, page))
+            .read(move |reader| reader.list_endpoints(filter, page))
             .await
     }
 
@@ -534,13 +540,13 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn due_notices(
-        &self,
-        channel: NoticeChannel,
-        limit: u32,
-    ) -> Result<Vec<Notice>, StoreError> {
+    async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
+        self.readers.read(|reader| reader.mail_audiences()).await
+    }
+
+    async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError> {
         self.readers
-            .read(move |reader| reader.due_notices(channel, limit))
+            .read(move |reader| reader.due_notices(due, limit))
             .await
     }
 

@@ -1,15 +1,26 @@
 //! Writing the audit log and notices, in the transaction of what they tell of.
 
 use postrider_core::audit::{Actor, Audited, entry};
-use postrider_core::endpoint::EndpointKind;
 use postrider_core::notice::{NoticeClass, NoticeKind};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{NoticeChannel, RecordAttempt, StoreError, failure_text};
-use rusqlite::params;
+use postrider_store::{Failure, NoticeChannel, StoreError};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::convert::{SqlResult, aborted};
 use crate::fanout::RecipientKind;
+use crate::read::class_number;
 use crate::writer::Tx;
+
+fn stored_class(connection: &Connection, endpoint: i64) -> SqlResult<NoticeClass> {
+    let mut statement = connection.prepare_cached("select kind = 3 from endpoint where id = ?1")?;
+    let distribution = statement
+        .query_row([endpoint], |row| row.get(0))
+        .optional()?;
+    Ok(match distribution {
+        Some(true) => NoticeClass::Distributions,
+        Some(false) | None => NoticeClass::Webhooks,
+    })
+}
 
 impl Tx {
     /// Records a change in the audit log.
@@ -39,17 +50,16 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes the notices that a record gives cause for.
+    /// Writes the notices that a failure gives cause for.
     pub(crate) fn tell(
         &mut self,
         now: Timestamp,
         tenant: i64,
-        delivery: i64,
-        record: &RecordAttempt,
+        failure: &Failure,
         failed: bool,
         disabled: bool,
     ) -> SqlResult<()> {
-        let endpoint = record.endpoint.key();
+        let (endpoint, delivery) = (failure.endpoint.key(), failure.delivery.key());
         let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
             return Ok(());
         };
@@ -57,7 +67,8 @@ impl Tx {
         let class = match recipient.map(|recipient| recipient.kind) {
             Some(RecipientKind::Distribution) => NoticeClass::Distributions,
             Some(RecipientKind::Registered | RecipientKind::Key) => NoticeClass::Webhooks,
-            None => EndpointKind::Callback.class(),
+            // A callback, or one that was deleted meanwhile.
+            None => stored_class(&self.connection, endpoint)?,
         };
         let (ways, application) = (audience.ways, audience.application);
         if !ways.any(class) {
@@ -76,19 +87,16 @@ impl Tx {
                 id.key(),
                 application,
                 tenant,
-                match class {
-                    NoticeClass::Webhooks => 0,
-                    NoticeClass::Distributions => 1,
-                },
+                class_number(class),
                 match kind {
                     NoticeKind::DeliveryFailed => 0,
                     NoticeKind::EndpointDisabled => 1,
                 },
                 endpoint,
                 delivery,
-                record.attempt.url,
-                record.attempt.number,
-                failure_text(&record.attempt),
+                failure.url,
+                failure.attempts,
+                failure.error,
                 now.as_micros(),
                 ways.in_app(class),
                 ways.mail(class),

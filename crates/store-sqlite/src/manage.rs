@@ -6,7 +6,9 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::health::Health;
 use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{EndpointChange, Entity, KeyChange, Rule, StoreError, Task, TenantChange};
+use postrider_store::{
+    ApplicationChange, EndpointChange, Entity, KeyChange, Rule, StoreError, Task, TenantChange,
+};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::convert::{SqlResult, aborted, kind_number, mode_number, ordering_number, to_json};
@@ -61,13 +63,16 @@ impl Tx {
 
     pub(crate) fn update_application(
         &mut self,
-        application: &Application,
+        id: Id<id::Application>,
+        change: ApplicationChange,
         by: &Actor,
-    ) -> Result<(), StoreError> {
-        let key = self.key(application.id, Entity::Application)?;
+    ) -> Result<Application, StoreError> {
+        let key = self.key(id, Entity::Application)?;
         let before = read_application(&self.connection, self.salt, key)
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Application))?;
+        let mut application = before.clone();
+        change(&mut application);
         let sql = "update application set name = ?2, profile = ?3, settings = ?4, updated_at = ?5 where id = ?1";
         let values = params![
             key,
@@ -79,8 +84,9 @@ impl Tx {
         self.connection.execute(sql, values).map_err(taken)?;
         // Who is told of failures may have changed for all its tenants.
         self.fanout.clear();
-        self.note(by, Some(&before), Some(application))
-            .map_err(aborted)
+        self.note(by, Some(&before), Some(&application))
+            .map_err(aborted)?;
+        Ok(application)
     }
 
     pub(crate) fn create_tenant(&mut self, tenant: &Tenant, by: &Actor) -> Result<(), StoreError> {
@@ -210,13 +216,12 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let tenant = self.key(endpoint.tenant, Entity::Tenant)?;
         self.must_exist("tenant", tenant, Entity::Tenant)?;
+        let (kind, mode) = (kind_number(&endpoint.kind), mode_number(endpoint.mode));
         if let Some(max) = max {
-            let sql = "select count(*) from endpoint where tenant_id = ?1 and mode = ?2 and kind = 0 and deleted = 0";
+            let sql = "select count(*) from endpoint where tenant_id = ?1 and mode = ?2 and kind = ?3 and deleted = 0";
             let count: u32 = self
                 .connection
-                .query_row(sql, params![tenant, mode_number(endpoint.mode)], |row| {
-                    row.get(0)
-                })
+                .query_row(sql, params![tenant, mode, kind], |row| row.get(0))
                 .map_err(aborted)?;
             if count >= max {
                 return Err(StoreError::conflict(Rule::EndpointsMax));
@@ -228,8 +233,8 @@ impl Tx {
             endpoint.id.key(),
             endpoint.application.key(),
             tenant,
-            kind_number(&endpoint.kind),
-            mode_number(endpoint.mode),
+            kind,
+            mode,
             endpoint.created_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(aborted)?;

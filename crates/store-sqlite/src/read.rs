@@ -3,6 +3,7 @@
 mod log;
 mod manage;
 
+pub(crate) use log::class_number;
 pub(crate) use manage::{EVENT_TYPE, event_type_row, read_application, read_key, read_tenant};
 
 use std::path::PathBuf;
@@ -331,6 +332,7 @@ impl Reader {
         conditions.add_opt("application_id = ?", filter.application.map(Id::key));
         conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
         conditions.add_opt("type = ?", filter.event_type.clone());
+        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_opt("created_at >= ?", filter.since.map(Timestamp::as_micros));
         conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
         let select = format!("select {EVENT} from event e");

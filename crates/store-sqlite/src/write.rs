@@ -1,6 +1,6 @@
 //! The writes of the hot path.
 
-use postrider_core::attempt::{Attempt, Outcome};
+use postrider_core::attempt::{Attempt, Outcome, Rendering};
 use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::endpoint::Endpoint;
@@ -10,13 +10,14 @@ use postrider_core::judge::Next;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DueDelivery, Entity, NewEvent, Published, RecordAttempt, Recorded, Resend, Rule, StoreError,
-    Target, Write, Written, failed_for_good,
+    DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published, RecordAttempt,
+    Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
 };
 use rusqlite::{OptionalExtension, params};
 
 use crate::convert::{
     DELIVERY, SqlResult, aborted, delivery, event, header_lines, mode_number, state, state_numbers,
+    to_json,
 };
 use crate::fanout::RecipientKind;
 use crate::manage::write_health;
@@ -28,23 +29,41 @@ impl Tx {
         match write {
             Write::Publish(new) => self.publish(now, *new).map(Written::Published),
             Write::Record(record) => self.record(now, &record).map(Written::Recorded),
-            Write::Finish(finish) => {
-                let key = self.key(finish.delivery, Entity::Delivery)?;
-                let (state, reason) = state_numbers(finish.state);
-                let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1 and state = 0";
-                let values = params![key, state, reason, now.as_micros()];
-                let changed = self
-                    .connection
-                    .prepare_cached(sql)
-                    .and_then(|mut s| s.execute(values))
-                    .map_err(aborted)?;
-                if changed == 0 && self.attempts_and_state(key).map_err(aborted)?.is_none() {
-                    return Err(StoreError::not_found(Entity::Delivery));
-                }
-                Ok(Written::Finished(changed == 1))
-            }
+            Write::Finish(finish) => self.finish(now, finish).map(Written::Finished),
             Write::Resend(resend) => self.resend(now, resend).map(Written::Resent),
         }
+    }
+
+    fn finish(&mut self, now: Timestamp, finish: FinishDelivery) -> Result<bool, StoreError> {
+        let key = self.key(finish.delivery, Entity::Delivery)?;
+        let found = self.due(key).map_err(aborted)?;
+        let delivery = found
+            .ok_or(StoreError::not_found(Entity::Delivery))?
+            .delivery;
+        if delivery.state != DeliveryState::Pending {
+            return Ok(false);
+        }
+        let (state, reason) = state_numbers(finish.state);
+        let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1";
+        let values = params![key, state, reason, now.as_micros()];
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute(values))
+            .map_err(aborted)?;
+        if failed_for_good(delivery.series.single, delivery.state, finish.state) {
+            let endpoint = delivery.endpoint.key();
+            let endpoint = read_endpoint(&self.connection, self.salt, endpoint).map_err(aborted)?;
+            let failure = Failure {
+                endpoint: delivery.endpoint,
+                delivery: delivery.id,
+                url: endpoint.map_or_else(String::new, |(endpoint, _)| endpoint.url),
+                attempts: delivery.attempts,
+                error: EXPIRED_TEXT.to_owned(),
+            };
+            self.tell(now, delivery.tenant.key(), &failure, true, false)
+                .map_err(aborted)?;
+        }
+        Ok(true)
     }
 
     fn publish(&mut self, now: Timestamp, new: NewEvent) -> Result<Published, StoreError> {
@@ -260,9 +279,9 @@ impl Tx {
         let disabled = self
             .apply_health(tenant, record, change, now)
             .map_err(aborted)?;
-        let failed = failed_for_good(record, old_state, new_state);
+        let failed = failed_for_good(record.series.single, old_state, new_state);
         if failed || disabled.is_some() {
-            self.tell(now, tenant, key, record, failed, disabled.is_some())
+            self.tell(now, tenant, &record.into(), failed, disabled.is_some())
                 .map_err(aborted)?;
         }
         Ok(Recorded {
@@ -283,8 +302,12 @@ impl Tx {
     fn insert_attempt(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
         let sql = "insert into attempt (delivery_id, number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail,
                    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual,
-                   region, local_address)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+                   region, local_address, rendering_id)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+        let rendering = attempt.rendering.as_deref();
+        let rendering = rendering
+            .map(|rendering| self.rendering_id(rendering))
+            .transpose()?;
         let (status, retry_after, reason, detail) = match &attempt.outcome {
             Outcome::Answered {
                 status,
@@ -324,8 +347,22 @@ impl Tx {
                 .egress
                 .as_ref()
                 .map(|egress| egress.address.to_string()),
+            rendering,
         ])?;
         Ok(())
+    }
+
+    fn rendering_id(&self, rendering: &Rendering) -> SqlResult<i64> {
+        let text = to_json(rendering);
+        let mut known = self
+            .connection
+            .prepare_cached("select id from rendering where text = ?1")?;
+        if let Some(id) = known.query_row([&text], |row| row.get(0)).optional()? {
+            return Ok(id);
+        }
+        self.connection
+            .execute("insert into rendering (text) values (?1)", [&text])?;
+        Ok(self.connection.last_insert_rowid())
     }
 
     fn update_delivery(

@@ -12,6 +12,7 @@ mod events;
 pub mod fixture;
 mod lanes;
 mod log;
+mod notices;
 mod reading;
 
 /// Runs every rule, each against a store of its own made by `$fresh`.
@@ -56,6 +57,7 @@ macro_rules! store_conformance {
             the_same_profile_text_has_one_version,
             a_task_comes_back_as_it_was_put,
             pages_are_stable_while_rows_arrive,
+            lists_can_be_of_one_mode,
             a_cursor_of_another_query_is_refused,
             deliveries_are_filtered_by_every_column,
             counts_equal_what_the_pages_hold,
@@ -63,6 +65,8 @@ macro_rules! store_conformance {
             a_key_and_its_endpoint_live_and_end_together,
             every_change_is_in_the_audit_log,
             a_final_failure_is_told_once_to_who_asked_for_it,
+            what_expired_is_told_and_one_resent_by_hand_is_not,
+            a_failure_of_a_deleted_distribution_is_told_as_one,
             statistics_sum_up_to_what_the_pages_hold,
         );
     };
@@ -81,5 +85,6 @@ pub mod rules {
     pub use super::events::*;
     pub use super::lanes::*;
     pub use super::log::*;
+    pub use super::notices::*;
     pub use super::reading::*;
 }

@@ -15,9 +15,9 @@ mod write;
 
 pub use error::{Entity, Rule, StoreError};
 pub use queries::{
-    AuditFilter, Cursor, DeliveryFilter, DuePage, EndpointListing, EndpointStats, EventFilter,
-    KeyFilter, LaneBacklog, LoadDue, NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern,
-    Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery,
+    AuditFilter, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing, EndpointStats,
+    EventFilter, KeyFilter, LaneBacklog, LoadDue, NoticeFilter, Page, PageRequest, ProfileRecord,
+    StatePattern, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery,
 };
 pub use write::{
     DueDelivery, FinishDelivery, Idempotency, NewEvent, Published, RecordAttempt, Recorded, Resend,
@@ -36,10 +36,15 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 pub use model::{Task, TaskState};
-pub use notices::{NoticeChannel, Ways, failed_for_good, failure_text};
+pub use notices::{
+    DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Ways, failed_for_good,
+    failure_text,
+};
 
 /// A change of an endpoint, applied inside the transaction that reads and writes it.
 pub type EndpointChange = Box<dyn FnOnce(&mut Endpoint) + Send>;
+/// A change of an application, applied as an [`EndpointChange`] is.
+pub type ApplicationChange = Box<dyn FnOnce(&mut Application) + Send>;
 /// A change of a tenant, applied as an [`EndpointChange`] is.
 pub type TenantChange = Box<dyn FnOnce(&mut Tenant) + Send>;
 /// A change of a key and of the endpoint it owns. An endpoint put there is created, one taken away
@@ -120,9 +125,10 @@ pub trait Store: Send + Sync + 'static {
     /// Gives an application another name, profile or settings.
     async fn update_application(
         &self,
-        application: Application,
+        id: Id<id::Application>,
+        change: ApplicationChange,
         by: Actor,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Application, StoreError>;
 
     /// `Conflict(NameTaken)` when the application has a tenant with the external id.
     async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError>;
@@ -171,10 +177,11 @@ pub trait Store: Send + Sync + 'static {
     /// The endpoint for a lane: deleted ones too, with `true`.
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError>;
     /// Endpoints of one kind, newest first.
+    /// Those of `ids` that ever were, deleted ones too, in any order: for records of what they got.
+    async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError>;
     async fn list_endpoints(
         &self,
-        tenant: Id<id::Tenant>,
-        listing: EndpointListing,
+        filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError>;
     /// Applies `change` and returns the endpoint as it is then.
@@ -250,12 +257,10 @@ pub trait Store: Send + Sync + 'static {
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError>;
-    /// The oldest notices that wait for the channel.
-    async fn due_notices(
-        &self,
-        channel: NoticeChannel,
-        limit: u32,
-    ) -> Result<Vec<Notice>, StoreError>;
+    /// Everybody for whom a notice waits to be mailed, with the time of the oldest.
+    async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError>;
+    /// The oldest notices that wait.
+    async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError>;
     /// They wait for the channel no more.
     async fn settle_notices(
         &self,

@@ -21,10 +21,10 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
-    AuditFilter, DeliveryFilter, DuePage, EndpointChange, EndpointListing, EndpointStats,
-    EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue, NoticeChannel, NoticeFilter, Page,
-    PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange,
-    Write, Written,
+    ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
+    EndpointFilter, EndpointStats, EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue,
+    MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord, Statistics,
+    StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
 };
 
 #[derive(Debug)]
@@ -194,14 +194,17 @@ impl Store for MemoryStore {
 
     async fn update_application(
         &self,
-        application: Application,
+        id: Id<id::Application>,
+        change: ApplicationChange,
         by: Actor,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Application, StoreError> {
         let mut state = self.state();
-        let before = state.application(application.id)?;
-        state.update_application(application.clone())?;
-        state.note(&self.ids, &by, Some(&before), Some(&application));
-        Ok(())
+        let before = state.application(id)?;
+        let mut after = before.clone();
+        change(&mut after);
+        state.update_application(after.clone())?;
+        state.note(&self.ids, &by, Some(&before), Some(&after));
+        Ok(after)
     }
 
     async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
@@ -301,13 +304,18 @@ impl Store for MemoryStore {
         self.state().lane_endpoint(id)
     }
 
+    async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError> {
+        let state = self.state();
+        let known = |id: &Id<id::Endpoint>| state.lane_endpoint(*id).ok();
+        Ok(ids.iter().filter_map(known).map(|row| row.0).collect())
+    }
+
     async fn list_endpoints(
         &self,
-        tenant: Id<id::Tenant>,
-        listing: EndpointListing,
+        filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
-        self.state().list_endpoints(tenant, listing, page)
+        self.state().list_endpoints(filter, page)
     }
 
     async fn update_endpoint(
@@ -439,12 +447,12 @@ impl Store for MemoryStore {
         Ok(self.state().read_notices(tenant, last, now))
     }
 
-    async fn due_notices(
-        &self,
-        channel: NoticeChannel,
-        limit: u32,
-    ) -> Result<Vec<Notice>, StoreError> {
-        Ok(self.state().due_notices(channel, limit))
+    async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
+        Ok(self.state().mail_audiences())
+    }
+
+    async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError> {
+        Ok(self.state().due_notices(due, limit))
     }
 
     async fn settle_notices(

@@ -4,8 +4,23 @@ use postrider_core::attempt::{Attempt, Outcome};
 use postrider_core::delivery::{DeliveryState, FailReason};
 use postrider_core::notice::{NoticeClass, NotificationSettings};
 use postrider_core::tenant::{ApplicationSettings, TenantSettings};
+use postrider_core::{Id, id};
 
 use crate::RecordAttempt;
+
+/// Who gets mail about one kind of endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MailAudience {
+    pub tenant: Id<id::Tenant>,
+    pub class: NoticeClass,
+}
+
+/// Notices that wait, in the order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueNotices {
+    Mail(MailAudience),
+    Publish,
+}
 
 /// A way in which notices leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,19 +30,40 @@ pub enum NoticeChannel {
     Publish,
 }
 
-/// Whether a record that leads to `state` is the final failure somebody wants to hear of. A resend by
-/// hand is watched by whoever asked for it.
-pub fn failed_for_good(
-    record: &RecordAttempt,
-    before: DeliveryState,
-    state: DeliveryState,
-) -> bool {
+/// Whether `state` is the final failure somebody wants to hear of. A resend by hand is watched by
+/// whoever asked for it.
+pub fn failed_for_good(by_hand: bool, before: DeliveryState, state: DeliveryState) -> bool {
     let failed = matches!(
         state,
         DeliveryState::Failed(FailReason::Exhausted | FailReason::Stopped | FailReason::Expired)
     );
-    failed && before == DeliveryState::Pending && !record.series.single
+    failed && before == DeliveryState::Pending && !by_hand
 }
+
+/// What a notice tells of a delivery.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub endpoint: Id<id::Endpoint>,
+    pub delivery: Id<id::Delivery>,
+    pub url: String,
+    pub attempts: u32,
+    pub error: String,
+}
+
+impl From<&RecordAttempt> for Failure {
+    fn from(record: &RecordAttempt) -> Self {
+        Self {
+            endpoint: record.endpoint,
+            delivery: record.delivery,
+            url: record.attempt.url.clone(),
+            attempts: record.attempt.number,
+            error: failure_text(&record.attempt),
+        }
+    }
+}
+
+/// What is told of a delivery whose time ran out before an attempt.
+pub const EXPIRED_TEXT: &str = "its deliverBefore passed";
 
 /// How an attempt ended, in a few words.
 pub fn failure_text(attempt: &Attempt) -> String {

@@ -108,6 +108,7 @@ pub struct EventFilter {
     pub application: Option<Id<id::Application>>,
     pub tenant: Option<Id<id::Tenant>>,
     pub event_type: Option<String>,
+    pub mode: Option<Mode>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
 }
@@ -204,11 +205,19 @@ impl EndpointStats {
     }
 }
 
-/// Which endpoints a list holds.
+/// Which kind of endpoints a list holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndpointListing {
     Registered,
     Distributions,
+}
+
+/// Endpoints of a tenant that are not deleted; no mode means both.
+#[derive(Debug, Clone, Copy)]
+pub struct EndpointFilter {
+    pub tenant: Id<id::Tenant>,
+    pub listing: EndpointListing,
+    pub mode: Option<Mode>,
 }
 
 /// Keys by their owner; none means any.
@@ -216,6 +225,7 @@ pub enum EndpointListing {
 pub struct KeyFilter {
     pub application: Option<Id<id::Application>>,
     pub tenant: Option<Id<id::Tenant>>,
+    pub mode: Option<Mode>,
 }
 
 /// What to count: deliveries of a tenant created from `since` until before `until`.

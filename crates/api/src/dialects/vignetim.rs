@@ -15,9 +15,7 @@ use postrider_core::Timestamp;
 use postrider_core::attempt::Outcome;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
-use postrider_store::{EndpointListing, PageRequest};
 use serde::Serialize;
 
 use crate::Api;
@@ -150,7 +148,7 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
             .store()
             .create_endpoint(
                 endpoint.clone(),
-                profile.endpoints_max,
+                Some(profile.endpoints_max()),
                 actor(&partner.key, &api),
             )
             .await;
@@ -171,29 +169,11 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
 
 async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
-        let mut data = Vec::new();
-        let mut page = PageRequest::first(PAGE_ROWS_MAX);
-        loop {
-            let listing = EndpointListing::Registered;
-            let found = api
-                .store()
-                .list_endpoints(partner.tenant.id, listing, page)
-                .await;
-            let found = found.map_err(|error| Refusal::from_store(partner.spec(), error))?;
-            let of_mode = found
-                .rows
-                .into_iter()
-                .filter(|endpoint| endpoint.mode == partner.mode);
-            data.extend(
-                of_mode.map(|endpoint| WebhookView::new(endpoint, &partner.current.profile)),
-            );
-            page.cursor = found.next;
-            if page.cursor.is_none() {
-                break;
-            }
-        }
-        // In the order of their creation.
-        data.reverse();
+        let found = super::all_registered(&api, partner.tenant.id, partner.mode).await;
+        let found = found.map_err(|error| Refusal::from_store(partner.spec(), error))?;
+        let views = found.into_iter();
+        let views = views.map(|endpoint| WebhookView::new(endpoint, &partner.current.profile));
+        let data = views.collect();
         Ok(json(StatusCode::OK, &ListView { data }))
     };
     signed(&api, request, handle).await

@@ -1,7 +1,8 @@
 //! Voucherify's management of project webhooks (`vendors.md` 3.3, F-37 to F-40).
 //!
 //! A project is a tenant; a management key is an application's key (or a tenant's, for its own
-//! project): its public id and its text are `X-Management-Id` and `X-Management-Token`.
+//! project): its public id and its text are `X-Management-Id` and `X-Management-Token`. It manages the
+//! webhooks of its own mode.
 
 use std::sync::Arc;
 
@@ -15,14 +16,13 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::{PAGE_ROWS_MAX, SUBSCRIPTION_PATTERNS_MAX};
+use postrider_core::limits::SUBSCRIPTION_PATTERNS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::seal::{hex, sha256};
 use postrider_core::secret::constant_time_eq;
-use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
+use postrider_core::tenant::{ApiKey, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::CurrentProfile;
-use postrider_store::{EndpointListing, PageRequest};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -398,7 +398,7 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             &api,
             profile,
             &project.tenant,
-            Mode::Live,
+            project.key.mode,
             fields.target_url,
             fields.events,
         );
@@ -408,7 +408,7 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             .store()
             .create_endpoint(
                 endpoint.clone(),
-                profile.endpoints_max,
+                Some(profile.endpoints_max()),
                 actor(&project.key, &api),
             )
             .await;
@@ -420,28 +420,11 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
 
 async fn list(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, _: &str| {
-        let mut data = Vec::new();
-        let mut page = PageRequest::first(PAGE_ROWS_MAX);
-        loop {
-            let listing = EndpointListing::Registered;
-            let found = api
-                .store()
-                .list_endpoints(project.tenant.id, listing, page)
-                .await;
-            let found = found.map_err(|error| Refusal::from_api(project.spec(), &error.into()))?;
-            data.extend(
-                found
-                    .rows
-                    .into_iter()
-                    .map(|e| WebhookView::new(e, &project.current.profile)),
-            );
-            page.cursor = found.next;
-            if page.cursor.is_none() {
-                break;
-            }
-        }
-        // In the order of their creation.
-        data.reverse();
+        let found = super::all_registered(&api, project.tenant.id, project.key.mode).await;
+        let found = found.map_err(|error| Refusal::from_api(project.spec(), &error.into()))?;
+        let views = found.into_iter();
+        let views = views.map(|endpoint| WebhookView::new(endpoint, &project.current.profile));
+        let data: Vec<WebhookView> = views.collect();
         let total = data.len();
         Ok(json(
             StatusCode::OK,
@@ -468,6 +451,7 @@ async fn found(api: &Api, project: &Project, text: &str) -> Result<Endpoint, Ref
     match api.store().endpoint(id).await {
         Ok(endpoint)
             if endpoint.tenant == project.tenant.id
+                && endpoint.mode == project.key.mode
                 && endpoint.kind == EndpointKind::Registered =>
         {
             Ok(endpoint)

@@ -47,6 +47,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     caller.must_be_root()?;
+    caller.must_be_live()?;
     let new: NewApplication = api.read(&headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     must_be_profile(&api, &new.profile)?;
@@ -127,6 +128,14 @@ pub(super) fn merged<T: Serialize + DeserializeOwned>(
     })
 }
 
+/// [`merged`] inside the transaction of a change. Each setting is checked by itself before, so it
+/// fits whatever another request has made of the others meanwhile.
+pub(super) fn merge<T: Serialize + DeserializeOwned>(current: &mut T, patch: Map<String, Value>) {
+    if let Ok(settings) = merged(current, patch) {
+        *current = settings;
+    }
+}
+
 /// Refuses settings that name what is not there.
 async fn check_settings(api: &Api, application: &Application) -> ApiResult<()> {
     let profile = api.engine().profiles().current(&application.profile);
@@ -177,7 +186,8 @@ pub(crate) async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
-    let mut application = Application::clone(&*caller.application(&api, path_id(&id)?).await?);
+    let before = caller.application(&api, path_id(&id)?).await?;
+    caller.must_be_live()?;
     let patch: ApplicationPatch = api.read(&headers, body).await?;
     let settings = patch.settings.unwrap_or_default();
     // The product chooses its own settings; what reaches beyond it is the operator's.
@@ -185,47 +195,59 @@ pub(crate) async fn update(
     {
         caller.must_be_root()?;
     }
-    application.settings = merged(&application.settings, settings)?;
-    if let Some(name) = patch.name {
-        required("name", &name, KEY_BYTES_MAX)?;
-        application.name = name;
+    if let Some(name) = &patch.name {
+        required("name", name, KEY_BYTES_MAX)?;
     }
-    if let Some(profile) = patch.profile {
-        must_be_profile(&api, &profile)?;
-        // Secrets have the form of the profile they were made under.
-        let page = postrider_store::PageRequest::first(1);
-        if profile != application.profile
-            && !api
-                .store()
-                .list_tenants(application.id, page)
-                .await?
-                .rows
-                .is_empty()
-        {
-            return Err(ApiError::new(
-                ErrorCode::ProfileInUse,
-                "create a new application with the other profile and move its tenants",
-            ));
-        }
-        application.profile = profile;
+    if let Some(profile) = &patch.profile {
+        may_take_profile(&api, &before, profile).await?;
     }
-    check_settings(&api, &application).await?;
-    application.updated_at = api.now();
-    let changing = api.clone();
+    let mut imagined = Application::clone(&before);
+    imagined.settings = merged(&before.settings, settings.clone())?;
+    if let Some(profile) = &patch.profile {
+        imagined.profile.clone_from(profile);
+    }
+    check_settings(&api, &imagined).await?;
     let by = caller.actor(&api);
+    let now = by.at;
+    let change = move |application: &mut Application| {
+        application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));
+        application.profile = patch
+            .profile
+            .unwrap_or(std::mem::take(&mut application.profile));
+        merge(&mut application.settings, settings);
+        application.updated_at = now;
+    };
+    let changing = api.clone();
     let changed = api
         .to_the_end(async move {
-            changing
-                .store()
-                .update_application(application.clone(), by)
-                .await?;
+            let id = imagined.id;
+            let store = changing.store();
+            let changed = store.update_application(id, Box::new(change), by).await?;
             changing.0.directory.forget_applications();
-            changing.0.directory.forget_schemas();
+            changing.0.directory.forget_schemas(id);
             changing.engine().owner_changed();
-            Ok(application)
+            Ok(changed)
         })
         .await?;
     Ok(ok(&ApplicationView::from(changed)))
+}
+
+/// Refuses another profile for an application with tenants: secrets have the form of the profile
+/// they were made under.
+async fn may_take_profile(api: &Api, application: &Application, profile: &str) -> ApiResult<()> {
+    must_be_profile(api, profile)?;
+    if profile == application.profile {
+        return Ok(());
+    }
+    let page = postrider_store::PageRequest::first(1);
+    let tenants = api.store().list_tenants(application.id, page).await?;
+    if tenants.rows.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::ProfileInUse,
+        "create a new application with the other profile and move its tenants",
+    ))
 }
 
 /// The scope that a caller's lists are confined to.

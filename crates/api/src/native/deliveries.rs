@@ -68,7 +68,7 @@ pub(crate) async fn list(
         endpoint,
         event: given_id("event", query.event.as_deref())?,
         event_type: query.r#type,
-        mode: query.mode,
+        mode: caller.shown(query.mode)?,
         state: status(query.status.as_deref())?,
         since,
         until,
@@ -88,7 +88,9 @@ pub(super) async fn endpoint_of(
 ) -> ApiResult<Id<id::Endpoint>> {
     let addressee = api.0.directory.addressee(public_id).await?;
     let own = match addressee.key.scope {
-        Scope::Tenant(application, tenant) => caller.may_see(application, tenant),
+        Scope::Tenant(application, tenant) => {
+            caller.may_see(application, tenant) && caller.may_touch(addressee.key.mode)
+        }
         Scope::Root | Scope::Application(_) => false,
     };
     let endpoint = addressee.endpoint.filter(|_| own);
@@ -98,7 +100,7 @@ pub(super) async fn endpoint_of(
 pub(super) async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<Delivery> {
     let delivery = api.store().delivery(path_id(id)?).await?;
     let tenant = api.0.directory.tenant(delivery.tenant).await?;
-    if caller.may_see(tenant.application, tenant.id) {
+    if caller.may_see(tenant.application, tenant.id) && caller.may_touch(delivery.mode) {
         Ok(delivery)
     } else {
         Err(ApiError::not_found("delivery"))
@@ -119,12 +121,9 @@ async fn with_attempts(api: &Api, delivery: &Delivery) -> ApiResult<DeliveryView
     let event = api.store().event(delivery.event).await?;
     let mut attempts = Vec::new();
     for attempt in api.store().attempts(delivery.id).await? {
-        let (number, at) = (attempt.number, attempt.started_at);
-        let body = api
-            .engine()
-            .body_of(delivery, &event, number, at, Some(&attempt.url))
-            .await?;
-        attempts.push(AttemptView::with_body(attempt, &body));
+        let body = api.engine().body_of(delivery, &event, Some(&attempt));
+        let body = body.await?;
+        attempts.push(AttemptView::with_body(attempt, body.as_deref()));
     }
     Ok(DeliveryView::with_attempts(delivery, attempts))
 }

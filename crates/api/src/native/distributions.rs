@@ -9,11 +9,11 @@ use http::{HeaderMap, StatusCode};
 use postrider_core::distribution::{Distribution, Payload};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::KEY_BYTES_MAX;
+use postrider_core::limits::{ENDPOINTS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{DistributionSpec, Profile};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::EndpointListing;
+use postrider_store::{EndpointFilter, EndpointListing};
 use serde::{Deserialize, Serialize};
 
 use super::endpoints::{
@@ -169,7 +169,7 @@ pub(crate) async fn create(
     endpoint.rate_limit = new.rate_limit;
     set_active(&mut endpoint, Some(new.status == Status::Live), api.now());
     api.store()
-        .create_endpoint(endpoint.clone(), None, caller.actor(&api))
+        .create_endpoint(endpoint.clone(), Some(ENDPOINTS_MAX), caller.actor(&api))
         .await?;
     Ok(json(
         StatusCode::CREATED,
@@ -185,10 +185,14 @@ pub(crate) async fn list(
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
-    let listing = EndpointListing::Distributions;
+    let filter = EndpointFilter {
+        tenant: tenant.id,
+        listing: EndpointListing::Distributions,
+        mode: caller.shown(None)?,
+    };
     let page = api
         .store()
-        .list_endpoints(tenant.id, listing, paging.request()?)
+        .list_endpoints(filter, paging.request()?)
         .await?;
     Ok(list_of(page, |endpoint| {
         DistributionView::new(endpoint, &profile)

@@ -19,7 +19,7 @@ use postrider_core::profile::{Profile, SecretScope, ed25519_public, ed25519_secr
 use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::CurrentProfile;
-use postrider_store::EndpointListing;
+use postrider_store::{EndpointFilter, EndpointListing};
 use serde::Deserialize;
 
 use super::views::EndpointView;
@@ -241,7 +241,11 @@ pub(crate) async fn create(
             .push(sealed(&api, &pair, endpoint.created_at));
     }
     api.store()
-        .create_endpoint(endpoint.clone(), profile.endpoints_max, caller.actor(&api))
+        .create_endpoint(
+            endpoint.clone(),
+            Some(profile.endpoints_max()),
+            caller.actor(&api),
+        )
         .await?;
     Ok(json(
         StatusCode::CREATED,
@@ -257,9 +261,14 @@ pub(crate) async fn list(
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
+    let filter = EndpointFilter {
+        tenant: tenant.id,
+        listing: EndpointListing::Registered,
+        mode: caller.shown(None)?,
+    };
     let page = api
         .store()
-        .list_endpoints(tenant.id, EndpointListing::Registered, paging.request()?)
+        .list_endpoints(filter, paging.request()?)
         .await?;
     Ok(list_of(page, |endpoint| {
         EndpointView::new(endpoint, &profile)

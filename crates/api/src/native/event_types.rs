@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use postrider_core::filter::is_event_type;
-use postrider_core::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};
+use postrider_core::limits::{DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX};
 use postrider_core::tenant::EventType;
 use postrider_core::{Id, id};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::views::EventTypeView;
 use crate::Api;
 use crate::auth::Caller;
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::{
     Path, bounded, list as list_of, must_be_json, ok, path_id, read_body, typed, well_formed,
 };
@@ -50,6 +50,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
+    caller.must_be_live()?;
     if !is_event_type(&name) {
         return Err(ApiError::invalid(
             "name",
@@ -71,22 +72,17 @@ pub(crate) async fn put(
         example: checked("example", given.example)?,
         created_at: api.now(),
     };
-    if let Some(schema) = &event_type.schema {
-        schemas::compile(schema).map_err(|why| ApiError::invalid("schema", why))?;
-        if let Some(example) = &event_type.example {
-            let profile = api.0.directory.profile(application).await?.profile;
-            let own = schemas::Schemas::new(&profile, std::slice::from_ref(&event_type));
-            own.check(&event_type.name, example)
-                .map_err(|(path, why)| {
-                    let place = path.replacen("data", "example", 1);
-                    ApiError::invalid(place, format!("does not fit the schema: {why}"))
-                })?;
-        }
+    schemas::try_out(&event_type).await?;
+    let known = api.store().list_event_types(application).await?;
+    let is_new = known.iter().all(|known| known.name != event_type.name);
+    if is_new && known.len() >= EVENT_TYPES_MAX {
+        let detail = format!("an application has at most {EVENT_TYPES_MAX}; delete one");
+        return Err(ApiError::new(ErrorCode::EventTypesMax, detail));
     }
     let (putting, by, put) = (api.clone(), caller.actor(&api), event_type.clone());
     api.to_the_end(async move {
         putting.store().put_event_type(put, by).await?;
-        putting.0.directory.forget_schemas();
+        putting.0.directory.forget_schemas(application);
         Ok(())
     })
     .await?;
@@ -139,13 +135,14 @@ pub(crate) async fn delete(
     Path((id, name)): Path<(String, String)>,
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
+    caller.must_be_live()?;
     let (deleting, by) = (api.clone(), caller.actor(&api));
     api.to_the_end(async move {
         deleting
             .store()
             .delete_event_type(application, &name, by)
             .await?;
-        deleting.0.directory.forget_schemas();
+        deleting.0.directory.forget_schemas(application);
         Ok(())
     })
     .await?;

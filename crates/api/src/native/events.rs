@@ -91,7 +91,8 @@ async fn check_data(api: &Api, tenant: &Tenant, body: &EventBody<'_>) -> ApiResu
         return Ok(None);
     }
     let schemas = api.0.directory.schemas(application.id).await?;
-    match (schemas.check(&body.r#type, body.data.get()), validate) {
+    let checked = schemas.check(&body.r#type, body.data.get()).await?;
+    match (checked, validate) {
         (Ok(()), _) => Ok(None),
         (Err((path, why)), Validation::Warn) => Ok(Some(format!("{path}: {why}"))),
         (Err((path, why)), _) => Err(ApiError::field(ErrorCode::DataInvalid, path, why)),
@@ -373,6 +374,7 @@ pub(crate) async fn publish_batch(
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventQuery {
     r#type: Option<String>,
+    mode: Option<Mode>,
     since: Option<String>,
     until: Option<String>,
     limit: Option<String>,
@@ -391,6 +393,7 @@ pub(crate) async fn list(
         application,
         tenant: Some(tenant.id),
         event_type: query.r#type,
+        mode: caller.shown(query.mode)?,
         since: given_time("since", query.since.as_deref())?,
         until: given_time("until", query.until.as_deref())?,
     };

@@ -6,22 +6,20 @@ use axum::response::Response;
 use http::HeaderMap;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::Event;
-use postrider_core::limits::PAGE_ROWS_MAX;
+use postrider_core::limits::PAGE_ROWS_DEFAULT;
 use postrider_core::tenant::Tenant;
 use postrider_core::{Id, id};
-use postrider_store::{EndpointListing, PageRequest, Target};
+use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Target};
 use serde::Serialize;
 
 use super::events::imagined;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
-use crate::request::{Path, must_be_json, ok, path_id, read_body};
+use crate::request::{Paging, Path, Query, list as list_of, must_be_json, path_id, read_body};
 
-#[derive(Serialize)]
-struct ExplainView {
-    data: Vec<EndpointExplained>,
-}
+/// Endpoints explained in one answer.
+const EXPLAINED_MAX: usize = PAGE_ROWS_DEFAULT;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,17 +43,24 @@ pub(crate) async fn explain(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    Query(paging): Query<Paging>,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
+    let page = paging.request()?;
+    if page.limit > EXPLAINED_MAX {
+        let rule = format!("must be at most {EXPLAINED_MAX}: every row holds a whole request");
+        return Err(ApiError::invalid("limit", rule));
+    }
     must_be_json(&headers)?;
     let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
     let current = api.0.directory.profile(tenant.application).await?;
     let new = imagined(&api, &caller, &tenant, &current, &bytes).await?;
     let event = &*new.event;
-    let mut data = Vec::new();
-    for endpoint in candidates(&api, &caller, &tenant, new.target).await? {
+    let found = candidates(&api, &caller, &tenant, new.target, page).await?;
+    let mut data = Vec::with_capacity(found.rows.len());
+    for endpoint in found.rows {
         let request = api
             .engine()
             .preview(endpoint.id, event, current.version)
@@ -72,7 +77,8 @@ pub(crate) async fn explain(
             },
         });
     }
-    Ok(ok(&ExplainView { data }))
+    let next = found.next;
+    Ok(list_of(Page { rows: data, next }, |view| view))
 }
 
 /// Who comes into question: the one that the event is addressed to, or all of its kind.
@@ -81,30 +87,28 @@ async fn candidates(
     caller: &Caller,
     tenant: &Tenant,
     target: Target,
-) -> ApiResult<Vec<Endpoint>> {
+    page: PageRequest,
+) -> ApiResult<Page<Endpoint>> {
+    let one = |rows| Page { rows, next: None };
     let listing = match target {
-        Target::Nobody => return Ok(Vec::new()),
+        Target::Nobody => return Ok(one(Vec::new())),
         Target::Endpoint(id) | Target::IfEnabled(id) => {
             let endpoint = api.store().endpoint(id).await?;
-            if endpoint.tenant != tenant.id || endpoint.kind == EndpointKind::Callback {
+            let visible = endpoint.tenant == tenant.id && caller.may_touch(endpoint.mode);
+            if !visible || endpoint.kind == EndpointKind::Callback {
                 return Err(ApiError::not_found("endpoint"));
             }
-            return Ok(vec![endpoint]);
+            return Ok(one(vec![endpoint]));
         }
         Target::Matching => EndpointListing::Registered,
         Target::Distributions => EndpointListing::Distributions,
     };
-    let mut endpoints = Vec::new();
-    let mut page = PageRequest::first(PAGE_ROWS_MAX);
-    loop {
-        let found = api.store().list_endpoints(tenant.id, listing, page).await?;
-        let visible = found.rows.into_iter().filter(|e| caller.may_touch(e.mode));
-        endpoints.extend(visible);
-        page.cursor = found.next;
-        if page.cursor.is_none() {
-            return Ok(endpoints);
-        }
-    }
+    let filter = EndpointFilter {
+        tenant: tenant.id,
+        listing,
+        mode: caller.shown(None)?,
+    };
+    Ok(api.store().list_endpoints(filter, page).await?)
 }
 
 /// What speaks against a delivery: the same questions that the store asks when it fans out.

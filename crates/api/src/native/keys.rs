@@ -35,8 +35,8 @@ struct NewKey {
     /// None of both makes a root key.
     application: Option<String>,
     tenant: Option<String>,
-    #[serde(default)]
-    mode: Mode,
+    /// The caller's, when it is not given.
+    mode: Option<Mode>,
     /// URL of an endpoint that the key owns; for a tenant's keys.
     webhook: Option<String>,
     /// Networks that callers must be in; none lets everybody.
@@ -200,6 +200,7 @@ pub(crate) async fn create(
     let application = given_id("application", new.application.as_deref())?;
     let tenant = given_id("tenant", new.tenant.as_deref())?;
     let allowed_ips = networks("allowedIps", &new.allowed_ips)?;
+    let mode = caller.mode(new.mode)?;
     if new.webhook.is_some() && tenant.is_none() {
         return Err(ApiError::invalid(
             "webhook",
@@ -212,7 +213,6 @@ pub(crate) async fn create(
         if application.is_some_and(|given| given != tenant.application) {
             return Err(ApiError::not_found("tenant"));
         }
-        let mode = caller.mode(Some(new.mode))?;
         let profile = api.0.directory.profile(tenant.application).await?.profile;
         let fresh = fresh_key(
             &api,
@@ -241,15 +241,15 @@ pub(crate) async fn create(
         }
         Some(application) => Scope::Application(caller.application(&api, application).await?.id),
     };
-    let secret = key_text(new.mode);
+    let secret = key_text(mode);
     let now = api.now();
     let key = ApiKey {
         id: api.store().ids().next(now),
         name: new.name,
         scope,
-        mode: new.mode,
+        mode,
         secret_hash: sha256(secret.expose().as_bytes()),
-        public_id: (scope != Scope::Root).then(|| public_key_id(new.mode)),
+        public_id: (scope != Scope::Root).then(|| public_key_id(mode)),
         sealed_secret: None,
         allowed_ips,
         disabled_at: None,
@@ -295,6 +295,7 @@ pub(crate) async fn list(
     let filter = KeyFilter {
         application,
         tenant,
+        mode: caller.shown(None)?,
     };
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     let page = api.store().list_keys(filter, page).await?;

@@ -97,6 +97,7 @@ pub(crate) async fn mark_read(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?.id;
+    caller.must_be_live()?;
     let body: ReadBody = api.read(&headers, body).await?;
     let read = api
         .store()

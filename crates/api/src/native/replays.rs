@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::{DeliveryFilter, PageRequest, StatePattern, StoreError, Task, TaskState};
@@ -29,6 +30,7 @@ struct ReplayBody {
     endpoint: Option<String>,
     event: Option<String>,
     r#type: Option<String>,
+    mode: Option<Mode>,
     status: Option<String>,
     since: Option<String>,
     until: Option<String>,
@@ -79,7 +81,7 @@ fn filter(task: &Task, body: &ReplayBody) -> ApiResult<DeliveryFilter> {
         endpoint: given_id("endpoint", body.endpoint.as_deref())?,
         event: given_id("event", body.event.as_deref())?,
         event_type: body.r#type.clone(),
-        mode: None,
+        mode: body.mode,
         state: Some(status(body.status.as_deref())?.unwrap_or(StatePattern::Failed)),
         since,
         // Only what was there when the replay began, so that it ends.
@@ -95,7 +97,8 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
-    let body: ReplayBody = api.read(&headers, body).await?;
+    let mut body: ReplayBody = api.read(&headers, body).await?;
+    body.mode = caller.shown(body.mode)?;
     let now = api.now();
     let task = Task {
         id: api.store().ids().next(now),

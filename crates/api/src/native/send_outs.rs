@@ -1,11 +1,13 @@
 //! Send-outs: deliveries as Voucherify's audit log shows them (`vendors.md` F-24 to F-26).
 
+use std::collections::{HashMap, HashSet};
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use postrider_core::attempt::{Attempt, Egress};
 use postrider_core::delivery::{Delivery, DeliveryState};
-use postrider_core::endpoint::EndpointKind;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::Event;
 use postrider_core::profile::{MessageScope, Profile};
 use postrider_core::{Id, Timestamp, id};
@@ -96,39 +98,56 @@ async fn profile_of(api: &Api, delivery: &Delivery) -> ApiResult<std::sync::Arc<
     profile.ok_or_else(|| ApiError::internal(format!("profile version {version} is unknown")))
 }
 
-async fn view(api: &Api, delivery: &Delivery, with_data: bool) -> ApiResult<SendOutView> {
+/// The endpoints of deliveries, deleted ones too.
+async fn endpoints_of(
+    api: &Api,
+    deliveries: &[Delivery],
+) -> ApiResult<HashMap<Id<id::Endpoint>, Endpoint>> {
+    let ids: HashSet<Id<id::Endpoint>> = deliveries.iter().map(|d| d.endpoint).collect();
+    let found = api.store().endpoints(ids.into_iter().collect()).await?;
+    Ok(found.into_iter().map(|found| (found.id, found)).collect())
+}
+
+async fn view_of_one(api: &Api, delivery: &Delivery, with_data: bool) -> ApiResult<SendOutView> {
+    let endpoints = endpoints_of(api, std::slice::from_ref(delivery)).await?;
+    view(api, delivery, &endpoints, with_data).await
+}
+
+async fn view(
+    api: &Api,
+    delivery: &Delivery,
+    endpoints: &HashMap<Id<id::Endpoint>, Endpoint>,
+    with_data: bool,
+) -> ApiResult<SendOutView> {
+    let endpoint = endpoints.get(&delivery.endpoint);
+    let endpoint = endpoint.ok_or_else(|| ApiError::internal("a delivery without an endpoint"))?;
     let profile = profile_of(api, delivery).await?;
     let event = api.store().event(delivery.event).await?;
-    let (endpoint, _) = api.store().lane_endpoint(delivery.endpoint).await?;
     let last: Option<Attempt> = api.store().attempts(delivery.id).await?.pop();
+    let today = match &endpoint.kind {
+        EndpointKind::Distribution(distribution) => Some(distribution),
+        EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
+    };
+    let sent = last.as_ref().and_then(|last| last.rendering.as_deref());
+    let sent = sent.and_then(|sent| sent.distribution.as_ref());
     let source = SourceView {
         id: profile.endpoint_id(endpoint.id, &endpoint.kind),
-        object: match endpoint.kind {
-            EndpointKind::Distribution(_) => "distribution",
-            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => "webhook",
+        object: if today.is_some() {
+            "distribution"
+        } else {
+            "webhook"
         },
-        name: match &endpoint.kind {
-            EndpointKind::Distribution(distribution) => Some(distribution.name.clone()),
-            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
-        },
+        name: today.map(|distribution| distribution.name.clone()),
     };
-    let r#type = match &endpoint.kind {
-        EndpointKind::Distribution(distribution) => distribution.event_name.clone(),
-        EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => {
-            delivery.event_type.as_ref().to_owned()
-        }
+    // Its owner may have typed another name since.
+    let r#type = match sent.or(today) {
+        Some(distribution) => distribution.event_name.clone(),
+        None => delivery.event_type.as_ref().to_owned(),
     };
     let mut data = None;
     if with_data {
-        let (number, at) = last.as_ref().map_or((1, delivery.created_at), |last| {
-            (last.number, last.started_at)
-        });
-        let url = last.as_ref().map(|last| last.url.as_str());
-        let body = api
-            .engine()
-            .body_of(delivery, &event, number, at, url)
-            .await?;
-        data = raw_bytes(&body);
+        let body = api.engine().body_of(delivery, &event, last.as_ref());
+        data = body.await?.as_deref().and_then(raw_bytes);
     }
     let delivered = delivery.state == DeliveryState::Delivered;
     Ok(SendOutView {
@@ -178,6 +197,7 @@ pub(crate) async fn list(
     let mut filter = DeliveryFilter {
         tenant: Some(tenant.id),
         event_type: query.r#type,
+        mode: caller.shown(None)?,
         state: query.status.map(Status::pattern),
         since,
         until,
@@ -190,62 +210,55 @@ pub(crate) async fn list(
         filter.endpoint = Some(id.ok_or_else(|| ApiError::invalid("source", rule))?);
     }
     let page = match &query.send_out_id {
-        Some(text) => one_page(&api, &profile, &filter, text).await?,
+        Some(text) => with_id(&api, &profile, filter, text, page).await?,
         None => api.store().list_deliveries(filter, page).await?,
     };
+    let endpoints = endpoints_of(&api, &page.rows).await?;
     let mut rows = Vec::with_capacity(page.rows.len());
     for delivery in &page.rows {
-        rows.push(view(&api, delivery, false).await?);
+        rows.push(view(&api, delivery, &endpoints, false).await?);
     }
     let next = page.next;
     Ok(list_of(Page { rows, next }, |view| view))
 }
 
 /// The deliveries with a message id; more than one where it names an event for all endpoints.
-async fn one_page(
+async fn with_id(
     api: &Api,
     profile: &Profile,
-    filter: &DeliveryFilter,
+    filter: DeliveryFilter,
     text: &str,
+    page: PageRequest,
 ) -> ApiResult<Page<Delivery>> {
     let ids = api.store().ids();
-    let none = Page {
-        rows: Vec::new(),
-        next: None,
-    };
+    let mut rows = Vec::new();
     match profile.ids.message_scope {
         MessageScope::Event => {
-            let Some(event) = profile.ids.message.find(text, ids) else {
-                return Ok(none);
-            };
-            let filter = DeliveryFilter {
-                event: Some(event),
-                ..filter.clone()
-            };
-            let page = PageRequest::first(postrider_core::limits::PAGE_ROWS_MAX);
-            Ok(api.store().list_deliveries(filter, page).await?)
+            if let Some(event) = profile.ids.message.find(text, ids) {
+                let event = Some(event);
+                let filter = DeliveryFilter { event, ..filter };
+                return Ok(api.store().list_deliveries(filter, page).await?);
+            }
         }
         MessageScope::Delivery => {
-            let Some(id) = profile.ids.message.find(text, ids) else {
-                return Ok(none);
-            };
-            match api.store().delivery(id).await {
-                Ok(delivery) if matches(filter, &delivery) => Ok(Page {
-                    rows: vec![delivery],
-                    next: None,
-                }),
-                Ok(_) => Ok(none),
-                Err(error) if error.is_not_found() => Ok(none),
-                Err(error) => Err(error.into()),
+            if let Some(id) = profile.ids.message.find(text, ids) {
+                match api.store().delivery(id).await {
+                    Ok(delivery) => rows.push(delivery),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }
+    rows.retain(|delivery| matches(&filter, delivery));
+    Ok(Page { rows, next: None })
 }
 
 fn matches(filter: &DeliveryFilter, delivery: &Delivery) -> bool {
     let of_type = filter.event_type.as_deref();
     filter.tenant == Some(delivery.tenant)
         && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
+        && filter.mode.is_none_or(|mode| mode == delivery.mode)
         && of_type.is_none_or(|wanted| *wanted == *delivery.event_type)
         && filter
             .state
@@ -260,7 +273,7 @@ pub(crate) async fn read(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = deliveries::found(&api, &caller, &id).await?;
-    Ok(ok(&view(&api, &delivery, true).await?))
+    Ok(ok(&view_of_one(&api, &delivery, true).await?))
 }
 
 /// Sends it again: the same id and body, a new attempt.
@@ -272,6 +285,6 @@ pub(crate) async fn retry(
     let delivery = deliveries::found(&api, &caller, &id).await?;
     let series = deliveries::resend_policy(&api, &delivery)?;
     let due = api.engine().resend(delivery.id, series).await?;
-    let view = view(&api, &due.delivery, false).await?;
+    let view = view_of_one(&api, &due.delivery, false).await?;
     Ok(json(StatusCode::ACCEPTED, &view))
 }

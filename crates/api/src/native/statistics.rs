@@ -1,7 +1,7 @@
 //! Statistics of a tenant's deliveries: counts by type, key, mode and status, and over time
 //! (`vendors.md` S-31). The list behind every count is `/v1/deliveries` with the same filter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -25,6 +25,8 @@ use crate::request::{Path, Query, given_id, ok, path_id};
 const RANGE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 /// Points a series has at most when no period is given.
 const POINTS_DEFAULT: u64 = 100;
+/// Endpoints told of one by one.
+const ENDPOINTS_TOLD: usize = 250;
 /// Periods to choose from, in seconds: a minute to a week.
 const PERIODS: [u64; 9] = [60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 604_800];
 
@@ -101,7 +103,10 @@ struct StatisticsView {
     totals: Counts,
     by_type: Vec<ByType>,
     by_mode: Vec<ByMode>,
+    /// Those with the most deliveries.
     by_endpoint: Vec<ByEndpoint>,
+    /// How many others there are.
+    more_endpoints: usize,
     period_seconds: u64,
     /// Periods without deliveries are left out.
     series: Vec<Point>,
@@ -166,7 +171,7 @@ pub(crate) async fn read(
             until,
             event_type: query.r#type,
             endpoint,
-            mode: query.mode,
+            mode: caller.shown(query.mode)?,
             state: status(query.status.as_deref())?,
             period,
         })
@@ -176,15 +181,7 @@ pub(crate) async fn read(
     for group in groups {
         totals.add(group.counts);
     }
-    let mut by_endpoint = Vec::new();
-    for (endpoint, counts) in sums(groups, |group| group.endpoint) {
-        let key = key_of(&api, endpoint).await?;
-        by_endpoint.push(ByEndpoint {
-            endpoint,
-            key,
-            counts,
-        });
-    }
+    let (by_endpoint, more_endpoints) = by_endpoint(&api, groups).await?;
     let by_type = sums(groups, |group| group.event_type.clone());
     let by_mode = sums(groups, |group| group.mode == Mode::Test);
     let series = statistics.series.iter().map(|point| {
@@ -214,20 +211,35 @@ pub(crate) async fn read(
             })
             .collect(),
         by_endpoint,
+        more_endpoints,
         period_seconds: period.as_secs(),
         series: series.collect(),
     }))
 }
 
-/// The public id of the key that owns an endpoint; a deleted key has none.
-async fn key_of(api: &Api, endpoint: Id<id::Endpoint>) -> ApiResult<Option<String>> {
-    let (endpoint, _) = api.store().lane_endpoint(endpoint).await?;
-    let EndpointKind::Key(key) = endpoint.kind else {
-        return Ok(None);
-    };
-    match api.store().key(key).await {
-        Ok(key) => Ok(key.public_id),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
+/// The endpoints with the most deliveries, each with the key that owns it, and how many there are
+/// besides.
+async fn by_endpoint(api: &Api, groups: &[StatisticsGroup]) -> ApiResult<(Vec<ByEndpoint>, usize)> {
+    let mut sums: Vec<_> = sums(groups, |group| group.endpoint).into_iter().collect();
+    sums.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.total));
+    let more = sums.len().saturating_sub(ENDPOINTS_TOLD);
+    sums.truncate(ENDPOINTS_TOLD);
+    let ids = sums.iter().map(|(endpoint, _)| *endpoint).collect();
+    let mut owners = HashMap::new();
+    for endpoint in api.store().endpoints(ids).await? {
+        if let EndpointKind::Key(key) = endpoint.kind {
+            match api.store().key(key).await {
+                Ok(key) => drop(owners.insert(endpoint.id, key.public_id)),
+                // A deleted key has none.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
+    let told = sums.into_iter().map(|(endpoint, counts)| ByEndpoint {
+        endpoint,
+        key: owners.remove(&endpoint).flatten(),
+        counts,
+    });
+    Ok((told.collect(), more))
 }

@@ -12,7 +12,7 @@ use postrider_core::tenant::{Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantS
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::applications::merged;
+use super::applications::{merge, merged};
 use super::views::TenantView;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
@@ -68,7 +68,7 @@ pub(crate) async fn create(
         .await?;
     Ok(json(
         StatusCode::CREATED,
-        &TenantView::from(tenant).with_secret(secret.expose()),
+        &TenantView::new(tenant, &profile).with_secret(secret.expose()),
     ))
 }
 
@@ -87,6 +87,8 @@ pub(crate) async fn list(
     Query(query): Query<TenantQuery>,
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
+    let profile = api.0.directory.profile(application).await?.profile;
+    let view = |tenant| TenantView::new(tenant, &profile);
     if let Some(external_id) = &query.external_id {
         let found = api
             .store()
@@ -97,15 +99,12 @@ pub(crate) async fn list(
             Err(error) if error.is_not_found() => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        return Ok(list_of(
-            postrider_store::Page { rows, next: None },
-            TenantView::from,
-        ));
+        return Ok(list_of(postrider_store::Page { rows, next: None }, view));
     }
     let page = request::page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     Ok(list_of(
         api.store().list_tenants(application, page).await?,
-        TenantView::from,
+        view,
     ))
 }
 
@@ -128,6 +127,7 @@ pub(crate) async fn read_secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
+    caller.must_be_live()?;
     let policy = &api
         .0
         .directory
@@ -149,7 +149,8 @@ pub(crate) async fn read(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    Ok(ok(&TenantView::from(Tenant::clone(&tenant))))
+    let profile = api.0.directory.profile(tenant.application).await?.profile;
+    Ok(ok(&TenantView::new(Tenant::clone(&tenant), &profile)))
 }
 
 /// Refuses settings that cannot work.
@@ -159,7 +160,7 @@ fn check_settings(api: &Api, settings: &TenantSettings) -> ApiResult<()> {
         ("webhooks", &notifications.webhooks),
         ("distributions", &notifications.distributions),
     ] {
-        check_channels(name, channels)?;
+        check_channels(api, name, channels)?;
         if channels.email && !api.0.options.mail {
             let field = format!("settings.notifications.{name}.email");
             let rule =
@@ -186,7 +187,7 @@ fn check_settings(api: &Api, settings: &TenantSettings) -> ApiResult<()> {
     Ok(())
 }
 
-fn check_channels(name: &str, channels: &Channels) -> ApiResult<()> {
+fn check_channels(api: &Api, name: &str, channels: &Channels) -> ApiResult<()> {
     let field = format!("settings.notifications.{name}.emails");
     if channels.emails.len() > EMAILS_MAX {
         return Err(ApiError::invalid(
@@ -198,16 +199,9 @@ fn check_channels(name: &str, channels: &Channels) -> ApiResult<()> {
         return Err(ApiError::invalid(field, "must name who gets the mail"));
     }
     for email in &channels.emails {
-        let plain = email.is_ascii()
-            && email.len() <= KEY_BYTES_MAX
-            && !email.bytes().any(|b| b.is_ascii_control() || b == b' ');
-        let parts = email.split_once('@');
-        let whole = parts.is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
-        if !plain || !whole {
-            return Err(ApiError::invalid(
-                field,
-                format!("{email:?} is not an e-mail address"),
-            ));
+        if email.len() > KEY_BYTES_MAX || !(api.0.options.is_mail_address)(email) {
+            let rule = format!("{email:?} is not a mail address such as ada@example.com");
+            return Err(ApiError::invalid(field, rule));
         }
     }
     Ok(())
@@ -228,7 +222,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    must_be_live(&caller)?;
+    caller.must_be_live()?;
     let patch: TenantPatch = api.read(&headers, body).await?;
     let settings = patch.settings.unwrap_or_default();
     let of_tenant = matches!(caller.key.scope, Scope::Tenant(..));
@@ -241,28 +235,17 @@ pub(crate) async fn update(
     if let Some(name) = &patch.name {
         required("name", name, KEY_BYTES_MAX)?;
     }
-    let settings = merged(&tenant.settings, settings)?;
-    check_settings(&api, &settings)?;
+    check_settings(&api, &merged(&tenant.settings, settings.clone())?)?;
     let by = caller.actor(&api);
     let now = by.at;
     let change = move |tenant: &mut Tenant| {
         tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
-        tenant.settings = settings;
+        merge(&mut tenant.settings, settings);
         tenant.updated_at = now;
     };
     let changed = api.change_tenant(tenant.id, Box::new(change), by).await?;
-    Ok(ok(&TenantView::from(changed)))
-}
-
-/// What a tenant has, it has for its live traffic too.
-fn must_be_live(caller: &Caller) -> ApiResult<()> {
-    if caller.may_touch(Mode::Live) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        ErrorCode::ScopeInsufficient,
-        "a test key changes nothing that is live",
-    ))
+    let profile = api.0.directory.profile(tenant.application).await?.profile;
+    Ok(ok(&TenantView::new(changed, &profile)))
 }
 
 /// Replaces the tenant's secret at once: the documentation of no profile has two at a time.
@@ -272,7 +255,7 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    must_be_live(&caller)?;
+    caller.must_be_live()?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let secret = secret_text(&profile.secret.format, Mode::Live);
     let sealed = api

@@ -44,6 +44,10 @@ impl From<Application> for ApplicationView {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TenantView {
     id: Id<id::Tenant>,
+    /// The id that receivers and the vendor's API know it by, where the profile has one
+    /// (Voucherify's project id).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire_id: Option<String>,
     application: Id<id::Application>,
     name: String,
     external_id: Option<String>,
@@ -63,10 +67,11 @@ impl TenantView {
     }
 }
 
-impl From<Tenant> for TenantView {
-    fn from(t: Tenant) -> Self {
+impl TenantView {
+    pub(crate) fn new(t: Tenant, profile: &Profile) -> Self {
         Self {
             id: t.id,
+            wire_id: profile.ids.tenant.as_ref().map(|ids| ids.render(t.id)),
             application: t.application,
             name: t.name,
             external_id: t.external_id,
@@ -323,9 +328,9 @@ struct ErrorView {
 }
 
 impl AttemptView {
-    pub(crate) fn with_body(a: Attempt, body: &[u8]) -> Self {
+    pub(crate) fn with_body(a: Attempt, body: Option<&[u8]>) -> Self {
         Self {
-            request_body: Some(String::from_utf8_lossy(body).into_owned()),
+            request_body: body.map(|body| String::from_utf8_lossy(body).into_owned()),
             ..Self::from(a)
         }
     }

@@ -42,6 +42,10 @@ impl Engine {
         let sent = Sent {
             url,
             headers,
+            rendering: ready
+                .as_ref()
+                .ok()
+                .and_then(|ready| ready.rendering.clone()),
             started_at,
             ended_at: ended_at(started_at, &exchange, self.now()),
         };
@@ -134,8 +138,9 @@ impl Engine {
         Ok(request(&ready, &context))
     }
 
-    /// The body that an attempt of a delivery had, or would have if it were made `at` this time: it
-    /// follows from the event, the profile's version and the attempt, so no copy is kept.
+    /// The body that an attempt of a delivery had, or that the first one would have now: it follows
+    /// from the event, the profile's version and the attempt, so no copy is kept. None when the
+    /// attempt ended before there was a body.
     ///
     /// # Errors
     /// When the endpoint cannot be read.
@@ -143,10 +148,8 @@ impl Engine {
         &self,
         delivery: &Delivery,
         event: &Event,
-        number: u32,
-        at: Timestamp,
-        url: Option<&str>,
-    ) -> Result<Bytes, StoreError> {
+        attempt: Option<&Attempt>,
+    ) -> Result<Option<Bytes>, StoreError> {
         let ready = match self
             .endpoints
             .get(delivery.endpoint, delivery.profile)
@@ -156,9 +159,20 @@ impl Engine {
             Err(NotReady::Store(error)) => return Err(error),
             Err(error) => return Err(StoreError::aborted(error)),
         };
+        let (number, at) = attempt.map_or((1, self.now()), |attempt| {
+            (attempt.number, attempt.started_at)
+        });
         let mut context = context(&ready, event, delivery.id, delivery.created_at, number, at);
-        context.endpoint_url = url.unwrap_or(context.endpoint_url);
-        Ok(ready.profile.render_body(&context))
+        if let Some(attempt) = attempt {
+            if attempt.url.is_empty() {
+                return Ok(None);
+            }
+            let rendering = attempt.rendering.as_deref();
+            context.endpoint_url = &attempt.url;
+            context.form = rendering.is_some_and(|rendering| rendering.form);
+            context.distribution = rendering.and_then(|rendering| rendering.distribution.as_ref());
+        }
+        Ok(Some(ready.profile.render_body(&context)))
     }
 
     /// Sends an event to an endpoint now, whatever its state, and records nothing: the test call.
@@ -186,6 +200,7 @@ impl Engine {
             timings: exchange.timings,
             manual: true,
             egress: exchange.egress,
+            rendering: None,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
 use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
 use postrider_core::profile::{Profile, SigningKey, signing_key};
@@ -33,6 +34,7 @@ pub(crate) struct EndpointCache {
 pub(crate) struct ReadyEndpoint {
     pub(crate) endpoint: Endpoint,
     pub(crate) profile: Arc<Profile>,
+    pub(crate) rendering: Option<Arc<Rendering>>,
     /// Keys without an end, which is nearly always all of them.
     keys: Vec<(SigningKey, Option<Timestamp>)>,
     /// The public id of the API key that owns it.
@@ -128,6 +130,7 @@ impl EndpointCache {
             keys.push((made, None));
         }
         let ready = Arc::new(ReadyEndpoint {
+            rendering: Rendering::of(&endpoint).map(Arc::new),
             endpoint,
             profile,
             keys,

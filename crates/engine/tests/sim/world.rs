@@ -554,6 +554,7 @@ impl World {
         let sent = Sent {
             url: String::new(),
             headers: Vec::new(),
+            rendering: None,
             started_at,
             ended_at: self.now,
         };

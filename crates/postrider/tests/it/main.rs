@@ -12,6 +12,7 @@ mod distributions;
 mod egress;
 mod foreign;
 mod managing;
+mod modes;
 mod notifications;
 mod process;
 mod simplifytrip;

@@ -7,8 +7,8 @@ use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
 use postrider_core::{Id, Timestamp};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    AuditFilter, EndpointStats, NoticeChannel, NoticeFilter, Page, PageRequest, Statistics,
-    StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
+    AuditFilter, DueNotices, EndpointStats, MailAudience, NoticeFilter, Page, PageRequest,
+    Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
 };
 use rusqlite::{Row, params_from_iter};
 
@@ -37,16 +37,28 @@ fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
     })
 }
 
+/// How a class is stored.
+pub(crate) const fn class_number(class: NoticeClass) -> i64 {
+    match class {
+        NoticeClass::Webhooks => 0,
+        NoticeClass::Distributions => 1,
+    }
+}
+
+fn notice_class(row: &Row<'_>, column: usize) -> SqlResult<NoticeClass> {
+    match row.get(column)? {
+        0 => Ok(NoticeClass::Webhooks),
+        1 => Ok(NoticeClass::Distributions),
+        other => Err(unreadable(column, format!("notice class {other}"))),
+    }
+}
+
 fn notice_row(row: &Row<'_>, salt: u64) -> SqlResult<Notice> {
     Ok(Notice {
         id: Id::from_key(row.get(0)?, salt),
         application: Id::from_key(row.get(1)?, salt),
         tenant: Id::from_key(row.get(2)?, salt),
-        class: match row.get(3)? {
-            0 => NoticeClass::Webhooks,
-            1 => NoticeClass::Distributions,
-            other => return Err(unreadable(3, format!("notice class {other}"))),
-        },
+        class: notice_class(row, 3)?,
         kind: match row.get(4)? {
             0 => NoticeKind::DeliveryFailed,
             1 => NoticeKind::EndpointDisabled,
@@ -101,17 +113,33 @@ impl Reader {
         self.page(NOTICE, conditions, query, page, row, |row| row.id.as_u128())
     }
 
+    pub(crate) fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
+        let sql = "select tenant_id, class, min(at) from notice where mail_due = 1 group by tenant_id, class";
+        self.all(sql, [], |row| {
+            let tenant = Id::from_key(row.get(0)?, self.salt);
+            let class = notice_class(row, 1)?;
+            Ok((MailAudience { tenant, class }, time(row, 2)?))
+        })
+    }
+
     pub(crate) fn due_notices(
         &self,
-        channel: NoticeChannel,
+        due: DueNotices,
         limit: u32,
     ) -> Result<Vec<Notice>, StoreError> {
-        let due = match channel {
-            NoticeChannel::Mail => "mail_due = 1",
-            NoticeChannel::Publish => "publish_due = 1",
-        };
-        let sql = format!("{NOTICE} where {due} order by id limit ?1");
-        self.all(&sql, [limit], |row| notice_row(row, self.salt))
+        let row = |row: &Row<'_>| notice_row(row, self.salt);
+        match due {
+            DueNotices::Mail(MailAudience { tenant, class }) => {
+                let sql = format!(
+                    "{NOTICE} where mail_due = 1 and tenant_id = ?1 and class = ?2 order by id limit ?3"
+                );
+                self.all(&sql, (tenant.key(), class_number(class), limit), row)
+            }
+            DueNotices::Publish => {
+                let sql = format!("{NOTICE} where publish_due = 1 order by id limit ?1");
+                self.all(&sql, [limit], row)
+            }
+        }
     }
 
     pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
@@ -119,6 +147,7 @@ impl Reader {
         conditions.add("tenant_id = ?", query.tenant.key());
         // An id begins with its time in milliseconds: what is older is not even looked at.
         conditions.add("id >= ?", query.since.as_millis() << 16);
+        conditions.add("id < ?", (query.until.as_millis() + 1) << 16);
         conditions.add("created_at >= ?", query.since.as_micros());
         conditions.add("created_at < ?", query.until.as_micros());
         conditions.add_opt("event_type = ?", query.event_type.clone());

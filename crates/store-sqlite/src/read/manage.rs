@@ -7,15 +7,17 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    EndpointListing, Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task,
-    TaskState,
+    EndpointFilter, EndpointListing, Entity, KeyFilter, Page, PageRequest, ProfileRecord,
+    StoreError, Task, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Conditions, ENDPOINT, Reader, endpoint_row, read_endpoint, read_key_endpoint, with_secrets,
 };
-use crate::convert::{SqlResult, from_json, mode, reading, time, time_opt, unreadable};
+use crate::convert::{
+    SqlResult, from_json, mode, mode_number, reading, time, time_opt, unreadable,
+};
 
 const APPLICATION: &str =
     "select id, name, profile, created_at, updated_at, settings from application";
@@ -215,15 +217,27 @@ impl Reader {
             .ok_or(StoreError::not_found(Entity::Endpoint))
     }
 
+    pub(crate) fn endpoints(&self, ids: &[Id<id::Endpoint>]) -> Result<Vec<Endpoint>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.lane_endpoint(*id) {
+                Ok((endpoint, _)) => found.push(endpoint),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     pub(crate) fn list_endpoints(
         &self,
-        tenant: Id<id::Tenant>,
-        listing: EndpointListing,
+        filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
         let mut conditions = Conditions::default();
-        conditions.add("tenant_id = ?", tenant.key());
-        conditions.add_text(match listing {
+        conditions.add("tenant_id = ?", filter.tenant.key());
+        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
+        conditions.add_text(match filter.listing {
             EndpointListing::Registered => "kind = 0 and deleted = 0",
             EndpointListing::Distributions => "kind = 3 and deleted = 0",
         });
@@ -232,7 +246,7 @@ impl Reader {
         self.page(
             &select,
             conditions,
-            query_digest(&("endpoints", tenant, listing)),
+            query_digest(&("endpoints", filter)),
             page,
             row,
             |row| row.id.as_u128(),
@@ -293,6 +307,7 @@ impl Reader {
         let mut conditions = Conditions::default();
         conditions.add_opt("application_id = ?", filter.application.map(Id::key));
         conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| key_row(row, self.salt);
         self.page(
             API_KEY,

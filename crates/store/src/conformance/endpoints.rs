@@ -48,8 +48,7 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     assert_eq!(
         store
             .list_endpoints(
-                world.tenant,
-                EndpointListing::Registered,
+                world.listing(EndpointListing::Registered),
                 PageRequest::first(9)
             )
             .await
@@ -150,8 +149,7 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
     assert_eq!(
         store
             .list_endpoints(
-                world.tenant,
-                EndpointListing::Registered,
+                world.listing(EndpointListing::Registered),
                 PageRequest::first(9)
             )
             .await
@@ -191,29 +189,15 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
     store.create_application(other.clone(), by()).await.unwrap();
     assert!(taken(
         store
-            .update_application(
-                Application {
-                    name: "shop".into(),
-                    ..other.clone()
-                },
-                by()
-            )
+            .update_application(other.id, Box::new(|other| other.name = "shop".into()), by())
             .await
+            .map(drop)
     ));
-    store
-        .update_application(
-            Application {
-                profile: "vignetim".into(),
-                ..other.clone()
-            },
-            by(),
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        store.application(other.id).await.unwrap().profile,
-        "vignetim"
-    );
+    let change = |other: &mut Application| other.profile = "vignetim".into();
+    let changed = store.update_application(other.id, Box::new(change), by());
+    let changed = changed.await.unwrap();
+    assert_eq!(changed.profile, "vignetim");
+    assert_eq!(store.application(other.id).await.unwrap(), changed);
     let mut tenant = world.a_tenant(store.ids().next(at(0)), Some("cust-1"));
     store.create_tenant(tenant.clone(), by()).await.unwrap();
     assert_eq!(
@@ -296,8 +280,7 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
     assert_eq!(
         store
             .list_endpoints(
-                world.tenant,
-                EndpointListing::Registered,
+                world.listing(EndpointListing::Registered),
                 PageRequest::first(9)
             )
             .await
@@ -407,7 +390,7 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
         .list_keys(
             KeyFilter {
                 application: Some(world.application),
-                tenant: None,
+                ..KeyFilter::default()
             },
             PageRequest::first(9),
         )

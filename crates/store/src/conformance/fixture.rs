@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::attempt::{Attempt, Egress, Outcome, Response, Timings};
+use postrider_core::attempt::{Attempt, Egress, Outcome, Rendering, Response, Timings};
 use postrider_core::audit::Actor;
 use postrider_core::delivery::Series;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
@@ -16,8 +16,8 @@ use postrider_core::tenant::{Application, ApplicationSettings, Mode, Tenant, Ten
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
-    DuePage, Idempotency, LoadDue, NewEvent, Published, RecordAttempt, Recorded, Store, StoreError,
-    Target, Write, Written,
+    DuePage, EndpointFilter, EndpointListing, Idempotency, LoadDue, NewEvent, Published,
+    RecordAttempt, Recorded, Store, StoreError, Target, Write, Written,
 };
 
 /// `micros` after a fixed day.
@@ -110,6 +110,15 @@ impl World<'_> {
             health: Health::default(),
             created_at: at(0),
             updated_at: at(0),
+        }
+    }
+
+    /// All endpoints of the tenant of this kind.
+    pub fn listing(&self, listing: EndpointListing) -> EndpointFilter {
+        EndpointFilter {
+            tenant: self.tenant,
+            listing,
+            mode: None,
         }
     }
 
@@ -281,5 +290,9 @@ pub fn an_attempt(number: u32, now: Timestamp) -> Attempt {
             region: Some(Arc::from("eu1")),
             address: "127.0.0.2".parse().unwrap(),
         }),
+        rendering: Some(Arc::new(Rendering {
+            form: true,
+            distribution: None,
+        })),
     }
 }

@@ -7,19 +7,18 @@ use postrider_core::distribution::{Distribution, Payload};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
-use postrider_core::notice::{Channels, NoticeClass, NoticeKind, NotificationSettings};
 use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
 
 use super::fixture::{World, at, by, world};
 use crate::{
-    AuditFilter, EndpointListing, EndpointStats, KeyFilter, NewEvent, NoticeChannel, NoticeFilter,
-    PageRequest, StatePattern, StatisticsQuery, Store, Target,
+    AuditFilter, EndpointListing, EndpointStats, KeyFilter, NewEvent, PageRequest, StatePattern,
+    StatisticsQuery, Store, Target,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
 
-fn a_distribution(world: &World<'_>, triggers: &[&str]) -> Endpoint {
+pub(super) fn a_distribution(world: &World<'_>, triggers: &[&str]) -> Endpoint {
     let triggers = triggers.iter().map(|name| (*name).to_owned()).collect();
     let distribution = Distribution {
         name: "Welcome".into(),
@@ -81,11 +80,15 @@ pub async fn only_live_distributions_with_the_trigger_get_a_distributions_event(
     let nobody = Target::IfEnabled(paused.id);
     assert_eq!(reached(&world, event, nobody).await, []);
     assert_eq!(reached(&world, event, Target::Nobody).await, []);
-    let listed = |listing| store.list_endpoints(world.tenant, listing, PAGE);
+    let listed = |listing| store.list_endpoints(world.listing(listing), PAGE);
     let rows = listed(EndpointListing::Distributions).await.unwrap().rows;
-    assert_eq!(rows, [paused, other, live]);
+    assert_eq!(rows, [paused, other, live.clone()]);
     let rows = listed(EndpointListing::Registered).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [webhook]);
+    let by_id = store.endpoints(vec![live.id, webhook, world.store.ids().next(at(3))]);
+    assert_eq!(by_id.await.unwrap().len(), 2);
+    store.delete_endpoint(live.id, by()).await.unwrap();
+    assert_eq!(store.endpoints(vec![live.id]).await.unwrap(), [live]);
 }
 
 pub async fn a_key_and_its_endpoint_live_and_end_together(store: &dyn Store) {
@@ -109,8 +112,8 @@ pub async fn a_key_and_its_endpoint_live_and_end_together(store: &dyn Store) {
     assert_eq!(reached(&world, event, Target::Matching).await, []);
     let to = |endpoint: &Endpoint| Target::IfEnabled(endpoint.id);
     assert_eq!(reached(&world, event, to(&first)).await, [first.id]);
-    let registered = EndpointListing::Registered;
-    let listed = store.list_endpoints(world.tenant, registered, PAGE).await;
+    let registered = world.listing(EndpointListing::Registered);
+    let listed = store.list_endpoints(registered, PAGE).await;
     assert_eq!(listed.unwrap().rows, []);
 
     let change = |key: &mut ApiKey, endpoint: &mut Option<Endpoint>| {
@@ -259,90 +262,6 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
         let rows = only(filter.clone()).await.unwrap().rows;
         assert_eq!(rows.len(), count, "{filter:?}");
     }
-}
-
-async fn wants_notices(world: &World<'_>) {
-    let webhooks = Channels {
-        email: true,
-        in_app: true,
-        emails: vec!["ada@example.com".into()],
-    };
-    let settings = NotificationSettings {
-        webhooks,
-        distributions: Channels::default(),
-    };
-    let change = move |tenant: &mut postrider_core::tenant::Tenant| {
-        tenant.settings.notifications = settings;
-    };
-    world
-        .store
-        .update_tenant(world.tenant, Box::new(change), by())
-        .await
-        .unwrap();
-}
-
-pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store) {
-    let world = world(store).await;
-    let endpoint = world.endpoint().await;
-    world.fail_one(endpoint, at(1_000)).await;
-    let notices = |unread| {
-        let filter = NoticeFilter {
-            tenant: world.tenant,
-            unread,
-        };
-        store.list_notices(filter, PAGE)
-    };
-    assert_eq!(notices(false).await.unwrap().rows, [], "nobody asked");
-    wants_notices(&world).await;
-    for i in 0..9 {
-        world.fail_one(endpoint, at(2_000 + i * 1_000)).await;
-    }
-    let rows = notices(false).await.unwrap().rows;
-    let kinds: Vec<NoticeKind> = rows.iter().map(|notice| notice.kind).collect();
-    let failed = NoticeKind::DeliveryFailed;
-    // The tenth failure disables too; newest first.
-    assert_eq!(kinds[..3], [NoticeKind::EndpointDisabled, failed, failed]);
-    assert_eq!(rows.len(), 10);
-    let last = &rows[0];
-    assert_eq!(
-        (
-            last.endpoint,
-            last.class,
-            last.attempts,
-            last.error.as_str()
-        ),
-        (endpoint, NoticeClass::Webhooks, 1, "answered 500")
-    );
-    assert!(last.mail_due && last.in_app && !last.publish_due);
-    let audit = AuditFilter {
-        action: Some("endpoint.updated".into()),
-        ..AuditFilter::default()
-    };
-    let disabled = store.list_audit(audit, PAGE).await.unwrap().rows;
-    assert_eq!(disabled.len(), 1, "the server disabled it once");
-    assert_eq!(disabled[0].actor, Actor::system(at(10_000)));
-
-    let due = store.due_notices(NoticeChannel::Mail, 4).await.unwrap();
-    let ids: Vec<Id<id::Notice>> = due.iter().map(|notice| notice.id).collect();
-    assert_eq!(ids.len(), 4);
-    assert_eq!(ids[0], rows[9].id, "the oldest first");
-    store
-        .settle_notices(NoticeChannel::Mail, ids)
-        .await
-        .unwrap();
-    let rest = store.due_notices(NoticeChannel::Mail, 50).await.unwrap();
-    assert_eq!(rest.len(), 6);
-    let none = store.due_notices(NoticeChannel::Publish, 50).await.unwrap();
-    assert_eq!(none, []);
-    assert_eq!(
-        store
-            .read_notices(world.tenant, rows[1].id, at(20_000))
-            .await
-            .unwrap(),
-        9
-    );
-    let unread = notices(true).await.unwrap().rows;
-    assert_eq!(unread.iter().map(|n| n.id).collect::<Vec<_>>(), [last.id]);
 }
 
 pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {

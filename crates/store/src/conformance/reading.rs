@@ -1,13 +1,19 @@
 //! Lists: pages, cursors, filters, counts.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use postrider_core::delivery::FailReason;
+use postrider_core::endpoint::Endpoint;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
+use postrider_core::tenant::Mode;
 
-use super::fixture::{at, record, world};
-use crate::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, StoreError};
+use super::fixture::{at, by, record, world};
+use crate::{
+    DeliveryFilter, EndpointFilter, EndpointListing, EventFilter, NewEvent, PageRequest,
+    StatePattern, Store, StoreError,
+};
 
 pub async fn pages_are_stable_while_rows_arrive(store: &dyn Store) {
     let world = world(store).await;
@@ -30,6 +36,46 @@ pub async fn pages_are_stable_while_rows_arrive(store: &dyn Store) {
     }
     assert_eq!(seen, expected);
     assert_eq!(request.cursor, None, "exactly the last page has no next");
+}
+
+pub async fn lists_can_be_of_one_mode(store: &dyn Store) {
+    let world = world(store).await;
+    let (live, test) = (world.an_endpoint(), world.an_endpoint());
+    let test = Endpoint {
+        mode: Mode::Test,
+        ..test
+    };
+    for endpoint in [&live, &test] {
+        let endpoint = endpoint.clone();
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
+    }
+    let mut event = world.an_event(at(1), "order.completed");
+    event.mode = Mode::Test;
+    let tested = event.id;
+    let new = NewEvent {
+        event: Arc::new(event),
+        ..world.publishing(at(1), "order.completed")
+    };
+    world.publish_new(at(1), new).await.unwrap();
+    let lived = world.publish(at(2)).await.event;
+    for (mode, endpoint, event) in [(Mode::Live, live.id, lived), (Mode::Test, test.id, tested)] {
+        let page = PageRequest::first(9);
+        let endpoints = EndpointFilter {
+            mode: Some(mode),
+            ..world.listing(EndpointListing::Registered)
+        };
+        let endpoints = store.list_endpoints(endpoints, page).await.unwrap().rows;
+        assert_eq!(
+            endpoints.iter().map(|e| e.id).collect::<Vec<_>>(),
+            [endpoint]
+        );
+        let events = EventFilter {
+            mode: Some(mode),
+            ..EventFilter::default()
+        };
+        let events = store.list_events(events, page).await.unwrap().rows;
+        assert_eq!(events.iter().map(|e| e.id).collect::<Vec<_>>(), [event]);
+    }
 }
 
 pub async fn a_cursor_of_another_query_is_refused(store: &dyn Store) {

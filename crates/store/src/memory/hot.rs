@@ -14,9 +14,9 @@ use postrider_core::{Id, Timestamp, id};
 use super::{DeliveryRow, IdempotencyRow, State};
 use crate::queries::query_digest;
 use crate::{
-    DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, LaneBacklog, LoadDue, NewEvent,
-    Page, PageRequest, Published, RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write,
-    Written, failed_for_good,
+    DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter, Failure,
+    FinishDelivery, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published, RecordAttempt,
+    Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
 };
 
 impl State {
@@ -29,19 +29,34 @@ impl State {
         match write {
             Write::Publish(new) => self.publish(ids, now, *new).map(Written::Published),
             Write::Record(record) => self.record(ids, now, *record).map(Written::Recorded),
-            Write::Finish(finish) => {
-                let row = self
-                    .deliveries
-                    .get(&finish.delivery.as_u128())
-                    .ok_or(StoreError::not_found(Entity::Delivery))?;
-                let was_pending = row.delivery.state == DeliveryState::Pending;
-                if was_pending {
-                    self.set_state(finish.delivery, finish.state, now);
-                }
-                Ok(Written::Finished(was_pending))
-            }
+            Write::Finish(finish) => self.finish(ids, now, finish).map(Written::Finished),
             Write::Resend(resend) => self.resend(now, resend).map(Written::Resent),
         }
+    }
+
+    fn finish(
+        &mut self,
+        ids: &IdGenerator,
+        now: Timestamp,
+        finish: FinishDelivery,
+    ) -> Result<bool, StoreError> {
+        let delivery = self.delivery(finish.delivery)?;
+        if delivery.state != DeliveryState::Pending {
+            return Ok(false);
+        }
+        self.set_state(finish.delivery, finish.state, now);
+        if failed_for_good(delivery.series.single, delivery.state, finish.state) {
+            let endpoint = self.endpoints.get(&delivery.endpoint.as_u128());
+            let failure = Failure {
+                endpoint: delivery.endpoint,
+                delivery: delivery.id,
+                url: endpoint.map_or_else(String::new, |row| row.endpoint.url.clone()),
+                attempts: delivery.attempts,
+                error: EXPIRED_TEXT.to_owned(),
+            };
+            self.tell(ids, now, &failure, true, false);
+        }
+        Ok(true)
     }
 
     fn publish(
@@ -182,7 +197,8 @@ impl State {
         record: RecordAttempt,
     ) -> Result<Recorded, StoreError> {
         let number = record.attempt.number;
-        let known = record.clone();
+        let by_hand = record.series.single;
+        let failure = Failure::from(&record);
         let row = self
             .deliveries
             .get(&record.delivery.as_u128())
@@ -227,6 +243,7 @@ impl State {
             record.health
         };
         let endpoint = self.endpoints.get_mut(&record.endpoint.as_u128());
+        let endpoint = endpoint.filter(|row| !row.deleted);
         let before = endpoint.as_ref().map(|row| row.endpoint.clone());
         let disabled = endpoint.and_then(|row| row.endpoint.health.apply(health, record.rule, now));
         if disabled.is_some() {
@@ -234,8 +251,8 @@ impl State {
             let after = after.map(|row| row.endpoint.clone());
             self.note(ids, &Actor::system(now), before.as_ref(), after.as_ref());
         }
-        let failed = failed_for_good(&known, state, next_state);
-        self.tell(ids, now, &known, failed, disabled.is_some());
+        let failed = failed_for_good(by_hand, state, next_state);
+        self.tell(ids, now, &failure, failed, disabled.is_some());
         Ok(Recorded {
             applied: true,
             disabled,
@@ -394,6 +411,7 @@ impl State {
                     .event_type
                     .as_deref()
                     .is_none_or(|name| *name == *event.event_type)
+                && filter.mode.is_none_or(|mode| mode == event.mode)
                 && filter.since.is_none_or(|at| event.created_at >= at)
                 && filter.until.is_none_or(|at| event.created_at < at)
         };

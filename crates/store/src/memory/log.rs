@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
 use postrider_core::endpoint::EndpointKind;
 use postrider_core::id::IdGenerator;
-use postrider_core::notice::{Notice, NoticeKind};
+use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 
 use super::State;
 use super::manage::newest;
 use crate::{
-    AuditFilter, EndpointStats, NoticeChannel, NoticeFilter, Page, PageRequest, RecordAttempt,
-    Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError, Ways, failure_text,
+    AuditFilter, DueNotices, EndpointStats, Failure, MailAudience, NoticeChannel, NoticeFilter,
+    Page, PageRequest, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
+    Ways,
 };
 
 impl State {
@@ -30,16 +31,16 @@ impl State {
         }
     }
 
-    /// Writes the notices that a record gives cause for.
+    /// Writes the notices that a failure gives cause for.
     pub(super) fn tell(
         &mut self,
         ids: &IdGenerator,
         now: Timestamp,
-        record: &RecordAttempt,
+        failure: &Failure,
         failed: bool,
         disabled: bool,
     ) {
-        let Some(row) = self.deliveries.get(&record.delivery.as_u128()) else {
+        let Some(row) = self.deliveries.get(&failure.delivery.as_u128()) else {
             return;
         };
         let Some(tenant) = self.tenants.get(&row.delivery.tenant.as_u128()) else {
@@ -48,7 +49,7 @@ impl State {
         let Some(application) = self.applications.get(&tenant.application.as_u128()) else {
             return;
         };
-        let endpoint = self.endpoints.get(&record.endpoint.as_u128());
+        let endpoint = self.endpoints.get(&failure.endpoint.as_u128());
         let kind = endpoint.map_or(EndpointKind::Callback, |row| row.endpoint.kind.clone());
         let class = kind.class();
         let ways = Ways::new(&application.settings, &tenant.settings);
@@ -66,12 +67,12 @@ impl State {
                 tenant: tenant.id,
                 class,
                 kind,
-                endpoint: record.endpoint,
-                delivery: record.delivery,
+                endpoint: failure.endpoint,
+                delivery: failure.delivery,
                 event_type: row.delivery.event_type.clone(),
-                url: record.attempt.url.clone(),
-                attempts: record.attempt.number,
-                error: failure_text(&record.attempt),
+                url: failure.url.clone(),
+                attempts: failure.attempts,
+                error: failure.error.clone(),
                 at: now,
                 in_app: ways.in_app(class),
                 mail_due: ways.mail(class),
@@ -136,10 +137,25 @@ impl State {
         count
     }
 
-    pub(super) fn due_notices(&self, channel: NoticeChannel, limit: u32) -> Vec<Notice> {
-        let due = |notice: &&Notice| match channel {
-            NoticeChannel::Mail => notice.mail_due,
-            NoticeChannel::Publish => notice.publish_due,
+    pub(super) fn mail_audiences(&self) -> Vec<(MailAudience, Timestamp)> {
+        let mut first = BTreeMap::new();
+        for notice in self.notices.values().filter(|notice| notice.mail_due) {
+            let audience = MailAudience {
+                tenant: notice.tenant,
+                class: notice.class,
+            };
+            let key = (notice.tenant, notice.class == NoticeClass::Distributions);
+            first.entry(key).or_insert((audience, notice.at));
+        }
+        first.into_values().collect()
+    }
+
+    pub(super) fn due_notices(&self, due: DueNotices, limit: u32) -> Vec<Notice> {
+        let due = |notice: &&Notice| match due {
+            DueNotices::Mail(MailAudience { tenant, class }) => {
+                notice.mail_due && notice.tenant == tenant && notice.class == class
+            }
+            DueNotices::Publish => notice.publish_due,
         };
         let due = self.notices.values().filter(due);
         due.take(limit as usize).cloned().collect()

@@ -12,8 +12,8 @@ use postrider_core::{Id, id};
 use super::{EndpointRow, State};
 use crate::queries::query_digest;
 use crate::{
-    EndpointChange, EndpointListing, Entity, KeyChange, KeyFilter, Page, PageRequest,
-    ProfileRecord, Rule, StoreError, Task,
+    EndpointChange, EndpointFilter, EndpointListing, Entity, KeyChange, KeyFilter, Page,
+    PageRequest, ProfileRecord, Rule, StoreError, Task,
 };
 
 impl State {
@@ -150,9 +150,10 @@ impl State {
         max: Option<u32>,
     ) -> Result<(), StoreError> {
         self.tenant(endpoint.tenant)?;
+        let kind = std::mem::discriminant(&endpoint.kind);
         let counts = |row: &&EndpointRow| {
             !row.deleted
-                && row.endpoint.kind == EndpointKind::Registered
+                && std::mem::discriminant(&row.endpoint.kind) == kind
                 && row.endpoint.tenant == endpoint.tenant
                 && row.endpoint.mode == endpoint.mode
         };
@@ -189,20 +190,22 @@ impl State {
 
     pub(super) fn list_endpoints(
         &self,
-        tenant: Id<id::Tenant>,
-        listing: EndpointListing,
+        filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
-        let listed = |kind: &EndpointKind| match listing {
+        let listed = |kind: &EndpointKind| match filter.listing {
             EndpointListing::Registered => *kind == EndpointKind::Registered,
             EndpointListing::Distributions => matches!(kind, EndpointKind::Distribution(_)),
         };
         let rows = self.endpoints.iter().filter(|(_, row)| {
-            !row.deleted && listed(&row.endpoint.kind) && row.endpoint.tenant == tenant
+            !row.deleted
+                && listed(&row.endpoint.kind)
+                && row.endpoint.tenant == filter.tenant
+                && filter.mode.is_none_or(|mode| mode == row.endpoint.mode)
         });
         newest(
             rows.map(|(id, row)| (*id, &row.endpoint)),
-            &("endpoints", tenant, listing),
+            &("endpoints", filter),
             page,
         )
     }
@@ -271,6 +274,7 @@ impl State {
                 .application
                 .is_none_or(|wanted| application == Some(wanted))
                 && filter.tenant.is_none_or(|wanted| tenant == Some(wanted))
+                && filter.mode.is_none_or(|wanted| key.mode == wanted)
         };
         let rows = self.keys.iter().filter(|(_, key)| matches(key));
         newest(rows.map(|(id, row)| (*id, row)), &("keys", filter), page)

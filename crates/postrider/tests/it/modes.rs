@@ -1,0 +1,227 @@
+//! A test key sees and changes nothing that is live.
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::support::{TestServer, id, text};
+
+/// A tenant with an endpoint and a delivery in each mode, and an application's test key.
+struct Stage {
+    server: TestServer,
+    _receiver: Receiver,
+    application: String,
+    tenant: String,
+    key: String,
+    /// Of the live mode, then of the test mode.
+    endpoints: [String; 2],
+    events: [String; 2],
+    deliveries: [String; 2],
+}
+
+async fn stage() -> Stage {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let application = server.application("shop", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    let key = json!({ "name": "t", "application": application, "mode": "test" });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let mut endpoints = Vec::new();
+    let mut events = Vec::new();
+    let mut deliveries = Vec::new();
+    for mode in ["live", "test"] {
+        let body = json!({ "url": receiver.url("/"), "mode": mode });
+        let path = format!("/v1/tenants/{tenant}/endpoints");
+        endpoints.push(id(&server.good("POST", &path, body).await));
+        let body = json!({ "type": "a", "data": 1, "mode": mode });
+        let path = format!("/v1/tenants/{tenant}/events");
+        let event = id(&server.good("POST", &path, body).await);
+        let query = format!("event={event}&status=delivered");
+        deliveries.push(id(&server.finished(&query, 1).await[0]));
+        events.push(event);
+    }
+    Stage {
+        server,
+        _receiver: receiver,
+        application,
+        tenant,
+        key: text(&key, "key").to_owned(),
+        endpoints: endpoints.try_into().unwrap(),
+        events: events.try_into().unwrap(),
+        deliveries: deliveries.try_into().unwrap(),
+    }
+}
+
+impl Stage {
+    async fn call(&self, method: &str, path: &str, body: Value) -> crate::support::Reply {
+        self.server.call_as(&self.key, method, path, body).await
+    }
+
+    async fn ids(&self, path: &str) -> Vec<String> {
+        let reply = self.call("GET", path, Value::Null).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        let page = reply.json();
+        page["data"].as_array().unwrap().iter().map(id).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_test_key_makes_no_live_key() {
+    let stage = stage().await;
+    for owner in [
+        json!({ "application": stage.application }),
+        json!({ "tenant": stage.tenant }),
+    ] {
+        let mut body = owner;
+        body["name"] = json!("made by a test key");
+        let own = stage.call("POST", "/v1/keys", body.clone()).await;
+        assert_eq!(own.json()["mode"], "test", "its own mode is the default");
+        body["mode"] = json!("live");
+        let live = stage.call("POST", "/v1/keys", body).await;
+        assert_eq!(
+            (live.status, live.code().as_str()),
+            (403, "scope_insufficient")
+        );
+    }
+    let root = json!({ "name": "root of the test mode", "mode": "test" });
+    let root = stage.server.good("POST", "/v1/keys", root).await;
+    let live = json!({ "name": "x", "mode": "live" });
+    let refused = stage
+        .server
+        .call_as(text(&root, "key"), "POST", "/v1/keys", live);
+    assert_eq!(refused.await.status, 403);
+}
+
+#[tokio::test]
+async fn a_test_key_sees_what_is_of_the_test_mode() {
+    let stage = stage().await;
+    let tenant = &stage.tenant;
+    let [_, endpoint] = &stage.endpoints;
+    let [live, test] = &stage.deliveries;
+    let endpoints = format!("/v1/tenants/{tenant}/endpoints");
+    assert_eq!(stage.ids(&endpoints).await, [endpoint.as_str()]);
+    let deliveries = format!("/v1/deliveries?tenant={tenant}");
+    assert_eq!(stage.ids(&deliveries).await, [test.as_str()]);
+    let events = format!("/v1/tenants/{tenant}/events");
+    assert_eq!(stage.ids(&events).await, [stage.events[1].as_str()]);
+    assert_eq!(stage.ids("/v1/keys").await.len(), 1, "itself");
+    let statistics = format!("/v1/tenants/{tenant}/statistics");
+    let counted = stage.call("GET", &statistics, Value::Null).await.json();
+    assert_eq!(counted["totals"]["total"], 1);
+    let send_outs = format!("/v1/tenants/{tenant}/send-outs");
+    let shown = stage.call("GET", &send_outs, Value::Null).await.json();
+    let shown = shown["data"].as_array().unwrap();
+    assert_eq!(
+        (shown.len(), text(&shown[0], "delivery")),
+        (1, test.as_str())
+    );
+    for live in [
+        format!("/v1/deliveries/{live}"),
+        format!("/v1/events/{}", stage.events[0]),
+        format!("/v1/endpoints/{}", stage.endpoints[0]),
+    ] {
+        let reply = stage.call("GET", &live, Value::Null).await;
+        assert_eq!(reply.status, 404, "{live}");
+    }
+    let asked = format!("/v1/deliveries?tenant={tenant}&mode=live");
+    let asked = stage.call("GET", &asked, Value::Null).await;
+    assert_eq!(asked.json()["field"], "mode");
+    let secret = format!("/v1/tenants/{tenant}/secret");
+    let secret = stage.call("GET", &secret, Value::Null).await;
+    assert_eq!(
+        secret.code(),
+        "scope_insufficient",
+        "it signs live webhooks too"
+    );
+}
+
+#[tokio::test]
+async fn a_test_key_changes_and_sends_nothing_live() {
+    let stage = stage().await;
+    let (tenant, application) = (&stage.tenant, &stage.application);
+    let [live, test] = &stage.deliveries;
+    for (method, path) in [
+        ("POST", format!("/v1/deliveries/{live}/resend")),
+        ("POST", format!("/v1/send-outs/{live}/retry")),
+        ("PATCH", format!("/v1/endpoints/{}", stage.endpoints[0])),
+        ("DELETE", format!("/v1/endpoints/{}", stage.endpoints[0])),
+    ] {
+        let reply = stage.call(method, &path, json!({})).await;
+        assert_eq!(reply.status, 404, "{method} {path}");
+    }
+    for (method, path, body) in [
+        (
+            "PATCH",
+            format!("/v1/applications/{application}"),
+            json!({ "settings": { "validate": "off" } }),
+        ),
+        (
+            "PUT",
+            format!("/v1/applications/{application}/event-types/a"),
+            json!({ "schema": { "type": "string" } }),
+        ),
+        (
+            "DELETE",
+            format!("/v1/applications/{application}/event-types/a"),
+            Value::Null,
+        ),
+        (
+            "PATCH",
+            format!("/v1/tenants/{tenant}"),
+            json!({ "name": "x" }),
+        ),
+        (
+            "POST",
+            format!("/v1/tenants/{tenant}/replays"),
+            json!({ "mode": "live", "status": "delivered" }),
+        ),
+    ] {
+        let reply = stage.call(method, &path, body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (403, "scope_insufficient"),
+            "{method} {path}"
+        );
+    }
+    let resent = format!("/v1/deliveries/{test}/resend");
+    assert_eq!(stage.call("POST", &resent, Value::Null).await.status, 202);
+    let query = format!("tenant={tenant}&status=delivered");
+    stage.server.finished(&query, 2).await;
+    let replays = format!("/v1/tenants/{tenant}/replays");
+    let replay = stage
+        .call("POST", &replays, json!({ "status": "delivered" }))
+        .await;
+    let path = format!("/v1/replays/{}", id(&replay.json()));
+    let ended = stage
+        .server
+        .until(&path, |replay| replay["status"] == "finished")
+        .await;
+    assert_eq!(ended["done"], 1, "of both deliveries, the test one");
+}
+
+#[tokio::test]
+async fn a_test_key_is_shown_no_live_signature() {
+    let stage = stage().await;
+    let explain = format!("/v1/tenants/{}/explain", stage.tenant);
+    let [live, test] = &stage.endpoints;
+    let all = json!({ "type": "a", "data": 1 });
+    let shown = stage.call("POST", &explain, all.clone()).await.json();
+    let shown = shown["data"].as_array().unwrap();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(text(&shown[0], "endpoint"), test);
+    let one = json!({ "type": "a", "data": 1, "endpoint": live });
+    assert_eq!(stage.call("POST", &explain, one).await.status, 404);
+    let page = format!("{explain}?limit=1");
+    let first = stage.server.good("POST", &page, all.clone()).await;
+    let next = format!("{page}&cursor={}", text(&first, "nextCursor"));
+    let second = stage.server.good("POST", &next, all.clone()).await;
+    assert_eq!(first["data"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        text(&second["data"][0], "endpoint"),
+        live,
+        "the newest first"
+    );
+    let many = stage
+        .call("POST", &format!("{explain}?limit=51"), all)
+        .await;
+    assert_eq!(many.json()["field"], "limit");
+}

@@ -1,0 +1,209 @@
+//! Notices: who is told of what, once.
+
+use postrider_core::audit::Actor;
+use postrider_core::delivery::{DeliveryState, FailReason, Series};
+use postrider_core::health::HealthChange;
+use postrider_core::judge::Next;
+use postrider_core::notice::{Channels, NoticeClass, NoticeKind, NotificationSettings};
+use postrider_core::{Id, id};
+
+use super::fixture::{World, at, by, record, world};
+use super::log::a_distribution;
+use crate::{
+    AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
+    NoticeFilter, PageRequest, Resend, Store, Target, Write, Written,
+};
+
+const PAGE: PageRequest = PageRequest::first(50);
+
+async fn wants_notices(world: &World<'_>) {
+    let webhooks = Channels {
+        email: true,
+        in_app: true,
+        emails: vec!["ada@example.com".into()],
+    };
+    let settings = NotificationSettings {
+        webhooks,
+        distributions: Channels::default(),
+    };
+    notify(world, settings).await;
+}
+
+async fn notify(world: &World<'_>, settings: NotificationSettings) {
+    let change = move |tenant: &mut postrider_core::tenant::Tenant| {
+        tenant.settings.notifications = settings;
+    };
+    world
+        .store
+        .update_tenant(world.tenant, Box::new(change), by())
+        .await
+        .unwrap();
+}
+
+pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    world.fail_one(endpoint, at(1_000)).await;
+    let notices = |unread| {
+        let filter = NoticeFilter {
+            tenant: world.tenant,
+            unread,
+        };
+        store.list_notices(filter, PAGE)
+    };
+    assert_eq!(notices(false).await.unwrap().rows, [], "nobody asked");
+    wants_notices(&world).await;
+    for i in 0..9 {
+        world.fail_one(endpoint, at(2_000 + i * 1_000)).await;
+    }
+    let rows = notices(false).await.unwrap().rows;
+    let kinds: Vec<NoticeKind> = rows.iter().map(|notice| notice.kind).collect();
+    let failed = NoticeKind::DeliveryFailed;
+    // The tenth failure disables too; newest first.
+    assert_eq!(kinds[..3], [NoticeKind::EndpointDisabled, failed, failed]);
+    assert_eq!(rows.len(), 10);
+    let last = &rows[0];
+    assert_eq!(
+        (
+            last.endpoint,
+            last.class,
+            last.attempts,
+            last.error.as_str()
+        ),
+        (endpoint, NoticeClass::Webhooks, 1, "answered 500")
+    );
+    assert!(last.mail_due && last.in_app && !last.publish_due);
+    let audit = AuditFilter {
+        action: Some("endpoint.updated".into()),
+        ..AuditFilter::default()
+    };
+    let disabled = store.list_audit(audit, PAGE).await.unwrap().rows;
+    assert_eq!(disabled.len(), 1, "the server disabled it once");
+    assert_eq!(disabled[0].actor, Actor::system(at(10_000)));
+
+    let audience = MailAudience {
+        tenant: world.tenant,
+        class: NoticeClass::Webhooks,
+    };
+    let due = DueNotices::Mail(audience);
+    let oldest = rows[9].at;
+    assert_eq!(store.mail_audiences().await.unwrap(), [(audience, oldest)]);
+    let other = DueNotices::Mail(MailAudience {
+        class: NoticeClass::Distributions,
+        ..audience
+    });
+    assert_eq!(store.due_notices(other, 4).await.unwrap(), []);
+    let first = store.due_notices(due, 4).await.unwrap();
+    let ids: Vec<Id<id::Notice>> = first.iter().map(|notice| notice.id).collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(ids[0], rows[9].id, "the oldest first");
+    store
+        .settle_notices(NoticeChannel::Mail, ids)
+        .await
+        .unwrap();
+    let rest = store.due_notices(due, 50).await.unwrap();
+    assert_eq!(rest.len(), 6);
+    let none = store.due_notices(DueNotices::Publish, 50).await.unwrap();
+    assert_eq!(none, []);
+    let ids = rest.iter().map(|notice| notice.id).collect();
+    let settled = store.settle_notices(NoticeChannel::Mail, ids);
+    settled.await.unwrap();
+    assert_eq!(store.mail_audiences().await.unwrap(), []);
+    assert_eq!(
+        store
+            .read_notices(world.tenant, rows[1].id, at(20_000))
+            .await
+            .unwrap(),
+        9
+    );
+    let unread = notices(true).await.unwrap().rows;
+    assert_eq!(unread.iter().map(|n| n.id).collect::<Vec<_>>(), [last.id]);
+}
+
+pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    wants_notices(&world).await;
+    let due = world.publish(at(1_000)).await.deliveries.remove(0);
+    let finish = |reason| {
+        Write::Finish(FinishDelivery {
+            delivery: due.delivery.id,
+            state: DeliveryState::Failed(reason),
+        })
+    };
+    let expire = || store.commit(at(2_000), vec![finish(FailReason::Expired)]);
+    for ended in [true, false] {
+        let answer = expire().await.remove(0).unwrap();
+        assert!(matches!(answer, Written::Finished(now) if now == ended));
+    }
+    let filter = NoticeFilter {
+        tenant: world.tenant,
+        unread: false,
+    };
+    let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
+    assert_eq!(rows.len(), 1, "once");
+    assert_eq!(
+        (rows[0].kind, rows[0].endpoint, rows[0].attempts),
+        (NoticeKind::DeliveryFailed, endpoint, 0)
+    );
+    assert_eq!(rows[0].error, EXPIRED_TEXT);
+    assert_eq!(rows[0].url, "https://example.com/hook");
+
+    let by_hand = Write::Resend(Resend {
+        delivery: due.delivery.id,
+        series: Series {
+            single: true,
+            ..Series::SCHEDULED
+        },
+    });
+    let resent = store.commit(at(3_000), vec![by_hand]).await.remove(0);
+    assert!(matches!(resent, Ok(Written::Resent(_))));
+    expire().await.remove(0).unwrap();
+    let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
+    assert_eq!(rows.len(), 1);
+}
+
+pub async fn a_failure_of_a_deleted_distribution_is_told_as_one(store: &dyn Store) {
+    let world = world(store).await;
+    let distribution = a_distribution(&world, &["customer.rewarded"]);
+    let (id, created) = (distribution.id, distribution.clone());
+    store.create_endpoint(created, None, by()).await.unwrap();
+    let channels = Channels {
+        in_app: true,
+        ..Channels::default()
+    };
+    let settings = NotificationSettings {
+        webhooks: Channels::default(),
+        distributions: channels,
+    };
+    notify(&world, settings).await;
+    let new = NewEvent {
+        target: Target::Distributions,
+        ..world.publishing(at(1_000), "customer.rewarded")
+    };
+    let published = world.publish_new(at(1_000), new).await.unwrap();
+    let delivery = published.deliveries[0].delivery.id;
+    store.delete_endpoint(id, by()).await.unwrap();
+    let next = Next::Failed(FailReason::Exhausted);
+    let health = HealthChange::Failure {
+        delivery_failed: true,
+    };
+    let failed = record(delivery, id, 1, next, health, at(2_000));
+    world.record(at(2_000), failed).await.unwrap();
+    let filter = NoticeFilter {
+        tenant: world.tenant,
+        unread: false,
+    };
+    let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
+    let told: Vec<_> = rows.iter().map(|row| (row.class, row.kind)).collect();
+    assert_eq!(
+        told,
+        [(NoticeClass::Distributions, NoticeKind::DeliveryFailed)]
+    );
+    let kept = store.endpoints(vec![id]).await.unwrap();
+    assert_eq!(
+        kept[0].health,
+        Default::default(),
+        "nothing counts there any more"
+    );
+}
