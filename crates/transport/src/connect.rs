@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use crate::failure::Failure;
-use crate::pool::{Connection, Link, Origin};
+use crate::pool::{Connection, Link, Origin, Shared};
 use crate::{Options, Region, Resolve, SetupError, tls};
 
 /// Bytes of response headers, read into memory before they are looked at.
@@ -310,7 +310,7 @@ where
             .await
             .map_err(|error| Failure::http(&error))?;
         spawn(connection);
-        return Ok(Link::Http2(sender));
+        return Ok(Link::Http2(Shared::new(sender)));
     }
     let mut builder = http1::Builder::new();
     builder

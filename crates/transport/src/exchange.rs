@@ -175,7 +175,7 @@ async fn try_send(
 ) -> Result<http::Response<Incoming>, Unsent> {
     let result = match &mut connection.link {
         Link::Http1(sender) => sender.try_send_request(message).await,
-        Link::Http2(sender) => sender.try_send_request(message).await,
+        Link::Http2(shared) => shared.sender.try_send_request(message).await,
     };
     result.map_err(|mut error| {
         if error.take_message().is_some() {

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 /// Idle connections to one origin.
 const PER_ORIGIN_MAX: usize = 256;
+/// Requests at once on one HTTP/2 connection; with more, another is opened (RFC 9113 5.1.2 wants
+/// servers to allow no less).
+const STREAMS_MAX: usize = 100;
 /// Idle connections in all.
 const IDLE_MAX: usize = 4_096;
 /// Servers close idle connections after 60 s and more; we are earlier.
@@ -37,7 +40,29 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) enum Link {
     Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http2(Shared),
+}
+
+/// One user of a connection that takes several requests at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) sender: http2::SendRequest<Full<Bytes>>,
+    /// Every user has one of these; the pool is a user too.
+    users: Arc<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(sender: http2::SendRequest<Full<Bytes>>) -> Self {
+        Self {
+            sender,
+            users: Arc::new(()),
+        }
+    }
+
+    /// As many requests as servers commonly take at once: one more would wait its turn there.
+    fn is_full(&self) -> bool {
+        Arc::strong_count(&self.users) > STREAMS_MAX
+    }
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +80,7 @@ impl Connection {
     fn is_usable(&self) -> bool {
         match &self.link {
             Link::Http1(sender) => sender.is_ready(),
-            Link::Http2(sender) => !sender.is_closed(),
+            Link::Http2(shared) => !shared.sender.is_closed(),
         }
     }
 }
@@ -65,8 +90,8 @@ impl Connection {
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.link {
             Link::Http1(_) => None,
-            Link::Http2(sender) => Some(Self {
-                link: Link::Http2(sender.clone()),
+            Link::Http2(shared) => Some(Self {
+                link: Link::Http2(shared.clone()),
                 local: self.local,
             }),
         }
@@ -78,22 +103,24 @@ impl Pool {
     pub(crate) fn take(&self, origin: &Origin) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.origins.get_mut(origin)?;
-        let mut taken = 0;
+        let before = connections.len();
         let mut found = None;
-        while let Some((connection, since)) = connections.pop() {
-            taken += 1;
-            if !connection.is_usable() {
-                continue;
+        for at in (0..before).rev() {
+            let (connection, _) = &connections[at];
+            match &connection.link {
+                _ if !connection.is_usable() => drop(connections.remove(at)),
+                Link::Http2(shared) if shared.is_full() => {}
+                Link::Http2(_) => {
+                    found = connection.shared();
+                    break;
+                }
+                Link::Http1(_) => {
+                    found = Some(connections.remove(at).0);
+                    break;
+                }
             }
-            if let Some(shared) = connection.shared() {
-                connections.push((connection, since));
-                taken -= 1;
-                found = Some(shared);
-            } else {
-                found = Some(connection);
-            }
-            break;
         }
+        let taken = before - connections.len();
         if connections.is_empty() {
             idle.origins.remove(origin);
         }

@@ -369,6 +369,29 @@ async fn http2_is_used_where_both_speak_it() {
 }
 
 #[tokio::test]
+async fn a_full_http2_connection_is_not_given_out() {
+    let authority = Authority::default();
+    let tls = authority.server("hooks.example", false, &["h2"]);
+    let receiver = Receiver::with_tls(Behaviour::Status(200), Some(tls)).await;
+    let url = format!("https://hooks.example:{}/", receiver.address.port());
+    let transport = Arc::new(trusting(&authority));
+    assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+    receiver.behave(Behaviour::Hang);
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..101 {
+        let (transport, url) = (transport.clone(), url.clone());
+        waiting.spawn(async move { transport.send(to(&url)).await });
+    }
+    let requests = receiver.wait_for(102).await;
+    let on = |number| {
+        let first = requests.iter().skip(1);
+        first.filter(|request| request.connection == number).count()
+    };
+    assert_eq!((on(0), on(1)), (100, 1));
+    waiting.abort_all();
+}
+
+#[tokio::test]
 async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let receiver = Receiver::start(Behaviour::Status(200)).await;
