@@ -1,5 +1,6 @@
 //! A mail server that keeps what it gets: real SMTP over TCP, without TLS.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,11 +22,13 @@ pub struct Mail {
 pub struct Mailbox {
     pub address: SocketAddr,
     mails: Arc<Mutex<Vec<Mail>>>,
+    refused: Arc<Mutex<HashSet<String>>>,
 }
 
 #[derive(Clone)]
 struct Keeper {
     mails: Arc<Mutex<Vec<Mail>>>,
+    refused: Arc<Mutex<HashSet<String>>>,
     from: String,
     to: Vec<String>,
     data: Vec<u8>,
@@ -39,6 +42,9 @@ impl Handler for Keeper {
     }
 
     fn rcpt(&mut self, to: &str) -> Response {
+        if self.refused.lock().unwrap().contains(to) {
+            return Response::custom(550, "no such user".to_owned());
+        }
         self.to.push(to.to_owned());
         OK
     }
@@ -64,8 +70,10 @@ impl Mailbox {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let mails = Arc::new(Mutex::new(Vec::new()));
+        let refused = Arc::default();
         let mut server = Server::new(Keeper {
             mails: mails.clone(),
+            refused: Arc::clone(&refused),
             from: String::new(),
             to: Vec::new(),
             data: Vec::new(),
@@ -74,7 +82,16 @@ impl Mailbox {
         server.with_ssl(SslConfig::None).unwrap();
         server.with_tcp_listener(listener);
         std::thread::spawn(move || drop(server.serve()));
-        Self { address, mails }
+        Self {
+            address,
+            mails,
+            refused,
+        }
+    }
+
+    /// From now on there is no such recipient.
+    pub fn refuse(&self, address: &str) {
+        self.refused.lock().unwrap().insert(address.to_owned());
     }
 
     pub fn mails(&self) -> Vec<Mail> {

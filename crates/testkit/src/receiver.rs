@@ -42,6 +42,7 @@ pub enum Behaviour {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub target: String,
     pub headers: HashMap<String, String>,
     pub body: Bytes,
@@ -205,7 +206,8 @@ async fn read_request<S: AsyncRead + Unpin>(
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
             let mut lines = head.split("\r\n");
-            let target = lines.next()?.split(' ').nth(1)?.to_owned();
+            let mut first = lines.next()?.split(' ').map(str::to_owned);
+            let (method, target) = (first.next()?, first.next()?);
             let pairs = lines.filter_map(|line| line.split_once(": "));
             let headers: HashMap<String, String> = pairs
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
@@ -221,6 +223,7 @@ async fn read_request<S: AsyncRead + Unpin>(
             buffer.drain(..end + 4 + length);
             let at = std::time::Instant::now();
             return Some(Request {
+                method,
                 target,
                 headers,
                 body,
@@ -325,6 +328,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     )
                 });
                 let noted = Request {
+                    method: parts.method.to_string(),
                     target: parts.uri.path().to_owned(),
                     headers: headers.collect(),
                     body: body.collect().await?.to_bytes(),
@@ -334,6 +338,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 };
                 let status = match shared.note(noted) {
                     Behaviour::Status(status) => status,
+                    Behaviour::Hang => std::future::pending().await,
                     other => panic!("{other:?} is not scripted for HTTP/2"),
                 };
                 Ok::<_, hyper::Error>(

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, http, id, text};
+use crate::support::{TestServer, hmac, http, id, text};
 
 fn header_map(request: &postrider_testkit::Request) -> HeaderMap {
     let pairs = request.headers.iter().map(|(n, v)| {
@@ -430,7 +430,12 @@ async fn deleting_an_endpoint_cancels_what_is_pending() {
 async fn a_callback_url_gets_one_event_signed_with_the_tenants_secret() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;
-    let tenant = server.tenant("vignetim").await;
+    let application = server.application("orders", "vignetim").await;
+    let path = format!("/v1/applications/{application}/tenants");
+    let tenant = server
+        .good("POST", &path, json!({ "name": "agency" }))
+        .await;
+    let (tenant, secret) = (id(&tenant), text(&tenant, "secret").to_owned());
     server.endpoint(&tenant, &receiver.url("/registered")).await;
     for _ in 0..2 {
         let body =
@@ -442,11 +447,11 @@ async fn a_callback_url_gets_one_event_signed_with_the_tenants_secret() {
             1
         );
     }
-    let requests = receiver.wait_for(2).await;
-    assert!(
-        requests.iter().all(|request| request.target == "/once"
-            && request.headers["x-webhook-signature"].len() == 64)
-    );
+    for request in receiver.wait_for(2).await {
+        assert_eq!(request.target, "/once");
+        let expected = hmac(&secret, &request.body);
+        assert_eq!(request.headers["x-webhook-signature"], expected);
+    }
     let listed = server
         .good(
             "GET",

@@ -1,16 +1,15 @@
 //! Voucherify's distributions, its project secret and its send-out log.
 
-use postrider_core::seal::hex;
 use postrider_testkit::{Behaviour, Receiver, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{TestServer, id, text};
+use crate::support::{TestServer, hmac, id, text};
 
 const META: &str = r#"{"id":"evcus_1","group_id":"v-0ead4423d55b6996f2"}"#;
 
 /// Voucherify's profile with its twelve retries in milliseconds instead of minutes.
-fn in_a_hurry() -> TempDir {
+pub(crate) fn in_a_hurry() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let built_in = include_str!("../../../../profiles/voucherify.toml");
     let line = built_in
@@ -57,9 +56,7 @@ fn body(request: &Request) -> Value {
 }
 
 fn is_signed(request: &Request, secret: &str) -> bool {
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-    let expected = hex(aws_lc_rs::hmac::sign(&key, &request.body).as_ref());
-    request.headers["x-voucherify-signature"] == expected
+    request.headers["x-voucherify-signature"] == hmac(secret, &request.body)
 }
 
 #[tokio::test]
@@ -276,6 +273,41 @@ async fn what_a_distribution_cannot_be_is_refused_and_changes_nothing() {
         .call("POST", &format!("/v1/tenants/{other}/distributions"), good)
         .await;
     assert_eq!(reply.code(), "distribution_unsupported");
+}
+
+#[tokio::test]
+async fn the_record_shows_what_was_sent_whatever_was_designed_since() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let payload = json!({ "payload": { "fields": [{ "from": "voucher.code", "to": "code" }] } });
+    let distribution = create(&server, &tenant, &receiver.url("/"), payload).await;
+    send(&server, &tenant, "customer.rewarded", Some("*")).await;
+    let first = receiver.wait_for(1).await.remove(0);
+    let sendouts = format!("/v1/tenants/{tenant}/send-outs?status=RETRYING");
+    let retrying = server
+        .until(&sendouts, |page| page["data"][0]["attempts"] == 1)
+        .await;
+    let row = &retrying["data"][0];
+    assert_eq!(
+        (text(row, "status"), text(row, "error")),
+        ("RETRYING", "answered 500")
+    );
+    assert!(row["nextAttemptAt"].is_string());
+
+    let path = format!("/v1/distributions/{}", id(&distribution));
+    let change = json!({ "eventName": "Another", "payload": { "raw": true } });
+    server.good("PATCH", &path, change).await;
+    let whole = format!("/v1/send-outs/{}", text(row, "delivery"));
+    let whole = server.good("GET", &whole, Value::Null).await;
+    assert_eq!(
+        (text(&whole, "type"), &whole["data"]),
+        ("Voucher-sent", &body(&first))
+    );
+    let delivery = format!("/v1/deliveries/{}", text(row, "delivery"));
+    let delivery = server.good("GET", &delivery, Value::Null).await;
+    let kept = text(&delivery["attempts"][0], "requestBody").as_bytes();
+    assert_eq!(kept, &first.body[..], "the very bytes sent");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod managing;
 mod modes;
 mod notifications;
 mod process;
+mod schemas;
 mod simplifytrip;
 mod support;
 mod vignetim;

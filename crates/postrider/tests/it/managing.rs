@@ -280,3 +280,46 @@ async fn the_shape_of_every_answer_is_pinned() {
     ];
     insta::with_settings!({ filters => filters }, { insta::assert_json_snapshot!(answers) });
 }
+
+#[tokio::test]
+async fn changes_of_different_settings_at_once_all_last() {
+    let server = TestServer::start().await;
+    let application = server.application("trips", "simplifytrip").await;
+    let tenant = server.tenant_of(&application).await;
+    let application = format!("/v1/applications/{application}");
+    let tenant = format!("/v1/tenants/{tenant}");
+    let in_app = json!({ "webhooks": { "inApp": true } });
+    for (path, one, other) in [
+        (
+            &application,
+            json!({ "validate": "warn" }),
+            json!({ "extraHeaders": [] }),
+        ),
+        (
+            &tenant,
+            json!({ "notifications": in_app }),
+            json!({ "region": null }),
+        ),
+    ] {
+        for _ in 0..20 {
+            let change = |settings: &Value| json!({ "settings": settings });
+            let first = server.good("PATCH", path, change(&one));
+            let second = server.good("PATCH", path, change(&other));
+            tokio::join!(first, second);
+            let after = server.good("GET", path, Value::Null).await;
+            for (name, value) in one.as_object().unwrap() {
+                let now = &after["settings"][name];
+                assert!(
+                    now == value || now["webhooks"]["inApp"] == true,
+                    "{name}: {after}"
+                );
+            }
+            let back = one.as_object().unwrap().keys();
+            let back: serde_json::Map<String, Value> =
+                back.map(|name| (name.clone(), Value::Null)).collect();
+            server
+                .good("PATCH", path, json!({ "settings": back }))
+                .await;
+        }
+    }
+}

@@ -1,26 +1,31 @@
 //! Who hears of failures: by mail over real SMTP, in-app, and as operational webhooks.
 
-use postrider::config::{SmtpConfig, SmtpTlsConfig};
+use postrider::config::{NotificationsConfig, SmtpConfig, SmtpTlsConfig};
 use postrider_testkit::{Behaviour, Mailbox, Receiver};
 use serde_json::{Value, json};
 
 use crate::support::{TestServer, id, text};
 
-async fn server_with_mail(every_secs: u64) -> (TestServer, Mailbox) {
-    let mailbox = Mailbox::start();
+/// Mail goes to this mailbox.
+fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
     let address = mailbox.address;
-    let server = TestServer::with(|config| {
-        config.notifications.every_secs = every_secs;
-        config.notifications.smtp = Some(SmtpConfig {
+    NotificationsConfig {
+        every_secs,
+        smtp: Some(SmtpConfig {
             host: address.ip().to_string(),
             port: Some(address.port()),
             tls: SmtpTlsConfig::None,
             from: "Postrider <postrider@example.com>".to_owned(),
             username: None,
             password_file: None,
-        });
-    })
-    .await;
+        }),
+    }
+}
+
+async fn server_with_mail(every_secs: u64) -> (TestServer, Mailbox) {
+    let mailbox = Mailbox::start();
+    let server =
+        TestServer::with(|config| config.notifications = with_mail(&mailbox, every_secs)).await;
     (server, mailbox)
 }
 
@@ -30,7 +35,7 @@ fn notifications(email: bool) -> Value {
     json!({ "settings": { "notifications": { "webhooks": channels } } })
 }
 
-/// Fails at the first answer, and is disabled by the third failure.
+/// Every event for this key fails at its first answer; SimplifyTrip disables nothing.
 async fn failing(server: &TestServer) -> (String, Value, Receiver) {
     let receiver = Receiver::start(Behaviour::Status(400)).await;
     let application = server.application("trips", "simplifytrip").await;
@@ -136,6 +141,111 @@ async fn failures_that_come_together_are_one_mail_and_each_is_told_once() {
 }
 
 #[tokio::test]
+async fn a_dead_address_keeps_the_mail_from_nobody_else() {
+    let (server, mailbox) = server_with_mail(1).await;
+    mailbox.refuse("ada@example.com");
+    let (tenant, key, _receiver) = failing(&server).await;
+    let path = format!("/v1/tenants/{tenant}");
+    server.good("PATCH", &path, notifications(true)).await;
+    fail(&server, &tenant, &key, 1).await;
+    let mail = mailbox.wait_for(1).await.remove(0);
+    assert_eq!(mail.to, ["ops@example.com"]);
+    // What was refused for good is not tried again: the next mail tells of the next failure only.
+    fail(&server, &tenant, &key, 2).await;
+    let mail = mailbox.wait_for(2).await.remove(1);
+    assert!(mail.text.contains("2 send-outs failed"), "{}", mail.text);
+}
+
+#[tokio::test]
+async fn a_paused_distribution_is_told_to_who_asked_for_distributions() {
+    let mailbox = Mailbox::start();
+    let profiles = crate::distributions::in_a_hurry();
+    let server = TestServer::with(|config| {
+        config.notifications = with_mail(&mailbox, 1);
+        config.profiles.directory = Some(profiles.path().to_owned());
+    })
+    .await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let asked = json!({ "email": true, "inApp": true, "emails": ["ada@example.com"] });
+    let settings = json!({ "settings": { "notifications": { "distributions": asked } } });
+    server
+        .good("PATCH", &format!("/v1/tenants/{tenant}"), settings)
+        .await;
+    server.endpoint(&tenant, &receiver.url("/webhook")).await;
+    let distribution = json!({ "name": "n", "eventName": "e", "url": receiver.url("/d"), "events": ["customer.rewarded"] });
+    let path = format!("/v1/tenants/{tenant}/distributions");
+    let distribution = server.good("POST", &path, distribution).await;
+    for to in [Value::Null, json!("*")] {
+        let mut event = json!({ "type": "customer.rewarded", "data": {} });
+        if !to.is_null() {
+            event["distribution"] = to;
+        }
+        let path = format!("/v1/tenants/{tenant}/events");
+        server.good("POST", &path, event).await;
+    }
+    server
+        .finished(&format!("tenant={tenant}&status=failed"), 2)
+        .await;
+    let mail = mailbox.wait_for(1).await.remove(0);
+    for part in ["1 distribution paused", "1 send-out failed", "/d"] {
+        assert!(mail.text.contains(part), "{part}: {}", mail.text);
+    }
+    assert!(
+        !mail.text.contains("/webhook"),
+        "nobody asked: {}",
+        mail.text
+    );
+    let path = format!("/v1/tenants/{tenant}/notifications");
+    let page = server.good("GET", &path, Value::Null).await;
+    let rows = page["data"].as_array().unwrap();
+    let told: Vec<&str> = rows.iter().map(|row| text(row, "type")).collect();
+    assert_eq!(told, ["distribution.paused", "delivery.failed"]);
+    for row in rows {
+        assert_eq!(
+            (text(row, "class"), text(row, "endpoint")),
+            ("distributions", id(&distribution).as_str())
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_event_whose_time_ran_out_is_told() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    server
+        .good(
+            "PATCH",
+            &format!("/v1/tenants/{tenant}"),
+            notifications(false),
+        )
+        .await;
+    // The first retry would come after five seconds.
+    let soon = postrider_core::Timestamp::from_micros(
+        i64::try_from(
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_micros(),
+        )
+        .unwrap(),
+    );
+    let soon = soon.plus(std::time::Duration::from_secs(3));
+    let event = json!({ "type": "a", "data": 1, "deliverBefore": soon.iso_ms() });
+    let path = format!("/v1/tenants/{tenant}/events");
+    server.good("POST", &path, event).await;
+    let failed = server
+        .finished(&format!("tenant={tenant}&status=failed"), 1)
+        .await;
+    assert_eq!(text(&failed[0], "reason"), "expired");
+    let path = format!("/v1/tenants/{tenant}/notifications");
+    let page = server.good("GET", &path, Value::Null).await;
+    assert_eq!(page["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn mail_that_cannot_be_is_refused_when_it_is_asked_for() {
     let server = TestServer::start().await;
     let tenant = server.tenant("standard").await;
@@ -145,7 +255,13 @@ async fn mail_that_cannot_be_is_refused_when_it_is_asked_for() {
         reply.json()["field"],
         "settings.notifications.webhooks.email"
     );
-    for emails in [json!(["no address"]), json!(["a@b\nBcc: x@y"]), json!([7])] {
+    for emails in [
+        json!(["no address"]),
+        json!(["a@b@example.com"]),
+        json!(["Ada <ada@example.com>"]),
+        json!(["a@b\nBcc: x@y"]),
+        json!([7]),
+    ] {
         let channels = json!({ "webhooks": { "inApp": true, "emails": emails } });
         let body = json!({ "settings": { "notifications": channels } });
         assert_eq!(

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use postrider_core::seal::hex;
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, id, text};
+use crate::support::{TestServer, hmac, id, text};
 
 const ORDER: &str = "PURCHASE_ORDER_SUCCESS";
 
@@ -50,8 +49,7 @@ fn signature(secret: &str, body: &[u8]) -> String {
     let mut flat = BTreeMap::new();
     walk(&serde_json::from_slice(body).unwrap(), "", &mut flat);
     let pairs: Vec<String> = flat.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-    hex(aws_lc_rs::hmac::sign(&key, pairs.join("&").as_bytes()).as_ref())
+    hmac(secret, pairs.join("&"))
 }
 
 #[tokio::test]
@@ -88,6 +86,8 @@ async fn two_keys_share_a_url_and_each_event_goes_out_once_for_its_key() {
     let second = receiver.wait_for(2).await.remove(1);
     for (request, key, mode) in [(&first, &test, "TEST_MODE"), (&second, &live, "LIVE_MODE")] {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(request.method, "POST");
+        assert_eq!(request.headers["content-type"], "application/json");
         assert_eq!(body["mode"], mode);
         assert_eq!(body["data"], order());
         assert_eq!(request.headers["webhook-id"], text(&body, "id"));
@@ -395,6 +395,57 @@ async fn what_a_4xx_stopped_is_resent_by_hand_with_the_same_id_and_counted() {
     }
 }
 
+/// SimplifyTrip's profile with its three retries a second apart.
+async fn hurried_server() -> (TestServer, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let built_in = include_str!("../../../../profiles/simplifytrip.toml");
+    let hurried = built_in.replace(r#"["5m", "5m", "5m"]"#, r#"["1s", "1s", "1s"]"#);
+    assert_ne!(hurried, built_in);
+    std::fs::write(directory.path().join("simplifytrip.toml"), hurried).unwrap();
+    let path = directory.path().to_owned();
+    let server = TestServer::with(|config| {
+        config.profiles.directory = Some(path);
+        // The profile itself allows plain HTTP.
+        config.egress.plain_http = false;
+    })
+    .await;
+    (server, directory)
+}
+
+#[tokio::test]
+async fn a_retry_goes_to_the_url_of_now_and_what_is_exhausted_can_be_resent() {
+    let (server, _profiles) = hurried_server().await;
+    let receiver = Receiver::start(Behaviour::Status(503)).await;
+    // The first answer is late, so that the URL changes while its attempt runs.
+    receiver.script([Behaviour::SlowStatus(
+        std::time::Duration::from_secs(2),
+        500,
+    )]);
+    let tenant = server.tenant("simplifytrip").await;
+    let key = key(&server, &tenant, "live", &receiver.url("/old")).await;
+    let event = send(&server, &tenant, &key).await;
+    receiver.wait_for(1).await;
+    let change = json!({ "webhook": receiver.url("/new") });
+    let path = format!("/v1/keys/{}", id(&key));
+    server.good("PATCH", &path, change).await;
+    let query = format!("event={}", id(&event));
+    let failed = server.finished(&query, 1).await.remove(0);
+    assert_eq!(text(&failed, "reason"), "exhausted");
+    let targets = || -> Vec<String> {
+        let requests = receiver.requests().into_iter();
+        requests.map(|request| request.target).collect()
+    };
+    assert_eq!(targets(), ["/old", "/new", "/new", "/new"]);
+    let resend = format!("/v1/deliveries/{}/resend", id(&failed));
+    server.good("POST", &resend, json!({})).await;
+    server.finished(&query, 1).await;
+    assert_eq!(
+        targets().len(),
+        5,
+        "one attempt, and no other after it failed"
+    );
+}
+
 #[tokio::test]
 async fn the_three_payloads_have_schemas_and_examples_that_test_sends_are_made_from() {
     let server = TestServer::start().await;
@@ -443,6 +494,12 @@ async fn the_three_payloads_have_schemas_and_examples_that_test_sends_are_made_f
             json!({ "$ref": "http://127.0.0.1:9/s.json" }),
             "never fetched",
         ),
+        (
+            json!({ "$defs": { "a": { "items": { "$ref": "#/$defs/a" } } }, "$ref": "#/$defs/a" }),
+            "back to itself",
+        ),
+        (crate::schemas::doubling(40), "unfolds"),
+        (json!({ "pattern": "(a{999}){999}" }), "not a JSON Schema"),
         (json!({ "type": "obj" }), "not a JSON Schema"),
         (json!({ "pattern": "(a" }), "not a JSON Schema"),
     ] {

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use postrider::config::Config;
 use postrider::serve::Server;
+use postrider_core::seal::hex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -244,6 +245,12 @@ impl TestServer {
         });
         page.await["data"].as_array().unwrap().clone()
     }
+}
+
+/// HMAC-SHA256 in hex, by a library that the server does not sign with.
+pub(crate) fn hmac(secret: &str, message: impl AsRef<[u8]>) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+    hex(aws_lc_rs::hmac::sign(&key, message.as_ref()).as_ref())
 }
 
 pub(crate) fn id(value: &Value) -> String {

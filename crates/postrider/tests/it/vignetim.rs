@@ -1,10 +1,11 @@
 //! Vignetim's management API as its partners use it: signed requests, documented answers.
 
-use postrider_core::seal::hex;
+mod deliveries;
+
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{Reply, TestServer, http};
+use crate::support::{Reply, TestServer, hmac as sign, http};
 
 struct Partner<'s> {
     server: &'s TestServer,
@@ -20,11 +21,6 @@ fn now() -> i64 {
             .as_secs(),
     )
     .unwrap()
-}
-
-fn sign(secret: &str, message: &str) -> String {
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-    hex(aws_lc_rs::hmac::sign(&key, message.as_bytes()).as_ref())
 }
 
 impl<'s> Partner<'s> {
@@ -55,7 +51,7 @@ impl<'s> Partner<'s> {
         let path = format!("/v2/partners{path}");
         let signature = sign(
             &self.secret,
-            &format!("{timestamp}.{nonce}.{method}.{path}.{body}"),
+            format!("{timestamp}.{nonce}.{method}.{path}.{body}"),
         );
         self.send(
             method,
@@ -478,7 +474,7 @@ async fn unsigned_stale_replayed_and_forged_requests_are_refused() {
     );
     let refused = error(401, "Invalid signature", "Unauthorized");
     let at = now().to_string();
-    let right = sign(&partner.secret, &format!("{at}.n2.GET.{path}."));
+    let right = sign(&partner.secret, format!("{at}.n2.GET.{path}."));
     for (method, body, nonce, signature) in [
         ("GET", "", "n2", "0".repeat(64)),
         ("GET", "", "n2", right.to_uppercase()),

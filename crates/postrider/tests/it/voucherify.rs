@@ -1,10 +1,9 @@
 //! Voucherify's management of project webhooks, and a send-out of a project.
 
-use postrider_core::seal::hex;
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{Reply, TestServer, http, id};
+use crate::support::{Reply, TestServer, hmac, http, id};
 
 struct Manager<'s> {
     server: &'s TestServer,
@@ -106,6 +105,9 @@ async fn project_webhooks_are_managed_as_documented() {
         "Property .events must be an array of known events"
     );
     assert_eq!(problem["request_id"].as_str().unwrap().len(), 20);
+    let again = replaced.replace("false", "true");
+    let enabled = manager.call("PUT", &format!("/{wh}"), &again).await;
+    assert_eq!(enabled.json()["active"], true);
     assert_eq!(
         manager.call("DELETE", &format!("/{wh}"), "").await.status,
         204
@@ -187,6 +189,68 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_key_manages_the_webhooks_of_its_mode() {
+    let server = TestServer::start().await;
+    let (live, tenant) = Manager::new(&server).await;
+    let body = json!({ "name": "sandbox", "tenant": id(&tenant), "mode": "test" });
+    let test = Manager {
+        server: &server,
+        key: server.good("POST", "/v1/keys", body).await,
+        project: live.project.clone(),
+    };
+    let body = r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"]}"#;
+    for (own, other) in [(&live, &test), (&test, &live)] {
+        let webhook = own.call("POST", "", body).await.json();
+        let path = format!("/{}", webhook["id"].as_str().unwrap());
+        for (method, body) in [("GET", ""), ("PUT", body), ("DELETE", "")] {
+            assert_eq!(
+                other.call(method, &path, body).await.status,
+                404,
+                "{method}"
+            );
+        }
+        assert_eq!(own.call("GET", &path, "").await.json(), webhook);
+        assert_eq!(own.call("GET", "", "").await.json()["total"], 1);
+    }
+}
+
+#[tokio::test]
+async fn a_project_webhook_may_have_headers_of_its_own() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(202)).await;
+    let tenant = server.tenant("voucherify").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let webhook = |headers: Value| json!({ "url": receiver.url("/"), "headers": headers });
+    for headers in [
+        json!({ "X-Team": "a" }),
+        json!({ "x-team": "" }),
+        json!({ "content-length": "1" }),
+        json!({ "transfer-encoding": "chunked" }),
+        json!({ "connection": "close" }),
+        json!({ "keep-alive": "1" }),
+        json!({ "te": "trailers" }),
+        json!({ "upgrade": "h2c" }),
+    ] {
+        let reply = server.call("POST", &path, webhook(headers.clone())).await;
+        let field = reply.json()["field"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(
+            reply.status == 400 && field.starts_with("headers."),
+            "{headers}: {reply:?}"
+        );
+    }
+    server
+        .good("POST", &path, webhook(json!({ "x-team": "growth" })))
+        .await;
+    server.publish(&tenant, "voucher.created", json!({})).await;
+    let request = receiver.wait_for(1).await.remove(0);
+    assert_eq!(request.headers["x-team"], "growth");
+    server.finished("status=delivered", 1).await;
+}
+
+#[tokio::test]
 async fn a_projects_webhooks_are_signed_with_its_one_secret() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;
@@ -224,11 +288,13 @@ async fn a_projects_webhooks_are_signed_with_its_one_secret() {
             text.ends_with(r#""event":{"id":"evred_1","channel":"API"}}"#),
             "{text}"
         );
+        assert_eq!(request.method, "POST");
+        assert_eq!(request.headers["content-type"], "application/json");
+        assert_eq!(body["type"], "redemption.succeeded");
         assert_eq!(body["project_id"], manager.project);
         assert_eq!(body["source"]["target_url"], receiver.url(&request.target));
         sendouts.push(body["id"].clone());
-        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-        let expected = hex(aws_lc_rs::hmac::sign(&key, &request.body).as_ref());
+        let expected = hmac(secret, &request.body);
         assert_eq!(request.headers["x-voucherify-signature"], expected);
     }
     assert_ne!(sendouts[0], sendouts[1], "one send-out for each webhook");

@@ -1,0 +1,33 @@
+//! What an answer means to each documented system, for every status there is.
+
+use postrider_core::attempt::{Outcome, UnreachableReason};
+use postrider_core::profile::{Class, built_in};
+
+#[test]
+fn every_answer_means_what_its_system_documents() {
+    for (name, stops) in [
+        ("vignetim", 0..0),
+        ("simplifytrip", 400..500),
+        ("voucherify", 0..0),
+    ] {
+        let profile = built_in().iter().find(|profile| profile.name == name);
+        let classify = &profile.unwrap().classify;
+        for status in 100..=599 {
+            let class = classify.class(&Outcome::Answered {
+                status,
+                retry_after_secs: Some(60),
+            });
+            let expected = match status {
+                200..=299 => Class::Ok,
+                _ if stops.contains(&status) => Class::Stop,
+                _ => Class::Retry,
+            };
+            assert_eq!(class, expected, "{name}: {status}");
+        }
+        for reason in UnreachableReason::ALL {
+            let detail = String::new();
+            let class = classify.class(&Outcome::Unreachable { reason, detail });
+            assert_eq!(class, Class::Retry, "{name}: {reason:?}");
+        }
+    }
+}
