@@ -302,6 +302,8 @@ pub(crate) struct AttemptView {
     started_at: Timestamp,
     ended_at: Timestamp,
     manual: bool,
+    /// Always POST: no documented system knows another.
+    method: &'static str,
     url: String,
     request_headers: Vec<(String, String)>,
     /// Made again from the event: it is the same for the same attempt.
@@ -369,6 +371,7 @@ impl From<Attempt> for AttemptView {
             started_at: a.started_at,
             ended_at: a.ended_at,
             manual: a.manual,
+            method: "POST",
             url: a.url,
             request_headers: a.request_headers,
             request_body: None,

@@ -325,6 +325,7 @@ async fn what_a_4xx_stopped_is_resent_by_hand_with_the_same_id_and_counted() {
             &request.body[..],
             "the very bytes sent"
         );
+        assert_eq!(attempt["method"], request.method);
     }
     assert_eq!(
         (&attempts[1]["manual"], &attempts[0]["statusCode"]),
