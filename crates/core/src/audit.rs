@@ -47,7 +47,8 @@ pub struct AuditEntry {
 
 /// Something whose changes are recorded.
 pub trait Audited {
-    const NOUN: &'static str;
+    /// What the log calls it.
+    fn noun(&self) -> &'static str;
     fn application(&self) -> Option<Id<id::Application>>;
     fn tenant(&self) -> Option<Id<id::Tenant>>;
     fn subject(&self) -> String;
@@ -93,7 +94,7 @@ pub fn entry<T: Audited>(
         application: subject.application(),
         tenant: subject.tenant(),
         actor: actor.clone(),
-        action: format!("{}.{verb}", T::NOUN),
+        action: format!("{}.{verb}", subject.noun()),
         subject: subject.subject(),
         before: before.map(|before| before.to_string()),
         after: after.map(|after| after.to_string()),
@@ -101,7 +102,9 @@ pub fn entry<T: Audited>(
 }
 
 impl Audited for Application {
-    const NOUN: &'static str = "application";
+    fn noun(&self) -> &'static str {
+        "application"
+    }
     fn application(&self) -> Option<Id<id::Application>> {
         Some(self.id)
     }
@@ -117,7 +120,9 @@ impl Audited for Application {
 }
 
 impl Audited for Tenant {
-    const NOUN: &'static str = "tenant";
+    fn noun(&self) -> &'static str {
+        "tenant"
+    }
     fn application(&self) -> Option<Id<id::Application>> {
         Some(self.application)
     }
@@ -138,7 +143,9 @@ impl Audited for Tenant {
 }
 
 impl Audited for EventType {
-    const NOUN: &'static str = "event_type";
+    fn noun(&self) -> &'static str {
+        "event_type"
+    }
     fn application(&self) -> Option<Id<id::Application>> {
         Some(self.application)
     }
@@ -154,7 +161,12 @@ impl Audited for EventType {
 }
 
 impl Audited for Endpoint {
-    const NOUN: &'static str = "endpoint";
+    fn noun(&self) -> &'static str {
+        match self.kind {
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => "endpoint",
+            EndpointKind::Distribution(_) => "distribution",
+        }
+    }
     fn application(&self) -> Option<Id<id::Application>> {
         Some(self.application)
     }
@@ -202,7 +214,9 @@ impl Audited for Endpoint {
 }
 
 impl Audited for ApiKey {
-    const NOUN: &'static str = "key";
+    fn noun(&self) -> &'static str {
+        "key"
+    }
     fn application(&self) -> Option<Id<id::Application>> {
         match self.scope {
             Scope::Root => None,

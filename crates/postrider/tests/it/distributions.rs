@@ -450,9 +450,9 @@ async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_lo
     assert_eq!(
         rows,
         [
-            ("endpoint.updated", &json!("root")),
-            ("endpoint.updated", &json!("postrider")),
-            ("endpoint.created", &json!("root"))
+            ("distribution.updated", &json!("root")),
+            ("distribution.updated", &json!("postrider")),
+            ("distribution.created", &json!("root"))
         ]
     );
 }

@@ -1,6 +1,7 @@
 //! Reading the audit log, notices and statistics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
@@ -35,6 +36,14 @@ fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
         before: row.get(8)?,
         after: row.get(9)?,
     })
+}
+
+/// Ids never go back, though a clock may: for so long they can be ahead of it.
+const CLOCK_SLACK: Duration = Duration::from_secs(3_600);
+
+/// Keys of ids made at this time or later are not less.
+fn first_key(at: Timestamp) -> i64 {
+    at.as_millis().clamp(0, i64::MAX >> 16) << 16
 }
 
 /// How a class is stored.
@@ -146,8 +155,8 @@ impl Reader {
         let mut conditions = Conditions::default();
         conditions.add("tenant_id = ?", query.tenant.key());
         // An id begins with its time in milliseconds: what is older is not even looked at.
-        conditions.add("id >= ?", query.since.as_millis() << 16);
-        conditions.add("id < ?", (query.until.as_millis() + 1) << 16);
+        conditions.add("id >= ?", first_key(query.since));
+        conditions.add("id < ?", first_key(query.until.plus(CLOCK_SLACK)));
         conditions.add("created_at >= ?", query.since.as_micros());
         conditions.add("created_at < ?", query.until.as_micros());
         conditions.add_opt("event_type = ?", query.event_type.clone());

@@ -320,6 +320,13 @@ pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {
     for (query, expected) in [
         (
             StatisticsQuery {
+                until: "9000-01-01T00:00:00Z".parse().unwrap(),
+                ..all.clone()
+            },
+            (4, 1),
+        ),
+        (
+            StatisticsQuery {
                 event_type: Some("order.paid".into()),
                 ..all.clone()
             },
