@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::attempt::{Attempt, Outcome, Timings, UnreachableReason};
+use postrider_core::attempt::{Attempt, Outcome, Rendering, Timings, UnreachableReason};
 use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
@@ -27,10 +27,14 @@ impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
         let endpoint = due.delivery.endpoint;
         let ready = self.ready(endpoint, due.delivery.profile).await;
+        let rendering = match &ready {
+            Ok(ready) => self.rendering(ready, &due.delivery).await,
+            Err(_) => None,
+        };
         let started_at = self.now();
         let (request, exchange) = match &ready {
             Ok(ready) => {
-                let request = prepare(ready, &due, started_at);
+                let request = prepare(ready, rendering.as_deref(), &due, started_at);
                 (
                     Some((request.url.clone(), request.headers.clone())),
                     self.exchange(request).await,
@@ -42,10 +46,7 @@ impl Engine {
         let sent = Sent {
             url,
             headers,
-            rendering: ready
-                .as_ref()
-                .ok()
-                .and_then(|ready| ready.rendering.clone()),
+            rendering,
             started_at,
             ended_at: ended_at(started_at, &exchange, self.now()),
         };
@@ -74,6 +75,29 @@ impl Engine {
             started_at,
             signal: settled.signal,
         });
+    }
+
+    /// What of the endpoint makes the body. A distribution's design is that of the delivery's first
+    /// attempt, so that all its attempts and resends carry the same (`vendors.md` A-31).
+    async fn rendering(
+        &self,
+        ready: &ReadyEndpoint,
+        delivery: &Delivery,
+    ) -> Option<Arc<Rendering>> {
+        let today = ready.rendering.clone();
+        if today.is_none() || delivery.attempts == 0 {
+            return today;
+        }
+        match self.store.attempts(delivery.id).await {
+            Ok(attempts) => attempts
+                .into_iter()
+                .find_map(|attempt| attempt.rendering)
+                .or(today),
+            Err(error) => {
+                tracing::warn!(delivery.id = %delivery.id, error = &error as &dyn std::error::Error, "failed to read how a delivery was rendered; it goes out as its endpoint is now");
+                today
+            }
+        }
     }
 
     /// The endpoint ready for sending. That our store cannot be read is not the receiver's failure:
@@ -134,7 +158,8 @@ impl Engine {
             Err(NotReady::Store(error)) => return Err(error),
             Err(error) => return Err(StoreError::aborted(error)),
         };
-        let context = context(&ready, event, event.id.cast(), now, 1, now);
+        let today = ready.rendering.as_deref();
+        let context = context(&ready, today, event, event.id.cast(), now, 1, now);
         Ok(request(&ready, &context))
     }
 
@@ -162,16 +187,14 @@ impl Engine {
         let (number, at) = attempt.map_or((1, self.now()), |attempt| {
             (attempt.number, attempt.started_at)
         });
-        let mut context = context(&ready, event, delivery.id, delivery.created_at, number, at);
-        if let Some(attempt) = attempt {
-            if attempt.url.is_empty() {
-                return Ok(None);
-            }
-            let rendering = attempt.rendering.as_deref();
-            context.endpoint_url = &attempt.url;
-            context.form = rendering.is_some_and(|rendering| rendering.form);
-            context.distribution = rendering.and_then(|rendering| rendering.distribution.as_ref());
+        if attempt.is_some_and(|attempt| attempt.url.is_empty()) {
+            return Ok(None);
         }
+        let sent = attempt.map(|attempt| attempt.rendering.as_deref());
+        let rendering = sent.unwrap_or(ready.rendering.as_deref());
+        let (id, created_at) = (delivery.id, delivery.created_at);
+        let mut context = context(&ready, rendering, event, id, created_at, number, at);
+        context.endpoint_url = attempt.map_or(context.endpoint_url, |attempt| &attempt.url);
         Ok(Some(ready.profile.render_body(&context)))
     }
 
@@ -216,6 +239,7 @@ fn ended_at(started_at: Timestamp, exchange: &Exchange, now: Timestamp) -> Times
 
 fn context<'a>(
     ready: &'a ReadyEndpoint,
+    rendering: Option<&'a Rendering>,
     event: &'a Event,
     delivery: Id<id::Delivery>,
     created_at: Timestamp,
@@ -234,24 +258,27 @@ fn context<'a>(
         delivery_created_at: created_at,
         endpoint: ready.endpoint.id,
         endpoint_url: &ready.endpoint.url,
-        distribution: match &ready.endpoint.kind {
-            EndpointKind::Distribution(distribution) => Some(distribution),
-            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
-        },
+        distribution: rendering.and_then(|rendering| rendering.distribution.as_ref()),
         key_id: ready.key_id.as_deref(),
-        form: ready.endpoint.form,
+        form: rendering.is_some_and(|rendering| rendering.form),
         extra_headers: ready.extra_headers.as_deref(),
         attempt_at: at,
         attempt_number: number,
     }
 }
 
-fn prepare(ready: &ReadyEndpoint, due: &DueDelivery, at: Timestamp) -> Request {
+fn prepare(
+    ready: &ReadyEndpoint,
+    rendering: Option<&Rendering>,
+    due: &DueDelivery,
+    at: Timestamp,
+) -> Request {
     let delivery = &due.delivery;
     request(
         ready,
         &context(
             ready,
+            rendering,
             &due.event,
             delivery.id,
             delivery.created_at,

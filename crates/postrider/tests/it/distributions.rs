@@ -276,7 +276,7 @@ async fn what_a_distribution_cannot_be_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_record_shows_what_was_sent_whatever_was_designed_since() {
+async fn a_send_out_stays_as_it_was_first_sent_whatever_was_designed_since() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(500)).await;
     let tenant = server.tenant("voucherify").await;
@@ -308,6 +308,9 @@ async fn the_record_shows_what_was_sent_whatever_was_designed_since() {
     let delivery = server.good("GET", &delivery, Value::Null).await;
     let kept = text(&delivery["attempts"][0], "requestBody").as_bytes();
     assert_eq!(kept, &first.body[..], "the very bytes sent");
+    // What is published now has the new design.
+    send(&server, &tenant, "customer.rewarded", Some("*")).await;
+    assert!(body(&receiver.wait_for(2).await[1]).get("type").is_none());
 }
 
 #[tokio::test]
@@ -415,7 +418,11 @@ async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_lo
         "endpoint_disabled"
     );
     server
-        .good("PATCH", &path, json!({ "status": "live" }))
+        .good(
+            "PATCH",
+            &path,
+            json!({ "status": "live", "payload": { "raw": true } }),
+        )
         .await;
     receiver.behave(Behaviour::Status(200));
     server.good("POST", &retry, json!({})).await;
@@ -423,7 +430,7 @@ async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_lo
     assert_eq!(
         all[26].body,
         bodies.into_iter().next().unwrap(),
-        "the same id and body"
+        "the same id and body, though it was redesigned"
     );
     let succeeded = format!("/v1/send-outs/{}", text(row, "delivery"));
     server
