@@ -323,3 +323,24 @@ async fn changes_of_different_settings_at_once_all_last() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_replaced_header_value_is_in_the_audit_log_by_its_name() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let headers = |token: &str| json!({ "headers": { "x-team": "a", "x-token": token } });
+    let mut body = headers("old-password");
+    body["url"] = json!("http://127.0.0.1:9/");
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let endpoint = id(&server.good("POST", &path, body).await);
+    let path = format!("/v1/endpoints/{endpoint}");
+    for token in ["new-password", "new-password"] {
+        server.good("PATCH", &path, headers(token)).await;
+    }
+    let log = format!("/v1/audit?subject={endpoint}&action=endpoint.updated");
+    let log = server.good("GET", &log, Value::Null).await;
+    let rows = log["data"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "what changes nothing is no change");
+    assert_eq!(rows[0]["after"]["replaced"], json!(["x-token"]));
+    assert!(!log.to_string().contains("password"), "{log}");
+}
