@@ -50,11 +50,14 @@ pub enum InvalidPayload {
     Deep(String),
     #[error("has the name {0:?} twice")]
     Twice(String),
+    #[error("takes {0:?} and what is in it or the same again; choose each part of the data once")]
+    Overlap(String),
 }
 
 impl Payload {
     /// # Errors
-    /// When the list is empty or too long, or a name is none or is there twice.
+    /// When the list is empty or too long, a name is none or is there twice, or a part of the data is
+    /// chosen twice: a payload is never much longer than its data.
     pub fn check(&self) -> Result<(), InvalidPayload> {
         let Some(fields) = &self.fields else {
             return Ok(());
@@ -79,7 +82,16 @@ impl Payload {
                 return Err(InvalidPayload::Twice(field.to.clone()));
             }
         }
-        Ok(())
+        // The parts of a path sort before what is under them, with nothing else between.
+        let mut paths: Vec<Vec<&str>> = fields
+            .iter()
+            .map(|field| field.from.split('.').map(plain_index).collect())
+            .collect();
+        paths.sort_unstable();
+        match paths.windows(2).find(|pair| pair[1].starts_with(&pair[0])) {
+            Some(pair) => Err(InvalidPayload::Overlap(pair[0].join("."))),
+            None => Ok(()),
+        }
     }
 
     /// The chosen part of an event's data. What the data lacks is left out; values keep their bytes.
@@ -107,6 +119,18 @@ impl Payload {
         }
         out.push(b'}');
         Cow::Owned(out)
+    }
+}
+
+/// An index as it is written shortest: `+01` and `1` name the same item of a list.
+fn plain_index(name: &str) -> &str {
+    let digits = name.strip_prefix('+').unwrap_or(name);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return name;
+    }
+    match digits.trim_start_matches('0') {
+        "" => "0",
+        digits => digits,
     }
 }
 
@@ -187,6 +211,19 @@ mod tests {
     #[test]
     fn impossible_payloads_are_refused() {
         assert_eq!(payload(&[]).check(), Err(InvalidPayload::Count));
+        for (one, other) in [
+            ("a", "a"),
+            ("a.0.b", "a"),
+            ("a.1", "a.+01.c"),
+            ("a.00", "a.0"),
+        ] {
+            assert!(matches!(
+                payload(&[(one, "x"), ("a-b", "y"), (other, "z")]).check(),
+                Err(InvalidPayload::Overlap(_))
+            ));
+        }
+        let apart = payload(&[("a.b", "x"), ("a.bc", "y"), ("ab", "z")]);
+        assert_eq!(apart.check(), Ok(()));
         for bad in [("", "a"), ("a", ""), ("a", "b\n")] {
             assert!(matches!(
                 payload(&[bad]).check(),

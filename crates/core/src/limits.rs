@@ -30,6 +30,8 @@ pub const PAYLOAD_FIELDS_MAX: usize = 100;
 pub const ENDPOINTS_MAX: u32 = 10_000;
 /// Event types of one application; more are refused.
 pub const EVENT_TYPES_MAX: usize = 1_000;
+/// Bytes of all paths in the flat form of a body that a profile signs; an event with more is refused.
+pub const SIGNED_FORM_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a JSON Schema or of an example; a longer one is refused.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Networks that an API key's callers may be in; more are refused.

@@ -18,7 +18,7 @@ mod verify;
 use std::time::Duration;
 
 pub use builtin::{BUILT_IN, built_in};
-pub use flat_kv::{Arrays, FlatKv, Sort};
+pub use flat_kv::{Arrays, FlatKv, FormTooLong, Sort};
 pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, SecretScope, Visibility};
 pub use reader::Mistake;
 pub use render::{RenderContext, Rendered};

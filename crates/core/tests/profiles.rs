@@ -63,7 +63,7 @@ fn send(
 ) -> (Vec<u8>, Vec<(String, String)>) {
     let context = context("order.completed", data, at);
     let body = profile.render_body(&context);
-    let headers = profile.render_headers(&context, &body, keys);
+    let headers = profile.render_headers(&context, &body, keys).unwrap();
     (body.to_vec(), headers)
 }
 
@@ -379,7 +379,7 @@ fn voucherify_matches_its_golden_body_and_signature() {
     let keys = [key(&profile, "secretKey")];
     let body = profile.render_body(&context);
     assert_eq!(body.len(), 538);
-    let headers = profile.render_headers(&context, &body, &keys);
+    let headers = profile.render_headers(&context, &body, &keys).unwrap();
     assert_eq!(
         header(&headers, "x-voucherify-signature"),
         Some("77217734d2908b8f525e446fdcdcc9501ec06e00a2f293f030266b8fb8dc9392")
@@ -412,7 +412,7 @@ fn wire_ids_have_the_documented_shape() {
     );
     let github = profile("github");
     let keys = [key(github, "s3cret")];
-    let headers = github.render_headers(&context, b"{}", &keys);
+    let headers = github.render_headers(&context, b"{}", &keys).unwrap();
     assert!(
         header(&headers, "X-GitHub-Hook-ID")
             .unwrap()
@@ -511,7 +511,7 @@ fn github_signs_a_form_as_it_is_sent() {
         &*body,
         b"payload=%7B%22zen%22%3A+%22Keep+it+%26+simple%22%7D"
     );
-    let headers = profile.render_headers(&context, &body, &keys);
+    let headers = profile.render_headers(&context, &body, &keys).unwrap();
     assert_eq!(
         header(&headers, "content-type"),
         Some("application/x-www-form-urlencoded")

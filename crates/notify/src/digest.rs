@@ -46,11 +46,14 @@ pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Di
             }
             NoticeClass::Distributions => "\nPaused; nothing is sent until it is set live again:\n",
         });
-        for notice in &disabled {
+        for notice in disabled.iter().take(TOLD_MAX) {
             body.push_str(&format!(
                 "  {} {} at {}\n",
                 notice.endpoint, notice.url, notice.at
             ));
+        }
+        if disabled.len() > TOLD_MAX {
+            body.push_str(&format!("  and {} more\n", disabled.len() - TOLD_MAX));
         }
     }
     if !failed.is_empty() {

@@ -127,6 +127,9 @@ async fn new_event(
         ));
     }
     known_type(&current.profile, &body.r#type, body.distribution.is_some())?;
+    let data = body.data.get().as_bytes();
+    let signable = current.profile.check_signable(data);
+    signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
     let warning = check_data(api, tenant, &body).await?;
     let address = address(api, tenant, &current.profile, &body).await?;
     let mode = caller.mode(body.mode.or(address.mode))?;

@@ -4,7 +4,7 @@
 //! written by [`compact`] is a fixed point of that: no white space, numbers as ECMAScript prints them,
 //! integer-like keys first, no escape that `JSON.stringify` would not make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Deserialize;
@@ -148,13 +148,17 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut indices: BTreeMap<u32, (String, Value)> = BTreeMap::new();
         let mut others: Vec<(String, Value)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         while let Some((key, value)) = map.next_entry::<String, Value>()? {
             // A key that comes twice keeps its first place and its last value.
             match index(&key) {
                 Some(index) => drop(indices.insert(index, (key, value))),
-                None => match others.iter_mut().find(|(known, _)| *known == key) {
-                    Some((_, known)) => *known = value,
-                    None => others.push((key, value)),
+                None => match places.get(&key) {
+                    Some(place) => others[*place].1 = value,
+                    None => {
+                        places.insert(key.clone(), others.len());
+                        others.push((key, value));
+                    }
                 },
             }
         }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::json::es::{self, Value};
+use crate::limits::SIGNED_FORM_BYTES_MAX;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatKv {
@@ -48,11 +49,52 @@ pub enum Sort {
     None,
 }
 
+/// The text to sign would be too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the form that is signed would have paths of more than {SIGNED_FORM_BYTES_MAX} bytes together; shorten the names above its long lists"
+)]
+pub struct FormTooLong;
+
+struct Pairs {
+    list: Vec<(String, String)>,
+    /// Bytes that the paths may still have.
+    room: usize,
+}
+
+impl Pairs {
+    fn push(&mut self, path: String, text: String) -> Result<(), FormTooLong> {
+        self.room = self.room.checked_sub(path.len()).ok_or(FormTooLong)?;
+        self.list.push((path, text));
+        Ok(())
+    }
+}
+
 impl FlatKv {
+    /// Whether a body around this data has a form. Half of the room is left for what that body has
+    /// beside it and for the names above it.
+    pub(super) fn check(&self, data: &[u8]) -> Result<(), FormTooLong> {
+        let mut pairs = Pairs {
+            list: Vec::new(),
+            room: SIGNED_FORM_BYTES_MAX / 2,
+        };
+        match es::parse(data) {
+            Ok(value) => self.walk(String::new(), &value, &mut pairs),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// The text that is signed for a body. A body that is not JSON signs as nothing, which no
     /// receiver accepts; a rendered body is always JSON.
-    pub fn canonical(&self, body: &[u8]) -> Vec<u8> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
+    ///
+    /// # Errors
+    /// When the paths are longer than [`SIGNED_FORM_BYTES_MAX`] together: a long key over a long list
+    /// is repeated for each of its items.
+    pub fn canonical(&self, body: &[u8]) -> Result<Vec<u8>, FormTooLong> {
+        let mut pairs = Pairs {
+            list: Vec::new(),
+            room: SIGNED_FORM_BYTES_MAX,
+        };
         let mut root = es::parse(body).ok();
         if let Some(of) = &self.of {
             root = match root {
@@ -68,10 +110,10 @@ impl FlatKv {
                 .iter()
                 .filter(|(key, _)| !self.exclude.contains(key))
             {
-                self.walk(key.clone(), value, &mut pairs);
+                self.walk(key.clone(), value, &mut pairs)?;
             }
         }
-        let pairs = self.sorted(pairs).into_iter().map(|(path, value)| {
+        let pairs = self.sorted(pairs.list).into_iter().map(|(path, value)| {
             let value = if self.encode {
                 url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
             } else {
@@ -79,7 +121,7 @@ impl FlatKv {
             };
             format!("{path}{}{value}", self.pair)
         });
-        pairs.collect::<Vec<_>>().join(&self.join).into_bytes()
+        Ok(pairs.collect::<Vec<_>>().join(&self.join).into_bytes())
     }
 
     /// In order; of two pairs with one path the later one counts, at the place of the first.
@@ -103,30 +145,30 @@ impl FlatKv {
         unique
     }
 
-    fn walk(&self, path: String, value: &Value, pairs: &mut Vec<(String, String)>) {
+    fn walk(&self, path: String, value: &Value, pairs: &mut Pairs) -> Result<(), FormTooLong> {
         let under = |name: &str| format!("{path}{}{name}", self.separator);
         let text = match value {
             Value::Object(members) if members.is_empty() => match &self.empty {
                 Some(empty) => empty.clone(),
-                None => return,
+                None => return Ok(()),
             },
             Value::List(items) if items.is_empty() && self.arrays == Arrays::Index => {
                 match &self.empty {
                     Some(empty) => empty.clone(),
-                    None => return,
+                    None => return Ok(()),
                 }
             }
             Value::Object(members) => {
                 for (key, value) in members {
-                    self.walk(under(key), value, pairs);
+                    self.walk(under(key), value, pairs)?;
                 }
-                return;
+                return Ok(());
             }
             Value::List(items) if self.arrays == Arrays::Index => {
                 for (index, value) in items.iter().enumerate() {
-                    self.walk(under(&index.to_string()), value, pairs);
+                    self.walk(under(&index.to_string()), value, pairs)?;
                 }
-                return;
+                return Ok(());
             }
             Value::List(_) => {
                 let mut json = Vec::new();
@@ -135,13 +177,13 @@ impl FlatKv {
             }
             Value::Null => match &self.null {
                 Some(null) => null.clone(),
-                None => return,
+                None => return Ok(()),
             },
             Value::Bool(flag) => flag.to_string(),
             Value::Number(number) => es::number(*number),
             Value::Text(text) => text.clone(),
         };
-        pairs.push((path, text));
+        pairs.push(path, text)
     }
 }
 
@@ -166,8 +208,9 @@ mod tests {
 
     #[test]
     fn every_detail_is_a_knob() {
-        let canonical =
-            |form: FlatKv, body: &str| String::from_utf8(form.canonical(body.as_bytes())).unwrap();
+        let canonical = |form: FlatKv, body: &str| {
+            String::from_utf8(form.canonical(body.as_bytes()).unwrap()).unwrap()
+        };
         let body = r#"{"b":[],"a":{"x y":[1,"é"],"e":{}},"a_e":7}"#;
         for (form, expected) in [
             (flat(), "a_e=7&a_x y_0=1&a_x y_1=é"),
@@ -219,7 +262,7 @@ mod tests {
         let body = r#"{"z":null,"a_b":true,"items":[{"n":1.50},2,[],{}],"B":"x y&z=é","signature":"no","list":[0,1,2,3,4,5,6,7,8,9,10]}"#;
         let expected = "B=x y&z=é&a_b=true&items_0_n=1.5&items_1=2&list_0=0&list_1=1&list_10=10&list_2=2&list_3=3&list_4=4&list_5=5&list_6=6&list_7=7&list_8=8&list_9=9&z=";
         assert_eq!(
-            String::from_utf8(flat().canonical(body.as_bytes())).unwrap(),
+            String::from_utf8(flat().canonical(body.as_bytes()).unwrap()).unwrap(),
             expected
         );
         assert_eq!(
@@ -227,8 +270,18 @@ mod tests {
                 null: None,
                 ..flat()
             }
-            .canonical(b"{\"a\":null,\"b\":1}"),
+            .canonical(b"{\"a\":null,\"b\":1}")
+            .unwrap(),
             b"b=1"
         );
+    }
+
+    #[test]
+    fn a_long_name_over_a_long_list_has_no_form() {
+        let items = vec!["1"; 65_000].join(",");
+        let body = format!("{{\"{}\":[{items}]}}", "k".repeat(130_000));
+        assert_eq!(flat().canonical(body.as_bytes()), Err(FormTooLong));
+        let body = format!("{{\"k\":[{items}]}}");
+        assert!(flat().canonical(body.as_bytes()).is_ok());
     }
 }

@@ -81,12 +81,15 @@ impl Profile {
     }
 
     /// Renders the headers of a request with `body`, signed with every key that its signatures accept.
+    ///
+    /// # Errors
+    /// When the form that is signed would be too long, which [`Profile::check_signable`] tells before.
     pub fn render_headers<'k>(
         &self,
         context: &RenderContext<'_>,
         body: &[u8],
         keys: impl IntoIterator<Item = &'k super::SigningKey>,
-    ) -> Vec<(String, String)> {
+    ) -> Result<Vec<(String, String)>, super::FormTooLong> {
         let keys: Vec<&super::SigningKey> = keys.into_iter().collect();
         let mut headers = Vec::with_capacity(self.headers.len() + 4);
         let content_type = if context.form && self.form_field.is_some() {
@@ -101,8 +104,8 @@ impl Profile {
                 self.render_text(&header.value, context),
             ));
         }
-        headers.extend(self.sign(context, body, &keys));
-        headers
+        headers.extend(self.sign(context, body, &keys)?);
+        Ok(headers)
     }
 
     pub(super) fn render_text(&self, template: &Template, context: &RenderContext<'_>) -> String {

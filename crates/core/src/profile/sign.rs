@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::Secret;
-use crate::profile::{FlatKv, Hole, KeyBytes, Profile, RenderContext, SecretPolicy, Template};
+use crate::profile::{
+    FlatKv, FormTooLong, Hole, KeyBytes, Profile, RenderContext, SecretPolicy, Template,
+};
 use crate::seal::hex;
 
 /// Prefix of an Ed25519 private key in Standard Webhooks.
@@ -181,18 +183,34 @@ impl SigningKey {
 }
 
 impl Profile {
+    /// Whether the data of an event can be signed in every form that this profile signs.
+    ///
+    /// # Errors
+    /// When a form would be too long.
+    pub fn check_signable(&self, data: &[u8]) -> Result<(), FormTooLong> {
+        for spec in &self.signatures {
+            if let SignedInput::FlatKv(form) = &spec.input {
+                form.check(data)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The signature headers of `body`: one for each header name, holding a signature for each key.
     pub(super) fn sign(
         &self,
         context: &RenderContext<'_>,
         body: &[u8],
         keys: &[&SigningKey],
-    ) -> Vec<(String, String)> {
+    ) -> Result<Vec<(String, String)>, FormTooLong> {
         let mut headers: Vec<(String, String)> = Vec::new();
         for spec in &self.signatures {
             let mut input = None;
             for key in keys {
-                let input = input.get_or_insert_with(|| self.signed_input(spec, context, body));
+                let input = match &mut input {
+                    Some(input) => input,
+                    none => none.insert(self.signed_input(spec, context, body)?),
+                };
                 let Some(signature) = key.sign(spec.algorithm, input) else {
                     continue;
                 };
@@ -214,7 +232,7 @@ impl Profile {
                 }
             }
         }
-        headers
+        Ok(headers)
     }
 
     fn signed_input(
@@ -222,7 +240,7 @@ impl Profile {
         spec: &SignatureSpec,
         context: &RenderContext<'_>,
         body: &[u8],
-    ) -> Vec<u8> {
+    ) -> Result<Vec<u8>, FormTooLong> {
         let template = match &spec.input {
             SignedInput::FlatKv(form) => return form.canonical(body),
             SignedInput::Text(template) => template,
@@ -232,7 +250,7 @@ impl Profile {
             Hole::Body => out.extend_from_slice(body),
             _ => self.fill_text(hole, context, out),
         });
-        input
+        Ok(input)
     }
 }
 

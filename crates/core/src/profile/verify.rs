@@ -23,6 +23,8 @@ pub enum VerifyError {
     Stale,
     #[error("no signature matches the secret")]
     Mismatch,
+    #[error(transparent)]
+    TooLong(#[from] super::FormTooLong),
 }
 
 impl Profile {
@@ -89,7 +91,7 @@ impl Profile {
         body: &[u8],
     ) -> Result<Vec<u8>, VerifyError> {
         let template = match &spec.input {
-            SignedInput::FlatKv(form) => return Ok(form.canonical(body)),
+            SignedInput::FlatKv(form) => return Ok(form.canonical(body)?),
             SignedInput::Text(template) => template,
         };
         let mut input = Vec::new();

@@ -9,7 +9,7 @@ use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
-use postrider_core::profile::RenderContext;
+use postrider_core::profile::{FormTooLong, RenderContext};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, StoreError, Write};
 
@@ -32,15 +32,17 @@ impl Engine {
             Err(_) => None,
         };
         let started_at = self.now();
-        let (request, exchange) = match &ready {
-            Ok(ready) => {
-                let request = prepare(ready, rendering.as_deref(), &due, started_at);
-                (
-                    Some((request.url.clone(), request.headers.clone())),
-                    self.exchange(request).await,
-                )
-            }
-            Err(error) => (None, not_ready(error)),
+        let prepared = match &ready {
+            Ok(ready) => prepare(ready, rendering.as_deref(), &due, started_at)
+                .map_err(|error| not_ready(&error.into())),
+            Err(error) => Err(not_ready(error)),
+        };
+        let (request, exchange) = match prepared {
+            Ok(request) => (
+                Some((request.url.clone(), request.headers.clone())),
+                self.exchange(request).await,
+            ),
+            Err(exchange) => (None, exchange),
         };
         let (url, headers) = request.unwrap_or_default();
         let sent = Sent {
@@ -56,7 +58,7 @@ impl Engine {
         };
         let ordered = ready
             .as_ref()
-            .is_ok_and(|ready| ready.endpoint.ordering != LaneOrder::None);
+            .map_or(true, |ready| ready.endpoint.ordering != LaneOrder::None);
         let mut settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
         if ready.is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback) {
             // Nobody could enable it again, and the next order may name the same URL.
@@ -160,7 +162,7 @@ impl Engine {
         };
         let today = ready.rendering.as_deref();
         let context = context(&ready, today, event, event.id.cast(), now, 1, now);
-        Ok(request(&ready, &context))
+        request(&ready, &context).map_err(StoreError::aborted)
     }
 
     /// The body that an attempt of a delivery had, or that the first one would have now: it follows
@@ -272,7 +274,7 @@ fn prepare(
     rendering: Option<&Rendering>,
     due: &DueDelivery,
     at: Timestamp,
-) -> Request {
+) -> Result<Request, FormTooLong> {
     let delivery = &due.delivery;
     request(
         ready,
@@ -288,11 +290,11 @@ fn prepare(
     )
 }
 
-fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Request {
+fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Result<Request, FormTooLong> {
     let body = ready.profile.render_body(context);
-    let headers = ready.headers(context, &body);
+    let headers = ready.headers(context, &body)?;
     let http = &ready.profile.http;
-    Request {
+    Ok(Request {
         url: ready.endpoint.url.clone(),
         headers,
         body,
@@ -300,7 +302,7 @@ fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Request {
         total_timeout: http.total_timeout,
         read_max: http.read_max,
         region: ready.region.clone(),
-    }
+    })
 }
 
 fn not_ready(error: &NotReady) -> Exchange {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
 use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
-use postrider_core::profile::{Profile, SigningKey, signing_key};
+use postrider_core::profile::{FormTooLong, Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_core::{Id, Timestamp, id};
@@ -54,6 +54,8 @@ pub(crate) enum NotReady {
     Profile(ProfileVersion),
     #[error("a signing secret cannot be used")]
     Secret(#[source] BoxError),
+    #[error(transparent)]
+    Form(#[from] FormTooLong),
 }
 
 impl EndpointCache {
@@ -202,7 +204,7 @@ impl ReadyEndpoint {
         &self,
         context: &postrider_core::profile::RenderContext<'_>,
         body: &[u8],
-    ) -> Vec<(String, String)> {
+    ) -> Result<Vec<(String, String)>, FormTooLong> {
         let now = context.attempt_at;
         let expired = |at: &Option<Timestamp>| at.is_some_and(|at| at <= now);
         let mut headers = if self.keys.iter().any(|(_, expires_at)| expired(expires_at)) {
@@ -214,12 +216,12 @@ impl ReadyEndpoint {
                     .iter()
                     .filter(|(_, at)| !expired(at))
                     .map(|(key, _)| key),
-            )
+            )?
         } else {
             self.profile
-                .render_headers(context, body, self.keys.iter().map(|(key, _)| key))
+                .render_headers(context, body, self.keys.iter().map(|(key, _)| key))?
         };
         headers.extend(self.endpoint.headers.iter().cloned());
-        headers
+        Ok(headers)
     }
 }
