@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Timestamp;
-use crate::attempt::Outcome;
+use crate::attempt::{Outcome, UnreachableReason};
 use crate::delivery::{DeliveryState, FailReason, Series};
 use crate::health::HealthChange;
 use crate::profile::{Class, Classify, RetrySchedule};
@@ -71,7 +71,16 @@ pub fn judge(
         Class::Disable => Next::Failed(FailReason::EndpointDisabled),
         Class::Retry | Class::Throttle => next_attempt(retry, facts, pause),
     };
+    let ours = matches!(
+        outcome,
+        Outcome::Unreachable {
+            reason: UnreachableReason::Internal,
+            ..
+        }
+    );
     let health = match (class, next) {
+        // The fault is on our side: it must not disable the receiver's endpoint.
+        _ if ours => HealthChange::None,
         (Class::Ok, _) => HealthChange::Success,
         (Class::Disable, _) => HealthChange::Gone,
         (_, Next::Failed(_)) => HealthChange::Failure {

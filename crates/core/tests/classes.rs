@@ -1,7 +1,12 @@
 //! What an answer means to each documented system, for every status there is.
 
+use postrider_core::Timestamp;
 use postrider_core::attempt::{Outcome, UnreachableReason};
+use postrider_core::delivery::Series;
+use postrider_core::health::HealthChange;
+use postrider_core::judge::{AttemptFacts, judge};
 use postrider_core::profile::{Class, built_in};
+use postrider_core::tenant::Mode;
 
 #[test]
 fn every_answer_means_what_its_system_documents() {
@@ -28,6 +33,32 @@ fn every_answer_means_what_its_system_documents() {
             let detail = String::new();
             let class = classify.class(&Outcome::Unreachable { reason, detail });
             assert_eq!(class, Class::Retry, "{name}: {reason:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fault_of_ours_is_not_held_against_the_receiver() {
+    let facts = AttemptFacts {
+        series: Series::SCHEDULED,
+        started_at: Timestamp::from_secs(1),
+        ended_at: Timestamp::from_secs(1),
+        deliver_before: None,
+        unit_random: 0.5,
+    };
+    for profile in built_in() {
+        for reason in UnreachableReason::ALL {
+            let detail = String::new();
+            let outcome = Outcome::Unreachable { reason, detail };
+            let retry = profile.retry(Mode::Live);
+            let health = judge(&profile.classify, retry, &outcome, &facts).health;
+            let ours = reason == UnreachableReason::Internal;
+            assert_eq!(
+                health == HealthChange::None,
+                ours,
+                "{}: {reason:?}",
+                profile.name
+            );
         }
     }
 }

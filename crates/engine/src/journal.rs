@@ -9,7 +9,7 @@ use postrider_core::Timestamp;
 use postrider_core::judge::Next;
 use postrider_store::{DueDelivery, Published, Recorded, Store, StoreError, Write, Written};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Duration, timeout};
+use tokio::time::Duration;
 
 use crate::clock::Clock;
 
@@ -144,10 +144,8 @@ impl JournalTask {
                 {
                     return;
                 }
-            } else if failing
-                && let Ok(Some(entry)) = timeout(RETRY_PAUSE, self.requests.recv()).await
-            {
-                requests.push(entry);
+            } else if failing {
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             // Half of a batch is for each, when there is more of both: neither starves the other.
             while records.len() < BATCH_MAX / 2
@@ -201,10 +199,12 @@ impl JournalTask {
                     committed.settled(entry.due, Next::Failed(failed), None);
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the store does not take records; trying again"
-                    );
+                    if left.is_empty() {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the store does not take records; trying again"
+                        );
+                    }
                     left.push(entry);
                 }
                 other => {

@@ -208,6 +208,7 @@ create table notice (
     read_at        integer
 ) strict;
 create index notice_tenant on notice (tenant_id, id) where in_app = 1;
+create index notice_unread on notice (tenant_id, id) where in_app = 1 and read_at is null;
 create index notice_mail on notice (tenant_id, class, id, at) where mail_due = 1;
 create index notice_publish on notice (id) where publish_due = 1;
 

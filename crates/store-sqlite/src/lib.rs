@@ -250,7 +250,7 @@ impl Store for SqliteStore {
     }
 
     async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
-        self.readers
+        self.lanes
             .read(move |reader| reader.attempts(delivery))
             .await
     }
@@ -282,9 +282,7 @@ impl Store for SqliteStore {
     }
 
     async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
-        self.readers
-            .read(move |reader| reader.application(id))
-            .await
+        self.lanes.read(move |reader| reader.application(id)).await
     }
 
     async fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
@@ -322,7 +320,7 @@ impl Store for SqliteStore {
     }
 
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.readers.read(move |reader| reader.tenant(id)).await
+        self.lanes.read(move |reader| reader.tenant(id)).await
     }
 
     async fn tenant_by_external_id(
@@ -463,7 +461,7 @@ impl Store for SqliteStore {
     }
 
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
-        self.readers.read(move |reader| reader.key_by_id(id)).await
+        self.lanes.read(move |reader| reader.key_by_id(id)).await
     }
 
     async fn list_keys(
@@ -584,9 +582,13 @@ impl Store for SqliteStore {
     }
 
     async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        self.writer
+        // Publishers have their turn between two pages.
+        while self
+            .writer
             .call(move |tx| tx.sweep(idempotency_before, now))
-            .await
+            .await?
+        {}
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

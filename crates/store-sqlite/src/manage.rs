@@ -18,6 +18,9 @@ use crate::read::{
 };
 use crate::writer::Tx;
 
+/// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
+const SWEPT_MAX: u32 = 5_000;
+
 /// A unique index that refuses a row tells the caller that a name is taken.
 fn taken(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
@@ -473,24 +476,28 @@ impl Tx {
             .map(drop)
     }
 
+    /// One page of what nobody asks for again; true when there may be more.
     pub(crate) fn sweep(
         &mut self,
         idempotency_before: Timestamp,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.connection
-            .execute(
-                "delete from idempotency where at < ?1",
-                [idempotency_before.as_micros()],
-            )
-            .map_err(aborted)?;
-        self.connection
-            .execute(
-                "delete from nonce where expires_at <= ?1",
-                [now.as_micros()],
-            )
-            .map_err(aborted)
-            .map(drop)
+    ) -> Result<bool, StoreError> {
+        let delete = |sql: &str, before: Timestamp| {
+            self.connection
+                .execute(sql, params![before.as_micros(), SWEPT_MAX])
+                .map_err(aborted)
+        };
+        let keys = delete(
+            "delete from idempotency where (application_id, key) in
+             (select application_id, key from idempotency where at < ?1 order by at limit ?2)",
+            idempotency_before,
+        )?;
+        let nonces = delete(
+            "delete from nonce where (key_id, nonce) in
+             (select key_id, nonce from nonce where expires_at <= ?1 order by expires_at limit ?2)",
+            now,
+        )?;
+        Ok(keys.max(nonces) >= SWEPT_MAX as usize)
     }
 
     /// Writes something: a full or read-only disk shows.

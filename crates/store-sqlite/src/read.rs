@@ -8,6 +8,7 @@ pub(crate) use manage::{EVENT_TYPE, event_type_row, read_application, read_key, 
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::Delivery;
@@ -29,6 +30,14 @@ use crate::convert::{
 };
 use crate::open::open_reader;
 use crate::write::due_row;
+
+/// Ids never go back, though a clock may: for so long they can be ahead of it.
+const CLOCK_SLACK: Duration = Duration::from_secs(3_600);
+
+/// Keys of ids made at this time or later are not less.
+fn first_key(at: Timestamp) -> i64 {
+    at.as_millis().clamp(0, i64::MAX >> 16) << 16
+}
 
 /// Connections at most; they are opened as they are needed.
 const CONNECTIONS_MAX: usize = 4;
@@ -333,8 +342,7 @@ impl Reader {
         conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
         conditions.add_opt("type = ?", filter.event_type.clone());
         conditions.add_opt("mode = ?", filter.mode.map(mode_number));
-        conditions.add_opt("created_at >= ?", filter.since.map(Timestamp::as_micros));
-        conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
+        conditions.add_between("created_at", filter.since, filter.until);
         let select = format!("select {EVENT} from event e");
         let row = |row: &Row<'_>| event(row, 0, self.salt);
         self.page(
@@ -367,8 +375,7 @@ impl Reader {
         conditions.add_opt("event_id = ?", filter.event.map(Id::key));
         conditions.add_opt("event_type = ?", filter.event_type.clone());
         conditions.add_opt("mode = ?", filter.mode.map(mode_number));
-        conditions.add_opt("created_at >= ?", filter.since.map(Timestamp::as_micros));
-        conditions.add_opt("created_at < ?", filter.until.map(Timestamp::as_micros));
+        conditions.add_between("created_at", filter.since, filter.until);
         conditions.add_state(filter.state);
         let select = format!("select {DELIVERY} from delivery d");
         let row = |row: &Row<'_>| delivery(row, self.salt);
@@ -399,8 +406,8 @@ impl Reader {
         let tenant = self.endpoint(endpoint)?.tenant.key();
         let sql = "select state, reason, sum(attempts), count(*) from delivery
                    where tenant_id = ?1 and id >= ?2 and endpoint_id = ?3 and created_at >= ?4 group by state, reason";
-        // An id begins with its time in milliseconds: rows before `since` are not even looked at.
-        let floor = since.as_millis() << 16;
+        // An id begins with its time: rows before `since` are not even looked at.
+        let floor = first_key(since);
         let mut stats = EndpointStats::default();
         let values = params![tenant, floor, endpoint.key(), since.as_micros()];
         let rows = self.all(sql, values, |row| {
@@ -433,6 +440,18 @@ impl Conditions {
     fn add_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
         if let Some(value) = value {
             self.add(part, value);
+        }
+    }
+
+    /// An id begins with its time: what is out of the range is not even looked at.
+    fn add_between(&mut self, column: &str, since: Option<Timestamp>, until: Option<Timestamp>) {
+        if let Some(since) = since {
+            self.add("id >= ?", first_key(since));
+            self.add(&format!("{column} >= ?"), since.as_micros());
+        }
+        if let Some(until) = until {
+            self.add("id < ?", first_key(until.plus(CLOCK_SLACK)));
+            self.add(&format!("{column} < ?"), until.as_micros());
         }
     }
 

@@ -113,10 +113,17 @@ impl Connector {
         let started = now();
         let local = self.local_addresses(origin.region.as_ref())?;
         let stream = match &self.proxy {
-            None => self.connect_any(&addresses, origin.port, local).await?,
+            None => {
+                first_of(&addresses, |address| {
+                    self.connect(SocketAddr::new(address, origin.port), local)
+                })
+                .await?
+            }
             Some(proxy) => {
-                self.tunnel(proxy, SocketAddr::new(addresses[0], origin.port))
-                    .await?
+                first_of(&addresses, |address| {
+                    self.tunnel(proxy, SocketAddr::new(address, origin.port))
+                })
+                .await?
             }
         };
         timings.connect_micros = Some(micros(started));
@@ -195,44 +202,16 @@ impl Connector {
         }
     }
 
-    /// Tries the addresses one after the other.
-    async fn connect_any(
-        &self,
-        addresses: &[IpAddr],
-        port: u16,
-        local: &[IpAddr],
-    ) -> Result<TcpStream, Failure> {
-        let mut last = Failure::new(UnreachableReason::Connect, "no address");
-        for (index, address) in addresses.iter().enumerate() {
-            let connect = self.connect(SocketAddr::new(*address, port), local);
-            let is_last = index + 1 == addresses.len();
-            let share = ADDRESS_SHARE_MIN
-                .max(Duration::from_secs(2) / u32::try_from(addresses.len()).unwrap_or(u32::MAX));
-            let result = if is_last {
-                connect.await
-            } else {
-                match tokio::time::timeout(share, connect).await {
-                    Ok(result) => result,
-                    Err(_) => Err(std::io::Error::new(
-                        std::io::ErrorKind::TimedOut,
-                        "no answer from this address",
-                    )),
-                }
-            };
-            match result {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Failure::connect(&error),
-            }
-        }
-        Err(last)
-    }
-
-    async fn connect(&self, address: SocketAddr, local: &[IpAddr]) -> std::io::Result<TcpStream> {
+    async fn connect(&self, address: SocketAddr, local: &[IpAddr]) -> Result<TcpStream, Failure> {
         let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
+            TcpSocket::new_v4()
         } else {
-            TcpSocket::new_v6()?
+            TcpSocket::new_v6()
         };
+        // Without file handles or ports the fault is ours, not the receiver's.
+        let own =
+            |error: std::io::Error| Failure::new(UnreachableReason::Internal, error.to_string());
+        let socket = socket.map_err(own)?;
         if !local.is_empty() {
             let of_family = |local: &&IpAddr| local.is_ipv4() == address.is_ipv4();
             let count = local.iter().filter(of_family).count();
@@ -240,14 +219,20 @@ impl Connector {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count.max(1);
             let chosen = local.iter().filter(of_family).nth(turn).ok_or_else(|| {
                 let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-                std::io::Error::new(
-                    std::io::ErrorKind::AddrNotAvailable,
-                    format!("no {family} address is configured to leave from"),
-                )
+                let detail = format!("no {family} address is configured to leave from");
+                Failure::new(UnreachableReason::Connect, detail)
             })?;
-            socket.bind(SocketAddr::new(*chosen, 0))?;
+            let bound = socket.bind(SocketAddr::new(*chosen, 0));
+            bound.map_err(own)?;
         }
-        socket.connect(address).await
+        socket.connect(address).await.map_err(|error| {
+            // No port is left to leave from.
+            if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+                own(error)
+            } else {
+                Failure::connect(&error)
+            }
+        })
     }
 
     /// Asks the proxy for a tunnel to an address that was vetted.
@@ -298,6 +283,37 @@ impl Connector {
             Err(refused(format!("answered {status}")))
         }
     }
+}
+
+/// Tries the addresses one after the other; none but the last may take long.
+async fn first_of<F>(
+    addresses: &[IpAddr],
+    connect: impl Fn(IpAddr) -> F,
+) -> Result<TcpStream, Failure>
+where
+    F: Future<Output = Result<TcpStream, Failure>>,
+{
+    let mut last = Failure::new(UnreachableReason::Connect, "no address");
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let share = ADDRESS_SHARE_MIN.max(Duration::from_secs(2) / count);
+    for (index, address) in addresses.iter().enumerate() {
+        let connecting = connect(*address);
+        let result = if index + 1 == addresses.len() {
+            connecting.await
+        } else {
+            tokio::time::timeout(share, connecting)
+                .await
+                .unwrap_or_else(|_| {
+                    let detail = "no answer from this address";
+                    Err(Failure::new(UnreachableReason::Connect, detail))
+                })
+        };
+        match result {
+            Ok(stream) => return Ok(stream),
+            Err(failure) => last = failure,
+        }
+    }
+    Err(last)
 }
 
 async fn handshake<S>(stream: S, h2: bool) -> Result<Link, Failure>

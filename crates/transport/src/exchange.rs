@@ -131,7 +131,8 @@ async fn exchange(
         let message = make(request, url, headers, &connection)?;
         match try_send(&mut connection, message).await {
             Ok(response) => return Ok((connection, response)),
-            Err(Unsent::NeverLeft) => {}
+            // The next connection may leave from another address.
+            Err(Unsent::NeverLeft) => *local = None,
             Err(Unsent::Failed(failure)) => return Err(failure),
         }
     }

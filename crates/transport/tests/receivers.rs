@@ -7,7 +7,7 @@
 )]
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -401,19 +401,36 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
     let proxy_url = format!("http://user:pw@{}", proxy.local_addr().unwrap());
     let target = receiver.address;
     let (head_out, head_in) = tokio::sync::oneshot::channel();
+    // The host has a second address, and the proxy cannot reach the first.
+    let dead = SocketAddr::new("127.0.0.9".parse().unwrap(), target.port());
     tokio::spawn(async move {
-        let (mut client, _) = proxy.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(client.read_u8().await.unwrap());
-        }
+        let (mut client, head) = loop {
+            let (mut client, _) = proxy.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            if !head.starts_with(format!("CONNECT {dead} ").as_bytes()) {
+                break (client, head);
+            }
+            client
+                .write_all(b"HTTP/1.1 502 no route\r\n\r\n")
+                .await
+                .unwrap();
+        };
         client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         head_out.send(String::from_utf8(head).unwrap()).unwrap();
         let mut upstream = tokio::net::TcpStream::connect(target).await.unwrap();
         drop(tokio::io::copy_bidirectional(&mut client, &mut upstream).await);
     });
+    let names = Names {
+        first: vec![dead.ip(), LOCAL],
+        then: Vec::new(),
+        asked: AtomicUsize::new(0),
+    };
     let transport = HttpTransport::new(Options {
         proxy: Some(proxy_url.parse().unwrap()),
+        resolver: Arc::new(names),
         ..options(&["127.0.0.0/8"])
     })
     .unwrap();

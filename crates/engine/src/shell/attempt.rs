@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Outcome, Rendering, Timings, UnreachableReason};
-use postrider_core::delivery::Delivery;
+use postrider_core::delivery::{Delivery, FailReason};
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
+use postrider_core::judge::Next;
 use postrider_core::profile::{FormTooLong, RenderContext};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, StoreError, Write};
@@ -63,6 +64,10 @@ impl Engine {
         if ready.is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback) {
             // Nobody could enable it again, and the next order may name the same URL.
             settled.record.health = HealthChange::None;
+            if settled.next == Next::Failed(FailReason::EndpointDisabled) {
+                settled.next = Next::Failed(FailReason::Stopped);
+                settled.record.next = settled.next;
+            }
         }
         let entry = RecordEntry {
             write: Write::Record(Box::new(settled.record)),

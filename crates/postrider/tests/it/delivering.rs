@@ -467,6 +467,24 @@ async fn a_callback_url_gets_one_event_signed_with_the_tenants_secret() {
 }
 
 #[tokio::test]
+async fn a_callback_that_wants_no_more_ends_its_own_delivery_alone() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(410)).await;
+    let application = server.application("orders", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    for done in 1..=2 {
+        let body = json!({ "type": "a", "data": {}, "callbackUrl": receiver.url("/once") });
+        assert_eq!(server.good("POST", &path, body).await["deliveries"], 1);
+        let query = format!("tenant={tenant}&status=failed");
+        for delivery in server.finished(&query, done).await {
+            assert_eq!(text(&delivery, "reason"), "stopped", "{delivery}");
+        }
+    }
+    assert_eq!(receiver.wait_for(2).await.len(), 2);
+}
+
+#[tokio::test]
 async fn an_ordered_endpoint_gets_one_at_a_time_in_order() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;

@@ -588,3 +588,31 @@ async fn a_keys_endpoint_that_failures_disabled_is_enabled_only_by_asking() {
         assert_eq!(view["active"], active, "{change}");
     }
 }
+
+#[tokio::test]
+async fn an_event_whose_signed_form_would_be_endless_is_refused_when_it_is_published() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("simplifytrip").await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let key = key(&server, &tenant, "live", &receiver.url("/hook")).await;
+    let event = |name: String| {
+        let data = json!({ name: vec![1; 40_000] });
+        json!({ "type": "X", "data": data, "key": key["publicId"] })
+    };
+    for path in ["events", "explain"] {
+        let path = format!("/v1/tenants/{tenant}/{path}");
+        let reply = server.call("POST", &path, event("n".repeat(100_000))).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+        assert!(reply.text.contains("shorten the names"), "{}", reply.text);
+    }
+    let path = format!("/v1/tenants/{tenant}/events");
+    server
+        .good("POST", &path, event("numbers".to_owned()))
+        .await;
+    let requests = receiver.wait_for(1).await;
+    assert!(
+        requests[0]
+            .headers
+            .contains_key("x-simplify-trip-signature")
+    );
+}

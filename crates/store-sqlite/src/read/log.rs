@@ -1,7 +1,6 @@
 //! Reading the audit log, notices and statistics.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
@@ -14,7 +13,7 @@ use postrider_store::{
 use rusqlite::{Row, params_from_iter};
 
 use super::{Conditions, Reader};
-use crate::convert::{SqlResult, mode, mode_number, state, time, time_opt, unreadable};
+use crate::convert::{SqlResult, mode, mode_number, reading, state, time, time_opt, unreadable};
 
 const AUDIT: &str = "select id, at, application_id, tenant_id, key_id, actor, action, subject, before, after from audit";
 const NOTICE: &str = "select id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
@@ -36,14 +35,6 @@ fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
         before: row.get(8)?,
         after: row.get(9)?,
     })
-}
-
-/// Ids never go back, though a clock may: for so long they can be ahead of it.
-const CLOCK_SLACK: Duration = Duration::from_secs(3_600);
-
-/// Keys of ids made at this time or later are not less.
-fn first_key(at: Timestamp) -> i64 {
-    at.as_millis().clamp(0, i64::MAX >> 16) << 16
 }
 
 /// How a class is stored.
@@ -99,8 +90,7 @@ impl Reader {
         conditions.add_opt("subject = ?", filter.subject.clone());
         conditions.add_opt("action = ?", filter.action.clone());
         conditions.add_opt("key_id = ?", filter.key.map(Id::key));
-        conditions.add_opt("at >= ?", filter.since.map(Timestamp::as_micros));
-        conditions.add_opt("at < ?", filter.until.map(Timestamp::as_micros));
+        conditions.add_between("at", filter.since, filter.until);
         let row = |row: &Row<'_>| audit_row(row, self.salt);
         let query = query_digest(filter);
         self.page(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
@@ -154,11 +144,7 @@ impl Reader {
     pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
         let mut conditions = Conditions::default();
         conditions.add("tenant_id = ?", query.tenant.key());
-        // An id begins with its time in milliseconds: what is older is not even looked at.
-        conditions.add("id >= ?", first_key(query.since));
-        conditions.add("id < ?", first_key(query.until.plus(CLOCK_SLACK)));
-        conditions.add("created_at >= ?", query.since.as_micros());
-        conditions.add("created_at < ?", query.until.as_micros());
+        conditions.add_between("created_at", Some(query.since), Some(query.until));
         conditions.add_opt("event_type = ?", query.event_type.clone());
         conditions.add_opt("endpoint_id = ?", query.endpoint.map(Id::key));
         conditions.add_opt("mode = ?", query.mode.map(mode_number));
@@ -174,6 +160,8 @@ impl Reader {
             SqlResult::Ok(())
         };
         let mut statistics = Statistics::default();
+        // Both answers are of one moment: their counts agree.
+        let _snapshot = self.connection.unchecked_transaction().map_err(reading)?;
         let sql = format!(
             "select event_type, endpoint_id, mode, state, reason, sum(attempts), count(*) from delivery{filter}
              group by event_type, endpoint_id, mode, state, reason order by event_type, endpoint_id, mode"
