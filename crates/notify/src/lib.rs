@@ -6,35 +6,28 @@
 
 mod digest;
 mod mail;
+mod mailing;
 mod operations;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_core::Timestamp;
 use postrider_engine::Engine;
-use postrider_store::{DueNotices, MailAudience, NoticeChannel, Store, StoreError};
+use postrider_store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use mail::{MailError, Mailer, SmtpOptions, SmtpTls, is_mail_address};
 
 /// How often the store is asked for notices.
 const TICK: Duration = Duration::from_secs(1);
-/// What fails within this time of the first failure goes into the same mail.
-const GATHER: Duration = Duration::from_secs(2);
-/// Notices that go into one mail.
-const NOTICES_MAX: u32 = 5_000;
 
 /// Sends notices on their way.
 pub struct Notifier {
     store: Arc<dyn Store>,
     engine: Arc<Engine>,
-    mailer: Option<Arc<Mailer>>,
+    mailer: Option<Mailer>,
     /// Time between two mails to one audience; what happens meanwhile is gathered into the next.
     every: Duration,
-    /// When an audience may get its next mail.
-    next: HashMap<MailAudience, Timestamp>,
 }
 
 impl std::fmt::Debug for Notifier {
@@ -53,65 +46,34 @@ impl Notifier {
         Self {
             store,
             engine,
-            mailer: mailer.map(Arc::new),
+            mailer,
             every,
-            next: HashMap::new(),
         }
     }
 
-    /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        loop {
-            if let Err(error) = self.turn().await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to send notices; trying again"
-                );
+    /// Runs until `stop`. Operational webhooks and mail do not wait for each other.
+    pub async fn run(self, stop: CancellationToken) {
+        let publishing = stop.run_until_cancelled(self.publish());
+        let mailing = async {
+            if let Some(mailer) = &self.mailer {
+                mailing::Mailing::new(&*self.store, &self.engine, mailer, self.every)
+                    .run(&stop)
+                    .await;
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(TICK) => {}
-            }
-        }
-    }
-
-    async fn turn(&mut self) -> Result<(), StoreError> {
-        operations::publish_due(&*self.store, &self.engine).await?;
-        let Some(mailer) = self.mailer.clone() else {
-            return Ok(());
         };
-        let now = self.engine.clock().now();
-        self.next.retain(|_, at| *at > now);
-        for (audience, first) in self.store.mail_audiences().await? {
-            let gathering = now.since(first) < GATHER;
-            if gathering || self.next.contains_key(&audience) {
-                continue;
-            }
-            self.next.insert(audience, now.plus(self.every));
-            self.mail(&mailer, audience).await?;
-        }
-        Ok(())
+        tokio::join!(publishing, mailing);
     }
 
-    /// Mails what waits for one audience. What the mail server cannot take now stays due; what it
-    /// will never take is settled, or it would be tried for ever.
-    async fn mail(&self, mailer: &Mailer, audience: MailAudience) -> Result<(), StoreError> {
-        let due = DueNotices::Mail(audience);
-        let notices = self.store.due_notices(due, NOTICES_MAX).await?;
-        let tenant = self.store.tenant(audience.tenant).await?;
-        let channels = tenant.settings.notifications.of(audience.class);
-        if channels.mails() {
-            let text = digest::digest(&tenant.name, audience.class, &notices);
-            if let Err(error) = mailer.send_to_all(&channels.emails, &text).await {
+    /// For ever.
+    async fn publish(&self) {
+        loop {
+            if let Err(error) = operations::publish_due(&*self.store, &self.engine).await {
                 tracing::warn!(
-                    tenant.id = %tenant.id,
                     error = &error as &dyn std::error::Error,
-                    "failed to send a notification by mail; trying again"
+                    "failed to publish operational webhooks; trying again"
                 );
-                return Ok(());
             }
+            tokio::time::sleep(TICK).await;
         }
-        let ids = notices.iter().map(|notice| notice.id).collect();
-        self.store.settle_notices(NoticeChannel::Mail, ids).await
     }
 }

@@ -3,15 +3,23 @@
 use std::time::Duration;
 
 use lettre::message::{Mailbox, header::ContentType};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use lettre::{Address, Message};
 use postrider_core::Secret;
+use tokio::time::timeout;
 
 use crate::digest::Digest;
 
-/// Time for one mail.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for one mail, until the server has said that it has it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the farewell.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Replies to a recipient that say that there is nobody (RFC 5321, 4.2.3). Other refusals are about
+/// us or the moment: the login, the sender, a limit.
+const NOBODY: [u16; 3] = [550, 551, 553];
 
 /// How the connection to the mail server is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +52,15 @@ pub enum MailError {
     Message(#[from] lettre::error::Error),
     #[error("the mail server did not take it")]
     Smtp(#[from] lettre::transport::smtp::Error),
+    #[error("the mail server took longer than {} s", TIMEOUT.as_secs())]
+    Timeout,
 }
 
-/// Sends mail.
+/// Sends mail: a connection for each, since there are few.
 pub struct Mailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    options: SmtpOptions,
+    tls: Option<TlsParameters>,
+    credentials: Option<Credentials>,
     from: Mailbox,
 }
 
@@ -65,72 +77,122 @@ fn mailbox(text: &str) -> Result<Mailbox, MailError> {
 
 /// Whether mail can be addressed to this: `ada@example.com`, nothing around it.
 pub fn is_mail_address(text: &str) -> bool {
-    text.is_ascii() && text.parse::<lettre::Address>().is_ok()
-}
-
-impl MailError {
-    /// Whether trying again is in vain.
-    fn is_permanent(&self) -> bool {
-        match self {
-            Self::Address(_) | Self::Message(_) => true,
-            Self::Smtp(error) => error.is_permanent(),
-        }
-    }
+    text.is_ascii() && text.parse::<Address>().is_ok()
 }
 
 impl Mailer {
     /// # Errors
     /// When the sender is no address, or TLS cannot be set up. The server is not asked yet.
-    pub fn new(options: SmtpOptions) -> Result<Self, MailError> {
+    pub fn new(mut options: SmtpOptions) -> Result<Self, MailError> {
         let from = mailbox(&options.from)?;
-        let tls = || TlsParameters::new(options.host.clone());
-        let tls = match options.tls {
-            SmtpTls::Tls => Tls::Wrapper(tls()?),
-            SmtpTls::StartTls => Tls::Required(tls()?),
-            SmtpTls::None => Tls::None,
-        };
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&options.host)
-            .port(options.port)
-            .tls(tls)
-            .timeout(Some(TIMEOUT));
-        if let Some((name, password)) = options.login {
-            builder = builder.credentials(Credentials::new(name, password.expose().to_owned()));
+        if !is_mail_address(from.email.as_ref()) {
+            return Err(MailError::Address(options.from));
         }
+        let tls = match options.tls {
+            SmtpTls::Tls | SmtpTls::StartTls => Some(TlsParameters::new(options.host.clone())?),
+            SmtpTls::None => None,
+        };
+        let credentials = options
+            .login
+            .take()
+            .map(|(name, password)| Credentials::new(name, password.expose().to_owned()));
         Ok(Self {
-            transport: builder.build(),
+            options,
+            tls,
+            credentials,
             from,
         })
     }
 
-    /// Sends one mail to all of `to`, or one to each when the server refuses one of them: a dead
-    /// address must not keep the others from it. Those refused for good are logged.
+    /// Sends one mail to all of `to`. Returns those whom the server puts off though others got it: they
+    /// may be tried again later. Nobody waits for an address that does not exist; it is logged.
     ///
     /// # Errors
-    /// When the server cannot take it now.
-    pub(crate) async fn send_to_all(
+    /// When nobody got it, and somebody may when it is tried again.
+    pub(crate) async fn send(
         &self,
         to: &[String],
         digest: &Digest,
-    ) -> Result<(), MailError> {
-        match self.send(to, digest).await {
-            Err(error) if error.is_permanent() => {}
-            result => return result,
-        }
-        for address in to {
-            match self.send(std::slice::from_ref(address), digest).await {
-                Ok(()) => {}
-                Err(error) if error.is_permanent() => tracing::warn!(
-                    address,
-                    error = &error as &dyn std::error::Error,
-                    "the mail server refuses a notification for good; it is not tried again"
-                ),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    ) -> Result<Vec<String>, MailError> {
+        let sending = async {
+            let mut connection = self.connect().await?;
+            let put_off = self.hand_over(&mut connection, to, digest).await;
+            Ok((connection, put_off))
+        };
+        let (mut connection, put_off) = timeout(TIMEOUT, sending)
+            .await
+            .unwrap_or(Err(MailError::Timeout))?;
+        // What was taken is taken, however the server takes leave.
+        drop(timeout(QUIT_TIMEOUT, connection.abort()).await);
+        put_off
     }
 
-    async fn send(&self, to: &[String], digest: &Digest) -> Result<(), MailError> {
+    async fn connect(&self) -> Result<AsyncSmtpConnection, MailError> {
+        let SmtpOptions {
+            host, port, tls, ..
+        } = &self.options;
+        let hello = ClientId::default();
+        let at_once = self.tls.clone().filter(|_| *tls == SmtpTls::Tls);
+        let server = (host.as_str(), *port);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(server, Some(TIMEOUT), &hello, at_once, None)
+                .await?;
+        if let (SmtpTls::StartTls, Some(parameters)) = (tls, &self.tls) {
+            connection.starttls(parameters.clone(), &hello).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn hand_over(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        to: &[String],
+        digest: &Digest,
+    ) -> Result<Vec<String>, MailError> {
+        let message = self.message(to, digest)?.formatted();
+        let server = connection.server_info();
+        let eight_bits = !message.is_ascii() && server.supports_feature(Extension::EightBitMime);
+        let parameters = eight_bits.then_some(MailParameter::Body(MailBodyParameter::EightBitMime));
+        let sender = Mail::new(
+            Some(self.from.email.clone()),
+            parameters.into_iter().collect(),
+        );
+        connection.command(sender).await?;
+        let mut taken = false;
+        let mut put_off = Vec::new();
+        let mut why = None;
+        for address in to {
+            let recipient: Address = address
+                .parse()
+                .map_err(|_| MailError::Address(address.clone()))?;
+            match connection.command(Rcpt::new(recipient, Vec::new())).await {
+                Ok(_) => taken = true,
+                Err(error) => match error.status().map(u16::from) {
+                    Some(code) if NOBODY.contains(&code) => tracing::warn!(
+                        address,
+                        error = &error as &dyn std::error::Error,
+                        "the mail server knows no such address; nobody gets the notification there"
+                    ),
+                    Some(_) => {
+                        put_off.push(address.clone());
+                        why = Some(error);
+                    }
+                    None => return Err(error.into()),
+                },
+            }
+        }
+        if taken {
+            connection.command(Data).await?;
+            connection.message(&message).await?;
+            return Ok(put_off);
+        }
+        why.map_or(Ok(Vec::new()), |error| Err(error.into()))
+    }
+
+    fn message(&self, to: &[String], digest: &Digest) -> Result<Message, MailError> {
         let mut builder = Message::builder()
             .from(self.from.clone())
             .subject(digest.subject.clone())
@@ -138,8 +200,6 @@ impl Mailer {
         for address in to {
             builder = builder.to(mailbox(address)?);
         }
-        let message = builder.body(digest.body.clone())?;
-        self.transport.send(message).await?;
-        Ok(())
+        Ok(builder.body(digest.body.clone())?)
     }
 }

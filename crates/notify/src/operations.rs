@@ -18,43 +18,72 @@ use serde_json::json;
 /// Notices published in one turn.
 const PUBLISHED_MAX: u32 = 200;
 
-/// Publishes what is due. What cannot be published now stays due.
+/// Publishes what is due. What cannot be published now stays due and holds up nothing behind it.
 pub(crate) async fn publish_due(store: &dyn Store, engine: &Engine) -> Result<(), StoreError> {
-    let due = store
-        .due_notices(DueNotices::Publish, PUBLISHED_MAX)
-        .await?;
-    let mut settled = Vec::with_capacity(due.len());
-    for notice in due {
-        match publish(store, engine, &notice).await {
-            Ok(()) => settled.push(notice.id),
-            Err(PublishError::Busy(_)) => break,
-            // Its tenant is gone, or it was published before: nothing more to do.
-            Err(PublishError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
-                settled.push(notice.id);
+    let mut after = None;
+    let mut busy = false;
+    while !busy {
+        let due = DueNotices::Publish { after };
+        let due = store.due_notices(due, PUBLISHED_MAX).await?;
+        let Some(last) = due.last() else {
+            return Ok(());
+        };
+        after = Some(last.id);
+        let mut settled = Vec::with_capacity(due.len());
+        let mut failed = None;
+        for notice in due {
+            match publish(store, engine, &notice).await {
+                Ok(()) => settled.push(notice.id),
+                // Its tenant is gone, or it was published before: nothing more to do.
+                Err(NotPublished::Engine(PublishError::Store(
+                    StoreError::NotFound { .. } | StoreError::Conflict { .. },
+                ))) => settled.push(notice.id),
+                Err(NotPublished::Engine(PublishError::Busy(_))) => {
+                    busy = true;
+                    break;
+                }
+                Err(error) => failed = Some(error),
             }
-            Err(PublishError::Store(error)) => return Err(error),
+        }
+        if let Some(error) = failed {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to publish an operational webhook; trying again"
+            );
+        }
+        if !settled.is_empty() {
+            store
+                .settle_notices(NoticeChannel::Publish, settled)
+                .await?;
         }
     }
-    if settled.is_empty() {
-        return Ok(());
-    }
-    store.settle_notices(NoticeChannel::Publish, settled).await
+    Ok(())
 }
 
-async fn publish(store: &dyn Store, engine: &Engine, notice: &Notice) -> Result<(), PublishError> {
+/// Why a notice is not published.
+#[derive(Debug, thiserror::Error)]
+enum NotPublished {
+    #[error("the profile {0} of the application that gets it is not on this server")]
+    Profile(String),
+    #[error(transparent)]
+    Engine(#[from] PublishError),
+}
+
+impl From<StoreError> for NotPublished {
+    fn from(error: StoreError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+async fn publish(store: &dyn Store, engine: &Engine, notice: &Notice) -> Result<(), NotPublished> {
     let application = store.application(notice.application).await?;
     let Some(operations) = application.settings.operations_tenant else {
         return Ok(());
     };
     let tenant = store.tenant(operations).await?;
     let owner = store.application(tenant.application).await?;
-    let Some(current) = engine.profiles().current(&owner.profile) else {
-        tracing::warn!(
-            profile = owner.profile,
-            "operational webhooks use a profile that is not there"
-        );
-        return Ok(());
-    };
+    let current = engine.profiles().current(&owner.profile);
+    let current = current.ok_or(NotPublished::Profile(owner.profile))?;
     let now = engine.clock().now();
     let data = json!({
         "application": notice.application,
@@ -91,5 +120,6 @@ async fn publish(store: &dyn Store, engine: &Engine, notice: &Notice) -> Result<
         profile: current.version,
         idempotency: Some(idempotency),
     };
-    engine.publish(new).await.map(drop)
+    engine.publish(new).await?;
+    Ok(())
 }

@@ -19,7 +19,10 @@ pub struct MailAudience {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueNotices {
     Mail(MailAudience),
-    Publish,
+    /// Those behind this one; none begins with the first.
+    Publish {
+        after: Option<Id<id::Notice>>,
+    },
 }
 
 /// A way in which notices leave.

@@ -1,6 +1,6 @@
 //! A mail server that keeps what it gets: real SMTP over TCP, without TLS.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,13 +22,23 @@ pub struct Mail {
 pub struct Mailbox {
     pub address: SocketAddr,
     mails: Arc<Mutex<Vec<Mail>>>,
-    refused: Arc<Mutex<HashSet<String>>>,
+    refusals: Refusals,
+}
+
+/// What an address is answered, and how often; an address may be a sender's.
+type Refusals = Arc<Mutex<HashMap<String, (Response, usize)>>>;
+
+fn refusal(refusals: &Refusals, address: &str) -> Option<Response> {
+    let mut refusals = refusals.lock().unwrap();
+    let (response, times) = refusals.get_mut(address)?;
+    *times = times.checked_sub(1)?;
+    Some(response.clone())
 }
 
 #[derive(Clone)]
 struct Keeper {
     mails: Arc<Mutex<Vec<Mail>>>,
-    refused: Arc<Mutex<HashSet<String>>>,
+    refusals: Refusals,
     from: String,
     to: Vec<String>,
     data: Vec<u8>,
@@ -38,12 +48,12 @@ impl Handler for Keeper {
     fn mail(&mut self, _: IpAddr, _: &str, from: &str) -> Response {
         self.from = from.to_owned();
         self.to.clear();
-        OK
+        refusal(&self.refusals, from).unwrap_or(OK)
     }
 
     fn rcpt(&mut self, to: &str) -> Response {
-        if self.refused.lock().unwrap().contains(to) {
-            return Response::custom(550, "no such user".to_owned());
+        if let Some(response) = refusal(&self.refusals, to) {
+            return response;
         }
         self.to.push(to.to_owned());
         OK
@@ -70,10 +80,10 @@ impl Mailbox {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let mails = Arc::new(Mutex::new(Vec::new()));
-        let refused = Arc::default();
+        let refusals = Refusals::default();
         let mut server = Server::new(Keeper {
             mails: mails.clone(),
-            refused: Arc::clone(&refused),
+            refusals: Arc::clone(&refusals),
             from: String::new(),
             to: Vec::new(),
             data: Vec::new(),
@@ -85,13 +95,25 @@ impl Mailbox {
         Self {
             address,
             mails,
-            refused,
+            refusals,
         }
     }
 
     /// From now on there is no such recipient.
     pub fn refuse(&self, address: &str) {
-        self.refused.lock().unwrap().insert(address.to_owned());
+        self.answer(address, 550, usize::MAX);
+    }
+
+    /// The next `times` that this recipient or sender is named, the answer is `code`.
+    pub fn answer(&self, address: &str, code: u16, times: usize) {
+        let response = Response::custom(code, "as the test says".to_owned());
+        let mut refusals = self.refusals.lock().unwrap();
+        refusals.insert(address.to_owned(), (response, times));
+    }
+
+    /// How often the answer given to [`Mailbox::answer`] is still to come.
+    pub fn answers_left(&self, address: &str) -> usize {
+        self.refusals.lock().unwrap()[address].1
     }
 
     pub fn mails(&self) -> Vec<Mail> {

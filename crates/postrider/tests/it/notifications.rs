@@ -157,6 +157,71 @@ async fn a_dead_address_keeps_the_mail_from_nobody_else() {
 }
 
 #[tokio::test]
+async fn who_is_put_off_gets_the_mail_later_and_the_others_once() {
+    let (server, mailbox) = server_with_mail(1).await;
+    mailbox.answer("ada@example.com", 450, 2);
+    let (tenant, key, _receiver) = failing(&server).await;
+    let path = format!("/v1/tenants/{tenant}");
+    server.good("PATCH", &path, notifications(true)).await;
+    fail(&server, &tenant, &key, 1).await;
+    let mails = mailbox.wait_for(2).await;
+    assert_eq!(mails[0].to, ["ops@example.com"]);
+    assert_eq!(mails[1].to, ["ada@example.com"]);
+    assert!(mails[1].text.contains("1 send-out failed"));
+    fail(&server, &tenant, &key, 2).await;
+    let mails = mailbox.wait_for(3).await;
+    assert_eq!(mails[2].to, ["ada@example.com", "ops@example.com"]);
+    assert!(mails[2].text.contains("2 send-outs failed"));
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_sender_or_the_mail_loses_nothing() {
+    let (server, mailbox) = server_with_mail(1).await;
+    let (tenant, key, _receiver) = failing(&server).await;
+    let path = format!("/v1/tenants/{tenant}");
+    server.good("PATCH", &path, notifications(true)).await;
+    mailbox.answer("postrider@example.com", 550, 2);
+    mailbox.answer("ada@example.com", 554, 1);
+    mailbox.answer("ops@example.com", 451, 1);
+    fail(&server, &tenant, &key, 3).await;
+    let mail = mailbox.wait_for(1).await.remove(0);
+    assert_eq!(mailbox.answers_left("postrider@example.com"), 0);
+    assert_eq!(mailbox.answers_left("ada@example.com"), 0);
+    assert_eq!(mail.to, ["ada@example.com", "ops@example.com"]);
+    assert!(mail.text.contains("3 send-outs failed"), "{}", mail.text);
+}
+
+#[tokio::test]
+async fn a_mail_server_that_hangs_holds_up_no_operational_webhook() {
+    let hanging = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let mut mail = with_mail(&Mailbox::start(), 1);
+    if let Some(smtp) = &mut mail.smtp {
+        smtp.port = Some(hanging.local_addr().unwrap().port());
+    }
+    let server = TestServer::with(|config| config.notifications = mail).await;
+    let operator = Receiver::start(Behaviour::Status(200)).await;
+    let operations = server.application("operations", "standard").await;
+    let desk = server.tenant_of(&operations).await;
+    server.endpoint(&desk, &operator.url("/ops")).await;
+    let (tenant, key, _receiver) = failing(&server).await;
+    let tenant_path = format!("/v1/tenants/{tenant}");
+    let known = server.good("GET", &tenant_path, Value::Null).await;
+    let application = format!("/v1/applications/{}", text(&known, "application"));
+    let settings = json!({ "settings": { "operationsTenant": desk } });
+    server.good("PATCH", &application, settings).await;
+    server
+        .good("PATCH", &tenant_path, notifications(true))
+        .await;
+    fail(&server, &tenant, &key, 1).await;
+    // The mail server has the connection now and will never say a word.
+    let _connection = hanging.accept().await.unwrap();
+    fail(&server, &tenant, &key, 2).await;
+    operator.wait_for(2).await;
+}
+
+#[tokio::test]
 async fn a_paused_distribution_is_told_to_who_asked_for_distributions() {
     let mailbox = Mailbox::start();
     let profiles = crate::distributions::in_a_hurry();

@@ -134,9 +134,11 @@ impl Reader {
                 );
                 self.all(&sql, (tenant.key(), class_number(class), limit), row)
             }
-            DueNotices::Publish => {
-                let sql = format!("{NOTICE} where publish_due = 1 order by id limit ?1");
-                self.all(&sql, [limit], row)
+            DueNotices::Publish { after } => {
+                let sql =
+                    format!("{NOTICE} where publish_due = 1 and id > ?1 order by id limit ?2");
+                let after = after.map_or(i64::MIN, Id::key);
+                self.all(&sql, (after, limit), row)
             }
         }
     }

@@ -103,7 +103,10 @@ pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store)
         .unwrap();
     let rest = store.due_notices(due, 50).await.unwrap();
     assert_eq!(rest.len(), 6);
-    let none = store.due_notices(DueNotices::Publish, 50).await.unwrap();
+    let none = store
+        .due_notices(DueNotices::Publish { after: None }, 50)
+        .await
+        .unwrap();
     assert_eq!(none, []);
     let ids = rest.iter().map(|notice| notice.id).collect();
     let settled = store.settle_notices(NoticeChannel::Mail, ids);

@@ -155,7 +155,9 @@ impl State {
             DueNotices::Mail(MailAudience { tenant, class }) => {
                 notice.mail_due && notice.tenant == tenant && notice.class == class
             }
-            DueNotices::Publish => notice.publish_due,
+            DueNotices::Publish { after } => {
+                notice.publish_due && after.is_none_or(|after| notice.id > after)
+            }
         };
         let due = self.notices.values().filter(due);
         due.take(limit as usize).cloned().collect()

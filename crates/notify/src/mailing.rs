@@ -1,0 +1,177 @@
+//! Which mail goes out when: failures are gathered for each audience, and nobody waits for anybody else.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postrider_core::Timestamp;
+use postrider_engine::Engine;
+use postrider_store::{DueNotices, MailAudience, NoticeChannel, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::TICK;
+use crate::digest::{Digest, digest};
+use crate::mail::{MailError, Mailer};
+
+/// What fails within this time of the first failure goes into the same mail.
+const GATHER: Duration = Duration::from_secs(2);
+/// Notices that go into one mail.
+const NOTICES_MAX: u32 = 5_000;
+/// Mails that wait for recipients whom the mail server put off; the oldest goes first.
+const PUT_OFF_MAX: usize = 1_000;
+/// How often a recipient who was put off is tried again.
+const PUT_OFF_TRIES_MAX: u32 = 12;
+
+/// A mail for those who could not get it with the others. A restart forgets it.
+struct PutOff {
+    to: Vec<String>,
+    digest: Digest,
+    next: Timestamp,
+    tries: u32,
+}
+
+pub(crate) struct Mailing<'a> {
+    store: &'a dyn Store,
+    engine: &'a Engine,
+    mailer: &'a Mailer,
+    every: Duration,
+    /// When an audience may get its next mail.
+    next: HashMap<MailAudience, Timestamp>,
+    put_off: Vec<PutOff>,
+}
+
+/// Why a turn ended early.
+enum Ended {
+    Stopped,
+    Store(StoreError),
+    /// The mail server did not take a mail; the next one would hardly fare better.
+    Mail(MailError),
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<'a> Mailing<'a> {
+    pub(crate) fn new(
+        store: &'a dyn Store,
+        engine: &'a Engine,
+        mailer: &'a Mailer,
+        every: Duration,
+    ) -> Self {
+        Self {
+            store,
+            engine,
+            mailer,
+            every,
+            next: HashMap::new(),
+            put_off: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, stop: &CancellationToken) {
+        loop {
+            match self.turn(stop).await {
+                Ok(()) => {}
+                Err(Ended::Stopped) => return,
+                Err(Ended::Store(error)) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to read or settle notices; trying again"
+                ),
+                Err(Ended::Mail(error)) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to send a notification by mail; trying again"
+                ),
+            }
+            let ticked = stop.run_until_cancelled(tokio::time::sleep(TICK)).await;
+            if ticked.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+        self.send_put_off(stop).await?;
+        let now = self.engine.clock().now();
+        self.next.retain(|_, at| *at > now);
+        for (audience, first) in self.store.mail_audiences().await? {
+            let gathering = now.since(first) < GATHER;
+            if gathering || self.next.contains_key(&audience) {
+                continue;
+            }
+            self.next.insert(audience, now.plus(self.every));
+            self.mail(audience, stop).await?;
+        }
+        Ok(())
+    }
+
+    /// Mails what waits for one audience. It stays due until somebody got it, or nobody can.
+    async fn mail(
+        &mut self,
+        audience: MailAudience,
+        stop: &CancellationToken,
+    ) -> Result<(), Ended> {
+        let due = DueNotices::Mail(audience);
+        let notices = self.store.due_notices(due, NOTICES_MAX).await?;
+        let tenant = self.store.tenant(audience.tenant).await?;
+        let channels = tenant.settings.notifications.of(audience.class);
+        if channels.mails() {
+            let digest = digest(&tenant.name, audience.class, &notices);
+            self.send(channels.emails.clone(), digest, 0, stop).await?;
+        }
+        let ids = notices.iter().map(|notice| notice.id).collect();
+        self.store.settle_notices(NoticeChannel::Mail, ids).await?;
+        Ok(())
+    }
+
+    /// Tries those again who were put off and whose time has come.
+    async fn send_put_off(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+        let now = self.engine.clock().now();
+        while let Some(at) = self.put_off.iter().position(|mail| mail.next <= now) {
+            let mail = self.put_off.remove(at);
+            let (to, digest) = (mail.to.clone(), mail.digest.clone());
+            match self.send(to, digest, mail.tries, stop).await {
+                Err(Ended::Mail(error)) => {
+                    self.keep(mail.to, mail.digest, mail.tries + 1);
+                    return Err(Ended::Mail(error));
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        to: Vec<String>,
+        digest: Digest,
+        tries: u32,
+        stop: &CancellationToken,
+    ) -> Result<(), Ended> {
+        let sending = self.mailer.send(&to, &digest);
+        let sent = stop.run_until_cancelled(sending).await;
+        let put_off = sent.ok_or(Ended::Stopped)?.map_err(Ended::Mail)?;
+        if !put_off.is_empty() {
+            self.keep(put_off, digest, tries + 1);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, to: Vec<String>, digest: Digest, tries: u32) {
+        if tries > PUT_OFF_TRIES_MAX {
+            tracing::warn!(addresses = ?to, "the mail server put a notification off for too long; it is given up");
+            return;
+        }
+        if self.put_off.len() >= PUT_OFF_MAX {
+            let given_up = self.put_off.remove(0);
+            tracing::warn!(addresses = ?given_up.to, "too many mails wait; a notification is given up");
+        }
+        self.put_off.push(PutOff {
+            to,
+            digest,
+            next: self.engine.clock().now().plus(self.every),
+            tries,
+        });
+    }
+}
