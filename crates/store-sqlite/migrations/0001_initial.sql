@@ -112,7 +112,7 @@ create table delivery (
 create index delivery_event on delivery (event_id);
 create index delivery_tenant on delivery (tenant_id, id);
 create index delivery_pending on delivery (endpoint_id, sequence, id) where state = 0;
-create index delivery_failed on delivery (tenant_id, id) where state = 2;
+create index delivery_unsuccessful on delivery (tenant_id, id) where state >= 2;
 
 create table attempt (
     delivery_id      integer not null,

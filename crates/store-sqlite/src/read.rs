@@ -465,8 +465,9 @@ impl Conditions {
             None => {}
             Some(StatePattern::Pending) => self.add_text("state = 0"),
             Some(StatePattern::Delivered) => self.add_text("state = 1"),
-            Some(StatePattern::Failed) => self.add_text("state = 2"),
-            Some(StatePattern::Cancelled) => self.add_text("state = 3"),
+            Some(StatePattern::Failed) => self.add_text("state >= 2 and state = 2"),
+            Some(StatePattern::Cancelled) => self.add_text("state >= 2 and state = 3"),
+            Some(StatePattern::Unsuccessful) => self.add_text("state >= 2"),
         }
     }
 

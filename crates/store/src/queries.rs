@@ -134,6 +134,8 @@ pub enum StatePattern {
     Delivered,
     Failed,
     Cancelled,
+    /// Failed or cancelled.
+    Unsuccessful,
 }
 
 impl StatePattern {
@@ -153,7 +155,11 @@ impl StatePattern {
             (Self::Pending, DeliveryState::Pending)
                 | (Self::Delivered, DeliveryState::Delivered)
                 | (Self::Failed, DeliveryState::Failed(_))
-                | (Self::Cancelled, DeliveryState::Cancelled)
+                | (
+                    Self::Cancelled | Self::Unsuccessful,
+                    DeliveryState::Cancelled
+                )
+                | (Self::Unsuccessful, DeliveryState::Failed(_))
         )
     }
 }

@@ -44,7 +44,7 @@ impl Status {
         match self {
             Self::Succeeded => StatePattern::Delivered,
             Self::Retrying => StatePattern::Pending,
-            Self::Failed => StatePattern::Failed,
+            Self::Failed => StatePattern::Unsuccessful,
         }
     }
 }

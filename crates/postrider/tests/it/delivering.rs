@@ -417,6 +417,9 @@ async fn deleting_an_endpoint_cancels_what_is_pending() {
     server
         .until(&pending, |page| page["data"][0]["status"] == "cancelled")
         .await;
+    let send_outs = format!("/v1/tenants/{tenant}/send-outs?status=FAILED");
+    let send_outs = server.good("GET", &send_outs, Value::Null).await;
+    assert_eq!(send_outs["data"][0]["status"], "FAILED", "{send_outs}");
     assert_eq!(
         server
             .call("GET", &format!("/v1/endpoints/{endpoint}"), Value::Null)

@@ -605,6 +605,12 @@ async fn an_event_whose_signed_form_would_be_endless_is_refused_when_it_is_publi
         assert_eq!(reply.status, 400, "{}", reply.text);
         assert!(reply.text.contains("shorten the names"), "{}", reply.text);
     }
+    let path = format!("/v1/endpoints/{}/test", text(&key, "endpoint"));
+    let data = event("n".repeat(100_000))["data"].clone();
+    let reply = server
+        .call("POST", &path, json!({ "type": "X", "data": data }))
+        .await;
+    assert_eq!(reply.json()["field"], "data", "{}", reply.text);
     let path = format!("/v1/tenants/{tenant}/events");
     server
         .good("POST", &path, event("numbers".to_owned()))

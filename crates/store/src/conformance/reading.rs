@@ -185,6 +185,13 @@ pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
         ),
         (
             DeliveryFilter {
+                state: Some(StatePattern::Unsuccessful),
+                ..all.clone()
+            },
+            vec![failed.id],
+        ),
+        (
+            DeliveryFilter {
                 event_type: Some("order.failed".into()),
                 ..all.clone()
             },

@@ -124,6 +124,8 @@ async fn asked_for(
             example.ok_or_else(|| ApiError::invalid("data", rule))?
         }
     };
+    let signable = profile.check_signable(data.as_bytes());
+    signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
     Ok(TestEvent { event_type, data })
 }
 
