@@ -12,6 +12,7 @@ mod random;
 mod request;
 mod schemas;
 mod server;
+mod turns;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -90,6 +91,7 @@ struct Inner {
     sealer: Arc<Sealer>,
     directory: Directory,
     rates: dialects::RateLimits,
+    turns: turns::Turns,
     options: ApiOptions,
     /// When the store last proved that it takes writes.
     ready: tokio::sync::Mutex<Option<Timestamp>>,
@@ -115,6 +117,7 @@ impl Api {
             sealer,
             directory,
             rates: dialects::RateLimits::default(),
+            turns: turns::Turns::default(),
             options,
             ready: tokio::sync::Mutex::default(),
         }))
@@ -157,6 +160,22 @@ impl Api {
         )]
         let running = tokio::spawn(change);
         running.await.map_err(problem::ApiError::internal)?
+    }
+
+    /// Counts for a tenant, when it is its turn. A count that has begun holds the turn to its end,
+    /// though the client may go away.
+    async fn counted<T: Send + 'static>(
+        &self,
+        tenant: Id<id::Tenant>,
+        count: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> problem::ApiResult<T> {
+        let turn = self.0.turns.take(tenant).await?;
+        self.to_the_end(async move {
+            let counted = count.await;
+            drop(turn);
+            Ok(counted?)
+        })
+        .await
     }
 
     /// Changes an endpoint and tells the engine.
@@ -253,7 +272,8 @@ impl Api {
     }
 }
 
-/// Makes a root key when there is none yet, and returns its text: the only time it can be seen.
+/// Makes a root key when none is there that is live and enabled, and returns its text: the only
+/// time it can be seen.
 ///
 /// # Errors
 /// When the store fails.
@@ -261,18 +281,8 @@ pub async fn ensure_root_key(
     store: &dyn Store,
     now: Timestamp,
 ) -> Result<Option<Secret>, StoreError> {
-    let mut request = postrider_store::PageRequest::first(limits::PAGE_ROWS_MAX);
-    loop {
-        let page = store
-            .list_keys(postrider_store::KeyFilter::default(), request)
-            .await?;
-        if page.rows.iter().any(|key| key.scope == Scope::Root) {
-            return Ok(None);
-        }
-        request.cursor = page.next;
-        if page.next.is_none() {
-            break;
-        }
+    if store.has_root_key().await? {
+        return Ok(None);
     }
     let secret = random::key_text(Mode::Live);
     let key = ApiKey {

@@ -119,6 +119,10 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/v1/events/{event}", get(events::read))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{delivery}", get(deliveries::read))
+        .route(
+            "/v1/deliveries/{delivery}/attempts",
+            get(deliveries::attempts),
+        )
         .route("/v1/deliveries/{delivery}/resend", post(deliveries::resend))
         .route("/v1/tenants/{tenant}/replays", post(replays::create))
         .route("/v1/replays/{replay}", get(replays::read))

@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_engine::PublishError;
 use postrider_store::{BoxError, Entity, Rule, StoreError};
 use serde::Serialize;
@@ -21,6 +22,7 @@ pub enum ErrorCode {
     SubscriptionInvalid,
     EventTypeUnknown,
     CursorInvalid,
+    QueryTooLong,
     DataInvalid,
     DistributionUnsupported,
     EndpointNeedsKey,
@@ -43,6 +45,7 @@ pub enum ErrorCode {
     SecretNotShown,
     RotationUnsupported,
     ProfileInUse,
+    LastRootKey,
     Overloaded,
     StoreFull,
     OutcomeUnknown,
@@ -64,6 +67,7 @@ impl ErrorCode {
             | Self::DistributionUnsupported
             | Self::EndpointNeedsKey
             | Self::AddressUnclear
+            | Self::QueryTooLong
             | Self::CursorInvalid => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -82,6 +86,7 @@ impl ErrorCode {
             | Self::ResendNotAllowed
             | Self::EndpointDisabled
             | Self::RotationUnsupported
+            | Self::LastRootKey
             | Self::ProfileInUse => StatusCode::CONFLICT,
             Self::Overloaded | Self::StoreFull | Self::OutcomeUnknown => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -107,6 +112,7 @@ impl ErrorCode {
             Self::EndpointNeedsKey => "Endpoints of this profile belong to API keys",
             Self::AddressUnclear => "The event does not say whom it is for",
             Self::CursorInvalid => "The cursor is not of this list",
+            Self::QueryTooLong => "Answering would take too long",
             Self::KeyMissing => "An API key is needed",
             Self::KeyUnknown => "The API key is not known",
             Self::KeyDisabled => "The API key is disabled",
@@ -125,6 +131,7 @@ impl ErrorCode {
             Self::SecretNotShown => "The secret is shown once only",
             Self::RotationUnsupported => "The profile knows no rotation",
             Self::ProfileInUse => "The application has tenants under its profile",
+            Self::LastRootKey => "It is the last root key",
             Self::Overloaded => "Too many writes are waiting",
             Self::StoreFull => "The disk is full",
             Self::OutcomeUnknown => "The write may or may not have happened",
@@ -274,11 +281,23 @@ impl From<StoreError> for ApiError {
                 Rule::EndpointDisabled => {
                     Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first")
                 }
+                Rule::LastRootKey => Self::new(
+                    ErrorCode::LastRootKey,
+                    "nobody could manage the server any more: make another live root key first",
+                ),
+                Rule::AttemptsMax => Self::new(
+                    ErrorCode::ResendNotAllowed,
+                    format!("it has had {ATTEMPTS_MAX} attempts, as many as a delivery may have"),
+                ),
             },
             StoreError::BadCursor => Self::field(
                 ErrorCode::CursorInvalid,
                 "cursor",
                 "use nextCursor of a page of the same list with the same filters",
+            ),
+            StoreError::TooLong => Self::new(
+                ErrorCode::QueryTooLong,
+                "ask for less at once: narrow since and until, or name an endpoint or a type",
             ),
             StoreError::Full => Self::new(
                 ErrorCode::StoreFull,

@@ -199,6 +199,19 @@ impl Paging {
     pub(crate) fn request(&self) -> ApiResult<PageRequest> {
         page_request(self.limit.as_deref(), self.cursor.as_deref())
     }
+
+    /// Of a list whose rows are large: at most `max` of them, which is also the default.
+    pub(crate) fn request_of(&self, max: usize) -> ApiResult<PageRequest> {
+        let mut request = self.request()?;
+        if self.limit.is_none() {
+            request.limit = max;
+        }
+        if request.limit > max {
+            let rule = format!("must be at most {max}: every row holds a whole request");
+            return Err(ApiError::invalid("limit", rule));
+        }
+        Ok(request)
+    }
 }
 
 /// An id in a path: what is not one is simply not found.

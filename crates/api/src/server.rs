@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapRequest;
@@ -25,6 +26,8 @@ pub struct ServerLimits {
     pub header_timeout: Duration,
     /// Bytes of a request's headers.
     pub header_bytes_max: usize,
+    /// Time for a client to take the next bytes of an answer; it holds the memory of the answer.
+    pub write_timeout: Duration,
 }
 
 impl Default for ServerLimits {
@@ -33,6 +36,7 @@ impl Default for ServerLimits {
             connections_max: 10_000,
             header_timeout: Duration::from_secs(15),
             header_bytes_max: 32 * 1_024,
+            write_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -73,8 +77,7 @@ impl Listener {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(self.limits.header_bytes_max.max(8_192))
-            .pipeline_flush(true);
+            .max_buf_size(self.limits.header_bytes_max.max(8_192));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -88,8 +91,10 @@ impl Listener {
                 request
             });
             let service = TowerToHyperService::new(service);
-            let connection =
-                graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(self.limits.write_timeout));
+            let stream = TokioIo::new(Box::pin(stream));
+            let connection = graceful.watch(builder.serve_connection(stream, service));
             connections.spawn(async move {
                 // A client that breaks off is no event of ours.
                 drop(connection.await);
@@ -125,5 +130,67 @@ async fn accept(
             tokio::time::sleep(PAUSE).await;
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use bytes::Bytes;
+    use hyper::body::Frame;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// An answer without end, that tells when it is let go.
+    struct Endless(tokio::sync::mpsc::Sender<()>);
+
+    impl hyper::body::Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 65_536])))))
+        }
+    }
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            self.0.try_send(()).unwrap_or_default();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_take_its_answer_is_let_go() -> std::io::Result<()> {
+        let (ended, mut has_ended) = tokio::sync::mpsc::channel(1);
+        let answer = move || async move { Body::new(Endless(ended)) };
+        let limits = ServerLimits {
+            write_timeout: Duration::from_millis(50),
+            ..ServerLimits::default()
+        };
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
+        let address = listener.address()?;
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(answer));
+        let tasks = TaskTracker::new();
+        tasks.spawn(listener.serve(router, stop.clone()));
+        let mut client = TcpStream::connect(address).await?;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await?;
+        let ended = tokio::time::timeout(Duration::from_secs(30), has_ended.recv()).await;
+        assert_eq!(ended, Ok(Some(())), "its answer is not held for ever");
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        drop(client);
+        Ok(())
     }
 }

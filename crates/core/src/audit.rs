@@ -136,7 +136,8 @@ impl Audited for Tenant {
         json!({
             "name": self.name,
             "externalId": self.external_id,
-            "secretSince": self.secret_since,
+            "secretSince": self.live_secret.since,
+            "testSecretSince": self.test_secret.since,
             "settings": self.settings,
         })
     }

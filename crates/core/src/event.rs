@@ -27,3 +27,44 @@ pub struct Event {
     /// After this time no attempt starts.
     pub deliver_before: Option<Timestamp>,
 }
+
+/// An event without its data, for lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventSummary {
+    pub id: Id<id::Event>,
+    pub application: Id<id::Application>,
+    pub tenant: Id<id::Tenant>,
+    pub event_type: Arc<str>,
+    pub meta: Option<Bytes>,
+    pub mode: Mode,
+    pub occurred_at: Timestamp,
+    pub created_at: Timestamp,
+    pub ordering_key: Option<String>,
+    pub deliver_before: Option<Timestamp>,
+}
+
+impl From<&Event> for EventSummary {
+    fn from(event: &Event) -> Self {
+        Self {
+            id: event.id,
+            application: event.application,
+            tenant: event.tenant,
+            event_type: event.event_type.clone(),
+            meta: event.meta.clone(),
+            mode: event.mode,
+            occurred_at: event.occurred_at,
+            created_at: event.created_at,
+            ordering_key: event.ordering_key.clone(),
+            deliver_before: event.deliver_before,
+        }
+    }
+}
+
+impl Event {
+    /// Bytes of its payload: what bounds on memory count.
+    pub fn payload_bytes(&self) -> usize {
+        let meta = self.meta.as_ref().map_or(0, Bytes::len);
+        let key = self.ordering_key.as_ref().map_or(0, String::len);
+        self.data.len() + meta + key
+    }
+}

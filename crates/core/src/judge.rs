@@ -83,6 +83,8 @@ pub fn judge(
         _ if ours => HealthChange::None,
         (Class::Ok, _) => HealthChange::Success,
         (Class::Disable, _) => HealthChange::Gone,
+        // Somebody tried by hand: no further delivery failed (`vendors.md` V-30).
+        _ if facts.series.single => HealthChange::None,
         (_, Next::Failed(_)) => HealthChange::Failure {
             delivery_failed: true,
         },
@@ -142,6 +144,7 @@ fn signal(outcome: &Outcome, pause: Option<Duration>) -> Signal {
             status: 429 | 500..=599,
             ..
         }
+        // Our own faults too: while they last, the lane's deliveries must not use up their attempts.
         | Outcome::Unreachable { .. } => Signal::Strained { pause },
         Outcome::Answered { .. } => Signal::Well,
     }

@@ -10,10 +10,16 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of a request body by default; a longer one is refused with 413. Configurable.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of an event's `meta`; a longer one is refused. It is shown in lists.
+pub const META_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a batch's request body by default; a longer one is refused with 413.
 pub const BATCH_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Events in one batch; more are refused.
 pub const BATCH_EVENTS_MAX: usize = 1_000;
+/// Attempts of one delivery, by schedule and by hand; a further resend is refused.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// Attempts shown with a delivery, the newest; the others are in pages.
+pub const ATTEMPTS_SHOWN: u32 = 25;
 /// Rows in one page of a list; a greater `limit` is refused.
 pub const PAGE_ROWS_MAX: usize = 250;
 /// Rows in one page of a list when `limit` is not given.

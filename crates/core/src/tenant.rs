@@ -53,13 +53,37 @@ pub struct Tenant {
     pub name: String,
     /// The application's own id for this customer; unique within the application.
     pub external_id: Option<String>,
-    /// Sealed. Signs for every endpoint that has no secret of its own: all of a profile whose secret
-    /// is the tenant's (`vendors.md` F-13), and those of one-off `callbackUrl`s.
-    pub sealed_secret: Vec<u8>,
-    pub secret_since: Timestamp,
+    /// One for each mode, so that whoever may only test cannot sign what is live.
+    pub live_secret: TenantSecret,
+    pub test_secret: TenantSecret,
     pub settings: TenantSettings,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// Signs for every endpoint that has no secret of its own: all of a profile whose secret is the
+/// tenant's (`vendors.md` F-13), and those of one-off `callbackUrl`s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSecret {
+    pub sealed: Vec<u8>,
+    /// When it was made.
+    pub since: Timestamp,
+}
+
+impl Tenant {
+    pub fn secret(&self, mode: Mode) -> &TenantSecret {
+        match mode {
+            Mode::Live => &self.live_secret,
+            Mode::Test => &self.test_secret,
+        }
+    }
+
+    pub fn secret_mut(&mut self, mode: Mode) -> &mut TenantSecret {
+        match mode {
+            Mode::Live => &mut self.live_secret,
+            Mode::Test => &mut self.test_secret,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,4 +154,11 @@ pub struct ApiKey {
     /// While set, the key opens nothing and its endpoint gets nothing.
     pub disabled_at: Option<Timestamp>,
     pub created_at: Timestamp,
+}
+
+impl ApiKey {
+    /// Whether the whole server can be managed with it.
+    pub fn manages_all(&self) -> bool {
+        self.scope == Scope::Root && self.mode == Mode::Live && self.disabled_at.is_none()
+    }
 }

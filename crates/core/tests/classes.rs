@@ -62,3 +62,31 @@ fn a_fault_of_ours_is_not_held_against_the_receiver() {
         }
     }
 }
+
+#[test]
+fn what_somebody_sends_again_by_hand_fails_without_counting() {
+    let facts = AttemptFacts {
+        series: Series {
+            single: true,
+            ..Series::SCHEDULED
+        },
+        started_at: Timestamp::from_secs(1),
+        ended_at: Timestamp::from_secs(1),
+        deliver_before: None,
+        unit_random: 0.5,
+    };
+    for profile in built_in() {
+        let verdict = |status| {
+            let outcome = Outcome::Answered {
+                status,
+                retry_after_secs: None,
+            };
+            let retry = profile.retry(Mode::Live);
+            judge(&profile.classify, retry, &outcome, &facts)
+        };
+        let failed = verdict(500);
+        assert_eq!(failed.health, HealthChange::None, "{}", profile.name);
+        assert!(failed.next.state().is_final());
+        assert_eq!(verdict(200).health, HealthChange::Success);
+    }
+}

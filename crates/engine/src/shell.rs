@@ -132,7 +132,7 @@ impl Engine {
     /// # Errors
     /// `Busy` when too much waits; the store's refusals and failures.
     pub async fn publish(&self, event: NewEvent) -> Result<Published, PublishError> {
-        let bytes = event.event.data.len();
+        let bytes = event.event.payload_bytes();
         match self
             .journal()?
             .request(Write::Publish(Box::new(event)), bytes)?
@@ -154,7 +154,7 @@ impl Engine {
         };
         // All are taken before the first is awaited: one commit holds many, and their order stays.
         let take = |event: NewEvent| {
-            let bytes = event.event.data.len();
+            let bytes = event.event.payload_bytes();
             journal.request(Write::Publish(Box::new(event)), bytes)
         };
         let taken: Vec<_> = events.into_iter().map(take).collect();

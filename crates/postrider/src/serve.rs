@@ -187,7 +187,7 @@ async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyho
         let Some(tenant) = tenants.rows.first() else {
             continue;
         };
-        let opened = sealer.open(&tenant.sealed_secret, TENANT_SECRET_CONTEXT);
+        let opened = sealer.open(&tenant.live_secret.sealed, TENANT_SECRET_CONTEXT);
         return opened.map(drop).with_context(|| {
             let file = key_file.display();
             format!("{file} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files")

@@ -20,8 +20,10 @@ create table tenant (
     application_id integer not null,
     name           text not null,
     external_id    text,
-    sealed_secret  blob not null,
-    secret_since   integer not null,
+    live_secret    blob not null, -- sealed, like the next
+    live_since     integer not null,
+    test_secret    blob not null,
+    test_since     integer not null,
     settings       text not null, -- JSON
     created_at     integer not null,
     updated_at     integer not null
@@ -62,8 +64,8 @@ create table endpoint (
     created_at           integer not null,
     updated_at           integer not null
 ) strict;
-create index endpoint_tenant on endpoint (tenant_id, id);
-create index endpoint_callback on endpoint (tenant_id, url) where kind = 1 and deleted = 0;
+create index endpoint_listed on endpoint (tenant_id, kind, id, mode) where deleted = 0;
+create unique index endpoint_callback on endpoint (tenant_id, mode, url) where kind = 1 and deleted = 0;
 create unique index endpoint_key on endpoint (key_id) where kind = 2 and deleted = 0;
 
 create table endpoint_secret (
@@ -111,6 +113,7 @@ create table delivery (
 ) strict;
 create index delivery_event on delivery (event_id);
 create index delivery_tenant on delivery (tenant_id, id);
+create index delivery_endpoint on delivery (endpoint_id, id);
 create index delivery_pending on delivery (endpoint_id, sequence, id) where state = 0;
 create index delivery_unsuccessful on delivery (tenant_id, id) where state >= 2;
 
@@ -171,6 +174,7 @@ create table api_key (
     created_at     integer not null
 ) strict;
 create index api_key_tenant on api_key (tenant_id, id);
+create index api_key_application on api_key (application_id, id);
 
 -- Who changed what.
 create table audit (

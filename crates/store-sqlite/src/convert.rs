@@ -6,7 +6,7 @@ use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Egress, Outcome, Response, Timings, UnreachableReason};
 use postrider_core::delivery::{Delivery, DeliveryState, FailReason, Series};
 use postrider_core::endpoint::{EndpointKind, Ordering};
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp};
 use postrider_store::StoreError;
@@ -88,6 +88,9 @@ pub(crate) fn reading(error: rusqlite::Error) -> StoreError {
                 place: error.to_string(),
                 source: Box::new(error),
             }
+        }
+        error if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            StoreError::TooLong
         }
         error => StoreError::aborted(error),
     }
@@ -209,6 +212,23 @@ pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
 
 /// Columns of an event, in the order that [`event`] reads; with `e.` for joins.
 pub(crate) const EVENT: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data, e.meta";
+
+pub(crate) const EVENT_SUMMARY: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.meta";
+
+pub(crate) fn event_summary(row: &Row<'_>, salt: u64) -> SqlResult<EventSummary> {
+    Ok(EventSummary {
+        id: Id::from_key(row.get(0)?, salt),
+        application: Id::from_key(row.get(1)?, salt),
+        tenant: Id::from_key(row.get(2)?, salt),
+        event_type: Arc::from(row.get_ref(3)?.as_str()?),
+        mode: mode(row, 4)?,
+        occurred_at: time(row, 5)?,
+        created_at: time(row, 6)?,
+        ordering_key: row.get(7)?,
+        deliver_before: time_opt(row, 8)?,
+        meta: row.get::<_, Option<Vec<u8>>>(9)?.map(Bytes::from),
+    })
+}
 
 /// Reads an event from the columns that begin at `at`.
 pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {

@@ -18,20 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
 use postrider_core::endpoint::Endpoint;
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
-use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
+use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
-    EndpointFilter, EndpointStats, EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue,
-    MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord, Statistics,
-    StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
+    EndpointFilter, EndpointStats, EventFilter, FirstUse, KeyChange, KeyFilter, LaneBacklog,
+    LoadDue, MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord,
+    Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
 };
 
 use read::Readers;
@@ -104,11 +104,20 @@ impl OpenError {
 pub struct SqliteStore {
     ids: Arc<IdGenerator>,
     writer: Writer,
-    /// For the API, whose lists may take long.
-    readers: Readers,
-    /// For the engine, which must not wait behind them.
-    lanes: Readers,
+    /// For what is found by its key, and for the engine.
+    points: Readers,
+    /// For lists, which look at many rows.
+    lists: Readers,
+    /// For what counts, and may look at all rows of a tenant.
+    counts: Readers,
 }
+
+/// Connections for each kind of reading.
+const POINT_CONNECTIONS: usize = 4;
+const LIST_CONNECTIONS: usize = 4;
+const COUNT_CONNECTIONS: usize = 2;
+/// How long a reading may take; beyond, it is broken off with `TooLong`.
+const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl SqliteStore {
     /// Opens the store in `directory`, which is created if it is missing and owned until drop.
@@ -125,11 +134,13 @@ impl SqliteStore {
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
+        let readers = |connections| Readers::new(file.clone(), salt, connections, READ_TIME_MAX);
         Ok(Self {
             ids,
             writer,
-            readers: Readers::new(file.clone(), salt),
-            lanes: Readers::new(file, salt),
+            points: readers(POINT_CONNECTIONS),
+            lists: readers(LIST_CONNECTIONS),
+            counts: readers(COUNT_CONNECTIONS),
         })
     }
 }
@@ -202,11 +213,11 @@ impl Store for SqliteStore {
     }
 
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
-        self.lanes.read(move |reader| reader.load_due(query)).await
+        self.points.read(move |reader| reader.load_due(query)).await
     }
 
     async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
-        self.lanes.read(|reader| reader.backlog()).await
+        self.points.read(|reader| reader.backlog()).await
     }
 
     async fn finish_pending(
@@ -222,21 +233,41 @@ impl Store for SqliteStore {
     }
 
     async fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
-        self.readers.read(move |reader| reader.event(id)).await
+        self.points.read(move |reader| reader.event(id)).await
     }
 
     async fn list_events(
         &self,
         filter: EventFilter,
         page: PageRequest,
-    ) -> Result<Page<Event>, StoreError> {
-        self.readers
+    ) -> Result<Page<EventSummary>, StoreError> {
+        self.lists
             .read(move |reader| reader.list_events(&filter, page))
             .await
     }
 
+    async fn event_summaries(
+        &self,
+        ids: Vec<Id<id::Event>>,
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        self.lists
+            .read(move |reader| reader.event_summaries(&ids))
+            .await
+    }
+
+    async fn first_use(
+        &self,
+        application: Id<id::Application>,
+        key: &str,
+    ) -> Result<Option<FirstUse>, StoreError> {
+        let key = key.to_owned();
+        self.points
+            .read(move |reader| reader.first_use(application, &key))
+            .await
+    }
+
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
-        self.readers.read(move |reader| reader.delivery(id)).await
+        self.points.read(move |reader| reader.delivery(id)).await
     }
 
     async fn list_deliveries(
@@ -244,14 +275,37 @@ impl Store for SqliteStore {
         filter: DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_deliveries(&filter, page))
             .await
     }
 
-    async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
-        self.lanes
-            .read(move |reader| reader.attempts(delivery))
+    async fn attempts(
+        &self,
+        delivery: Id<id::Delivery>,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Attempt>, StoreError> {
+        self.points
+            .read(move |reader| reader.attempts(delivery, before, limit))
+            .await
+    }
+
+    async fn last_attempts(
+        &self,
+        deliveries: Vec<Id<id::Delivery>>,
+    ) -> Result<Vec<(Id<id::Delivery>, Attempt)>, StoreError> {
+        self.lists
+            .read(move |reader| reader.last_attempts(&deliveries))
+            .await
+    }
+
+    async fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError> {
+        self.points
+            .read(move |reader| reader.first_rendering(delivery))
             .await
     }
 
@@ -260,13 +314,13 @@ impl Store for SqliteStore {
         endpoint: Id<id::Endpoint>,
         since: Timestamp,
     ) -> Result<EndpointStats, StoreError> {
-        self.readers
+        self.counts
             .read(move |reader| reader.endpoint_stats(endpoint, since))
             .await
     }
 
     async fn statistics(&self, query: StatisticsQuery) -> Result<Statistics, StoreError> {
-        self.readers
+        self.counts
             .read(move |reader| reader.statistics(&query))
             .await
     }
@@ -282,11 +336,11 @@ impl Store for SqliteStore {
     }
 
     async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
-        self.lanes.read(move |reader| reader.application(id)).await
+        self.points.read(move |reader| reader.application(id)).await
     }
 
     async fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_applications(page))
             .await
     }
@@ -320,7 +374,7 @@ impl Store for SqliteStore {
     }
 
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.lanes.read(move |reader| reader.tenant(id)).await
+        self.points.read(move |reader| reader.tenant(id)).await
     }
 
     async fn tenant_by_external_id(
@@ -329,7 +383,7 @@ impl Store for SqliteStore {
         external_id: &str,
     ) -> Result<Tenant, StoreError> {
         let external_id = external_id.to_owned();
-        self.readers
+        self.points
             .read(move |reader| reader.tenant_by_external_id(application, &external_id))
             .await
     }
@@ -339,7 +393,7 @@ impl Store for SqliteStore {
         application: Id<id::Application>,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_tenants(application, page))
             .await
     }
@@ -354,7 +408,7 @@ impl Store for SqliteStore {
         &self,
         application: Id<id::Application>,
     ) -> Result<Vec<EventType>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_event_types(application))
             .await
     }
@@ -383,19 +437,17 @@ impl Store for SqliteStore {
     }
 
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
-        self.readers.read(move |reader| reader.endpoint(id)).await
+        self.points.read(move |reader| reader.endpoint(id)).await
     }
 
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
-        self.lanes
+        self.points
             .read(move |reader| reader.lane_endpoint(id))
             .await
     }
 
     async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError> {
-        self.readers
-            .read(move |reader| reader.endpoints(&ids))
-            .await
+        self.points.read(move |reader| reader.endpoints(&ids)).await
     }
 
     async fn list_endpoints(
@@ -403,7 +455,7 @@ impl Store for SqliteStore {
         filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_endpoints(filter, page))
             .await
     }
@@ -428,11 +480,12 @@ impl Store for SqliteStore {
     async fn callback_endpoint(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Mode,
         url: &str,
     ) -> Result<Option<Endpoint>, StoreError> {
         let url = url.to_owned();
-        self.readers
-            .read(move |reader| reader.callback_endpoint(tenant, &url))
+        self.points
+            .read(move |reader| reader.callback_endpoint(tenant, mode, &url))
             .await
     }
 
@@ -448,20 +501,20 @@ impl Store for SqliteStore {
     }
 
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
-        self.readers
+        self.points
             .read(move |reader| reader.key_by_hash(hash))
             .await
     }
 
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
         let public_id = public_id.to_owned();
-        self.readers
+        self.points
             .read(move |reader| reader.key_by_public_id(&public_id))
             .await
     }
 
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
-        self.lanes.read(move |reader| reader.key_by_id(id)).await
+        self.points.read(move |reader| reader.key_by_id(id)).await
     }
 
     async fn list_keys(
@@ -469,15 +522,19 @@ impl Store for SqliteStore {
         filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_keys(filter, page))
             .await
     }
 
     async fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {
-        self.readers
+        self.points
             .read(move |reader| reader.key_endpoint(key))
             .await
+    }
+
+    async fn has_root_key(&self) -> Result<bool, StoreError> {
+        self.points.read(|reader| reader.has_root_key()).await
     }
 
     async fn update_key(
@@ -512,7 +569,7 @@ impl Store for SqliteStore {
         filter: AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_audit(&filter, page))
             .await
     }
@@ -522,7 +579,7 @@ impl Store for SqliteStore {
         filter: NoticeFilter,
         page: PageRequest,
     ) -> Result<Page<Notice>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.list_notices(filter, page))
             .await
     }
@@ -539,11 +596,11 @@ impl Store for SqliteStore {
     }
 
     async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
-        self.readers.read(|reader| reader.mail_audiences()).await
+        self.lists.read(|reader| reader.mail_audiences()).await
     }
 
     async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError> {
-        self.readers
+        self.lists
             .read(move |reader| reader.due_notices(due, limit))
             .await
     }
@@ -566,7 +623,7 @@ impl Store for SqliteStore {
     }
 
     async fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
-        self.readers.read(|reader| reader.profiles()).await
+        self.points.read(|reader| reader.profiles()).await
     }
 
     async fn put_task(&self, task: Task) -> Result<(), StoreError> {
@@ -574,11 +631,11 @@ impl Store for SqliteStore {
     }
 
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {
-        self.readers.read(move |reader| reader.task(id)).await
+        self.points.read(move |reader| reader.task(id)).await
     }
 
     async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
-        self.readers.read(|reader| reader.unfinished_tasks()).await
+        self.points.read(|reader| reader.unfinished_tasks()).await
     }
 
     async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError> {

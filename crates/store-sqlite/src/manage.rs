@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use crate::convert::{SqlResult, aborted, kind_number, mode_number, ordering_number, to_json};
 use crate::read::{
     EVENT_TYPE, event_type_row, read_application, read_endpoint, read_key, read_key_endpoint,
-    read_tenant, task_state,
+    read_tenant, root_key_exists, task_state,
 };
 use crate::writer::Tx;
 
@@ -95,18 +95,20 @@ impl Tx {
     pub(crate) fn create_tenant(&mut self, tenant: &Tenant, by: &Actor) -> Result<(), StoreError> {
         let application = self.key(tenant.application, Entity::Application)?;
         self.must_exist("application", application, Entity::Application)?;
-        let sql = "insert into tenant (id, application_id, name, external_id, sealed_secret, secret_since, settings, created_at, updated_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let sql = "insert into tenant (id, application_id, name, external_id, settings, created_at, updated_at,
+                   live_secret, live_since, test_secret, test_since) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let values = params![
             tenant.id.key(),
             application,
             tenant.name,
             tenant.external_id,
-            tenant.sealed_secret,
-            tenant.secret_since.as_micros(),
             to_json(&tenant.settings),
             tenant.created_at.as_micros(),
-            tenant.updated_at.as_micros()
+            tenant.updated_at.as_micros(),
+            tenant.live_secret.sealed,
+            tenant.live_secret.since.as_micros(),
+            tenant.test_secret.sealed,
+            tenant.test_secret.since.as_micros()
         ];
         self.connection.execute(sql, values).map_err(taken)?;
         self.note(by, None, Some(tenant)).map_err(aborted)
@@ -124,14 +126,17 @@ impl Tx {
             .ok_or(StoreError::not_found(Entity::Tenant))?;
         let mut tenant = before.clone();
         change(&mut tenant);
-        let sql = "update tenant set name = ?2, sealed_secret = ?3, secret_since = ?4, settings = ?5, updated_at = ?6 where id = ?1";
+        let sql = "update tenant set name = ?2, settings = ?3, updated_at = ?4, live_secret = ?5, live_since = ?6,
+                   test_secret = ?7, test_since = ?8 where id = ?1";
         let values = params![
             key,
             tenant.name,
-            tenant.sealed_secret,
-            tenant.secret_since.as_micros(),
             to_json(&tenant.settings),
-            tenant.updated_at.as_micros()
+            tenant.updated_at.as_micros(),
+            tenant.live_secret.sealed,
+            tenant.live_secret.since.as_micros(),
+            tenant.test_secret.sealed,
+            tenant.test_secret.since.as_micros()
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         self.fanout.forget(key);
@@ -241,7 +246,7 @@ impl Tx {
             endpoint.created_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
-        self.write_endpoint(endpoint).map_err(aborted)?;
+        self.write_endpoint(endpoint).map_err(taken)?;
         if endpoint.kind != EndpointKind::Callback {
             self.fanout.forget(tenant);
         }
@@ -383,6 +388,7 @@ impl Tx {
         let (before, endpoint_before) = self.live_key(id)?;
         let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
         change(&mut key, &mut endpoint);
+        self.keep_a_root_key(&before, Some(&key))?;
         let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4 where id = ?1";
         let values = params![
             id.key(),
@@ -404,8 +410,19 @@ impl Tx {
         Ok((key, endpoint))
     }
 
+    /// Refuses a change that would leave nobody who can manage the server.
+    fn keep_a_root_key(&self, before: &ApiKey, after: Option<&ApiKey>) -> Result<(), StoreError> {
+        let lost = before.manages_all() && !after.is_some_and(ApiKey::manages_all);
+        let others = || root_key_exists(&self.connection, Some(before.id)).map_err(aborted);
+        if lost && !others()? {
+            return Err(StoreError::conflict(Rule::LastRootKey));
+        }
+        Ok(())
+    }
+
     pub(crate) fn delete_key(&mut self, id: Id<id::ApiKey>, by: &Actor) -> Result<(), StoreError> {
         let (before, endpoint) = self.live_key(id)?;
+        self.keep_a_root_key(&before, None)?;
         if let Some(endpoint) = endpoint {
             self.delete_endpoint(endpoint.id, by)?;
         }

@@ -4,29 +4,32 @@ mod log;
 mod manage;
 
 pub(crate) use log::class_number;
-pub(crate) use manage::{EVENT_TYPE, event_type_row, read_application, read_key, read_tenant};
+pub(crate) use manage::{
+    EVENT_TYPE, event_type_row, read_application, read_key, read_tenant, root_key_exists,
+};
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    DeliveryFilter, DuePage, EndpointStats, Entity, EventFilter, LaneBacklog, LoadDue, Page,
-    PageRequest, StatePattern, StoreError, TaskState,
+    DeliveryFilter, DuePage, EndpointStats, Entity, EventFilter, FirstUse, LaneBacklog, LoadDue,
+    Page, PageRequest, StatePattern, StoreError, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::convert::{
-    ATTEMPT, DELIVERY, EVENT, SqlResult, attempt, delivery, event, from_json, mode, mode_number,
-    reading, time, time_opt, unreadable,
+    ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, SqlResult, attempt, delivery, event, event_summary,
+    from_json, mode, mode_number, reading, time, time_opt, unreadable,
 };
 use crate::open::open_reader;
 use crate::write::due_row;
@@ -39,9 +42,12 @@ fn first_key(at: Timestamp) -> i64 {
     at.as_millis().clamp(0, i64::MAX >> 16) << 16
 }
 
-/// Connections at most; they are opened as they are needed.
-const CONNECTIONS_MAX: usize = 4;
+/// Rows that a list with filters looks at before it gives what it has, and where to go on.
+pub(crate) const SCAN_ROWS_MAX: u32 = 20_000;
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 10_000;
 
+/// Connections for one kind of reading, so that the kinds do not wait for each other.
 #[derive(Debug)]
 pub(crate) struct Readers {
     shared: Arc<Shared>,
@@ -52,6 +58,7 @@ pub(crate) struct Readers {
 struct Shared {
     file: PathBuf,
     salt: u64,
+    time_max: Duration,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -61,15 +68,17 @@ pub(crate) struct Reader {
 }
 
 impl Readers {
-    pub(crate) fn new(file: PathBuf, salt: u64) -> Self {
+    /// At most `connections`, opened as they are needed. What takes longer than `time_max` is broken off.
+    pub(crate) fn new(file: PathBuf, salt: u64, connections: usize, time_max: Duration) -> Self {
         let shared = Arc::new(Shared {
             file,
             salt,
+            time_max,
             idle: Mutex::default(),
         });
         Self {
             shared,
-            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            permits: Arc::new(Semaphore::new(connections)),
         }
     }
 
@@ -93,11 +102,17 @@ impl Readers {
             let connection = idle
                 .map_or_else(|| open_reader(&shared.file), Ok)
                 .map_err(reading)?;
-            let reader = Reader {
+            let mut reader = Reader {
                 connection,
                 salt: shared.salt,
             };
-            let answer = query(&reader);
+            let until = Instant::now() + shared.time_max;
+            let over = move || Instant::now() >= until;
+            let answer = reader
+                .connection
+                .progress_handler(STEPS_PER_LOOK, Some(over))
+                .map_err(reading)
+                .and_then(|()| query(&reader));
             shared
                 .idle
                 .lock()
@@ -213,6 +228,27 @@ pub(crate) fn read_key_endpoint(
         .transpose()
 }
 
+/// What an idempotency key was used for.
+pub(crate) fn read_first_use(
+    connection: &Connection,
+    salt: u64,
+    application: i64,
+    key: &str,
+) -> SqlResult<Option<FirstUse>> {
+    let sql = "select event_id, fingerprint, deliveries from idempotency where application_id = ?1 and key = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = |row: &Row<'_>| {
+        Ok(FirstUse {
+            event: Id::from_key(row.get(0)?, salt),
+            fingerprint: row.get(1)?,
+            count: row.get(2)?,
+        })
+    };
+    statement
+        .query_row(params![application, key], row)
+        .optional()
+}
+
 pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
     match state {
         TaskState::Running => (0, None),
@@ -264,7 +300,8 @@ impl Reader {
         rows.collect::<SqlResult<_>>().map_err(reading)
     }
 
-    /// A page, newest first, of what `select` and its conditions find.
+    /// A page, newest first, of what `select` and its conditions find. With filters, of the next
+    /// [`SCAN_ROWS_MAX`] rows that they leave something of.
     fn page<T>(
         &self,
         select: &str,
@@ -277,13 +314,37 @@ impl Reader {
         if let Some(after) = page.after(query)? {
             conditions.add("id < ?", Id::<()>::from_u128(after).key());
         }
+        let floor = self.floor(&conditions)?;
+        if let Some(floor) = floor {
+            conditions.add("id >= ?", floor);
+        }
         let limit = page.limit + 1;
         let sql = format!(
             "{select}{} order by id desc limit {limit}",
             conditions.sql()
         );
-        let rows = self.all(&sql, params_from_iter(&conditions.values), row)?;
-        Ok(Page::cut(rows, page.limit, query, id))
+        let rows = self.all(&sql, params_from_iter(conditions.values()), row)?;
+        let page = Page::cut(rows, page.limit, query, id);
+        Ok(page.or_next(
+            query,
+            floor.map(|floor| Id::<()>::from_key(floor, self.salt).as_u128()),
+        ))
+    }
+
+    /// The id of the last row that a list may look at, if there are more.
+    fn floor(&self, conditions: &Conditions) -> Result<Option<i64>, StoreError> {
+        if conditions.filters.parts.is_empty() {
+            return Ok(None);
+        }
+        let sql = format!(
+            "select id from {}{} order by id desc limit 1 offset {SCAN_ROWS_MAX}",
+            conditions.table,
+            where_clause(conditions.indexed.parts.iter())
+        );
+        let found = self.all(&sql, params_from_iter(&conditions.indexed.values), |row| {
+            row.get(0)
+        })?;
+        Ok(found.first().copied())
     }
 
     pub(crate) fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
@@ -336,15 +397,15 @@ impl Reader {
         &self,
         filter: &EventFilter,
         page: PageRequest,
-    ) -> Result<Page<Event>, StoreError> {
-        let mut conditions = Conditions::default();
-        conditions.add_opt("application_id = ?", filter.application.map(Id::key));
+    ) -> Result<Page<EventSummary>, StoreError> {
+        let mut conditions = Conditions::of("event");
         conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
-        conditions.add_opt("type = ?", filter.event_type.clone());
-        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
+        conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
+        conditions.filter_opt("type = ?", filter.event_type.clone());
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_between("created_at", filter.since, filter.until);
-        let select = format!("select {EVENT} from event e");
-        let row = |row: &Row<'_>| event(row, 0, self.salt);
+        let select = format!("select {EVENT_SUMMARY} from event e");
+        let row = |row: &Row<'_>| event_summary(row, self.salt);
         self.page(
             &select,
             conditions,
@@ -353,6 +414,26 @@ impl Reader {
             row,
             |event| event.id.as_u128(),
         )
+    }
+
+    pub(crate) fn event_summaries(
+        &self,
+        ids: &[Id<id::Event>],
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        let sql = format!("select {EVENT_SUMMARY} from event e where id = ?1");
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.extend(self.all(&sql, [id.key()], |row| event_summary(row, self.salt))?);
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn first_use(
+        &self,
+        application: Id<id::Application>,
+        key: &str,
+    ) -> Result<Option<FirstUse>, StoreError> {
+        read_first_use(&self.connection, self.salt, application.key(), key).map_err(reading)
     }
 
     pub(crate) fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
@@ -365,16 +446,26 @@ impl Reader {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
-        let mut conditions = Conditions::default();
-        conditions.add_opt(
+        let mut conditions = Conditions::of("delivery");
+        // One of them says where to look; the others are looked at there.
+        let narrow = [
+            ("event_id = ?", filter.event.map(Id::key)),
+            ("endpoint_id = ?", filter.endpoint.map(Id::key)),
+            ("tenant_id = ?", filter.tenant.map(Id::key)),
+        ];
+        for (part, value) in narrow {
+            if conditions.indexed.parts.is_empty() {
+                conditions.add_opt(part, value);
+            } else {
+                conditions.filter_opt(part, value);
+            }
+        }
+        conditions.filter_opt(
             "tenant_id in (select id from tenant where application_id = ?)",
             filter.application.map(Id::key),
         );
-        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
-        conditions.add_opt("endpoint_id = ?", filter.endpoint.map(Id::key));
-        conditions.add_opt("event_id = ?", filter.event.map(Id::key));
-        conditions.add_opt("event_type = ?", filter.event_type.clone());
-        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
+        conditions.filter_opt("event_type = ?", filter.event_type.clone());
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_between("created_at", filter.since, filter.until);
         conditions.add_state(filter.state);
         let select = format!("select {DELIVERY} from delivery d");
@@ -389,13 +480,43 @@ impl Reader {
         )
     }
 
-    pub(crate) fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
+    pub(crate) fn attempts(
+        &self,
+        delivery: Id<id::Delivery>,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Attempt>, StoreError> {
         let key = self.key(delivery, Entity::Delivery)?;
-        self.all(
-            &format!("select {ATTEMPT} from attempt where delivery_id = ?1 order by number"),
-            [key],
-            attempt,
-        )
+        let sql = format!(
+            "select {ATTEMPT} from attempt where delivery_id = ?1 and number < ?2 order by number desc limit ?3"
+        );
+        let before = before.unwrap_or(u32::MAX);
+        let mut rows = self.all(&sql, params![key, before, limit], attempt)?;
+        rows.reverse();
+        Ok(rows)
+    }
+
+    pub(crate) fn last_attempts(
+        &self,
+        deliveries: &[Id<id::Delivery>],
+    ) -> Result<Vec<(Id<id::Delivery>, Attempt)>, StoreError> {
+        let mut found = Vec::with_capacity(deliveries.len());
+        for id in deliveries {
+            let last = self.attempts(*id, None, 1)?.pop();
+            found.extend(last.map(|attempt| (*id, attempt)));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError> {
+        let key = self.key(delivery, Entity::Delivery)?;
+        let sql = "select r.text from attempt a join rendering r on r.id = a.rendering_id
+                   where a.delivery_id = ?1 order by a.number limit 1";
+        let mut found = self.all(sql, [key], |row| Ok(Arc::new(from_json(row, 0)?)))?;
+        Ok(found.pop())
     }
 
     pub(crate) fn endpoint_stats(
@@ -403,13 +524,13 @@ impl Reader {
         endpoint: Id<id::Endpoint>,
         since: Timestamp,
     ) -> Result<EndpointStats, StoreError> {
-        let tenant = self.endpoint(endpoint)?.tenant.key();
+        let key = self.key(endpoint, Entity::Endpoint)?;
         let sql = "select state, reason, sum(attempts), count(*) from delivery
-                   where tenant_id = ?1 and id >= ?2 and endpoint_id = ?3 and created_at >= ?4 group by state, reason";
+                   where endpoint_id = ?1 and id >= ?2 and created_at >= ?3 group by state, reason";
         // An id begins with its time: rows before `since` are not even looked at.
         let floor = first_key(since);
         let mut stats = EndpointStats::default();
-        let values = params![tenant, floor, endpoint.key(), since.as_micros()];
+        let values = params![key, floor, since.as_micros()];
         let rows = self.all(sql, values, |row| {
             Ok((
                 crate::convert::state(row, 0)?,
@@ -424,17 +545,32 @@ impl Reader {
     }
 }
 
-/// A `where` clause being built.
-#[derive(Default)]
+/// A `where` clause being built, of two kinds of conditions: an index serves the first, so that no
+/// other row is looked at; the second look at each of those rows.
 struct Conditions {
+    table: &'static str,
+    indexed: Clause,
+    filters: Clause,
+}
+
+#[derive(Default)]
+struct Clause {
     parts: Vec<String>,
     values: Vec<Box<dyn ToSql>>,
 }
 
 impl Conditions {
+    fn of(table: &'static str) -> Self {
+        Self {
+            table,
+            indexed: Clause::default(),
+            filters: Clause::default(),
+        }
+    }
+
     fn add(&mut self, part: &str, value: impl ToSql + 'static) {
-        self.parts.push(part.to_owned());
-        self.values.push(Box::new(value));
+        self.indexed.parts.push(part.to_owned());
+        self.indexed.values.push(Box::new(value));
     }
 
     fn add_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
@@ -443,39 +579,68 @@ impl Conditions {
         }
     }
 
+    fn add_text(&mut self, part: &str) {
+        self.indexed.parts.push(part.to_owned());
+    }
+
+    fn filter(&mut self, part: &str, value: impl ToSql + 'static) {
+        // The plus keeps the planner from an index that does not have the order of the list.
+        self.filters.parts.push(format!("+{part}"));
+        self.filters.values.push(Box::new(value));
+    }
+
+    fn filter_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
+        if let Some(value) = value {
+            self.filter(part, value);
+        }
+    }
+
     /// An id begins with its time: what is out of the range is not even looked at.
     fn add_between(&mut self, column: &str, since: Option<Timestamp>, until: Option<Timestamp>) {
         if let Some(since) = since {
             self.add("id >= ?", first_key(since));
-            self.add(&format!("{column} >= ?"), since.as_micros());
+            self.add(&format!("+{column} >= ?"), since.as_micros());
         }
         if let Some(until) = until {
             self.add("id < ?", first_key(until.plus(CLOCK_SLACK)));
-            self.add(&format!("{column} < ?"), until.as_micros());
+            self.add(&format!("+{column} < ?"), until.as_micros());
         }
-    }
-
-    fn add_text(&mut self, part: &str) {
-        self.parts.push(part.to_owned());
     }
 
     /// Written out, so that the partial indexes can serve it.
     fn add_state(&mut self, state: Option<StatePattern>) {
-        match state {
-            None => {}
-            Some(StatePattern::Pending) => self.add_text("state = 0"),
-            Some(StatePattern::Delivered) => self.add_text("state = 1"),
-            Some(StatePattern::Failed) => self.add_text("state >= 2 and state = 2"),
-            Some(StatePattern::Cancelled) => self.add_text("state >= 2 and state = 3"),
-            Some(StatePattern::Unsuccessful) => self.add_text("state >= 2"),
-        }
+        let filter = match state {
+            None => return,
+            Some(StatePattern::Pending) => "state = 0",
+            Some(StatePattern::Delivered) => "state = 1",
+            Some(StatePattern::Unsuccessful) => return self.add_text("state >= 2"),
+            Some(StatePattern::Failed) => {
+                self.add_text("state >= 2");
+                "state = 2"
+            }
+            Some(StatePattern::Cancelled) => {
+                self.add_text("state >= 2");
+                "state = 3"
+            }
+        };
+        self.filters.parts.push(filter.to_owned());
     }
 
     fn sql(&self) -> String {
-        if self.parts.is_empty() {
-            String::new()
-        } else {
-            format!(" where {}", self.parts.join(" and "))
-        }
+        where_clause(self.indexed.parts.iter().chain(&self.filters.parts))
+    }
+
+    /// The values of [`Conditions::sql`].
+    fn values(&self) -> impl Iterator<Item = &Box<dyn ToSql>> {
+        self.indexed.values.iter().chain(&self.filters.values)
+    }
+}
+
+fn where_clause<'p>(parts: impl Iterator<Item = &'p String>) -> String {
+    let parts: Vec<&str> = parts.map(String::as_str).collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!(" where {}", parts.join(" and "))
     }
 }

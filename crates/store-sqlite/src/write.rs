@@ -7,6 +7,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
+use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
@@ -21,7 +22,7 @@ use crate::convert::{
 };
 use crate::fanout::RecipientKind;
 use crate::manage::write_health;
-use crate::read::read_endpoint;
+use crate::read::{read_endpoint, read_first_use};
 use crate::writer::Tx;
 
 impl Tx {
@@ -71,17 +72,17 @@ impl Tx {
         let application = self.key(event.application, Entity::Application)?;
         let tenant = self.key(event.tenant, Entity::Tenant)?;
         if let Some(idempotency) = &new.idempotency
-            && let Some((first, fingerprint, count)) = self
-                .first_use(application, &idempotency.key)
-                .map_err(aborted)?
+            && let Some(first) =
+                read_first_use(&self.connection, self.salt, application, &idempotency.key)
+                    .map_err(aborted)?
         {
-            if fingerprint != idempotency.fingerprint {
+            if first.fingerprint != idempotency.fingerprint {
                 return Err(StoreError::conflict(Rule::IdempotencyKeyReused));
             }
             return Ok(Published {
-                event: self.id(first),
+                event: first.event,
                 created: false,
-                count,
+                count: first.count,
                 deliveries: Vec::new(),
             });
         }
@@ -139,16 +140,6 @@ impl Tx {
         })
     }
 
-    fn first_use(&self, application: i64, key: &str) -> SqlResult<Option<(i64, [u8; 32], u32)>> {
-        let sql = "select event_id, fingerprint, deliveries from idempotency where application_id = ?1 and key = ?2";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement
-            .query_row(params![application, key], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .optional()
-    }
-
     fn targets(
         &mut self,
         event: &Event,
@@ -183,7 +174,7 @@ impl Tx {
     }
 
     /// Callbacks are not among the recipients, so one endpoint is looked up by itself. `mode` is the
-    /// event's: a registered endpoint of the other mode is not found, a callback is of any.
+    /// event's: an endpoint of the other mode is not found.
     fn must_be_enabled(
         &self,
         endpoint: i64,
@@ -191,7 +182,7 @@ impl Tx {
         mode: Option<Mode>,
     ) -> Result<(), StoreError> {
         let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2
-                   and deleted = 0 and (?3 is null or kind = 1 or mode = ?3)";
+                   and deleted = 0 and (?3 is null or mode = ?3)";
         let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
         match statement
             .query_row(params![endpoint, tenant, mode.map(mode_number)], |row| {
@@ -445,6 +436,9 @@ impl Tx {
         let mut delivery = found.delivery;
         if delivery.state == DeliveryState::Pending {
             return Err(StoreError::conflict(Rule::DeliveryPending));
+        }
+        if delivery.attempts >= ATTEMPTS_MAX {
+            return Err(StoreError::conflict(Rule::AttemptsMax));
         }
         self.must_be_enabled(delivery.endpoint.key(), delivery.tenant.key(), None)?;
         self.last_sequence = now.as_micros().max(self.last_sequence + 1);

@@ -10,6 +10,7 @@
 mod endpoints;
 mod events;
 pub mod fixture;
+mod keys;
 mod lanes;
 mod log;
 mod notices;
@@ -24,6 +25,7 @@ macro_rules! store_conformance {
             the_same_key_and_body_returns_the_first_event,
             the_same_key_with_another_body_is_a_conflict,
             an_idempotency_key_is_forgotten_after_its_time,
+            an_idempotency_key_tells_its_first_use,
             payload_bytes_come_back_unchanged,
             an_event_that_matches_nothing_is_stored,
             an_endpoint_created_later_gets_nothing_from_the_past,
@@ -39,6 +41,8 @@ macro_rules! store_conformance {
             a_finished_delivery_is_never_due_again,
             times_survive_to_the_microsecond,
             everything_about_an_attempt_comes_back,
+            a_long_history_is_read_from_its_end,
+            a_delivery_has_a_bounded_number_of_attempts,
             a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded,
             the_tenth_failure_disables_exactly_once,
             a_success_resets_the_counter,
@@ -53,11 +57,13 @@ macro_rules! store_conformance {
             a_callback_endpoint_is_found_by_its_url_and_not_listed,
             an_id_that_was_never_given_is_not_found,
             keys_are_found_by_hash_and_public_id,
+            the_last_root_key_stays,
             a_nonce_is_used_once,
             the_same_profile_text_has_one_version,
             a_task_comes_back_as_it_was_put,
             pages_are_stable_while_rows_arrive,
             lists_can_be_of_one_mode,
+            a_summary_of_an_event_lacks_its_data_only,
             a_cursor_of_another_query_is_refused,
             deliveries_are_filtered_by_every_column,
             counts_equal_what_the_pages_hold,
@@ -83,6 +89,7 @@ macro_rules! store_conformance {
 pub mod rules {
     pub use super::endpoints::*;
     pub use super::events::*;
+    pub use super::keys::*;
     pub use super::lanes::*;
     pub use super::log::*;
     pub use super::notices::*;

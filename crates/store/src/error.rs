@@ -14,6 +14,9 @@ pub enum StoreError {
     /// The page's cursor was not made by this query.
     #[error("bad cursor")]
     BadCursor,
+    /// Reading it would take longer than the store lets anybody read: ask for less at once.
+    #[error("read takes too long")]
+    TooLong,
     /// There is no room: nothing was written; it may be tried again when there is.
     #[error("no room left on the store's disk")]
     Full,
@@ -83,4 +86,8 @@ pub enum Rule {
     DeliveryPending,
     /// The endpoint is disabled or deleted.
     EndpointDisabled,
+    /// Nobody could manage the server any more.
+    LastRootKey,
+    /// The delivery has as many attempts as one may have.
+    AttemptsMax,
 }

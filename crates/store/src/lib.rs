@@ -20,19 +20,21 @@ pub use queries::{
     StatePattern, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery,
 };
 pub use write::{
-    DueDelivery, FinishDelivery, Idempotency, NewEvent, Published, RecordAttempt, Recorded, Resend,
-    Target, Write, Written,
+    DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published, RecordAttempt,
+    Recorded, Resend, Target, Write, Written,
 };
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
 use postrider_core::endpoint::Endpoint;
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
-use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
+use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 pub use model::{Task, TaskState};
@@ -86,13 +88,28 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Reading ---
 
+    //
+    // A list looks at a bounded number of rows. What its filters leave of them is the page: it may
+    // have fewer rows than asked for, even none, and there is more as long as it names a next one.
+
     async fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError>;
     /// Newest first.
     async fn list_events(
         &self,
         filter: EventFilter,
         page: PageRequest,
-    ) -> Result<Page<Event>, StoreError>;
+    ) -> Result<Page<EventSummary>, StoreError>;
+    /// Those of `ids` that are there, in any order.
+    async fn event_summaries(
+        &self,
+        ids: Vec<Id<id::Event>>,
+    ) -> Result<Vec<EventSummary>, StoreError>;
+    /// What an idempotency key was used for, as long as that is remembered.
+    async fn first_use(
+        &self,
+        application: Id<id::Application>,
+        key: &str,
+    ) -> Result<Option<FirstUse>, StoreError>;
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError>;
     /// Newest first.
     async fn list_deliveries(
@@ -100,14 +117,31 @@ pub trait Store: Send + Sync + 'static {
         filter: DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError>;
-    /// In the order of their numbers.
-    async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError>;
+    /// The last `limit` of a delivery's attempts, or of those before the number `before`; in the order
+    /// of their numbers.
+    async fn attempts(
+        &self,
+        delivery: Id<id::Delivery>,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Attempt>, StoreError>;
+    /// The last attempt of each delivery that has one, in any order.
+    async fn last_attempts(
+        &self,
+        deliveries: Vec<Id<id::Delivery>>,
+    ) -> Result<Vec<(Id<id::Delivery>, Attempt)>, StoreError>;
+    /// What of its endpoint made a delivery's first body.
+    async fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError>;
+    /// `TooLong` when there is more to count than the store counts at once.
     async fn endpoint_stats(
         &self,
         endpoint: Id<id::Endpoint>,
         since: Timestamp,
     ) -> Result<EndpointStats, StoreError>;
-    /// Counts of a tenant's deliveries, grouped and over time.
+    /// Counts of a tenant's deliveries, grouped and over time. `TooLong` as above.
     async fn statistics(&self, query: StatisticsQuery) -> Result<Statistics, StoreError>;
 
     // --- Applications and tenants ---
@@ -165,7 +199,8 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Endpoints ---
 
-    /// `Conflict(EndpointsMax)` when the tenant has `max` registered endpoints of this mode already.
+    /// `Conflict(EndpointsMax)` when the tenant has `max` endpoints of this kind and mode already,
+    /// `Conflict(NameTaken)` when it has this callback.
     async fn create_endpoint(
         &self,
         endpoint: Endpoint,
@@ -193,10 +228,11 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Endpoint, StoreError>;
     /// It gets nothing from now on; what is pending is finished by the engine.
     async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError>;
-    /// The tenant's callback endpoint for this URL, if it has had one.
+    /// The tenant's callback endpoint of this mode for this URL, if it has had one.
     async fn callback_endpoint(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Mode,
         url: &str,
     ) -> Result<Option<Endpoint>, StoreError>;
 
@@ -219,14 +255,17 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Page<ApiKey>, StoreError>;
     /// The endpoint that a key owns, unless it is deleted.
     async fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError>;
+    /// Whether a root key is there with which a person can manage the server: live and not disabled.
+    async fn has_root_key(&self) -> Result<bool, StoreError>;
     /// Applies `change` and returns the key and its endpoint as they are then.
+    /// `Conflict(LastRootKey)` when no root key would be left that [`Store::has_root_key`] means.
     async fn update_key(
         &self,
         id: Id<id::ApiKey>,
         change: KeyChange,
         by: Actor,
     ) -> Result<(ApiKey, Option<Endpoint>), StoreError>;
-    /// Deletes a key and the endpoint that it owns.
+    /// Deletes a key and the endpoint that it owns. `Conflict(LastRootKey)` as above.
     async fn delete_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<(), StoreError>;
     /// Notes a nonce until `expires_at`; false when it is noted already.
     async fn use_nonce(

@@ -10,21 +10,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::audit::{Actor, AuditEntry};
 use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion};
 use postrider_core::endpoint::Endpoint;
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
-use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
+use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
     ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
-    EndpointFilter, EndpointStats, EventFilter, KeyChange, KeyFilter, LaneBacklog, LoadDue,
-    MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord, Statistics,
-    StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
+    EndpointFilter, EndpointStats, EventFilter, FirstUse, KeyChange, KeyFilter, LaneBacklog,
+    LoadDue, MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord,
+    Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
 };
 
 #[derive(Debug)]
@@ -68,10 +68,8 @@ struct DeliveryRow {
 
 #[derive(Debug)]
 struct IdempotencyRow {
-    event: Id<id::Event>,
-    fingerprint: [u8; 32],
+    first: FirstUse,
     at: Timestamp,
-    count: u32,
 }
 
 impl MemoryStore {
@@ -127,8 +125,28 @@ impl Store for MemoryStore {
         &self,
         filter: EventFilter,
         page: PageRequest,
-    ) -> Result<Page<Event>, StoreError> {
+    ) -> Result<Page<EventSummary>, StoreError> {
         self.state().list_events(&filter, page)
+    }
+
+    async fn event_summaries(
+        &self,
+        ids: Vec<Id<id::Event>>,
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        let state = self.state();
+        let found = ids.iter().filter_map(|id| state.events.get(&id.as_u128()));
+        Ok(found.map(|event| (&**event).into()).collect())
+    }
+
+    async fn first_use(
+        &self,
+        application: Id<id::Application>,
+        key: &str,
+    ) -> Result<Option<FirstUse>, StoreError> {
+        let key = (application.as_u128(), key.to_owned());
+        let state = self.state();
+        let found = state.idempotency.get(&key);
+        Ok(found.map(|row| row.first.clone()))
     }
 
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
@@ -143,13 +161,43 @@ impl Store for MemoryStore {
         self.state().list_deliveries(&filter, page)
     }
 
-    async fn attempts(&self, delivery: Id<id::Delivery>) -> Result<Vec<Attempt>, StoreError> {
-        Ok(self
-            .state()
-            .attempts
-            .get(&delivery.as_u128())
+    async fn attempts(
+        &self,
+        delivery: Id<id::Delivery>,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Attempt>, StoreError> {
+        let state = self.state();
+        let all = state.attempts.get(&delivery.as_u128());
+        let mut rows: Vec<Attempt> = all
+            .into_iter()
+            .flatten()
+            .filter(|attempt| before.is_none_or(|before| attempt.number < before))
             .cloned()
-            .unwrap_or_default())
+            .collect();
+        Ok(rows.split_off(rows.len().saturating_sub(limit as usize)))
+    }
+
+    async fn last_attempts(
+        &self,
+        deliveries: Vec<Id<id::Delivery>>,
+    ) -> Result<Vec<(Id<id::Delivery>, Attempt)>, StoreError> {
+        let state = self.state();
+        let last = |id: Id<id::Delivery>| {
+            let attempts = state.attempts.get(&id.as_u128())?;
+            Some((id, attempts.last()?.clone()))
+        };
+        Ok(deliveries.into_iter().filter_map(last).collect())
+    }
+
+    async fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError> {
+        let state = self.state();
+        let attempts = state.attempts.get(&delivery.as_u128());
+        let mut renderings = attempts.into_iter().flatten().map(|a| a.rendering.clone());
+        Ok(renderings.find_map(|rendering| rendering))
     }
 
     async fn endpoint_stats(
@@ -342,9 +390,10 @@ impl Store for MemoryStore {
     async fn callback_endpoint(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Mode,
         url: &str,
     ) -> Result<Option<Endpoint>, StoreError> {
-        Ok(self.state().callback_endpoint(tenant, url))
+        Ok(self.state().callback_endpoint(tenant, mode, url))
     }
 
     async fn create_key(
@@ -388,6 +437,10 @@ impl Store for MemoryStore {
         Ok(self.state().key_endpoint(key))
     }
 
+    async fn has_root_key(&self) -> Result<bool, StoreError> {
+        Ok(self.state().has_root_key())
+    }
+
     async fn update_key(
         &self,
         id: Id<id::ApiKey>,
@@ -400,6 +453,7 @@ impl Store for MemoryStore {
     async fn delete_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<(), StoreError> {
         let mut state = self.state();
         let before = state.key_where(|key| key.id == id)?;
+        state.keep_a_root_key(&before, None)?;
         if let Some(endpoint) = state.key_endpoint(id) {
             state.delete_endpoint(endpoint.id)?;
             state.note(&self.ids, &by, Some(&endpoint), None);

@@ -101,6 +101,14 @@ impl<T> Page<T> {
         });
         Self { rows, next }
     }
+
+    /// Of a list that looked no further than at the row `last`: there is more behind it.
+    #[must_use]
+    pub fn or_next(mut self, query: u32, last: Option<u128>) -> Self {
+        let more = last.map(|after| Cursor { query, after });
+        self.next = self.next.or(more);
+        self
+    }
 }
 
 #[derive(Debug, Clone, Default)]

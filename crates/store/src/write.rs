@@ -48,8 +48,7 @@ pub enum Target {
     IfEnabled(Id<id::Endpoint>),
     /// Nobody: the event is stored all the same.
     Nobody,
-    /// This endpoint, whatever it subscribed to, if it is enabled and of the event's mode; a callback
-    /// is of any.
+    /// This endpoint, whatever it subscribed to, if it is enabled and of the event's mode.
     Endpoint(Id<id::Endpoint>),
 }
 
@@ -58,6 +57,15 @@ pub struct Idempotency {
     pub key: String,
     /// SHA-256 of the request: the same key with another one is a conflict.
     pub fingerprint: [u8; 32],
+}
+
+/// What an idempotency key was first used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstUse {
+    pub event: Id<id::Event>,
+    pub fingerprint: [u8; 32],
+    /// How many deliveries the event has.
+    pub count: u32,
 }
 
 #[derive(Debug, Clone)]

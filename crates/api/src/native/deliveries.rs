@@ -3,11 +3,14 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::limits::ATTEMPTS_SHOWN;
 use postrider_core::profile::ResendFrom;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
-use postrider_store::{DeliveryFilter, StatePattern};
+use postrider_store::queries::query_digest;
+use postrider_store::{Cursor, DeliveryFilter, Page, StatePattern};
 use serde::Deserialize;
 
 use super::applications::confined;
@@ -16,7 +19,9 @@ use super::views::{AttemptView, DeliveryView};
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::{Path, Query, given_id, json, list as list_of, ok, page_request, path_id};
+use crate::request::{
+    Paging, Path, Query, given_id, json, list as list_of, ok, page_request, path_id,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,10 +63,13 @@ pub(crate) async fn list(
     if let Some(tenant) = tenant {
         caller.tenant(&api, tenant).await?;
     }
-    let mut endpoint = given_id("endpoint", query.endpoint.as_deref())?;
-    if let Some(key) = &query.key {
-        endpoint = Some(endpoint_of(&api, &caller, key).await?);
-    }
+    let endpoint = endpoint_or_key(
+        &api,
+        &caller,
+        query.endpoint.as_deref(),
+        query.key.as_deref(),
+    )
+    .await?;
     let filter = DeliveryFilter {
         application: own_application.or(application),
         tenant: own_tenant.or(tenant),
@@ -80,12 +88,22 @@ pub(crate) async fn list(
     ))
 }
 
-/// The endpoint that the key with this public id owns.
-pub(super) async fn endpoint_of(
+/// The endpoint that a query asks for, by its id or by the key that owns it.
+pub(super) async fn endpoint_or_key(
     api: &Api,
     caller: &Caller,
-    public_id: &str,
-) -> ApiResult<Id<id::Endpoint>> {
+    endpoint: Option<&str>,
+    key: Option<&str>,
+) -> ApiResult<Option<Id<id::Endpoint>>> {
+    match (endpoint, key) {
+        (Some(_), Some(_)) => Err(ApiError::invalid("key", "cannot be together with endpoint")),
+        (endpoint, None) => given_id("endpoint", endpoint),
+        (None, Some(key)) => endpoint_of(api, caller, key).await.map(Some),
+    }
+}
+
+/// The endpoint that the key with this public id owns.
+async fn endpoint_of(api: &Api, caller: &Caller, public_id: &str) -> ApiResult<Id<id::Endpoint>> {
     let addressee = api.0.directory.addressee(public_id).await?;
     let own = match addressee.key.scope {
         Scope::Tenant(application, tenant) => {
@@ -116,16 +134,50 @@ pub(crate) async fn read(
     Ok(ok(&with_attempts(&api, &delivery).await?))
 }
 
-/// A delivery with its attempts, each with the body it sent.
+/// A delivery with its last attempts, each with the body it sent.
 async fn with_attempts(api: &Api, delivery: &Delivery) -> ApiResult<DeliveryView> {
+    let last = api.store().attempts(delivery.id, None, ATTEMPTS_SHOWN);
+    let attempts = with_bodies(api, delivery, last.await?).await?;
+    Ok(DeliveryView::with_attempts(delivery, attempts))
+}
+
+async fn with_bodies(
+    api: &Api,
+    delivery: &Delivery,
+    attempts: Vec<Attempt>,
+) -> ApiResult<Vec<AttemptView>> {
     let event = api.store().event(delivery.event).await?;
-    let mut attempts = Vec::new();
-    for attempt in api.store().attempts(delivery.id).await? {
+    let mut views = Vec::with_capacity(attempts.len());
+    for attempt in attempts {
         let body = api.engine().body_of(delivery, &event, Some(&attempt));
         let body = body.await?;
-        attempts.push(AttemptView::with_body(attempt, body.as_deref()));
+        views.push(AttemptView::with_body(attempt, body.as_deref()));
     }
-    Ok(DeliveryView::with_attempts(delivery, attempts))
+    Ok(views)
+}
+
+/// All attempts of a delivery in pages, the last first.
+pub(crate) async fn attempts(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Response> {
+    let delivery = found(&api, &caller, &id).await?;
+    let page = paging.request_of(ATTEMPTS_SHOWN as usize)?;
+    let query = query_digest(&("attempts", delivery.id));
+    let before = page.after(query)?;
+    let before = before.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
+    let found = api.store().attempts(delivery.id, before, limit).await?;
+    let more = found.first().filter(|first| first.number > 1);
+    let next = more.map(|first| Cursor {
+        query,
+        after: first.number.into(),
+    });
+    let mut rows = with_bodies(&api, &delivery, found).await?;
+    rows.reverse();
+    Ok(list_of(Page { rows, next }, |view| view))
 }
 
 /// Whether a delivery may be sent again by its profile's rules (`vendors.md` S-32, F-26), and if a

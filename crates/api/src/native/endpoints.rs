@@ -16,10 +16,10 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::{Profile, SecretScope, ed25519_public, ed25519_secret};
-use postrider_core::tenant::{Mode, Tenant};
+use postrider_core::tenant::{Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::CurrentProfile;
-use postrider_store::{EndpointFilter, EndpointListing};
+use postrider_store::{EndpointFilter, EndpointListing, Rule, StoreError};
 use serde::Deserialize;
 
 use super::views::EndpointView;
@@ -111,7 +111,7 @@ pub(crate) fn fresh_endpoint(
 ) -> ApiResult<(Endpoint, Secret)> {
     let mut endpoint = endpoint_without_secret(api, tenant, mode, url, subscription);
     let secret = match profile.secret.scope {
-        SecretScope::Tenant => tenant_secret(api, tenant)?,
+        SecretScope::Tenant => tenant_secret(api, tenant, mode)?,
         SecretScope::Endpoint | SecretScope::ApiKey => {
             let secret = secret_text(&profile.secret.format, mode);
             endpoint
@@ -156,33 +156,33 @@ pub(super) fn endpoint_without_secret(
 pub(crate) async fn callback(
     api: &Api,
     tenant: &Tenant,
-    profile: &Profile,
-    url: &str,
+    mode: Mode,
+    url: String,
 ) -> ApiResult<Id<id::Endpoint>> {
-    valid_url(api, profile, url).map_err(|error| {
-        ApiError::field(
-            ErrorCode::EndpointUrlInvalid,
-            "callbackUrl",
-            error.to_string(),
-        )
-    })?;
-    if let Some(known) = api.store().callback_endpoint(tenant.id, url).await? {
+    let known = api.store().callback_endpoint(tenant.id, mode, &url).await?;
+    if let Some(known) = known {
         return Ok(known.id);
     }
     let all = Subscription::all();
-    let endpoint = endpoint_without_secret(api, tenant, Mode::Live, url.to_owned(), all);
+    let endpoint = endpoint_without_secret(api, tenant, mode, url.clone(), all);
     let id = endpoint.id;
-    api.store()
-        .create_endpoint(
-            Endpoint {
-                kind: EndpointKind::Callback,
-                ..endpoint
-            },
-            None,
-            Actor::system(api.now()),
-        )
-        .await?;
-    Ok(id)
+    let endpoint = Endpoint {
+        kind: EndpointKind::Callback,
+        ..endpoint
+    };
+    let by = Actor::system(api.now());
+    match api.store().create_endpoint(endpoint, None, by).await {
+        Ok(()) => Ok(id),
+        // Another event with this URL was sooner.
+        Err(StoreError::Conflict {
+            rule: Rule::NameTaken,
+        }) => {
+            let known = api.store().callback_endpoint(tenant.id, mode, &url).await?;
+            let known = known.ok_or_else(|| ApiError::internal("a callback came and went"))?;
+            Ok(known.id)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(crate) async fn create(
@@ -312,6 +312,19 @@ pub(crate) async fn read(
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
     Ok(ok(&EndpointView::new(endpoint, &profile.profile)))
+}
+
+/// The secret of an endpoint that belongs to an API key is for that key and for who manages keys.
+fn may_see_secret(caller: &Caller, endpoint: &Endpoint) -> ApiResult<()> {
+    match (&endpoint.kind, caller.key.scope) {
+        (EndpointKind::Key(owner), Scope::Tenant(..)) if *owner != caller.key.id => {
+            Err(ApiError::new(
+                ErrorCode::ScopeInsufficient,
+                "it belongs to another API key; use that key, or one of the application",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Keys' and distributions' endpoints are changed where they belong.

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use postrider_core::event::Event;
 use postrider_core::filter::is_event_type;
-use postrider_core::limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, KEY_BYTES_MAX};
+use postrider_core::limits::{
+    BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, KEY_BYTES_MAX, META_BYTES_MAX,
+};
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{Mode, Tenant, Validation};
 use postrider_core::{Id, Timestamp, id};
@@ -31,6 +33,10 @@ use crate::request::{
     Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request, path_id,
     read_body, required, typed, well_formed,
 };
+
+/// Bytes of a request's body beside the data, up to which the data stays a slice of it: it counts
+/// against the memory bound with its own length only.
+const SLICE_OVERHEAD_MAX: usize = 512;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -147,16 +153,22 @@ async fn new_event(
     if let Some(key) = &key {
         required("idempotencyKey", key, KEY_BYTES_MAX)?;
     }
+    if body
+        .meta
+        .is_some_and(|meta| meta.get().len() > META_BYTES_MAX)
+    {
+        let rule = format!("must have at most {META_BYTES_MAX} bytes; data may have more");
+        return Err(ApiError::invalid("meta", rule));
+    }
     let event = Event {
         id: api.store().ids().next(now),
         application: tenant.application,
         tenant: tenant.id,
         event_type: Arc::from(body.r#type),
         data: match whole {
-            // No copy: the data is nearly all of the request's body.
-            Some(whole) => whole.slice_ref(body.data.get().as_bytes()),
-            // A slice would keep the whole batch in memory as long as one of its events waits.
-            None => Bytes::copy_from_slice(body.data.get().as_bytes()),
+            // No copy where the data is nearly all of the request's body, which the slice holds.
+            Some(whole) if whole.len() <= data.len() + SLICE_OVERHEAD_MAX => whole.slice_ref(data),
+            Some(_) | None => Bytes::copy_from_slice(data),
         },
         meta: body
             .meta
@@ -171,16 +183,52 @@ async fn new_event(
         return Err(ApiError::invalid("deliverBefore", "must be in the future"));
     }
     let idempotency = key.map(|key| Idempotency {
-        key: format!("{}/{key}", tenant.id),
+        key: scoped(tenant, mode, &key),
         fingerprint: sha256(raw),
     });
     let new = NewEvent {
         event: Arc::new(event),
-        target: address.target,
+        target: address.target(api, tenant, mode).await?,
         profile: current.version,
         idempotency,
     };
     Ok(Accepted { new, warning })
+}
+
+/// An idempotency key as the store knows it: of one tenant and one mode.
+fn scoped(tenant: &Tenant, mode: Mode, key: &str) -> String {
+    format!("{}/{}/{key}", tenant.id, mode.as_str())
+}
+
+/// What a refused event was published as before, if it was: the answer to a retry must not depend
+/// on what has passed or been deleted since.
+async fn published_before(
+    api: &Api,
+    caller: &Caller,
+    tenant: &Tenant,
+    raw: &[u8],
+    key: Option<&str>,
+) -> ApiResult<Option<PublishedView>> {
+    let Some(key) = key else {
+        return Ok(None);
+    };
+    let fingerprint = sha256(raw);
+    for mode in [Mode::Live, Mode::Test] {
+        if !caller.may_touch(mode) {
+            continue;
+        }
+        let key = scoped(tenant, mode, key);
+        let first = api.store().first_use(tenant.application, &key).await?;
+        if let Some(first) = first.filter(|first| first.fingerprint == fingerprint) {
+            return Ok(Some(PublishedView {
+                id: first.event,
+                deliveries: first.count,
+                duplicate: true,
+                warning: None,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// An event as it would be published, for [`super::explain`].
@@ -238,19 +286,26 @@ pub(crate) async fn publish(
     }
     let key = header.or(own);
     let current = api.0.directory.profile(tenant.application).await?;
-    let Accepted { new, warning } = new_event(
+    let made = new_event(
         &api,
         &caller,
         &tenant,
         &current,
         event,
         &bytes,
-        key,
+        key.clone(),
         Some(&bytes),
-    )
-    .await?;
-    let published = api.engine().publish(new).await?;
-    let view = PublishedView::new(&published, warning);
+    );
+    let view = match made.await {
+        Ok(Accepted { new, warning }) => {
+            let published = api.engine().publish(new).await?;
+            PublishedView::new(&published, warning)
+        }
+        Err(refusal) => {
+            let before = published_before(&api, &caller, &tenant, &bytes, key.as_deref());
+            before.await?.ok_or(refusal)?
+        }
+    };
     Ok(json(StatusCode::ACCEPTED, &view))
 }
 
@@ -313,6 +368,7 @@ pub(crate) async fn publish_batch(
     let mut answers: Vec<Option<BatchAnswer>> = Vec::with_capacity(batch.events.len());
     let mut accepted = Vec::new();
     let mut warnings = Vec::new();
+    let mut any = false;
     for raw in batch.events {
         let raw = raw.get().as_bytes();
         let made = async {
@@ -324,13 +380,33 @@ pub(crate) async fn publish_batch(
             }
             let event: EventBody<'_> = typed(raw)?;
             let key = event.idempotency_key.clone();
-            new_event(&api, &caller, &tenant, &current, event, raw, key, None).await
+            let made = new_event(
+                &api,
+                &caller,
+                &tenant,
+                &current,
+                event,
+                raw,
+                key.clone(),
+                None,
+            );
+            match made.await {
+                Ok(accepted) => Ok(Ok(accepted)),
+                Err(refusal) => {
+                    let before = published_before(&api, &caller, &tenant, raw, key.as_deref());
+                    before.await?.map(Err).ok_or(refusal)
+                }
+            }
         };
         match made.await {
-            Ok(Accepted { new, warning }) => {
+            Ok(Ok(Accepted { new, warning })) => {
                 accepted.push(new);
                 warnings.push(warning);
                 answers.push(None);
+            }
+            Ok(Err(before)) => {
+                any = true;
+                answers.push(Some(BatchAnswer::Published(before)));
             }
             Err(error) => answers.push(Some(error.into())),
         }
@@ -338,7 +414,6 @@ pub(crate) async fn publish_batch(
     let mut published = api.engine().publish_many(accepted).await.into_iter();
     let mut warnings = warnings.into_iter();
     let mut busy = None;
-    let mut any = false;
     for slot in answers.iter_mut().filter(|slot| slot.is_none()) {
         let answer = published
             .next()
@@ -420,7 +495,7 @@ pub(crate) async fn read(
     if !caller.may_see_event(&event) {
         return Err(ApiError::not_found("event"));
     }
-    Ok(ok(&EventView::whole(event)))
+    Ok(ok(&EventView::whole(&event)))
 }
 
 /// The default of a time bound in a filter.

@@ -48,11 +48,7 @@ pub(crate) async fn explain(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
-    let page = paging.request()?;
-    if page.limit > EXPLAINED_MAX {
-        let rule = format!("must be at most {EXPLAINED_MAX}: every row holds a whole request");
-        return Err(ApiError::invalid("limit", rule));
-    }
+    let page = paging.request_of(EXPLAINED_MAX)?;
     must_be_json(&headers)?;
     let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
     let current = api.0.directory.profile(tenant.application).await?;

@@ -6,10 +6,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use postrider_core::delivery::Delivery;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
-use postrider_store::{DeliveryFilter, PageRequest, StatePattern, StoreError, Task, TaskState};
+use postrider_store::queries::query_digest;
+use postrider_store::{
+    Cursor, DeliveryFilter, PageRequest, StatePattern, StoreError, Task, TaskState,
+};
 use serde::{Deserialize, Serialize};
 
 use super::deliveries::{resend_policy, status};
@@ -19,8 +23,10 @@ use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
 use crate::request::{Path, given_id, json, ok, path_id};
 
-/// Deliveries resent between two records of progress.
+/// Deliveries read at once.
 const PAGE: usize = 200;
+/// Deliveries between two records of progress: after a crash, so many may be counted as neither.
+const RECORD_EVERY: u64 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What to replay. Without a status: what failed.
@@ -129,7 +135,10 @@ pub(crate) async fn read(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let task = api.store().task(path_id(&id)?).await?;
-    if !caller.may_see(task.application, task.tenant) {
+    let request: ReplayBody = serde_json::from_str(&task.request).map_err(ApiError::internal)?;
+    // Without a mode it is of both.
+    let visible = caller.may_touch(request.mode.unwrap_or_default());
+    if !visible || !caller.may_see(task.application, task.tenant) {
         return Err(ApiError::not_found("replay"));
     }
     Ok(ok(&ReplayView::from(task)))
@@ -172,42 +181,21 @@ fn start(api: &Api, task: Task) {
 async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
     let body: ReplayBody = serde_json::from_str(&task.request).map_err(ApiError::internal)?;
     let filter = filter(task, &body)?;
+    let query = query_digest(&filter);
     loop {
-        let cursor = task
-            .cursor
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(ApiError::internal)?;
-        let page = api
-            .store()
-            .list_deliveries(
-                filter.clone(),
-                PageRequest {
-                    limit: PAGE,
-                    cursor,
-                },
-            )
-            .await?;
+        let cursor = task.cursor.as_deref().map(str::parse).transpose();
+        let cursor = cursor.map_err(ApiError::internal)?;
+        let request = PageRequest {
+            limit: PAGE,
+            cursor,
+        };
+        let page = api.store().list_deliveries(filter.clone(), request).await?;
         for delivery in page.rows {
-            let Ok(series) = resend_policy(api, &delivery) else {
-                task.skipped += 1;
-                continue;
-            };
-            loop {
-                match api.engine().resend(delivery.id, series).await {
-                    Ok(_) => task.done += 1,
-                    // The journal is full: publishers go first, a replay has time.
-                    Err(PublishError::Busy(_)) => {
-                        tokio::time::sleep(PAUSE).await;
-                        continue;
-                    }
-                    Err(PublishError::Store(
-                        StoreError::Conflict { .. } | StoreError::NotFound { .. },
-                    )) => task.skipped += 1,
-                    Err(PublishError::Store(error)) => return Err(error.into()),
-                }
-                break;
+            resend(api, task, &delivery).await?;
+            let after = delivery.id.as_u128();
+            task.cursor = Some(Cursor { query, after }.to_string());
+            if (task.done + task.skipped).is_multiple_of(RECORD_EVERY) {
+                api.store().put_task(task.clone()).await?;
             }
         }
         task.cursor = page.next.map(|cursor| cursor.to_string());
@@ -215,5 +203,32 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
         if page.next.is_none() {
             return Ok(());
         }
+    }
+}
+
+/// Sends one again, and counts it.
+async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()> {
+    let Ok(series) = resend_policy(api, delivery) else {
+        task.skipped += 1;
+        return Ok(());
+    };
+    let mut recorded = false;
+    loop {
+        match api.engine().resend(delivery.id, series).await {
+            Ok(_) => task.done += 1,
+            // The journal is full, or the server is shutting down: publishers go first, a replay has time.
+            Err(PublishError::Busy(_)) => {
+                if !std::mem::replace(&mut recorded, true) {
+                    api.store().put_task(task.clone()).await?;
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
+                task.skipped += 1
+            }
+            Err(PublishError::Store(error)) => return Err(error.into()),
+        }
+        return Ok(());
     }
 }

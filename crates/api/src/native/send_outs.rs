@@ -8,7 +8,7 @@ use http::StatusCode;
 use postrider_core::attempt::{Attempt, Egress};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
-use postrider_core::event::Event;
+use postrider_core::event::EventSummary;
 use postrider_core::profile::{MessageScope, Profile};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DeliveryFilter, Page, PageRequest, StatePattern, failure_text};
@@ -87,12 +87,12 @@ struct Meta {
     group_id: Option<String>,
 }
 
-fn request_id(event: &Event) -> Option<String> {
+fn request_id(event: &EventSummary) -> Option<String> {
     let meta: Meta = serde_json::from_slice(event.meta.as_deref()?).ok()?;
     meta.group_id
 }
 
-async fn profile_of(api: &Api, delivery: &Delivery) -> ApiResult<std::sync::Arc<Profile>> {
+fn profile_of(api: &Api, delivery: &Delivery) -> ApiResult<std::sync::Arc<Profile>> {
     let version = delivery.profile;
     let profile = api.engine().profiles().version(version);
     profile.ok_or_else(|| ApiError::internal(format!("profile version {version} is unknown")))
@@ -108,22 +108,42 @@ async fn endpoints_of(
     Ok(found.into_iter().map(|found| (found.id, found)).collect())
 }
 
-async fn view_of_one(api: &Api, delivery: &Delivery, with_data: bool) -> ApiResult<SendOutView> {
-    let endpoints = endpoints_of(api, std::slice::from_ref(delivery)).await?;
-    view(api, delivery, &endpoints, with_data).await
+/// The views of a page of deliveries, in their order.
+async fn views(api: &Api, deliveries: &[Delivery]) -> ApiResult<Vec<SendOutView>> {
+    let endpoints = endpoints_of(api, deliveries).await?;
+    let events: HashSet<Id<id::Event>> = deliveries.iter().map(|d| d.event).collect();
+    let events = api.store().event_summaries(events.into_iter().collect());
+    let events = events.await?.into_iter().map(|event| (event.id, event));
+    let events: HashMap<Id<id::Event>, EventSummary> = events.collect();
+    let ids = deliveries.iter().map(|delivery| delivery.id).collect();
+    let last = api.store().last_attempts(ids).await?;
+    let mut last: HashMap<Id<id::Delivery>, Attempt> = last.into_iter().collect();
+    let without = |what| move || ApiError::internal(format!("a delivery without its {what}"));
+    deliveries
+        .iter()
+        .map(|delivery| {
+            let endpoint = endpoints.get(&delivery.endpoint);
+            let endpoint = endpoint.ok_or_else(without("endpoint"))?;
+            let event = events.get(&delivery.event).ok_or_else(without("event"))?;
+            view(api, delivery, endpoint, event, last.remove(&delivery.id))
+        })
+        .collect()
 }
 
-async fn view(
+async fn view_of_one(api: &Api, delivery: &Delivery) -> ApiResult<SendOutView> {
+    let views = views(api, std::slice::from_ref(delivery)).await?;
+    let view = views.into_iter().next();
+    view.ok_or_else(|| ApiError::internal("one delivery has one view"))
+}
+
+fn view(
     api: &Api,
     delivery: &Delivery,
-    endpoints: &HashMap<Id<id::Endpoint>, Endpoint>,
-    with_data: bool,
+    endpoint: &Endpoint,
+    event: &EventSummary,
+    last: Option<Attempt>,
 ) -> ApiResult<SendOutView> {
-    let endpoint = endpoints.get(&delivery.endpoint);
-    let endpoint = endpoint.ok_or_else(|| ApiError::internal("a delivery without an endpoint"))?;
-    let profile = profile_of(api, delivery).await?;
-    let event = api.store().event(delivery.event).await?;
-    let last: Option<Attempt> = api.store().attempts(delivery.id).await?.pop();
+    let profile = profile_of(api, delivery)?;
     let today = match &endpoint.kind {
         EndpointKind::Distribution(distribution) => Some(distribution),
         EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => None,
@@ -144,11 +164,6 @@ async fn view(
         Some(distribution) => distribution.event_name.clone(),
         None => delivery.event_type.as_ref().to_owned(),
     };
-    let mut data = None;
-    if with_data {
-        let body = api.engine().body_of(delivery, &event, last.as_ref());
-        data = body.await?.as_deref().and_then(raw_bytes);
-    }
     let delivered = delivery.state == DeliveryState::Delivered;
     Ok(SendOutView {
         status: Status::of(delivery.state),
@@ -159,14 +174,14 @@ async fn view(
         target_url: last
             .as_ref()
             .map_or_else(|| endpoint.url.clone(), |last| last.url.clone()),
-        request_id: request_id(&event),
+        request_id: request_id(event),
         event_created_at: event.occurred_at,
         executed_at: last.as_ref().map(|last| last.started_at),
         attempts: delivery.attempts,
         next_attempt_at: (delivery.state == DeliveryState::Pending).then_some(delivery.due_at),
         error: last.as_ref().filter(|_| !delivered).map(failure_text),
         egress: last.and_then(|last| last.egress),
-        data,
+        data: None,
     })
 }
 
@@ -213,11 +228,7 @@ pub(crate) async fn list(
         Some(text) => with_id(&api, &profile, filter, text, page).await?,
         None => api.store().list_deliveries(filter, page).await?,
     };
-    let endpoints = endpoints_of(&api, &page.rows).await?;
-    let mut rows = Vec::with_capacity(page.rows.len());
-    for delivery in &page.rows {
-        rows.push(view(&api, delivery, &endpoints, false).await?);
-    }
+    let rows = views(&api, &page.rows).await?;
     let next = page.next;
     Ok(list_of(Page { rows, next }, |view| view))
 }
@@ -273,7 +284,12 @@ pub(crate) async fn read(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = deliveries::found(&api, &caller, &id).await?;
-    Ok(ok(&view_of_one(&api, &delivery, true).await?))
+    let mut view = view_of_one(&api, &delivery).await?;
+    let event = api.store().event(delivery.event).await?;
+    let last = api.store().attempts(delivery.id, None, 1).await?.pop();
+    let body = api.engine().body_of(&delivery, &event, last.as_ref());
+    view.data = body.await?.as_deref().and_then(raw_bytes);
+    Ok(ok(&view))
 }
 
 /// Sends it again: the same id and body, a new attempt.
@@ -285,6 +301,6 @@ pub(crate) async fn retry(
     let delivery = deliveries::found(&api, &caller, &id).await?;
     let series = deliveries::resend_policy(&api, &delivery)?;
     let due = api.engine().resend(delivery.id, series).await?;
-    let view = view_of_one(&api, &due.delivery, false).await?;
+    let view = view_of_one(&api, &due.delivery).await?;
     Ok(json(StatusCode::ACCEPTED, &view))
 }

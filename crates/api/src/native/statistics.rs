@@ -14,12 +14,12 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_store::{EndpointStats, StatisticsGroup, StatisticsQuery};
 use serde::{Deserialize, Serialize};
 
-use super::deliveries::{endpoint_of, status};
+use super::deliveries::{endpoint_or_key, status};
 use super::events::bounds;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
-use crate::request::{Path, Query, given_id, ok, path_id};
+use crate::request::{Path, Query, ok, path_id};
 
 /// What is looked at when no time is given.
 const RANGE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
@@ -158,24 +158,27 @@ pub(crate) async fn read(
     if since >= until {
         return Err(ApiError::invalid("since", "must be before until"));
     }
-    let mut endpoint = given_id("endpoint", query.endpoint.as_deref())?;
-    if let Some(key) = &query.key {
-        endpoint = Some(endpoint_of(&api, &caller, key).await?);
-    }
+    let endpoint = endpoint_or_key(
+        &api,
+        &caller,
+        query.endpoint.as_deref(),
+        query.key.as_deref(),
+    )
+    .await?;
     let period = period(query.period.as_deref(), until.since(since))?;
-    let statistics = api
-        .store()
-        .statistics(StatisticsQuery {
-            tenant: tenant.id,
-            since,
-            until,
-            event_type: query.r#type,
-            endpoint,
-            mode: caller.shown(query.mode)?,
-            state: status(query.status.as_deref())?,
-            period,
-        })
-        .await?;
+    let question = StatisticsQuery {
+        tenant: tenant.id,
+        since,
+        until,
+        event_type: query.r#type,
+        endpoint,
+        mode: caller.shown(query.mode)?,
+        state: status(query.status.as_deref())?,
+        period,
+    };
+    let store = api.0.store.clone();
+    let count = async move { store.statistics(question).await };
+    let statistics = api.counted(tenant.id, count).await?;
     let groups = &statistics.groups;
     let mut totals = Counts::default();
     for group in groups {

@@ -7,8 +7,10 @@ use http::{HeaderMap, StatusCode};
 use postrider_core::Secret;
 use postrider_core::limits::{EMAILS_MAX, KEY_BYTES_MAX};
 use postrider_core::notice::Channels;
-use postrider_core::profile::{SecretScope, Visibility};
-use postrider_core::tenant::{Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSettings};
+use postrider_core::profile::{Profile, SecretScope, Visibility};
+use postrider_core::tenant::{
+    Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSecret, TenantSettings,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -36,13 +38,15 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
+    caller.must_be_live()?;
     let new: NewTenant = api.read(&headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     if let Some(external_id) = &new.external_id {
         required("externalId", external_id, KEY_BYTES_MAX)?;
     }
     let profile = api.0.directory.profile(application).await?.profile;
-    let secret = secret_text(&profile.secret.format, Mode::Live);
+    let (live, live_secret) = fresh_secret(&api, &profile, Mode::Live);
+    let (test, test_secret) = fresh_secret(&api, &profile, Mode::Test);
     let now = api.now();
     let settings = match new.settings {
         None => TenantSettings::default(),
@@ -54,11 +58,8 @@ pub(crate) async fn create(
         application,
         name: new.name,
         external_id: new.external_id,
-        sealed_secret: api
-            .0
-            .sealer
-            .seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT),
-        secret_since: now,
+        live_secret,
+        test_secret,
         settings,
         created_at: now,
         updated_at: now,
@@ -68,7 +69,7 @@ pub(crate) async fn create(
         .await?;
     Ok(json(
         StatusCode::CREATED,
-        &TenantView::new(tenant, &profile).with_secret(secret.expose()),
+        &TenantView::new(tenant, &profile).with_secrets(live.expose(), test.expose()),
     ))
 }
 
@@ -108,15 +109,32 @@ pub(crate) async fn list(
     ))
 }
 
-/// The tenant's signing secret.
-pub(crate) fn tenant_secret(api: &Api, tenant: &Tenant) -> ApiResult<Secret> {
-    let sealed = &tenant.sealed_secret;
+/// A secret in the profile's format, and as a tenant keeps it.
+fn fresh_secret(api: &Api, profile: &Profile, mode: Mode) -> (Secret, TenantSecret) {
+    let text = secret_text(&profile.secret.format, mode);
+    let sealer = &api.0.sealer;
+    let sealed = sealer.seal(&text, seal_nonce(), TENANT_SECRET_CONTEXT);
+    let since = api.now();
+    (text, TenantSecret { sealed, since })
+}
+
+/// The tenant's signing secret of a mode.
+pub(crate) fn tenant_secret(api: &Api, tenant: &Tenant, mode: Mode) -> ApiResult<Secret> {
+    let sealed = &tenant.secret(mode).sealed;
     let opened = api.0.sealer.open(sealed, TENANT_SECRET_CONTEXT);
     opened.map_err(ApiError::internal)
 }
 
+/// Which of the tenant's secrets; the mode of the caller's key when it is not given.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretQuery {
+    mode: Option<Mode>,
+}
+
 #[derive(Serialize)]
 struct TenantSecretView {
+    mode: Mode,
     secret: String,
 }
 
@@ -125,9 +143,10 @@ pub(crate) async fn read_secret(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    Query(query): Query<SecretQuery>,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    caller.must_be_live()?;
+    let mode = caller.mode(query.mode)?;
     let policy = &api
         .0
         .directory
@@ -139,8 +158,8 @@ pub(crate) async fn read_secret(
         let detail = "this profile shows a tenant's secret only in the answer that made it";
         return Err(ApiError::new(ErrorCode::SecretNotShown, detail));
     }
-    let secret = tenant_secret(&api, &tenant)?.expose().to_owned();
-    Ok(ok(&TenantSecretView { secret }))
+    let secret = tenant_secret(&api, &tenant, mode)?.expose().to_owned();
+    Ok(ok(&TenantSecretView { mode, secret }))
 }
 
 pub(crate) async fn read(
@@ -248,28 +267,24 @@ pub(crate) async fn update(
     Ok(ok(&TenantView::new(changed, &profile)))
 }
 
-/// Replaces the tenant's secret at once: the documentation of no profile has two at a time.
+/// Replaces the tenant's secret of a mode at once: the documentation of no profile has two at a time.
 pub(crate) async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    Query(query): Query<SecretQuery>,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    caller.must_be_live()?;
+    let mode = caller.mode(query.mode)?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
-    let secret = secret_text(&profile.secret.format, Mode::Live);
-    let sealed = api
-        .0
-        .sealer
-        .seal(&secret, seal_nonce(), TENANT_SECRET_CONTEXT);
+    let (text, fresh) = fresh_secret(&api, &profile, mode);
     let by = caller.actor(&api);
     let now = by.at;
     let change = move |tenant: &mut Tenant| {
-        tenant.sealed_secret = sealed;
-        tenant.secret_since = now;
+        *tenant.secret_mut(mode) = fresh;
         tenant.updated_at = now;
     };
     api.change_tenant(tenant.id, Box::new(change), by).await?;
-    let secret = secret.expose().to_owned();
-    Ok(ok(&TenantSecretView { secret }))
+    let secret = text.expose().to_owned();
+    Ok(ok(&TenantSecretView { mode, secret }))
 }

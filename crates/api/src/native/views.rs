@@ -6,7 +6,7 @@ use base64::Engine as _;
 use postrider_core::attempt::{Attempt, Egress, Outcome, Timings};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, Ordering};
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::filter::Subscription;
 use postrider_core::profile::{DescribedEvent, Profile};
 use postrider_core::tenant::{
@@ -58,11 +58,15 @@ pub(crate) struct TenantView {
     /// in the answer that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
+    /// The same for what is of the test mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_secret: Option<String>,
 }
 
 impl TenantView {
-    pub(crate) fn with_secret(mut self, secret: &str) -> Self {
-        self.secret = Some(secret.to_owned());
+    pub(crate) fn with_secrets(mut self, live: &str, test: &str) -> Self {
+        self.secret = Some(live.to_owned());
+        self.test_secret = Some(test.to_owned());
         self
     }
 }
@@ -79,6 +83,7 @@ impl TenantView {
             created_at: t.created_at,
             updated_at: t.updated_at,
             secret: None,
+            test_secret: None,
         }
     }
 }
@@ -215,7 +220,7 @@ pub(crate) struct EventView {
 }
 
 impl EventView {
-    pub(crate) fn brief(e: Event) -> Self {
+    pub(crate) fn brief(e: EventSummary) -> Self {
         Self {
             id: e.id,
             application: e.application,
@@ -231,13 +236,13 @@ impl EventView {
         }
     }
 
-    pub(crate) fn whole(e: Event) -> Self {
+    pub(crate) fn whole(e: &Event) -> Self {
         let data = raw_bytes(&e.data);
         let meta = e.meta.as_deref().and_then(raw_bytes);
         Self {
             data,
             meta,
-            ..Self::brief(e)
+            ..Self::brief(EventSummary::from(e))
         }
     }
 }

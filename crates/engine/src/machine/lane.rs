@@ -410,7 +410,7 @@ impl Lane {
 }
 
 fn size(due: &DueDelivery) -> usize {
-    due.event.data.len() + ITEM_OVERHEAD
+    due.event.payload_bytes() + ITEM_OVERHEAD
 }
 
 fn interval(rate: u32) -> Duration {

@@ -95,11 +95,8 @@ impl Engine {
         if today.is_none() || delivery.attempts == 0 {
             return today;
         }
-        match self.store.attempts(delivery.id).await {
-            Ok(attempts) => attempts
-                .into_iter()
-                .find_map(|attempt| attempt.rendering)
-                .or(today),
+        match self.store.first_rendering(delivery.id).await {
+            Ok(first) => first.or(today),
             Err(error) => {
                 tracing::warn!(delivery.id = %delivery.id, error = &error as &dyn std::error::Error, "failed to read how a delivery was rendered; it goes out as its endpoint is now");
                 today

@@ -127,7 +127,7 @@ impl EndpointCache {
             keys.push((made, secret.expires_at));
         }
         if keys.is_empty() {
-            let sealed = &tenant.sealed_secret;
+            let sealed = &tenant.secret(endpoint.mode).sealed;
             let made = self.signing_key(&profile, sealed, TENANT_SECRET_CONTEXT)?;
             keys.push((made, None));
         }

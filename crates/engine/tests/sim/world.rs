@@ -17,7 +17,9 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::judge::Next;
 use postrider_core::profile::{Profile, built_in};
-use postrider_core::tenant::{Application, ApplicationSettings, Mode, Tenant, TenantSettings};
+use postrider_core::tenant::{
+    Application, ApplicationSettings, Mode, Tenant, TenantSecret, TenantSettings,
+};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits};
 use postrider_engine::{Exchange, Sent, settle};
@@ -148,14 +150,18 @@ impl World {
         done(store.create_application(row, Actor::system(now))).unwrap();
         let tenants: Vec<Id<id::Tenant>> = (0..tenants).map(|_| store.ids().next(now)).collect();
         for id in &tenants {
-            let (name, external_id, sealed_secret) = ("t".into(), None, Vec::new());
+            let (name, external_id) = ("t".into(), None);
+            let secret = TenantSecret {
+                sealed: Vec::new(),
+                since: now,
+            };
             let tenant = Tenant {
                 id: *id,
                 application,
                 name,
                 external_id,
-                sealed_secret,
-                secret_since: now,
+                live_secret: secret.clone(),
+                test_secret: secret,
                 settings: TenantSettings::default(),
                 created_at: now,
                 updated_at: now,
@@ -647,7 +653,7 @@ impl World {
     }
 
     pub(crate) fn attempts(&self, delivery: DeliveryId) -> Vec<postrider_core::attempt::Attempt> {
-        done(self.store.attempts(delivery)).unwrap()
+        done(self.store.attempts(delivery, None, u32::MAX)).unwrap()
     }
 
     pub(crate) fn health(&self, endpoint: EndpointId) -> Health {

@@ -505,7 +505,7 @@ async fn a_projects_new_secret_signs_for_all_that_it_has() {
         .call_as(
             text(&test, "key"),
             "POST",
-            &format!("{path}/rotate-secret"),
+            &format!("{path}/rotate-secret?mode=live"),
             json!({}),
         )
         .await;

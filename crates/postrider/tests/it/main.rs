@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod bounds;
 mod delivering;
 mod distributions;
 mod egress;

@@ -3,7 +3,7 @@
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, id, text};
+use crate::support::{TestServer, hmac, id, text};
 
 /// A tenant with an endpoint and a delivery in each mode, and an application's test key.
 struct Stage {
@@ -125,13 +125,14 @@ async fn a_test_key_sees_what_is_of_the_test_mode() {
     let asked = format!("/v1/deliveries?tenant={tenant}&mode=live");
     let asked = stage.call("GET", &asked, Value::Null).await;
     assert_eq!(asked.json()["field"], "mode");
-    let secret = format!("/v1/tenants/{tenant}/secret");
+    let secret = format!("/v1/tenants/{tenant}/secret?mode=live");
     let secret = stage.call("GET", &secret, Value::Null).await;
-    assert_eq!(
-        secret.code(),
-        "scope_insufficient",
-        "it signs live webhooks too"
-    );
+    assert_eq!(secret.code(), "scope_insufficient");
+    let replays = format!("/v1/tenants/{tenant}/replays");
+    let replay = stage.server.good("POST", &replays, json!({})).await;
+    let replay = format!("/v1/replays/{}", id(&replay));
+    let replay = stage.call("GET", &replay, Value::Null).await;
+    assert_eq!(replay.status, 404, "it is of both modes");
 }
 
 #[tokio::test]
@@ -167,6 +168,11 @@ async fn a_test_key_changes_and_sends_nothing_live() {
         (
             "PATCH",
             format!("/v1/tenants/{tenant}"),
+            json!({ "name": "x" }),
+        ),
+        (
+            "POST",
+            format!("/v1/applications/{application}/tenants"),
             json!({ "name": "x" }),
         ),
         (
@@ -224,4 +230,83 @@ async fn a_test_key_is_shown_no_live_signature() {
         .call("POST", &format!("{explain}?limit=51"), all)
         .await;
     assert_eq!(many.json()["field"], "limit");
+}
+
+#[tokio::test]
+async fn each_mode_has_its_own_idempotency_keys() {
+    let stage = stage().await;
+    let path = format!("/v1/tenants/{}/events", stage.tenant);
+    let event = json!({ "type": "a", "data": 1, "idempotencyKey": "order-1" });
+    let tested = stage.call("POST", &path, event.clone()).await.json();
+    let lived = stage.server.good("POST", &path, event.clone()).await;
+    assert_ne!(id(&lived), id(&tested));
+    assert_eq!(lived.get("duplicate"), None, "it was not published before");
+    let again = stage.call("POST", &path, event).await.json();
+    assert_eq!(id(&again), id(&tested));
+}
+
+#[tokio::test]
+async fn each_mode_has_its_own_tenant_secret() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let application = server.application("shop", "voucherify").await;
+    let path = format!("/v1/applications/{application}/tenants");
+    let made = server.good("POST", &path, json!({ "name": "Ada" })).await;
+    let tenant = format!("/v1/tenants/{}", id(&made));
+    let key = json!({ "name": "t", "tenant": id(&made), "mode": "test" });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let as_test = async |method: &str, path: String, body: Value| {
+        let reply = server.call_as(text(&key, "key"), method, &path, body);
+        reply.await.json()
+    };
+    let secret = as_test("GET", format!("{tenant}/secret"), Value::Null).await;
+    assert_eq!(secret["mode"], "test");
+    assert_eq!(secret["secret"], made["testSecret"]);
+    assert_ne!(made["testSecret"], made["secret"]);
+    let endpoint = json!({ "url": receiver.url("/test") });
+    let endpoint = as_test("POST", format!("{tenant}/endpoints"), endpoint).await;
+    assert_eq!(endpoint["secret"], made["testSecret"]);
+    let shown = format!("/v1/endpoints/{}/secret", id(&endpoint));
+    let shown = as_test("GET", shown, Value::Null).await;
+    assert_eq!(shown["secret"], made["testSecret"]);
+    server.endpoint(&id(&made), &receiver.url("/live")).await;
+    let publish = async |mode: &str, callback: Option<String>| {
+        let mut event = json!({ "type": "customer.rewarded", "data": {}, "mode": mode });
+        if let Some(url) = callback {
+            event["callbackUrl"] = json!(url);
+        }
+        server
+            .good("POST", &format!("{tenant}/events"), event)
+            .await
+    };
+    for mode in ["live", "test"] {
+        publish(mode, None).await;
+        publish(mode, Some(receiver.url("/once"))).await;
+    }
+    let mut signed_by: Vec<_> = receiver
+        .wait_for(4)
+        .await
+        .iter()
+        .map(|request| {
+            let given = request.headers["x-voucherify-signature"].as_str();
+            let by = ["secret", "testSecret"].into_iter();
+            let mut by = by.filter(|name| hmac(text(&made, name), &request.body) == given);
+            (request.target.clone(), by.next())
+        })
+        .collect();
+    signed_by.sort();
+    let expected = [
+        ("/live", Some("secret")),
+        ("/once", Some("secret")),
+        ("/once", Some("testSecret")),
+        ("/test", Some("testSecret")),
+    ];
+    let expected = expected.map(|(target, by)| (target.to_owned(), by));
+    assert_eq!(signed_by, expected);
+    let rotated = as_test("POST", format!("{tenant}/rotate-secret"), Value::Null).await;
+    assert_ne!(rotated["secret"], made["testSecret"]);
+    let live = server
+        .good("GET", &format!("{tenant}/secret"), Value::Null)
+        .await;
+    assert_eq!(live["secret"], made["secret"], "the live one stays");
 }

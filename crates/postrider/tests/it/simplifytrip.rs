@@ -231,6 +231,22 @@ async fn a_key_is_changed_rotated_disabled_and_deleted_with_its_endpoint() {
 }
 
 #[tokio::test]
+async fn a_checksum_key_is_rotated_by_its_own_key_or_who_manages_keys() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("simplifytrip").await;
+    let own = key(&server, &tenant, "live", "http://127.0.0.1:9/").await;
+    let other = key(&server, &tenant, "live", "http://127.0.0.1:9/").await;
+    let rotate = format!("/v1/endpoints/{}/rotate-secret", text(&own, "endpoint"));
+    let by = async |key: &Value| {
+        let reply = server.call_as(text(key, "key"), "POST", &rotate, Value::Null);
+        reply.await
+    };
+    assert_eq!(by(&other).await.code(), "scope_insufficient");
+    assert_eq!(by(&own).await.status, 200);
+    assert_eq!(server.call("POST", &rotate, Value::Null).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_key_opens_only_from_where_it_may_be_used() {
     let server = TestServer::with(|config| {
         config.server.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];

@@ -84,12 +84,17 @@ impl Reader {
         filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, StoreError> {
-        let mut conditions = Conditions::default();
-        conditions.add_opt("application_id = ?", filter.application.map(Id::key));
-        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
-        conditions.add_opt("subject = ?", filter.subject.clone());
-        conditions.add_opt("action = ?", filter.action.clone());
-        conditions.add_opt("key_id = ?", filter.key.map(Id::key));
+        let mut conditions = Conditions::of("audit");
+        match filter.tenant {
+            Some(tenant) => {
+                conditions.add("tenant_id = ?", tenant.key());
+                conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
+            }
+            None => conditions.add_opt("application_id = ?", filter.application.map(Id::key)),
+        }
+        conditions.filter_opt("subject = ?", filter.subject.clone());
+        conditions.filter_opt("action = ?", filter.action.clone());
+        conditions.filter_opt("key_id = ?", filter.key.map(Id::key));
         conditions.add_between("at", filter.since, filter.until);
         let row = |row: &Row<'_>| audit_row(row, self.salt);
         let query = query_digest(filter);
@@ -101,7 +106,7 @@ impl Reader {
         filter: NoticeFilter,
         page: PageRequest,
     ) -> Result<Page<Notice>, StoreError> {
-        let mut conditions = Conditions::default();
+        let mut conditions = Conditions::of("notice");
         conditions.add("tenant_id = ?", filter.tenant.key());
         conditions.add_text("in_app = 1");
         if filter.unread {
@@ -144,12 +149,17 @@ impl Reader {
     }
 
     pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
-        let mut conditions = Conditions::default();
-        conditions.add("tenant_id = ?", query.tenant.key());
+        let mut conditions = Conditions::of("delivery");
+        match query.endpoint {
+            Some(endpoint) => {
+                conditions.add("endpoint_id = ?", endpoint.key());
+                conditions.filter("tenant_id = ?", query.tenant.key());
+            }
+            None => conditions.add("tenant_id = ?", query.tenant.key()),
+        }
         conditions.add_between("created_at", Some(query.since), Some(query.until));
-        conditions.add_opt("event_type = ?", query.event_type.clone());
-        conditions.add_opt("endpoint_id = ?", query.endpoint.map(Id::key));
-        conditions.add_opt("mode = ?", query.mode.map(mode_number));
+        conditions.filter_opt("event_type = ?", query.event_type.clone());
+        conditions.filter_opt("mode = ?", query.mode.map(mode_number));
         conditions.add_state(query.state);
         let filter = conditions.sql();
         let count = |stats: &mut EndpointStats, row: &Row<'_>, at: usize| {
@@ -169,7 +179,7 @@ impl Reader {
              group by event_type, endpoint_id, mode, state, reason order by event_type, endpoint_id, mode"
         );
         let groups = &mut statistics.groups;
-        self.all(&sql, params_from_iter(&conditions.values), |row| {
+        self.all(&sql, params_from_iter(conditions.values()), |row| {
             let event_type = row.get_ref(0)?.as_str()?;
             let (endpoint, mode) = (Id::from_key(row.get(1)?, self.salt), mode(row, 2)?);
             let same = |group: &StatisticsGroup| {
@@ -196,7 +206,7 @@ impl Reader {
              group by point, state, reason order by point"
         );
         let series = &mut statistics.series;
-        self.all(&sql, params_from_iter(&conditions.values), |row| {
+        self.all(&sql, params_from_iter(conditions.values()), |row| {
             let at = time(row, 0)?;
             if series.last().is_none_or(|point| point.at != at) {
                 series.push(StatisticsPoint {

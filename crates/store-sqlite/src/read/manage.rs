@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postrider_core::endpoint::Endpoint;
-use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
+use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Scope, Tenant, TenantSecret};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
@@ -21,7 +21,8 @@ use crate::convert::{
 
 const APPLICATION: &str =
     "select id, name, profile, created_at, updated_at, settings from application";
-const TENANT: &str = "select id, application_id, name, external_id, sealed_secret, created_at, updated_at, secret_since, settings from tenant";
+const TENANT: &str = "select id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \
+    test_secret, test_since from tenant";
 pub(crate) const EVENT_TYPE: &str =
     "select name, description, schema, example, created_at from event_type";
 const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at from api_key";
@@ -44,11 +45,17 @@ fn tenant_row(row: &Row<'_>, salt: u64) -> SqlResult<Tenant> {
         application: Id::from_key(row.get(1)?, salt),
         name: row.get(2)?,
         external_id: row.get(3)?,
-        sealed_secret: row.get(4)?,
+        settings: from_json(row, 4)?,
         created_at: time(row, 5)?,
         updated_at: time(row, 6)?,
-        secret_since: time(row, 7)?,
-        settings: from_json(row, 8)?,
+        live_secret: TenantSecret {
+            sealed: row.get(7)?,
+            since: time(row, 8)?,
+        },
+        test_secret: TenantSecret {
+            sealed: row.get(9)?,
+            since: time(row, 10)?,
+        },
     })
 }
 
@@ -123,6 +130,16 @@ pub(crate) fn read_key(connection: &Connection, salt: u64, key: i64) -> SqlResul
     read_row(connection, API_KEY, key, |row| key_row(row, salt))
 }
 
+/// Whether a key that [`ApiKey::manages_all`] is there, beside `other_than`.
+pub(crate) fn root_key_exists(
+    connection: &Connection,
+    other_than: Option<Id<id::ApiKey>>,
+) -> SqlResult<bool> {
+    let sql = "select 1 from api_key where application_id is null and mode = 0 and disabled_at is null and id is not ?1";
+    let other_than = other_than.map(Id::key);
+    connection.prepare_cached(sql)?.exists([other_than])
+}
+
 impl Reader {
     pub(crate) fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
         let sql = format!("{APPLICATION} where id = ?1");
@@ -138,7 +155,7 @@ impl Reader {
         let row = |row: &Row<'_>| application_row(row, self.salt);
         self.page(
             APPLICATION,
-            Conditions::default(),
+            Conditions::of("application"),
             query_digest(&"applications"),
             page,
             row,
@@ -175,7 +192,7 @@ impl Reader {
         application: Id<id::Application>,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError> {
-        let mut conditions = Conditions::default();
+        let mut conditions = Conditions::of("tenant");
         conditions.add("application_id = ?", application.key());
         let row = |row: &Row<'_>| tenant_row(row, self.salt);
         self.page(
@@ -234,13 +251,13 @@ impl Reader {
         filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
-        let mut conditions = Conditions::default();
+        let mut conditions = Conditions::of("endpoint");
         conditions.add("tenant_id = ?", filter.tenant.key());
-        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_text(match filter.listing {
             EndpointListing::Registered => "kind = 0 and deleted = 0",
             EndpointListing::Distributions => "kind = 3 and deleted = 0",
         });
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let select = format!("select {ENDPOINT} from endpoint");
         let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
         self.page(
@@ -256,13 +273,14 @@ impl Reader {
     pub(crate) fn callback_endpoint(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Mode,
         url: &str,
     ) -> Result<Option<Endpoint>, StoreError> {
         let sql = format!(
-            "select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and url = ?2"
+            "select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and mode = ?2 and url = ?3"
         );
         let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
-        let values = params![tenant.key(), url];
+        let values = params![tenant.key(), mode_number(mode), url];
         let found = statement
             .query_row(values, |row| endpoint_row(row, self.salt))
             .optional()
@@ -304,10 +322,15 @@ impl Reader {
         filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
-        let mut conditions = Conditions::default();
-        conditions.add_opt("application_id = ?", filter.application.map(Id::key));
-        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
-        conditions.add_opt("mode = ?", filter.mode.map(mode_number));
+        let mut conditions = Conditions::of("api_key");
+        match filter.tenant {
+            Some(tenant) => {
+                conditions.add("tenant_id = ?", tenant.key());
+                conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
+            }
+            None => conditions.add_opt("application_id = ?", filter.application.map(Id::key)),
+        }
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| key_row(row, self.salt);
         self.page(
             API_KEY,
@@ -317,6 +340,10 @@ impl Reader {
             row,
             |row| row.id.as_u128(),
         )
+    }
+
+    pub(crate) fn has_root_key(&self) -> Result<bool, StoreError> {
+        root_key_exists(&self.connection, None).map_err(reading)
     }
 
     pub(crate) fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {

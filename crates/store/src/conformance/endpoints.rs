@@ -1,13 +1,13 @@
-//! Endpoints, names, keys, profiles, tasks.
+//! Endpoints, names, profiles, tasks.
 
+use postrider_core::Id;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Disabled, Health};
-use postrider_core::tenant::{ApiKey, Application, ApplicationSettings, EventType, Mode, Scope};
-use postrider_core::{Id, id};
+use postrider_core::tenant::{Application, ApplicationSettings, EventType, Mode};
 
 use super::fixture::{World, at, by, secs, world};
-use crate::{EndpointListing, KeyFilter, PageRequest, Rule, Store, StoreError, Task, TaskState};
+use crate::{EndpointListing, PageRequest, Rule, Store, StoreError, Task, TaskState};
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let world = world(store).await;
@@ -254,7 +254,7 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
     };
     assert_eq!(
         store
-            .callback_endpoint(world.tenant, &callback.url)
+            .callback_endpoint(world.tenant, Mode::Live, &callback.url)
             .await
             .unwrap(),
         None
@@ -265,14 +265,14 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
         .unwrap();
     assert_eq!(
         store
-            .callback_endpoint(world.tenant, &callback.url)
+            .callback_endpoint(world.tenant, Mode::Live, &callback.url)
             .await
             .unwrap(),
-        Some(callback)
+        Some(callback.clone())
     );
     assert_eq!(
         store
-            .callback_endpoint(world.tenant, "https://example.com/")
+            .callback_endpoint(world.tenant, Mode::Live, "https://example.com/")
             .await
             .unwrap(),
         None
@@ -293,6 +293,31 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
         0,
         "a callback gets only what names it"
     );
+    let again = Endpoint {
+        id: store.ids().next(at(0)),
+        ..callback.clone()
+    };
+    let twice = store.create_endpoint(again.clone(), None, by()).await;
+    assert!(matches!(
+        twice,
+        Err(StoreError::Conflict {
+            rule: Rule::NameTaken
+        })
+    ));
+    let tested = Endpoint {
+        mode: Mode::Test,
+        ..again
+    };
+    store
+        .create_endpoint(tested.clone(), None, by())
+        .await
+        .unwrap();
+    for (mode, endpoint) in [(Mode::Live, callback), (Mode::Test, tested)] {
+        let found = store
+            .callback_endpoint(world.tenant, mode, &endpoint.url)
+            .await;
+        assert_eq!(found.unwrap(), Some(endpoint), "each mode has its own");
+    }
 }
 
 pub async fn an_id_that_was_never_given_is_not_found(store: &dyn Store) {
@@ -350,87 +375,6 @@ pub async fn an_id_that_was_never_given_is_not_found(store: &dyn Store) {
                 .is_not_found()
         );
     }
-}
-
-pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
-    let world = world(store).await;
-    let key = |hash: u8, scope, public_id: Option<&str>| ApiKey {
-        id: store.ids().next(at(0)),
-        name: "ci".into(),
-        scope,
-        mode: Mode::Test,
-        secret_hash: [hash; 32],
-        public_id: public_id.map(Into::into),
-        sealed_secret: public_id.map(|_| vec![9; 30]),
-        allowed_ips: vec!["10.0.0.0/8".parse().unwrap()],
-        disabled_at: None,
-        created_at: at(1),
-    };
-    let root = key(1, Scope::Root, None);
-    let application = key(2, Scope::Application(world.application), None);
-    let tenant = key(
-        3,
-        Scope::Tenant(world.application, world.tenant),
-        Some("pk_1"),
-    );
-    for key in [&root, &application, &tenant] {
-        store.create_key(key.clone(), None, by()).await.unwrap();
-        assert_eq!(store.key_by_hash(key.secret_hash).await.unwrap(), *key);
-        assert_eq!(store.key(key.id).await.unwrap(), *key);
-    }
-    assert_eq!(store.key_by_public_id("pk_1").await.unwrap(), tenant);
-    assert!(
-        store
-            .key_by_public_id("pk_2")
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
-    let of_application = store
-        .list_keys(
-            KeyFilter {
-                application: Some(world.application),
-                ..KeyFilter::default()
-            },
-            PageRequest::first(9),
-        )
-        .await
-        .unwrap()
-        .rows;
-    assert_eq!(of_application, [tenant.clone(), application]);
-    assert_eq!(
-        store
-            .list_keys(KeyFilter::default(), PageRequest::first(9))
-            .await
-            .unwrap()
-            .rows
-            .len(),
-        3
-    );
-    store.delete_key(tenant.id, by()).await.unwrap();
-    assert!(store.key_by_hash([3; 32]).await.unwrap_err().is_not_found());
-    assert!(
-        store
-            .delete_key(tenant.id, by())
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
-}
-
-pub async fn a_nonce_is_used_once(store: &dyn Store) {
-    let (a, b): (Id<id::ApiKey>, Id<id::ApiKey>) =
-        (store.ids().next(at(0)), store.ids().next(at(0)));
-    assert!(store.use_nonce(a, "n", secs(300)).await.unwrap());
-    assert!(!store.use_nonce(a, "n", secs(300)).await.unwrap());
-    assert!(
-        store.use_nonce(b, "n", secs(300)).await.unwrap(),
-        "nonces of another key are its own"
-    );
-    store.sweep(at(0), secs(299)).await.unwrap();
-    assert!(!store.use_nonce(a, "n", secs(300)).await.unwrap());
-    store.sweep(at(0), secs(300)).await.unwrap();
-    assert!(store.use_nonce(a, "n", secs(600)).await.unwrap());
 }
 
 pub async fn the_same_profile_text_has_one_version(store: &dyn Store) {

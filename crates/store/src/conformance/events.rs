@@ -7,7 +7,9 @@ use postrider_core::health::DisableReason;
 use postrider_core::tenant::Mode;
 
 use super::fixture::{at, by, secs, world};
-use crate::{DeliveryFilter, NewEvent, PageRequest, Rule, Store, StoreError, Target, Write};
+use crate::{
+    DeliveryFilter, FirstUse, NewEvent, PageRequest, Rule, Store, StoreError, Target, Write,
+};
 
 pub async fn a_published_event_and_its_deliveries_appear_together(store: &dyn Store) {
     let world = world(store).await;
@@ -111,6 +113,30 @@ pub async fn an_idempotency_key_is_forgotten_after_its_time(store: &dyn Store) {
         .await
         .unwrap();
     assert!(second.created && second.event != first.event);
+}
+
+pub async fn an_idempotency_key_tells_its_first_use(store: &dyn Store) {
+    let world = world(store).await;
+    world.endpoint().await;
+    let first = world.keyed(secs(1), "k", 7);
+    let first = world.publish_new(secs(1), first).await.unwrap();
+    let known = store.first_use(world.application, "k").await.unwrap();
+    let expected = FirstUse {
+        event: first.event,
+        fingerprint: [7; 32],
+        count: 1,
+    };
+    assert_eq!(known, Some(expected));
+    let stranger = store.ids().next(at(0));
+    for unknown in [
+        store.first_use(world.application, "l").await.unwrap(),
+        store.first_use(stranger, "k").await.unwrap(),
+    ] {
+        assert_eq!(unknown, None);
+    }
+    store.sweep(secs(2), secs(2)).await.unwrap();
+    let forgotten = store.first_use(world.application, "k").await.unwrap();
+    assert_eq!(forgotten, None);
 }
 
 pub async fn payload_bytes_come_back_unchanged(store: &dyn Store) {
@@ -266,11 +292,10 @@ pub async fn an_addressed_event_reaches_no_endpoint_of_another_mode(store: &dyn 
             ..world.publishing(at(1), "x")
         }
     };
-    let refused = world.publish_new(at(1), to(registered)).await;
-    assert!(refused.unwrap_err().is_not_found());
-    // A callback belongs to whatever event names its URL.
-    let published = world.publish_new(at(1), to(callback_id)).await.unwrap();
-    assert_eq!(published.count, 1);
+    for endpoint in [registered, callback_id] {
+        let refused = world.publish_new(at(1), to(endpoint)).await;
+        assert!(refused.unwrap_err().is_not_found());
+    }
 }
 
 pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {

@@ -12,7 +12,9 @@ use postrider_core::event::Event;
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableRule, Health, HealthChange};
 use postrider_core::judge::Next;
-use postrider_core::tenant::{Application, ApplicationSettings, Mode, Tenant, TenantSettings};
+use postrider_core::tenant::{
+    Application, ApplicationSettings, Mode, Tenant, TenantSecret, TenantSettings,
+};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
@@ -80,8 +82,14 @@ impl World<'_> {
             application: self.application,
             name: "Ada's shop".into(),
             external_id: external_id.map(Into::into),
-            sealed_secret: vec![1, 2, 3],
-            secret_since: at(0),
+            live_secret: TenantSecret {
+                sealed: vec![1, 2, 3],
+                since: at(0),
+            },
+            test_secret: TenantSecret {
+                sealed: vec![4, 5],
+                since: at(1),
+            },
             settings: TenantSettings::default(),
             created_at: at(0),
             updated_at: at(0),

@@ -7,6 +7,7 @@ use postrider_core::attempt::{Attempt, Outcome, UnreachableReason};
 use postrider_core::delivery::{DeliveryState, FailReason, Series};
 use postrider_core::health::{DisableReason, HealthChange};
 use postrider_core::judge::Next;
+use postrider_core::limits::ATTEMPTS_MAX;
 
 use super::fixture::{an_attempt, at, by, record, secs, world};
 use crate::{RecordAttempt, Recorded, Resend, Rule, Store, StoreError, Write, Written};
@@ -145,7 +146,7 @@ pub async fn recording_twice_is_recording_once(store: &dyn Store) {
         .collect();
     assert_eq!(applied, [true, false]);
     assert!(!world.record(at(3), failed).await.unwrap().applied);
-    assert_eq!(store.attempts(delivery).await.unwrap().len(), 1);
+    assert_eq!(store.attempts(delivery, None, 9).await.unwrap().len(), 1);
     assert_eq!(
         store
             .endpoint(endpoint)
@@ -179,7 +180,7 @@ pub async fn attempt_numbers_have_no_gaps(store: &dyn Store) {
         assert!(world.record(at(2), retry(number)).await.unwrap().applied);
     }
     let numbers: Vec<u32> = store
-        .attempts(delivery)
+        .attempts(delivery, None, 9)
         .await
         .unwrap()
         .iter()
@@ -283,7 +284,71 @@ pub async fn everything_about_an_attempt_comes_back(store: &dyn Store) {
             .await
             .unwrap();
     }
-    assert_eq!(store.attempts(delivery).await.unwrap(), [answered, silent]);
+    assert_eq!(
+        store.attempts(delivery, None, 9).await.unwrap(),
+        [answered, silent]
+    );
+}
+
+pub async fn a_long_history_is_read_from_its_end(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let published = world.publish(at(1)).await.deliveries;
+    let delivery = published[0].delivery.id;
+    let silent = world.publish(at(1)).await.deliveries[0].delivery.id;
+    for number in 1..=5 {
+        let next = Next::Retry { at: secs(1) };
+        let mut record = record(delivery, endpoint, number, next, RETRYING, at(2));
+        record.attempt.rendering = an_attempt(number, at(2)).rendering.filter(|_| number == 2);
+        world.record(at(2), record).await.unwrap();
+    }
+    let numbers = async |before, limit| {
+        let rows = store.attempts(delivery, before, limit).await.unwrap();
+        rows.iter().map(|row| row.number).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(None, 2).await, [4, 5]);
+    assert_eq!(numbers(Some(4), 2).await, [2, 3]);
+    assert_eq!(numbers(Some(2), 2).await, [1]);
+    assert!(numbers(Some(1), 2).await.is_empty());
+    let last = store.last_attempts(vec![silent, delivery]).await.unwrap();
+    let last: Vec<_> = last.iter().map(|(id, row)| (*id, row.number)).collect();
+    assert_eq!(last, [(delivery, 5)], "one had no attempt");
+    let second = &store.attempts(delivery, Some(3), 1).await.unwrap()[0];
+    assert!(second.rendering.is_some());
+    let first = store.first_rendering(delivery).await.unwrap();
+    assert_eq!(first, second.rendering);
+    assert_eq!(store.first_rendering(silent).await.unwrap(), None);
+}
+
+pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
+    let attempts = (1..=ATTEMPTS_MAX).map(|number| {
+        let next = if number < ATTEMPTS_MAX {
+            Next::Retry { at: secs(1) }
+        } else {
+            Next::Delivered
+        };
+        let record = record(delivery, endpoint, number, next, RETRYING, at(2));
+        Write::Record(Box::new(record))
+    });
+    store.commit(at(2), attempts.collect()).await;
+    assert_eq!(
+        store.delivery(delivery).await.unwrap().attempts,
+        ATTEMPTS_MAX
+    );
+    let again = Write::Resend(Resend {
+        delivery,
+        series: Series::SCHEDULED,
+    });
+    let refused = store.commit(at(3), vec![again]).await.remove(0);
+    assert!(matches!(
+        refused,
+        Err(StoreError::Conflict {
+            rule: Rule::AttemptsMax
+        })
+    ));
 }
 
 pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &dyn Store) {

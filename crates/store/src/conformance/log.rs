@@ -183,7 +183,7 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
         ..world.an_endpoint()
     };
     store.create_endpoint(callback, None, by()).await.unwrap();
-    let change = |tenant: &mut postrider_core::tenant::Tenant| tenant.secret_since = at(9_000);
+    let change = |tenant: &mut postrider_core::tenant::Tenant| tenant.live_secret.since = at(9_000);
     store
         .update_tenant(world.tenant, Box::new(change), who.clone())
         .await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use postrider_core::delivery::FailReason;
 use postrider_core::endpoint::Endpoint;
+use postrider_core::event::EventSummary;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
 use postrider_core::tenant::Mode;
@@ -76,6 +77,25 @@ pub async fn lists_can_be_of_one_mode(store: &dyn Store) {
         let events = store.list_events(events, page).await.unwrap().rows;
         assert_eq!(events.iter().map(|e| e.id).collect::<Vec<_>>(), [event]);
     }
+}
+
+pub async fn a_summary_of_an_event_lacks_its_data_only(store: &dyn Store) {
+    let world = world(store).await;
+    let mut event = world.an_event(at(1), "order.completed");
+    event.meta = Some(bytes::Bytes::from_static(b"{\"group_id\": \"g\"}"));
+    event.ordering_key = Some("k".into());
+    event.deliver_before = Some(at(99));
+    let new = NewEvent {
+        event: Arc::new(event.clone()),
+        ..world.publishing(at(1), "order.completed")
+    };
+    world.publish_new(at(1), new).await.unwrap();
+    let expected = [EventSummary::from(&event)];
+    let stranger = store.ids().next(at(0));
+    let summaries = store.event_summaries(vec![stranger, event.id]).await;
+    assert_eq!(summaries.unwrap(), expected);
+    let listed = store.list_events(EventFilter::default(), PageRequest::first(9));
+    assert_eq!(listed.await.unwrap().rows, expected);
 }
 
 pub async fn a_cursor_of_another_query_is_refused(store: &dyn Store) {

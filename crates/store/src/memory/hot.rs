@@ -5,18 +5,19 @@ use std::sync::Arc;
 use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::endpoint::EndpointKind;
-use postrider_core::event::Event;
+use postrider_core::event::{Event, EventSummary};
 use postrider_core::health::HealthChange;
 use postrider_core::id::IdGenerator;
 use postrider_core::judge::Next;
+use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::{Id, Timestamp, id};
 
 use super::{DeliveryRow, IdempotencyRow, State};
 use crate::queries::query_digest;
 use crate::{
     DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter, Failure,
-    FinishDelivery, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published, RecordAttempt,
-    Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
+    FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
+    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
 };
 
 impl State {
@@ -72,13 +73,13 @@ impl State {
         if let Some((key, fingerprint)) = &idempotency
             && let Some(row) = self.idempotency.get(key)
         {
-            if row.fingerprint != *fingerprint {
+            if row.first.fingerprint != *fingerprint {
                 return Err(StoreError::conflict(Rule::IdempotencyKeyReused));
             }
             return Ok(Published {
-                event: row.event,
+                event: row.first.event,
                 created: false,
-                count: row.count,
+                count: row.first.count,
                 deliveries: Vec::new(),
             });
         }
@@ -116,10 +117,12 @@ impl State {
             self.idempotency.insert(
                 key,
                 IdempotencyRow {
-                    event: event.id,
-                    fingerprint,
+                    first: FirstUse {
+                        event: event.id,
+                        fingerprint,
+                        count,
+                    },
                     at: now,
-                    count,
                 },
             );
         }
@@ -140,10 +143,7 @@ impl State {
                     .endpoints
                     .get(&id.as_u128())
                     .filter(|row| !row.deleted && row.endpoint.tenant == event.tenant)
-                    .filter(|row| {
-                        row.endpoint.kind == EndpointKind::Callback
-                            || row.endpoint.mode == event.mode
-                    });
+                    .filter(|row| row.endpoint.mode == event.mode);
                 let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
                 if !row.endpoint.health.is_enabled() {
                     return Err(StoreError::conflict(Rule::EndpointDisabled));
@@ -282,6 +282,9 @@ impl State {
         if row.delivery.state == DeliveryState::Pending {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
+        if row.delivery.attempts >= ATTEMPTS_MAX {
+            return Err(StoreError::conflict(Rule::AttemptsMax));
+        }
         let endpoint = self
             .endpoints
             .get(&row.delivery.endpoint.as_u128())
@@ -401,7 +404,7 @@ impl State {
         &self,
         filter: &EventFilter,
         page: PageRequest,
-    ) -> Result<Page<Event>, StoreError> {
+    ) -> Result<Page<EventSummary>, StoreError> {
         let query = query_digest(filter);
         let after = page.after(query)?.unwrap_or(u128::MAX);
         let matches = |event: &&Arc<Event>| {
@@ -423,11 +426,14 @@ impl State {
             .filter(matches);
         let rows = rows
             .take(page.limit + 1)
-            .map(|event| Event::clone(event))
+            .map(|event| EventSummary::from(&**event))
             .collect();
-        Ok(Page::cut(rows, page.limit, query, |event: &Event| {
-            event.id.as_u128()
-        }))
+        Ok(Page::cut(
+            rows,
+            page.limit,
+            query,
+            |event: &EventSummary| event.id.as_u128(),
+        ))
     }
 
     pub(super) fn list_deliveries(

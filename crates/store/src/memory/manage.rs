@@ -6,7 +6,7 @@ use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::id::IdGenerator;
-use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant};
+use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Scope, Tenant};
 use postrider_core::{Id, id};
 
 use super::{EndpointRow, State};
@@ -160,6 +160,14 @@ impl State {
         if max.is_some_and(|max| self.endpoints.values().filter(counts).count() >= max as usize) {
             return Err(StoreError::conflict(Rule::EndpointsMax));
         }
+        let (tenant, mode) = (endpoint.tenant, endpoint.mode);
+        if endpoint.kind == EndpointKind::Callback
+            && self
+                .callback_endpoint(tenant, mode, &endpoint.url)
+                .is_some()
+        {
+            return Err(StoreError::conflict(Rule::NameTaken));
+        }
         self.endpoints.insert(
             endpoint.id.as_u128(),
             EndpointRow {
@@ -233,11 +241,17 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn callback_endpoint(&self, tenant: Id<id::Tenant>, url: &str) -> Option<Endpoint> {
+    pub(super) fn callback_endpoint(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        url: &str,
+    ) -> Option<Endpoint> {
         let is_it = |row: &&EndpointRow| {
             !row.deleted
                 && row.endpoint.kind == EndpointKind::Callback
                 && row.endpoint.tenant == tenant
+                && row.endpoint.mode == mode
                 && row.endpoint.url == url
         };
         self.endpoints
@@ -298,6 +312,7 @@ impl State {
         let endpoint_before = self.key_endpoint(id);
         let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
         change(&mut key, &mut endpoint);
+        self.keep_a_root_key(&before, Some(&key))?;
         self.keys.insert(id.as_u128(), key.clone());
         match (&endpoint_before, &endpoint) {
             (_, Some(endpoint)) => {
@@ -313,6 +328,24 @@ impl State {
         self.note(ids, by, endpoint_before.as_ref(), endpoint.as_ref());
         self.note(ids, by, Some(&before), Some(&key));
         Ok((key, endpoint))
+    }
+
+    pub(super) fn has_root_key(&self) -> bool {
+        self.keys.values().any(ApiKey::manages_all)
+    }
+
+    /// Refuses a change that would leave nobody who can manage the server.
+    pub(super) fn keep_a_root_key(
+        &self,
+        before: &ApiKey,
+        after: Option<&ApiKey>,
+    ) -> Result<(), StoreError> {
+        let lost = before.manages_all() && !after.is_some_and(ApiKey::manages_all);
+        let mut others = self.keys.values().filter(|key| key.id != before.id);
+        if lost && !others.any(ApiKey::manages_all) {
+            return Err(StoreError::conflict(Rule::LastRootKey));
+        }
+        Ok(())
     }
 
     pub(super) fn delete_key(&mut self, id: Id<id::ApiKey>) -> Result<(), StoreError> {

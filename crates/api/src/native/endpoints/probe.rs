@@ -194,7 +194,9 @@ pub(crate) async fn stats(
     let (endpoint, _) = found(&api, &caller, &id).await?;
     let since = given_time("since", query.since.as_deref())?
         .unwrap_or_else(|| api.now().minus(STATS_DEFAULT));
-    let s = api.store().endpoint_stats(endpoint.id, since).await?;
+    let store = api.0.store.clone();
+    let count = async move { store.endpoint_stats(endpoint.id, since).await };
+    let s = api.counted(endpoint.tenant, count).await?;
     let view = StatsView {
         since,
         pending: s.pending,

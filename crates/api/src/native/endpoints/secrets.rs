@@ -8,7 +8,7 @@ use postrider_core::profile::{Profile, SecretScope, Visibility, ed25519_public};
 use postrider_core::{Secret, Timestamp};
 use serde::Serialize;
 
-use super::{found, sealed};
+use super::{found, may_see_secret, sealed};
 use crate::Api;
 use crate::auth::Caller;
 use crate::native::tenants::tenant_secret;
@@ -33,6 +33,7 @@ pub(crate) async fn secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
+    may_see_secret(&caller, &endpoint)?;
     if profile.profile.secret.show == Visibility::Once {
         let detail = format!(
             "the profile {} shows a secret only when it is made",
@@ -42,7 +43,9 @@ pub(crate) async fn secret(
     }
     if endpoint.secrets.is_empty() {
         let tenant = api.0.directory.tenant(endpoint.tenant).await?;
-        let secret = tenant_secret(&api, &tenant)?.expose().to_owned();
+        let secret = tenant_secret(&api, &tenant, endpoint.mode)?
+            .expose()
+            .to_owned();
         return Ok(ok(&SecretView {
             secret,
             public_key: None,
@@ -85,6 +88,7 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
+    may_see_secret(&caller, &endpoint)?;
     rotate(&api, &caller, &endpoint, &profile.profile).await
 }
 

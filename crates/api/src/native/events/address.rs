@@ -8,18 +8,34 @@ use postrider_store::Target;
 
 use super::EventBody;
 use crate::Api;
+use crate::native::endpoints::{callback, valid_url};
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::path_id;
 
 /// Whom an event is for, and the mode that follows from it.
 pub(super) struct Address {
-    pub(super) target: Target,
+    to: To,
     pub(super) mode: Option<Mode>,
+}
+
+enum To {
+    Known(Target),
+    /// An endpoint for a one-off URL, which may have to be made.
+    Callback(String),
 }
 
 impl Address {
     fn of(target: Target) -> Self {
-        Self { target, mode: None }
+        let to = To::Known(target);
+        Self { to, mode: None }
+    }
+
+    /// The target of an event of this mode. Asked last: it may make an endpoint.
+    pub(super) async fn target(self, api: &Api, tenant: &Tenant, mode: Mode) -> ApiResult<Target> {
+        match self.to {
+            To::Known(target) => Ok(target),
+            To::Callback(url) => Ok(Target::Endpoint(callback(api, tenant, mode, url).await?)),
+        }
     }
 }
 
@@ -41,8 +57,12 @@ pub(super) async fn address(
         return Err(ApiError::invalid(*second, rule));
     }
     if let Some(url) = &body.callback_url {
-        let callback = crate::native::endpoints::callback(api, tenant, profile, url).await?;
-        return Ok(Address::of(Target::Endpoint(callback)));
+        valid_url(api, profile, url).map_err(|error| {
+            let code = ErrorCode::EndpointUrlInvalid;
+            ApiError::field(code, "callbackUrl", error.to_string())
+        })?;
+        let to = To::Callback(url.clone());
+        return Ok(Address { to, mode: None });
     }
     if let Some(endpoint) = &body.endpoint {
         return Ok(Address::of(Target::Endpoint(path_id(endpoint)?)));
@@ -73,8 +93,9 @@ async fn key_address(api: &Api, tenant: &Tenant, public_id: &str) -> ApiResult<A
     if addressee.key.scope != Scope::Tenant(tenant.application, tenant.id) {
         return Err(unknown());
     }
+    let target = addressee.endpoint.map_or(Target::Nobody, Target::IfEnabled);
     Ok(Address {
-        target: addressee.endpoint.map_or(Target::Nobody, Target::IfEnabled),
+        to: To::Known(target),
         mode: Some(addressee.key.mode),
     })
 }
@@ -115,7 +136,7 @@ async fn distribution_address(
         return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule));
     }
     Ok(Address {
-        target: Target::IfEnabled(endpoint.id),
+        to: To::Known(Target::IfEnabled(endpoint.id)),
         mode: Some(endpoint.mode),
     })
 }

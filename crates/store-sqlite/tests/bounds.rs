@@ -1,0 +1,55 @@
+//! What is bounded in the embedded store only: how many rows a list looks at.
+
+use postrider_store::conformance::fixture::{World, at, secs, world};
+use postrider_store::{DeliveryFilter, EventFilter, PageRequest, Store, Write};
+use postrider_store_sqlite::{Options, SqliteStore};
+
+/// More than a list looks at (`read::SCAN_ROWS_MAX`).
+const MANY: usize = 20_500;
+
+async fn publish(world: &World<'_>, event_type: &str, count: usize) {
+    let batch = (0..count).map(|_| {
+        let new = world.publishing(at(1), event_type);
+        Write::Publish(Box::new(new))
+    });
+    let answers = world.store.commit(at(1), batch.collect()).await;
+    assert!(answers.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_rare_row_is_found_behind_many_others_in_a_later_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    world.endpoint().await;
+    publish(&world, "rare", 1).await;
+    publish(&world, "common", MANY).await;
+    let mut page = PageRequest::first(50);
+    let rare = |since| DeliveryFilter {
+        tenant: Some(world.tenant),
+        event_type: Some("rare".into()),
+        since,
+        ..DeliveryFilter::default()
+    };
+    let first = store.list_deliveries(rare(None), page).await.unwrap();
+    assert!(first.rows.is_empty() && first.next.is_some());
+    page.cursor = first.next;
+    let second = store.list_deliveries(rare(None), page).await.unwrap();
+    assert_eq!((second.rows.len(), second.next), (1, None));
+    let events = EventFilter {
+        tenant: Some(world.tenant),
+        event_type: Some("rare".into()),
+        ..EventFilter::default()
+    };
+    page.cursor = None;
+    let first = store.list_events(events.clone(), page).await.unwrap();
+    assert!(first.rows.is_empty());
+    page.cursor = first.next;
+    let second = store.list_events(events, page).await.unwrap();
+    assert_eq!((second.rows.len(), second.next), (1, None));
+    // What an index serves needs no second page.
+    page.cursor = None;
+    let later = rare(Some(secs(1)));
+    let none = store.list_deliveries(later, page).await.unwrap();
+    assert_eq!((none.rows.len(), none.next), (0, None));
+}

@@ -1,0 +1,139 @@
+//! API keys, the last of the root keys, and nonces.
+
+use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::{Id, id};
+
+use super::fixture::{at, by, secs, world};
+use crate::{KeyFilter, PageRequest, Rule, Store, StoreError};
+
+pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
+    let world = world(store).await;
+    let key = |hash: u8, scope, public_id: Option<&str>| ApiKey {
+        id: store.ids().next(at(0)),
+        name: "ci".into(),
+        scope,
+        mode: Mode::Test,
+        secret_hash: [hash; 32],
+        public_id: public_id.map(Into::into),
+        sealed_secret: public_id.map(|_| vec![9; 30]),
+        allowed_ips: vec!["10.0.0.0/8".parse().unwrap()],
+        disabled_at: None,
+        created_at: at(1),
+    };
+    let root = key(1, Scope::Root, None);
+    let application = key(2, Scope::Application(world.application), None);
+    let tenant = key(
+        3,
+        Scope::Tenant(world.application, world.tenant),
+        Some("pk_1"),
+    );
+    for key in [&root, &application, &tenant] {
+        store.create_key(key.clone(), None, by()).await.unwrap();
+        assert_eq!(store.key_by_hash(key.secret_hash).await.unwrap(), *key);
+        assert_eq!(store.key(key.id).await.unwrap(), *key);
+    }
+    assert_eq!(store.key_by_public_id("pk_1").await.unwrap(), tenant);
+    assert!(
+        store
+            .key_by_public_id("pk_2")
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    let of_application = store
+        .list_keys(
+            KeyFilter {
+                application: Some(world.application),
+                ..KeyFilter::default()
+            },
+            PageRequest::first(9),
+        )
+        .await
+        .unwrap()
+        .rows;
+    assert_eq!(of_application, [tenant.clone(), application]);
+    assert_eq!(
+        store
+            .list_keys(KeyFilter::default(), PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        3
+    );
+    store.delete_key(tenant.id, by()).await.unwrap();
+    assert!(store.key_by_hash([3; 32]).await.unwrap_err().is_not_found());
+    assert!(
+        store
+            .delete_key(tenant.id, by())
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+}
+
+pub async fn the_last_root_key_stays(store: &dyn Store) {
+    let key = |hash: u8, mode| ApiKey {
+        id: store.ids().next(at(0)),
+        name: "root".into(),
+        scope: Scope::Root,
+        mode,
+        secret_hash: [hash; 32],
+        public_id: None,
+        sealed_secret: None,
+        allowed_ips: Vec::new(),
+        disabled_at: None,
+        created_at: at(1),
+    };
+    let (first, second, test) = (key(1, Mode::Live), key(2, Mode::Live), key(3, Mode::Test));
+    assert!(!store.has_root_key().await.unwrap());
+    store.create_key(test.clone(), None, by()).await.unwrap();
+    assert!(
+        !store.has_root_key().await.unwrap(),
+        "it manages tests only"
+    );
+    for key in [&first, &second] {
+        store.create_key(key.clone(), None, by()).await.unwrap();
+    }
+    let active = |active: bool| -> crate::KeyChange {
+        Box::new(move |key, _| key.disabled_at = (!active).then_some(at(9)))
+    };
+    store
+        .update_key(first.id, active(false), by())
+        .await
+        .unwrap();
+    let last = |refused: StoreError| {
+        matches!(
+            refused,
+            StoreError::Conflict {
+                rule: Rule::LastRootKey
+            }
+        )
+    };
+    let disabled = store.update_key(second.id, active(false), by()).await;
+    assert!(last(disabled.unwrap_err()));
+    assert!(last(store.delete_key(second.id, by()).await.unwrap_err()));
+    assert_eq!(store.key(second.id).await.unwrap(), second);
+    store.delete_key(test.id, by()).await.unwrap();
+    store
+        .update_key(first.id, active(true), by())
+        .await
+        .unwrap();
+    store.delete_key(second.id, by()).await.unwrap();
+    assert!(store.has_root_key().await.unwrap());
+}
+
+pub async fn a_nonce_is_used_once(store: &dyn Store) {
+    let (a, b): (Id<id::ApiKey>, Id<id::ApiKey>) =
+        (store.ids().next(at(0)), store.ids().next(at(0)));
+    assert!(store.use_nonce(a, "n", secs(300)).await.unwrap());
+    assert!(!store.use_nonce(a, "n", secs(300)).await.unwrap());
+    assert!(
+        store.use_nonce(b, "n", secs(300)).await.unwrap(),
+        "nonces of another key are its own"
+    );
+    store.sweep(at(0), secs(299)).await.unwrap();
+    assert!(!store.use_nonce(a, "n", secs(300)).await.unwrap());
+    store.sweep(at(0), secs(300)).await.unwrap();
+    assert!(store.use_nonce(a, "n", secs(600)).await.unwrap());
+}
