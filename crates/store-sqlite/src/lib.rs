@@ -4,8 +4,10 @@
 //! transaction, flushed to disk (`synchronous=FULL`) before it is answered. Readers see committed
 //! data only and never wait for the writer.
 
+mod backup;
 mod convert;
 mod fanout;
+mod keys;
 mod log;
 mod manage;
 mod open;
@@ -34,6 +36,7 @@ use postrider_store::{
     Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
 };
 
+pub use backup::backup;
 use read::Readers;
 use writer::Writer;
 
@@ -142,63 +145,6 @@ impl SqliteStore {
             lists: readers(LIST_CONNECTIONS),
             counts: readers(COUNT_CONNECTIONS),
         })
-    }
-}
-
-/// Copies the database of `directory` to `target`, consistently, while a server may be writing to
-/// it. `progress` gets the pages left and the pages in all.
-///
-/// # Errors
-/// When there is no database, the target exists, or it cannot be written.
-pub fn backup(
-    directory: &Path,
-    target: &Path,
-    progress: impl Fn(i32, i32),
-) -> Result<(), OpenError> {
-    const PAGES_PER_STEP: i32 = 1_024;
-    const BUSY_PAUSE: Duration = Duration::from_millis(10);
-    let file = directory.join(open::FILE);
-    let wrap = |source| OpenError::from_sqlite(&file, source);
-    if target.exists() {
-        let source = std::io::Error::new(
-            std::io::ErrorKind::AlreadyExists,
-            "the file exists already; choose another name",
-        );
-        return Err(OpenError::Io {
-            path: target.to_owned(),
-            source,
-        });
-    }
-    if !file.exists() {
-        let source = std::io::Error::new(
-            std::io::ErrorKind::NotFound,
-            "there is no database; name the server's data directory with --data",
-        );
-        return Err(OpenError::Io { path: file, source });
-    }
-    let connection = open::open_reader(&file).map_err(wrap)?;
-    open::make_private(target).map_err(|source| OpenError::Io {
-        path: target.to_owned(),
-        source,
-    })?;
-    // One read transaction for the whole copy: what commits meanwhile stays in the log.
-    connection.execute_batch("begin").map_err(wrap)?;
-    connection
-        .query_row("select count(*) from meta", [], |_| Ok(()))
-        .map_err(wrap)?;
-    let mut copy = rusqlite::Connection::open(target).map_err(wrap)?;
-    let backup = rusqlite::backup::Backup::new(&connection, &mut copy).map_err(wrap)?;
-    loop {
-        let step = backup.step(PAGES_PER_STEP).map_err(wrap)?;
-        let state = backup.progress();
-        progress(state.remaining, state.pagecount);
-        match step {
-            rusqlite::backup::StepResult::Done => return Ok(()),
-            rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => {
-                std::thread::park_timeout(BUSY_PAUSE)
-            }
-            _ => {}
-        }
     }
 }
 

@@ -12,7 +12,8 @@ use postrider_store::{
 };
 use rusqlite::{Row, params_from_iter};
 
-use super::{Conditions, Reader};
+use super::Reader;
+use super::list::Conditions;
 use crate::convert::{SqlResult, mode, mode_number, reading, state, time, time_opt, unreadable};
 
 const AUDIT: &str = "select id, at, application_id, tenant_id, key_id, actor, action, subject, before, after from audit";

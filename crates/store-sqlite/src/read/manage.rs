@@ -1,20 +1,17 @@
-//! Reading applications, tenants, endpoints, keys, profiles and tasks.
+//! Reading applications, tenants, keys, profiles and tasks.
 
 use std::sync::Arc;
 
-use postrider_core::endpoint::Endpoint;
-use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Scope, Tenant, TenantSecret};
+use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant, TenantSecret};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    EndpointFilter, EndpointListing, Entity, KeyFilter, Page, PageRequest, ProfileRecord,
-    StoreError, Task, TaskState,
+    Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{
-    Conditions, ENDPOINT, Reader, endpoint_row, read_endpoint, read_key_endpoint, with_secrets,
-};
+use super::Reader;
+use super::list::Conditions;
 use crate::convert::{
     SqlResult, from_json, mode, mode_number, reading, time, time_opt, unreadable,
 };
@@ -215,81 +212,6 @@ impl Reader {
         })
     }
 
-    pub(crate) fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
-        let (endpoint, deleted) = self.lane_endpoint(id)?;
-        if deleted {
-            Err(StoreError::not_found(Entity::Endpoint))
-        } else {
-            Ok(endpoint)
-        }
-    }
-
-    pub(crate) fn lane_endpoint(
-        &self,
-        id: Id<id::Endpoint>,
-    ) -> Result<(Endpoint, bool), StoreError> {
-        let key = self.key(id, Entity::Endpoint)?;
-        read_endpoint(&self.connection, self.salt, key)
-            .map_err(reading)?
-            .ok_or(StoreError::not_found(Entity::Endpoint))
-    }
-
-    pub(crate) fn endpoints(&self, ids: &[Id<id::Endpoint>]) -> Result<Vec<Endpoint>, StoreError> {
-        let mut found = Vec::with_capacity(ids.len());
-        for id in ids {
-            match self.lane_endpoint(*id) {
-                Ok((endpoint, _)) => found.push(endpoint),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
-    }
-
-    pub(crate) fn list_endpoints(
-        &self,
-        filter: EndpointFilter,
-        page: PageRequest,
-    ) -> Result<Page<Endpoint>, StoreError> {
-        let mut conditions = Conditions::of("endpoint");
-        conditions.add("tenant_id = ?", filter.tenant.key());
-        conditions.add_text(match filter.listing {
-            EndpointListing::Registered => "kind = 0 and deleted = 0",
-            EndpointListing::Distributions => "kind = 3 and deleted = 0",
-        });
-        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
-        let select = format!("select {ENDPOINT} from endpoint");
-        let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
-        self.page(
-            &select,
-            conditions,
-            query_digest(&("endpoints", filter)),
-            page,
-            row,
-            |row| row.id.as_u128(),
-        )
-    }
-
-    pub(crate) fn callback_endpoint(
-        &self,
-        tenant: Id<id::Tenant>,
-        mode: Mode,
-        url: &str,
-    ) -> Result<Option<Endpoint>, StoreError> {
-        let sql = format!(
-            "select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and mode = ?2 and url = ?3"
-        );
-        let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
-        let values = params![tenant.key(), mode_number(mode), url];
-        let found = statement
-            .query_row(values, |row| endpoint_row(row, self.salt))
-            .optional()
-            .map_err(reading)?;
-        found
-            .map(|(endpoint, _)| with_secrets(&self.connection, endpoint).map_err(reading))
-            .transpose()
-    }
-
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
         self.find(
             &format!("{API_KEY} where secret_hash = ?1"),
@@ -344,10 +266,6 @@ impl Reader {
 
     pub(crate) fn has_root_key(&self) -> Result<bool, StoreError> {
         root_key_exists(&self.connection, None).map_err(reading)
-    }
-
-    pub(crate) fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {
-        read_key_endpoint(&self.connection, self.salt, key.key()).map_err(reading)
     }
 
     pub(crate) fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {

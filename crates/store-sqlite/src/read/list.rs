@@ -1,0 +1,179 @@
+//! Lists: a page of rows, found within a bounded number of them.
+
+use std::time::Duration;
+
+use postrider_core::{Id, Timestamp};
+use postrider_store::{Page, PageRequest, StatePattern, StoreError};
+use rusqlite::{Row, ToSql, params_from_iter};
+
+use super::Reader;
+use crate::convert::SqlResult;
+
+/// Rows that a list with filters looks at before it gives what it has, and where to go on.
+const SCAN_ROWS_MAX: u32 = 20_000;
+/// Ids never go back, though a clock may: for so long they can be ahead of it.
+const CLOCK_SLACK: Duration = Duration::from_secs(3_600);
+
+/// Keys of ids made at this time or later are not less.
+pub(super) fn first_key(at: Timestamp) -> i64 {
+    at.as_millis().clamp(0, i64::MAX >> 16) << 16
+}
+
+impl Reader {
+    /// A page, newest first, of what `select` and its conditions find. With filters, of the next
+    /// [`SCAN_ROWS_MAX`] rows that they leave something of.
+    pub(super) fn page<T>(
+        &self,
+        select: &str,
+        mut conditions: Conditions,
+        query: u32,
+        page: PageRequest,
+        row: impl Fn(&Row<'_>) -> SqlResult<T>,
+        id: impl Fn(&T) -> u128,
+    ) -> Result<Page<T>, StoreError> {
+        if let Some(after) = page.after(query)? {
+            conditions.add("id < ?", Id::<()>::from_u128(after).key());
+        }
+        let floor = self.floor(&conditions)?;
+        if let Some(floor) = floor {
+            conditions.add("id >= ?", floor);
+        }
+        let limit = page.limit + 1;
+        let sql = format!(
+            "{select}{} order by id desc limit {limit}",
+            conditions.sql()
+        );
+        let rows = self.all(&sql, params_from_iter(conditions.values()), row)?;
+        let page = Page::cut(rows, page.limit, query, id);
+        Ok(page.or_next(
+            query,
+            floor.map(|floor| Id::<()>::from_key(floor, self.salt).as_u128()),
+        ))
+    }
+
+    /// The id of the last row that a list may look at, if there are more.
+    fn floor(&self, conditions: &Conditions) -> Result<Option<i64>, StoreError> {
+        if conditions.filters.parts.is_empty() {
+            return Ok(None);
+        }
+        let sql = format!(
+            "select id from {}{} order by id desc limit 1 offset {SCAN_ROWS_MAX}",
+            conditions.table,
+            where_clause(conditions.indexed.parts.iter())
+        );
+        let found = self.all(&sql, params_from_iter(&conditions.indexed.values), |row| {
+            row.get(0)
+        })?;
+        Ok(found.first().copied())
+    }
+}
+
+/// A `where` clause being built, of two kinds of conditions: an index serves the first, so that no
+/// other row is looked at; the second look at each of those rows.
+pub(super) struct Conditions {
+    table: &'static str,
+    indexed: Clause,
+    filters: Clause,
+}
+
+#[derive(Default)]
+struct Clause {
+    parts: Vec<String>,
+    values: Vec<Box<dyn ToSql>>,
+}
+
+impl Conditions {
+    pub(super) fn of(table: &'static str) -> Self {
+        Self {
+            table,
+            indexed: Clause::default(),
+            filters: Clause::default(),
+        }
+    }
+
+    /// Nothing says yet where to look.
+    pub(super) fn is_wide(&self) -> bool {
+        self.indexed.parts.is_empty()
+    }
+
+    pub(super) fn add(&mut self, part: &str, value: impl ToSql + 'static) {
+        self.indexed.parts.push(part.to_owned());
+        self.indexed.values.push(Box::new(value));
+    }
+
+    pub(super) fn add_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
+        if let Some(value) = value {
+            self.add(part, value);
+        }
+    }
+
+    pub(super) fn add_text(&mut self, part: &str) {
+        self.indexed.parts.push(part.to_owned());
+    }
+
+    pub(super) fn filter(&mut self, part: &str, value: impl ToSql + 'static) {
+        // The plus keeps the planner from an index that does not have the order of the list.
+        self.filters.parts.push(format!("+{part}"));
+        self.filters.values.push(Box::new(value));
+    }
+
+    pub(super) fn filter_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
+        if let Some(value) = value {
+            self.filter(part, value);
+        }
+    }
+
+    /// An id begins with its time: what is out of the range is not even looked at.
+    pub(super) fn add_between(
+        &mut self,
+        column: &str,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) {
+        if let Some(since) = since {
+            self.add("id >= ?", first_key(since));
+            self.add(&format!("+{column} >= ?"), since.as_micros());
+        }
+        if let Some(until) = until {
+            self.add("id < ?", first_key(until.plus(CLOCK_SLACK)));
+            self.add(&format!("+{column} < ?"), until.as_micros());
+        }
+    }
+
+    /// Written out, so that the partial indexes can serve it.
+    pub(super) fn add_state(&mut self, state: Option<StatePattern>) {
+        let filter = match state {
+            None => return,
+            Some(StatePattern::Pending) => "state = 0",
+            Some(StatePattern::Delivered) => "state = 1",
+            Some(StatePattern::Unsuccessful) => return self.add_text("state >= 2"),
+            Some(StatePattern::Failed) => {
+                self.add_text("state >= 2");
+                "state = 2"
+            }
+            Some(StatePattern::Cancelled) => {
+                self.add_text("state >= 2");
+                "state = 3"
+            }
+        };
+        self.filters.parts.push(filter.to_owned());
+    }
+
+    pub(super) fn sql(&self) -> String {
+        where_clause(self.indexed.parts.iter().chain(&self.filters.parts))
+    }
+
+    /// The values of [`Conditions::sql`].
+    pub(super) fn values(&self) -> impl Iterator<Item = &Box<dyn ToSql>> {
+        self.indexed.values.iter().chain(&self.filters.values)
+    }
+}
+
+fn where_clause<'p>(parts: impl Iterator<Item = &'p String>) -> String {
+    let parts: Vec<&str> = parts.map(String::as_str).collect();
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!(" where {}", parts.join(" and "))
+    }
+}
