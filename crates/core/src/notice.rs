@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
 /// Where a tenant wants to hear of failures, by the kind of endpoint (`vendors.md` F-27, F-28).
@@ -78,6 +79,8 @@ pub struct Notice {
     /// The delivery that failed, and by doing so perhaps disabled the endpoint.
     pub delivery: Id<id::Delivery>,
     pub event_type: Arc<str>,
+    /// The delivery's.
+    pub mode: Mode,
     pub url: String,
     /// Attempts the delivery had.
     pub attempts: u32,

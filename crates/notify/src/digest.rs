@@ -1,6 +1,7 @@
 //! The words of a mail: one failure in full, many as a digest.
 
 use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
+use postrider_core::tenant::Mode;
 
 /// Failures told in full; beyond, their number.
 const TOLD_MAX: usize = 20;
@@ -16,6 +17,14 @@ fn count(number: usize, one: &str, many: &str) -> String {
     match number {
         1 => format!("1 {one}"),
         number => format!("{number} {many}"),
+    }
+}
+
+/// Tells what is only a test.
+fn mark(notice: &Notice) -> &'static str {
+    match notice.mode {
+        Mode::Live => "",
+        Mode::Test => " (test mode)",
     }
 }
 
@@ -48,8 +57,11 @@ pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Di
         });
         for notice in disabled.iter().take(TOLD_MAX) {
             body.push_str(&format!(
-                "  {} {} at {}\n",
-                notice.endpoint, notice.url, notice.at
+                "  {} {}{} at {}\n",
+                notice.endpoint,
+                notice.url,
+                mark(notice),
+                notice.at
             ));
         }
         if disabled.len() > TOLD_MAX {
@@ -60,10 +72,11 @@ pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Di
         body.push_str("\nFailed for good; each can be sent again by hand:\n");
         for notice in failed.iter().take(TOLD_MAX) {
             body.push_str(&format!(
-                "  {} {} to {}\n    {} after {}, at {}\n",
+                "  {} {} to {}{}\n    {} after {}, at {}\n",
                 notice.delivery,
                 notice.event_type,
                 notice.url,
+                mark(notice),
                 notice.error,
                 count(notice.attempts as usize, "attempt", "attempts"),
                 notice.at

@@ -91,6 +91,7 @@ async fn publish(store: &dyn Store, engine: &Engine, notice: &Notice) -> Result<
         "endpoint": notice.endpoint,
         "delivery": notice.delivery,
         "eventType": &*notice.event_type,
+        "mode": notice.mode,
         "url": notice.url,
         "attempts": notice.attempts,
         "error": notice.error,

@@ -202,6 +202,7 @@ create table notice (
     endpoint_id    integer not null,
     delivery_id    integer not null,
     event_type     text not null,
+    mode           integer not null, -- 0 live, 1 test
     url            text not null,
     attempts       integer not null,
     error          text not null,

@@ -533,11 +533,12 @@ impl Store for SqliteStore {
     async fn read_notices(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
         self.writer
-            .call(move |tx| tx.read_notices(tenant, last, now))
+            .call(move |tx| tx.read_notices(tenant, mode, last, now))
             .await
     }
 

@@ -2,11 +2,12 @@
 
 use postrider_core::audit::{Actor, Audited, entry};
 use postrider_core::notice::{NoticeClass, NoticeKind};
+use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{Failure, NoticeChannel, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::convert::{SqlResult, aborted};
+use crate::convert::{SqlResult, aborted, mode_number};
 use crate::fanout::RecipientKind;
 use crate::read::class_number;
 use crate::writer::Tx;
@@ -74,9 +75,9 @@ impl Tx {
         if !ways.any(class) {
             return Ok(());
         }
-        let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts,
+        let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, mode, url, attempts,
                    error, at, in_app, mail_due, publish_due)
-                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
+                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, mode, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
         let kinds = [
             (failed, NoticeKind::DeliveryFailed),
             (disabled, NoticeKind::EndpointDisabled),
@@ -109,13 +110,19 @@ impl Tx {
     pub(crate) fn read_notices(
         &mut self,
         tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
-        let sql = "update notice set read_at = ?3 where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null";
+        let sql = "update notice set read_at = ?3 where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null
+                   and (?4 is null or mode = ?4)";
+        let mode = mode.map(mode_number);
         let changed = self
             .connection
-            .execute(sql, params![tenant.key(), last.key(), now.as_micros()])
+            .execute(
+                sql,
+                params![tenant.key(), last.key(), now.as_micros(), mode],
+            )
             .map_err(aborted)?;
         Ok(u32::try_from(changed).unwrap_or(u32::MAX))
     }

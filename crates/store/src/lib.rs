@@ -289,10 +289,12 @@ pub trait Store: Send + Sync + 'static {
         filter: NoticeFilter,
         page: PageRequest,
     ) -> Result<Page<Notice>, StoreError>;
-    /// Marks a tenant's notices up to and including `last` as read; returns how many were not.
+    /// Marks a tenant's notices, of one mode or both, up to and including `last` as read; returns
+    /// how many were not.
     async fn read_notices(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError>;

@@ -495,10 +495,11 @@ impl Store for MemoryStore {
     async fn read_notices(
         &self,
         tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
-        Ok(self.state().read_notices(tenant, last, now))
+        Ok(self.state().read_notices(tenant, mode, last, now))
     }
 
     async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {

@@ -300,10 +300,11 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
-/// In-app notices of a tenant.
+/// In-app notices of a tenant; no mode means both.
 #[derive(Debug, Clone, Copy)]
 pub struct NoticeFilter {
     pub tenant: Id<id::Tenant>,
+    pub mode: Option<Mode>,
     pub unread: bool,
 }
 

@@ -74,6 +74,8 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<AuditQuery>,
 ) -> ApiResult<Response> {
+    // What was changed for live traffic is among it.
+    caller.must_be_live()?;
     let (own_application, own_tenant) = confined(&caller);
     let application = given_id("application", query.application.as_deref())?;
     if own_application.is_some_and(|own| application.is_some_and(|given| given != own)) {

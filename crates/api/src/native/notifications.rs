@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use postrider_core::notice::{Notice, NoticeClass};
+use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::NoticeFilter;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ struct NoticeView {
     endpoint: Id<id::Endpoint>,
     delivery: Id<id::Delivery>,
     event_type: String,
+    mode: Mode,
     url: String,
     attempts: u32,
     error: String,
@@ -41,6 +43,7 @@ impl From<Notice> for NoticeView {
             endpoint: notice.endpoint,
             delivery: notice.delivery,
             event_type: notice.event_type.as_ref().to_owned(),
+            mode: notice.mode,
             url: notice.url,
             attempts: notice.attempts,
             error: notice.error,
@@ -52,6 +55,7 @@ impl From<Notice> for NoticeView {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoticeQuery {
+    mode: Option<Mode>,
     #[serde(default)]
     unread: bool,
     limit: Option<String>,
@@ -67,6 +71,7 @@ pub(crate) async fn list(
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?.id;
     let filter = NoticeFilter {
         tenant,
+        mode: caller.shown(query.mode)?,
         unread: query.unread,
     };
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
@@ -97,11 +102,10 @@ pub(crate) async fn mark_read(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?.id;
-    caller.must_be_live()?;
     let body: ReadBody = api.read(&headers, body).await?;
     let read = api
         .store()
-        .read_notices(tenant, body.up_to, api.now())
+        .read_notices(tenant, caller.shown(None)?, body.up_to, api.now())
         .await?;
     Ok(ok(&ReadView { read }))
 }

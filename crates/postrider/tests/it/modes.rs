@@ -310,3 +310,48 @@ async fn each_mode_has_its_own_tenant_secret() {
         .await;
     assert_eq!(live["secret"], made["secret"], "the live one stays");
 }
+
+#[tokio::test]
+async fn a_test_key_is_told_of_test_failures_and_reads_no_audit_log() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(400)).await;
+    let tenant = server.tenant("simplifytrip").await;
+    let asked = json!({ "webhooks": { "inApp": true } });
+    let asked = json!({ "settings": { "notifications": asked } });
+    let path = format!("/v1/tenants/{tenant}");
+    server.good("PATCH", &path, asked).await;
+    for mode in ["live", "test"] {
+        let key =
+            json!({ "name": mode, "tenant": tenant, "mode": mode, "webhook": receiver.url("/") });
+        let key = server.good("POST", "/v1/keys", key).await;
+        let event = json!({ "type": "X", "data": {}, "key": text(&key, "publicId") });
+        server.good("POST", &format!("{path}/events"), event).await;
+    }
+    server
+        .finished(&format!("tenant={tenant}&status=failed"), 2)
+        .await;
+    let key = json!({ "name": "t", "tenant": tenant, "mode": "test" });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let as_test = async |method: &str, path: String, body: Value| {
+        server.call_as(text(&key, "key"), method, &path, body).await
+    };
+    let notices = format!("{path}/notifications");
+    let told = as_test("GET", notices.clone(), Value::Null).await.json();
+    let told = told["data"].as_array().unwrap().clone();
+    assert_eq!((told.len(), text(&told[0], "mode")), (1, "test"));
+    let live = as_test("GET", format!("{notices}?mode=live"), Value::Null).await;
+    assert_eq!(live.code(), "scope_insufficient");
+    let all = server.good("GET", &notices, Value::Null).await;
+    let newest = id(&all["data"][0]);
+    let read = json!({ "upTo": newest });
+    let read = as_test("POST", format!("{notices}/read"), read)
+        .await
+        .json();
+    assert_eq!(read["read"], 1, "its own");
+    let unread = server
+        .good("GET", &format!("{notices}?unread=true"), Value::Null)
+        .await;
+    assert_eq!(unread["data"].as_array().unwrap().len(), 1);
+    let audit = as_test("GET", format!("/v1/audit?tenant={tenant}"), Value::Null).await;
+    assert_eq!(audit.code(), "scope_insufficient");
+}

@@ -18,7 +18,7 @@ use crate::convert::{SqlResult, mode, mode_number, reading, state, time, time_op
 
 const AUDIT: &str = "select id, at, application_id, tenant_id, key_id, actor, action, subject, before, after from audit";
 const NOTICE: &str = "select id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
-    in_app, mail_due, publish_due, read_at from notice";
+    in_app, mail_due, publish_due, read_at, mode from notice";
 
 fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
     let key = |column: usize| row.get::<_, Option<i64>>(column);
@@ -76,6 +76,7 @@ fn notice_row(row: &Row<'_>, salt: u64) -> SqlResult<Notice> {
         mail_due: row.get(13)?,
         publish_due: row.get(14)?,
         read_at: time_opt(row, 15)?,
+        mode: mode(row, 16)?,
     })
 }
 
@@ -113,6 +114,7 @@ impl Reader {
         if filter.unread {
             conditions.add_text("read_at is null");
         }
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| notice_row(row, self.salt);
         let query = query_digest(&filter);
         self.page(NOTICE, conditions, query, page, row, |row| row.id.as_u128())

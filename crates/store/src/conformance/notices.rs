@@ -1,13 +1,17 @@
 //! Notices: who is told of what, once.
 
+use std::sync::Arc;
+
 use postrider_core::audit::Actor;
 use postrider_core::delivery::{DeliveryState, FailReason, Series};
+use postrider_core::endpoint::Endpoint;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
 use postrider_core::notice::{Channels, NoticeClass, NoticeKind, NotificationSettings};
+use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 
-use super::fixture::{World, at, by, record, world};
+use super::fixture::{World, at, by, record, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
@@ -47,6 +51,7 @@ pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store)
     let notices = |unread| {
         let filter = NoticeFilter {
             tenant: world.tenant,
+            mode: None,
             unread,
         };
         store.list_notices(filter, PAGE)
@@ -114,13 +119,71 @@ pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store)
     assert_eq!(store.mail_audiences().await.unwrap(), []);
     assert_eq!(
         store
-            .read_notices(world.tenant, rows[1].id, at(20_000))
+            .read_notices(world.tenant, None, rows[1].id, at(20_000))
             .await
             .unwrap(),
         9
     );
     let unread = notices(true).await.unwrap().rows;
     assert_eq!(unread.iter().map(|n| n.id).collect::<Vec<_>>(), [last.id]);
+}
+
+pub async fn notices_can_be_of_one_mode(store: &dyn Store) {
+    let world = world(store).await;
+    wants_notices(&world).await;
+    let mut expected = Vec::new();
+    for mode in [Mode::Live, Mode::Test] {
+        let endpoint = Endpoint {
+            mode,
+            ..world.an_endpoint()
+        };
+        let id = endpoint.id;
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
+        let mut event = world.an_event(at(1_000), "order.completed");
+        event.mode = mode;
+        let new = NewEvent {
+            event: Arc::new(event),
+            ..world.publishing(at(1_000), "order.completed")
+        };
+        let delivery = world.publish_new(at(1_000), new).await.unwrap().deliveries[0]
+            .delivery
+            .id;
+        let next = Next::Failed(FailReason::Exhausted);
+        let record = record(delivery, id, 1, next, HealthChange::None, at(2_000));
+        world.record(at(2_000), record).await.unwrap();
+        expected.push((mode, delivery));
+    }
+    let filter = |mode| NoticeFilter {
+        tenant: world.tenant,
+        mode,
+        unread: true,
+    };
+    assert_eq!(
+        store
+            .list_notices(filter(None), PAGE)
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        2
+    );
+    for (mode, delivery) in expected {
+        let rows = store
+            .list_notices(filter(Some(mode)), PAGE)
+            .await
+            .unwrap()
+            .rows;
+        let told: Vec<_> = rows.iter().map(|row| (row.mode, row.delivery)).collect();
+        assert_eq!(told, [(mode, delivery)]);
+    }
+    let last = store.ids().next(secs(9));
+    let read = store.read_notices(world.tenant, Some(Mode::Test), last, at(3_000));
+    assert_eq!(read.await.unwrap(), 1);
+    let left = store.list_notices(filter(None), PAGE).await.unwrap().rows;
+    assert_eq!(
+        left.iter().map(|row| row.mode).collect::<Vec<_>>(),
+        [Mode::Live]
+    );
 }
 
 pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Store) {
@@ -141,6 +204,7 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
     }
     let filter = NoticeFilter {
         tenant: world.tenant,
+        mode: None,
         unread: false,
     };
     let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
@@ -195,6 +259,7 @@ pub async fn a_failure_of_a_deleted_distribution_is_told_as_one(store: &dyn Stor
     world.record(at(2_000), failed).await.unwrap();
     let filter = NoticeFilter {
         tenant: world.tenant,
+        mode: None,
         unread: false,
     };
     let rows = store.list_notices(filter, PAGE).await.unwrap().rows;

@@ -70,6 +70,7 @@ impl State {
                 endpoint: failure.endpoint,
                 delivery: failure.delivery,
                 event_type: row.delivery.event_type.clone(),
+                mode: row.delivery.mode,
                 url: failure.url.clone(),
                 attempts: failure.attempts,
                 error: failure.error.clone(),
@@ -113,6 +114,7 @@ impl State {
         let rows = self.notices.iter().filter(|(_, notice)| {
             notice.in_app
                 && notice.tenant == filter.tenant
+                && filter.mode.is_none_or(|mode| mode == notice.mode)
                 && !(filter.unread && notice.read_at.is_some())
         });
         newest(rows.map(|(id, row)| (*id, row)), &filter, page)
@@ -121,6 +123,7 @@ impl State {
     pub(super) fn read_notices(
         &mut self,
         tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> u32 {
@@ -128,7 +131,8 @@ impl State {
             .notices
             .range_mut(..=last.as_u128())
             .map(|(_, notice)| notice)
-            .filter(|notice| notice.in_app && notice.tenant == tenant && notice.read_at.is_none());
+            .filter(|notice| notice.in_app && notice.tenant == tenant && notice.read_at.is_none())
+            .filter(|notice| mode.is_none_or(|mode| mode == notice.mode));
         let mut count = 0;
         for notice in unread {
             notice.read_at = Some(now);
