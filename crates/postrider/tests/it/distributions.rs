@@ -23,7 +23,10 @@ pub(crate) fn in_a_hurry() -> TempDir {
 }
 
 async fn hurried_server() -> (TestServer, TempDir) {
-    let profiles = in_a_hurry();
+    server_with(in_a_hurry()).await
+}
+
+async fn server_with(profiles: TempDir) -> (TestServer, TempDir) {
     let path = profiles.path().to_owned();
     let server = TestServer::with(|config| config.profiles.directory = Some(path)).await;
     (server, profiles)
@@ -462,6 +465,37 @@ async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_lo
             ("distribution.created", &json!("root"))
         ]
     );
+}
+
+/// The thirty days are milliseconds here.
+#[tokio::test]
+async fn a_send_out_that_is_too_old_is_not_sent_again() {
+    let profiles = in_a_hurry();
+    let file = profiles.path().join("voucherify.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("max_age = \"30d\""));
+    std::fs::write(&file, text.replace("\"30d\"", "\"1s\"")).unwrap();
+    let (server, _profiles) = server_with(profiles).await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
+    send(&server, &tenant, "customer.rewarded", None).await;
+    let failed = server.finished(&format!("tenant={tenant}"), 1).await;
+    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
+    server
+        .until(&endpoint, |view| view["active"] == false)
+        .await;
+    let enabled = json!({ "active": true });
+    server.good("PATCH", &endpoint, enabled).await;
+    let retry = format!("/v1/send-outs/{}/retry", id(&failed[0]));
+    let refused = loop {
+        let reply = server.call("POST", &retry, json!({})).await;
+        // Until then it is sent again, or waits for that.
+        if !matches!(reply.status, 202) && reply.code() != "delivery_pending" {
+            break reply;
+        }
+    };
+    assert_eq!(refused.code(), "resend_not_allowed");
 }
 
 #[tokio::test]
