@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use http::header;
 use http::request::Parts;
+use ipnet::IpNet;
 use postrider_core::audit::Actor;
 use postrider_core::event::Event;
 use postrider_core::seal::sha256;
@@ -74,6 +75,8 @@ fn caller_address(api: &Api, parts: &Parts) -> Option<IpAddr> {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) key: Arc<ApiKey>,
+    /// None when a proxy that is trusted did not tell.
+    address: Option<IpAddr>,
 }
 
 impl FromRequestParts<Api> for Caller {
@@ -104,7 +107,8 @@ impl Caller {
         match api.0.directory.key(sha256(text.trim().as_bytes())).await {
             Ok(key) => {
                 admit(api, &key, parts)?;
-                Ok(Self { key })
+                let address = caller_address(api, parts);
+                Ok(Self { key, address })
             }
             Err(error) if error.is_not_found() => Err(ApiError::new(
                 ErrorCode::KeyUnknown,
@@ -117,6 +121,19 @@ impl Caller {
     /// Who makes a change, for the audit log.
     pub(crate) fn actor(&self, api: &Api) -> Actor {
         actor(&self.key, api)
+    }
+
+    /// Refuses networks for the caller's own key that would shut the caller out.
+    pub(crate) fn must_stay_in(&self, networks: &[IpNet]) -> ApiResult<()> {
+        let inside = |address: IpAddr| networks.iter().any(|net| net.contains(&address));
+        if networks.is_empty() || self.address.is_some_and(inside) {
+            return Ok(());
+        }
+        let own = self
+            .address
+            .map_or("unknown".to_owned(), |address| address.to_string());
+        let rule = format!("must hold the address that you call from ({own}): it is your own key");
+        Err(ApiError::invalid("allowedIps", rule))
     }
 
     pub(crate) fn must_be_root(&self) -> ApiResult<()> {

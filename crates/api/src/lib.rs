@@ -91,7 +91,8 @@ struct Inner {
     sealer: Arc<Sealer>,
     directory: Directory,
     rates: dialects::RateLimits,
-    turns: turns::Turns,
+    counts: turns::Turns,
+    replays: native::Replays,
     options: ApiOptions,
     /// When the store last proved that it takes writes.
     ready: tokio::sync::Mutex<Option<Timestamp>>,
@@ -117,7 +118,8 @@ impl Api {
             sealer,
             directory,
             rates: dialects::RateLimits::default(),
-            turns: turns::Turns::default(),
+            counts: turns::Turns::default(),
+            replays: native::Replays::default(),
             options,
             ready: tokio::sync::Mutex::default(),
         }))
@@ -169,7 +171,7 @@ impl Api {
         tenant: Id<id::Tenant>,
         count: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> problem::ApiResult<T> {
-        let turn = self.0.turns.take(tenant).await?;
+        let turn = self.0.counts.take(tenant).await?;
         self.to_the_end(async move {
             let counted = count.await;
             drop(turn);
@@ -284,6 +286,14 @@ pub async fn ensure_root_key(
     if store.has_root_key().await? {
         return Ok(None);
     }
+    new_root_key(store, now).await.map(Some)
+}
+
+/// Makes a root key and returns its text: the only time it can be seen.
+///
+/// # Errors
+/// When the store fails.
+pub async fn new_root_key(store: &dyn Store, now: Timestamp) -> Result<Secret, StoreError> {
     let secret = random::key_text(Mode::Live);
     let key = ApiKey {
         id: store.ids().next(now),
@@ -298,5 +308,5 @@ pub async fn ensure_root_key(
         created_at: now,
     };
     store.create_key(key, None, Actor::system(now)).await?;
-    Ok(Some(secret))
+    Ok(secret)
 }

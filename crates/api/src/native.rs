@@ -27,7 +27,7 @@ use crate::Api;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::json;
 
-pub(crate) use replays::resume as resume_replays;
+pub(crate) use replays::{Replays, resume as resume_replays};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()

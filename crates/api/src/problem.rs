@@ -46,6 +46,7 @@ pub enum ErrorCode {
     RotationUnsupported,
     ProfileInUse,
     LastRootKey,
+    ReplaysMax,
     Overloaded,
     StoreFull,
     OutcomeUnknown,
@@ -87,6 +88,7 @@ impl ErrorCode {
             | Self::EndpointDisabled
             | Self::RotationUnsupported
             | Self::LastRootKey
+            | Self::ReplaysMax
             | Self::ProfileInUse => StatusCode::CONFLICT,
             Self::Overloaded | Self::StoreFull | Self::OutcomeUnknown => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -132,6 +134,7 @@ impl ErrorCode {
             Self::RotationUnsupported => "The profile knows no rotation",
             Self::ProfileInUse => "The application has tenants under its profile",
             Self::LastRootKey => "It is the last root key",
+            Self::ReplaysMax => "The tenant has as many unfinished replays as it may have",
             Self::Overloaded => "Too many writes are waiting",
             Self::StoreFull => "The disk is full",
             Self::OutcomeUnknown => "The write may or may not have happened",

@@ -1,5 +1,5 @@
-//! Counting takes turns: it may read all that a tenant has, so one tenant's counts wait for each
-//! other and leave room for those of the others.
+//! What is long is done in turns: a tenant's counts wait for each other, and so do its replays, to
+//! leave room for those of the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +13,7 @@ use crate::problem::{ApiError, ApiResult};
 pub(crate) struct Turns(Mutex<HashMap<Id<id::Tenant>, Weak<Semaphore>>>);
 
 impl Turns {
-    /// Waits until nobody counts for the tenant; the turn lasts as long as the permit.
+    /// Waits until no other has the tenant's turn; it lasts as long as the permit.
     pub(crate) async fn take(&self, tenant: Id<id::Tenant>) -> ApiResult<OwnedSemaphorePermit> {
         let turn = self.of(tenant);
         turn.acquire_owned().await.map_err(ApiError::internal)

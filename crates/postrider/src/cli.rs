@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{backup, commands, config, demo, listen, profiles, serve};
+use crate::{backup, commands, config, demo, listen, profiles, root_key, serve};
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
@@ -38,6 +38,8 @@ pub enum Command {
     Profile(profiles::ProfileCommand),
     /// Copy the database while the server runs
     Backup(BackupArgs),
+    /// Make one more root key while the server is stopped, for when the others are lost
+    RootKey(RootKeyArgs),
     /// Manage applications: the products that send webhooks
     #[command(subcommand)]
     Application(commands::ApplicationCommand),
@@ -90,6 +92,13 @@ pub struct BackupArgs {
     pub data: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub struct RootKeyArgs {
+    /// The server's data directory
+    #[arg(long, default_value = "./postrider-data")]
+    pub data: PathBuf,
+}
+
 /// Runs one command to its end.
 ///
 /// # Errors
@@ -105,6 +114,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Listen(args) => listen::run(args).await,
             Command::Profile(command) => profiles::run(&command),
             Command::Backup(args) => backup::run(&args.data, &args.target),
+            Command::RootKey(args) => root_key::run(&args.data).await,
             Command::Application(command) => commands::application(command).await,
             Command::Tenant(command) => commands::tenant(command).await,
             Command::Endpoint(command) => commands::endpoint(command).await,

@@ -12,4 +12,5 @@ pub mod master_key;
 pub mod output;
 pub mod profiles;
 pub mod receiver;
+mod root_key;
 pub mod serve;

@@ -116,6 +116,7 @@ create index delivery_tenant on delivery (tenant_id, id);
 create index delivery_endpoint on delivery (endpoint_id, id);
 create index delivery_pending on delivery (endpoint_id, sequence, id) where state = 0;
 create index delivery_unsuccessful on delivery (tenant_id, id) where state >= 2;
+create index delivery_endpoint_unsuccessful on delivery (endpoint_id, id) where state >= 2;
 
 create table attempt (
     delivery_id      integer not null,

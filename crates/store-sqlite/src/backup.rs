@@ -29,13 +29,7 @@ pub fn backup(
             source,
         });
     }
-    if !file.exists() {
-        let source = std::io::Error::new(
-            std::io::ErrorKind::NotFound,
-            "there is no database; name the server's data directory with --data",
-        );
-        return Err(OpenError::Io { path: file, source });
-    }
+    open::must_exist(&file)?;
     let connection = open::open_reader(&file).map_err(wrap)?;
     open::make_private(target).map_err(|source| OpenError::Io {
         path: target.to_owned(),

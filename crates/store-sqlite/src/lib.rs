@@ -119,10 +119,19 @@ pub struct SqliteStore {
 const POINT_CONNECTIONS: usize = 4;
 const LIST_CONNECTIONS: usize = 4;
 const COUNT_CONNECTIONS: usize = 2;
-/// How long a reading may take; beyond, it is broken off with `TooLong`.
+/// How long a list or a count may take; beyond, it is broken off with `TooLong`.
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl SqliteStore {
+    /// Opens the store in `directory`, which must be there.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`], and when there is no database.
+    pub fn open_existing(directory: &Path, options: &Options) -> Result<Self, OpenError> {
+        open::must_exist(&directory.join(open::FILE))?;
+        Self::open(directory, options)
+    }
+
     /// Opens the store in `directory`, which is created if it is missing and owned until drop.
     ///
     /// # Errors
@@ -137,13 +146,14 @@ impl SqliteStore {
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
-        let readers = |connections| Readers::new(file.clone(), salt, connections, READ_TIME_MAX);
+        let readers =
+            |connections, time_max| Readers::new(file.clone(), salt, connections, time_max);
         Ok(Self {
             ids,
             writer,
-            points: readers(POINT_CONNECTIONS),
-            lists: readers(LIST_CONNECTIONS),
-            counts: readers(COUNT_CONNECTIONS),
+            points: readers(POINT_CONNECTIONS, None),
+            lists: readers(LIST_CONNECTIONS, Some(READ_TIME_MAX)),
+            counts: readers(COUNT_CONNECTIONS, Some(READ_TIME_MAX)),
         })
     }
 }

@@ -164,3 +164,18 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     }
     Ok(())
 }
+
+/// Refuses to make a database where the user means one that is there.
+pub(crate) fn must_exist(file: &Path) -> Result<(), OpenError> {
+    if file.exists() {
+        return Ok(());
+    }
+    let source = std::io::Error::new(
+        std::io::ErrorKind::NotFound,
+        "there is no database; name the server's data directory with --data",
+    );
+    Err(OpenError::Io {
+        path: file.to_owned(),
+        source,
+    })
+}

@@ -137,9 +137,14 @@ impl Reader {
     }
 
     pub(crate) fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
-        // One look into the index for each endpoint, however long its backlog is.
-        let sql = "select id, place from (select id, (select min(sequence) from delivery
-                   where endpoint_id = endpoint.id and state = 0) as place from endpoint) where place is not null";
+        // One look into the index for each lane with work, however long and however many are idle.
+        let sql = "with recursive lane(endpoint) as (
+                       select min(endpoint_id) from delivery where state = 0
+                       union all
+                       select (select min(endpoint_id) from delivery where state = 0 and endpoint_id > lane.endpoint)
+                       from lane where lane.endpoint is not null)
+                   select endpoint, (select min(sequence) from delivery where state = 0 and endpoint_id = lane.endpoint)
+                   from lane where endpoint is not null";
         self.all(sql, [], |row| {
             Ok(LaneBacklog {
                 endpoint: Id::from_key(row.get(0)?, self.salt),
@@ -231,7 +236,9 @@ impl Reader {
         conditions.filter_opt("event_type = ?", filter.event_type.clone());
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_between("created_at", filter.since, filter.until);
-        conditions.add_state(filter.state);
+        let narrow =
+            filter.event.is_none() && (filter.endpoint.or(filter.tenant.map(Id::cast))).is_some();
+        conditions.add_state(filter.state, narrow);
         let select = format!("select {DELIVERY} from delivery d");
         let row = |row: &Row<'_>| delivery(row, self.salt);
         self.page(

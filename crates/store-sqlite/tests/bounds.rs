@@ -1,7 +1,7 @@
 //! What is bounded in the embedded store only: how many rows a list looks at.
 
 use postrider_store::conformance::fixture::{World, at, secs, world};
-use postrider_store::{DeliveryFilter, EventFilter, PageRequest, Store, Write};
+use postrider_store::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, Write};
 use postrider_store_sqlite::{Options, SqliteStore};
 
 /// More than a list looks at (`read::SCAN_ROWS_MAX`).
@@ -52,4 +52,34 @@ async fn a_rare_row_is_found_behind_many_others_in_a_later_page() {
     let later = rare(Some(secs(1)));
     let none = store.list_deliveries(later, page).await.unwrap();
     assert_eq!((none.rows.len(), none.next), (0, None));
+}
+
+#[tokio::test]
+async fn what_failed_is_looked_for_in_its_own_index_or_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    let endpoint = world.endpoint().await;
+    publish(&world, "common", MANY).await;
+    let page = PageRequest::first(50);
+    let failed = DeliveryFilter {
+        state: Some(StatePattern::Failed),
+        ..DeliveryFilter::default()
+    };
+    // Of all tenants no index serves it: some rows are looked at, and there are more.
+    let of_all = store.list_deliveries(failed.clone(), page).await.unwrap();
+    assert!(of_all.rows.is_empty() && of_all.next.is_some());
+    for narrow in [
+        DeliveryFilter {
+            tenant: Some(world.tenant),
+            ..failed.clone()
+        },
+        DeliveryFilter {
+            endpoint: Some(endpoint),
+            ..failed.clone()
+        },
+    ] {
+        let found = store.list_deliveries(narrow, page).await.unwrap();
+        assert!(found.rows.is_empty() && found.next.is_none());
+    }
 }

@@ -314,13 +314,14 @@ pub(crate) async fn read(
     Ok(ok(&EndpointView::new(endpoint, &profile.profile)))
 }
 
-/// The secret of an endpoint that belongs to an API key is for that key and for who manages keys.
-fn may_see_secret(caller: &Caller, endpoint: &Endpoint) -> ApiResult<()> {
+/// What is signed with the secret of an API key's endpoint is for that key, and for who manages keys,
+/// to see and to cause.
+pub(super) fn may_sign(caller: &Caller, endpoint: &Endpoint) -> ApiResult<()> {
     match (&endpoint.kind, caller.key.scope) {
         (EndpointKind::Key(owner), Scope::Tenant(..)) if *owner != caller.key.id => {
             Err(ApiError::new(
                 ErrorCode::ScopeInsufficient,
-                "it belongs to another API key; use that key, or one of the application",
+                "the endpoint belongs to another API key; use that key, or one of the application",
             ))
         }
         _ => Ok(()),

@@ -10,7 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use postrider_core::event::Event;
-use postrider_core::filter::is_event_type;
+use postrider_core::filter::{WILDCARD, is_event_type};
 use postrider_core::limits::{
     BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, KEY_BYTES_MAX, META_BYTES_MAX,
 };
@@ -207,16 +207,19 @@ async fn published_before(
     caller: &Caller,
     tenant: &Tenant,
     raw: &[u8],
-    key: Option<&str>,
+    refused: &Refused,
 ) -> ApiResult<Option<PublishedView>> {
-    let Some(key) = key else {
+    let Some(key) = &refused.key else {
         return Ok(None);
     };
     let fingerprint = sha256(raw);
-    for mode in [Mode::Live, Mode::Test] {
-        if !caller.may_touch(mode) {
-            continue;
-        }
+    let modes = match refused.mode {
+        Some(mode) => vec![mode],
+        // That of the key or distribution which it names, and which may be gone: the same body named
+        // it before, so the first event is of the same mode.
+        None => vec![Mode::Live, Mode::Test],
+    };
+    for mode in modes.into_iter().filter(|mode| caller.may_touch(*mode)) {
         let key = scoped(tenant, mode, key);
         let first = api.store().first_use(tenant.application, &key).await?;
         if let Some(first) = first.filter(|first| first.fingerprint == fingerprint) {
@@ -229,6 +232,23 @@ async fn published_before(
         }
     }
     Ok(None)
+}
+
+/// What has to be known of an event that was refused, to tell whether it was published before.
+struct Refused {
+    key: Option<String>,
+    /// None when it is that of whom the event is addressed to.
+    mode: Option<Mode>,
+}
+
+impl Refused {
+    fn new(caller: &Caller, body: &EventBody<'_>, key: Option<String>) -> Self {
+        let all = body.distribution.as_deref() == Some(WILDCARD);
+        let of_address = body.key.is_some() || (body.distribution.is_some() && !all);
+        let own = (!of_address).then_some(caller.key.mode);
+        let mode = body.mode.or(own);
+        Self { key, mode }
+    }
 }
 
 /// An event as it would be published, for [`super::explain`].
@@ -286,6 +306,7 @@ pub(crate) async fn publish(
     }
     let key = header.or(own);
     let current = api.0.directory.profile(tenant.application).await?;
+    let refused = Refused::new(&caller, &event, key.clone());
     let made = new_event(
         &api,
         &caller,
@@ -293,7 +314,7 @@ pub(crate) async fn publish(
         &current,
         event,
         &bytes,
-        key.clone(),
+        key,
         Some(&bytes),
     );
     let view = match made.await {
@@ -302,7 +323,7 @@ pub(crate) async fn publish(
             PublishedView::new(&published, warning)
         }
         Err(refusal) => {
-            let before = published_before(&api, &caller, &tenant, &bytes, key.as_deref());
+            let before = published_before(&api, &caller, &tenant, &bytes, &refused);
             before.await?.ok_or(refusal)?
         }
     };
@@ -380,20 +401,11 @@ pub(crate) async fn publish_batch(
             }
             let event: EventBody<'_> = typed(raw)?;
             let key = event.idempotency_key.clone();
-            let made = new_event(
-                &api,
-                &caller,
-                &tenant,
-                &current,
-                event,
-                raw,
-                key.clone(),
-                None,
-            );
-            match made.await {
+            let refused = Refused::new(&caller, &event, key.clone());
+            match new_event(&api, &caller, &tenant, &current, event, raw, key, None).await {
                 Ok(accepted) => Ok(Ok(accepted)),
                 Err(refusal) => {
-                    let before = published_before(&api, &caller, &tenant, raw, key.as_deref());
+                    let before = published_before(&api, &caller, &tenant, raw, &refused);
                     before.await?.map(Err).ok_or(refusal)
                 }
             }

@@ -12,6 +12,7 @@ use postrider_core::{Id, id};
 use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Target};
 use serde::Serialize;
 
+use super::endpoints::may_sign;
 use super::events::imagined;
 use crate::Api;
 use crate::auth::Caller;
@@ -94,6 +95,7 @@ async fn candidates(
             if !visible || endpoint.kind == EndpointKind::Callback {
                 return Err(ApiError::not_found("endpoint"));
             }
+            may_sign(caller, &endpoint)?;
             return Ok(one(vec![endpoint]));
         }
         Target::Matching => EndpointListing::Registered,

@@ -374,9 +374,7 @@ pub(crate) async fn change(
         let profile = api.0.directory.profile(application).await?.profile;
         let tenant = api.0.directory.tenant(tenant).await?;
         let (endpoint, made) = owned_endpoint(api, &profile, &tenant, key, url.clone())?;
-        if api.store().key_endpoint(key.id).await?.is_none() {
-            secret = Some(made);
-        }
+        secret = Some((endpoint.id, made));
         fresh = Some(endpoint);
     }
     let change = move |key: &mut ApiKey, endpoint: &mut Option<Endpoint>| {
@@ -409,7 +407,9 @@ pub(crate) async fn change(
         }
     };
     let (key, endpoint) = api.change_key(key.id, Box::new(change), by).await?;
-    Ok((key, endpoint, secret))
+    // It had an endpoint already, perhaps since a moment ago: that one keeps its secret.
+    let secret = secret.filter(|(fresh, _)| endpoint.as_ref().is_some_and(|it| it.id == *fresh));
+    Ok((key, endpoint, secret.map(|(_, secret)| secret)))
 }
 
 pub(crate) async fn update(
@@ -431,6 +431,9 @@ pub(crate) async fn update(
         .allowed_ips
         .map(|given| networks("allowedIps", &given))
         .transpose()?;
+    if let Some(networks) = allowed_ips.as_ref().filter(|_| key.id == caller.key.id) {
+        caller.must_stay_in(networks)?;
+    }
     let changes = KeyChanges {
         name: patch.name,
         webhook: patch.webhook,

@@ -1,5 +1,7 @@
 //! Replays: many deliveries again, by filter, as a task that shows its progress and survives restarts.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,19 +17,26 @@ use postrider_store::{
     Cursor, DeliveryFilter, PageRequest, StatePattern, StoreError, Task, TaskState,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::deliveries::{resend_policy, status};
 use super::events::bounds;
 use crate::Api;
 use crate::auth::Caller;
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::{Path, given_id, json, ok, path_id};
+use crate::turns::Turns;
 
 /// Deliveries read at once.
 const PAGE: usize = 200;
 /// Deliveries between two records of progress: after a crash, so many may be counted as neither.
 const RECORD_EVERY: u64 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Unfinished replays of a tenant; more are refused.
+const UNFINISHED_MAX: usize = 10;
+/// Replays that run at once; the others wait for their turn.
+const RUNNING_MAX: usize = 4;
 
 /// What to replay. Without a status: what failed.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,10 +128,11 @@ pub(crate) async fn create(
         finished_at: None,
     };
     filter(&task, &body)?;
+    let place = api.0.replays.place(tenant.id)?;
     let (starting, first) = (api.clone(), task.clone());
     api.to_the_end(async move {
         starting.store().put_task(first.clone()).await?;
-        start(&starting, first);
+        start(&starting, first, place);
         Ok(())
     })
     .await?;
@@ -147,12 +157,88 @@ pub(crate) async fn read(
 /// Goes on with what a restart interrupted.
 pub(crate) async fn resume(api: &Api) -> Result<(), StoreError> {
     for task in api.store().unfinished_tasks().await? {
-        start(api, task);
+        let place = api.0.replays.kept_place(task.tenant);
+        start(api, task, place);
     }
     Ok(())
 }
 
-fn start(api: &Api, task: Task) {
+/// Who replays: a tenant's replays run one after the other, and few at once in all, so that they
+/// leave the writer to publishers.
+pub(crate) struct Replays {
+    unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
+    turns: Turns,
+    running: Semaphore,
+}
+
+impl Default for Replays {
+    fn default() -> Self {
+        Self {
+            unfinished: Arc::default(),
+            turns: Turns::default(),
+            running: Semaphore::new(RUNNING_MAX),
+        }
+    }
+}
+
+/// One of the replays that a tenant may have unfinished.
+struct Place {
+    unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
+    tenant: Id<id::Tenant>,
+}
+
+impl Replays {
+    fn place(&self, tenant: Id<id::Tenant>) -> ApiResult<Place> {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if unfinished
+            .get(&tenant)
+            .is_some_and(|count| *count >= UNFINISHED_MAX)
+        {
+            let detail =
+                format!("{UNFINISHED_MAX} of this tenant are unfinished; wait for one to end");
+            return Err(ApiError::new(ErrorCode::ReplaysMax, detail));
+        }
+        *unfinished.entry(tenant).or_default() += 1;
+        drop(unfinished);
+        Ok(self.kept(tenant))
+    }
+
+    /// The place of a replay that was accepted before a restart.
+    fn kept_place(&self, tenant: Id<id::Tenant>) -> Place {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *unfinished.entry(tenant).or_default() += 1;
+        drop(unfinished);
+        self.kept(tenant)
+    }
+
+    fn kept(&self, tenant: Id<id::Tenant>) -> Place {
+        let unfinished = self.unfinished.clone();
+        Place { unfinished, tenant }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = unfinished.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                unfinished.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+fn start(api: &Api, task: Task, place: Place) {
     let api = api.clone();
     #[expect(
         clippy::disallowed_methods,
@@ -160,22 +246,65 @@ fn start(api: &Api, task: Task) {
     )]
     tokio::spawn(async move {
         let mut task = task;
-        let state = match run(&api, &mut task).await {
+        let replays = &api.0.replays;
+        let ended = async {
+            let _turn = replays.turns.take(task.tenant).await?;
+            let _running = replays
+                .running
+                .acquire()
+                .await
+                .map_err(ApiError::internal)?;
+            run(&api, &mut task).await
+        };
+        task.state = match ended.await {
             Ok(()) => TaskState::Finished,
             Err(error) => {
                 error.log();
                 TaskState::Failed(error.detail)
             }
         };
-        task.state = state;
         task.finished_at = Some(api.now());
-        if let Err(error) = api.store().put_task(task).await {
+        let end = patiently(|| api.store().put_task(task.clone()));
+        if let Err(error) = end.await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "failed to record the end of a replay"
             );
         }
+        drop(place);
     });
+}
+
+/// Tries again until the store answers: a replay has time, and whoever asked for it has gone.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = PAUSE;
+    loop {
+        match ask().await {
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a replay waits for the store"
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the same call may succeed later.
+fn is_passing(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::TooLong
+            | StoreError::Full
+            | StoreError::Aborted { .. }
+            | StoreError::OutcomeUnknown { .. }
+    )
 }
 
 async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
@@ -189,20 +318,21 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
             limit: PAGE,
             cursor,
         };
-        let page = api.store().list_deliveries(filter.clone(), request).await?;
+        let page = patiently(|| api.store().list_deliveries(filter.clone(), request)).await?;
         for delivery in page.rows {
             resend(api, task, &delivery).await?;
             let after = delivery.id.as_u128();
             task.cursor = Some(Cursor { query, after }.to_string());
             if (task.done + task.skipped).is_multiple_of(RECORD_EVERY) {
-                api.store().put_task(task.clone()).await?;
+                patiently(|| api.store().put_task(task.clone())).await?;
             }
         }
-        task.cursor = page.next.map(|cursor| cursor.to_string());
-        api.store().put_task(task.clone()).await?;
-        if page.next.is_none() {
+        // At the end the cursor stays: after a crash here nothing is sent again.
+        let Some(next) = page.next else {
             return Ok(());
-        }
+        };
+        task.cursor = Some(next.to_string());
+        patiently(|| api.store().put_task(task.clone())).await?;
     }
 }
 
@@ -216,18 +346,20 @@ async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()
     loop {
         match api.engine().resend(delivery.id, series).await {
             Ok(_) => task.done += 1,
-            // The journal is full, or the server is shutting down: publishers go first, a replay has time.
-            Err(PublishError::Busy(_)) => {
+            Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
+                task.skipped += 1
+            }
+            Err(PublishError::Store(error)) if !is_passing(&error) => return Err(error.into()),
+            // The journal is full, the disk is, or the server is shutting down: publishers go first,
+            // a replay has time.
+            Err(PublishError::Busy(_) | PublishError::Store(_)) => {
                 if !std::mem::replace(&mut recorded, true) {
-                    api.store().put_task(task.clone()).await?;
+                    // What is not recorded now is with the next rows.
+                    drop(api.store().put_task(task.clone()).await);
                 }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
-                task.skipped += 1
-            }
-            Err(PublishError::Store(error)) => return Err(error.into()),
         }
         return Ok(());
     }

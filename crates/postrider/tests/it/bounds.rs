@@ -150,3 +150,58 @@ async fn the_last_root_key_cannot_be_lost() {
     assert_eq!(as_second("DELETE", &own, Value::Null).await, 409);
     assert_eq!(as_second("DELETE", &first, Value::Null).await, 204);
 }
+
+#[tokio::test]
+async fn nobody_shuts_himself_out_with_his_own_key() {
+    let server = TestServer::start().await;
+    let keys = server.good("GET", "/v1/keys", Value::Null).await;
+    let own = format!("/v1/keys/{}", id(&keys["data"][0]));
+    let out = json!({ "allowedIps": ["203.0.113.1"] });
+    let refused = server.call("PATCH", &own, out).await;
+    assert_eq!(
+        (refused.status, &refused.json()["field"]),
+        (400, &json!("allowedIps"))
+    );
+    let inside = json!({ "allowedIps": ["203.0.113.1", "127.0.0.0/8"] });
+    server.good("PATCH", &own, inside).await;
+    server
+        .good("PATCH", &own, json!({ "allowedIps": [] }))
+        .await;
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_unfinished_replays_and_no_more() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    let events: Vec<Value> = (0..200)
+        .map(|n| json!({ "type": "a", "data": n }))
+        .collect();
+    let batch = json!({ "events": events });
+    let path = format!("/v1/tenants/{tenant}/events/batch");
+    server.good("POST", &path, batch).await;
+    server.finished(&format!("tenant={tenant}"), 200).await;
+    let path = format!("/v1/tenants/{tenant}/replays");
+    let all = json!({ "status": "delivered" });
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let reply = server.call("POST", &path, all.clone()).await;
+        if reply.status != 202 {
+            break reply;
+        }
+        accepted.push(id(&reply.json()));
+    };
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "replays_max")
+    );
+    assert!(accepted.len() >= 10);
+    for replay in accepted {
+        let path = format!("/v1/replays/{replay}");
+        server
+            .until(&path, |replay| replay["status"] == "finished")
+            .await;
+    }
+    assert_eq!(server.call("POST", &path, all).await.status, 202);
+}

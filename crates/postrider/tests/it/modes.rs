@@ -246,6 +246,25 @@ async fn each_mode_has_its_own_idempotency_keys() {
 }
 
 #[tokio::test]
+async fn a_refused_live_event_is_never_answered_with_a_test_event() {
+    let stage = stage().await;
+    let path = format!("/v1/tenants/{}/events", stage.tenant);
+    let event = json!({ "type": "a", "data": 1, "idempotencyKey": "order-1" });
+    let tested = stage.call("POST", &path, event.clone()).await.json();
+    let strict = json!({ "schema": { "type": "string" } });
+    let schema = format!("/v1/applications/{}/event-types/a", stage.application);
+    stage.server.good("PUT", &schema, strict).await;
+    let live = stage.server.call("POST", &path, event.clone()).await;
+    assert_eq!(live.code(), "data_invalid");
+    let batch = json!({ "events": [event.clone()] });
+    let batches = format!("{path}/batch");
+    let batch = stage.server.call("POST", &batches, batch).await;
+    assert_eq!(batch.json()["data"][0]["code"], "data_invalid");
+    let again = stage.call("POST", &path, event).await.json();
+    assert_eq!(id(&again), id(&tested));
+}
+
+#[tokio::test]
 async fn each_mode_has_its_own_tenant_secret() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;

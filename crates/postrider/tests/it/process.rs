@@ -670,3 +670,22 @@ async fn a_server_goes_on_when_nobody_reads_what_it_prints() {
     assert!(sent.success());
     assert!(process.child.wait().unwrap().success());
 }
+
+#[tokio::test]
+async fn who_lost_the_root_key_makes_another_while_the_server_is_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let root_key = |data: &Path| output(postrider().arg("root-key").arg("--data").arg(data));
+    let nothing = root_key(&directory.path().join("elsewhere"));
+    assert!(!nothing.status.success());
+    assert!(text(&nothing.stderr).contains("there is no database"));
+    let running = serve(directory.path());
+    let in_use = root_key(directory.path());
+    assert!(text(&in_use.stderr).contains("is in use by another postrider"));
+    drop(running);
+    let made = root_key(directory.path());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let key = text(&made.stdout).trim().to_owned();
+    let running = serve(directory.path());
+    let keys = call(&running, &key, "GET", "/v1/keys", Value::Null).await;
+    assert_eq!(keys["data"].as_array().unwrap().len(), 2);
+}

@@ -244,6 +244,38 @@ async fn a_checksum_key_is_rotated_by_its_own_key_or_who_manages_keys() {
     assert_eq!(by(&other).await.code(), "scope_insufficient");
     assert_eq!(by(&own).await.status, 200);
     assert_eq!(server.call("POST", &rotate, Value::Null).await.status, 200);
+    // Nor is it made to sign what the other key's holder likes.
+    let test = format!("/v1/endpoints/{}/test", text(&own, "endpoint"));
+    let explain = format!("/v1/tenants/{tenant}/explain");
+    let forged = json!({ "type": "X", "data": { "forged": true }, "key": text(&own, "publicId") });
+    for (path, body) in [(test, json!({})), (explain, forged)] {
+        let reply = server.call_as(text(&other, "key"), "POST", &path, body.clone());
+        assert_eq!(reply.await.code(), "scope_insufficient", "{path}");
+        let reply = server.call_as(text(&own, "key"), "POST", &path, body);
+        assert_eq!(reply.await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn of_changes_at_once_that_give_a_key_its_webhook_one_shows_the_secret() {
+    let server = std::sync::Arc::new(TestServer::start().await);
+    let tenant = server.tenant("simplifytrip").await;
+    let key = json!({ "name": "k", "tenant": tenant });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let path = format!("/v1/keys/{}", id(&key));
+    let changes = (0..8).map(|n| {
+        let (server, path) = (server.clone(), path.clone());
+        tokio::spawn(async move {
+            let body = json!({ "webhook": format!("http://127.0.0.1:9/{n}") });
+            server.good("PATCH", &path, body).await
+        })
+    });
+    let changes: Vec<_> = changes.collect();
+    let mut shown = 0;
+    for change in changes {
+        shown += usize::from(change.await.unwrap()["secret"].is_string());
+    }
+    assert_eq!(shown, 1);
 }
 
 #[tokio::test]

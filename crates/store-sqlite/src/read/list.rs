@@ -11,8 +11,9 @@ use crate::convert::SqlResult;
 
 /// Rows that a list with filters looks at before it gives what it has, and where to go on.
 const SCAN_ROWS_MAX: u32 = 20_000;
-/// Ids never go back, though a clock may: for so long they can be ahead of it.
-const CLOCK_SLACK: Duration = Duration::from_secs(3_600);
+/// Ids never go back, though a clock may: for so long they can be ahead of it. What a clock made that
+/// was set back by more is found at the time of its id. A list reads what so long a time holds.
+const CLOCK_SLACK: Duration = Duration::from_secs(10);
 
 /// Keys of ids made at this time or later are not less.
 pub(super) fn first_key(at: Timestamp) -> i64 {
@@ -140,23 +141,23 @@ impl Conditions {
         }
     }
 
-    /// Written out, so that the partial indexes can serve it.
-    pub(super) fn add_state(&mut self, state: Option<StatePattern>) {
-        let filter = match state {
+    /// Written out, so that a partial index can serve it: of a tenant's or an endpoint's there is one of
+    /// what did not succeed, if `in_index`.
+    pub(super) fn add_state(&mut self, state: Option<StatePattern>, in_index: bool) {
+        let (unsuccessful, filter) = match state {
             None => return,
-            Some(StatePattern::Pending) => "state = 0",
-            Some(StatePattern::Delivered) => "state = 1",
-            Some(StatePattern::Unsuccessful) => return self.add_text("state >= 2"),
-            Some(StatePattern::Failed) => {
-                self.add_text("state >= 2");
-                "state = 2"
-            }
-            Some(StatePattern::Cancelled) => {
-                self.add_text("state >= 2");
-                "state = 3"
-            }
+            Some(StatePattern::Pending) => (false, "state = 0"),
+            Some(StatePattern::Delivered) => (false, "state = 1"),
+            Some(StatePattern::Unsuccessful) => (true, "state >= 2"),
+            Some(StatePattern::Failed) => (true, "state = 2"),
+            Some(StatePattern::Cancelled) => (true, "state = 3"),
         };
-        self.filters.parts.push(filter.to_owned());
+        if unsuccessful && in_index {
+            self.add_text("state >= 2");
+        }
+        if !in_index || filter != "state >= 2" {
+            self.filters.parts.push(filter.to_owned());
+        }
     }
 
     pub(super) fn sql(&self) -> String {
@@ -175,5 +176,52 @@ fn where_clause<'p>(parts: impl Iterator<Item = &'p String>) -> String {
         String::new()
     } else {
         format!(" where {}", parts.join(" and "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The index that SQLite would go through.
+    fn index_of(conditions: &Conditions) -> rusqlite::Result<String> {
+        let connection = rusqlite::Connection::open_in_memory()?;
+        connection.execute_batch(include_str!("../../migrations/0001_initial.sql"))?;
+        let sql = format!(
+            "explain query plan select * from delivery d{} order by id desc limit 51",
+            conditions.sql()
+        );
+        let mut statement = connection.prepare(&sql)?;
+        let values = params_from_iter(conditions.values());
+        let plan = statement.query_map(values, |row| row.get::<_, String>("detail"))?;
+        plan.collect()
+    }
+
+    #[test]
+    fn a_list_goes_through_the_index_of_its_owner_in_its_order() -> rusqlite::Result<()> {
+        for (column, index) in [
+            ("tenant_id", "delivery_tenant"),
+            ("endpoint_id", "delivery_endpoint"),
+        ] {
+            for (state, suffix) in [(None, ""), (Some(StatePattern::Failed), "_unsuccessful")] {
+                let mut conditions = Conditions::of("delivery");
+                conditions.add(&format!("{column} = ?"), 1);
+                conditions.filter("mode = ?", 0);
+                conditions.add_between(
+                    "created_at",
+                    Some(Timestamp::default()),
+                    Some(Timestamp::default()),
+                );
+                conditions.add_state(state, true);
+                let plan = index_of(&conditions)?;
+                let expected = match (index, suffix) {
+                    ("delivery_tenant", "_unsuccessful") => "delivery_unsuccessful".to_owned(),
+                    _ => format!("{index}{suffix}"),
+                };
+                assert!(plan.contains(&format!("INDEX {expected} ")), "{plan}");
+                assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+            }
+        }
+        Ok(())
     }
 }

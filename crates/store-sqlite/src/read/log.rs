@@ -163,7 +163,7 @@ impl Reader {
         conditions.add_between("created_at", Some(query.since), Some(query.until));
         conditions.filter_opt("event_type = ?", query.event_type.clone());
         conditions.filter_opt("mode = ?", query.mode.map(mode_number));
-        conditions.add_state(query.state);
+        conditions.add_state(query.state, true);
         let filter = conditions.sql();
         let count = |stats: &mut EndpointStats, row: &Row<'_>, at: usize| {
             let deliveries: i64 = row.get(at + 3)?;

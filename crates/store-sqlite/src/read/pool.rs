@@ -27,13 +27,18 @@ pub(crate) struct Readers {
 struct Shared {
     file: PathBuf,
     salt: u64,
-    time_max: Duration,
+    time_max: Option<Duration>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
     /// At most `connections`, opened as they are needed. What takes longer than `time_max` is broken off.
-    pub(crate) fn new(file: PathBuf, salt: u64, connections: usize, time_max: Duration) -> Self {
+    pub(crate) fn new(
+        file: PathBuf,
+        salt: u64,
+        connections: usize,
+        time_max: Option<Duration>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             file,
             salt,
@@ -70,11 +75,11 @@ impl Readers {
                 connection,
                 salt: shared.salt,
             };
-            let until = Instant::now() + shared.time_max;
-            let over = move || Instant::now() >= until;
+            let until = shared.time_max.map(|time_max| Instant::now() + time_max);
+            let over = until.map(|until| move || Instant::now() >= until);
             let answer = reader
                 .connection
-                .progress_handler(STEPS_PER_LOOK, Some(over))
+                .progress_handler(STEPS_PER_LOOK, over)
                 .map_err(reading)
                 .and_then(|()| query(&reader));
             shared

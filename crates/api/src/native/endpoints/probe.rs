@@ -17,7 +17,7 @@ use postrider_engine::CurrentProfile;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::found;
+use super::{found, may_sign};
 use crate::Api;
 use crate::auth::Caller;
 use crate::native::event_types;
@@ -136,6 +136,7 @@ pub(crate) async fn test(
     body: Body,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
+    may_sign(&caller, &endpoint)?;
     let options = &api.0.options;
     let bytes = read_body(body, options.body_max, options.body_timeout).await?;
     let asked = asked_for(&api, &endpoint, &profile.profile, &bytes).await?;

@@ -8,7 +8,7 @@ use postrider_core::profile::{Profile, SecretScope, Visibility, ed25519_public};
 use postrider_core::{Secret, Timestamp};
 use serde::Serialize;
 
-use super::{found, may_see_secret, sealed};
+use super::{found, may_sign, sealed};
 use crate::Api;
 use crate::auth::Caller;
 use crate::native::tenants::tenant_secret;
@@ -33,7 +33,7 @@ pub(crate) async fn secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
-    may_see_secret(&caller, &endpoint)?;
+    may_sign(&caller, &endpoint)?;
     if profile.profile.secret.show == Visibility::Once {
         let detail = format!(
             "the profile {} shows a secret only when it is made",
@@ -88,7 +88,7 @@ pub(crate) async fn rotate_secret(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
-    may_see_secret(&caller, &endpoint)?;
+    may_sign(&caller, &endpoint)?;
     rotate(&api, &caller, &endpoint, &profile.profile).await
 }
 

@@ -1,0 +1,26 @@
+//! `postrider root-key`: for whoever lost the root key.
+
+use std::path::Path;
+
+use postrider_engine::{Clock, SystemClock};
+use postrider_store_sqlite::{Options, SqliteStore};
+
+/// Makes one more root key in the store of a stopped server, and prints it.
+///
+/// # Errors
+/// When there is no database, or a server uses it.
+pub(crate) async fn run(data: &Path) -> anyhow::Result<()> {
+    let store = SqliteStore::open_existing(data, &Options::default())?;
+    let key = postrider_api::new_root_key(&store, SystemClock.now()).await?;
+    #[expect(clippy::print_stdout, reason = "the key is what the user came for")]
+    {
+        println!("{}", key.expose());
+    }
+    #[expect(clippy::print_stderr, reason = "for the person at the terminal")]
+    {
+        eprintln!(
+            "A new root key; it is shown only now. Delete those that are lost: postrider key list"
+        );
+    }
+    Ok(())
+}
