@@ -125,6 +125,16 @@ impl<K> Id<K> {
         hex
     }
 
+    /// 24 hex digits with the layout of an ObjectId: the second it was made in, then what tells it from
+    /// the others of that second.
+    pub fn object_id(self) -> String {
+        let (key, low) = ((self.bits >> 64) as u64, self.bits as u64);
+        let (millis, counter) = (key >> 16, key & 0xfff);
+        let seconds = (millis / 1_000) & 0xffff_ffff;
+        let rest = ((millis % 1_000) << 54) | (counter << 42) | (low >> 22);
+        format!("{seconds:08x}{rest:016x}")
+    }
+
     /// `len` letters and digits: from 11 on they hold the whole key, from 22 on the whole id.
     pub fn alnum(self, len: usize) -> String {
         // Fewer than 22 digits cannot hold 128 bits: then only the key and as much of the rest as fits.
@@ -162,6 +172,15 @@ impl<K: Kind> Id<K> {
     pub fn key_of_alnum(text: &str) -> Option<i64> {
         let bits = parse_base62(text)?.checked_shl(u32::try_from(alnum_shift(text.len())).ok()?)?;
         i64::try_from(bits >> 64).ok()
+    }
+
+    /// The key that [`Id::object_id`] holds.
+    pub fn key_of_object_id(text: &str) -> Option<i64> {
+        let seconds = i64::from_str_radix(text.get(..8)?, 16).ok()?;
+        let rest = u64::from_str_radix(text.get(8..)?, 16).ok()?;
+        let millis = seconds * 1_000 + (rest >> 54).cast_signed();
+        let counter = ((rest >> 42) & 0xfff).cast_signed();
+        Some((millis << 16) | 0x7000 | counter)
     }
 
     /// Reads back what a profile's id format wrote: `uuid`, `crockford`, 32 hex digits, or 22 and

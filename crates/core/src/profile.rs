@@ -161,6 +161,9 @@ pub struct HttpPolicy {
     pub connect_timeout: Duration,
     /// Bytes of a response body that are read at all; a longer body is cut, not an error.
     pub read_max: usize,
+    /// Header names go out as `Title-Case` over HTTP/1.1, as their documentation writes them;
+    /// otherwise in lower case. HTTP/2 has lower case only.
+    pub title_case: bool,
 }
 
 /// What a status or a failure of the network means.
@@ -198,7 +201,7 @@ impl Classify {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ResendPolicy {
     /// The ends from which a delivery may be sent again; none allows all.
     pub from: Option<Vec<ResendFrom>>,
@@ -206,6 +209,8 @@ pub struct ResendPolicy {
     pub max_age: Option<Duration>,
     /// A resend runs through the schedule again instead of being one attempt.
     pub series: bool,
+    /// A resend is sent although the endpoint is disabled, which it stays.
+    pub while_disabled: bool,
 }
 
 /// An end of a delivery that a resend may follow.

@@ -34,7 +34,7 @@ pub(crate) trait Committed: Send + Sync + 'static {
     /// New pending deliveries, in the order of their commit.
     fn due(&self, deliveries: Vec<DueDelivery>);
     /// An attempt's record (or an expiry) is durable.
-    fn settled(&self, due: DueDelivery, next: Next, recorded: Option<Recorded>);
+    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>);
     /// Whether the store takes records.
     fn available(&self, available: bool);
 }
@@ -60,8 +60,15 @@ struct RequestEntry {
 /// A record, with what its lane is told afterwards.
 pub(crate) struct RecordEntry {
     pub(crate) write: Write,
+    pub(crate) of: RecordedEntry,
+}
+
+/// Whose record it is.
+pub(crate) struct RecordedEntry {
     pub(crate) due: DueDelivery,
     pub(crate) next: Next,
+    /// Sent past its lane, which is closed and knows nothing of it.
+    pub(crate) past_lane: bool,
 }
 
 #[derive(Clone)]
@@ -190,13 +197,14 @@ impl JournalTask {
         for entry in records {
             match answers.next() {
                 Some(Ok(Written::Recorded(recorded))) => {
-                    committed.settled(entry.due, entry.next, Some(recorded))
+                    committed.settled(entry.of, Some(recorded))
                 }
-                Some(Ok(Written::Finished(_))) => committed.settled(entry.due, entry.next, None),
+                Some(Ok(Written::Finished(_))) => committed.settled(entry.of, None),
                 Some(Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. }))) => {
-                    tracing::error!(delivery.id = %entry.due.delivery.id, error = &error as &dyn std::error::Error, "a record was refused");
+                    tracing::error!(delivery.id = %entry.of.due.delivery.id, error = &error as &dyn std::error::Error, "a record was refused");
                     let failed = postrider_core::delivery::FailReason::Stopped;
-                    committed.settled(entry.due, Next::Failed(failed), None);
+                    let next = Next::Failed(failed);
+                    committed.settled(RecordedEntry { next, ..entry.of }, None);
                 }
                 Some(Err(error)) => {
                     if left.is_empty() {

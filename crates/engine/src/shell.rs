@@ -6,24 +6,26 @@
 mod attempt;
 mod endpoints;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postrider_core::delivery::{DeliveryState, Series};
+use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::judge::Next;
+use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::seal::Sealer;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Store, StoreError,
-    Write, Written,
+    DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Rule, Store,
+    StoreError, Write, Written,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::journal::{Busy, Committed, Journal, RecordEntry, journal};
+use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journal};
 use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats};
 use crate::profiles::ProfileRegistry;
 use crate::transport::Transport;
@@ -70,6 +72,7 @@ pub struct Engine {
     journal_done: TaskTracker,
     stop: CancellationToken,
     draining: AtomicBool,
+    past_lanes: Mutex<HashSet<Id<id::Delivery>>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -112,6 +115,7 @@ impl Engine {
             journal_done: TaskTracker::new(),
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            past_lanes: Mutex::default(),
         });
         engine
             .journal_done
@@ -181,6 +185,9 @@ impl Engine {
         delivery: Id<id::Delivery>,
         series: bool,
     ) -> Result<DueDelivery, PublishError> {
+        if self.past_lanes().contains(&delivery) {
+            return Err(StoreError::conflict(Rule::DeliveryPending).into());
+        }
         let series = Series {
             single: !series,
             ..Series::SCHEDULED
@@ -194,6 +201,61 @@ impl Engine {
             Written::Resent(due) => Ok(due),
             other => Err(unexpected(&other).into()),
         }
+    }
+
+    /// Sends a finished delivery again although its endpoint is disabled: one attempt, now, past its
+    /// lane. The delivery stays as it ended, unless the attempt succeeds; so does the endpoint.
+    ///
+    /// # Errors
+    /// `DeliveryPending` when it waits or is being sent, `AttemptsMax`, `NotFound`.
+    pub async fn resend_while_disabled(
+        self: &Arc<Self>,
+        id: Id<id::Delivery>,
+    ) -> Result<Delivery, StoreError> {
+        if !self.past_lanes().insert(id) {
+            return Err(StoreError::conflict(Rule::DeliveryPending));
+        }
+        let due = self.due_past_lane(id).await;
+        match due {
+            Ok(due) => {
+                let delivery = due.delivery.clone();
+                self.tasks.spawn(self.clone().attempt_past_lane(due));
+                Ok(delivery)
+            }
+            Err(error) => {
+                self.past_lanes().remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn due_past_lane(&self, id: Id<id::Delivery>) -> Result<DueDelivery, StoreError> {
+        let mut delivery = self.store.delivery(id).await?;
+        if delivery.state == DeliveryState::Pending {
+            return Err(StoreError::conflict(Rule::DeliveryPending));
+        }
+        if delivery.attempts >= ATTEMPTS_MAX {
+            return Err(StoreError::conflict(Rule::AttemptsMax));
+        }
+        // A deleted endpoint gets nothing.
+        self.store.endpoint(delivery.endpoint).await?;
+        delivery.series = Series {
+            single: true,
+            ..Series::SCHEDULED
+        };
+        let event = Arc::new(self.store.event(delivery.event).await?);
+        Ok(DueDelivery {
+            delivery,
+            event,
+            sequence: 0,
+        })
+    }
+
+    /// What is being sent past its lane.
+    fn past_lanes(&self) -> MutexGuard<'_, HashSet<Id<id::Delivery>>> {
+        self.past_lanes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the engine that an endpoint was changed, disabled, enabled or deleted.
@@ -343,8 +405,12 @@ impl Engine {
             delivery: due.delivery.id,
             state,
         });
-        let next = Next::Failed(postrider_core::delivery::FailReason::Expired);
-        self.hand_over(RecordEntry { write, due, next }).await;
+        let of = RecordedEntry {
+            due,
+            next: Next::Failed(postrider_core::delivery::FailReason::Expired),
+            past_lane: false,
+        };
+        self.hand_over(RecordEntry { write, of }).await;
     }
 
     async fn hand_over(&self, entry: RecordEntry) {
@@ -428,7 +494,12 @@ impl Committed for Lanes {
         }
     }
 
-    fn settled(&self, due: DueDelivery, next: Next, recorded: Option<Recorded>) {
+    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>) {
+        let RecordedEntry {
+            due,
+            next,
+            past_lane,
+        } = settled;
         let endpoint = due.delivery.endpoint;
         // A record that had been applied before may have disabled the endpoint without us hearing of it.
         let look =
@@ -438,6 +509,10 @@ impl Committed for Lanes {
         }
         if look {
             self.0.endpoint_changed(endpoint);
+        }
+        if past_lane {
+            self.0.past_lanes().remove(&due.delivery.id);
+            return;
         }
         self.0.apply(Input::Settled {
             due: Box::new(due),

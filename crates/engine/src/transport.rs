@@ -21,6 +21,8 @@ pub struct Request {
     pub read_max: usize,
     /// The egress region it leaves from; none is the default.
     pub region: Option<Arc<str>>,
+    /// Header names go out as `Title-Case` over HTTP/1.1, otherwise in lower case.
+    pub title_case: bool,
 }
 
 /// How it went.

@@ -233,7 +233,12 @@ impl Reader {
             "tenant_id in (select id from tenant where application_id = ?)",
             filter.application.map(Id::key),
         );
-        conditions.filter_opt("event_type = ?", filter.event_type.clone());
+        if let Some(event_type) = &filter.event_type {
+            let keys = filter.or_endpoints.iter().map(|id| id.key().to_string());
+            let keys = keys.collect::<Vec<_>>().join(",");
+            let either = format!("event_type in (?) or +endpoint_id in ({keys})");
+            conditions.filter(&either, event_type.clone());
+        }
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         conditions.add_between("created_at", filter.since, filter.until);
         let narrow =

@@ -11,8 +11,9 @@ use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published, RecordAttempt,
-    Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
+    DISABLED_TEXT, DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published,
+    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
+    tells_of_waiting,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -44,13 +45,7 @@ impl Tx {
         if delivery.state != DeliveryState::Pending {
             return Ok(false);
         }
-        let (state, reason) = state_numbers(finish.state);
-        let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1";
-        let values = params![key, state, reason, now.as_micros()];
-        self.connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute(values))
-            .map_err(aborted)?;
+        self.end(key, finish.state, now).map_err(aborted)?;
         if failed_for_good(delivery.series.single, delivery.state, finish.state) {
             let endpoint = delivery.endpoint.key();
             let endpoint = read_endpoint(&self.connection, self.salt, endpoint).map_err(aborted)?;
@@ -488,18 +483,53 @@ impl Tx {
         limit: u32,
     ) -> Result<u32, StoreError> {
         let key = self.key(endpoint, Entity::Endpoint)?;
+        let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        let Some((endpoint, deleted)) = found else {
+            return Err(StoreError::not_found(Entity::Endpoint));
+        };
+        if !deleted && endpoint.health.is_enabled() {
+            return Ok(0);
+        }
+        let waiting = self.waiting(key, limit).map_err(aborted)?;
+        let told = !deleted && tells_of_waiting(state, endpoint.health);
+        let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+        for (delivery, attempts, by_hand) in waiting {
+            self.end(delivery, state, now).map_err(aborted)?;
+            if told && !by_hand {
+                let failure = Failure {
+                    endpoint: endpoint.id,
+                    delivery: self.id(delivery),
+                    url: endpoint.url.clone(),
+                    attempts,
+                    error: DISABLED_TEXT.to_owned(),
+                };
+                self.tell(now, endpoint.tenant.key(), &failure, true, false)
+                    .map_err(aborted)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The first pending deliveries of an endpoint: their keys, attempts, and whether they are resent
+    /// by hand.
+    fn waiting(&self, endpoint: i64, limit: u32) -> SqlResult<Vec<(i64, u32, bool)>> {
+        let sql = "select id, attempts, series_single from delivery where endpoint_id = ?1 and state = 0 order by sequence limit ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        statement
+            .query_map([endpoint, limit.into()], row)?
+            .collect()
+    }
+
+    /// Gives a delivery its final state.
+    fn end(&self, delivery: i64, state: DeliveryState, now: Timestamp) -> SqlResult<()> {
         let (number, reason) = state_numbers(state);
-        let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id in (
-                       select d.id from delivery d join endpoint e on e.id = d.endpoint_id
-                       where d.endpoint_id = ?1 and d.state = 0 and (e.deleted = 1 or e.disabled_reason is not null)
-                       order by d.sequence limit ?5)";
-        let values = params![key, number, reason, now.as_micros(), limit];
-        let changed = self
-            .connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute(values))
-            .map_err(aborted)?;
-        Ok(u32::try_from(changed).unwrap_or(u32::MAX))
+        let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1";
+        let values = params![delivery, number, reason, now.as_micros()];
+        self.connection
+            .prepare_cached(sql)?
+            .execute(values)
+            .map(drop)
     }
 }
 

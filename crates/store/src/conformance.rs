@@ -72,6 +72,7 @@ macro_rules! store_conformance {
             every_change_is_in_the_audit_log,
             a_final_failure_is_told_once_to_who_asked_for_it,
             notices_can_be_of_one_mode,
+            what_waited_when_its_endpoint_gave_out_is_told,
             what_expired_is_told_and_one_resent_by_hand_is_not,
             a_failure_of_a_deleted_distribution_is_told_as_one,
             statistics_sum_up_to_what_the_pages_hold,

@@ -114,7 +114,9 @@ impl Store for MemoryStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<u32, StoreError> {
-        Ok(self.state().finish_pending(endpoint, state, now, limit))
+        Ok(self
+            .state()
+            .finish_pending(&self.ids, endpoint, state, now, limit))
     }
 
     async fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {

@@ -2,6 +2,7 @@
 
 use postrider_core::attempt::{Attempt, Outcome};
 use postrider_core::delivery::{DeliveryState, FailReason};
+use postrider_core::health::{DisableReason, Health};
 use postrider_core::notice::{NoticeClass, NotificationSettings};
 use postrider_core::tenant::{ApplicationSettings, TenantSettings};
 use postrider_core::{Id, id};
@@ -67,6 +68,18 @@ impl From<&RecordAttempt> for Failure {
 
 /// What is told of a delivery whose time ran out before an attempt.
 pub const EXPIRED_TEXT: &str = "its deliverBefore passed";
+
+/// What is told of a delivery that waited when its endpoint was disabled.
+pub const DISABLED_TEXT: &str = "its endpoint was disabled while it waited";
+
+/// Whether those that wait for a closed endpoint are told of one by one: not when somebody closed it,
+/// who knows.
+pub fn tells_of_waiting(state: DeliveryState, health: Health) -> bool {
+    let by_itself = health
+        .disabled
+        .is_some_and(|disabled| disabled.reason != DisableReason::Manual);
+    by_itself && state == DeliveryState::Failed(FailReason::EndpointDisabled)
+}
 
 /// How an attempt ended, in a few words.
 pub fn failure_text(attempt: &Attempt) -> String {

@@ -136,7 +136,7 @@ impl Connector {
             .map_err(|error| Failure::connect(&error))?
             .ip();
         if !origin.https {
-            let link = handshake(stream, false).await?;
+            let link = handshake(stream, false, origin.title_case).await?;
             return Ok(Connection { link, local });
         }
         let started = now();
@@ -153,7 +153,7 @@ impl Connector {
             .map_err(|error| Failure::tls(&error))?;
         timings.tls_micros = Some(micros(started));
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let link = handshake(stream, h2).await?;
+        let link = handshake(stream, h2, origin.title_case).await?;
         Ok(Connection { link, local })
     }
 
@@ -316,7 +316,7 @@ where
     Err(last)
 }
 
-async fn handshake<S>(stream: S, h2: bool) -> Result<Link, Failure>
+async fn handshake<S>(stream: S, h2: bool, title_case: bool) -> Result<Link, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -331,7 +331,8 @@ where
     let mut builder = http1::Builder::new();
     builder
         .max_buf_size(HEADER_BYTES_MAX)
-        .max_headers(HEADERS_MAX);
+        .max_headers(HEADERS_MAX)
+        .title_case_headers(title_case);
     let (sender, connection) = builder
         .handshake::<_, Full<Bytes>>(io)
         .await

@@ -68,6 +68,7 @@ async fn answered(
             .trim_matches(['[', ']'])
             .to_owned(),
         port: url.port_or_known_default().unwrap_or(443),
+        title_case: request.title_case,
     };
     let headers = header_map(request, &url).map_err(internal)?;
     let deadline = started + request.total_timeout;

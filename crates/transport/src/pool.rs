@@ -20,13 +20,14 @@ const IDLE_MAX: usize = 4_096;
 /// Servers close idle connections after 60 s and more; we are earlier.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 
-/// Where a connection leads, and the region it leaves from.
+/// Where a connection leads, the region it leaves from, and how it writes header names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     pub(crate) region: Option<Arc<str>>,
     pub(crate) https: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) title_case: bool,
 }
 
 /// A connection that can take a request.

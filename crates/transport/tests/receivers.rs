@@ -78,6 +78,7 @@ fn to(url: &str) -> Request {
         connect_timeout: Duration::from_secs(2),
         total_timeout: Duration::from_secs(5),
         region: None,
+        title_case: false,
         read_max: 64 * 1024,
     }
 }
@@ -554,4 +555,39 @@ async fn the_system_knows_localhost() {
         .await
         .unwrap();
     assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty());
+}
+
+#[tokio::test]
+async fn header_names_are_written_as_the_profile_has_them() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let transport = local();
+    for (title_case, expected) in [
+        (true, "X-Test: 1"),
+        (false, "x-test: 1"),
+        (true, "X-Test: 1"),
+    ] {
+        let request = Request {
+            title_case,
+            ..to(&url)
+        };
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                let read = stream.read_buf(&mut head).await.unwrap();
+                assert!(read > 0);
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8(head).unwrap()
+        };
+        let (exchange, head) = tokio::join!(transport.send(request), answering);
+        assert!(matches!(
+            exchange.outcome,
+            Outcome::Answered { status: 200, .. }
+        ));
+        assert!(head.contains(expected), "{head}");
+    }
 }

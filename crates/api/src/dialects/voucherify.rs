@@ -24,12 +24,13 @@ use postrider_core::tenant::{ApiKey, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::CurrentProfile;
 use serde::Serialize;
+use serde::ser::SerializeMap as _;
 use serde_json::{Map, Value};
 
 use crate::Api;
 use crate::auth::{actor, admit};
 use crate::native::endpoints::{fresh_endpoint, set_active, valid_url};
-use crate::problem::{ApiError, RETRY_AFTER_SECS};
+use crate::problem::{ApiError, ErrorCode, RETRY_AFTER_SECS};
 use crate::random;
 use crate::request::{json, read_body, well_formed};
 
@@ -51,19 +52,41 @@ pub(crate) fn routes(profile: &Profile) -> Router<Api> {
 }
 
 /// An error as Voucherify writes it; the keys that a case does not have are left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(super) struct Refusal {
     code: u16,
     key: &'static str,
     message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     resource_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     resource_type: Option<&'static str>,
+}
+
+impl Serialize for Refusal {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("code", &self.code)?;
+        // In the documented order, which for this one is another.
+        if self.code == StatusCode::UNAUTHORIZED {
+            map.serialize_entry("message", &self.message)?;
+            map.serialize_entry("key", self.key)?;
+            return map.end();
+        }
+        map.serialize_entry("key", self.key)?;
+        map.serialize_entry("message", &self.message)?;
+        for (name, text) in [
+            ("details", self.details.as_deref()),
+            ("request_id", self.request_id.as_deref()),
+            ("resource_id", self.resource_id.as_deref()),
+            ("resource_type", self.resource_type),
+        ] {
+            if let Some(text) = text {
+                map.serialize_entry(name, text)?;
+            }
+        }
+        map.end()
+    }
 }
 
 type Answer = Result<Response, Refusal>;
@@ -160,9 +183,21 @@ struct WebhookView {
     object: &'static str,
     created_at: Timestamp,
     id: String,
-    events: Subscription,
+    events: Vec<String>,
     target_url: String,
     active: bool,
+}
+
+/// Event names as this API has them: a pattern, which only other ways of managing know, is what it
+/// matches (F-38).
+fn names(subscription: &Subscription, profile: &Profile) -> Vec<String> {
+    let patterns = subscription.patterns();
+    if patterns.iter().all(|pattern| !pattern.contains('*')) {
+        return patterns.to_vec();
+    }
+    let known = profile.events.closed.iter().flatten();
+    let known = known.filter(|name| subscription.matches(name));
+    known.cloned().collect()
 }
 
 impl WebhookView {
@@ -172,7 +207,7 @@ impl WebhookView {
             created_at: endpoint.created_at,
             id: profile.ids.endpoint.render(endpoint.id),
             active: endpoint.health.is_enabled(),
-            events: endpoint.subscription,
+            events: names(&endpoint.subscription, profile),
             target_url: endpoint.url,
         }
     }
@@ -311,13 +346,19 @@ struct Fields {
 /// Reads a body; `target_url` and `events` are always required (an update replaces).
 fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     let spec = project.spec();
-    if well_formed(&project.body).is_err() {
-        return Err(Box::new(unparsable(spec)));
-    }
-    let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&project.body) else {
-        return Err(Box::new(unparsable(spec)));
-    };
     let invalid = |details: String| Box::new(Refusal::invalid(spec, details).into_response());
+    match well_formed(&project.body) {
+        Ok(()) => {}
+        Err(error) if error.code == ErrorCode::BodyNotJson => {
+            return Err(Box::new(unparsable(spec)));
+        }
+        Err(error) => return Err(invalid(error.detail)),
+    }
+    let body = match serde_json::from_slice::<Value>(&project.body) {
+        Ok(Value::Object(body)) => body,
+        Ok(_) => return Err(invalid(spec.text("not_object").to_owned())),
+        Err(_) => return Err(Box::new(unparsable(spec))),
+    };
     let must = |name: &str, what: &str| {
         spec.text("property")
             .replace("{name}", name)

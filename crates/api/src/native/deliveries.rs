@@ -6,11 +6,12 @@ use http::StatusCode;
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::limits::ATTEMPTS_SHOWN;
-use postrider_core::profile::ResendFrom;
+use postrider_core::profile::{ResendFrom, ResendPolicy};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
+use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
-use postrider_store::{Cursor, DeliveryFilter, Page, StatePattern};
+use postrider_store::{Cursor, DeliveryFilter, Page, Rule, StatePattern, StoreError};
 use serde::Deserialize;
 
 use super::applications::confined;
@@ -76,6 +77,7 @@ pub(crate) async fn list(
         endpoint,
         event: given_id("event", query.event.as_deref())?,
         event_type: query.r#type,
+        or_endpoints: Vec::new(),
         mode: caller.shown(query.mode)?,
         state: status(query.status.as_deref())?,
         since,
@@ -180,11 +182,10 @@ pub(crate) async fn attempts(
     Ok(list_of(Page { rows, next }, |view| view))
 }
 
-/// Whether a delivery may be sent again by its profile's rules (`vendors.md` S-32, F-26), and if a
-/// resend is a whole series of attempts.
-pub(super) fn resend_policy(api: &Api, delivery: &Delivery) -> ApiResult<bool> {
+/// How a delivery is sent again, if its profile allows that (`vendors.md` S-32, F-26).
+pub(super) fn resend_policy(api: &Api, delivery: &Delivery) -> ApiResult<ResendPolicy> {
     let Some(profile) = api.engine().profiles().version(delivery.profile) else {
-        return Ok(false);
+        return Ok(ResendPolicy::default());
     };
     let policy = &profile.resend;
     let refuse = |detail: String| Err(ApiError::new(ErrorCode::ResendNotAllowed, detail));
@@ -205,7 +206,19 @@ pub(super) fn resend_policy(api: &Api, delivery: &Delivery) -> ApiResult<bool> {
         let days = policy.max_age.unwrap_or_default().as_secs() / 86_400;
         return refuse(format!("it is older than {days} days"));
     }
-    Ok(policy.series)
+    Ok(policy.clone())
+}
+
+/// Sends it again, as its profile has it; the delivery as it is then.
+pub(super) async fn send_again(api: &Api, delivery: &Delivery) -> ApiResult<Delivery> {
+    let policy = resend_policy(api, delivery)?;
+    match api.engine().resend(delivery.id, policy.series).await {
+        Ok(due) => Ok(due.delivery),
+        Err(PublishError::Store(StoreError::Conflict {
+            rule: Rule::EndpointDisabled,
+        })) if policy.while_disabled => Ok(api.engine().resend_while_disabled(delivery.id).await?),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Sends it again now; 202 as soon as that is durable.
@@ -215,10 +228,6 @@ pub(crate) async fn resend(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = found(&api, &caller, &id).await?;
-    let series = resend_policy(&api, &delivery)?;
-    let due = api.engine().resend(delivery.id, series).await?;
-    Ok(json(
-        StatusCode::ACCEPTED,
-        &DeliveryView::brief(&due.delivery),
-    ))
+    let again = send_again(&api, &delivery).await?;
+    Ok(json(StatusCode::ACCEPTED, &DeliveryView::brief(&again)))
 }

@@ -137,6 +137,7 @@ async fn new_event(
     let signable = current.profile.check_signable(data);
     signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
     let warning = check_data(api, tenant, &body).await?;
+    let warning = warning.or_else(|| current.profile.changed_data(data));
     let address = address(api, tenant, &current.profile, &body).await?;
     let mode = caller.mode(body.mode.or(address.mode))?;
     if address.mode.is_some_and(|own| own != mode) {
@@ -153,12 +154,14 @@ async fn new_event(
     if let Some(key) = &key {
         required("idempotencyKey", key, KEY_BYTES_MAX)?;
     }
-    if body
-        .meta
-        .is_some_and(|meta| meta.get().len() > META_BYTES_MAX)
-    {
-        let rule = format!("must have at most {META_BYTES_MAX} bytes; data may have more");
-        return Err(ApiError::invalid("meta", rule));
+    if let Some(meta) = body.meta.map(RawValue::get) {
+        if !meta.starts_with('{') {
+            return Err(ApiError::invalid("meta", "must be a JSON object"));
+        }
+        if meta.len() > META_BYTES_MAX {
+            let rule = format!("must have at most {META_BYTES_MAX} bytes; data may have more");
+            return Err(ApiError::invalid("meta", rule));
+        }
     }
     let event = Event {
         id: api.store().ids().next(now),

@@ -96,6 +96,7 @@ fn filter(task: &Task, body: &ReplayBody) -> ApiResult<DeliveryFilter> {
         endpoint: given_id("endpoint", body.endpoint.as_deref())?,
         event: given_id("event", body.event.as_deref())?,
         event_type: body.r#type.clone(),
+        or_endpoints: Vec::new(),
         mode: body.mode,
         state: Some(status(body.status.as_deref())?.unwrap_or(StatePattern::Failed)),
         since,
@@ -338,13 +339,13 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
 
 /// Sends one again, and counts it.
 async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()> {
-    let Ok(series) = resend_policy(api, delivery) else {
+    let Ok(policy) = resend_policy(api, delivery) else {
         task.skipped += 1;
         return Ok(());
     };
     let mut recorded = false;
     loop {
-        match api.engine().resend(delivery.id, series).await {
+        match api.engine().resend(delivery.id, policy.series).await {
             Ok(_) => task.done += 1,
             Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
                 task.skipped += 1

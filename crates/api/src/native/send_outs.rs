@@ -9,9 +9,12 @@ use postrider_core::attempt::{Attempt, Egress};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::EventSummary;
+use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{MessageScope, Profile};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{DeliveryFilter, Page, PageRequest, StatePattern, failure_text};
+use postrider_store::{
+    DeliveryFilter, EndpointFilter, EndpointListing, Page, PageRequest, StatePattern, failure_text,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -74,6 +77,10 @@ struct SendOutView {
     executed_at: Option<Timestamp>,
     attempts: u32,
     next_attempt_at: Option<Timestamp>,
+    /// Why it failed for good: `exhausted`, or `endpoint_disabled` when its source was disabled or
+    /// paused while it waited.
+    reason: Option<&'static str>,
+    /// How the last attempt ended.
     error: Option<String>,
     egress: Option<Egress>,
     /// The complete webhook as it was sent; not in lists.
@@ -81,15 +88,20 @@ struct SendOutView {
     data: Option<Box<RawValue>>,
 }
 
-/// What the product's `meta` calls the request that caused the event.
-#[derive(Deserialize)]
+/// What the product's `meta` says of the event, where it says it as Voucherify does (F-10).
+#[derive(Default, Deserialize)]
 struct Meta {
+    /// The request that caused the event.
     group_id: Option<String>,
+    created_at: Option<String>,
 }
 
-fn request_id(event: &EventSummary) -> Option<String> {
-    let meta: Meta = serde_json::from_slice(event.meta.as_deref()?).ok()?;
-    meta.group_id
+impl Meta {
+    fn of(event: &EventSummary) -> Self {
+        let meta = event.meta.as_deref();
+        let meta = meta.and_then(|meta| serde_json::from_slice(meta).ok());
+        meta.unwrap_or_default()
+    }
 }
 
 fn profile_of(api: &Api, delivery: &Delivery) -> ApiResult<std::sync::Arc<Profile>> {
@@ -165,6 +177,7 @@ fn view(
         None => delivery.event_type.as_ref().to_owned(),
     };
     let delivered = delivery.state == DeliveryState::Delivered;
+    let meta = Meta::of(event);
     Ok(SendOutView {
         status: Status::of(delivery.state),
         r#type,
@@ -174,11 +187,18 @@ fn view(
         target_url: last
             .as_ref()
             .map_or_else(|| endpoint.url.clone(), |last| last.url.clone()),
-        request_id: request_id(event),
-        event_created_at: event.occurred_at,
+        event_created_at: meta
+            .created_at
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(event.occurred_at),
+        request_id: meta.group_id,
         executed_at: last.as_ref().map(|last| last.started_at),
         attempts: delivery.attempts,
         next_attempt_at: (delivery.state == DeliveryState::Pending).then_some(delivery.due_at),
+        reason: match delivery.state {
+            DeliveryState::Failed(reason) => Some(reason.as_str()),
+            DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Cancelled => None,
+        },
         error: last.as_ref().filter(|_| !delivered).map(failure_text),
         egress: last.and_then(|last| last.egress),
         data: None,
@@ -209,9 +229,10 @@ pub(crate) async fn list(
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
+    let wanted = query.r#type;
     let mut filter = DeliveryFilter {
         tenant: Some(tenant.id),
-        event_type: query.r#type,
+        event_type: wanted.clone(),
         mode: caller.shown(None)?,
         state: query.status.map(Status::pattern),
         since,
@@ -224,13 +245,42 @@ pub(crate) async fn list(
         let rule = "is not the id of an endpoint or a distribution";
         filter.endpoint = Some(id.ok_or_else(|| ApiError::invalid("source", rule))?);
     }
+    if let Some(name) = &wanted {
+        filter.or_endpoints = named(&api, tenant.id, name).await?;
+    }
     let page = match &query.send_out_id {
         Some(text) => with_id(&api, &profile, filter, text, page).await?,
         None => api.store().list_deliveries(filter, page).await?,
     };
-    let rows = views(&api, &page.rows).await?;
+    let mut rows = views(&api, &page.rows).await?;
+    // As it is shown: of a distribution that is the name its owner typed, not the event's.
+    rows.retain(|row| wanted.as_ref().is_none_or(|wanted| *wanted == row.r#type));
     let next = page.next;
     Ok(list_of(Page { rows, next }, |view| view))
+}
+
+/// The distributions whose owner typed this event name.
+async fn named(api: &Api, tenant: Id<id::Tenant>, name: &str) -> ApiResult<Vec<Id<id::Endpoint>>> {
+    let mut found = Vec::new();
+    let mut page = PageRequest::first(PAGE_ROWS_MAX);
+    loop {
+        let filter = EndpointFilter {
+            tenant,
+            listing: EndpointListing::Distributions,
+            mode: None,
+        };
+        let endpoints = api.store().list_endpoints(filter, page).await?;
+        let is_named = |endpoint: &Endpoint| match &endpoint.kind {
+            EndpointKind::Distribution(distribution) => distribution.event_name == name,
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => false,
+        };
+        let named = endpoints.rows.iter().filter(|endpoint| is_named(endpoint));
+        found.extend(named.map(|endpoint| endpoint.id));
+        page.cursor = endpoints.next;
+        if page.cursor.is_none() {
+            return Ok(found);
+        }
+    }
 }
 
 /// The deliveries with a message id; more than one where it names an event for all endpoints.
@@ -270,7 +320,8 @@ fn matches(filter: &DeliveryFilter, delivery: &Delivery) -> bool {
     filter.tenant == Some(delivery.tenant)
         && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
         && filter.mode.is_none_or(|mode| mode == delivery.mode)
-        && of_type.is_none_or(|wanted| *wanted == *delivery.event_type)
+        && (of_type.is_none_or(|wanted| *wanted == *delivery.event_type)
+            || filter.or_endpoints.contains(&delivery.endpoint))
         && filter
             .state
             .is_none_or(|state| state.matches(delivery.state))
@@ -299,8 +350,7 @@ pub(crate) async fn retry(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = deliveries::found(&api, &caller, &id).await?;
-    let series = deliveries::resend_policy(&api, &delivery)?;
-    let due = api.engine().resend(delivery.id, series).await?;
-    let view = view_of_one(&api, &due.delivery).await?;
+    let again = deliveries::send_again(&api, &delivery).await?;
+    let view = view_of_one(&api, &again).await?;
     Ok(json(StatusCode::ACCEPTED, &view))
 }

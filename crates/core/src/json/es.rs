@@ -52,6 +52,44 @@ pub fn number(value: f64) -> String {
     ryu_js::Buffer::new().format(value).to_owned()
 }
 
+/// The first whole number that ECMAScript reads as another one, and what it makes of it: a double
+/// holds 53 bits. `json` must be JSON.
+pub fn changed_number(json: &[u8]) -> Option<(&str, String)> {
+    /// Every whole number with so many digits is exact.
+    const EXACT_DIGITS: usize = 15;
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => {
+                at += 1;
+                while json.get(at).is_some_and(|byte| *byte != b'"') {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let rest = &json[at..];
+                let end = rest
+                    .iter()
+                    .position(|byte| !b"+-.0123456789Ee".contains(byte));
+                let text = str::from_utf8(&rest[..end.unwrap_or(rest.len())]).ok()?;
+                at += text.len();
+                let whole = text
+                    .bytes()
+                    .all(|byte| byte == b'-' || byte.is_ascii_digit());
+                if whole && text.len() > EXACT_DIGITS {
+                    let value: f64 = text.parse().ok()?;
+                    if format!("{value:.0}") != text {
+                        return Some((text, number(value)));
+                    }
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
 impl Value {
     /// Writes as `JSON.stringify` does.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -198,5 +236,32 @@ mod tests {
             "[\"é/\u{2028} \\u001f\\b\\t\\n\\f\\r\\\"\\\\ 😀\"]",
         );
         assert!(compact(b"1e400").is_err());
+    }
+
+    #[test]
+    fn it_tells_which_whole_number_changes() {
+        for (json, changed) in [
+            (
+                "[9007199254740991, -9007199254740992, 100000000000000000000]",
+                None,
+            ),
+            (
+                "{\"a\\\"1\": \"9007199254740993\", \"b\": 0.1234567890123456789}",
+                None,
+            ),
+            (
+                "{\"a\": 9007199254740993}",
+                Some(("9007199254740993", "9007199254740992")),
+            ),
+            (
+                "[1, -12345678901234567890 ]",
+                Some(("-12345678901234567890", "-12345678901234567000")),
+            ),
+            ("1e30", None),
+        ] {
+            let told = changed_number(json.as_bytes());
+            let told = told.as_ref().map(|(text, sent)| (*text, sent.as_str()));
+            assert_eq!(told, changed, "{json}");
+        }
     }
 }

@@ -23,6 +23,8 @@ pub enum IdPart {
     Alnum(usize),
     /// A whole number below 2^63.
     Int,
+    /// 24 hex digits that begin with the time (MongoDB's).
+    ObjectId,
 }
 
 impl IdFormat {
@@ -39,7 +41,8 @@ impl IdFormat {
             ("hex", Some(len @ 16..=32)) => IdPart::Hex(len),
             ("alnum", Some(len @ 11..=32)) => IdPart::Alnum(len),
             ("int", None) => IdPart::Int,
-            _ => return Err("use {uuid}, {ulid}, {int}, {hex:16} to {hex:32} or {alnum:11} to {alnum:32}; shorter ones would repeat".to_owned()),
+            ("objectid", None) => IdPart::ObjectId,
+            _ => return Err("use {uuid}, {ulid}, {objectid}, {int}, {hex:16} to {hex:32} or {alnum:11} to {alnum:32}; shorter ones would repeat".to_owned()),
         };
         Ok(Self { prefix, generator })
     }
@@ -51,6 +54,7 @@ impl IdFormat {
             IdPart::Hex(len) => id.hex(len),
             IdPart::Alnum(len) => id.alnum(len),
             IdPart::Int => id.key().to_string(),
+            IdPart::ObjectId => id.object_id(),
         };
         format!("{}{text}", self.prefix)
     }
@@ -76,6 +80,7 @@ impl IdFormat {
             }
             IdPart::Alnum(len) if rest.len() == len => Id::<K>::key_of_alnum(rest)?,
             IdPart::Int => rest.parse().ok()?,
+            IdPart::ObjectId => Id::<K>::key_of_object_id(rest)?,
             IdPart::Hex(_) | IdPart::Alnum(_) => return None,
         };
         let id = ids.of_key(key);
@@ -263,5 +268,27 @@ mod tests {
                 .len(),
             32
         );
+    }
+
+    #[test]
+    fn an_object_id_begins_with_its_second_and_is_found_again() {
+        let ids = IdGenerator::new(7, 0);
+        let format = IdFormat::parse("{objectid}").unwrap();
+        let at = Timestamp::from_micros(1_774_017_075_987_000);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..5_000 {
+            let id: Id<id::Event> = ids.next(at);
+            let text = format.render(id);
+            assert_eq!(text.len(), 24);
+            assert!(text.bytes().all(|byte| b"0123456789abcdef".contains(&byte)));
+            let seconds = i64::from_str_radix(&text[..8], 16).unwrap();
+            // When a millisecond is used up, ids borrow the next.
+            assert!((1_774_017_075..=1_774_017_076).contains(&seconds), "{text}");
+            assert_eq!(format.find(&text, &ids), Some(id));
+            assert!(seen.insert(text));
+        }
+        for other in ["", "69bd59b3", &"z".repeat(24)] {
+            assert_eq!(format.find::<id::Event>(other, &ids), None);
+        }
     }
 }

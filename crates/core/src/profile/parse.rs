@@ -242,6 +242,7 @@ fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
         read_max: section
             .count("read_max", 16 * 1024 * 1024, m)
             .unwrap_or(64 * 1024) as usize,
+        title_case: section.boolean("title_case", m).unwrap_or(false),
     };
     if policy.total_timeout.is_zero() || policy.total_timeout > Duration::from_secs(300) {
         m.add(&section.span, "http.timeout must be from 1ms to 5m");
@@ -431,6 +432,7 @@ fn read_custom_headers(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> CustomHe
 fn read_resend(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> ResendPolicy {
     let mut section = root.section("resend", m);
     let series = section.boolean("series", m).unwrap_or(false);
+    let while_disabled = section.boolean("while_disabled", m).unwrap_or(false);
     let max_age = section.duration("max_age", m);
     let from = section.texts("from", m).map(|texts| {
         let mut from = Vec::new();
@@ -450,6 +452,7 @@ fn read_resend(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> ResendPolicy {
         from,
         max_age,
         series,
+        while_disabled,
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::distribution::Distribution;
+use crate::json::es;
 use crate::profile::{HeaderSpec, Hole, JsonStyle, MessageScope, Profile, Template};
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
@@ -50,6 +51,18 @@ impl Profile {
         }
     }
 
+    /// What a receiver of this profile reads otherwise than it was published, in a sentence: bodies that
+    /// ECMAScript must be able to write again hold its numbers only.
+    pub fn changed_data(&self, data: &[u8]) -> Option<String> {
+        let (text, sent) = match self.json {
+            JsonStyle::EsCompact => es::changed_number(data)?,
+            JsonStyle::Verbatim => return None,
+        };
+        Some(format!(
+            "data: {text} has more digits than receivers in ECMAScript keep and is sent as {sent}; publish it as a string"
+        ))
+    }
+
     /// Renders the body. Equal for equal values of the holes in [`Profile::body_scope`].
     pub fn render_body(&self, context: &RenderContext<'_>) -> Bytes {
         let mut body = Vec::with_capacity(context.data.len() + 256);
@@ -65,7 +78,7 @@ impl Profile {
             template.render(&mut body, |hole, out| self.fill_json(hole, context, out));
         }
         if self.json == JsonStyle::EsCompact
-            && let Ok(compact) = crate::json::es::compact(&body)
+            && let Ok(compact) = es::compact(&body)
         {
             body = compact;
         }

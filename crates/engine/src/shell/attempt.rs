@@ -16,9 +16,9 @@ use postrider_store::{DueDelivery, StoreError, Write};
 
 use super::Engine;
 use super::endpoints::{NotReady, ReadyEndpoint};
-use crate::journal::RecordEntry;
+use crate::journal::{RecordEntry, RecordedEntry};
 use crate::machine::Input;
-use crate::settle::{Sent, settle};
+use crate::settle::{Sent, Settled, settle};
 use crate::transport::{Exchange, Request};
 
 /// How long an attempt waits before it asks the store for its endpoint again.
@@ -26,6 +26,32 @@ const READ_RETRY: Duration = Duration::from_millis(250);
 
 impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
+        let endpoint = due.delivery.endpoint;
+        let Some((settled, started_at)) = self.make_attempt(due).await else {
+            return;
+        };
+        let signal = settled.signal;
+        self.hand_over(entry_of(settled, false)).await;
+        // The slot is free as soon as the journal has the record: waiting for the disk must not look
+        // like a slow receiver. The journal's bound holds the number of such records down.
+        self.apply(Input::Released {
+            endpoint,
+            started_at,
+            signal,
+        });
+    }
+
+    pub(super) async fn attempt_past_lane(self: Arc<Self>, due: DueDelivery) {
+        let id = due.delivery.id;
+        match self.make_attempt(due).await {
+            Some((settled, _)) => self.hand_over(entry_of(settled, true)).await,
+            None => drop(self.past_lanes().remove(&id)),
+        }
+    }
+
+    /// Makes an attempt and judges it; also tells when it started. None when this server does not
+    /// know the profile's version.
+    async fn make_attempt(&self, due: DueDelivery) -> Option<(Settled, Timestamp)> {
         let endpoint = due.delivery.endpoint;
         let ready = self.ready(endpoint, due.delivery.profile).await;
         let rendering = match &ready {
@@ -55,7 +81,7 @@ impl Engine {
         };
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
-            return;
+            return None;
         };
         let ordered = ready
             .as_ref()
@@ -69,19 +95,7 @@ impl Engine {
                 settled.record.next = settled.next;
             }
         }
-        let entry = RecordEntry {
-            write: Write::Record(Box::new(settled.record)),
-            due: settled.due,
-            next: settled.next,
-        };
-        self.hand_over(entry).await;
-        // The slot is free as soon as the journal has the record: waiting for the disk must not look
-        // like a slow receiver. The journal's bound holds the number of such records down.
-        self.apply(Input::Released {
-            endpoint,
-            started_at,
-            signal: settled.signal,
-        });
+        Some((settled, started_at))
     }
 
     /// What of the endpoint makes the body. A distribution's design is that of the delivery's first
@@ -232,6 +246,17 @@ impl Engine {
     }
 }
 
+fn entry_of(settled: Settled, past_lane: bool) -> RecordEntry {
+    RecordEntry {
+        write: Write::Record(Box::new(settled.record)),
+        of: RecordedEntry {
+            due: settled.due,
+            next: settled.next,
+            past_lane,
+        },
+    }
+}
+
 /// When an attempt ended: with the response's headers, however long its body took (`vendors.md` A-3).
 fn ended_at(started_at: Timestamp, exchange: &Exchange, now: Timestamp) -> Timestamp {
     let answered = exchange
@@ -304,6 +329,7 @@ fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Result<Request
         total_timeout: http.total_timeout,
         read_max: http.read_max,
         region: ready.region.clone(),
+        title_case: http.title_case,
     })
 }
 

@@ -57,8 +57,8 @@ async fn meta_is_small_because_lists_show_it() {
     let tenant = server.tenant("standard").await;
     let path = format!("/v1/tenants/{tenant}/events");
     let event = |bytes: usize| {
-        // Two quotation marks are bytes too.
-        json!({ "type": "a", "data": 1, "meta": "m".repeat(bytes - 2) })
+        let around = r#"{"m":""}"#.len();
+        json!({ "type": "a", "data": 1, "meta": { "m": "m".repeat(bytes - around) } })
     };
     assert_eq!(
         server.call("POST", &path, event(16 * 1_024)).await.status,
@@ -69,6 +69,9 @@ async fn meta_is_small_because_lists_show_it() {
         (refused.status, refused.json()["field"].clone()),
         (400, json!("meta"))
     );
+    let text = json!({ "type": "a", "data": 1, "meta": "m" });
+    let text = server.call("POST", &path, text).await;
+    assert_eq!(text.json()["field"], "meta", "an object");
     let listed = server.good("GET", &path, Value::Null).await;
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
 }

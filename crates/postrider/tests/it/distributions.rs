@@ -415,11 +415,24 @@ async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_lo
             .await;
         assert_eq!(page["data"], json!([]), "{nothing}");
     }
-    let retry = format!("/v1/send-outs/{}/retry", text(row, "delivery"));
+    let by_name = format!("{sendouts}?type=Voucher-sent");
+    let by_name = server.good("GET", &by_name, Value::Null).await;
     assert_eq!(
-        server.call("POST", &retry, json!({})).await.code(),
-        "endpoint_disabled"
+        by_name["data"].as_array().unwrap().len(),
+        1,
+        "as it is shown"
     );
+    assert_eq!(row["reason"], "exhausted");
+
+    // Paused as it is, it can be tried by hand, and stays as it was.
+    let retry = format!("/v1/send-outs/{}/retry", text(row, "delivery"));
+    let sent_out = format!("/v1/send-outs/{}", text(row, "delivery"));
+    let tried = server.good("POST", &retry, json!({})).await;
+    assert_eq!(tried["status"], "FAILED");
+    let tried = server.until(&sent_out, |view| view["attempts"] == 14).await;
+    assert_eq!(tried["status"], "FAILED");
+    let still = server.good("GET", &path, Value::Null).await;
+    assert_eq!(still["status"], "paused");
     server
         .good(
             "PATCH",
@@ -428,10 +441,10 @@ async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_lo
         )
         .await;
     receiver.behave(Behaviour::Status(200));
-    server.good("POST", &retry, json!({})).await;
-    let all = receiver.wait_for(27).await;
+    while server.call("POST", &retry, json!({})).await.status != 202 {}
+    let all = receiver.wait_for(28).await;
     assert_eq!(
-        all[26].body,
+        all[27].body,
         bodies.into_iter().next().unwrap(),
         "the same id and body, though it was redesigned"
     );
@@ -496,6 +509,33 @@ async fn a_send_out_that_is_too_old_is_not_sent_again() {
         }
     };
     assert_eq!(refused.code(), "resend_not_allowed");
+}
+
+#[tokio::test]
+async fn a_retry_by_hand_may_succeed_while_its_source_is_disabled() {
+    let (server, _profiles) = hurried_server().await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
+    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
+    send(&server, &tenant, "customer.rewarded", None).await;
+    server
+        .until(&endpoint, |view| view["active"] == false)
+        .await;
+    let failed = server.finished(&format!("tenant={tenant}"), 1).await;
+    receiver.behave(Behaviour::Status(200));
+    let retry = format!("/v1/send-outs/{}/retry", id(&failed[0]));
+    server.good("POST", &retry, json!({})).await;
+    let view = format!("/v1/send-outs/{}", id(&failed[0]));
+    let view = server
+        .until(&view, |view| view["status"] == "SUCCEEDED")
+        .await;
+    assert_eq!(view["attempts"], 14);
+    let still = server.good("GET", &endpoint, Value::Null).await;
+    assert_eq!(still["active"], false, "whoever repaired it enables it");
+    server.good("DELETE", &endpoint, Value::Null).await;
+    send(&server, &tenant, "customer.rewarded", None).await;
+    assert_eq!(receiver.wait_for(14).await.len(), 14);
 }
 
 #[tokio::test]

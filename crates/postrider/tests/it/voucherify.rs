@@ -143,6 +143,9 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
         r#"{"target_url":"http://127.0.0.1:9/","events":["order.lost"]}"#,
         r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"],"active":"yes"}"#,
         r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"],"headers":{}}"#,
+        "[]",
+        r#""text""#,
+        r#"{"target_url":"http://127.0.0.1:9/","target_url":"http://127.0.0.1:8/","events":["redemption.failed"]}"#,
     ] {
         let reply = manager.call("POST", "", body).await;
         assert_eq!(
@@ -151,7 +154,7 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
             "{body}"
         );
     }
-    for body in ["", "{", "[]"] {
+    for body in ["", "{"] {
         let expected = r#"{"statusCode":400,"error":"Bad Request","message":"Invalid request payload JSON format"}"#;
         let reply = manager.call("POST", "", body).await;
         assert_eq!((reply.status, reply.text.as_str()), (400, expected));
@@ -169,8 +172,8 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
         vec![("x-management-id", "no"), ("x-management-token", token)],
     ] {
         let reply = http(server.address, "GET", &path, &headers, "").await;
-        let unauthorized = json!({ "code": 401, "message": "Unauthorized", "key": "unauthorized" });
-        assert_eq!((reply.status, reply.json()), (401, unauthorized));
+        let unauthorized = r#"{"code":401,"message":"Unauthorized","key":"unauthorized"}"#;
+        assert_eq!((reply.status, reply.text.as_str()), (401, unauthorized));
     }
     // Another's project is not found, and so is one that is none.
     for project in [other.project.as_str(), "proj_x", "proj_zzzzzzzzzzzz"] {
@@ -212,6 +215,44 @@ async fn a_key_manages_the_webhooks_of_its_mode() {
         assert_eq!(own.call("GET", &path, "").await.json(), webhook);
         assert_eq!(own.call("GET", "", "").await.json()["total"], 1);
     }
+}
+
+#[tokio::test]
+async fn a_pattern_is_shown_as_the_events_that_it_matches() {
+    let server = TestServer::start().await;
+    let (manager, tenant) = Manager::new(&server).await;
+    let made = server.endpoint(&id(&tenant), "http://127.0.0.1:9/").await;
+    assert_eq!(made["events"], json!(["*"]));
+    let path = format!("/{}", made["wireId"].as_str().unwrap());
+    let shown = manager.call("GET", &path, "").await.json();
+    assert_eq!(shown["events"].as_array().unwrap().len(), 61);
+    let same = json!({ "target_url": shown["target_url"], "events": shown["events"] });
+    let put = manager.call("PUT", &path, &same.to_string()).await;
+    assert_eq!((put.status, put.json()), (200, shown));
+}
+
+#[tokio::test]
+async fn a_whole_number_that_receivers_would_change_is_told() {
+    let server = TestServer::start().await;
+    let (_, tenant) = Manager::new(&server).await;
+    let path = format!("/v1/tenants/{}/events", id(&tenant));
+    let publish = async |data: &str| {
+        let body = format!(r#"{{"type":"voucher.created","data":{data}}}"#);
+        let reply = server.raw(&path, body).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+        reply.json()["warning"].clone()
+    };
+    assert_eq!(publish(r#"{"id":9007199254740991}"#).await, Value::Null);
+    let warning = publish(r#"{"id":12345678901234567890}"#).await;
+    let warning = warning.as_str().unwrap();
+    assert!(
+        warning.contains("12345678901234567890 has more digits"),
+        "{warning}"
+    );
+    assert!(
+        warning.contains("is sent as 12345678901234567000"),
+        "{warning}"
+    );
 }
 
 #[tokio::test]

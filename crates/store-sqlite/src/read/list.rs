@@ -114,7 +114,7 @@ impl Conditions {
 
     pub(super) fn filter(&mut self, part: &str, value: impl ToSql + 'static) {
         // The plus keeps the planner from an index that does not have the order of the list.
-        self.filters.parts.push(format!("+{part}"));
+        self.filters.parts.push(format!("(+{part})"));
         self.filters.values.push(Box::new(value));
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postrider_core::audit::Actor;
 use postrider_core::delivery::{DeliveryState, FailReason, Series};
 use postrider_core::endpoint::Endpoint;
-use postrider_core::health::HealthChange;
+use postrider_core::health::{DisableReason, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::notice::{Channels, NoticeClass, NoticeKind, NotificationSettings};
 use postrider_core::tenant::Mode;
@@ -14,8 +14,8 @@ use postrider_core::{Id, id};
 use super::fixture::{World, at, by, record, secs, world};
 use super::log::a_distribution;
 use crate::{
-    AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
-    NoticeFilter, PageRequest, Resend, Store, Target, Write, Written,
+    AuditFilter, DISABLED_TEXT, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent,
+    NoticeChannel, NoticeFilter, PageRequest, Resend, Store, Target, Write, Written,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -184,6 +184,44 @@ pub async fn notices_can_be_of_one_mode(store: &dyn Store) {
         left.iter().map(|row| row.mode).collect::<Vec<_>>(),
         [Mode::Live]
     );
+}
+
+pub async fn what_waited_when_its_endpoint_gave_out_is_told(store: &dyn Store) {
+    let world = world(store).await;
+    wants_notices(&world).await;
+    let state = DeliveryState::Failed(FailReason::EndpointDisabled);
+    for (reason, expected) in [
+        (DisableReason::Failures, vec![DISABLED_TEXT]),
+        (DisableReason::Manual, vec![]),
+    ] {
+        let endpoint = world.endpoint().await;
+        let waiting = world.publish(at(1_000)).await;
+        let waiting = waiting.deliveries.iter().map(|due| &due.delivery);
+        let waiting = waiting.filter(|delivery| delivery.endpoint == endpoint);
+        let waiting: Vec<_> = waiting.map(|delivery| delivery.id).collect();
+        let disable = move |endpoint: &mut Endpoint| endpoint.health.disable(reason, at(2_000));
+        store
+            .update_endpoint(endpoint, Box::new(disable), by())
+            .await
+            .unwrap();
+        let finished = store.finish_pending(endpoint, state, at(3_000), 9).await;
+        assert_eq!(finished.unwrap(), 1);
+        let filter = NoticeFilter {
+            tenant: world.tenant,
+            mode: None,
+            unread: false,
+        };
+        let told = store.list_notices(filter, PAGE).await.unwrap().rows;
+        let told = told.iter().filter(|notice| notice.endpoint == endpoint);
+        let told: Vec<_> = told
+            .inspect(|notice| assert_eq!([notice.delivery], waiting[..]))
+            .map(|notice| notice.error.as_str())
+            .collect();
+        assert_eq!(
+            told, expected,
+            "{reason:?}: whoever closes it himself knows"
+        );
+    }
 }
 
 pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Store) {

@@ -219,6 +219,14 @@ pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
         ),
         (
             DeliveryFilter {
+                event_type: Some("order.failed".into()),
+                or_endpoints: vec![endpoint],
+                ..all.clone()
+            },
+            vec![pending.id, failed.id, delivered.id],
+        ),
+        (
+            DeliveryFilter {
                 event: Some(failed.event),
                 ..all.clone()
             },

@@ -15,9 +15,10 @@ use postrider_core::{Id, Timestamp, id};
 use super::{DeliveryRow, IdempotencyRow, State};
 use crate::queries::query_digest;
 use crate::{
-    DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter, Failure,
-    FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
-    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
+    DISABLED_TEXT, DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter,
+    Failure, FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest,
+    Published, RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written,
+    failed_for_good, tells_of_waiting,
 };
 
 impl State {
@@ -358,19 +359,20 @@ impl State {
 
     pub(super) fn finish_pending(
         &mut self,
+        ids_of: &IdGenerator,
         endpoint: Id<id::Endpoint>,
         state: DeliveryState,
         now: Timestamp,
         limit: u32,
     ) -> u32 {
         let endpoint = endpoint.as_u128();
-        if self
-            .endpoints
-            .get(&endpoint)
-            .is_some_and(|row| !row.deleted && row.endpoint.health.is_enabled())
-        {
+        let row = self.endpoints.get(&endpoint);
+        if row.is_some_and(|row| !row.deleted && row.endpoint.health.is_enabled()) {
             return 0;
         }
+        let told = row
+            .filter(|row| !row.deleted && tells_of_waiting(state, row.endpoint.health))
+            .map(|row| row.endpoint.url.clone());
         let range = (endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX);
         let ids: Vec<u128> = self
             .pending
@@ -380,6 +382,17 @@ impl State {
             .collect();
         for id in &ids {
             self.set_state(Id::from_u128(*id), state, now);
+            let (Some(url), Some(row)) = (&told, self.deliveries.get(id)) else {
+                continue;
+            };
+            let failure = Failure {
+                endpoint: row.delivery.endpoint,
+                delivery: row.delivery.id,
+                url: url.clone(),
+                attempts: row.delivery.attempts,
+                error: DISABLED_TEXT.to_owned(),
+            };
+            self.tell(ids_of, now, &failure, !row.delivery.series.single, false);
         }
         u32::try_from(ids.len()).unwrap_or(u32::MAX)
     }
@@ -455,10 +468,10 @@ impl State {
                 && filter.tenant.is_none_or(|id| id == delivery.tenant)
                 && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
                 && filter.event.is_none_or(|id| id == delivery.event)
-                && filter
-                    .event_type
-                    .as_deref()
-                    .is_none_or(|name| *name == *delivery.event_type)
+                && filter.event_type.as_deref().is_none_or(|name| {
+                    *name == *delivery.event_type
+                        || filter.or_endpoints.contains(&delivery.endpoint)
+                })
                 && filter.mode.is_none_or(|mode| mode == delivery.mode)
                 && filter
                     .state

@@ -134,12 +134,12 @@ pub(crate) fn custom_headers(
                 "is there twice; upper and lower case are the same",
             ));
         }
-        let sendable = !value.is_empty()
+        let sendable = !value.trim().is_empty()
             && value.len() <= HEADER_VALUE_BYTES_MAX
             && http::HeaderValue::from_str(&value).is_ok();
         if !sendable || !value.is_ascii() {
             let rule = format!(
-                "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters without control characters"
+                "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters, not all blank, without control characters"
             );
             return Err(ApiError::invalid(field, rule));
         }
