@@ -34,6 +34,15 @@ pub enum TenantCommand {
 }
 
 const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
+/// The answer that made it, which alone has its secrets.
+const MADE: &[&str] = &[
+    "id",
+    "name",
+    "externalId",
+    "createdAt",
+    "secret",
+    "testSecret",
+];
 
 pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
     match command {
@@ -51,7 +60,7 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
                     &body,
                 )
                 .await?;
-            connection.show(&made, TENANT);
+            connection.show(&made, MADE);
         }
         TenantCommand::List {
             application,

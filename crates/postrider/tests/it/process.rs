@@ -424,6 +424,11 @@ async fn the_commands_work_as_a_user_types_them() {
         "{list}"
     );
     assert!(run(&["application", "list"]).contains("shop"));
+    let other = run(&["tenant", "create", "--application", &application, "Bob"]);
+    assert!(
+        other.contains("testSecret") && other.contains("whsec_"),
+        "{other}"
+    );
     assert!(
         run(&["endpoint", "test", endpoint["id"].as_str().unwrap()])
             .contains("success              true")
