@@ -288,6 +288,9 @@ impl From<StoreError> for ApiError {
                     ErrorCode::LastRootKey,
                     "nobody could manage the server any more: make another live root key first",
                 ),
+                Rule::DeliveryExpired => {
+                    Self::new(ErrorCode::ResendNotAllowed, "its deliverBefore has passed")
+                }
                 Rule::AttemptsMax => Self::new(
                     ErrorCode::ResendNotAllowed,
                     format!("it has had {ATTEMPTS_MAX} attempts, as many as a delivery may have"),

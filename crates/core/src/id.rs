@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -247,6 +248,8 @@ const fn mix(mut z: u64) -> u64 {
 pub struct IdGenerator {
     salt: u64,
     last: AtomicU64,
+    /// The most milliseconds by which an id was later than the clock it was made by.
+    ahead: AtomicU64,
 }
 
 impl IdGenerator {
@@ -255,7 +258,24 @@ impl IdGenerator {
         Self {
             salt,
             last: AtomicU64::new(u64::try_from(floor).unwrap_or(0)),
+            ahead: AtomicU64::new(0),
         }
+    }
+
+    /// How far an id's time may be ahead of its clock's: a clock that is set back makes ids go on where
+    /// they were.
+    pub fn ahead(&self) -> Duration {
+        Duration::from_millis(self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// What [`IdGenerator::ahead`] was before a restart.
+    pub fn was_ahead(&self, ahead: Duration) {
+        let millis = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
+        self.ahead.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    pub fn salt(&self) -> u64 {
+        self.salt
     }
 
     /// The id of this installation that has the key.
@@ -280,6 +300,10 @@ impl IdGenerator {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
             .unwrap_or_else(|last| last);
         let key = step(last).unwrap_or(fresh);
+        let ahead = (key >> 16).saturating_sub(millis);
+        if ahead > self.ahead.load(Ordering::Relaxed) {
+            self.ahead.fetch_max(ahead, Ordering::Relaxed);
+        }
         Id::from_key(i64::try_from(key).unwrap_or(i64::MAX), self.salt)
     }
 }

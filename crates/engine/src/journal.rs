@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Duration;
 
 use crate::clock::Clock;
+use crate::shell::PastLane;
 
 /// Writes in one transaction.
 const BATCH_MAX: usize = 1_024;
@@ -67,8 +68,8 @@ pub(crate) struct RecordEntry {
 pub(crate) struct RecordedEntry {
     pub(crate) due: DueDelivery,
     pub(crate) next: Next,
-    /// Sent past its lane, which is closed and knows nothing of it.
-    pub(crate) past_lane: bool,
+    /// Set when it was sent past its lane, which is closed and knows nothing of it.
+    pub(crate) past_lane: Option<PastLane>,
 }
 
 #[derive(Clone)]

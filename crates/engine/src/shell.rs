@@ -5,15 +5,16 @@
 
 mod attempt;
 mod endpoints;
+mod past_lane;
 
-use std::collections::HashSet;
+pub(crate) use past_lane::PastLane;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::delivery::{DeliveryState, Series};
 use postrider_core::judge::Next;
-use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::seal::Sealer;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
@@ -30,6 +31,7 @@ use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats};
 use crate::profiles::ProfileRegistry;
 use crate::transport::Transport;
 use endpoints::EndpointCache;
+use past_lane::PastLanes;
 
 /// Rows that one transaction gives their final state when an endpoint is closed.
 const FINISH_ROWS: u32 = 1_000;
@@ -72,7 +74,7 @@ pub struct Engine {
     journal_done: TaskTracker,
     stop: CancellationToken,
     draining: AtomicBool,
-    past_lanes: Mutex<HashSet<Id<id::Delivery>>>,
+    past_lanes: PastLanes,
 }
 
 impl std::fmt::Debug for Engine {
@@ -115,7 +117,7 @@ impl Engine {
             journal_done: TaskTracker::new(),
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
-            past_lanes: Mutex::default(),
+            past_lanes: PastLanes::default(),
         });
         engine
             .journal_done
@@ -185,7 +187,7 @@ impl Engine {
         delivery: Id<id::Delivery>,
         series: bool,
     ) -> Result<DueDelivery, PublishError> {
-        if self.past_lanes().contains(&delivery) {
+        if self.past_lanes.holds(delivery) {
             return Err(StoreError::conflict(Rule::DeliveryPending).into());
         }
         let series = Series {
@@ -201,61 +203,6 @@ impl Engine {
             Written::Resent(due) => Ok(due),
             other => Err(unexpected(&other).into()),
         }
-    }
-
-    /// Sends a finished delivery again although its endpoint is disabled: one attempt, now, past its
-    /// lane. The delivery stays as it ended, unless the attempt succeeds; so does the endpoint.
-    ///
-    /// # Errors
-    /// `DeliveryPending` when it waits or is being sent, `AttemptsMax`, `NotFound`.
-    pub async fn resend_while_disabled(
-        self: &Arc<Self>,
-        id: Id<id::Delivery>,
-    ) -> Result<Delivery, StoreError> {
-        if !self.past_lanes().insert(id) {
-            return Err(StoreError::conflict(Rule::DeliveryPending));
-        }
-        let due = self.due_past_lane(id).await;
-        match due {
-            Ok(due) => {
-                let delivery = due.delivery.clone();
-                self.tasks.spawn(self.clone().attempt_past_lane(due));
-                Ok(delivery)
-            }
-            Err(error) => {
-                self.past_lanes().remove(&id);
-                Err(error)
-            }
-        }
-    }
-
-    async fn due_past_lane(&self, id: Id<id::Delivery>) -> Result<DueDelivery, StoreError> {
-        let mut delivery = self.store.delivery(id).await?;
-        if delivery.state == DeliveryState::Pending {
-            return Err(StoreError::conflict(Rule::DeliveryPending));
-        }
-        if delivery.attempts >= ATTEMPTS_MAX {
-            return Err(StoreError::conflict(Rule::AttemptsMax));
-        }
-        // A deleted endpoint gets nothing.
-        self.store.endpoint(delivery.endpoint).await?;
-        delivery.series = Series {
-            single: true,
-            ..Series::SCHEDULED
-        };
-        let event = Arc::new(self.store.event(delivery.event).await?);
-        Ok(DueDelivery {
-            delivery,
-            event,
-            sequence: 0,
-        })
-    }
-
-    /// What is being sent past its lane.
-    fn past_lanes(&self) -> MutexGuard<'_, HashSet<Id<id::Delivery>>> {
-        self.past_lanes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the engine that an endpoint was changed, disabled, enabled or deleted.
@@ -408,7 +355,7 @@ impl Engine {
         let of = RecordedEntry {
             due,
             next: Next::Failed(postrider_core::delivery::FailReason::Expired),
-            past_lane: false,
+            past_lane: None,
         };
         self.hand_over(RecordEntry { write, of }).await;
     }
@@ -510,8 +457,7 @@ impl Committed for Lanes {
         if look {
             self.0.endpoint_changed(endpoint);
         }
-        if past_lane {
-            self.0.past_lanes().remove(&due.delivery.id);
+        if past_lane.is_some() {
             return;
         }
         self.0.apply(Input::Settled {

@@ -1,6 +1,7 @@
 //! Between SQLite's values and ours, and from its errors to ours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Egress, Outcome, Response, Timings, UnreachableReason};
@@ -25,6 +26,19 @@ pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {
             row.get::<_, i64>(0)
         })
         .map(i64::cast_unsigned)
+}
+
+/// How far ids have been ahead of the clock, in all the store's time.
+pub(crate) fn ahead(connection: &Connection) -> SqlResult<Duration> {
+    let sql = "select value from meta where key = 'ids_ahead_ms'";
+    let found: Option<i64> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    Ok(Duration::from_millis(found.unwrap_or(0).unsigned_abs()))
+}
+
+pub(crate) fn note_ahead(connection: &Connection, ahead: Duration) -> SqlResult<()> {
+    let sql = "insert into meta (key, value) values ('ids_ahead_ms', ?1) on conflict (key) do update set value = excluded.value";
+    let millis = i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX);
+    connection.execute(sql, [millis]).map(drop)
 }
 
 /// The greatest id key of any table.

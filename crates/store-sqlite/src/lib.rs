@@ -145,15 +145,21 @@ impl SqliteStore {
         let floor = convert::greatest_key(&connection).map_err(wrap)?;
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
+        ids.was_ahead(convert::ahead(&connection).map_err(wrap)?);
         let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
         let readers =
-            |connections, time_max| Readers::new(file.clone(), salt, connections, time_max);
+            |connections, time_max| Readers::new(file.clone(), ids.clone(), connections, time_max);
+        let (points, lists, counts) = (
+            readers(POINT_CONNECTIONS, None),
+            readers(LIST_CONNECTIONS, Some(READ_TIME_MAX)),
+            readers(COUNT_CONNECTIONS, Some(READ_TIME_MAX)),
+        );
         Ok(Self {
             ids,
             writer,
-            points: readers(POINT_CONNECTIONS, None),
-            lists: readers(LIST_CONNECTIONS, Some(READ_TIME_MAX)),
-            counts: readers(COUNT_CONNECTIONS, Some(READ_TIME_MAX)),
+            points,
+            lists,
+            counts,
         })
     }
 }

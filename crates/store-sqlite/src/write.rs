@@ -359,6 +359,15 @@ impl Tx {
         now: Timestamp,
         ended: bool,
     ) -> SqlResult<()> {
+        if ended && record.next != Next::Delivered {
+            let sql = "update delivery set attempts = ?2 where id = ?1";
+            let values = params![key, record.attempt.number];
+            return self
+                .connection
+                .prepare_cached(sql)?
+                .execute(values)
+                .map(drop);
+        }
         let sql = "update delivery set state = ?2, reason = ?3, attempts = ?4, due_at = coalesce(?5, due_at), sequence = coalesce(?6, sequence),
                    series_attempts = ?7, series_started_at = ?8, series_single = ?9, completed_at = ?10 where id = ?1";
         let (number, reason) = state_numbers(state);

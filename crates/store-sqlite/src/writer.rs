@@ -1,6 +1,7 @@
 //! The writer thread: the only place that writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_core::id::IdGenerator;
 use postrider_core::{Id, Timestamp, id};
@@ -8,7 +9,7 @@ use postrider_store::{Entity, StoreError, Write, Written};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::convert::{aborted, commit_failed};
+use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::open::DataDirectory;
 
@@ -41,6 +42,7 @@ pub(crate) struct Tx {
     pub(crate) salt: u64,
     pub(crate) fanout: Fanout,
     pub(crate) last_sequence: i64,
+    noted_ahead: Duration,
     /// Owned until the last write is done.
     _directory: DataDirectory,
 }
@@ -60,6 +62,7 @@ impl Writer {
             salt,
             fanout: Fanout::default(),
             last_sequence,
+            noted_ahead: Duration::ZERO,
             _directory: directory,
         };
         let thread = std::thread::Builder::new()
@@ -123,7 +126,8 @@ impl Tx {
         self.connection
             .execute_batch("begin immediate")
             .map_err(aborted)?;
-        match change(self) {
+        let changed = change(self).and_then(|value| self.note_ahead().map(|()| value));
+        match changed {
             Ok(value) => match self.connection.execute_batch("commit") {
                 Ok(()) => Ok(value),
                 Err(error) => {
@@ -161,11 +165,22 @@ impl Tx {
         committed.unwrap_or_else(|error| (0..count).map(|_| Err(same(&error))).collect())
     }
 
+    /// Keeps how far ids have been ahead of the clock: lists by time have to know.
+    fn note_ahead(&mut self) -> Result<(), StoreError> {
+        let ahead = self.ids.ahead();
+        if ahead > self.noted_ahead {
+            note_ahead(&self.connection, ahead).map_err(aborted)?;
+            self.noted_ahead = ahead;
+        }
+        Ok(())
+    }
+
     fn roll_back(&mut self) {
         // SQLite has rolled back by itself after some errors; then there is nothing to do.
         drop(self.connection.execute_batch("rollback"));
         // What the cache learned inside the transaction did not happen.
         self.fanout.clear();
+        self.noted_ahead = Duration::ZERO;
     }
 
     /// The key of an id of this installation.

@@ -64,6 +64,7 @@ macro_rules! store_conformance {
             pages_are_stable_while_rows_arrive,
             lists_can_be_of_one_mode,
             a_summary_of_an_event_lacks_its_data_only,
+            what_a_clock_made_that_was_set_back_is_found_at_its_time,
             a_cursor_of_another_query_is_refused,
             deliveries_are_filtered_by_every_column,
             counts_equal_what_the_pages_hold,

@@ -88,6 +88,8 @@ pub enum Rule {
     EndpointDisabled,
     /// Nobody could manage the server any more.
     LastRootKey,
+    /// The delivery's `deliverBefore` has passed.
+    DeliveryExpired,
     /// The delivery has as many attempts as one may have.
     AttemptsMax,
 }

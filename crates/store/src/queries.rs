@@ -129,8 +129,6 @@ pub struct DeliveryFilter {
     pub endpoint: Option<Id<id::Endpoint>>,
     pub event: Option<Id<id::Event>>,
     pub event_type: Option<String>,
-    /// Those of these endpoints are as good as those of `event_type`.
-    pub or_endpoints: Vec<Id<id::Endpoint>>,
     pub mode: Option<Mode>,
     pub state: Option<StatePattern>,
     pub since: Option<Timestamp>,

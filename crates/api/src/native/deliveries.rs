@@ -77,7 +77,6 @@ pub(crate) async fn list(
         endpoint,
         event: given_id("event", query.event.as_deref())?,
         event_type: query.r#type,
-        or_endpoints: Vec::new(),
         mode: caller.shown(query.mode)?,
         state: status(query.status.as_deref())?,
         since,
@@ -209,25 +208,31 @@ pub(super) fn resend_policy(api: &Api, delivery: &Delivery) -> ApiResult<ResendP
     Ok(policy.clone())
 }
 
-/// Sends it again, as its profile has it; the delivery as it is then.
-pub(super) async fn send_again(api: &Api, delivery: &Delivery) -> ApiResult<Delivery> {
-    let policy = resend_policy(api, delivery)?;
-    match api.engine().resend(delivery.id, policy.series).await {
-        Ok(due) => Ok(due.delivery),
-        Err(PublishError::Store(StoreError::Conflict {
-            rule: Rule::EndpointDisabled,
-        })) if policy.while_disabled => Ok(api.engine().resend_while_disabled(delivery.id).await?),
-        Err(error) => Err(error.into()),
-    }
+/// Sends it again, as its profile has it; the delivery as it is then. A client that goes away does
+/// not change that.
+pub(super) async fn send_again(api: &Api, delivery: Delivery) -> ApiResult<Delivery> {
+    let policy = resend_policy(api, &delivery)?;
+    let sending = api.clone();
+    api.to_the_end(async move {
+        let engine = sending.engine();
+        match engine.resend(delivery.id, policy.series).await {
+            Ok(due) => Ok(due.delivery),
+            Err(PublishError::Store(StoreError::Conflict {
+                rule: Rule::EndpointDisabled,
+            })) if policy.while_disabled => Ok(engine.resend_while_disabled(&delivery).await?),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
 }
 
-/// Sends it again now; 202 as soon as that is durable.
+/// Sends it again now; 202 as soon as that is durable, or on its way past a closed lane.
 pub(crate) async fn resend(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = found(&api, &caller, &id).await?;
-    let again = send_again(&api, &delivery).await?;
+    let again = send_again(&api, delivery).await?;
     Ok(json(StatusCode::ACCEPTED, &DeliveryView::brief(&again)))
 }

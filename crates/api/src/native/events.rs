@@ -137,7 +137,11 @@ async fn new_event(
     let signable = current.profile.check_signable(data);
     signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
     let warning = check_data(api, tenant, &body).await?;
-    let warning = warning.or_else(|| current.profile.changed_data(data));
+    let warning = warning.or_else(|| current.profile.changed("data", data));
+    let warning = warning.or_else(|| {
+        let meta = body.meta?.get().as_bytes();
+        current.profile.changed("meta", meta)
+    });
     let address = address(api, tenant, &current.profile, &body).await?;
     let mode = caller.mode(body.mode.or(address.mode))?;
     if address.mode.is_some_and(|own| own != mode) {

@@ -33,6 +33,8 @@ const PAGE: usize = 200;
 const RECORD_EVERY: u64 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Tries of one step, about an hour; then the replay ends as failed.
+const TRIES_MAX: u32 = 120;
 /// Unfinished replays of a tenant; more are refused.
 const UNFINISHED_MAX: usize = 10;
 /// Replays that run at once; the others wait for their turn.
@@ -96,7 +98,6 @@ fn filter(task: &Task, body: &ReplayBody) -> ApiResult<DeliveryFilter> {
         endpoint: given_id("endpoint", body.endpoint.as_deref())?,
         event: given_id("event", body.event.as_deref())?,
         event_type: body.r#type.clone(),
-        or_endpoints: Vec::new(),
         mode: body.mode,
         state: Some(status(body.status.as_deref())?.unwrap_or(StatePattern::Failed)),
         since,
@@ -276,15 +277,18 @@ fn start(api: &Api, task: Task, place: Place) {
     });
 }
 
-/// Tries again until the store answers: a replay has time, and whoever asked for it has gone.
+/// Tries again until the store answers, for [`TRIES_MAX`] times: a replay has time, and whoever asked
+/// for it has gone.
 async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pause = PAUSE;
+    let mut tries = 0;
     loop {
+        tries += 1;
         match ask().await {
-            Err(error) if is_passing(&error) => {
+            Err(error) if is_passing(&error) && tries < TRIES_MAX => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a replay waits for the store"
@@ -313,8 +317,8 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
     let filter = filter(task, &body)?;
     let query = query_digest(&filter);
     loop {
-        let cursor = task.cursor.as_deref().map(str::parse).transpose();
-        let cursor = cursor.map_err(ApiError::internal)?;
+        let cursor = task.cursor.as_deref().map(|text| place_of(text, query));
+        let cursor = cursor.transpose().map_err(ApiError::internal)?;
         let request = PageRequest {
             limit: PAGE,
             cursor,
@@ -322,8 +326,7 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
         let page = patiently(|| api.store().list_deliveries(filter.clone(), request)).await?;
         for delivery in page.rows {
             resend(api, task, &delivery).await?;
-            let after = delivery.id.as_u128();
-            task.cursor = Some(Cursor { query, after }.to_string());
+            task.cursor = Some(format!("{:032x}", delivery.id.as_u128()));
             if (task.done + task.skipped).is_multiple_of(RECORD_EVERY) {
                 patiently(|| api.store().put_task(task.clone())).await?;
             }
@@ -332,9 +335,15 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
         let Some(next) = page.next else {
             return Ok(());
         };
-        task.cursor = Some(next.to_string());
+        task.cursor = Some(format!("{:032x}", next.after));
         patiently(|| api.store().put_task(task.clone())).await?;
     }
+}
+
+/// Where a replay goes on. Only the place is stored: another version may write the query otherwise.
+fn place_of(text: &str, query: u32) -> Result<Cursor, std::num::ParseIntError> {
+    let after = u128::from_str_radix(text, 16)?;
+    Ok(Cursor { query, after })
 }
 
 /// Sends one again, and counts it.
@@ -344,21 +353,27 @@ async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()
         return Ok(());
     };
     let mut recorded = false;
+    let mut tries = 0;
     loop {
         match api.engine().resend(delivery.id, policy.series).await {
             Ok(_) => task.done += 1,
             Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
                 task.skipped += 1
             }
-            Err(PublishError::Store(error)) if !is_passing(&error) => return Err(error.into()),
+            Err(PublishError::Store(error)) if tries >= TRIES_MAX || !is_passing(&error) => {
+                return Err(error.into());
+            }
             // The journal is full, the disk is, or the server is shutting down: publishers go first,
             // a replay has time.
-            Err(PublishError::Busy(_) | PublishError::Store(_)) => {
+            Err(error) => {
+                let failing = matches!(error, PublishError::Store(_));
+                tries += u32::from(failing);
                 if !std::mem::replace(&mut recorded, true) {
                     // What is not recorded now is with the next rows.
                     drop(api.store().put_task(task.clone()).await);
                 }
-                tokio::time::sleep(PAUSE).await;
+                let pause = if failing { PAUSE_MAX } else { PAUSE };
+                tokio::time::sleep(pause).await;
                 continue;
             }
         }

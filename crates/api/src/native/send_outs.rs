@@ -12,10 +12,10 @@ use postrider_core::event::EventSummary;
 use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{MessageScope, Profile};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{
-    DeliveryFilter, EndpointFilter, EndpointListing, Page, PageRequest, StatePattern, failure_text,
-};
+use postrider_store::queries::query_digest;
+use postrider_store::{Cursor, DeliveryFilter, Page, PageRequest, StatePattern, failure_text};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::deliveries;
@@ -25,6 +25,9 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
 use crate::request::{Path, Query, json, list as list_of, ok, page_request, path_id};
+
+/// Pages of deliveries that one search by type looks at.
+const PAGES_SEARCHED: usize = 20;
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -89,18 +92,21 @@ struct SendOutView {
 }
 
 /// What the product's `meta` says of the event, where it says it as Voucherify does (F-10).
-#[derive(Default, Deserialize)]
 struct Meta {
     /// The request that caused the event.
-    group_id: Option<String>,
-    created_at: Option<String>,
+    request_id: Option<String>,
+    created_at: Option<Timestamp>,
 }
 
 impl Meta {
     fn of(event: &EventSummary) -> Self {
         let meta = event.meta.as_deref();
-        let meta = meta.and_then(|meta| serde_json::from_slice(meta).ok());
-        meta.unwrap_or_default()
+        let meta = meta.and_then(|meta| serde_json::from_slice::<Value>(meta).ok());
+        let text = |name: &str| meta.as_ref()?.get(name)?.as_str();
+        Self {
+            request_id: text("group_id").map(str::to_owned),
+            created_at: text("created_at").and_then(|text| text.parse().ok()),
+        }
     }
 }
 
@@ -187,11 +193,8 @@ fn view(
         target_url: last
             .as_ref()
             .map_or_else(|| endpoint.url.clone(), |last| last.url.clone()),
-        event_created_at: meta
-            .created_at
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(event.occurred_at),
-        request_id: meta.group_id,
+        event_created_at: meta.created_at.unwrap_or(event.occurred_at),
+        request_id: meta.request_id,
         executed_at: last.as_ref().map(|last| last.started_at),
         attempts: delivery.attempts,
         next_attempt_at: (delivery.state == DeliveryState::Pending).then_some(delivery.due_at),
@@ -229,58 +232,77 @@ pub(crate) async fn list(
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
-    let wanted = query.r#type;
     let mut filter = DeliveryFilter {
         tenant: Some(tenant.id),
-        event_type: wanted.clone(),
         mode: caller.shown(None)?,
         state: query.status.map(Status::pattern),
         since,
         until,
         ..DeliveryFilter::default()
     };
+    if profile.distribution.is_none() {
+        filter.event_type = query.r#type.clone();
+    }
     if let Some(source) = &query.source {
         let id = source.parse().ok();
         let id = id.or_else(|| profile.find_endpoint(source, api.store().ids()));
         let rule = "is not the id of an endpoint or a distribution";
         filter.endpoint = Some(id.ok_or_else(|| ApiError::invalid("source", rule))?);
     }
-    if let Some(name) = &wanted {
-        filter.or_endpoints = named(&api, tenant.id, name).await?;
-    }
-    let page = match &query.send_out_id {
-        Some(text) => with_id(&api, &profile, filter, text, page).await?,
-        None => api.store().list_deliveries(filter, page).await?,
+    let shown = match (&query.send_out_id, &query.r#type) {
+        (Some(text), wanted) => {
+            let page = with_id(&api, &profile, filter, text, page).await?;
+            let mut rows = views(&api, &page.rows).await?;
+            rows.retain(|row| wanted.as_ref().is_none_or(|wanted| *wanted == row.r#type));
+            let next = page.next;
+            Page { rows, next }
+        }
+        (None, Some(wanted)) => of_type(&api, filter, wanted, page).await?,
+        (None, None) => {
+            let page = api.store().list_deliveries(filter, page).await?;
+            let rows = views(&api, &page.rows).await?;
+            let next = page.next;
+            Page { rows, next }
+        }
     };
-    let mut rows = views(&api, &page.rows).await?;
-    // As it is shown: of a distribution that is the name its owner typed, not the event's.
-    rows.retain(|row| wanted.as_ref().is_none_or(|wanted| *wanted == row.r#type));
-    let next = page.next;
-    Ok(list_of(Page { rows, next }, |view| view))
+    Ok(list_of(shown, |view| view))
 }
 
-/// The distributions whose owner typed this event name.
-async fn named(api: &Api, tenant: Id<id::Tenant>, name: &str) -> ApiResult<Vec<Id<id::Endpoint>>> {
-    let mut found = Vec::new();
-    let mut page = PageRequest::first(PAGE_ROWS_MAX);
-    loop {
-        let filter = EndpointFilter {
-            tenant,
-            listing: EndpointListing::Distributions,
-            mode: None,
-        };
-        let endpoints = api.store().list_endpoints(filter, page).await?;
-        let is_named = |endpoint: &Endpoint| match &endpoint.kind {
-            EndpointKind::Distribution(distribution) => distribution.event_name == name,
-            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => false,
-        };
-        let named = endpoints.rows.iter().filter(|endpoint| is_named(endpoint));
-        found.extend(named.map(|endpoint| endpoint.id));
-        page.cursor = endpoints.next;
-        if page.cursor.is_none() {
-            return Ok(found);
+/// Those that are shown with a type: of a distribution's that is the name its owner had typed when
+/// it was sent, which only the record knows. Looks at [`PAGES_SEARCHED`] pages at most.
+async fn of_type(
+    api: &Api,
+    filter: DeliveryFilter,
+    wanted: &str,
+    page: PageRequest,
+) -> ApiResult<Page<SendOutView>> {
+    let query = query_digest(&filter);
+    let mut searched = PageRequest {
+        limit: PAGE_ROWS_MAX,
+        ..page
+    };
+    let mut rows = Vec::new();
+    for _ in 0..PAGES_SEARCHED {
+        let found = api
+            .store()
+            .list_deliveries(filter.clone(), searched)
+            .await?;
+        let shown = views(api, &found.rows).await?;
+        for view in shown.into_iter().filter(|view| view.r#type == wanted) {
+            let after = view.delivery.as_u128();
+            rows.push(view);
+            if rows.len() == page.limit {
+                let next = Some(Cursor { query, after });
+                return Ok(Page { rows, next });
+            }
+        }
+        searched.cursor = found.next;
+        if found.next.is_none() {
+            break;
         }
     }
+    let next = searched.cursor;
+    Ok(Page { rows, next })
 }
 
 /// The deliveries with a message id; more than one where it names an event for all endpoints.
@@ -320,8 +342,7 @@ fn matches(filter: &DeliveryFilter, delivery: &Delivery) -> bool {
     filter.tenant == Some(delivery.tenant)
         && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
         && filter.mode.is_none_or(|mode| mode == delivery.mode)
-        && (of_type.is_none_or(|wanted| *wanted == *delivery.event_type)
-            || filter.or_endpoints.contains(&delivery.endpoint))
+        && of_type.is_none_or(|wanted| *wanted == *delivery.event_type)
         && filter
             .state
             .is_none_or(|state| state.matches(delivery.state))
@@ -350,7 +371,7 @@ pub(crate) async fn retry(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let delivery = deliveries::found(&api, &caller, &id).await?;
-    let again = deliveries::send_again(&api, &delivery).await?;
+    let again = deliveries::send_again(&api, delivery).await?;
     let view = view_of_one(&api, &again).await?;
     Ok(json(StatusCode::ACCEPTED, &view))
 }

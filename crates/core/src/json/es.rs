@@ -79,8 +79,12 @@ pub fn changed_number(json: &[u8]) -> Option<(&str, String)> {
                     .all(|byte| byte == b'-' || byte.is_ascii_digit());
                 if whole && text.len() > EXACT_DIGITS {
                     let value: f64 = text.parse().ok()?;
-                    if format!("{value:.0}") != text {
-                        return Some((text, number(value)));
+                    let sent = number(value);
+                    // From 10^21 on it is written with an exponent, of the same number perhaps.
+                    let same =
+                        sent == text || (sent.contains('e') && format!("{value:.0}") == text);
+                    if !same {
+                        return Some((text, sent));
                     }
                 }
             }
@@ -256,6 +260,11 @@ mod tests {
             (
                 "[1, -12345678901234567890 ]",
                 Some(("-12345678901234567890", "-12345678901234567000")),
+            ),
+            ("[123456789012345680000, 10000000000000000000000]", None),
+            (
+                "36028797018963968",
+                Some(("36028797018963968", "36028797018963970")),
             ),
             ("1e30", None),
         ] {

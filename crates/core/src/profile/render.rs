@@ -53,13 +53,13 @@ impl Profile {
 
     /// What a receiver of this profile reads otherwise than it was published, in a sentence: bodies that
     /// ECMAScript must be able to write again hold its numbers only.
-    pub fn changed_data(&self, data: &[u8]) -> Option<String> {
+    pub fn changed(&self, field: &str, json: &[u8]) -> Option<String> {
         let (text, sent) = match self.json {
-            JsonStyle::EsCompact => es::changed_number(data)?,
+            JsonStyle::EsCompact => es::changed_number(json)?,
             JsonStyle::Verbatim => return None,
         };
         Some(format!(
-            "data: {text} has more digits than receivers in ECMAScript keep and is sent as {sent}; publish it as a string"
+            "{field}: {text} has more digits than receivers in ECMAScript keep and is sent as {sent}; publish it as a string"
         ))
     }
 

@@ -16,6 +16,7 @@ use postrider_store::{DueDelivery, StoreError, Write};
 
 use super::Engine;
 use super::endpoints::{NotReady, ReadyEndpoint};
+use super::past_lane::PastLane;
 use crate::journal::{RecordEntry, RecordedEntry};
 use crate::machine::Input;
 use crate::settle::{Sent, Settled, settle};
@@ -31,7 +32,7 @@ impl Engine {
             return;
         };
         let signal = settled.signal;
-        self.hand_over(entry_of(settled, false)).await;
+        self.hand_over(entry_of(settled, None)).await;
         // The slot is free as soon as the journal has the record: waiting for the disk must not look
         // like a slow receiver. The journal's bound holds the number of such records down.
         self.apply(Input::Released {
@@ -41,11 +42,9 @@ impl Engine {
         });
     }
 
-    pub(super) async fn attempt_past_lane(self: Arc<Self>, due: DueDelivery) {
-        let id = due.delivery.id;
-        match self.make_attempt(due).await {
-            Some((settled, _)) => self.hand_over(entry_of(settled, true)).await,
-            None => drop(self.past_lanes().remove(&id)),
+    pub(super) async fn attempt_past_lane(self: Arc<Self>, due: DueDelivery, past_lane: PastLane) {
+        if let Some((settled, _)) = self.make_attempt(due).await {
+            self.hand_over(entry_of(settled, Some(past_lane))).await;
         }
     }
 
@@ -246,7 +245,7 @@ impl Engine {
     }
 }
 
-fn entry_of(settled: Settled, past_lane: bool) -> RecordEntry {
+fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
     RecordEntry {
         write: Write::Record(Box::new(settled.record)),
         of: RecordedEntry {

@@ -22,17 +22,17 @@ pub(crate) fn in_a_hurry() -> TempDir {
     directory
 }
 
-async fn hurried_server() -> (TestServer, TempDir) {
+pub(crate) async fn hurried_server() -> (TestServer, TempDir) {
     server_with(in_a_hurry()).await
 }
 
-async fn server_with(profiles: TempDir) -> (TestServer, TempDir) {
+pub(crate) async fn server_with(profiles: TempDir) -> (TestServer, TempDir) {
     let path = profiles.path().to_owned();
     let server = TestServer::with(|config| config.profiles.directory = Some(path)).await;
     (server, profiles)
 }
 
-async fn create(server: &TestServer, tenant: &str, url: &str, extra: Value) -> Value {
+pub(crate) async fn create(server: &TestServer, tenant: &str, url: &str, extra: Value) -> Value {
     let mut body = json!({
         "name": "Welcome mail", "eventName": "Voucher-sent", "url": url, "events": ["customer.rewarded", "customer.segment.entered"],
     });
@@ -43,7 +43,12 @@ async fn create(server: &TestServer, tenant: &str, url: &str, extra: Value) -> V
     server.good("POST", &path, body).await
 }
 
-async fn send(server: &TestServer, tenant: &str, event_type: &str, to: Option<&str>) -> Value {
+pub(crate) async fn send(
+    server: &TestServer,
+    tenant: &str,
+    event_type: &str,
+    to: Option<&str>,
+) -> Value {
     let mut body = json!({ "type": event_type, "data": { "voucher": { "code": "AB 12" }, "amount": 1.50, "customer": { "id": "cust_1" } } });
     body["meta"] = serde_json::from_str(META).unwrap();
     if let Some(to) = to {
@@ -54,11 +59,11 @@ async fn send(server: &TestServer, tenant: &str, event_type: &str, to: Option<&s
         .await
 }
 
-fn body(request: &Request) -> Value {
+pub(crate) fn body(request: &Request) -> Value {
     serde_json::from_slice(&request.body).unwrap()
 }
 
-fn is_signed(request: &Request, secret: &str) -> bool {
+pub(crate) fn is_signed(request: &Request, secret: &str) -> bool {
     request.headers["x-voucherify-signature"] == hmac(secret, &request.body)
 }
 
@@ -276,266 +281,6 @@ async fn what_a_distribution_cannot_be_is_refused_and_changes_nothing() {
         .call("POST", &format!("/v1/tenants/{other}/distributions"), good)
         .await;
     assert_eq!(reply.code(), "distribution_unsupported");
-}
-
-#[tokio::test]
-async fn a_send_out_stays_as_it_was_first_sent_whatever_was_designed_since() {
-    let server = TestServer::start().await;
-    let receiver = Receiver::start(Behaviour::Status(500)).await;
-    let tenant = server.tenant("voucherify").await;
-    let payload = json!({ "payload": { "fields": [{ "from": "voucher.code", "to": "code" }] } });
-    let distribution = create(&server, &tenant, &receiver.url("/"), payload).await;
-    send(&server, &tenant, "customer.rewarded", Some("*")).await;
-    let first = receiver.wait_for(1).await.remove(0);
-    let sendouts = format!("/v1/tenants/{tenant}/send-outs?status=RETRYING");
-    let retrying = server
-        .until(&sendouts, |page| page["data"][0]["attempts"] == 1)
-        .await;
-    let row = &retrying["data"][0];
-    assert_eq!(
-        (text(row, "status"), text(row, "error")),
-        ("RETRYING", "answered 500")
-    );
-    assert!(row["nextAttemptAt"].is_string());
-
-    let path = format!("/v1/distributions/{}", id(&distribution));
-    let change = json!({ "eventName": "Another", "payload": { "raw": true } });
-    server.good("PATCH", &path, change).await;
-    let whole = format!("/v1/send-outs/{}", text(row, "delivery"));
-    let whole = server.good("GET", &whole, Value::Null).await;
-    assert_eq!(
-        (text(&whole, "type"), &whole["data"]),
-        ("Voucher-sent", &body(&first))
-    );
-    let delivery = format!("/v1/deliveries/{}", text(row, "delivery"));
-    let delivery = server.good("GET", &delivery, Value::Null).await;
-    let kept = text(&delivery["attempts"][0], "requestBody").as_bytes();
-    assert_eq!(kept, &first.body[..], "the very bytes sent");
-    // What is published now has the new design.
-    send(&server, &tenant, "customer.rewarded", Some("*")).await;
-    assert!(body(&receiver.wait_for(2).await[1]).get("type").is_none());
-}
-
-#[tokio::test]
-async fn thirteen_failures_pause_a_distribution_and_disable_a_webhook_and_the_log_shows_them() {
-    let (server, _profiles) = hurried_server().await;
-    let receiver = Receiver::start(Behaviour::Status(410)).await;
-    let tenant = server.tenant("voucherify").await;
-    let distribution = create(&server, &tenant, &receiver.url("/d"), json!({})).await;
-    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
-    send(&server, &tenant, "customer.rewarded", Some("*")).await;
-    send(&server, &tenant, "customer.rewarded", None).await;
-    let path = format!("/v1/distributions/{}", id(&distribution));
-    let paused = server.until(&path, |view| view["status"] == "paused").await;
-    assert_eq!(text(&paused, "pausedReason"), "failures");
-    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
-    server
-        .until(&endpoint, |view| view["active"] == false)
-        .await;
-    let count = |path: &str| {
-        receiver
-            .requests()
-            .iter()
-            .filter(|request| request.target == path)
-            .count()
-    };
-    assert_eq!(
-        (count("/d"), count("/w")),
-        (13, 13),
-        "the first request and twelve retries"
-    );
-    let same = receiver
-        .requests()
-        .into_iter()
-        .filter(|request| request.target == "/d");
-    let bodies: std::collections::HashSet<_> = same.map(|request| request.body).collect();
-    assert_eq!(bodies.len(), 1, "byte-identical");
-
-    let sendouts = format!("/v1/tenants/{tenant}/send-outs");
-    let failed = server
-        .good(
-            "GET",
-            &format!(
-                "{sendouts}?status=FAILED&source={}",
-                text(&distribution, "wireId")
-            ),
-            Value::Null,
-        )
-        .await;
-    let rows = failed["data"].as_array().unwrap();
-    assert_eq!(rows.len(), 1);
-    let row = &rows[0];
-    let wire: Value = serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
-    assert_eq!(
-        (
-            text(row, "status"),
-            text(row, "type"),
-            text(row, "sendOutId"),
-            text(row, "requestId")
-        ),
-        (
-            "FAILED",
-            "Voucher-sent",
-            text(&wire, "id"),
-            "v-0ead4423d55b6996f2"
-        )
-    );
-    assert_eq!(
-        row["source"],
-        json!({ "id": distribution["wireId"], "object": "distribution", "name": "Welcome mail" })
-    );
-    assert_eq!(
-        (text(row, "targetUrl"), text(row, "error")),
-        (receiver.url("/d").as_str(), "answered 410")
-    );
-    assert!(row["executedAt"].is_string() && row["eventCreatedAt"].is_string());
-    let whole = server
-        .good(
-            "GET",
-            &format!("/v1/send-outs/{}", text(row, "delivery")),
-            Value::Null,
-        )
-        .await;
-    assert_eq!(whole["data"], wire, "the complete webhook");
-    let by_id = server
-        .good(
-            "GET",
-            &format!("{sendouts}?sendOutId={}", text(row, "sendOutId")),
-            Value::Null,
-        )
-        .await;
-    assert_eq!(by_id["data"].as_array().unwrap().len(), 1);
-    for nothing in [
-        "sendOutId=whs_000000000000000000",
-        "status=SUCCEEDED",
-        "type=voucher.created",
-    ] {
-        let page = server
-            .good("GET", &format!("{sendouts}?{nothing}"), Value::Null)
-            .await;
-        assert_eq!(page["data"], json!([]), "{nothing}");
-    }
-    let by_name = format!("{sendouts}?type=Voucher-sent");
-    let by_name = server.good("GET", &by_name, Value::Null).await;
-    assert_eq!(
-        by_name["data"].as_array().unwrap().len(),
-        1,
-        "as it is shown"
-    );
-    assert_eq!(row["reason"], "exhausted");
-
-    // Paused as it is, it can be tried by hand, and stays as it was.
-    let retry = format!("/v1/send-outs/{}/retry", text(row, "delivery"));
-    let sent_out = format!("/v1/send-outs/{}", text(row, "delivery"));
-    let tried = server.good("POST", &retry, json!({})).await;
-    assert_eq!(tried["status"], "FAILED");
-    let tried = server.until(&sent_out, |view| view["attempts"] == 14).await;
-    assert_eq!(tried["status"], "FAILED");
-    let still = server.good("GET", &path, Value::Null).await;
-    assert_eq!(still["status"], "paused");
-    server
-        .good(
-            "PATCH",
-            &path,
-            json!({ "status": "live", "payload": { "raw": true } }),
-        )
-        .await;
-    receiver.behave(Behaviour::Status(200));
-    while server.call("POST", &retry, json!({})).await.status != 202 {}
-    let all = receiver.wait_for(28).await;
-    assert_eq!(
-        all[27].body,
-        bodies.into_iter().next().unwrap(),
-        "the same id and body, though it was redesigned"
-    );
-    let succeeded = format!("/v1/send-outs/{}", text(row, "delivery"));
-    server
-        .until(&succeeded, |view| view["status"] == "SUCCEEDED")
-        .await;
-    assert_eq!(
-        server.call("POST", &retry, json!({})).await.code(),
-        "resend_not_allowed"
-    );
-
-    let audit = server
-        .good(
-            "GET",
-            &format!("/v1/audit?subject={}", id(&distribution)),
-            Value::Null,
-        )
-        .await;
-    let rows: Vec<(&str, &Value)> = audit["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| (text(row, "action"), &row["actor"]["name"]))
-        .collect();
-    assert_eq!(
-        rows,
-        [
-            ("distribution.updated", &json!("root")),
-            ("distribution.updated", &json!("postrider")),
-            ("distribution.created", &json!("root"))
-        ]
-    );
-}
-
-/// The thirty days are milliseconds here.
-#[tokio::test]
-async fn a_send_out_that_is_too_old_is_not_sent_again() {
-    let profiles = in_a_hurry();
-    let file = profiles.path().join("voucherify.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.contains("max_age = \"30d\""));
-    std::fs::write(&file, text.replace("\"30d\"", "\"1s\"")).unwrap();
-    let (server, _profiles) = server_with(profiles).await;
-    let receiver = Receiver::start(Behaviour::Status(500)).await;
-    let tenant = server.tenant("voucherify").await;
-    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
-    send(&server, &tenant, "customer.rewarded", None).await;
-    let failed = server.finished(&format!("tenant={tenant}"), 1).await;
-    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
-    server
-        .until(&endpoint, |view| view["active"] == false)
-        .await;
-    let enabled = json!({ "active": true });
-    server.good("PATCH", &endpoint, enabled).await;
-    let retry = format!("/v1/send-outs/{}/retry", id(&failed[0]));
-    let refused = loop {
-        let reply = server.call("POST", &retry, json!({})).await;
-        // Until then it is sent again, or waits for that.
-        if !matches!(reply.status, 202) && reply.code() != "delivery_pending" {
-            break reply;
-        }
-    };
-    assert_eq!(refused.code(), "resend_not_allowed");
-}
-
-#[tokio::test]
-async fn a_retry_by_hand_may_succeed_while_its_source_is_disabled() {
-    let (server, _profiles) = hurried_server().await;
-    let receiver = Receiver::start(Behaviour::Status(500)).await;
-    let tenant = server.tenant("voucherify").await;
-    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
-    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
-    send(&server, &tenant, "customer.rewarded", None).await;
-    server
-        .until(&endpoint, |view| view["active"] == false)
-        .await;
-    let failed = server.finished(&format!("tenant={tenant}"), 1).await;
-    receiver.behave(Behaviour::Status(200));
-    let retry = format!("/v1/send-outs/{}/retry", id(&failed[0]));
-    server.good("POST", &retry, json!({})).await;
-    let view = format!("/v1/send-outs/{}", id(&failed[0]));
-    let view = server
-        .until(&view, |view| view["status"] == "SUCCEEDED")
-        .await;
-    assert_eq!(view["attempts"], 14);
-    let still = server.good("GET", &endpoint, Value::Null).await;
-    assert_eq!(still["active"], false, "whoever repaired it enables it");
-    server.good("DELETE", &endpoint, Value::Null).await;
-    send(&server, &tenant, "customer.rewarded", None).await;
-    assert_eq!(receiver.wait_for(14).await.len(), 14);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod modes;
 mod notifications;
 mod process;
 mod schemas;
+mod send_outs;
 mod simplifytrip;
 mod support;
 mod vignetim;

@@ -11,9 +11,8 @@ use crate::convert::SqlResult;
 
 /// Rows that a list with filters looks at before it gives what it has, and where to go on.
 const SCAN_ROWS_MAX: u32 = 20_000;
-/// Ids never go back, though a clock may: for so long they can be ahead of it. What a clock made that
-/// was set back by more is found at the time of its id. A list reads what so long a time holds.
-const CLOCK_SLACK: Duration = Duration::from_secs(10);
+/// Ids may be so much ahead of the clock by themselves: they borrow of the next milliseconds.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
 /// Keys of ids made at this time or later are not less.
 pub(super) fn first_key(at: Timestamp) -> i64 {
@@ -50,6 +49,26 @@ impl Reader {
             query,
             floor.map(|floor| Id::<()>::from_key(floor, self.salt).as_u128()),
         ))
+    }
+
+    /// An id begins with its time: what is out of the range is not even looked at. A clock that was set
+    /// back made ids that are later than what they are of.
+    pub(super) fn add_between(
+        &self,
+        conditions: &mut Conditions,
+        column: &str,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) {
+        if let Some(since) = since {
+            conditions.add("id >= ?", first_key(since));
+            conditions.add(&format!("+{column} >= ?"), since.as_micros());
+        }
+        if let Some(until) = until {
+            let latest = until.plus(self.ahead).plus(CLOCK_SLACK);
+            conditions.add("id < ?", first_key(latest));
+            conditions.add(&format!("+{column} < ?"), until.as_micros());
+        }
     }
 
     /// The id of the last row that a list may look at, if there are more.
@@ -114,30 +133,13 @@ impl Conditions {
 
     pub(super) fn filter(&mut self, part: &str, value: impl ToSql + 'static) {
         // The plus keeps the planner from an index that does not have the order of the list.
-        self.filters.parts.push(format!("(+{part})"));
+        self.filters.parts.push(format!("+{part}"));
         self.filters.values.push(Box::new(value));
     }
 
     pub(super) fn filter_opt(&mut self, part: &str, value: Option<impl ToSql + 'static>) {
         if let Some(value) = value {
             self.filter(part, value);
-        }
-    }
-
-    /// An id begins with its time: what is out of the range is not even looked at.
-    pub(super) fn add_between(
-        &mut self,
-        column: &str,
-        since: Option<Timestamp>,
-        until: Option<Timestamp>,
-    ) {
-        if let Some(since) = since {
-            self.add("id >= ?", first_key(since));
-            self.add(&format!("+{column} >= ?"), since.as_micros());
-        }
-        if let Some(until) = until {
-            self.add("id < ?", first_key(until.plus(CLOCK_SLACK)));
-            self.add(&format!("+{column} < ?"), until.as_micros());
         }
     }
 
@@ -207,11 +209,9 @@ mod tests {
                 let mut conditions = Conditions::of("delivery");
                 conditions.add(&format!("{column} = ?"), 1);
                 conditions.filter("mode = ?", 0);
-                conditions.add_between(
-                    "created_at",
-                    Some(Timestamp::default()),
-                    Some(Timestamp::default()),
-                );
+                conditions.add("id >= ?", 1);
+                conditions.add("id < ?", 9);
+                conditions.add("+created_at < ?", 9);
                 conditions.add_state(state, true);
                 let plan = index_of(&conditions)?;
                 let expected = match (index, suffix) {

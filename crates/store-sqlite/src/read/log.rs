@@ -97,7 +97,7 @@ impl Reader {
         conditions.filter_opt("subject = ?", filter.subject.clone());
         conditions.filter_opt("action = ?", filter.action.clone());
         conditions.filter_opt("key_id = ?", filter.key.map(Id::key));
-        conditions.add_between("at", filter.since, filter.until);
+        self.add_between(&mut conditions, "at", filter.since, filter.until);
         let row = |row: &Row<'_>| audit_row(row, self.salt);
         let query = query_digest(filter);
         self.page(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
@@ -160,7 +160,12 @@ impl Reader {
             }
             None => conditions.add("tenant_id = ?", query.tenant.key()),
         }
-        conditions.add_between("created_at", Some(query.since), Some(query.until));
+        self.add_between(
+            &mut conditions,
+            "created_at",
+            Some(query.since),
+            Some(query.until),
+        );
         conditions.filter_opt("event_type = ?", query.event_type.clone());
         conditions.filter_opt("mode = ?", query.mode.map(mode_number));
         conditions.add_state(query.state, true);

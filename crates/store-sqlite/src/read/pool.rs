@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use postrider_core::id::IdGenerator;
 use postrider_store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
@@ -26,7 +27,7 @@ pub(crate) struct Readers {
 #[derive(Debug)]
 struct Shared {
     file: PathBuf,
-    salt: u64,
+    ids: Arc<IdGenerator>,
     time_max: Option<Duration>,
     idle: Mutex<Vec<Connection>>,
 }
@@ -35,13 +36,13 @@ impl Readers {
     /// At most `connections`, opened as they are needed. What takes longer than `time_max` is broken off.
     pub(crate) fn new(
         file: PathBuf,
-        salt: u64,
+        ids: Arc<IdGenerator>,
         connections: usize,
         time_max: Option<Duration>,
     ) -> Self {
         let shared = Arc::new(Shared {
             file,
-            salt,
+            ids,
             time_max,
             idle: Mutex::default(),
         });
@@ -73,7 +74,8 @@ impl Readers {
                 .map_err(reading)?;
             let mut reader = Reader {
                 connection,
-                salt: shared.salt,
+                salt: shared.ids.salt(),
+                ahead: shared.ids.ahead(),
             };
             let until = shared.time_max.map(|time_max| Instant::now() + time_max);
             let over = until.map(|until| move || Instant::now() >= until);

@@ -391,9 +391,12 @@ pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &
             .unwrap()
             .applied
     );
+    let ended = store.delivery(a).await.unwrap();
+    assert_eq!(ended.state, DeliveryState::Cancelled);
     assert_eq!(
-        store.delivery(a).await.unwrap().state,
-        DeliveryState::Cancelled
+        (ended.attempts, ended.completed_at, ended.series),
+        (1, Some(at(2)), Series::SCHEDULED),
+        "it ended when it ended; the attempt is told"
     );
     assert_eq!(
         store.delivery(b).await.unwrap().state,

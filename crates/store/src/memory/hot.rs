@@ -217,18 +217,19 @@ impl State {
             .push(record.attempt);
         // A delivery that was ended while its attempt ran stays ended, unless the attempt succeeded.
         let ended = state != DeliveryState::Pending;
-        let next_state = if ended && record.next != Next::Delivered {
-            state
-        } else {
-            record.next.state()
-        };
-        self.set_state(record.delivery, next_state, now);
+        let stays = ended && record.next != Next::Delivered;
+        let next_state = if stays { state } else { record.next.state() };
+        if !stays {
+            self.set_state(record.delivery, next_state, now);
+        }
         let row = self
             .deliveries
             .get_mut(&record.delivery.as_u128())
             .ok_or(StoreError::not_found(Entity::Delivery))?;
         row.delivery.attempts = number;
-        row.delivery.series = record.series;
+        if !stays {
+            row.delivery.series = record.series;
+        }
         if let (Next::Retry { at }, false) = (record.next, ended) {
             row.delivery.due_at = at;
             if !record.keep_place {
@@ -468,10 +469,10 @@ impl State {
                 && filter.tenant.is_none_or(|id| id == delivery.tenant)
                 && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
                 && filter.event.is_none_or(|id| id == delivery.event)
-                && filter.event_type.as_deref().is_none_or(|name| {
-                    *name == *delivery.event_type
-                        || filter.or_endpoints.contains(&delivery.endpoint)
-                })
+                && filter
+                    .event_type
+                    .as_deref()
+                    .is_none_or(|name| *name == *delivery.event_type)
                 && filter.mode.is_none_or(|mode| mode == delivery.mode)
                 && filter
                     .state
