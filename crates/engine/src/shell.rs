@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_core::delivery::{DeliveryState, Series};
+use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::judge::Next;
 use postrider_core::seal::Sealer;
 use postrider_core::{Id, Timestamp, id};
@@ -181,22 +181,27 @@ impl Engine {
     /// Sends a finished delivery again: one attempt, or a whole series where the profile says so.
     ///
     /// # Errors
-    /// `DeliveryPending` when it waits already, `EndpointDisabled`, `NotFound`, `Busy`.
+    /// `DeliveryPending` when it waits already, or was sent since it was read; `EndpointDisabled`, `NotFound`, `Busy`.
     pub async fn resend(
         &self,
-        delivery: Id<id::Delivery>,
+        delivery: &Delivery,
         series: bool,
     ) -> Result<DueDelivery, PublishError> {
-        if self.past_lanes.holds(delivery) {
+        if self.past_lanes.holds(delivery.id) {
             return Err(StoreError::conflict(Rule::DeliveryPending).into());
         }
         let series = Series {
             single: !series,
             ..Series::SCHEDULED
         };
+        let resend = Resend {
+            delivery: delivery.id,
+            attempts: delivery.attempts,
+            series,
+        };
         match self
             .journal()?
-            .request(Write::Resend(Resend { delivery, series }), 0)?
+            .request(Write::Resend(resend), 0)?
             .answer()
             .await?
         {

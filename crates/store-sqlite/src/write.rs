@@ -438,7 +438,8 @@ impl Tx {
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Delivery))?;
         let mut delivery = found.delivery;
-        if delivery.state == DeliveryState::Pending {
+        let is_as_seen = delivery.attempts == resend.attempts;
+        if delivery.state == DeliveryState::Pending || !is_as_seen {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
         if delivery.attempts >= ATTEMPTS_MAX {

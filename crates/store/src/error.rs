@@ -82,7 +82,7 @@ pub enum Rule {
     EndpointsMax,
     /// The idempotency key was used with another body.
     IdempotencyKeyReused,
-    /// The delivery is waiting for an attempt already.
+    /// The delivery is waiting for an attempt already, or had one since it was looked at.
     DeliveryPending,
     /// The endpoint is disabled or deleted.
     EndpointDisabled,

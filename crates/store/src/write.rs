@@ -121,5 +121,7 @@ pub struct FinishDelivery {
 #[derive(Debug, Clone, Copy)]
 pub struct Resend {
     pub delivery: Id<id::Delivery>,
+    /// Attempts that it had when whoever asks looked at it: with more, somebody else has sent it.
+    pub attempts: u32,
     pub series: Series,
 }

@@ -215,7 +215,7 @@ pub(super) async fn send_again(api: &Api, delivery: Delivery) -> ApiResult<Deliv
     let sending = api.clone();
     api.to_the_end(async move {
         let engine = sending.engine();
-        match engine.resend(delivery.id, policy.series).await {
+        match engine.resend(&delivery, policy.series).await {
             Ok(due) => Ok(due.delivery),
             Err(PublishError::Store(StoreError::Conflict {
                 rule: Rule::EndpointDisabled,

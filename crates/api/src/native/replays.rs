@@ -266,7 +266,8 @@ fn start(api: &Api, task: Task, place: Place) {
             }
         };
         task.finished_at = Some(api.now());
-        let end = patiently(|| api.store().put_task(task.clone()));
+        // Never given up: it holds nobody up, and an end that is not recorded would be none.
+        let end = patiently(u32::MAX, || api.store().put_task(task.clone()));
         if let Err(error) = end.await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -277,18 +278,18 @@ fn start(api: &Api, task: Task, place: Place) {
     });
 }
 
-/// Tries again until the store answers, for [`TRIES_MAX`] times: a replay has time, and whoever asked
+/// Tries again until the store answers, at most `tries_max` times: a replay has time, and whoever asked
 /// for it has gone.
-async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, StoreError>
+async fn patiently<T, F>(tries_max: u32, ask: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pause = PAUSE;
     let mut tries = 0;
     loop {
-        tries += 1;
+        tries = u32::saturating_add(tries, 1);
         match ask().await {
-            Err(error) if is_passing(&error) && tries < TRIES_MAX => {
+            Err(error) if is_passing(&error) && tries < tries_max => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a replay waits for the store"
@@ -323,12 +324,15 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
             limit: PAGE,
             cursor,
         };
-        let page = patiently(|| api.store().list_deliveries(filter.clone(), request)).await?;
+        let page = patiently(TRIES_MAX, || {
+            api.store().list_deliveries(filter.clone(), request)
+        })
+        .await?;
         for delivery in page.rows {
             resend(api, task, &delivery).await?;
             task.cursor = Some(format!("{:032x}", delivery.id.as_u128()));
             if (task.done + task.skipped).is_multiple_of(RECORD_EVERY) {
-                patiently(|| api.store().put_task(task.clone())).await?;
+                patiently(TRIES_MAX, || api.store().put_task(task.clone())).await?;
             }
         }
         // At the end the cursor stays: after a crash here nothing is sent again.
@@ -336,13 +340,15 @@ async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
             return Ok(());
         };
         task.cursor = Some(format!("{:032x}", next.after));
-        patiently(|| api.store().put_task(task.clone())).await?;
+        patiently(TRIES_MAX, || api.store().put_task(task.clone())).await?;
     }
 }
 
 /// Where a replay goes on. Only the place is stored: another version may write the query otherwise.
 fn place_of(text: &str, query: u32) -> Result<Cursor, std::num::ParseIntError> {
-    let after = u128::from_str_radix(text, 16)?;
+    // Before it came the query.
+    let place = text.get(text.len().saturating_sub(32)..).unwrap_or(text);
+    let after = u128::from_str_radix(place, 16)?;
     Ok(Cursor { query, after })
 }
 
@@ -355,7 +361,7 @@ async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()
     let mut recorded = false;
     let mut tries = 0;
     loop {
-        match api.engine().resend(delivery.id, policy.series).await {
+        match api.engine().resend(delivery, policy.series).await {
             Ok(_) => task.done += 1,
             Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
                 task.skipped += 1

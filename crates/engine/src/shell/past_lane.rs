@@ -66,7 +66,7 @@ impl Engine {
     /// it was asked for is not stored: a process that dies meanwhile forgets it.
     ///
     /// # Errors
-    /// `DeliveryPending` when it waits or is being sent, `DeliveryExpired`, `AttemptsMax`, `NotFound`;
+    /// `DeliveryPending` when it waits, is being sent, or was sent since it was read, `DeliveryExpired`, `AttemptsMax`, `NotFound`;
     /// `Busy` when many are on their way, or the engine is being drained.
     pub async fn resend_while_disabled(
         self: &Arc<Self>,
@@ -77,9 +77,10 @@ impl Engine {
         }
         let past_lane = self.past_lanes.enter(delivery)?;
         // Read again: until now somebody else may have sent it.
+        let seen = delivery.attempts;
         let mut delivery = self.store.delivery(delivery.id).await?;
         let refuse = |rule| Err(StoreError::conflict(rule).into());
-        if delivery.state == DeliveryState::Pending {
+        if delivery.state == DeliveryState::Pending || delivery.attempts != seen {
             return refuse(Rule::DeliveryPending);
         }
         if delivery.attempts >= ATTEMPTS_MAX {

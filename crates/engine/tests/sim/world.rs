@@ -262,9 +262,11 @@ impl World {
     }
 
     pub(crate) fn resend(&mut self, delivery: DeliveryId) {
+        let attempts = done(self.store.delivery(delivery)).map_or(0, |row| row.attempts);
         self.journal_write(
             Write::Resend(Resend {
                 delivery,
+                attempts,
                 series: Series {
                     single: true,
                     ..Series::SCHEDULED

@@ -208,3 +208,49 @@ async fn a_tenant_has_so_many_unfinished_replays_and_no_more() {
     }
     assert_eq!(server.call("POST", &path, all).await.status, 202);
 }
+
+#[tokio::test]
+async fn of_resends_at_once_one_is_sent() {
+    let server = std::sync::Arc::new(TestServer::start().await);
+    let receiver = Receiver::start(Behaviour::Status(410)).await;
+    let tenant = server.tenant("simplifytrip").await;
+    let key = json!({ "name": "k", "tenant": tenant, "webhook": receiver.url("/") });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let event = json!({ "type": "X", "data": {}, "key": text(&key, "publicId") });
+    let path = format!("/v1/tenants/{tenant}/events");
+    let mut deliveries = Vec::new();
+    for _ in 0..20 {
+        server.good("POST", &path, event.clone()).await;
+    }
+    let query = format!("tenant={tenant}&status=failed");
+    for row in server.finished(&query, 20).await {
+        deliveries.push(id(&row));
+    }
+    let asked = deliveries.iter().flat_map(|id| vec![id.clone(); 4]);
+    let asked = asked.map(|id| {
+        let server = server.clone();
+        tokio::spawn(async move {
+            let path = format!("/v1/deliveries/{id}/resend");
+            server.call("POST", &path, Value::Null).await.status
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut accepted = 0;
+    for asked in asked {
+        let status = asked.await.unwrap();
+        assert!(matches!(status, 202 | 409), "{status}");
+        accepted += usize::from(status == 202);
+    }
+    let done = |page: &Value| {
+        let rows = page["data"].as_array().unwrap().iter();
+        let made: u64 = rows.map(|row| row["attemptsMade"].as_u64().unwrap()).sum();
+        made == 20 + accepted as u64
+    };
+    let list = format!("/v1/deliveries?limit=250&tenant={tenant}");
+    server.until(&list, done).await;
+    assert_eq!(
+        receiver.requests().len(),
+        20 + accepted,
+        "each answer is one request"
+    );
+}

@@ -340,6 +340,7 @@ pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
     );
     let again = Write::Resend(Resend {
         delivery,
+        attempts: ATTEMPTS_MAX,
         series: Series::SCHEDULED,
     });
     let refused = store.commit(at(3), vec![again]).await.remove(0);
@@ -565,9 +566,24 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
         started_at: None,
         single: true,
     };
-    let answer = store
-        .commit(secs(50), vec![Write::Resend(Resend { delivery, series })])
-        .await;
+    let resend = |attempts| {
+        vec![Write::Resend(Resend {
+            delivery,
+            attempts,
+            series,
+        })]
+    };
+    let stale = store.commit(secs(50), resend(0)).await.remove(0);
+    assert!(
+        matches!(
+            stale,
+            Err(StoreError::Conflict {
+                rule: Rule::DeliveryPending
+            })
+        ),
+        "somebody sent it since it was looked at"
+    );
+    let answer = store.commit(secs(50), resend(1)).await;
     let [Ok(Written::Resent(due))] = answer.as_slice() else {
         panic!("{answer:?}")
     };
@@ -611,13 +627,14 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    let resend = || {
+    let resend = |attempts| {
         Write::Resend(Resend {
             delivery,
+            attempts,
             series: Series::SCHEDULED,
         })
     };
-    let answer = store.commit(at(2), vec![resend()]).await;
+    let answer = store.commit(at(2), vec![resend(0)]).await;
     assert!(matches!(
         answer.as_slice(),
         [Err(StoreError::Conflict {
@@ -646,7 +663,7 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
         )
         .await
         .unwrap();
-    let answer = store.commit(at(4), vec![resend()]).await;
+    let answer = store.commit(at(4), vec![resend(1)]).await;
     assert!(matches!(
         answer.as_slice(),
         [Err(StoreError::Conflict {
@@ -655,6 +672,6 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
     ));
     store.delete_endpoint(endpoint, by()).await.unwrap();
     assert!(
-        matches!(store.commit(at(5), vec![resend()]).await.as_slice(), [Err(error)] if error.is_not_found())
+        matches!(store.commit(at(5), vec![resend(1)]).await.as_slice(), [Err(error)] if error.is_not_found())
     );
 }

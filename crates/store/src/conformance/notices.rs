@@ -256,6 +256,7 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
 
     let by_hand = Write::Resend(Resend {
         delivery: due.delivery.id,
+        attempts: 0,
         series: Series {
             single: true,
             ..Series::SCHEDULED

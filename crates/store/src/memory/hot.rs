@@ -281,7 +281,8 @@ impl State {
             .deliveries
             .get(&resend.delivery.as_u128())
             .ok_or(StoreError::not_found(Entity::Delivery))?;
-        if row.delivery.state == DeliveryState::Pending {
+        let is_as_seen = row.delivery.attempts == resend.attempts;
+        if row.delivery.state == DeliveryState::Pending || !is_as_seen {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
         if row.delivery.attempts >= ATTEMPTS_MAX {
