@@ -211,9 +211,9 @@ pub trait Store: Send + Sync + 'static {
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError>;
     /// The endpoint for a lane: deleted ones too, with `true`.
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError>;
-    /// Endpoints of one kind, newest first.
     /// Those of `ids` that ever were, deleted ones too, in any order: for records of what they got.
     async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError>;
+    /// Endpoints of one kind, newest first.
     async fn list_endpoints(
         &self,
         filter: EndpointFilter,

@@ -285,11 +285,11 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pause = PAUSE;
-    let mut tries = 0;
+    let mut tries: u32 = 0;
     loop {
-        tries = u32::saturating_add(tries, 1);
         match ask().await {
             Err(error) if is_passing(&error) && tries < tries_max => {
+                tries += 1;
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a replay waits for the store"

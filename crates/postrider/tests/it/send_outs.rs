@@ -347,3 +347,44 @@ async fn what_expired_is_not_retried_past_its_lane() {
     assert_eq!(refused.code(), "resend_not_allowed");
     assert!(refused.text.contains("deliverBefore"), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_retries_at_once_one_is_sent_and_none_after_it_succeeded() {
+    let (server, _profiles) = hurried_server().await;
+    let server = std::sync::Arc::new(server);
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
+    for _ in 0..20 {
+        send(&server, &tenant, "customer.rewarded", None).await;
+    }
+    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
+    server
+        .until(&endpoint, |view| view["active"] == false)
+        .await;
+    let failed = server.finished(&format!("tenant={tenant}"), 20).await;
+    server
+        .good("PATCH", &endpoint, json!({ "active": true }))
+        .await;
+    receiver.behave(Behaviour::Status(200));
+    let before = receiver.requests().len();
+    let ids = failed.iter().flat_map(|row| vec![id(row); 8]);
+    let retries = ids.map(|id| {
+        let server = server.clone();
+        tokio::spawn(async move {
+            let retry = format!("/v1/send-outs/{id}/retry");
+            server.call("POST", &retry, json!({})).await.status
+        })
+    });
+    let retries: Vec<_> = retries.collect();
+    let mut accepted = 0;
+    for retry in retries {
+        let status = retry.await.unwrap();
+        assert!(matches!(status, 202 | 409), "{status}");
+        accepted += usize::from(status == 202);
+    }
+    assert_eq!(accepted, 20, "one of eight of each");
+    let query = format!("tenant={tenant}&status=delivered");
+    server.finished(&query, 20).await;
+    assert_eq!(receiver.requests().len(), before + 20);
+}
