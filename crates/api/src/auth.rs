@@ -118,6 +118,15 @@ impl Caller {
         }
     }
 
+    /// On whose account what the caller takes goes: its tenant's, its application's, or its own.
+    pub(crate) fn holder(&self) -> u128 {
+        match self.key.scope {
+            Scope::Root => self.key.id.as_u128(),
+            Scope::Application(application) => application.as_u128(),
+            Scope::Tenant(_, tenant) => tenant.as_u128(),
+        }
+    }
+
     /// Who makes a change, for the audit log.
     pub(crate) fn actor(&self, api: &Api) -> Actor {
         actor(&self.key, api)

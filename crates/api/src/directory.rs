@@ -1,32 +1,33 @@
-//! What nearly every request asks: whose key, whose tenant, which profile. Held in memory.
-//!
-//! What changes is forgotten at once.
+//! What nearly every request asks: whose key, whose tenant, which profile, which schema. Held in memory
+//! within bounds, and read again when it has changed.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Application, Tenant};
 use postrider_core::{Id, id};
+use postrider_engine::cache::{Cache, Changes, Read};
 use postrider_engine::{CurrentProfile, Engine};
 use postrider_store::{Store, StoreError};
 
 use crate::problem::{ApiError, ApiResult};
-use crate::schemas::Schemas;
+use crate::schemas::{self, KnownType};
 
-/// Entries held of a kind; beyond, all are forgotten and read again as they are needed.
+/// Entries held of a kind.
 const HELD_MAX: usize = 50_000;
+/// Bytes of schemas with all that was compiled of them.
+const SCHEMA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 pub(crate) struct Directory {
     store: Arc<dyn Store>,
     engine: Arc<Engine>,
-    keys: Held<[u8; 32], ApiKey>,
-    tenants: Held<Id<id::Tenant>, Tenant>,
-    applications: Held<Id<id::Application>, Application>,
-    schemas: Held<Id<id::Application>, Schemas>,
+    changes: Arc<Changes>,
+    keys: Cache<[u8; 32], ApiKey>,
+    tenants: Cache<Id<id::Tenant>, Tenant>,
+    applications: Cache<Id<id::Application>, Application>,
+    types: Cache<(Id<id::Application>, String), KnownType>,
     /// Keys that events are addressed to, by their public id, each with its endpoint.
-    addressees: Held<String, Addressee>,
+    addressees: Cache<String, Addressee>,
 }
 
 /// A key that an event can be addressed to.
@@ -35,112 +36,95 @@ pub(crate) struct Addressee {
     pub(crate) endpoint: Option<Id<id::Endpoint>>,
 }
 
-struct Held<K, V> {
-    values: Mutex<HashMap<K, Arc<V>>>,
-    /// Counts forgettings: what was read before one must not be kept after it.
-    generation: AtomicU64,
-}
-
-impl<K: Eq + Hash, V> Held<K, V> {
-    fn new() -> Self {
-        Self {
-            values: Mutex::new(HashMap::new()),
-            generation: AtomicU64::new(0),
-        }
-    }
-
-    async fn get<E>(&self, key: K, read: impl Future<Output = Result<V, E>>) -> Result<Arc<V>, E> {
-        if let Some(value) = self
-            .values
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-        {
-            return Ok(value.clone());
-        }
-        let generation = self.generation.load(Ordering::Relaxed);
-        let value = Arc::new(read.await?);
-        let mut held = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.generation.load(Ordering::Relaxed) != generation {
-            return Ok(value);
-        }
-        if held.len() >= HELD_MAX {
-            held.clear();
-        }
-        held.insert(key, value.clone());
-        Ok(value)
-    }
-
-    fn forget(&self, key: &K) {
-        let mut held = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        held.remove(key);
-    }
-
-    fn clear(&self) {
-        let mut held = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        held.clear();
-    }
-}
-
 impl Directory {
     pub(crate) fn new(store: Arc<dyn Store>, engine: Arc<Engine>) -> Self {
+        let changes = Arc::new(Changes::default());
         Self {
             store,
             engine,
-            keys: Held::new(),
-            tenants: Held::new(),
-            applications: Held::new(),
-            schemas: Held::new(),
-            addressees: Held::new(),
+            keys: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            tenants: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            applications: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            types: Cache::new(HELD_MAX, SCHEMA_BYTES_MAX, changes.clone()),
+            addressees: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            changes,
         }
     }
 
+    fn counted<V, E>(&self, thing: u128, read: Result<V, E>, count: u64) -> Result<Read<V>, E> {
+        read.map(|value| Read {
+            value,
+            weight: 1,
+            stamp: vec![(thing, count)],
+        })
+    }
+
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
-        self.keys.get(hash, self.store.key_by_hash(hash)).await
+        let thing = of_hash(&hash);
+        let read = async {
+            let count = self.changes.of(thing);
+            self.counted(thing, self.store.key_by_hash(hash).await, count)
+        };
+        self.keys.get(hash, read).await
     }
 
     pub(crate) async fn tenant(&self, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
-        Ok(self.tenants.get(id, self.store.tenant(id)).await?)
+        let read = async {
+            let count = self.changes.of(id.as_u128());
+            self.counted(id.as_u128(), self.store.tenant(id).await, count)
+        };
+        Ok(self.tenants.get(id, read).await?)
     }
 
     pub(crate) async fn application(&self, id: Id<id::Application>) -> ApiResult<Arc<Application>> {
-        Ok(self
-            .applications
-            .get(id, self.store.application(id))
-            .await?)
+        let read = async {
+            let count = self.changes.of(id.as_u128());
+            self.counted(id.as_u128(), self.store.application(id).await, count)
+        };
+        Ok(self.applications.get(id, read).await?)
     }
 
     /// The key with this public id.
     pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
+        let thing = of_hash(&sha256(public_id.as_bytes()));
         let read = async {
+            let count = self.changes.of(thing);
             let key = self.store.key_by_public_id(public_id).await?;
             let endpoint = self.store.key_endpoint(key.id).await?;
-            Ok(Addressee {
+            let addressee = Addressee {
                 key,
                 endpoint: endpoint.map(|endpoint| endpoint.id),
-            })
+            };
+            self.counted(thing, Ok(addressee), count)
         };
         self.addressees.get(public_id.to_owned(), read).await
     }
 
-    /// The schemas of an application's event types: its own, and those of its profile.
-    pub(crate) async fn schemas(&self, id: Id<id::Application>) -> ApiResult<Arc<Schemas>> {
-        let profile = self.profile(id).await?.profile;
+    /// What the application, or its profile, says of an event type; made once, however many ask.
+    pub(crate) async fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> ApiResult<Arc<KnownType>> {
+        let thing = of_type(application, name);
         let read = async {
-            let own = self.store.list_event_types(id).await?;
-            Schemas::new(profile, own).await
+            let stamp = vec![
+                (thing, self.changes.of(thing)),
+                (
+                    application.as_u128(),
+                    self.changes.of(application.as_u128()),
+                ),
+            ];
+            let profile = self.profile(application).await?.profile;
+            let own = self.store.event_type(application, name).await?;
+            let value = schemas::known_type(&profile, name, own).await?;
+            Ok::<_, ApiError>(Read {
+                weight: value.weight(),
+                value,
+                stamp,
+            })
         };
-        self.schemas.get(id, read).await
-    }
-
-    pub(crate) fn forget_schemas(&self, application: Id<id::Application>) {
-        self.schemas.forget(&application);
-    }
-
-    pub(crate) fn forget_tenants(&self) {
-        self.tenants.clear();
+        self.types.get((application, name.to_owned()), read).await
     }
 
     /// The profile that new endpoints and events of an application get.
@@ -157,12 +141,29 @@ impl Directory {
         })
     }
 
-    pub(crate) fn forget_keys(&self) {
-        self.keys.clear();
-        self.addressees.clear();
+    pub(crate) fn forget_event_type(&self, application: Id<id::Application>, name: &str) {
+        self.changes.note(of_type(application, name));
     }
 
-    pub(crate) fn forget_applications(&self) {
-        self.applications.clear();
+    /// A tenant or an application has changed.
+    pub(crate) fn forget<K>(&self, thing: Id<K>) {
+        self.changes.note(thing.as_u128());
     }
+
+    pub(crate) fn forget_key(&self, key: &ApiKey) {
+        self.changes.note(of_hash(&key.secret_hash));
+        if let Some(public_id) = &key.public_id {
+            self.changes.note(of_hash(&sha256(public_id.as_bytes())));
+        }
+    }
+}
+
+fn of_hash(hash: &[u8; 32]) -> u128 {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash[..16]);
+    u128::from_be_bytes(half)
+}
+
+fn of_type(application: Id<id::Application>, name: &str) -> u128 {
+    application.as_u128() ^ of_hash(&sha256(name.as_bytes()))
 }

@@ -6,6 +6,7 @@
 mod auth;
 mod dialects;
 mod directory;
+mod edge;
 mod native;
 mod problem;
 mod random;
@@ -28,6 +29,7 @@ use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::Engine;
+use postrider_engine::budget::Budget;
 use postrider_store::{Store, StoreError};
 
 pub use problem::ErrorCode;
@@ -44,6 +46,12 @@ pub struct ApiOptions {
     pub plain_http: bool,
     /// Bytes of a request body; of a batch, [`limits::BATCH_BODY_BYTES_MAX`].
     pub body_max: usize,
+    /// Bytes of request bodies in memory, of all requests together.
+    pub bodies_bytes_max: usize,
+    /// Bytes of answers in memory, of all together.
+    pub answers_bytes_max: usize,
+    /// What answers say of how long an idle connection is kept.
+    pub keep_alive: Duration,
     /// Time for a request's body to arrive.
     pub body_timeout: Duration,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
@@ -71,6 +79,9 @@ impl Default for ApiOptions {
             addresses: AddressPolicy::default(),
             plain_http: false,
             body_max: limits::BODY_BYTES_MAX,
+            bodies_bytes_max: 256 * 1024 * 1024,
+            answers_bytes_max: 256 * 1024 * 1024,
+            keep_alive: ServerLimits::default().idle_timeout,
             body_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             regions: Vec::new(),
@@ -92,6 +103,8 @@ struct Inner {
     directory: Directory,
     rates: dialects::RateLimits,
     counts: turns::Turns,
+    schemas: schemas::Gate,
+    bodies: Budget,
     replays: native::Replays,
     options: ApiOptions,
     /// When the store last proved that it takes writes.
@@ -119,6 +132,8 @@ impl Api {
             directory,
             rates: dialects::RateLimits::default(),
             counts: turns::Turns::default(),
+            schemas: schemas::Gate::default(),
+            bodies: Budget::new(options.bodies_bytes_max),
             replays: native::Replays::default(),
             options,
             ready: tokio::sync::Mutex::default(),
@@ -128,10 +143,13 @@ impl Api {
     /// All routes.
     pub fn router(&self) -> Router {
         let router = native::routes().merge(dialects::routes(self.0.engine.profiles()));
+        let answers =
+            edge::Answers::new(self.0.options.answers_bytes_max, self.0.options.keep_alive);
         router
             .fallback(native::not_found)
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone())
+            .layer(axum::middleware::from_fn_with_state(answers, edge::edge))
     }
 
     /// Goes on with replays that a restart interrupted.
@@ -206,8 +224,8 @@ impl Api {
         let api = self.clone();
         self.to_the_end(async move {
             let changed = api.store().update_tenant(id, change, by).await?;
-            api.0.directory.forget_tenants();
-            api.engine().owner_changed();
+            api.0.directory.forget(id);
+            api.engine().owner_changed(id);
             Ok(changed)
         })
         .await
@@ -224,7 +242,7 @@ impl Api {
         self.to_the_end(async move {
             let before = api.store().key_endpoint(id).await?;
             let (key, endpoint) = api.store().update_key(id, change, by).await?;
-            api.0.directory.forget_keys();
+            api.0.directory.forget_key(&key);
             for changed in before.iter().chain(&endpoint) {
                 api.engine().endpoint_changed(changed.id);
             }
@@ -260,13 +278,45 @@ impl Api {
     /// Reads and parses a JSON body.
     async fn read<T: serde::de::DeserializeOwned>(
         &self,
+        caller: &auth::Caller,
         headers: &http::HeaderMap,
         body: axum::body::Body,
     ) -> problem::ApiResult<T> {
         request::must_be_json(headers)?;
-        let bytes =
-            request::read_body(body, self.0.options.body_max, self.0.options.body_timeout).await?;
-        request::parse(&bytes)
+        request::parse(&self.body(caller.holder(), body).await?)
+    }
+
+    /// Reads and parses a JSON body that may be left out.
+    async fn read_optional<T: serde::de::DeserializeOwned + Default>(
+        &self,
+        caller: &auth::Caller,
+        body: axum::body::Body,
+    ) -> problem::ApiResult<T> {
+        let body = self.body(caller.holder(), body).await?;
+        if body.is_empty() {
+            return Ok(T::default());
+        }
+        request::parse(&body)
+    }
+
+    /// Reads a body of the usual size; `holder` is on whose account its bytes go.
+    async fn body(
+        &self,
+        holder: u128,
+        body: axum::body::Body,
+    ) -> problem::ApiResult<request::HeldBody> {
+        self.body_of(holder, body, self.0.options.body_max).await
+    }
+
+    /// Reads a body of at most `max` bytes.
+    async fn body_of(
+        &self,
+        holder: u128,
+        body: axum::body::Body,
+        max: usize,
+    ) -> problem::ApiResult<request::HeldBody> {
+        let grant = self.0.bodies.open(holder);
+        request::read_body(body, max, self.0.options.body_timeout, grant).await
     }
 
     fn now(&self) -> Timestamp {

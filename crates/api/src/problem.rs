@@ -17,6 +17,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     BodyTimeout,
     ContentTypeUnsupported,
+    ContentEncodingUnsupported,
+    HeaderInvalid,
     ValidationFailed,
     EndpointUrlInvalid,
     SubscriptionInvalid,
@@ -60,6 +62,7 @@ impl ErrorCode {
             Self::BodyNotJson
             | Self::BodyTooDeep
             | Self::BodyDuplicateKey
+            | Self::HeaderInvalid
             | Self::ValidationFailed
             | Self::EndpointUrlInvalid
             | Self::SubscriptionInvalid
@@ -72,7 +75,9 @@ impl ErrorCode {
             | Self::CursorInvalid => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ContentTypeUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ContentTypeUnsupported | Self::ContentEncodingUnsupported => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled => StatusCode::UNAUTHORIZED,
             Self::ScopeInsufficient | Self::AddressNotAllowed | Self::SecretNotShown => {
                 StatusCode::FORBIDDEN
@@ -105,6 +110,8 @@ impl ErrorCode {
             Self::BodyTooLarge => "The body is too large",
             Self::BodyTimeout => "The body did not arrive in time",
             Self::ContentTypeUnsupported => "The content type is not application/json",
+            Self::ContentEncodingUnsupported => "The body is encoded",
+            Self::HeaderInvalid => "A header is not as it must be",
             Self::ValidationFailed => "A field is not as it must be",
             Self::EndpointUrlInvalid => "The URL cannot receive webhooks",
             Self::SubscriptionInvalid => "The events cannot be subscribed to",
@@ -135,7 +142,7 @@ impl ErrorCode {
             Self::ProfileInUse => "The application has tenants under its profile",
             Self::LastRootKey => "It is the last root key",
             Self::ReplaysMax => "The tenant has as many unfinished replays as it may have",
-            Self::Overloaded => "Too many writes are waiting",
+            Self::Overloaded => "Too much is going on",
             Self::StoreFull => "The disk is full",
             Self::OutcomeUnknown => "The write may or may not have happened",
             Self::Internal => "Something went wrong inside",
@@ -270,6 +277,13 @@ impl From<StoreError> for ApiError {
                 Rule::NameTaken => {
                     Self::new(ErrorCode::NameTaken, "choose another name or external id")
                 }
+                Rule::EventTypesMax => Self::new(
+                    ErrorCode::EventTypesMax,
+                    format!(
+                        "an application has at most {}; delete one",
+                        postrider_core::limits::EVENT_TYPES_MAX
+                    ),
+                ),
                 Rule::EndpointsMax => {
                     Self::new(ErrorCode::EndpointsMax, "delete an endpoint first")
                 }

@@ -8,13 +8,16 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use postrider_core::json::{InvalidJson, check_json};
 use postrider_core::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
 use postrider_core::{Id, Timestamp, id};
+use postrider_engine::budget::Grant;
 use postrider_store::{Page, PageRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 
@@ -44,25 +47,84 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Query<T
     }
 }
 
-/// Reads a body of at most `max` bytes within `limit`.
-pub(crate) async fn read_body(body: Body, max: usize, limit: Duration) -> ApiResult<Bytes> {
-    let collected = tokio::time::timeout(limit, Limited::new(body, max).collect()).await;
-    let collected = collected.map_err(|_| {
-        ApiError::new(
+/// A body in memory; its bytes are on its caller's account as long as this is there.
+pub(crate) struct HeldBody {
+    bytes: Bytes,
+    _grant: Grant,
+}
+
+impl std::ops::Deref for HeldBody {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// What is read of a body that is refused, so that its sender gets the answer and not a reset.
+const LINGER_BYTES_MAX: usize = 32 * 1024 * 1024;
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
+/// Reads a body of at most `max` bytes within `limit`, as far as `grant` can be had for it.
+pub(crate) async fn read_body(
+    mut body: Body,
+    max: usize,
+    limit: Duration,
+    mut grant: Grant,
+) -> ApiResult<HeldBody> {
+    let declared = body.size_hint().lower();
+    let reading = async {
+        let mut read = Vec::new();
+        if declared > max as u64 {
+            return Err(too_large(max));
+        }
+        while let Some(frame) = body.frame().await {
+            let ended = |_| ApiError::new(ErrorCode::BodyNotJson, "the body ended early");
+            let Ok(data) = frame.map_err(ended)?.into_data() else {
+                continue;
+            };
+            if read.len() + data.len() > max {
+                return Err(too_large(max));
+            }
+            if !grant.grow(data.len()) {
+                let detail = "requests hold as much memory as they may; try again in a second";
+                return Err(ApiError::new(ErrorCode::Overloaded, detail));
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok(read)
+    };
+    match tokio::time::timeout(limit, reading).await {
+        Ok(Ok(read)) => Ok(HeldBody {
+            bytes: read.into(),
+            _grant: grant,
+        }),
+        Ok(Err(refusal)) => {
+            drop(tokio::time::timeout(LINGER_MAX, discard(body)).await);
+            Err(refusal)
+        }
+        Err(_) => Err(ApiError::new(
             ErrorCode::BodyTimeout,
             format!("the whole body must arrive within {} s", limit.as_secs()),
-        )
-    })?;
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
-            ErrorCode::BodyTooLarge,
-            format!("a body may have {max} bytes here"),
         )),
-        Err(_) => Err(ApiError::new(
-            ErrorCode::BodyNotJson,
-            "the body ended early",
-        )),
+    }
+}
+
+fn too_large(max: usize) -> ApiError {
+    ApiError::new(
+        ErrorCode::BodyTooLarge,
+        format!("a body may have {max} bytes here"),
+    )
+}
+
+async fn discard(mut body: Body) {
+    let mut left = LINGER_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(bytes) else {
+            return;
+        };
+        left = rest;
     }
 }
 
@@ -130,6 +192,74 @@ pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> ApiResult<T> {
             (path, _) => ApiError::invalid(path, text),
         }
     })
+}
+
+/// Refuses what a type did not take from a value: stored forms are read tolerantly, so that an older
+/// version reads what a newer one wrote; what somebody sends is not.
+///
+/// # Errors
+/// The path of the first unknown field.
+pub(crate) fn only_known(given: &Value, taken: &impl Serialize) -> Result<(), String> {
+    let taken = serde_json::to_value(taken).map_err(|error| error.to_string())?;
+    match first_unknown(given, &taken) {
+        Some(path) => Err(path),
+        None => Ok(()),
+    }
+}
+
+fn first_unknown(given: &Value, taken: &Value) -> Option<String> {
+    match (given, taken) {
+        (Value::Object(given), Value::Object(taken)) => {
+            given
+                .iter()
+                .find_map(|(name, value)| match taken.get(name) {
+                    None if value.is_null() => None,
+                    None => Some(name.clone()),
+                    Some(taken) => {
+                        first_unknown(value, taken).map(|below| format!("{name}.{below}"))
+                    }
+                })
+        }
+        (Value::Array(given), Value::Array(taken)) => {
+            given
+                .iter()
+                .zip(taken)
+                .enumerate()
+                .find_map(|(at, (given, taken))| {
+                    first_unknown(given, taken).map(|below| format!("{at}.{below}"))
+                })
+        }
+        // A list would be taken for the fields in their order.
+        (Value::Array(_), Value::Object(_)) => Some("0".to_owned()),
+        _ => None,
+    }
+}
+
+/// For a field whose type is read tolerantly elsewhere.
+pub(crate) fn strictly<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: DeserializeOwned + Serialize,
+    D: serde::Deserializer<'de>,
+{
+    let given = Value::deserialize(deserializer)?;
+    let taken: T = serde_json::from_value(given.clone()).map_err(serde::de::Error::custom)?;
+    only_known(&given, &taken)
+        .map_err(|path| serde::de::Error::custom(format!("unknown field `{path}`")))?;
+    Ok(taken)
+}
+
+/// As [`strictly`], and null takes it away.
+pub(crate) fn nullable_strictly<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: DeserializeOwned + Serialize,
+    D: serde::Deserializer<'de>,
+{
+    match Option::<Value>::deserialize(deserializer)? {
+        None => Ok(Some(None)),
+        Some(given) => strictly(given)
+            .map(|taken| Some(Some(taken)))
+            .map_err(serde::de::Error::custom),
+    }
 }
 
 /// An answer in JSON.
@@ -248,9 +378,35 @@ pub(crate) fn bounded(field: &str, text: &str, max: usize) -> ApiResult<()> {
     Ok(())
 }
 
+/// Characters without width or ink, which would make two names look the same.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
 pub(crate) fn required(field: &str, text: &str, max: usize) -> ApiResult<()> {
     if text.trim().is_empty() {
         return Err(ApiError::invalid(field, "must not be empty"));
+    }
+    let seen = |c: char| !c.is_whitespace() && !is_invisible(c);
+    if !text.chars().any(seen) {
+        return Err(ApiError::invalid(field, "must have something to see"));
     }
     bounded(field, text, max)
 }

@@ -1,49 +1,60 @@
-//! JSON Schemas of event types, compiled. The one place that knows the crate that does it.
+//! JSON Schemas of event types. The one place that knows the crate that does it.
 //!
 //! A schema comes from whoever has an application's key, and the data from whoever publishes: what
-//! both may cost together is bounded before anything is checked.
+//! both may cost together is bounded before anything is checked, and nothing is compiled or checked
+//! on the threads that serve everybody.
 
 mod cost;
+mod gate;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::EventType;
+use serde_json::Value;
+
+pub(crate) use gate::Gate;
 
 use crate::problem::{ApiError, ApiResult};
+use cost::Cost;
 
 /// Mistakes told of one event; there may be more.
 const MISTAKES_TOLD: usize = 5;
 /// Memory that one compiled pattern may take, and again its cache.
-const PATTERN_BYTES_MAX: usize = 1024 * 1024;
-/// Checks of one value against one schema that an event may need; about a second. More are refused.
-const CHECKS_MAX: u64 = 20_000_000;
-/// Checks made where the request is handled; more are made on a thread of their own.
-const CHECKS_INLINE_MAX: u64 = 50_000;
+const PATTERN_BYTES_MAX: usize = 128 * 1024;
+/// Checks of one value against one schema that an event may need; about a quarter of a second. More are
+/// refused.
+const CHECKS_MAX: u64 = 5_000_000;
+/// Steps of patterns over texts that an event may need; about half a second. More are refused.
+const PATTERN_STEPS_MAX: u64 = 100_000_000;
+/// With more, an event waits for its application's turn among the slow ones.
+const CHECKS_QUICK_MAX: u64 = 50_000;
+const PATTERN_STEPS_QUICK_MAX: u64 = 1_000_000;
+/// What is taken of memory for each byte of a schema's text.
+const BYTES_COMPILED: usize = 40;
 
 /// Whoever puts a schema must not make the server ask others for anything.
 struct NeverFetch;
 
 impl Retrieve for NeverFetch {
-    fn retrieve(
-        &self,
-        _: &Uri<String>,
-    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+    fn retrieve(&self, _: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         Err("other documents are never fetched; write the referred part into $defs".into())
     }
 }
 
 /// A schema, and what checking one value against it costs at most.
-pub(crate) struct Compiled {
+struct Compiled {
     validator: Validator,
-    unfolded: u64,
+    cost: Cost,
+    bytes: usize,
 }
 
-/// The schemas of an application's event types.
-pub(crate) struct Schemas {
-    by_type: HashMap<String, Arc<Compiled>>,
+/// What is known of an event type of an application.
+pub(crate) struct KnownType {
+    /// The application itself has declared it.
+    pub(crate) declared: bool,
+    compiled: Option<Arc<Compiled>>,
 }
 
 /// A mistake: the path in the data, and the rule.
@@ -54,9 +65,9 @@ pub(crate) type Mistake = (String, String);
 /// # Errors
 /// A sentence: not JSON, not a schema, too costly, or one that refers to another document.
 fn compile(text: &str) -> Result<Compiled, String> {
-    let schema: serde_json::Value =
+    let mut schema: Value =
         serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
-    let unfolded = cost::unfolded(&schema)?;
+    let cost = cost::of(&mut schema)?;
     // A pattern must not be able to take for ever: the linear engine knows no look-around.
     let patterns = PatternOptions::regex()
         .size_limit(PATTERN_BYTES_MAX)
@@ -68,7 +79,8 @@ fn compile(text: &str) -> Result<Compiled, String> {
         .map_err(|error| format!("is not a JSON Schema that can be used here: {error}"))?;
     Ok(Compiled {
         validator,
-        unfolded,
+        cost,
+        bytes: text.len() * BYTES_COMPILED + cost.patterns * 2 * PATTERN_BYTES_MAX,
     })
 }
 
@@ -76,51 +88,62 @@ fn compile(text: &str) -> Result<Compiled, String> {
 ///
 /// # Errors
 /// With the place of the mistake: `schema`, or a path below `example`.
-pub(crate) async fn try_out(event_type: &EventType) -> ApiResult<()> {
+pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> ApiResult<()> {
     let Some(schema) = event_type.schema.clone() else {
         return Ok(());
     };
-    let compiled = off_the_workers(move || compile(&schema)).await?;
+    let turn = gate.slow(event_type.application).await?;
+    let compiled = turn.run(move || compile(&schema)).await?;
     let compiled = compiled.map_err(|why| ApiError::invalid("schema", why))?;
     let Some(example) = &event_type.example else {
         return Ok(());
     };
-    let checked = Arc::new(compiled).check(example).await?;
+    let checked = Arc::new(compiled)
+        .check(gate, event_type.application, example)
+        .await?;
     checked.map_err(|(path, why)| {
         let place = path.replacen("data", "example", 1);
         ApiError::invalid(place, format!("does not fit the schema: {why}"))
     })
 }
 
-/// Runs what may take long where no request waits for it.
-async fn off_the_workers<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> ApiResult<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(ApiError::internal)
+/// What an application, or else its profile, says of an event type.
+pub(crate) async fn known_type(
+    profile: &Profile,
+    name: &str,
+    own: Option<EventType>,
+) -> ApiResult<KnownType> {
+    let declared = own.is_some();
+    let schema = match own {
+        Some(own) => own.schema,
+        None => {
+            let mut described = profile.event_types.iter();
+            let described = described.find(|known| known.name == name);
+            described.and_then(|known| known.schema.clone())
+        }
+    };
+    let Some(schema) = schema else {
+        let compiled = None;
+        return Ok(KnownType { declared, compiled });
+    };
+    let compiled = gate::off_the_workers(move || compile(&schema)).await?;
+    let compiled = match compiled {
+        Ok(compiled) => Some(Arc::new(compiled)),
+        Err(why) => {
+            // It was compiled when it was put; a later version may know better.
+            tracing::warn!(event_type = %name, why, "a schema is not used");
+            None
+        }
+    };
+    Ok(KnownType { declared, compiled })
 }
 
-impl Schemas {
-    /// The profile's schemas, and the application's own in their place where it has one.
-    pub(crate) async fn new(profile: Arc<Profile>, own: Vec<EventType>) -> ApiResult<Self> {
-        let make = move || {
-            let described = profile.event_types.iter();
-            let described = described.map(|known| (&known.name, known.schema.as_ref()));
-            let own = own.iter().map(|known| (&known.name, known.schema.as_ref()));
-            let mut by_type = HashMap::new();
-            for (name, schema) in described.chain(own) {
-                match schema.map(|schema| compile(schema)) {
-                    Some(Ok(compiled)) => drop(by_type.insert(name.clone(), Arc::new(compiled))),
-                    // It was compiled when it was put; a later version may know better.
-                    Some(Err(why)) => {
-                        tracing::warn!(event_type = %name, why, "a schema is not used");
-                    }
-                    None => drop(by_type.remove(name)),
-                }
-            }
-            Self { by_type }
-        };
-        off_the_workers(make).await
+impl KnownType {
+    /// Bytes in memory, about.
+    pub(crate) fn weight(&self) -> u64 {
+        const EMPTY: usize = 256;
+        let bytes = self.compiled.as_ref().map_or(0, |compiled| compiled.bytes);
+        (EMPTY + bytes) as u64
     }
 
     /// Checks the data of an event. An event type without a schema takes all.
@@ -129,42 +152,58 @@ impl Schemas {
     /// The inner one: the path in the data and the rule of the first mistakes.
     pub(crate) async fn check(
         &self,
-        event_type: &str,
+        gate: &Gate,
+        application: postrider_core::Id<postrider_core::id::Application>,
         data: &str,
     ) -> ApiResult<Result<(), Mistake>> {
-        match self.by_type.get(event_type) {
-            Some(compiled) => compiled.check(data).await,
+        match &self.compiled {
+            Some(compiled) => compiled.check(gate, application, data).await,
             None => Ok(Ok(())),
         }
     }
 }
 
 impl Compiled {
-    async fn check(self: &Arc<Self>, data: &str) -> ApiResult<Result<(), Mistake>> {
-        let data: serde_json::Value = match serde_json::from_str(data) {
+    async fn check(
+        self: &Arc<Self>,
+        gate: &Gate,
+        application: postrider_core::Id<postrider_core::id::Application>,
+        data: &str,
+    ) -> ApiResult<Result<(), Mistake>> {
+        let data: Value = match serde_json::from_str(data) {
             Ok(data) => data,
             Err(error) => return Ok(Err(("data".to_owned(), error.to_string()))),
         };
-        let checks = self.unfolded.saturating_mul(cost::values(&data));
-        if checks > CHECKS_MAX {
-            let why = "has too many values for a schema of this size; send less in one event";
-            return Ok(Err(("data".to_owned(), why.to_owned())));
+        let size = cost::size(&data);
+        let checks = self.cost.schemas.saturating_mul(size.values);
+        let steps = self.cost.states.saturating_mul(size.text);
+        if checks > CHECKS_MAX || steps > PATTERN_STEPS_MAX {
+            let what = if checks > CHECKS_MAX {
+                "values for a schema"
+            } else {
+                "text for patterns"
+            };
+            let why = format!("has too many {what} of this size; send less in one event");
+            return Ok(Err(("data".to_owned(), why)));
         }
-        if checks <= CHECKS_INLINE_MAX {
-            return Ok(self.mistakes(&data, MISTAKES_TOLD));
-        }
+        let quick = checks <= CHECKS_QUICK_MAX && steps <= PATTERN_STEPS_QUICK_MAX;
+        let (turn, told) = if quick {
+            (gate.quick().await?, MISTAKES_TOLD)
+        } else {
+            // To find all mistakes takes memory for each.
+            (gate.slow(application).await?, 1)
+        };
         let this = self.clone();
-        off_the_workers(move || this.mistakes(&data, 1)).await
+        turn.run(move || this.mistakes(&data, told)).await
     }
 
-    fn mistakes(&self, data: &serde_json::Value, told: usize) -> Result<(), Mistake> {
+    fn mistakes(&self, data: &Value, told: usize) -> Result<(), Mistake> {
         if self.validator.is_valid(data) {
             return Ok(());
         }
         let path =
             |error: &jsonschema::ValidationError<'_>| format!("data{}", error.instance_path());
         if told == 1 {
-            // To find all mistakes takes memory for each.
             let first = self.validator.validate(data);
             return first.map_err(|first| (path(&first), first.masked().to_string()));
         }
@@ -177,5 +216,76 @@ impl Compiled {
             detail.push_str(&format!("; {}: {}", path(&more), more.masked()));
         }
         Err((path(&first), detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_core::{Id, Timestamp};
+
+    use super::*;
+
+    fn event_type(schema: &str, example: &str) -> EventType {
+        EventType {
+            application: Id::from_u128(1),
+            name: "x".to_owned(),
+            description: None,
+            schema: Some(schema.to_owned()),
+            example: Some(example.to_owned()),
+            created_at: Timestamp::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_would_take_for_ever_is_refused_at_once() {
+        let doubling = |reference: &str, root: &str, own: &str| {
+            let mut defs = vec![r#""a0":true"#.to_owned()];
+            for i in 1..60 {
+                let below = format!(r#"{{"$ref":"{reference}a{}"}}"#, i - 1);
+                defs.push(format!(r#""a{i}":{{"allOf":[{below},{below}]}}"#));
+            }
+            let defs = defs.join(",");
+            format!(r##"{{{root}"$defs":{{{own}{defs}}},"$ref":"{reference}a59"}}"##)
+        };
+        for schema in [
+            doubling("#/$defs/", "", ""),
+            doubling("#/%24defs/", "", ""),
+            doubling("#/%24defs/", r#""$id":"http://x/y","#, ""),
+            doubling("http://x/y#/$defs/", r#""$id":"http://x/y","#, ""),
+            doubling(
+                "#/definitions/",
+                r#""$schema":"http://json-schema.org/draft-04/schema#","#,
+                "",
+            ),
+            r##"{"$defs":{"a":{"$id":"http://x/a","$defs":{"b":true},"$ref":"#/$defs/b"}},"$ref":"#/$defs/a"}"##
+                .to_owned(),
+            r##"{"$defs":{"a":{"$anchor":"x"}},"$ref":"#x"}"##.to_owned(),
+            r##"{"$ref":"#/$defs/nowhere"}"##.to_owned(),
+            r##"{"allOf":[true],"$ref":"#/allOf/00"}"##.to_owned(),
+            r#"{"pattern":"[ab]*a[ab]{5000}c"}"#.to_owned(),
+        ] {
+            let refused = try_out(&Gate::default(), &event_type(&schema, "1")).await;
+            let refused = refused.map_err(|error| error.field);
+            assert_eq!(refused, Err(Some("schema".to_owned())), "{schema}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pattern_costs_its_size_times_the_text() {
+        let schema = r#"{"items":{"pattern":"[ab]*a[ab]{600}c"}}"#;
+        let text = "ab".repeat(120_000);
+        let long = event_type(schema, &format!(r#"["{text}"]"#));
+        let refused = try_out(&Gate::default(), &long).await.unwrap_err();
+        assert!(refused.detail.contains("text"), "{}", refused.detail);
+        let short = event_type(schema, r#"[""]"#);
+        assert!(
+            try_out(&Gate::default(), &short).await.is_err(),
+            "it does not fit"
+        );
+        let usual = event_type(
+            r#"{"$id":"https://x/y","properties":{"id":{"pattern":"^[a-z]{1,64}-\\d+$"},"$id":{"type":"string"}}}"#,
+            r#"{"id":"order-1","$id":"x"}"#,
+        );
+        assert!(try_out(&Gate::default(), &usual).await.is_ok());
     }
 }

@@ -22,8 +22,9 @@ use tower::util::MapRequest;
 pub struct ServerLimits {
     /// Connections at once; more wait to be accepted.
     pub connections_max: usize,
-    /// Time for a request's headers.
-    pub header_timeout: Duration,
+    /// Time for the next request's headers, and so how long an idle connection is kept open. Longer than
+    /// proxies in front keep theirs, so that they do not send on one that is being closed.
+    pub idle_timeout: Duration,
     /// Bytes of a request's headers.
     pub header_bytes_max: usize,
     /// Time for a client to take the next bytes of an answer; it holds the memory of the answer.
@@ -34,7 +35,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
-            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(75),
             header_bytes_max: 32 * 1_024,
             write_timeout: Duration::from_secs(30),
         }
@@ -76,7 +77,7 @@ impl Listener {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
+            .header_read_timeout(self.limits.idle_timeout)
             .max_buf_size(self.limits.header_bytes_max.max(8_192));
         loop {
             let accepted = tokio::select! {
@@ -86,7 +87,8 @@ impl Listener {
             let Some((stream, peer, permit)) = accepted else {
                 continue;
             };
-            let service = MapRequest::new(router.clone(), move |mut request: Request<_>| {
+            let router = router.clone();
+            let service = MapRequest::new(router, move |mut request: Request<_>| {
                 request.extensions_mut().insert(Peer(peer));
                 request
             });

@@ -9,24 +9,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::{ApiError, ApiResult};
 
-#[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<Id<id::Tenant>, Weak<Semaphore>>>);
+pub(crate) struct Turns<K = id::Tenant>(Mutex<HashMap<Id<K>, Weak<Semaphore>>>);
 
-impl Turns {
-    /// Waits until no other has the tenant's turn; it lasts as long as the permit.
-    pub(crate) async fn take(&self, tenant: Id<id::Tenant>) -> ApiResult<OwnedSemaphorePermit> {
-        let turn = self.of(tenant);
+impl<K> Default for Turns<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K> Turns<K> {
+    /// Waits until no other has the turn of whose it is; it lasts as long as the permit.
+    pub(crate) async fn take(&self, whose: Id<K>) -> ApiResult<OwnedSemaphorePermit> {
+        let turn = self.of(whose);
         turn.acquire_owned().await.map_err(ApiError::internal)
     }
 
-    fn of(&self, tenant: Id<id::Tenant>) -> Arc<Semaphore> {
+    fn of(&self, whose: Id<K>) -> Arc<Semaphore> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(&tenant).and_then(Weak::upgrade) {
+        if let Some(turn) = turns.get(&whose).and_then(Weak::upgrade) {
             return turn;
         }
         turns.retain(|_, turn| turn.strong_count() > 0);
         let turn = Arc::new(Semaphore::new(1));
-        turns.insert(tenant, Arc::downgrade(&turn));
+        turns.insert(whose, Arc::downgrade(&turn));
         turn
     }
 }

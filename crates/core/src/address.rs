@@ -7,10 +7,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Public addresses only, except for the networks the operator allows.
+/// Public addresses only, except for the networks the operator allows, and without those that the
+/// operator denies.
 #[derive(Debug, Clone, Default)]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    /// Empty is any.
+    ports: Vec<u16>,
+    /// Prefixes of this network's own translators from IPv6 to IPv4 (RFC 6052), of 96 bits.
+    nat64: Vec<Ipv6Net>,
+}
+
+/// Deliveries may not go to the port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the port {port} may not receive webhooks here; those that may are {}", .allowed.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))]
+pub struct PortForbidden {
+    pub port: u16,
+    pub allowed: Vec<u16>,
 }
 
 /// The address is not one that deliveries may reach.
@@ -50,18 +64,58 @@ const FORBIDDEN_V6: &[(&str, &str)] = &[
 impl AddressPolicy {
     /// `allow` are networks that may be reached although they are not public.
     pub fn new(allow: Vec<IpNet>) -> Self {
-        Self { allow }
+        Self {
+            allow,
+            ..Self::default()
+        }
+    }
+
+    /// Networks that may not be reached, though they are public or allowed.
+    #[must_use]
+    pub fn denying(self, deny: Vec<IpNet>) -> Self {
+        Self { deny, ..self }
+    }
+
+    /// The only ports that may be reached; none is any.
+    #[must_use]
+    pub fn with_ports(self, ports: Vec<u16>) -> Self {
+        Self { ports, ..self }
+    }
+
+    /// Prefixes of 96 bits behind which IPv4 addresses are: they are judged as what they lead to.
+    #[must_use]
+    pub fn with_nat64(self, nat64: Vec<Ipv6Net>) -> Self {
+        Self { nat64, ..self }
+    }
+
+    /// # Errors
+    /// When the operator does not allow the port; nobody can reach port 0.
+    pub fn check_port(&self, port: u16) -> Result<(), PortForbidden> {
+        if port != 0 && (self.ports.is_empty() || self.ports.contains(&port)) {
+            return Ok(());
+        }
+        let allowed = self.ports.clone();
+        Err(PortForbidden { port, allowed })
     }
 
     /// # Errors
     /// When the address is neither public nor allowed.
     pub fn check(&self, address: IpAddr) -> Result<(), AddressForbidden> {
+        let leads_to = match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => self.embedded_v4(v6),
+        };
+        let denied = |address: IpAddr| self.deny.iter().any(|net| net.contains(&address));
+        if denied(address) || leads_to.is_some_and(|v4| denied(IpAddr::V4(v4))) {
+            let why = "denied by this server's operator";
+            return Err(AddressForbidden { address, why });
+        }
         if self.allow.iter().any(|net| net.contains(&address)) {
             return Ok(());
         }
         let why = match address {
             IpAddr::V4(v4) => forbidden_v4(v4),
-            IpAddr::V6(v6) => match embedded_v4(v6) {
+            IpAddr::V6(v6) => match leads_to {
                 // An embedded address is judged as what it leads to, the allow list included.
                 Some(v4) if self.allow.iter().any(|net| net.contains(&IpAddr::V4(v4))) => None,
                 Some(v4) => forbidden_v4(v4),
@@ -69,6 +123,14 @@ impl AddressPolicy {
             },
         };
         why.map_or(Ok(()), |why| Err(AddressForbidden { address, why }))
+    }
+
+    fn embedded_v4(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        if self.nat64.iter().any(|prefix| prefix.contains(&address)) {
+            let [.., a, b, c, d] = address.octets();
+            return Some(Ipv4Addr::new(a, b, c, d));
+        }
+        embedded_v4(address)
     }
 
     /// Whether the name `localhost` may be used: only where loopback is allowed.
@@ -192,5 +254,33 @@ mod tests {
         assert!(policy.check("::ffff:127.0.0.1".parse().unwrap()).is_ok());
         assert!(policy.check("10.0.0.1".parse().unwrap()).is_err());
         assert!(!AddressPolicy::default().allows_loopback());
+    }
+
+    #[test]
+    fn the_operator_may_deny_networks_and_ports_and_name_translators() {
+        let policy = AddressPolicy::new(vec!["10.0.0.0/8".parse().unwrap()])
+            .denying(vec![
+                "10.1.0.0/16".parse().unwrap(),
+                "1.1.1.0/24".parse().unwrap(),
+            ])
+            .with_ports(vec![443])
+            .with_nat64(vec!["2606:4700:64::/96".parse().unwrap()]);
+        let check = |text: &str| policy.check(text.parse().unwrap());
+        assert!(check("10.0.0.1").is_ok() && check("1.0.0.1").is_ok());
+        for denied in [
+            "10.1.0.1",
+            "1.1.1.1",
+            "::ffff:1.1.1.1",
+            "2606:4700:64::1.1.1.1",
+        ] {
+            assert!(check(denied).is_err(), "{denied}");
+        }
+        assert!(
+            check("2606:4700:64::127.0.0.1").is_err(),
+            "it leads to loopback"
+        );
+        assert!(check("2606:4700:64::1.0.0.1").is_ok());
+        assert!(policy.check_port(443).is_ok() && policy.check_port(80).is_err());
+        assert!(AddressPolicy::default().check_port(0).is_err());
     }
 }

@@ -105,12 +105,15 @@ pub enum UnreachableReason {
     Reset,
     Protocol,
     TooLarge,
+    /// This server cannot make the connection now: no descriptor or port is left, or what it needs is not
+    /// configured. Never recorded: the delivery waits and loses no attempt.
+    Local,
     /// The request could not be built: a secret that does not open, a header that is not one.
     Internal,
 }
 
 impl UnreachableReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Dns,
         Self::AddressForbidden,
         Self::Connect,
@@ -119,6 +122,7 @@ impl UnreachableReason {
         Self::Reset,
         Self::Protocol,
         Self::TooLarge,
+        Self::Local,
         Self::Internal,
     ];
 
@@ -132,6 +136,7 @@ impl UnreachableReason {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::TooLarge => "too_large",
+            Self::Local => "local",
             Self::Internal => "internal",
         }
     }

@@ -21,7 +21,7 @@ pub struct Distribution {
 
 /// What a distribution's webhooks carry of an event's data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Payload {
     /// The chosen fields in their order; none takes the data as it is.
     pub fields: Option<Vec<PayloadField>>,
@@ -32,7 +32,6 @@ pub struct Payload {
 
 /// A field of the data, and the name it gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PayloadField {
     /// Names with dots between them; a number goes into a list: `items.0.sku`.
     pub from: String,

@@ -5,8 +5,12 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use crate::address::{AddressForbidden, AddressPolicy};
+use crate::address::{AddressForbidden, AddressPolicy, PortForbidden};
 use crate::limits::URL_BYTES_MAX;
+
+/// RFC 1035 2.3.4.
+const LABEL_BYTES_MAX: usize = 63;
+const NAME_BYTES_MAX: usize = 253;
 
 /// What is allowed in a URL: the profile's schemes and the operator's addresses.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +50,14 @@ pub enum InvalidUrl {
     Credentials,
     #[error("must not name this machine (localhost)")]
     Localhost,
+    #[error(
+        "must name a host as DNS can: labels of 1 to 63 letters, digits, - and _, with dots between, at most 253"
+    )]
+    Host,
     #[error("must be publicly accessible: {0}")]
     Address(#[from] AddressForbidden),
+    #[error(transparent)]
+    Port(#[from] PortForbidden),
 }
 
 /// Checks a URL as a user wrote it and returns it as it will be called (without fragment).
@@ -82,6 +92,15 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
             if name.is_empty() || name.split('.').any(str::is_empty) {
                 return Err(InvalidUrl::NotAUrl);
             }
+            let label = |label: &str| {
+                (1..=LABEL_BYTES_MAX).contains(&label.len())
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            };
+            if name.len() > NAME_BYTES_MAX || !name.split('.').all(label) {
+                return Err(InvalidUrl::Host);
+            }
             let local = name == "localhost"
                 || name.ends_with(".localhost")
                 || name.ends_with(".localdomain");
@@ -90,6 +109,9 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
             }
         }
     }
+    policy
+        .addresses
+        .check_port(url.port_or_known_default().unwrap_or(0))?;
     url.set_fragment(None);
     Ok(url)
 }
@@ -176,6 +198,18 @@ mod tests {
         ] {
             assert_eq!(check(bad), Err(InvalidUrl::NotAUrl), "{bad:?}");
         }
+        let long = format!("https://{}.com/", "a".repeat(64));
+        for no_host in ["https://*/", "https://*.a.com/", "https://{}/", &long] {
+            let refused = check(no_host).unwrap_err();
+            assert!(
+                matches!(refused, InvalidUrl::Host | InvalidUrl::NotAUrl),
+                "{no_host}: {refused}"
+            );
+        }
+        assert!(matches!(
+            check("https://a.com:0/"),
+            Err(InvalidUrl::Port(_))
+        ));
         assert_eq!(
             check(&format!("https://a.com/{}", "x".repeat(2_048))),
             Err(InvalidUrl::TooLong)

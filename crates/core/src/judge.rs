@@ -74,7 +74,7 @@ pub fn judge(
     let ours = matches!(
         outcome,
         Outcome::Unreachable {
-            reason: UnreachableReason::Internal,
+            reason: UnreachableReason::Internal | UnreachableReason::Local,
             ..
         }
     );

@@ -60,3 +60,6 @@ pub const RESPONSE_BODY_KEPT_BYTES: usize = 16 * 1024;
 pub const RESPONSE_HEADERS_KEPT_BYTES: usize = 8 * 1024;
 /// Seconds by which a signed timestamp may differ from the verifier's clock (Standard Webhooks).
 pub const SIGNATURE_TOLERANCE_SECS: u64 = 300;
+
+/// Deliveries that one transaction of the store makes, beside those of one event: others wait for it.
+pub const TRANSACTION_ROWS: usize = 4_096;

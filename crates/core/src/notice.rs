@@ -11,14 +11,14 @@ use crate::{Id, Timestamp, id};
 
 /// Where a tenant wants to hear of failures, by the kind of endpoint (`vendors.md` F-27, F-28).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct NotificationSettings {
     pub webhooks: Channels,
     pub distributions: Channels,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Channels {
     pub email: bool,
     pub in_app: bool,

@@ -21,7 +21,7 @@ pub struct Application {
 
 /// What an application's owner may choose; absent settings are the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ApplicationSettings {
     /// What happens to an event whose data does not fit its type's schema.
     pub validate: Validation,
@@ -87,7 +87,7 @@ impl Tenant {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct TenantSettings {
     pub notifications: NotificationSettings,
     /// The egress region that its deliveries leave from; none is the server's default.

@@ -72,6 +72,43 @@ impl Timestamp {
     }
 }
 
+/// A point in time by two clocks.
+///
+/// The wall clock is what people and receivers read; it is set forward and back. The steady clock goes
+/// on evenly and never back, over restarts too: what waits, waits by it. Its values look like wall times
+/// and are near them as long as nobody sets the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    pub wall: Timestamp,
+    pub steady: Timestamp,
+}
+
+impl Moment {
+    /// The steady time at which the wall clock will show `wall`, if nobody sets it.
+    #[must_use]
+    pub fn steady_of(self, wall: Timestamp) -> Timestamp {
+        let ahead = self.steady.0.saturating_sub(self.wall.0);
+        Timestamp(wall.0.saturating_add(ahead).min(Timestamp::MAX.0))
+    }
+
+    /// What the wall clock will show at the time `steady`, if nobody sets it.
+    #[must_use]
+    pub fn wall_of(self, steady: Timestamp) -> Timestamp {
+        let behind = self.wall.0.saturating_sub(self.steady.0);
+        Timestamp(steady.0.saturating_add(behind).min(Timestamp::MAX.0))
+    }
+}
+
+/// Both clocks show the same: nobody ever set one.
+impl From<Timestamp> for Moment {
+    fn from(at: Timestamp) -> Self {
+        Self {
+            wall: at,
+            steady: at,
+        }
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.to_jiff();

@@ -52,7 +52,10 @@ fn a_fault_of_ours_is_not_held_against_the_receiver() {
             let outcome = Outcome::Unreachable { reason, detail };
             let retry = profile.retry(Mode::Live);
             let health = judge(&profile.classify, retry, &outcome, &facts).health;
-            let ours = reason == UnreachableReason::Internal;
+            let ours = matches!(
+                reason,
+                UnreachableReason::Internal | UnreachableReason::Local
+            );
             assert_eq!(
                 health == HealthChange::None,
                 ours,

@@ -1,25 +1,28 @@
 //! The journal: the group-commit front of the store.
 //!
 //! Writes of all tasks gather while the previous batch is being flushed, and go as one transaction.
-//! Publishers are refused when too much waits; records are never refused: their senders wait.
+//! Publishers are refused when too much waits, and those of one tenant before those of others;
+//! records are never refused: their senders wait.
+
+mod queue;
 
 use std::sync::Arc;
 
-use postrider_core::Timestamp;
 use postrider_core::judge::Next;
+use postrider_core::{Id, id};
 use postrider_store::{DueDelivery, Published, Recorded, Store, StoreError, Write, Written};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::Clocks;
 use crate::shell::PastLane;
+use queue::{Place, Queue, Room};
 
 /// Writes in one transaction.
 const BATCH_MAX: usize = 1_024;
-/// Publishes and resends that wait; one more is refused.
-const REQUESTS_MAX: usize = 8_192;
-/// KiB of payload that waits; more is refused.
-const REQUEST_KIB_MAX: usize = 64 * 1_024;
+/// Requests on their way to the task, which puts them in line at once; their number is bounded by the
+/// room for what waits.
+const REQUESTS_ON_THEIR_WAY: usize = 8_192;
 /// Records that wait; the sender of one more waits.
 const RECORDS_MAX: usize = 1_024;
 /// How long the journal waits before it tries records again that the store did not take.
@@ -36,6 +39,8 @@ pub(crate) trait Committed: Send + Sync + 'static {
     fn due(&self, deliveries: Vec<DueDelivery>);
     /// An attempt's record (or an expiry) is durable.
     fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>);
+    /// The store refuses an attempt's record for good: the delivery is left as it is stored.
+    fn set_aside(&self, of: RecordedEntry, why: &StoreError);
     /// Whether the store takes records.
     fn available(&self, available: bool);
 }
@@ -53,9 +58,10 @@ impl Requested {
 
 /// A publish or a resend, with somebody waiting for the answer.
 struct RequestEntry {
+    tenant: Id<id::Tenant>,
     write: Write,
     answer: oneshot::Sender<Result<Written, StoreError>>,
-    _room: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// A record, with what its lane is told afterwards.
@@ -76,29 +82,29 @@ pub(crate) struct RecordedEntry {
 pub(crate) struct Journal {
     requests: mpsc::Sender<RequestEntry>,
     records: mpsc::Sender<RecordEntry>,
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 pub(crate) struct JournalTask {
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
+    clocks: Arc<Clocks>,
     requests: mpsc::Receiver<RequestEntry>,
     records: mpsc::Receiver<RecordEntry>,
 }
 
-pub(crate) fn journal(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Journal, JournalTask) {
-    let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
+pub(crate) fn journal(store: Arc<dyn Store>, clocks: Arc<Clocks>) -> (Journal, JournalTask) {
+    let (requests, requests_in) = mpsc::channel(REQUESTS_ON_THEIR_WAY);
     let (records, records_in) = mpsc::channel(RECORDS_MAX);
     let journal = Journal {
         requests,
         records,
-        room: Arc::new(Semaphore::new(REQUEST_KIB_MAX)),
+        room: Room::default(),
     };
     (
         journal,
         JournalTask {
             store,
-            clock,
+            clocks,
             requests: requests_in,
             records: records_in,
         },
@@ -106,21 +112,22 @@ pub(crate) fn journal(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Journal,
 }
 
 impl Journal {
-    /// Takes a write that somebody waits for; writes are committed in the order they are taken.
+    /// Takes a write that somebody waits for; a tenant's are committed in the order they are taken.
     /// `bytes` is its payload.
-    pub(crate) fn request(&self, write: Write, bytes: usize) -> Result<Requested, Busy> {
-        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
-        let room = self
-            .room
-            .clone()
-            .try_acquire_many_owned(kib)
-            .map_err(|_| Busy)?;
+    pub(crate) fn request(
+        &self,
+        tenant: Id<id::Tenant>,
+        write: Write,
+        bytes: usize,
+    ) -> Result<Requested, Busy> {
+        let place = self.room.take(tenant, bytes)?;
         let (answer, answered) = oneshot::channel();
         self.requests
             .try_send(RequestEntry {
+                tenant,
                 write,
                 answer,
-                _room: room,
+                place,
             })
             .map_err(|_| Busy)?;
         Ok(Requested(answered))
@@ -137,13 +144,13 @@ impl JournalTask {
     /// Runs until every [`Journal`] handle is dropped and all that was handed over is committed.
     pub(crate) async fn run(mut self, committed: Arc<dyn Committed>) {
         let mut records: Vec<RecordEntry> = Vec::new();
+        let mut queue = Queue::default();
         let mut failing = false;
         loop {
-            let mut requests: Vec<RequestEntry> = Vec::new();
-            if records.is_empty() {
+            if records.is_empty() && queue.is_empty() {
                 let open = tokio::select! {
                     entry = self.records.recv() => entry.map(|entry| records.push(entry)),
-                    entry = self.requests.recv() => entry.map(|entry| requests.push(entry)),
+                    entry = self.requests.recv() => entry.map(|entry| queue.push(entry)),
                 };
                 if open.is_none()
                     && self.records.is_closed()
@@ -161,12 +168,13 @@ impl JournalTask {
             {
                 records.push(entry);
             }
-            while requests.len() < BATCH_MAX / 2
-                && let Ok(entry) = self.requests.try_recv()
-            {
-                requests.push(entry);
+            while let Ok(entry) = self.requests.try_recv() {
+                queue.push(entry);
             }
-            let left = self.commit(&*committed, records, requests).await;
+            let requests = queue.take(BATCH_MAX / 2);
+            let left = self
+                .commit(&*committed, records, requests, &mut queue)
+                .await;
             if failing == left.is_empty() {
                 failing = !left.is_empty();
                 committed.available(!failing);
@@ -181,14 +189,15 @@ impl JournalTask {
         committed: &dyn Committed,
         records: Vec<RecordEntry>,
         requests: Vec<RequestEntry>,
+        queue: &mut Queue,
     ) -> Vec<RecordEntry> {
-        let now: Timestamp = self.clock.now();
+        let now = self.clocks.now();
         let mut batch = Vec::with_capacity(records.len() + requests.len());
         batch.extend(records.iter().map(|entry| entry.write.clone()));
         let mut waiting = Vec::with_capacity(requests.len());
         for entry in requests {
             batch.push(entry.write);
-            waiting.push((entry.answer, entry._room));
+            waiting.push((entry.tenant, entry.answer, entry.place));
         }
         if batch.is_empty() {
             return Vec::new();
@@ -201,12 +210,12 @@ impl JournalTask {
                     committed.settled(entry.of, Some(recorded))
                 }
                 Some(Ok(Written::Finished(_))) => committed.settled(entry.of, None),
-                Some(Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. }))) => {
-                    tracing::error!(delivery.id = %entry.of.due.delivery.id, error = &error as &dyn std::error::Error, "a record was refused");
-                    let failed = postrider_core::delivery::FailReason::Stopped;
-                    let next = Next::Failed(failed);
-                    committed.settled(RecordedEntry { next, ..entry.of }, None);
-                }
+                // Tried again it would be refused again, and everything else would wait for it.
+                Some(Err(
+                    error @ (StoreError::NotFound { .. }
+                    | StoreError::Conflict { .. }
+                    | StoreError::Corrupt { .. }),
+                )) => committed.set_aside(entry.of, &error),
                 Some(Err(error)) => {
                     if left.is_empty() {
                         tracing::warn!(
@@ -224,19 +233,20 @@ impl JournalTask {
         }
         let mut due = Vec::new();
         let mut replies = Vec::with_capacity(waiting.len());
-        for (answer, room) in waiting {
+        for (tenant, answer, place) in waiting {
             let result = answers
                 .next()
                 .unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
             match &result {
                 Ok(Written::Published(Published { deliveries, .. })) => {
-                    due.extend(deliveries.iter().cloned())
+                    queue.learn(tenant, deliveries.len());
+                    due.extend(deliveries.iter().cloned());
                 }
                 Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
                 Ok(Written::Recorded(_) | Written::Finished(_)) | Err(_) => {}
             }
             replies.push((answer, result));
-            drop(room);
+            drop(place);
         }
         // Lanes first: what a publisher is told of is on its way already.
         committed.due(due);

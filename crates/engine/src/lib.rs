@@ -2,6 +2,8 @@
 //!
 //! The engine sees the core and the store's trait; it knows no SQL, no HTTP server and no client.
 
+pub mod budget;
+pub mod cache;
 pub mod clock;
 mod journal;
 pub mod machine;

@@ -7,18 +7,23 @@
 //! the first delivery it left there, and asks for a page when that comes near.
 
 mod breaker;
+mod concurrency;
 mod lane;
+mod rate;
+mod shares;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::Ordering;
 use postrider_core::judge::{Next, Signal};
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, DuePage};
 
 use lane::{Lane, Turn};
+use shares::Shares;
 
 type EndpointId = Id<id::Endpoint>;
 type TenantId = Id<id::Tenant>;
@@ -28,7 +33,8 @@ type TenantId = Id<id::Tenant>;
 pub struct MachineLimits {
     /// Requests under way at once, over all lanes.
     pub in_flight_max: usize,
-    /// Requests under way at once for one lane: the ceiling of what it may learn.
+    /// Requests under way at once for one lane: the ceiling of what it may learn. Few receivers gain
+    /// from more, and all of them pay for each connection.
     pub lane_in_flight_max: usize,
     /// Bytes of deliveries held in memory; beyond, they wait in the store.
     pub memory_max: usize,
@@ -42,7 +48,7 @@ impl Default for MachineLimits {
     fn default() -> Self {
         Self {
             in_flight_max: 4_096,
-            lane_in_flight_max: 512,
+            lane_in_flight_max: 128,
             memory_max: 64 * 1024 * 1024,
             lane_items_max: 1_024,
             horizon: Duration::from_secs(60),
@@ -88,7 +94,10 @@ pub enum Input {
     /// The request of an attempt ended and its slot is free; the record is on its way.
     Released {
         endpoint: EndpointId,
+        /// By the steady clock.
         started_at: Timestamp,
+        /// How long the receiver needed for its answer, connecting left out; none without an answer.
+        took: Option<Duration>,
         signal: Signal,
     },
     /// What followed from an attempt (or an expiry) is committed.
@@ -113,11 +122,11 @@ pub enum Action {
     Send(Box<DueDelivery>),
     /// `deliverBefore` passed: finish without an attempt. Ends in `Settled`.
     Expire(Box<DueDelivery>),
-    /// Read the first `limit` pending deliveries up to `until`.
+    /// Read the first pending deliveries up to `until`.
     Load {
         endpoint: EndpointId,
         until: Timestamp,
-        limit: u32,
+        wish: PageWish,
     },
     /// Look the endpoint up and answer with `Configure`.
     Configure(EndpointId),
@@ -128,16 +137,22 @@ pub enum Action {
     },
 }
 
+/// How much a lane wants of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageWish {
+    /// Nothing that waits in the store only has a place before it.
+    pub from: Timestamp,
+    pub rows: u32,
+    /// Of payload; the page ends with the delivery that reaches it.
+    pub bytes: usize,
+}
+
 #[derive(Debug)]
 pub struct Machine {
     limits: MachineLimits,
     lanes: HashMap<EndpointId, Lane>,
-    /// Lanes that can send now, by tenant; a tenant is in `ring` as long as it has any.
-    turns: HashMap<TenantId, VecDeque<EndpointId>>,
-    ring: VecDeque<TenantId>,
+    shares: Shares,
     timers: BTreeSet<(Timestamp, EndpointId)>,
-    in_flight: usize,
-    memory: usize,
     halted: bool,
 }
 
@@ -154,11 +169,8 @@ impl Machine {
         Self {
             limits,
             lanes: HashMap::new(),
-            turns: HashMap::new(),
-            ring: VecDeque::new(),
+            shares: Shares::new(limits.in_flight_max, limits.memory_max),
             timers: BTreeSet::new(),
-            in_flight: 0,
-            memory: 0,
             halted: false,
         }
     }
@@ -166,8 +178,8 @@ impl Machine {
     pub fn stats(&self) -> MachineStats {
         MachineStats {
             lanes: self.lanes.len(),
-            in_flight: self.in_flight,
-            memory_bytes: self.memory,
+            in_flight: self.shares.in_flight(),
+            memory_bytes: self.shares.memory(),
         }
     }
 
@@ -177,7 +189,11 @@ impl Machine {
     }
 
     /// Takes one input and says what to do.
-    pub fn step(&mut self, now: Timestamp, input: Input) -> Vec<Action> {
+    ///
+    /// All waiting is by the steady clock; the wall clock only says whether a `deliverBefore` has passed.
+    pub fn step(&mut self, at: impl Into<Moment>, input: Input) -> Vec<Action> {
+        let at = at.into();
+        let now = at.steady;
         let mut actions = Vec::new();
         match input {
             Input::Due(deliveries) => {
@@ -193,7 +209,8 @@ impl Machine {
             }
             Input::Configure { endpoint, config } => {
                 if let Some(lane) = self.lanes.get_mut(&endpoint) {
-                    self.memory -= lane.configure(config);
+                    let let_go = lane.configure(config);
+                    self.shares.give_memory(config.tenant, let_go);
                     self.look(now, endpoint, &mut actions);
                 }
             }
@@ -208,10 +225,14 @@ impl Machine {
             Input::Released {
                 endpoint,
                 started_at,
+                took,
                 signal,
             } => {
-                self.in_flight -= 1;
-                self.lane(endpoint).released(now, started_at, signal);
+                let lane = self.lane(endpoint);
+                lane.released(now, started_at, took, signal);
+                if let Some(tenant) = lane.config.map(|config| config.tenant) {
+                    self.shares.give_slot(tenant);
+                }
                 self.look(now, endpoint, &mut actions);
             }
             Input::Settled { due, next } => {
@@ -235,7 +256,7 @@ impl Machine {
                 }
             }
         }
-        self.give_turns(now, &mut actions);
+        self.give_turns(at, &mut actions);
         actions
     }
 
@@ -248,8 +269,9 @@ impl Machine {
 
     /// Takes a committed delivery into memory, or notes that it waits in the store.
     fn admit(&mut self, due: DueDelivery) {
-        let (memory_max, items_max) = (self.limits.memory_max, self.limits.lane_items_max);
-        let memory = self.memory;
+        let items_max = self.limits.lane_items_max;
+        let tenant = due.delivery.tenant;
+        let has_room = self.shares.has_room(tenant);
         let lane = self.lane(due.delivery.endpoint);
         if lane.holds(&due) {
             // A page that was read after the commit brought it already.
@@ -261,63 +283,62 @@ impl Machine {
         } else {
             items_max
         };
-        let room = (memory < memory_max && lane.len() < items_max) || lane.has_share();
+        let room = (has_room && lane.len() < items_max) || lane.has_share();
         // An ordered lane holds a prefix of its deliveries: nothing may pass what is in the store.
         if lane.is_closed() || !room || (lane.is_ordered() && lane.has_stored()) {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {
             let size = lane.insert(due);
-            self.memory += size;
+            self.shares.take_memory(tenant, size);
         }
     }
 
     fn loaded(&mut self, endpoint: EndpointId, page: DuePage) {
-        let memory_max = self.limits.memory_max;
-        let mut memory = self.memory;
         let lane = self.lane(endpoint);
         let closed = lane.is_closed();
         lane.end_load(page.next);
         let mut left = None;
         for due in page.rows {
             let place = Timestamp::from_micros(due.sequence);
+            let tenant = due.delivery.tenant;
+            let has_room = self.shares.has_room(tenant);
+            let lane = self.lane(endpoint);
             if lane.knows(&due) {
                 continue;
             }
-            if closed || left.is_some() || (memory >= memory_max && !lane.has_share()) {
+            if closed || left.is_some() || (!has_room && !lane.has_share()) {
                 left.get_or_insert(place);
                 continue;
             }
-            memory += lane.insert(due);
+            let size = lane.insert(due);
+            self.shares.take_memory(tenant, size);
         }
+        let lane = self.lane(endpoint);
         lane.forget_settled();
         if let Some(place) = left {
             lane.leave_in_store(place);
         }
-        self.memory = memory;
     }
 
     fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next) {
-        let (memory_max, items_max, horizon) = (
-            self.limits.memory_max,
-            self.limits.lane_items_max,
-            self.limits.horizon,
-        );
+        let (items_max, horizon) = (self.limits.lane_items_max, self.limits.horizon);
+        let tenant = due.delivery.tenant;
         let size = self.lane(due.delivery.endpoint).settle(&due);
-        self.memory -= size;
-        let memory = self.memory;
-        let lane = self.lane(due.delivery.endpoint);
+        self.shares.give_memory(tenant, size);
         let Next::Retry { at } = next else { return };
+        let has_room = self.shares.has_room(tenant);
+        let lane = self.lane(due.delivery.endpoint);
         due.delivery.due_at = at;
         if !lane.is_ordered() {
             due.sequence = at.as_micros();
         }
-        let room = (memory < memory_max && lane.len() < items_max) || lane.has_share();
+        let room = (has_room && lane.len() < items_max) || lane.has_share();
         let keep = lane.is_ordered() || (at <= now.plus(horizon) && room);
         if lane.is_closed() || !keep {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {
             let size = lane.insert(due);
-            self.memory += size;
+            self.shares.take_memory(tenant, size);
         }
     }
 
@@ -342,23 +363,19 @@ impl Machine {
             self.let_go_if_idle(endpoint);
             return;
         }
-        let full = self.memory >= self.limits.memory_max;
-        if let Some(limit) = lane.wants_page(now, &self.limits, full) {
+        let full = !self.shares.has_room(config.tenant);
+        if let Some(wish) = lane.wants_page(now, &self.limits, full) {
             actions.push(Action::Load {
                 endpoint,
                 until: now.plus(self.limits.horizon),
-                limit,
+                wish,
             });
         }
         let wake = match lane.turn(now) {
             Turn::Now => {
                 if !lane.queued {
                     lane.queued = true;
-                    let queue = self.turns.entry(config.tenant).or_default();
-                    if queue.is_empty() {
-                        self.ring.push_back(config.tenant);
-                    }
-                    queue.push_back(endpoint);
+                    self.shares.queue(config.tenant, endpoint);
                 }
                 None
             }
@@ -382,32 +399,26 @@ impl Machine {
     }
 
     /// Gives turns, one delivery each: tenants in a ring, and the lanes of a tenant in a ring.
-    fn give_turns(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        while self.in_flight < self.limits.in_flight_max && !self.halted {
-            let Some(tenant) = self.ring.pop_front() else {
+    fn give_turns(&mut self, at: Moment, actions: &mut Vec<Action>) {
+        let now = at.steady;
+        while !self.halted {
+            let Some(endpoint) = self.shares.next() else {
                 break;
             };
-            let Some(queue) = self.turns.get_mut(&tenant) else {
-                continue;
-            };
-            let endpoint = queue.pop_front();
-            if queue.is_empty() {
-                self.turns.remove(&tenant);
-            } else {
-                self.ring.push_back(tenant);
-            }
-            let Some(endpoint) = endpoint else { continue };
             let Some(lane) = self.lanes.get_mut(&endpoint) else {
                 continue;
             };
             lane.queued = false;
             if let Some(due) = lane.take(now) {
-                let expired = due.event.deliver_before.is_some_and(|limit| now > limit);
+                let expired = due
+                    .event
+                    .deliver_before
+                    .is_some_and(|limit| at.wall > limit);
                 if expired {
                     actions.push(Action::Expire(Box::new(due)));
                 } else {
                     lane.start(now);
-                    self.in_flight += 1;
+                    self.shares.take_slot(due.delivery.tenant);
                     actions.push(Action::Send(Box::new(due)));
                 }
             }

@@ -54,7 +54,24 @@ impl ProfileRegistry {
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(record.version, Arc::new(profile));
         }
-        for profile in built_in().iter().cloned().chain(own) {
+        registry
+            .replace(store, built_in().iter().cloned().chain(own))
+            .await?;
+        Ok(registry)
+    }
+
+    /// Makes profiles current, each in the place of the one that has its name. Deliveries that were made
+    /// under another version keep that.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn replace(
+        &self,
+        store: &dyn Store,
+        profiles: impl IntoIterator<Item = Profile>,
+    ) -> Result<(), ProfileError> {
+        let registry = self;
+        for profile in profiles {
             let version = store.put_profile(&profile.name, &profile.source).await?;
             let profile = Arc::new(profile);
             registry
@@ -69,7 +86,7 @@ impl ProfileRegistry {
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(name, CurrentProfile { version, profile });
         }
-        Ok(registry)
+        Ok(())
     }
 
     /// The version that new deliveries of this profile get.
@@ -88,16 +105,6 @@ impl ProfileRegistry {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&version)
             .cloned()
-    }
-
-    /// All versions, current or not.
-    pub(crate) fn known_versions(&self) -> Vec<ProfileVersion> {
-        self.versions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .copied()
-            .collect()
     }
 
     /// Names of the current profiles, sorted.

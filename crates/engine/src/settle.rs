@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use postrider_core::Timestamp;
 use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::delivery::Series;
 use postrider_core::judge::{AttemptFacts, Next, Signal, judge};
 use postrider_core::profile::Profile;
+use postrider_core::time::Moment;
 use postrider_store::{DueDelivery, RecordAttempt};
 
 use crate::transport::Exchange;
@@ -27,11 +27,12 @@ pub struct Sent {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub rendering: Option<Arc<Rendering>>,
-    pub started_at: Timestamp,
-    pub ended_at: Timestamp,
+    pub started: Moment,
+    pub ended: Moment,
 }
 
-/// Judges an exchange and writes its record. `keep_place` for deliveries of ordered lanes.
+/// Judges an exchange and writes its record: what was is told by the wall clock, what is to come is
+/// planned by the steady one. `keep_place` for deliveries of ordered lanes.
 pub fn settle(
     profile: &Profile,
     mut due: DueDelivery,
@@ -43,9 +44,12 @@ pub fn settle(
     let delivery = &mut due.delivery;
     let facts = AttemptFacts {
         series: delivery.series,
-        started_at: sent.started_at,
-        ended_at: sent.ended_at,
-        deliver_before: due.event.deliver_before,
+        started_at: sent.started.steady,
+        ended_at: sent.ended.steady,
+        deliver_before: due
+            .event
+            .deliver_before
+            .map(|limit| sent.ended.steady_of(limit)),
         unit_random,
     };
     let verdict = judge(
@@ -57,7 +61,7 @@ pub fn settle(
     let number = delivery.attempts + 1;
     let series = Series {
         attempts: delivery.series.attempts + 1,
-        started_at: delivery.series.started_at.or(Some(sent.started_at)),
+        started_at: delivery.series.started_at.or(Some(sent.started.steady)),
         single: delivery.series.single,
     };
     let manual = delivery.series.single || (delivery.attempts > 0 && delivery.series.attempts == 0);
@@ -65,8 +69,8 @@ pub fn settle(
     delivery.series = series;
     let attempt = Attempt {
         number,
-        started_at: sent.started_at,
-        ended_at: sent.ended_at,
+        started_at: sent.started.wall,
+        ended_at: sent.ended.wall,
         url: sent.url,
         request_headers: sent.headers,
         outcome: exchange.outcome,

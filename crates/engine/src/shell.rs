@@ -6,41 +6,50 @@
 mod attempt;
 mod endpoints;
 mod past_lane;
+mod watch;
 
 pub(crate) use past_lane::PastLane;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postrider_core::delivery::{Delivery, DeliveryState, Series};
 use postrider_core::judge::Next;
 use postrider_core::seal::Sealer;
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Rule, Store,
     StoreError, Write, Written,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Clocks};
 use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journal};
 use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats};
 use crate::profiles::ProfileRegistry;
 use crate::transport::Transport;
 use endpoints::EndpointCache;
 use past_lane::PastLanes;
+use watch::Watch;
 
 /// Rows that one transaction gives their final state when an endpoint is closed.
 const FINISH_ROWS: u32 = 1_000;
-/// The timer looks at the clock at least this often, because wall clocks are set.
+/// The timer wakes at least this often.
 const TIMER_MAX: Duration = Duration::from_secs(1);
+/// Pages of lanes that are read at once.
+const LOADS_MAX: usize = 8;
+/// Endpoints that are read for their lanes at once.
+const CONFIGURES_MAX: usize = 32;
 /// How often expired idempotency keys and nonces are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a lane waits before it asks the store for its endpoint again.
 const CONFIGURE_RETRY: Duration = Duration::from_millis(500);
+/// The longest such wait: it doubles while the endpoint cannot be read.
+const CONFIGURE_RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What an engine is made of.
 pub struct Options {
@@ -62,7 +71,7 @@ impl std::fmt::Debug for Options {
 pub struct Engine {
     store: Arc<dyn Store>,
     transport: Arc<dyn Transport>,
-    clock: Arc<dyn Clock>,
+    clocks: Arc<Clocks>,
     profiles: Arc<ProfileRegistry>,
     endpoints: EndpointCache,
     machine: Mutex<Machine>,
@@ -74,6 +83,12 @@ pub struct Engine {
     journal_done: TaskTracker,
     stop: CancellationToken,
     draining: AtomicBool,
+    /// Cancelled when a task that must run has ended.
+    failed: CancellationToken,
+    /// Deliveries left as they are stored, because this process cannot bring them on.
+    set_aside: AtomicU64,
+    loads: Semaphore,
+    configures: Semaphore,
     past_lanes: PastLanes,
 }
 
@@ -98,7 +113,11 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(options: Options) -> Result<Arc<Self>, StoreError> {
-        let (handle, task) = journal(options.store.clone(), options.clock.clone());
+        let clocks = Arc::new(Clocks::new(
+            options.clock,
+            options.store.last_place().await?,
+        ));
+        let (handle, task) = journal(options.store.clone(), clocks.clone());
         let engine = Arc::new(Self {
             endpoints: EndpointCache::new(
                 options.store.clone(),
@@ -107,7 +126,7 @@ impl Engine {
             ),
             store: options.store,
             transport: options.transport,
-            clock: options.clock,
+            clocks,
             profiles: options.profiles,
             machine: Mutex::new(Machine::new(options.limits)),
             journal: Mutex::new(Some(handle)),
@@ -117,13 +136,19 @@ impl Engine {
             journal_done: TaskTracker::new(),
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            failed: CancellationToken::new(),
+            set_aside: AtomicU64::new(0),
+            loads: Semaphore::new(LOADS_MAX),
+            configures: Semaphore::new(CONFIGURES_MAX),
             past_lanes: PastLanes::default(),
         });
-        engine
-            .journal_done
-            .spawn(task.run(Arc::new(Lanes(engine.clone()))));
-        engine.tasks.spawn(engine.clone().run_timer());
-        engine.tasks.spawn(engine.clone().run_sweeper());
+        let watch = |name| Watch::new(name, &engine.stop, &engine.failed);
+        let journal = task.run(Arc::new(Lanes(engine.clone())));
+        engine.journal_done.spawn(watch("journal").over(journal));
+        let timer = engine.clone().run_timer();
+        engine.tasks.spawn(watch("timer").over(timer));
+        let sweeper = engine.clone().run_sweeper();
+        engine.tasks.spawn(watch("sweeper").over(sweeper));
         for lane in engine.store.backlog().await? {
             engine.apply(Input::Backlog {
                 endpoint: lane.endpoint,
@@ -138,10 +163,10 @@ impl Engine {
     /// # Errors
     /// `Busy` when too much waits; the store's refusals and failures.
     pub async fn publish(&self, event: NewEvent) -> Result<Published, PublishError> {
-        let bytes = event.event.payload_bytes();
+        let (tenant, bytes) = (event.event.tenant, event.event.payload_bytes());
         match self
             .journal()?
-            .request(Write::Publish(Box::new(event)), bytes)?
+            .request(tenant, Write::Publish(Box::new(event)), bytes)?
             .answer()
             .await?
         {
@@ -160,8 +185,8 @@ impl Engine {
         };
         // All are taken before the first is awaited: one commit holds many, and their order stays.
         let take = |event: NewEvent| {
-            let bytes = event.event.payload_bytes();
-            journal.request(Write::Publish(Box::new(event)), bytes)
+            let (tenant, bytes) = (event.event.tenant, event.event.payload_bytes());
+            journal.request(tenant, Write::Publish(Box::new(event)), bytes)
         };
         let taken: Vec<_> = events.into_iter().map(take).collect();
         let mut answers = Vec::with_capacity(taken.len());
@@ -201,7 +226,7 @@ impl Engine {
         };
         match self
             .journal()?
-            .request(Write::Resend(resend), 0)?
+            .request(delivery.tenant, Write::Resend(resend), 0)?
             .answer()
             .await?
         {
@@ -217,8 +242,8 @@ impl Engine {
     }
 
     /// Tells the engine that a tenant or an application was changed.
-    pub fn owner_changed(&self) {
-        self.endpoints.forget_all();
+    pub fn owner_changed<K>(&self, owner: Id<K>) {
+        self.endpoints.forget(owner);
     }
 
     /// Figures of the machine.
@@ -230,7 +255,32 @@ impl Engine {
     }
 
     pub fn clock(&self) -> &dyn Clock {
-        &*self.clock
+        self.clocks.wall()
+    }
+
+    /// What the wall clock will show when something is due.
+    pub fn wall_of(&self, due_at: Timestamp) -> Timestamp {
+        self.now().wall_of(due_at)
+    }
+
+    /// Waits until a task without which the engine does not deliver has ended: then the process has to.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Deliveries that were left as they are stored since the start, because a record of theirs was
+    /// refused, their profile's version is unknown, or their attempt broke off inside this process.
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// Leaves a delivery as it is stored. The lane goes on without it.
+    fn leave_aside(self: &Arc<Self>, due: DueDelivery) {
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
+        self.apply(Input::Settled {
+            due: Box::new(due),
+            next: Next::Failed(postrider_core::delivery::FailReason::Stopped),
+        });
     }
 
     pub fn profiles(&self) -> &ProfileRegistry {
@@ -240,12 +290,12 @@ impl Engine {
     /// Starts no more attempts, waits for those under way and for their records.
     ///
     /// Returns false when `deadline` passed first: what was under way will be sent again at the next start.
-    pub async fn drain(self: &Arc<Self>, deadline: Duration) -> bool {
+    pub async fn drain(self: &Arc<Self>, deadline: tokio::time::Instant) -> bool {
         self.draining.store(true, Ordering::Relaxed);
         self.apply(Input::Halt);
         self.stop.cancel();
         self.tasks.close();
-        let tasks = tokio::time::timeout(deadline, self.tasks.wait())
+        let tasks = tokio::time::timeout_at(deadline, self.tasks.wait())
             .await
             .is_ok();
         drop(
@@ -256,7 +306,7 @@ impl Engine {
         );
         self.journal_done.close();
         tasks
-            && tokio::time::timeout(deadline, self.journal_done.wait())
+            && tokio::time::timeout_at(deadline, self.journal_done.wait())
                 .await
                 .is_ok()
     }
@@ -269,8 +319,8 @@ impl Engine {
             .ok_or(Busy)
     }
 
-    fn now(&self) -> Timestamp {
-        self.clock.now()
+    fn now(&self) -> Moment {
+        self.clocks.now()
     }
 
     /// Steps the machine and starts what it asks for.
@@ -301,14 +351,17 @@ impl Engine {
             Action::Load {
                 endpoint,
                 until,
-                limit,
+                wish,
             } => drop(self.tasks.spawn(async move {
+                let turn = engine.loads.acquire().await;
                 let input = match engine
                     .store
                     .load_due(LoadDue {
                         endpoint,
+                        from: wish.from,
                         until,
-                        limit,
+                        limit: wish.rows,
+                        bytes: wish.bytes,
                     })
                     .await
                 {
@@ -322,6 +375,7 @@ impl Engine {
                     }
                 };
                 engine.apply(input);
+                drop(turn);
             })),
             Action::Configure(endpoint) => self.spawn_configure(endpoint),
             Action::FinishPending { endpoint, state } => {
@@ -333,18 +387,23 @@ impl Engine {
     fn spawn_configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
         let engine = self.clone();
         self.tasks.spawn(async move {
+            let mut pause = CONFIGURE_RETRY;
             loop {
-                let generation = engine.endpoints.generation();
-                match engine.endpoints.lane_config(endpoint).await {
-                    // Something changed while this was read: what was read may be old.
-                    Ok(_) if engine.endpoints.generation() != generation => {}
+                let turn = engine.configures.acquire().await;
+                let changes = engine.endpoints.changes(endpoint);
+                let read = engine.endpoints.lane_config(endpoint).await;
+                drop(turn);
+                match read {
+                    // It changed while it was read: what was read may be old.
+                    Ok(_) if engine.endpoints.changes(endpoint) != changes => {}
                     Ok(config) => return engine.apply(Input::Configure { endpoint, config }),
                     Err(error) => {
                         tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
                         tokio::select! {
                             () = engine.stop.cancelled() => return,
-                            () = tokio::time::sleep(CONFIGURE_RETRY) => {}
+                            () = tokio::time::sleep(pause) => {}
                         }
+                        pause = (pause * 2).min(CONFIGURE_RETRY_MAX);
                     }
                 }
             }
@@ -375,7 +434,7 @@ impl Engine {
         while !self.stop.is_cancelled() {
             match self
                 .store
-                .finish_pending(endpoint, state, self.now(), FINISH_ROWS)
+                .finish_pending(endpoint, state, self.now().wall, FINISH_ROWS)
                 .await
             {
                 Ok(0) => break,
@@ -403,7 +462,7 @@ impl Engine {
                 );
                 wake
             };
-            let sleep = wake.map_or(TIMER_MAX, |at| at.since(self.now()).min(TIMER_MAX));
+            let sleep = wake.map_or(TIMER_MAX, |at| at.since(self.now().steady).min(TIMER_MAX));
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = self.timer.notified() => {}
@@ -416,7 +475,7 @@ impl Engine {
         let kept = Duration::from_secs(postrider_core::limits::IDEMPOTENCY_HOURS * 3_600);
         loop {
             let now = self.now();
-            if let Err(error) = self.store.sweep(now.minus(kept), now).await {
+            if let Err(error) = self.store.sweep(now.steady.minus(kept), now.wall).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to sweep; trying again later"
@@ -469,6 +528,13 @@ impl Committed for Lanes {
             due: Box::new(due),
             next,
         });
+    }
+
+    fn set_aside(&self, of: RecordedEntry, why: &StoreError) {
+        tracing::error!(delivery.id = %of.due.delivery.id, error = why as &dyn std::error::Error, "the record of an attempt was refused; the delivery is set aside as it is stored, and tried again after the next start");
+        if of.past_lane.is_none() {
+            self.0.leave_aside(of.due);
+        }
     }
 
     fn available(&self, available: bool) {

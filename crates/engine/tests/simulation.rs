@@ -393,3 +393,89 @@ fn a_rate_limit_holds_after_its_first_second() {
     }
     assert!(starts[59] >= 5.0 - 0.01, "{}", starts[59]);
 }
+
+#[test]
+fn a_tenant_with_many_hanging_endpoints_leaves_slots_to_others() {
+    let limits = MachineLimits {
+        in_flight_max: 64,
+        ..MachineLimits::default()
+    };
+    let mut world = World::new(1, "vignetim", limits, FAIR, 2);
+    let (greedy, calm) = (world.tenants[0], world.tenants[1]);
+    for _ in 0..40 {
+        let hang = |_: &mut fastrand::Rng| (timed_out(), Duration::from_secs(10));
+        world.endpoint(greedy, Ordering::None, None, Box::new(hang));
+    }
+    let answer = |_: &mut fastrand::Rng| (status(200), Duration::from_millis(1));
+    let healthy = world.endpoint(calm, Ordering::None, None, Box::new(answer));
+    for _ in 0..20 {
+        world.publish(greedy, None, None);
+    }
+    world.run_until(world.now.plus(Duration::from_secs(1)));
+    assert_eq!(world.requests.len(), 32, "half of the slots, all hanging");
+    let published_at = world.now;
+    for _ in 0..50 {
+        world.publish(calm, None, None);
+    }
+    world.run_until(world.now.plus(Duration::from_secs(1)));
+    let arrivals: Vec<Timestamp> = world
+        .requests
+        .iter()
+        .filter(|(_, endpoint, ..)| *endpoint == healthy)
+        .map(|(at, ..)| *at)
+        .collect();
+    assert_eq!(arrivals.len(), 50);
+    let last = arrivals[49].since(published_at);
+    assert!(last <= Duration::from_millis(10), "{last:?}");
+}
+
+#[test]
+fn a_rate_limit_holds_in_the_second_after_a_pause() {
+    let mut world = World::new(1, "standard", MachineLimits::default(), FAIR, 1);
+    let tenant = world.tenants[0];
+    let answer = |_: &mut fastrand::Rng| (status(200), Duration::from_millis(1));
+    world.endpoint(tenant, Ordering::None, Some(40), Box::new(answer));
+    for _ in 0..100 {
+        world.publish(tenant, None, None);
+    }
+    assert!(world.run_until(world.now.plus(Duration::from_secs(60))));
+    let starts = world.starts();
+    for window in starts.windows(41) {
+        assert!(window[40] - window[0] >= 1.0, "{window:?}");
+    }
+    assert!(starts[99] < 2.5, "and the limit is used: {}", starts[99]);
+}
+
+/// The wall clock is set while deliveries wait: nothing stalls, fires early or changes its order.
+#[test]
+fn a_clock_that_is_set_moves_nothing_that_waits() {
+    for step in [-3_600, 3_600, -86_400] {
+        let mut world = World::new(1, "vignetim", MachineLimits::default(), FAIR, 1);
+        let tenant = world.tenants[0];
+        let refuse = |_: &mut fastrand::Rng| (status(500), Duration::ZERO);
+        world.endpoint(tenant, Ordering::Endpoint, Some(2), Box::new(refuse));
+        world.publish(tenant, None, None);
+        world.run_until(world.now.plus(Duration::from_millis(500)));
+        world.set_wall_clock(step);
+        world.publish(tenant, None, None);
+        world.run_until(world.now.plus(Duration::from_secs(3)));
+        world.set_wall_clock(step);
+        world.crash();
+        assert!(world.run_until(world.now.plus(Duration::from_secs(60))));
+        let first = world.requests[0].2;
+        let of_first: Vec<f64> = world
+            .requests
+            .iter()
+            .zip(world.starts())
+            .filter(|((_, _, delivery, _), _)| *delivery == first)
+            .map(|(_, at)| at)
+            .collect();
+        assert_eq!(of_first, [0.0, 0.0, 1.01, 6.01], "{step}");
+        let order: Vec<bool> = world
+            .requests
+            .iter()
+            .map(|(.., id, _)| *id == first)
+            .collect();
+        assert_eq!(order, [true, true, true, true, false, false, false, false]);
+    }
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{backup, commands, config, demo, listen, profiles, root_key, serve};
+use crate::{backup, commands, demo, listen, profiles, root_key, serve};
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
@@ -109,7 +109,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Serve(args) => serve::run(config::load(&args)?).await,
+            Command::Serve(args) => serve::run(&args).await,
             Command::Demo(args) => demo::run(args.stay).await,
             Command::Listen(args) => listen::run(args).await,
             Command::Profile(command) => profiles::run(&command),

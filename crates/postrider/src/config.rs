@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::Deserialize;
 
 use crate::cli::ServeArgs;
@@ -29,8 +29,12 @@ pub struct Config {
 pub struct ServerConfig {
     /// Where the API listens. TLS is for the proxy in front.
     pub listen: SocketAddr,
-    /// Connections at once.
+    /// Connections at once; fewer where the machine has not that many file descriptors.
     pub connections_max: usize,
+    /// Seconds that an idle connection is kept open; more than the proxy in front keeps it.
+    pub keep_alive_secs: u64,
+    /// File that the first root key is written to; none prints it.
+    pub root_key_file: Option<PathBuf>,
     /// Seconds that requests and attempts under way get at a shutdown.
     pub shutdown_secs: u64,
     /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps`.
@@ -42,6 +46,8 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             connections_max: 10_000,
+            keep_alive_secs: 75,
+            root_key_file: None,
             shutdown_secs: 30,
             trusted_proxies: Vec::new(),
         }
@@ -80,6 +86,12 @@ pub struct SecretsConfig {
 pub struct EgressConfig {
     /// Networks that endpoints may be in although they are not public.
     pub allow: Vec<IpNet>,
+    /// Networks that endpoints may not be in although they are public, or allowed.
+    pub deny: Vec<IpNet>,
+    /// The only ports of endpoints; none is any.
+    pub ports: Vec<u16>,
+    /// Prefixes (/96) of this network's translators from IPv6 to IPv4, beside `64:ff9b::/96`.
+    pub nat64: Vec<Ipv6Net>,
     /// Allows plain HTTP endpoints whatever their profile says.
     pub plain_http: bool,
     /// PEM file with certificate authorities trusted besides the public ones.
@@ -154,6 +166,10 @@ pub enum SmtpTlsConfig {
 pub struct LimitsConfig {
     /// Bytes of a request body.
     pub body_bytes: usize,
+    /// Bytes of request bodies in memory, of all requests together.
+    pub bodies_bytes: usize,
+    /// Bytes of answers that were not taken yet, of all together.
+    pub answers_bytes: usize,
     /// Deliveries under way at once.
     pub in_flight: usize,
     /// Deliveries under way at once to one endpoint.
@@ -167,6 +183,8 @@ impl Default for LimitsConfig {
         let machine = postrider_engine::machine::MachineLimits::default();
         Self {
             body_bytes: postrider_core::limits::BODY_BYTES_MAX,
+            bodies_bytes: 256 * 1024 * 1024,
+            answers_bytes: 256 * 1024 * 1024,
             in_flight: machine.in_flight_max,
             endpoint_in_flight: machine.lane_in_flight_max,
             memory_bytes: machine.memory_max,
@@ -223,6 +241,9 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
         .list_separator(",");
     for list in [
         "egress.allow",
+        "egress.deny",
+        "egress.ports",
+        "egress.nat64",
         "egress.bind",
         "secrets.previous_key_files",
         "server.trusted_proxies",
@@ -249,6 +270,8 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     }
     for (name, value) in [
         ("limits.body_bytes", config.limits.body_bytes),
+        ("limits.bodies_bytes", config.limits.bodies_bytes),
+        ("limits.answers_bytes", config.limits.answers_bytes),
         ("limits.in_flight", config.limits.in_flight),
         (
             "limits.endpoint_in_flight",
@@ -258,6 +281,14 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
         ("server.connections_max", config.server.connections_max),
     ] {
         anyhow::ensure!(value > 0, "{name} must be at least 1");
+    }
+    if let Some(prefix) = config
+        .egress
+        .nat64
+        .iter()
+        .find(|net| net.prefix_len() != 96)
+    {
+        anyhow::bail!("egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96");
     }
     Ok(config)
 }

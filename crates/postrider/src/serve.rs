@@ -1,6 +1,5 @@
 //! `postrider serve`: wiring, start and shutdown.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,25 +20,57 @@ use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{
-    Config, EgressConfig, LogConfig, LogFormat, NotificationsConfig, RegionConfig, SmtpTlsConfig,
-};
+use crate::cli::ServeArgs;
+use crate::config::{self, Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
+use crate::log::set_log_level;
 use crate::output::tell;
-use crate::{master_key, profiles};
+use crate::{descriptors, log, master_key, profiles};
 
+/// What a shutdown may take after a part of the server has ended.
+const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
 /// Applications looked through for something that the master key must open.
 const PROBED: usize = 100;
 
 /// A server that accepts and delivers.
-#[derive(Debug)]
 pub struct Server {
     pub address: SocketAddr,
     /// The root key, if this start made it.
     pub root_key: Option<Secret>,
     engine: Arc<Engine>,
+    store: Arc<dyn Store>,
+    profiles: Arc<ProfileRegistry>,
+    transport: Arc<HttpTransport>,
     stop: CancellationToken,
+    failed: CancellationToken,
     tasks: TaskTracker,
     shutdown: Duration,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.address)
+    }
+}
+
+type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Tells when a task that must run ends early, by a panic or otherwise.
+struct Ended {
+    name: &'static str,
+    stop: CancellationToken,
+    failed: CancellationToken,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            tracing::error!(
+                task = self.name,
+                "a task that must run has ended; the server stops"
+            );
+            self.failed.cancel();
+        }
+    }
 }
 
 impl Server {
@@ -82,17 +113,37 @@ impl Server {
             );
         }
         let registry = Arc::new(ProfileRegistry::load(&*store, own).await?);
-        let addresses = AddressPolicy::new(config.egress.allow.clone());
+        let addresses = AddressPolicy::new(config.egress.allow.clone())
+            .denying(config.egress.deny.clone())
+            .with_ports(config.egress.ports.clone())
+            .with_nat64(config.egress.nat64.clone());
         let transport = Arc::new(transport(&config, addresses.clone())?);
+        let shares = descriptors::share(config.server.connections_max, config.limits.in_flight);
         let limits = MachineLimits {
-            in_flight_max: config.limits.in_flight,
+            in_flight_max: shares.in_flight,
             lane_in_flight_max: config.limits.endpoint_in_flight,
             memory_max: config.limits.memory_bytes,
             ..MachineLimits::default()
         };
-        // Bound before the engine starts, so that a server that cannot serve does not deliver either.
+        let mailer = mailer(&config.notifications)?;
+        let api_options = ApiOptions {
+            addresses,
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            regions: region_infos(&config.egress),
+            default_region: default_region(&config.egress)?,
+            mail: mailer.is_some(),
+            is_mail_address: postrider_notify::is_mail_address,
+            plain_http: config.egress.plain_http,
+            body_max: config.limits.body_bytes,
+            keep_alive: Duration::from_secs(config.server.keep_alive_secs),
+            bodies_bytes_max: config.limits.bodies_bytes,
+            answers_bytes_max: config.limits.answers_bytes,
+            ..ApiOptions::default()
+        };
+        let key_target = root_key_target(&config)?;
         let server_limits = ServerLimits {
-            connections_max: config.server.connections_max,
+            connections_max: shares.connections,
+            idle_timeout: Duration::from_secs(config.server.keep_alive_secs),
             ..ServerLimits::default()
         };
         let listener = Listener::bind(config.server.listen, server_limits)
@@ -104,12 +155,13 @@ impl Server {
                 )
             })?;
         let address = listener.address()?;
+        // All that can be wrong was found by now: a server that cannot serve does not deliver either.
         let clock = Arc::new(SystemClock);
         let engine = Engine::start(postrider_engine::Options {
             store: store.clone(),
             transport: transport.clone(),
             clock: clock.clone(),
-            profiles: registry,
+            profiles: registry.clone(),
             sealer: sealer.clone(),
             limits,
         })
@@ -117,45 +169,79 @@ impl Server {
         let notifier = Notifier::new(
             store.clone(),
             engine.clone(),
-            mailer(&config.notifications)?,
+            mailer,
             Duration::from_secs(config.notifications.every_secs),
         );
-        let api_options = ApiOptions {
-            addresses,
-            trusted_proxies: config.server.trusted_proxies.clone(),
-            regions: region_infos(&config.egress),
-            default_region: default_region(&config.egress)?,
-            mail: config.notifications.smtp.is_some(),
-            is_mail_address: postrider_notify::is_mail_address,
-            plain_http: config.egress.plain_http,
-            body_max: config.limits.body_bytes,
-            ..ApiOptions::default()
-        };
         let api_store = store.clone();
-        let api = Api::new(store, engine.clone(), sealer, api_options);
+        let api = Api::new(store.clone(), engine.clone(), sealer, api_options);
         api.resume_tasks().await?;
         // Last, because it is told once: nothing after it can fail.
-        let root_key = ensure_root_key(&*api_store, clock.now()).await?;
+        let mut root_key = ensure_root_key(&*api_store, clock.now()).await?;
+        if let (Some(key), Some(mut file)) = (&root_key, key_target) {
+            std::io::Write::write_all(&mut file, key.expose().as_bytes())
+                .context("failed to write server.root_key_file")?;
+            root_key = None;
+        }
         let stop = CancellationToken::new();
+        let failed = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(listener.serve(api.router(), stop.clone()));
-        tasks.spawn(notifier.run(stop.clone()));
+        // Without any of them the process would answer and not deliver, or the other way round.
+        let must_run = |name: &'static str, task: BoxedTask| {
+            let (stop, failed) = (stop.clone(), failed.clone());
+            async move {
+                let _ended = Ended { name, stop, failed };
+                task.await;
+            }
+        };
+        let serving = Box::pin(listener.serve(api.router(), stop.clone()));
+        tasks.spawn(must_run("listener", serving));
+        tasks.spawn(must_run("notifier", Box::pin(notifier.run(stop.clone()))));
         let reaper = stop.clone();
-        tasks.spawn(async move {
+        let reaping = transport.clone();
+        let reaping = async move {
             tokio::select! {
                 () = reaper.cancelled() => {}
-                () = transport.run_reaper() => {}
+                () = reaping.run_reaper() => {}
             }
-        });
+        };
+        tasks.spawn(must_run("reaper", Box::pin(reaping)));
         let shutdown = Duration::from_secs(config.server.shutdown_secs);
         Ok(Self {
             address,
             root_key,
             engine,
+            store,
+            profiles: registry,
+            transport,
             stop,
+            failed,
             tasks,
             shutdown,
         })
+    }
+
+    /// Waits until something without which the server cannot go on has ended.
+    pub async fn failed(&self) {
+        tokio::select! {
+            () = self.failed.cancelled() => {}
+            () = self.engine.failed() => {}
+        }
+    }
+
+    /// Takes over what can change while the server runs: the log's level, the certificate authorities,
+    /// the profiles of the operator's own.
+    ///
+    /// # Errors
+    /// When one of them cannot be read; then that stays as it is.
+    pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        set_log_level(&config.log)?;
+        self.transport
+            .reload_certificates(config.egress.extra_ca.as_deref())?;
+        if let Some(directory) = &config.profiles.directory {
+            let own = profiles::read_directory(directory)?;
+            self.profiles.replace(&*self.store, own).await?;
+        }
+        Ok(())
     }
 
     /// Accepts no more, finishes what is under way. False when the time was not enough: what was
@@ -163,10 +249,14 @@ impl Server {
     pub async fn shut_down(self) -> bool {
         self.stop.cancel();
         self.tasks.close();
-        let served = tokio::time::timeout(self.shutdown, self.tasks.wait())
+        // One deadline for all: clients first, because they publish; then what is being sent; a
+        // twentieth is kept for the records.
+        let deadline = tokio::time::Instant::now() + self.shutdown;
+        let for_clients = deadline - self.shutdown / 4;
+        let served = tokio::time::timeout_at(for_clients, self.tasks.wait())
             .await
             .is_ok();
-        let drained = self.engine.drain(self.shutdown).await;
+        let drained = self.engine.drain(deadline).await;
         served && drained
     }
 }
@@ -213,6 +303,7 @@ fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTr
         regions: regions(&config.egress)?,
         default_region: default_region(&config.egress)?.map(Arc::from),
         proxy,
+        clock: Arc::new(SystemClock),
     })?)
 }
 
@@ -296,17 +387,43 @@ fn mailer(config: &NotificationsConfig) -> anyhow::Result<Option<Mailer>> {
     Ok(Some(mailer.context("notifications.smtp cannot be used")?))
 }
 
+/// Where the first root key goes, made now: a key that nobody can read would be lost.
+fn root_key_target(config: &Config) -> anyhow::Result<Option<std::fs::File>> {
+    let Some(path) = &config.server.root_key_file else {
+        return Ok(None);
+    };
+    let mut options = std::fs::File::options();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path);
+    file.map(Some)
+        .with_context(|| format!("failed to write server.root_key_file {}", path.display()))
+}
+
 /// Runs a server until it is told to stop.
 ///
 /// # Errors
-/// When it cannot start.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    start_log(&config.log)?;
+/// When it cannot start, or something without which it cannot go on has ended.
+pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let config = config::load(args)?;
+    log::start(&config.log)?;
     let data = config.store.directory.clone();
+    let mut signals = Signals::new()?;
     let server = Server::start(config).await?;
     greet(&server, &data);
-    let mut signals = Signals::new()?;
-    signals.next().await;
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Asked::Stop => break,
+                Asked::Reload => reload(&server, args).await,
+            },
+            () = server.failed() => {
+                drop(tokio::time::timeout(FAILED_SHUTDOWN, server.shut_down()).await);
+                anyhow::bail!("a part of the server has ended; the log says which. Start it again");
+            }
+        }
+    }
     tracing::info!("shutting down; a second signal stops at once");
     tokio::select! {
         clean = server.shut_down() => {
@@ -314,63 +431,92 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 tracing::warn!("some requests were cut off; they are delivered again after the next start");
             }
         }
-        () = signals.next() => tracing::warn!("stopped at once; what was under way is delivered again after the next start"),
+        () = signals.stop() => tracing::warn!("stopped at once; what was under way is delivered again after the next start"),
     }
     Ok(())
 }
 
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+async fn reload(server: &Server, args: &ServeArgs) {
+    let reloaded = match config::load(args) {
+        Ok(config) => server.reload(&config).await,
+        Err(error) => Err(error),
+    };
+    match reloaded {
+        Ok(()) => tracing::info!(
+            "reloaded the log's level, certificate authorities and profiles; other settings need a restart"
+        ),
+        Err(error) => tracing::error!("failed to reload, nothing more was changed: {error:#}"),
+    }
 }
 
+enum Asked {
+    Stop,
+    Reload,
+}
+
+#[cfg(unix)]
+struct Signals {
+    stop: [tokio::signal::unix::Signal; 3],
+    reload: tokio::signal::unix::Signal,
+    /// Would end the process; nothing is meant by them here.
+    ignored: [tokio::signal::unix::Signal; 2],
+}
+
+#[cfg(unix)]
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
+            stop: [
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::quit())?,
+            ],
+            reload: signal(SignalKind::hangup())?,
+            ignored: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
         })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    async fn next(&mut self) -> Asked {
+        let [interrupt, terminate, quit] = &mut self.stop;
+        let [first, second] = &mut self.ignored;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return Asked::Stop,
+                _ = terminate.recv() => return Asked::Stop,
+                _ = quit.recv() => return Asked::Stop,
+                _ = self.reload.recv() => return Asked::Reload,
+                _ = first.recv() => {}
+                _ = second.recv() => {}
+            }
         }
+    }
+
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
     }
 }
 
-fn start_log(config: &LogConfig) -> anyhow::Result<()> {
-    // A filter takes any word for a module's name; a lone word must be a level.
-    let lone = !config.level.contains(['=', ',']);
-    if lone
-        && config
-            .level
-            .parse::<tracing_subscriber::filter::LevelFilter>()
-            .is_err()
-    {
-        anyhow::bail!(
-            "log.level {:?} is not one of off, error, warn, info, debug, trace, or a filter such as postrider_engine=debug,info",
-            config.level
-        );
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self)
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.level).with_context(|| {
-        format!(
-            "log.level {:?} is not a level such as info, or a filter",
-            config.level
-        )
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // A second server in one process (the demo, tests) keeps the first one's log.
-    drop(match config.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    });
-    Ok(())
+
+    async fn next(&mut self) -> Asked {
+        drop(tokio::signal::ctrl_c().await);
+        Asked::Stop
+    }
+
+    async fn stop(&mut self) {
+        self.next().await;
+    }
 }
 
 /// What the operator has to know, all at the first start.

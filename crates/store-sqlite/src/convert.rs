@@ -64,15 +64,13 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
     Ok(greatest)
 }
 
-/// A place that no fresh delivery has reached yet: new ones go behind it.
+/// A place that no fresh delivery has reached yet: new ones go behind it, whatever the clock says. A
+/// delivery that waits for its retry has the place of that, which lies ahead and does not count.
 pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
-    let newest: Option<i64> = connection
-        .query_row(
-            "select created_at from event order by id desc limit 1",
-            [],
-            |row| row.get(0),
-        )
-        .optional()?;
+    const NEWEST: u32 = 10_000;
+    let sql = "select max(sequence) from (select sequence, state, attempts from delivery order by id desc limit ?1)
+               where state <> 0 or attempts = 0";
+    let newest: Option<i64> = connection.query_row(sql, [NEWEST], |row| row.get(0))?;
     Ok(newest.unwrap_or(0))
 }
 
@@ -80,7 +78,26 @@ pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
 pub(crate) fn aborted(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full,
+        _ if is_unreadable(&error) => corrupt(error),
         _ => StoreError::aborted(error),
+    }
+}
+
+/// A value that is none of those we write, or a damaged page.
+pub(crate) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
+    ) || error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
+fn corrupt(error: rusqlite::Error) -> StoreError {
+    StoreError::Corrupt {
+        place: error.to_string(),
+        source: Box::new(error),
     }
 }
 
@@ -97,12 +114,7 @@ pub(crate) fn commit_failed(error: rusqlite::Error) -> StoreError {
 
 pub(crate) fn reading(error: rusqlite::Error) -> StoreError {
     match error {
-        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
-            StoreError::Corrupt {
-                place: error.to_string(),
-                source: Box::new(error),
-            }
-        }
+        error if is_unreadable(&error) => corrupt(error),
         error if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
             StoreError::TooLong
         }

@@ -28,6 +28,7 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
@@ -170,8 +171,14 @@ impl Store for SqliteStore {
         &self.ids
     }
 
-    async fn commit(&self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
+    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
         self.writer.commit(now, batch).await
+    }
+
+    async fn last_place(&self) -> Result<Timestamp, StoreError> {
+        self.writer
+            .call(|tx| Ok(Timestamp::from_micros(tx.last_sequence)))
+            .await
     }
 
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
@@ -360,9 +367,25 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn put_event_type(&self, event_type: EventType, by: Actor) -> Result<(), StoreError> {
+    async fn put_event_type(
+        &self,
+        event_type: EventType,
+        max: usize,
+        by: Actor,
+    ) -> Result<EventType, StoreError> {
         self.writer
-            .call(move |tx| tx.put_event_type(&event_type, &by))
+            .call(move |tx| tx.put_event_type(event_type, max, &by))
+            .await
+    }
+
+    async fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>, StoreError> {
+        let name = name.to_owned();
+        self.points
+            .read(move |reader| reader.event_type(application, &name))
             .await
     }
 

@@ -160,12 +160,26 @@ impl Tx {
 
     pub(crate) fn put_event_type(
         &mut self,
-        event_type: &EventType,
+        mut event_type: EventType,
+        max: usize,
         by: &Actor,
-    ) -> Result<(), StoreError> {
+    ) -> Result<EventType, StoreError> {
         let application = self.key(event_type.application, Entity::Application)?;
         self.must_exist("application", application, Entity::Application)?;
         let before = self.event_type(event_type.application, &event_type.name)?;
+        match &before {
+            Some(before) => event_type.created_at = before.created_at,
+            None => {
+                let sql = "select count(*) from event_type where application_id = ?1";
+                let count: i64 = self
+                    .connection
+                    .query_row(sql, [application], |row| row.get(0))
+                    .map_err(aborted)?;
+                if usize::try_from(count).unwrap_or(usize::MAX) >= max {
+                    return Err(StoreError::conflict(Rule::EventTypesMax));
+                }
+            }
+        }
         let sql = "insert into event_type (application_id, name, description, schema, example, created_at) values (?1, ?2, ?3, ?4, ?5, ?6)
                    on conflict do update set description = excluded.description, schema = excluded.schema, example = excluded.example";
         let values = params![
@@ -177,8 +191,9 @@ impl Tx {
             event_type.created_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
-        self.note(by, before.as_ref(), Some(event_type))
-            .map_err(aborted)
+        self.note(by, before.as_ref(), Some(&event_type))
+            .map_err(aborted)?;
+        Ok(event_type)
     }
 
     fn event_type(

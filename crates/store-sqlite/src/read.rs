@@ -22,14 +22,14 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    DeliveryFilter, DuePage, EndpointStats, Entity, EventFilter, FirstUse, LaneBacklog, LoadDue,
-    Page, PageRequest, StoreError, TaskState,
+    DeliveryFilter, DueDelivery, DuePage, EndpointStats, Entity, EventFilter, FirstUse,
+    LaneBacklog, LoadDue, Page, PageRequest, StoreError, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::convert::{
     ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, SqlResult, attempt, delivery, event, event_summary,
-    from_json, mode_number, reading, time,
+    from_json, is_unreadable, mode_number, reading, time,
 };
 use crate::write::due_row;
 use list::{Conditions, first_key};
@@ -118,17 +118,35 @@ impl Reader {
         let endpoint = self.key(query.endpoint, Entity::Endpoint)?;
         let sql = format!(
             "select {DELIVERY}, {EVENT} from delivery d join event e on e.id = d.event_id
-             where d.endpoint_id = ?1 and d.state = 0 and d.sequence <= ?2 order by d.sequence, d.id limit ?3"
+             where d.endpoint_id = ?1 and d.state = 0 and d.sequence between ?2 and ?3 order by d.sequence, d.id limit ?4"
         );
-        let rows = self.all(
-            &sql,
-            params![endpoint, query.until.as_micros(), query.limit],
-            |row| due_row(row, self.salt),
-        )?;
+        let (from, until) = (query.from.as_micros(), query.until.as_micros());
+        let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
+        let mut found = statement
+            .query(params![endpoint, from, until, query.limit])
+            .map_err(reading)?;
+        let mut rows: Vec<DueDelivery> = Vec::new();
+        let mut bytes = 0;
+        let (mut place, mut id) = (from, i64::MIN);
+        while bytes < query.bytes
+            && let Some(row) = found.next().map_err(reading)?
+        {
+            (id, place) = (row.get(0).map_err(reading)?, row.get(15).map_err(reading)?);
+            match due_row(row, self.salt) {
+                Ok(due) => {
+                    bytes += due.event.payload_bytes();
+                    rows.push(due);
+                }
+                // The others of its lane are not to wait for it.
+                Err(error) if is_unreadable(&error) => {
+                    let delivery: Id<id::Delivery> = Id::from_key(id, self.salt);
+                    tracing::error!(delivery.id = %delivery, error = &error as &dyn std::error::Error, "a stored delivery cannot be read; it is set aside until `postrider doctor` is satisfied and the server is started again");
+                }
+                Err(error) => return Err(reading(error)),
+            }
+        }
+        drop(found);
         // The first place behind the page: strictly behind its last row.
-        let (place, id) = rows.last().map_or((i64::MIN, i64::MIN), |due| {
-            (due.sequence, due.delivery.id.key())
-        });
         let sql = "select sequence from delivery where endpoint_id = ?1 and state = 0 and (sequence, id) > (?2, ?3)
                    order by sequence, id limit 1";
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;

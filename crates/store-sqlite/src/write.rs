@@ -9,6 +9,7 @@ use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
 use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::tenant::Mode;
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     DISABLED_TEXT, DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published,
@@ -27,12 +28,12 @@ use crate::read::{read_endpoint, read_first_use};
 use crate::writer::Tx;
 
 impl Tx {
-    pub(crate) fn write(&mut self, now: Timestamp, write: Write) -> Result<Written, StoreError> {
+    pub(crate) fn write(&mut self, now: Moment, write: &Write) -> Result<Written, StoreError> {
         match write {
-            Write::Publish(new) => self.publish(now, *new).map(Written::Published),
-            Write::Record(record) => self.record(now, &record).map(Written::Recorded),
-            Write::Finish(finish) => self.finish(now, finish).map(Written::Finished),
-            Write::Resend(resend) => self.resend(now, resend).map(Written::Resent),
+            Write::Publish(new) => self.publish(now, new).map(Written::Published),
+            Write::Record(record) => self.record(now.wall, record).map(Written::Recorded),
+            Write::Finish(finish) => self.finish(now.wall, *finish).map(Written::Finished),
+            Write::Resend(resend) => self.resend(now.steady, *resend).map(Written::Resent),
         }
     }
 
@@ -62,8 +63,8 @@ impl Tx {
         Ok(true)
     }
 
-    fn publish(&mut self, now: Timestamp, new: NewEvent) -> Result<Published, StoreError> {
-        let event = new.event;
+    fn publish(&mut self, now: Moment, new: &NewEvent) -> Result<Published, StoreError> {
+        let event = &new.event;
         let application = self.key(event.application, Entity::Application)?;
         let tenant = self.key(event.tenant, Entity::Tenant)?;
         if let Some(idempotency) = &new.idempotency
@@ -81,13 +82,13 @@ impl Tx {
                 deliveries: Vec::new(),
             });
         }
-        let endpoints = self.targets(&event, tenant, new.target)?;
-        self.last_sequence = now.as_micros().max(self.last_sequence + 1);
+        let endpoints = self.targets(event, tenant, new.target)?;
+        self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
         let sequence = self.last_sequence;
         let mut deliveries = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let delivery = Delivery {
-                id: self.ids.next(now),
+                id: self.ids.next(now.wall),
                 event: event.id,
                 endpoint: self.id(endpoint),
                 tenant: event.tenant,
@@ -96,9 +97,9 @@ impl Tx {
                 profile: new.profile,
                 state: DeliveryState::Pending,
                 attempts: 0,
-                due_at: now,
+                due_at: now.steady,
                 series: Series::SCHEDULED,
-                created_at: now,
+                created_at: now.wall,
                 completed_at: None,
             };
             self.insert_delivery(&delivery, tenant, endpoint, sequence)
@@ -109,7 +110,7 @@ impl Tx {
                 sequence,
             });
         }
-        self.insert_event(&event, application, tenant)
+        self.insert_event(event, application, tenant)
             .map_err(aborted)?;
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {
@@ -120,7 +121,7 @@ impl Tx {
                 event.id.key(),
                 idempotency.fingerprint,
                 count,
-                now.as_micros()
+                now.steady.as_micros()
             ];
             self.connection
                 .prepare_cached(sql)

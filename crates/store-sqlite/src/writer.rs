@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::id::IdGenerator;
-use postrider_core::{Id, Timestamp, id};
+use postrider_core::limits::TRANSACTION_ROWS;
+use postrider_core::time::Moment;
+use postrider_core::{Id, id};
 use postrider_store::{Entity, StoreError, Write, Written};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::convert::{aborted, commit_failed, note_ahead};
@@ -92,11 +94,11 @@ impl Writer {
     /// One transaction for a batch.
     pub(crate) async fn commit(
         &self,
-        now: Timestamp,
+        now: Moment,
         batch: Vec<Write>,
     ) -> Vec<Result<Written, StoreError>> {
         let count = batch.len();
-        let answers = self.run(move |tx| tx.commit_batch(now, batch)).await;
+        let answers = self.run(move |tx| tx.commit_batch(now, &batch)).await;
         answers.unwrap_or_else(|| (0..count).map(|_| Err(gone())).collect())
     }
 
@@ -142,27 +144,69 @@ impl Tx {
         }
     }
 
-    fn commit_batch(
-        &mut self,
-        now: Timestamp,
-        batch: Vec<Write>,
-    ) -> Vec<Result<Written, StoreError>> {
-        let count = batch.len();
-        let committed = self.in_transaction(|tx| {
-            let mut answers = Vec::with_capacity(count);
-            for write in batch {
-                answers.push(match tx.write(now, write) {
-                    // What the caller did wrong was found before anything was written.
-                    Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
-                        Err(error)
-                    }
-                    Err(error) => return Err(error),
-                    Ok(written) => Ok(written),
-                });
+    /// Commits a batch, in as few transactions as their bound allows.
+    fn commit_batch(&mut self, now: Moment, batch: &[Write]) -> Vec<Result<Written, StoreError>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        while answers.len() < batch.len() {
+            let rest = &batch[answers.len()..];
+            answers.extend(self.commit_some(now, rest));
+        }
+        answers
+    }
+
+    /// One transaction for the first writes of `batch`, at least one. What cannot be written because a
+    /// row that it needs is damaged spoils the transaction; then it is done again with a savepoint for
+    /// each write, so that only that one is refused.
+    fn commit_some(&mut self, now: Moment, batch: &[Write]) -> Vec<Result<Written, StoreError>> {
+        let committed = match self.in_transaction(|tx| tx.write_some(now, batch, false)) {
+            Err(error) if only_one(&error) => {
+                self.in_transaction(|tx| tx.write_some(now, batch, true))
             }
-            Ok(answers)
-        });
-        committed.unwrap_or_else(|error| (0..count).map(|_| Err(same(&error))).collect())
+            committed => committed,
+        };
+        committed.unwrap_or_else(|error| batch.iter().map(|_| Err(same(&error))).collect())
+    }
+
+    fn write_some(
+        &mut self,
+        now: Moment,
+        batch: &[Write],
+        apart: bool,
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut rows = 0;
+        for write in batch {
+            let written = if apart {
+                self.write_apart(now, write)
+            } else {
+                self.write(now, write)
+            };
+            match &written {
+                Ok(Written::Published(published)) => rows += published.deliveries.len(),
+                // What the caller did wrong was found before anything was written.
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {}
+                Err(error) if apart && only_one(error) => {}
+                Err(_) => return written.map(|_| answers),
+            }
+            answers.push(written);
+            if rows >= TRANSACTION_ROWS {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// A write inside a savepoint: when it fails, nothing of it is left.
+    fn write_apart(&mut self, now: Moment, write: &Write) -> Result<Written, StoreError> {
+        let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
+        run(self, "savepoint one")?;
+        let written = self.write(now, write);
+        if written.is_err() {
+            run(self, "rollback to one")?;
+            self.fanout.clear();
+        }
+        run(self, "release one")?;
+        written
     }
 
     /// Keeps how far ids have been ahead of the clock: lists by time have to know.
@@ -193,10 +237,26 @@ impl Tx {
     }
 }
 
+/// Whether it is the fault of one write, or of the rows that it needs, and not of the whole store.
+fn only_one(error: &StoreError) -> bool {
+    match error {
+        StoreError::Corrupt { .. } => true,
+        StoreError::Aborted { source } => source
+            .downcast_ref::<rusqlite::Error>()
+            .and_then(rusqlite::Error::sqlite_error_code)
+            .is_none_or(|code| code == ErrorCode::ConstraintViolation),
+        _ => false,
+    }
+}
+
 /// The same failure for every write of a batch.
 fn same(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
+        StoreError::Corrupt { place, source } => StoreError::Corrupt {
+            place: place.clone(),
+            source: source.to_string().into(),
+        },
         StoreError::OutcomeUnknown { source } => StoreError::OutcomeUnknown {
             source: source.to_string().into(),
         },

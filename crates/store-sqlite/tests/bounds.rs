@@ -12,7 +12,7 @@ async fn publish(world: &World<'_>, event_type: &str, count: usize) {
         let new = world.publishing(at(1), event_type);
         Write::Publish(Box::new(new))
     });
-    let answers = world.store.commit(at(1), batch.collect()).await;
+    let answers = world.store.commit(at(1).into(), batch.collect()).await;
     assert!(answers.iter().all(Result::is_ok));
 }
 

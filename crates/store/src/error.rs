@@ -92,4 +92,6 @@ pub enum Rule {
     DeliveryExpired,
     /// The delivery has as many attempts as one may have.
     AttemptsMax,
+    /// The application has as many event types as one may have.
+    EventTypesMax,
 }

@@ -35,6 +35,7 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 pub use model::{Task, TaskState};
@@ -64,11 +65,20 @@ pub trait Store: Send + Sync + 'static {
 
     // --- The way of an event ---
 
-    /// Commits all writes of `batch` in one transaction; the answers are in the same order.
+    /// Commits the writes of `batch`, each whole or not at all; the answers are in the same order.
+    /// Places, due times and the age of idempotency keys are by the steady clock, all else by the wall
+    /// clock.
     ///
-    /// A write that cannot be (`NotFound`, `Conflict`) changes nothing and leaves the others be.
-    /// When the transaction itself fails, every write answers `Aborted`, `Full` or `OutcomeUnknown`.
-    async fn commit(&self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>>;
+    /// They are one transaction, or a few when they are large ([`limits::TRANSACTION_ROWS`]). A write
+    /// that cannot be (`NotFound`, `Conflict`, and `Corrupt` where a row that it needs cannot be read)
+    /// changes nothing and leaves the others be. When a transaction itself fails, all its writes
+    /// answer `Aborted`, `Full` or `OutcomeUnknown`.
+    ///
+    /// [`limits::TRANSACTION_ROWS`]: postrider_core::limits::TRANSACTION_ROWS
+    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>>;
+
+    /// The latest place that a fresh delivery has, by the steady clock of whoever made it.
+    async fn last_place(&self) -> Result<Timestamp, StoreError>;
 
     /// The first pending deliveries of one endpoint in the order of its lane.
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError>;
@@ -185,7 +195,19 @@ pub trait Store: Send + Sync + 'static {
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError>;
 
-    async fn put_event_type(&self, event_type: EventType, by: Actor) -> Result<(), StoreError>;
+    /// Declares an event type, or changes a declared one, and returns it as it is then: one that was there
+    /// keeps when it was made. `Conflict(EventTypesMax)` when it would be more than `max`.
+    async fn put_event_type(
+        &self,
+        event_type: EventType,
+        max: usize,
+        by: Actor,
+    ) -> Result<EventType, StoreError>;
+    async fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>, StoreError>;
     async fn list_event_types(
         &self,
         application: Id<id::Application>,
@@ -319,7 +341,8 @@ pub trait Store: Send + Sync + 'static {
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError>;
     async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError>;
 
-    /// Forgets idempotency keys older than `idempotency_before` and nonces that expired at `now`.
+    /// Forgets idempotency keys older than `idempotency_before` (by the steady clock) and nonces that
+    /// expired at `now` (by the wall clock).
     async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError>;
 
     /// Answers when the store can be written; the readiness check.

@@ -18,13 +18,15 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
     ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
-    EndpointFilter, EndpointStats, EventFilter, FirstUse, KeyChange, KeyFilter, LaneBacklog,
-    LoadDue, MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord,
-    Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
+    EndpointFilter, EndpointStats, Entity, EventFilter, FirstUse, KeyChange, KeyFilter,
+    LaneBacklog, LoadDue, MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest,
+    ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write,
+    Written,
 };
 
 #[derive(Debug)]
@@ -91,12 +93,16 @@ impl Store for MemoryStore {
         &self.ids
     }
 
-    async fn commit(&self, now: Timestamp, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
+    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
         let mut state = self.state();
         batch
             .into_iter()
             .map(|write| state.write(&self.ids, now, write))
             .collect()
+    }
+
+    async fn last_place(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.state().last_place())
     }
 
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
@@ -299,14 +305,28 @@ impl Store for MemoryStore {
         self.state().list_tenants(application, page)
     }
 
-    async fn put_event_type(&self, event_type: EventType, by: Actor) -> Result<(), StoreError> {
+    async fn put_event_type(
+        &self,
+        event_type: EventType,
+        max: usize,
+        by: Actor,
+    ) -> Result<EventType, StoreError> {
         let mut state = self.state();
         let key = (event_type.application.as_u128(), event_type.name.clone());
         let before = state.event_types.get(&key).cloned();
-        state.put_event_type(event_type)?;
+        state.put_event_type(event_type, max)?;
         let after = state.event_types.get(&key).cloned();
         state.note(&self.ids, &by, before.as_ref(), after.as_ref());
-        Ok(())
+        after.ok_or(StoreError::not_found(Entity::EventType))
+    }
+
+    async fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>, StoreError> {
+        let key = (application.as_u128(), name.to_owned());
+        Ok(self.state().event_types.get(&key).cloned())
     }
 
     async fn list_event_types(

@@ -172,12 +172,28 @@ impl StatePattern {
     }
 }
 
-/// A page of a lane: pending deliveries whose place is not after `until`.
+/// A page of a lane: pending deliveries whose place is from `from` to `until`, both included.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadDue {
     pub endpoint: Id<id::Endpoint>,
+    pub from: Timestamp,
     pub until: Timestamp,
     pub limit: u32,
+    /// Bytes of payload: the page ends with the delivery that reaches them.
+    pub bytes: usize,
+}
+
+impl LoadDue {
+    /// All that waits for an endpoint.
+    pub fn all(endpoint: Id<id::Endpoint>) -> Self {
+        Self {
+            endpoint,
+            from: Timestamp::from_micros(i64::MIN),
+            until: Timestamp::MAX,
+            limit: u32::MAX,
+            bytes: usize::MAX,
+        }
+    }
 }
 
 /// The first rows of a lane.

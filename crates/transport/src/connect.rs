@@ -1,8 +1,9 @@
 //! From a URL to a connection: resolve, vet, connect, tunnel, TLS, HTTP handshake.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postrider_core::address::AddressPolicy;
 use postrider_core::attempt::{Timings, UnreachableReason};
-use postrider_engine::Request;
+use postrider_engine::{Clock, Request};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -27,7 +28,7 @@ use crate::{Options, Region, Resolve, SetupError, tls};
 /// Bytes of response headers, read into memory before they are looked at.
 const HEADER_BYTES_MAX: usize = 64 * 1_024;
 /// Headers in a response.
-const HEADERS_MAX: usize = 128;
+const HEADERS_MAX: usize = 1_024;
 const PROXY_ANSWER_BYTES_MAX: usize = 4 * 1_024;
 /// Time for one of several addresses before the next is tried.
 const ADDRESS_SHARE_MIN: Duration = Duration::from_millis(250);
@@ -35,12 +36,13 @@ const ADDRESS_SHARE_MIN: Duration = Duration::from_millis(250);
 pub(crate) struct Connector {
     addresses: AddressPolicy,
     resolver: Arc<dyn Resolve>,
-    tls: TlsConnector,
+    tls: RwLock<TlsConnector>,
     regions: Vec<Region>,
     default_region: Option<Arc<str>>,
     /// Takes the addresses of a region in turn.
     turn: AtomicUsize,
     proxy: Option<Url>,
+    clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -71,12 +73,25 @@ impl Connector {
         Ok(Self {
             addresses: options.addresses,
             resolver: options.resolver,
-            tls: TlsConnector::from(tls::client_config(options.extra_ca.as_deref())?),
+            tls: RwLock::new(tls_connector(options.extra_ca.as_deref())?),
             regions: options.regions,
             default_region: options.default_region,
             turn: AtomicUsize::new(0),
             proxy: options.proxy,
+            clock: options.clock,
         })
+    }
+
+    /// New connections trust the authorities that the file holds now.
+    pub(crate) fn reload_certificates(&self, extra_ca: Option<&Path>) -> Result<(), SetupError> {
+        let fresh = tls_connector(extra_ca)?;
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn unix_now(&self) -> i64 {
+        self.clock.now().as_unix()
     }
 
     /// The region that a request leaves from.
@@ -94,7 +109,7 @@ impl Connector {
             (Some(region), _) => Ok(&region.bind),
             (None, None) => Ok(&[]),
             (None, Some(name)) => Err(Failure::new(
-                UnreachableReason::Internal,
+                UnreachableReason::Local,
                 format!("the egress region {name} is not configured on this server"),
             )),
         }
@@ -146,8 +161,12 @@ impl Connector {
                 "the host is not a name that a certificate can carry",
             )
         })?;
-        let stream = self
+        let tls = self
             .tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let stream = tls
             .connect(name, stream)
             .await
             .map_err(|error| Failure::tls(&error))?;
@@ -172,7 +191,17 @@ impl Connector {
                     name.to_owned()
                 };
                 let resolved = self.resolver.resolve(&name).await;
-                resolved.map_err(|error| Failure::new(UnreachableReason::Dns, error.to_string()))?
+                match resolved {
+                    Ok(found) => found,
+                    Err(error) => {
+                        tracing::debug!(
+                            host = name,
+                            error = &error as &dyn std::error::Error,
+                            "a name was not resolved"
+                        );
+                        return Err(no_address());
+                    }
+                }
             }
             None => {
                 return Err(Failure::new(
@@ -181,6 +210,10 @@ impl Connector {
                 ));
             }
         };
+        let port = url.port_or_known_default().unwrap_or(0);
+        self.addresses.check_port(port).map_err(|error| {
+            Failure::new(UnreachableReason::AddressForbidden, error.to_string())
+        })?;
         let mut forbidden = None;
         let mut allowed = Vec::with_capacity(found.len());
         for address in found {
@@ -191,14 +224,17 @@ impl Connector {
         }
         match (allowed.is_empty(), forbidden) {
             (false, _) => Ok(allowed),
-            (true, Some(error)) => Err(Failure::new(
+            // Whoever wrote the address knows it already.
+            (true, Some(error)) if url.domain().is_none() => Err(Failure::new(
                 UnreachableReason::AddressForbidden,
                 error.to_string(),
             )),
-            (true, None) => Err(Failure::new(
-                UnreachableReason::Dns,
-                "the name has no address",
-            )),
+            (true, Some(error)) => {
+                // What names of this network mean is not for tenants to find out.
+                tracing::warn!(host = url.host_str(), %error, "a delivery's host may not be connected to");
+                Err(no_address())
+            }
+            (true, None) => Err(no_address()),
         }
     }
 
@@ -209,8 +245,7 @@ impl Connector {
             TcpSocket::new_v6()
         };
         // Without file handles or ports the fault is ours, not the receiver's.
-        let own =
-            |error: std::io::Error| Failure::new(UnreachableReason::Internal, error.to_string());
+        let own = |error: std::io::Error| Failure::new(UnreachableReason::Local, error.to_string());
         let socket = socket.map_err(own)?;
         if !local.is_empty() {
             let of_family = |local: &&IpAddr| local.is_ipv4() == address.is_ipv4();
@@ -285,6 +320,18 @@ impl Connector {
     }
 }
 
+fn tls_connector(extra_ca: Option<&Path>) -> Result<TlsConnector, SetupError> {
+    tls::client_config(extra_ca).map(TlsConnector::from)
+}
+
+/// One sentence for a name without addresses and for one whose addresses are forbidden.
+fn no_address() -> Failure {
+    Failure::new(
+        UnreachableReason::Dns,
+        "the name has no address that deliveries can go to",
+    )
+}
+
 /// Tries the addresses one after the other; none but the last may take long.
 async fn first_of<F>(
     addresses: &[IpAddr],
@@ -329,7 +376,11 @@ where
         return Ok(Link::Http2(Shared::new(sender)));
     }
     let mut builder = http1::Builder::new();
+    // The status counts: what is odd about the headers does not make it a failure.
     builder
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .title_case_headers(title_case);

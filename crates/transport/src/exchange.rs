@@ -1,5 +1,6 @@
 //! One request and its answer, inside its deadlines.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::pool::{Connection, Link, Origin, Pool};
 
 /// Time for a response body after its headers: the verdict is known by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Times that a request is sent again inside one attempt because the receiver refused to process it.
+const REFUSALS_MAX: u32 = 3;
 /// How long a connection may take to be ready again after a response.
 const READY_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -92,15 +95,16 @@ async fn answered(
     timings.first_byte_micros = Some(micros(started));
     let outcome = Outcome::Answered {
         status: response.status().as_u16(),
-        retry_after_secs: retry_after(response.headers()),
+        retry_after_secs: retry_after(response.headers(), connector.unix_now()),
     };
+    let keep_alive = keep_alive(response.headers());
     let kept = kept_headers(response.headers());
     let (body, complete) = read_body(response.into_body(), request.read_max).await;
     let truncated = !complete || body.len() > RESPONSE_BODY_KEPT_BYTES;
     if complete {
-        give_back(pool, origin, connection).await;
+        give_back(pool, origin, connection, keep_alive).await;
     }
-    let body = body.slice(..body.len().min(RESPONSE_BODY_KEPT_BYTES));
+    let body = kept_body(body, truncated);
     Ok((
         outcome,
         Response {
@@ -115,8 +119,11 @@ async fn answered(
     clippy::too_many_arguments,
     reason = "what is sent, on what, and the two things it tells of itself as it goes"
 )]
-/// Sends on a kept connection, or on a fresh one. A request is sent again only when a kept
-/// connection turned out closed before a byte of it left.
+/// Sends on a kept connection, or on a fresh one. Inside one attempt a request is sent again when it is
+/// known, or very likely, that the receiver did not process it: a kept connection turned out closed
+/// before a byte of it left; a server of HTTP/2 refused it (RFC 9113 8.7), a few times; a kept
+/// connection was closed under it before a byte of an answer came, once (RFC 9110 9.2.2: receivers
+/// tell repetitions by `webhook-id`).
 async fn exchange(
     connector: &Connector,
     pool: &Pool,
@@ -127,16 +134,64 @@ async fn exchange(
     timings: &mut Timings,
     local: &mut Option<IpAddr>,
 ) -> Result<(Connection, http::Response<Incoming>), Failure> {
+    let mut refusals = 0;
     while let Some(mut connection) = pool.take(origin) {
         *local = Some(connection.local);
         let message = make(request, url, headers, &connection)?;
+        let http2 = matches!(connection.link, Link::Http2(_));
         match try_send(&mut connection, message).await {
             Ok(response) => return Ok((connection, response)),
             // The next connection may leave from another address.
             Err(Unsent::NeverLeft) => *local = None,
-            Err(Unsent::Failed(failure)) => return Err(failure),
+            Err(Unsent::Refused(_)) if refusals < REFUSALS_MAX => {
+                refusals += 1;
+                *local = None;
+                if refusals == REFUSALS_MAX {
+                    break;
+                }
+            }
+            Err(Unsent::Failed(failure))
+                if !http2 && failure.reason == UnreachableReason::Reset =>
+            {
+                *local = None;
+                break;
+            }
+            Err(Unsent::Refused(failure) | Unsent::Failed(failure)) => return Err(failure),
         }
     }
+    loop {
+        let opened = open_and_send(
+            connector, pool, request, url, origin, headers, timings, local,
+        );
+        match opened.await {
+            Err(Unsent::Refused(_)) if refusals < REFUSALS_MAX => refusals += 1,
+            Ok(answered) => return Ok(answered),
+            Err(Unsent::NeverLeft) => {
+                return Err(Failure::new(
+                    UnreachableReason::Reset,
+                    "the connection closed before the request",
+                ));
+            }
+            Err(Unsent::Refused(failure) | Unsent::Failed(failure)) => return Err(failure),
+        }
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is sent, on what, and the two things it tells of itself as it goes"
+)]
+/// Sends on a fresh connection.
+async fn open_and_send(
+    connector: &Connector,
+    pool: &Pool,
+    request: &Request,
+    url: &Url,
+    origin: &Origin,
+    headers: &HeaderMap,
+    timings: &mut Timings,
+    local: &mut Option<IpAddr>,
+) -> Result<(Connection, http::Response<Incoming>), Unsent> {
     let mut connection = timeout(
         request.connect_timeout,
         connector.open(url, origin, timings),
@@ -148,26 +203,22 @@ async fn exchange(
             UnreachableReason::Timeout,
             format!("no connection within {waited} s"),
         )
-    })??;
+    })
+    .flatten()
+    .map_err(Unsent::Failed)?;
     *local = Some(connection.local);
-    let message = make(request, url, headers, &connection)?;
-    match try_send(&mut connection, message).await {
-        Ok(response) => {
-            if let Some(shared) = connection.shared() {
-                pool.put(origin.clone(), shared);
-            }
-            Ok((connection, response))
-        }
-        Err(Unsent::NeverLeft) => Err(Failure::new(
-            UnreachableReason::Reset,
-            "the connection closed before the request",
-        )),
-        Err(Unsent::Failed(failure)) => Err(failure),
+    let message = make(request, url, headers, &connection).map_err(Unsent::Failed)?;
+    let response = try_send(&mut connection, message).await?;
+    if let Some(shared) = connection.shared() {
+        pool.put(origin.clone(), shared, None);
     }
+    Ok((connection, response))
 }
 
 enum Unsent {
     NeverLeft,
+    /// The receiver says that it did not process it.
+    Refused(Failure),
     Failed(Failure),
 }
 
@@ -182,6 +233,8 @@ async fn try_send(
     result.map_err(|mut error| {
         if error.take_message().is_some() {
             Unsent::NeverLeft
+        } else if Failure::was_refused(error.error()) {
+            Unsent::Refused(Failure::http(error.error()))
         } else {
             Unsent::Failed(Failure::http(error.error()))
         }
@@ -196,10 +249,12 @@ fn make(
     connection: &Connection,
 ) -> Result<http::Request<Full<Bytes>>, Failure> {
     let http2 = matches!(connection.link, Link::Http2(_));
+    let path = encoded(&url[url::Position::BeforePath..url::Position::AfterQuery]);
     let target = if http2 {
-        url.as_str()
+        let origin = &url[url::Position::BeforeScheme..url::Position::AfterPort];
+        format!("{origin}{path}")
     } else {
-        &url[url::Position::BeforePath..url::Position::AfterQuery]
+        path.into_owned()
     };
     let internal =
         |error: http::Error| Failure::new(UnreachableReason::Internal, error.to_string());
@@ -232,21 +287,66 @@ fn header_map(request: &Request, url: &Url) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// `Retry-After` in seconds. A date is counted from the answer's own `Date`, so that the receiver's
-/// clock need not agree with ours.
-fn retry_after(headers: &HeaderMap) -> Option<u32> {
+/// What RFC 3986 does not allow in a path or query, percent-encoded; what is encoded already stays.
+fn encoded(target: &str) -> Cow<'_, str> {
+    let bytes = target.as_bytes();
+    let is_escape = |at: usize| {
+        let digits = bytes.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let must_be = |at: usize| match bytes[at] {
+        b'%' => !is_escape(at),
+        byte => byte <= b' ' || byte >= 0x7f || b"[]{}|^`\"<>\\#".contains(&byte),
+    };
+    if !(0..bytes.len()).any(must_be) {
+        return Cow::Borrowed(target);
+    }
+    let mut encoded = String::with_capacity(target.len() + 8);
+    for (at, byte) in bytes.iter().enumerate() {
+        if must_be(at) {
+            encoded.push_str(&format!("%{byte:02X}"));
+        } else {
+            encoded.push(char::from(*byte));
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+/// `Retry-After` in seconds, in all of its forms (RFC 9110 10.2.3); the profile bounds it. A date is
+/// counted from the answer's own `Date`, so that the receiver's clock need not agree with ours, or from
+/// `now` in seconds since 1970.
+fn retry_after(headers: &HeaderMap, now: i64) -> Option<u32> {
     let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
     let given = text(http::header::RETRY_AFTER)?;
-    if let Ok(secs) = given.parse() {
-        return Some(secs);
+    if !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(given.parse().unwrap_or(u32::MAX));
     }
     let date = |text: &str| {
-        jiff::fmt::rfc2822::parse(text)
-            .ok()
-            .map(|at| at.timestamp().as_second())
+        let at = httpdate::parse_http_date(text).ok()?;
+        let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_secs()).ok()
     };
-    let secs = date(given)? - date(text(http::header::DATE)?)?;
-    u32::try_from(secs.max(0)).ok()
+    let now = text(http::header::DATE).and_then(date).unwrap_or(now);
+    let secs = date(given)?.saturating_sub(now).max(0);
+    Some(u32::try_from(secs).unwrap_or(u32::MAX))
+}
+
+/// How long the server says that it keeps the connection: `Keep-Alive: timeout=5`.
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("keep-alive")?.to_str().ok()?;
+    text.split(',').find_map(|part| {
+        let secs = part.trim().strip_prefix("timeout=")?;
+        secs.trim().parse().ok().map(Duration::from_secs)
+    })
+}
+
+/// The part of a body that is kept: cut between two characters, where it is text.
+fn kept_body(body: Bytes, truncated: bool) -> Bytes {
+    let body = body.slice(..body.len().min(RESPONSE_BODY_KEPT_BYTES));
+    match std::str::from_utf8(&body) {
+        Err(error) if truncated && error.error_len().is_none() => body.slice(..error.valid_up_to()),
+        _ => body,
+    }
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -284,13 +384,74 @@ async fn read_body(mut body: Incoming, max: usize) -> (Bytes, bool) {
     (bytes.freeze(), complete)
 }
 
-async fn give_back(pool: &Pool, origin: Origin, connection: Connection) {
+async fn give_back(
+    pool: &Pool,
+    origin: Origin,
+    connection: Connection,
+    keep_alive: Option<Duration>,
+) {
     let local = connection.local;
     if let Link::Http1(mut sender) = connection.link {
         let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         if matches!(ready, Ok(Ok(()))) {
             let link = Link::Http1(sender);
-            pool.put(origin, Connection { link, local });
+            pool.put(origin, Connection { link, local }, keep_alive);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            let value = HeaderValue::from_str(value).unwrap();
+            (HeaderName::from_static(name), value)
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn retry_after_is_read_in_all_of_its_forms() {
+        let now = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
+        let read = |text: &str| retry_after(&headers(&[("retry-after", text)]), now);
+        assert_eq!(read("120"), Some(120));
+        assert_eq!(read("99999999999999999999"), Some(u32::MAX));
+        assert_eq!(read("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
+        assert_eq!(read("Sunday, 06-Nov-94 08:51:37 GMT"), Some(120));
+        assert_eq!(read("Sun Nov  6 08:51:37 1994"), Some(120));
+        assert_eq!(read("Fri, 31 Dec 9999 23:59:59 GMT"), Some(u32::MAX));
+        assert_eq!(read("Sun, 06 Nov 1994 08:40:37 GMT"), Some(0));
+        assert_eq!((read("soon"), read("-5"), read("")), (None, None, None));
+        let own_date = headers(&[
+            ("retry-after", "Sun, 06 Nov 1994 08:51:37 GMT"),
+            ("date", "Sun, 06 Nov 1994 08:51:07 GMT"),
+        ]);
+        assert_eq!(retry_after(&own_date, now), Some(30));
+    }
+
+    #[test]
+    fn what_a_url_may_not_hold_is_encoded() {
+        assert_eq!(encoded("/a%20b?c=[1]"), "/a%20b?c=%5B1%5D");
+        assert_eq!(encoded("/{x}|^%zz%"), "/%7Bx%7D%7C%5E%25zz%25");
+        assert!(matches!(encoded("/plain?x=1&y=%41"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_cut_body_ends_between_characters() {
+        let text = "é".repeat(RESPONSE_BODY_KEPT_BYTES);
+        let odd = Bytes::from(format!("x{text}"));
+        let kept = kept_body(odd, true);
+        assert!(std::str::from_utf8(&kept).is_ok());
+        let broken = Bytes::from_static(b"ab\xc3");
+        assert_eq!(kept_body(broken.clone(), false), broken);
+    }
+
+    #[test]
+    fn a_server_says_how_long_it_keeps_a_connection() {
+        let said = |text| keep_alive(&headers(&[("keep-alive", text)]));
+        assert_eq!(said("timeout=5, max=100"), Some(Duration::from_secs(5)));
+        assert_eq!(said("max=100"), None);
     }
 }

@@ -30,7 +30,7 @@ impl Failure {
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match by_tls {
-            Some(tls) => Self::new(UnreachableReason::Tls, tls.to_string()),
+            Some(tls) => Self::by_tls(tls),
             None if is_reset(error) => Self::new(
                 UnreachableReason::Reset,
                 "connection closed during the TLS handshake",
@@ -39,7 +39,40 @@ impl Failure {
         }
     }
 
+    fn by_tls(error: &rustls::Error) -> Self {
+        use rustls::AlertDescription::{AccessDenied, BadCertificate, CertificateRequired};
+        let detail = match error {
+            rustls::Error::AlertReceived(CertificateRequired | BadCertificate | AccessDenied) => {
+                "the receiver demands a client certificate, which deliveries do not have".to_owned()
+            }
+            rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+                other.0.to_string()
+            }
+            error => error.to_string(),
+        };
+        Self::new(UnreachableReason::Tls, detail)
+    }
+
+    /// What of a request's failure says that the receiver did not process it: RFC 9113 8.7.
+    pub(crate) fn was_refused(error: &hyper::Error) -> bool {
+        let mut next = error.source();
+        while let Some(error) = next {
+            if let Some(h2) = error.downcast_ref::<h2::Error>() {
+                let gone = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
+                let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+                return h2.is_remote() && (gone || refused);
+            }
+            next = error.source();
+        }
+        false
+    }
+
     pub(crate) fn http(error: &hyper::Error) -> Self {
+        // In TLS 1.3 a refused certificate is told after the handshake.
+        let tls = cause(error).and_then(io::Error::get_ref);
+        if let Some(tls) = tls.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Self::by_tls(tls);
+        }
         let reason = if error.is_parse_too_large() {
             UnreachableReason::TooLarge
         } else if error.is_incomplete_message()

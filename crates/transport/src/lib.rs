@@ -12,13 +12,13 @@ mod resolve;
 mod tls;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider_core::address::AddressPolicy;
-use postrider_engine::{Exchange, Request, Transport};
+use postrider_engine::{Clock, Exchange, Request, Transport};
 use url::Url;
 
 pub use resolve::{Resolve, ResolveError, SystemResolver};
@@ -38,6 +38,8 @@ pub struct Options {
     pub default_region: Option<Arc<str>>,
     /// HTTP proxy that connections are tunnelled through (CONNECT).
     pub proxy: Option<Url>,
+    /// For dates in answers that do not say when they were made.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Local addresses that connections leave from.
@@ -95,6 +97,14 @@ impl HttpTransport {
             connector: Connector::new(options)?,
             pool: Arc::default(),
         })
+    }
+
+    /// Reads the operator's certificate authorities again, for connections that are opened from now on.
+    ///
+    /// # Errors
+    /// When the file does not read: then those it held before are trusted.
+    pub fn reload_certificates(&self, extra_ca: Option<&Path>) -> Result<(), SetupError> {
+        self.connector.reload_certificates(extra_ca)
     }
 
     /// Closes connections that have been idle for long; runs until dropped.

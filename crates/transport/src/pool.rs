@@ -17,8 +17,12 @@ const PER_ORIGIN_MAX: usize = 256;
 const STREAMS_MAX: usize = 100;
 /// Idle connections in all.
 const IDLE_MAX: usize = 4_096;
-/// Servers close idle connections after 60 s and more; we are earlier.
-const IDLE_FOR: Duration = Duration::from_secs(50);
+/// How long a connection is kept idle when the server does not say how long it does.
+const IDLE_FOR: Duration = Duration::from_secs(15);
+/// At most, however long it says.
+const IDLE_FOR_MAX: Duration = Duration::from_secs(50);
+/// We are earlier than the server: a request must not meet its end.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
 
 /// Where a connection leads, the region it leaves from, and how it writes header names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,11 +109,12 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.origins.get_mut(origin)?;
         let before = connections.len();
+        let now = Instant::now();
         let mut found = None;
         for at in (0..before).rev() {
-            let (connection, _) = &connections[at];
+            let (connection, until) = &connections[at];
             match &connection.link {
-                _ if !connection.is_usable() => drop(connections.remove(at)),
+                _ if !connection.is_usable() || *until <= now => drop(connections.remove(at)),
                 Link::Http2(shared) if shared.is_full() => {}
                 Link::Http2(_) => {
                     found = connection.shared();
@@ -129,15 +134,22 @@ impl Pool {
         found
     }
 
-    /// Keeps a connection, if there is room.
-    pub(crate) fn put(&self, origin: Origin, connection: Connection) {
+    /// Keeps a connection, if there is room. `keep_alive` is how long its server says that it keeps it.
+    pub(crate) fn put(&self, origin: Origin, connection: Connection, keep_alive: Option<Duration>) {
+        let idle_for = match keep_alive {
+            Some(said) => said.saturating_sub(IDLE_MARGIN).min(IDLE_FOR_MAX),
+            None => IDLE_FOR,
+        };
+        if idle_for.is_zero() {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.count >= IDLE_MAX {
             return;
         }
         let connections = idle.origins.entry(origin).or_default();
         if connections.len() < PER_ORIGIN_MAX {
-            connections.push((connection, Instant::now()));
+            connections.push((connection, Instant::now() + idle_for));
             idle.count += 1;
         }
     }
@@ -161,9 +173,9 @@ impl Pool {
     pub(crate) fn reap(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
+        let now = Instant::now();
         idle.origins.retain(|_, connections| {
-            connections
-                .retain(|(connection, since)| since.elapsed() < IDLE_FOR && connection.is_usable());
+            connections.retain(|(connection, until)| *until > now && connection.is_usable());
             count += connections.len();
             !connections.is_empty()
         });

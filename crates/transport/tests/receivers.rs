@@ -60,6 +60,7 @@ fn options(allow: &[&str]) -> Options {
         regions: Vec::new(),
         default_region: None,
         proxy: None,
+        clock: Arc::new(postrider_engine::SystemClock),
     }
 }
 
@@ -265,11 +266,13 @@ async fn an_address_is_checked_in_the_url_and_after_resolution() {
         let exchange = transport
             .send(quick(&format!("http://{host}:{port}/")))
             .await;
-        assert_eq!(
-            reason(&exchange),
-            UnreachableReason::AddressForbidden,
-            "{host}"
-        );
+        // What a name means in this network is not told; whoever writes an address knows it.
+        let expected = if host == "public.example" {
+            UnreachableReason::Dns
+        } else {
+            UnreachableReason::AddressForbidden
+        };
+        assert_eq!(reason(&exchange), expected, "{host}");
     }
     assert_eq!(receiver.requests().len(), 0);
 }
@@ -297,9 +300,12 @@ async fn a_name_that_turns_private_at_connect_time_is_refused() {
         UnreachableReason::Reset,
         "the first answer was allowed"
     );
-    assert_eq!(
-        reason(&transport.send(to(&url)).await),
-        UnreachableReason::AddressForbidden
+    let exchange = transport.send(to(&url)).await;
+    assert_eq!(reason(&exchange), UnreachableReason::Dns);
+    let told = format!("{:?}", exchange.outcome);
+    assert!(
+        !told.contains("10.0.0.1") && !told.contains("private"),
+        "{told}"
     );
     assert_eq!(receiver.requests().len(), 1);
 }
@@ -536,7 +542,7 @@ async fn requests_leave_from_the_addresses_of_their_region_in_turn() {
     assert_eq!(default.region.as_deref(), Some("us1"));
     for (unusable, reason) in [
         ("six", UnreachableReason::Connect),
-        ("as1", UnreachableReason::Internal),
+        ("as1", UnreachableReason::Local),
     ] {
         let exchange = left(Some(unusable)).await;
         assert_eq!(exchange.egress, None);
@@ -589,5 +595,153 @@ async fn header_names_are_written_as_the_profile_has_them() {
             Outcome::Answered { status: 200, .. }
         ));
         assert!(head.contains(expected), "{head}");
+    }
+}
+
+/// A receiver of HTTP/1.1 that writes what it likes: `answers[n]` for the nth request of a connection,
+/// none closes it after the request was read. Tells how many connections there were.
+async fn raw_receiver(answers: &'static [Option<&'static str>]) -> (SocketAddr, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                for answer in answers {
+                    let mut read = Vec::new();
+                    while !read.ends_with(b"{\"a\":1}") {
+                        let Ok(byte) = stream.read_u8().await else {
+                            return;
+                        };
+                        read.push(byte);
+                    }
+                    let Some(answer) = answer else { return };
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_under_a_request_is_no_failure() {
+    let (address, connections) = raw_receiver(&[Some(FINE), None]).await;
+    let transport = local();
+    let url = format!("http://{address}/");
+    for _ in 0..3 {
+        assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
+    // On a fresh one it is a failure: nothing says that the receiver did not process it.
+    let (address, connections) = raw_receiver(&[None]).await;
+    let exchange = transport.send(to(&format!("http://{address}/"))).await;
+    assert_eq!(reason(&exchange), UnreachableReason::Reset);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_no_longer_than_its_server_says() {
+    const SHORT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nkeep-alive: timeout=1\r\n\r\n";
+    let (address, connections) = raw_receiver(&[Some(SHORT), Some(SHORT)]).await;
+    let transport = local();
+    let url = format!("http://{address}/");
+    for _ in 0..2 {
+        assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+    }
+    assert_eq!(
+        connections.load(Ordering::SeqCst),
+        2,
+        "a second less is none"
+    );
+}
+
+#[tokio::test]
+async fn the_status_counts_whatever_the_headers_look_like() {
+    let many: String = (0..900).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    let many = format!("HTTP/1.1 200 OK\r\n{many}content-length: 0\r\n\r\n");
+    let many: &'static str = Box::leak(many.into_boxed_str());
+    for answer in [
+        "HTTP/1.1 200 OK\r\nx-folded: a\r\n b\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx-space : a\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon at all\r\ncontent-length: 0\r\n\r\n",
+        many,
+    ] {
+        let answers: &'static [Option<&'static str>] = Box::leak(Box::new([Some(answer)]));
+        let (address, _) = raw_receiver(answers).await;
+        let exchange = local().send(to(&format!("http://{address}/"))).await;
+        assert_eq!(status(&exchange), Some(200), "{exchange:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_http2_refuses_to_process_is_sent_again_at_once() {
+    let authority = Authority::default();
+    let tls = tokio_rustls::TlsAcceptor::from(authority.server("hooks.example", false, &["h2"]));
+    let listener = tokio::net::TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = refused.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (tls, count) = (tls.clone(), count.clone());
+            tokio::spawn(async move {
+                let stream = tls.accept(stream).await.unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    // The first two requests there are.
+                    if count.fetch_add(1, Ordering::SeqCst) < 2 {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                        continue;
+                    }
+                    let answer = http::Response::new(());
+                    respond.send_response(answer, true).unwrap();
+                }
+            });
+        }
+    });
+    let transport = trusting(&authority);
+    let url = format!("https://hooks.example:{port}/");
+    assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+    assert_eq!(
+        refused.load(Ordering::SeqCst),
+        3,
+        "two refused, one answered"
+    );
+}
+
+#[tokio::test]
+async fn mistakes_of_certificates_are_told_apart() {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["hooks.example".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let self_signed = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let other = Authority::default();
+    for (config, sentence) in [
+        (Arc::new(self_signed), "self-signed"),
+        (other.server("hooks.example", false, &[]), "full chain"),
+    ] {
+        let receiver = Receiver::with_tls(Behaviour::Status(200), Some(config)).await;
+        let url = format!("https://hooks.example:{}/", receiver.address.port());
+        let exchange = local().send(to(&url)).await;
+        assert_eq!(reason(&exchange), UnreachableReason::Tls);
+        let told = format!("{:?}", exchange.outcome);
+        assert!(told.contains(sentence), "{told}");
     }
 }

@@ -12,7 +12,6 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
@@ -32,7 +31,7 @@ use crate::auth::{actor, admit};
 use crate::native::endpoints::{fresh_endpoint, set_active, valid_url};
 use crate::problem::{ApiError, ErrorCode, RETRY_AFTER_SECS};
 use crate::random;
-use crate::request::{json, read_body, well_formed};
+use crate::request::{HeldBody, json, well_formed};
 
 pub(crate) const NAME: &str = "voucherify";
 /// Bytes of randomness in a request id: 18 hex digits.
@@ -226,7 +225,7 @@ struct Project {
     tenant: Arc<Tenant>,
     current: CurrentProfile,
     key: ApiKey,
-    body: Bytes,
+    body: HeldBody,
 }
 
 impl Project {
@@ -324,10 +323,7 @@ async fn authenticate(
         Err(error) if error.is_not_found() => return Err(unknown()),
         Err(error) => return Err(Refusal::from_api(spec, &error.into())),
     };
-    let options = &api.0.options;
-    let body = read_body(body, options.body_max, options.body_timeout)
-        .await
-        .map_err(internal)?;
+    let body = api.body(key.id.as_u128(), body).await.map_err(internal)?;
     Ok(Project {
         tenant: Arc::new(tenant),
         current,

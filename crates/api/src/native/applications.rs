@@ -10,11 +10,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::endpoints::present;
 use super::views::ApplicationView;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id, required};
+use crate::request::{
+    Paging, Path, Query, json, list as list_of, ok, only_known, path_id, required,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +51,7 @@ pub(crate) async fn create(
 ) -> ApiResult<Response> {
     caller.must_be_root()?;
     caller.must_be_live()?;
-    let new: NewApplication = api.read(&headers, body).await?;
+    let new: NewApplication = api.read(&caller, &headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     must_be_profile(&api, &new.profile)?;
     let now = api.now();
@@ -98,8 +101,11 @@ pub(crate) async fn read(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ApplicationPatch {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     profile: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     settings: Option<Map<String, Value>>,
 }
 
@@ -117,15 +123,22 @@ pub(super) fn merged<T: Serialize + DeserializeOwned>(
             }
         }
     }
-    serde_path_to_error::deserialize(whole).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." {
-            "settings".to_owned()
-        } else {
-            format!("settings.{path}")
-        };
-        ApiError::invalid(field, error.into_inner().to_string())
-    })
+    serde_path_to_error::deserialize(&whole)
+        .map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." {
+                "settings".to_owned()
+            } else {
+                format!("settings.{path}")
+            };
+            ApiError::invalid(field, error.into_inner().to_string())
+        })
+        .and_then(|merged| {
+            only_known(&whole, &merged).map_err(|name| {
+                ApiError::invalid(format!("settings.{name}"), "is not a setting")
+            })?;
+            Ok(merged)
+        })
 }
 
 /// [`merged`] inside the transaction of a change. Each setting is checked by itself before, so it
@@ -188,7 +201,7 @@ pub(crate) async fn update(
 ) -> ApiResult<Response> {
     let before = caller.application(&api, path_id(&id)?).await?;
     caller.must_be_live()?;
-    let patch: ApplicationPatch = api.read(&headers, body).await?;
+    let patch: ApplicationPatch = api.read(&caller, &headers, body).await?;
     let settings = patch.settings.unwrap_or_default();
     // The product chooses its own settings; what reaches beyond it is the operator's.
     if patch.name.is_some() || patch.profile.is_some() || settings.contains_key("operationsTenant")
@@ -223,9 +236,8 @@ pub(crate) async fn update(
             let id = imagined.id;
             let store = changing.store();
             let changed = store.update_application(id, Box::new(change), by).await?;
-            changing.0.directory.forget_applications();
-            changing.0.directory.forget_schemas(id);
-            changing.engine().owner_changed();
+            changing.0.directory.forget(id);
+            changing.engine().owner_changed(id);
             Ok(changed)
         })
         .await?;

@@ -18,12 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoints::{
     checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint, nullable,
-    set_active,
+    present, set_active,
 };
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id, required};
+use crate::request::{
+    Paging, Path, Query, json, list as list_of, nullable_strictly, ok, path_id, required, strictly,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,7 +46,7 @@ struct NewDistribution {
     events: Vec<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strictly")]
     payload: Payload,
     rate_limit: Option<u32>,
     mode: Option<Mode>,
@@ -150,7 +152,7 @@ pub(crate) async fn create(
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let spec = spec(&profile)?;
-    let new: NewDistribution = api.read(&headers, body).await?;
+    let new: NewDistribution = api.read(&caller, &headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     required("eventName", &new.event_name, KEY_BYTES_MAX)?;
     checked_url(&api, &profile, &new.url)?;
@@ -231,14 +233,21 @@ pub(crate) async fn read(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct DistributionPatch {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     event_name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     url: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     events: Option<Vec<String>>,
-    headers: Option<BTreeMap<String, String>>,
-    payload: Option<Payload>,
+    #[serde(default, deserialize_with = "nullable")]
+    headers: Option<Option<BTreeMap<String, String>>>,
+    #[serde(default, deserialize_with = "nullable_strictly")]
+    payload: Option<Option<Payload>>,
     #[serde(default, deserialize_with = "nullable")]
     rate_limit: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "present")]
     status: Option<Status>,
 }
 
@@ -250,7 +259,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
-    let patch: DistributionPatch = api.read(&headers, body).await?;
+    let patch: DistributionPatch = api.read(&caller, &headers, body).await?;
     for (field, given) in [("name", &patch.name), ("eventName", &patch.event_name)] {
         if let Some(text) = given {
             required(field, text, KEY_BYTES_MAX)?;
@@ -259,14 +268,16 @@ pub(crate) async fn update(
     if let Some(url) = &patch.url {
         checked_url(&api, &profile, url)?;
     }
-    if let Some(payload) = &patch.payload {
+    let payload = patch.payload.map(Option::unwrap_or_default);
+    if let Some(payload) = &payload {
         checked_payload(payload)?;
     }
     checked_rate(patch.rate_limit.flatten())?;
     let spec = spec(&profile)?;
     let triggers = patch.events.map(|events| triggers(spec, events));
     let triggers = triggers.transpose()?;
-    let custom = patch.headers.map(|given| custom_headers(&profile, given));
+    let custom = patch.headers.map(Option::unwrap_or_default);
+    let custom = custom.map(|given| custom_headers(&profile, given));
     let custom = custom.transpose()?;
     let by = caller.actor(&api);
     let now = by.at;
@@ -278,7 +289,7 @@ pub(crate) async fn update(
             if let Some(event_name) = patch.event_name {
                 distribution.event_name = event_name;
             }
-            if let Some(payload) = patch.payload {
+            if let Some(payload) = payload {
                 distribution.payload = payload;
             }
         }

@@ -15,7 +15,7 @@ use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering,
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::limits::KEY_BYTES_MAX;
-use postrider_core::profile::{Profile, SecretScope, ed25519_public, ed25519_secret};
+use postrider_core::profile::{Profile, SecretScope, ed25519_public};
 use postrider_core::tenant::{Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::CurrentProfile;
@@ -26,7 +26,7 @@ use super::views::EndpointView;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::random::{bytes as random_bytes, seal_nonce, secret_text};
+use crate::random::{seal_nonce, secret_text};
 use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id, required};
 
 use super::tenants::tenant_secret;
@@ -193,7 +193,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
-    let new: NewEndpoint = api.read(&headers, body).await?;
+    let new: NewEndpoint = api.read(&caller, &headers, body).await?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     if profile.secret.scope == SecretScope::ApiKey {
         return Err(ApiError::new(
@@ -231,10 +231,7 @@ pub(crate) async fn create(
     endpoint.ordering = new.ordering;
     let mut public_key = None;
     if new.asymmetric {
-        let seed: [u8; 32] = random_bytes(32)
-            .try_into()
-            .map_err(|_| ApiError::internal("32 random bytes"))?;
-        let pair = ed25519_secret(&seed);
+        let pair = secrets::fresh_pair()?;
         public_key = ed25519_public(&pair);
         endpoint
             .secrets
@@ -345,17 +342,31 @@ fn must_be_registered(endpoint: &Endpoint) -> ApiResult<()> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct EndpointPatch {
+    #[serde(default, deserialize_with = "present")]
     url: Option<String>,
-    events: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    events: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "nullable")]
     description: Option<Option<String>>,
-    headers: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    headers: Option<Option<BTreeMap<String, String>>>,
     #[serde(default, deserialize_with = "nullable")]
     rate_limit: Option<Option<u32>>,
-    ordering: Option<Ordering>,
+    #[serde(default, deserialize_with = "nullable")]
+    ordering: Option<Option<Ordering>>,
+    #[serde(default, deserialize_with = "present")]
     active: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
     secret: Option<String>,
-    content_type: Option<ContentType>,
+    #[serde(default, deserialize_with = "nullable")]
+    content_type: Option<Option<ContentType>>,
+}
+
+/// For what may be left out of a change but not be null (RFC 7396: null takes away).
+pub(super) fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Tells null, which clears, from absence, which keeps.
@@ -374,19 +385,20 @@ pub(crate) async fn update(
 ) -> ApiResult<Response> {
     let (endpoint, CurrentProfile { profile, .. }) = found(&api, &caller, &id).await?;
     must_be_registered(&endpoint)?;
-    let patch: EndpointPatch = api.read(&headers, body).await?;
+    let patch: EndpointPatch = api.read(&caller, &headers, body).await?;
     if let Some(url) = &patch.url {
         checked_url(&api, &profile, url)?;
     }
     checked_description(patch.description.as_ref().and_then(|text| text.as_deref()))?;
     checked_rate(patch.rate_limit.flatten())?;
-    let subscription = patch
-        .events
-        .map(|events| subscription(&profile, events))
-        .transpose()?;
+    let subscription = match patch.events {
+        Some(Some(events)) => Some(subscription(&profile, events)?),
+        Some(None) => Some(Subscription::all()),
+        None => None,
+    };
     let custom = patch
         .headers
-        .map(|headers| custom_headers(&profile, headers))
+        .map(|headers| custom_headers(&profile, headers.unwrap_or_default()))
         .transpose()?;
     let by = caller.actor(&api);
     let now = by.at;
@@ -395,7 +407,9 @@ pub(crate) async fn update(
         .map(|text| brought(&profile, text))
         .transpose()?;
     let own = own.map(|secret| sealed(&api, &secret, now));
-    let form = patch.content_type.map(|given| given.is_form(&profile));
+    let form = patch
+        .content_type
+        .map(|given| given.unwrap_or_default().is_form(&profile));
     let form = form.transpose()?;
     let changed = api
         .change_endpoint(
@@ -404,7 +418,9 @@ pub(crate) async fn update(
                 endpoint.url = patch.url.unwrap_or(std::mem::take(&mut endpoint.url));
                 endpoint.description = patch.description.unwrap_or(endpoint.description.take());
                 endpoint.rate_limit = patch.rate_limit.unwrap_or(endpoint.rate_limit);
-                endpoint.ordering = patch.ordering.unwrap_or(endpoint.ordering);
+                if let Some(ordering) = patch.ordering {
+                    endpoint.ordering = ordering.unwrap_or_default();
+                }
                 if let Some(subscription) = subscription {
                     endpoint.subscription = subscription;
                 }

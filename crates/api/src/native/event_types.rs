@@ -14,9 +14,9 @@ use serde_json::value::RawValue;
 use super::views::EventTypeView;
 use crate::Api;
 use crate::auth::Caller;
-use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::problem::{ApiError, ApiResult};
 use crate::request::{
-    Path, bounded, list as list_of, must_be_json, ok, path_id, read_body, typed, well_formed,
+    Path, bounded, list as list_of, must_be_json, ok, path_id, typed, well_formed,
 };
 use crate::schemas;
 
@@ -58,7 +58,7 @@ pub(crate) async fn put(
         ));
     }
     must_be_json(&headers)?;
-    let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
+    let bytes = api.body(caller.holder(), body).await?;
     well_formed(&bytes)?;
     let given: EventTypeBody<'_> = typed(&bytes)?;
     if let Some(description) = &given.description {
@@ -72,21 +72,22 @@ pub(crate) async fn put(
         example: checked("example", given.example)?,
         created_at: api.now(),
     };
-    schemas::try_out(&event_type).await?;
-    let known = api.store().list_event_types(application).await?;
-    let is_new = known.iter().all(|known| known.name != event_type.name);
-    if is_new && known.len() >= EVENT_TYPES_MAX {
-        let detail = format!("an application has at most {EVENT_TYPES_MAX}; delete one");
-        return Err(ApiError::new(ErrorCode::EventTypesMax, detail));
-    }
-    let (putting, by, put) = (api.clone(), caller.actor(&api), event_type.clone());
-    api.to_the_end(async move {
-        putting.store().put_event_type(put, by).await?;
-        putting.0.directory.forget_schemas(application);
-        Ok(())
-    })
-    .await?;
-    Ok(ok(&EventTypeView::from(event_type)))
+    schemas::try_out(&api.0.schemas, &event_type).await?;
+    let (putting, by) = (api.clone(), caller.actor(&api));
+    let put = api
+        .to_the_end(async move {
+            let store = putting.store();
+            let put = store
+                .put_event_type(event_type, EVENT_TYPES_MAX, by)
+                .await?;
+            putting
+                .0
+                .directory
+                .forget_event_type(application, &put.name);
+            Ok(put)
+        })
+        .await?;
+    Ok(ok(&EventTypeView::from(put)))
 }
 
 /// The profile's event types, and the application's own, which take the place of the profile's.
@@ -119,8 +120,7 @@ pub(super) async fn example(
     application: Id<id::Application>,
     name: &str,
 ) -> ApiResult<Option<String>> {
-    let own = api.store().list_event_types(application).await?;
-    if let Some(known) = own.into_iter().find(|known| known.name == name) {
+    if let Some(known) = api.store().event_type(application, name).await? {
         return Ok(known.example);
     }
     let profile = api.0.directory.profile(application).await?.profile;
@@ -142,7 +142,7 @@ pub(crate) async fn delete(
             .store()
             .delete_event_type(application, &name, by)
             .await?;
-        deleting.0.directory.forget_schemas(application);
+        deleting.0.directory.forget_event_type(application, &name);
         Ok(())
     })
     .await?;

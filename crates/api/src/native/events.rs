@@ -31,7 +31,7 @@ use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::{
     Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request, path_id,
-    read_body, required, typed, well_formed,
+    required, typed, well_formed,
 };
 
 /// Bytes of a request's body beside the data, up to which the data stays a slice of it: it counts
@@ -96,8 +96,14 @@ async fn check_data(api: &Api, tenant: &Tenant, body: &EventBody<'_>) -> ApiResu
     if validate == Validation::Off {
         return Ok(None);
     }
-    let schemas = api.0.directory.schemas(application.id).await?;
-    let checked = schemas.check(&body.r#type, body.data.get()).await?;
+    let known = api
+        .0
+        .directory
+        .event_type(application.id, &body.r#type)
+        .await?;
+    let checked = known
+        .check(&api.0.schemas, application.id, body.data.get())
+        .await?;
     match (checked, validate) {
         (Ok(()), _) => Ok(None),
         (Err((path, why)), Validation::Warn) => Ok(Some(format!("{path}: {why}"))),
@@ -132,7 +138,14 @@ async fn new_event(
             "must be letters, digits, _ and -, with dots between parts, at most 128 bytes",
         ));
     }
-    known_type(&current.profile, &body.r#type, body.distribution.is_some())?;
+    if let Err(unknown) = known_type(&current.profile, &body.r#type, body.distribution.is_some()) {
+        // What the application has declared itself extends a closed catalogue.
+        let directory = &api.0.directory;
+        let own = directory.event_type(tenant.application, &body.r#type);
+        if body.distribution.is_some() || !own.await?.declared {
+            return Err(unknown);
+        }
+    }
     let data = body.data.get().as_bytes();
     let signable = current.profile.check_signable(data);
     signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
@@ -294,7 +307,7 @@ pub(crate) async fn publish(
 ) -> ApiResult<Response> {
     let tenant = caller.publisher(&api, path_id(&tenant)?).await?;
     must_be_json(&headers)?;
-    let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
+    let bytes = api.body(caller.holder(), body).await?;
     well_formed(&bytes)?;
     let event: EventBody<'_> = typed(&bytes)?;
     let header = match headers.get("idempotency-key") {
@@ -383,7 +396,9 @@ pub(crate) async fn publish_batch(
 ) -> ApiResult<Response> {
     let tenant = caller.publisher(&api, path_id(&tenant)?).await?;
     must_be_json(&headers)?;
-    let bytes = read_body(body, BATCH_BODY_BYTES_MAX, api.0.options.body_timeout).await?;
+    let bytes = api
+        .body_of(caller.holder(), body, BATCH_BODY_BYTES_MAX)
+        .await?;
     well_formed(&bytes)?;
     let batch: BatchBody<'_> = typed(&bytes)?;
     if batch.events.is_empty() || batch.events.len() > BATCH_EVENTS_MAX {
@@ -522,5 +537,11 @@ pub(crate) fn bounds(
     since: Option<&str>,
     until: Option<&str>,
 ) -> ApiResult<(Option<Timestamp>, Option<Timestamp>)> {
-    Ok((given_time("since", since)?, given_time("until", until)?))
+    let (since, until) = (given_time("since", since)?, given_time("until", until)?);
+    if let (Some(since), Some(until)) = (since, until)
+        && since >= until
+    {
+        return Err(ApiError::invalid("until", "must be after since"));
+    }
+    Ok((since, until))
 }

@@ -17,10 +17,14 @@ use super::events::imagined;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult};
-use crate::request::{Paging, Path, Query, list as list_of, must_be_json, path_id, read_body};
+use crate::request::{Paging, Path, Query, list as list_of, must_be_json, path_id};
 
 /// Endpoints explained in one answer.
 const EXPLAINED_MAX: usize = PAGE_ROWS_DEFAULT;
+/// Bytes of one answer, about.
+const EXPLAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a row has beside the body, with headers as long as they may be.
+const ROW_BYTES: usize = 16 * 1024;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,10 +55,14 @@ pub(crate) async fn explain(
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
     let page = paging.request_of(EXPLAINED_MAX)?;
     must_be_json(&headers)?;
-    let bytes = read_body(body, api.0.options.body_max, api.0.options.body_timeout).await?;
+    let bytes = api.body(caller.holder(), body).await?;
     let current = api.0.directory.profile(tenant.application).await?;
     let new = imagined(&api, &caller, &tenant, &current, &bytes).await?;
     let event = &*new.event;
+    // Each row holds the whole body: large ones make short pages.
+    let mut page = page;
+    let row_bytes = ROW_BYTES + event.payload_bytes() * 2;
+    page.limit = page.limit.min(EXPLAINED_BYTES_MAX / row_bytes).max(1);
     let found = candidates(&api, &caller, &tenant, new.target, page).await?;
     let mut data = Vec::with_capacity(found.rows.len());
     for endpoint in found.rows {

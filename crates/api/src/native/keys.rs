@@ -16,7 +16,7 @@ use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::KeyFilter;
 use serde::{Deserialize, Serialize};
 
-use super::endpoints::{checked_url, fresh_endpoint, nullable, rotate};
+use super::endpoints::{checked_url, fresh_endpoint, nullable, present, rotate};
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
@@ -113,12 +113,26 @@ pub(crate) fn networks(field: &str, given: &[String]) -> ApiResult<Vec<IpNet>> {
     }
     let network = |text: &String| {
         let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
-        address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        let network = address.or_else(|_| text.parse::<IpNet>());
+        network.map(as_v4).map_err(|_| {
             let rule = format!("{text:?} is not an address or a network such as 192.0.2.0/24");
             ApiError::invalid(field, rule)
         })
     };
     given.iter().map(network).collect()
+}
+
+/// Callers over IPv4 are known by their IPv4 address: a network of mapped ones would hold nobody.
+fn as_v4(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(v6) = network else {
+        return network;
+    };
+    let bits = v6.prefix_len().checked_sub(MAPPED_BITS);
+    match (v6.addr().to_ipv4_mapped(), bits) {
+        (Some(v4), Some(bits)) => ipnet::Ipv4Net::new(v4, bits).map_or(network, IpNet::V4),
+        _ => network,
+    }
 }
 
 /// The endpoint of a key, which signs with a secret of its own where the profile has one for each.
@@ -195,7 +209,7 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
-    let new: NewKey = api.read(&headers, body).await?;
+    let new: NewKey = api.read(&caller, &headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     let application = given_id("application", new.application.as_deref())?;
     let tenant = given_id("tenant", new.tenant.as_deref())?;
@@ -342,10 +356,13 @@ pub(crate) async fn read(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct KeyPatch {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     webhook: Option<Option<String>>,
-    allowed_ips: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    allowed_ips: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "present")]
     active: Option<bool>,
 }
 
@@ -420,7 +437,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> ApiResult<Response> {
     let key = found(&api, &caller, &id).await?;
-    let patch: KeyPatch = api.read(&headers, body).await?;
+    let patch: KeyPatch = api.read(&caller, &headers, body).await?;
     if let Some(name) = &patch.name {
         required("name", name, KEY_BYTES_MAX)?;
     }
@@ -429,7 +446,7 @@ pub(crate) async fn update(
     }
     let allowed_ips = patch
         .allowed_ips
-        .map(|given| networks("allowedIps", &given))
+        .map(|given| networks("allowedIps", &given.unwrap_or_default()))
         .transpose()?;
     if let Some(networks) = allowed_ips.as_ref().filter(|_| key.id == caller.key.id) {
         caller.must_stay_in(networks)?;
@@ -453,6 +470,7 @@ pub(crate) async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    body: Body,
 ) -> ApiResult<Response> {
     let key = found(&api, &caller, &id).await?;
     let endpoint = api.store().key_endpoint(key.id).await?;
@@ -463,7 +481,8 @@ pub(crate) async fn rotate_secret(
         )
     })?;
     let profile = api.0.directory.profile(endpoint.application).await?.profile;
-    rotate(&api, &caller, &endpoint, &profile).await
+    let rotation = api.read_optional(&caller, body).await?;
+    rotate(&api, &caller, &endpoint, &profile, &rotation).await
 }
 
 /// Deletes a key with its endpoint, and tells the engine.
@@ -474,9 +493,10 @@ pub(crate) async fn remove(
 ) -> ApiResult<()> {
     let deleting = api.clone();
     api.to_the_end(async move {
+        let deleted = deleting.store().key(key).await?;
         let endpoint = deleting.store().key_endpoint(key).await?;
         deleting.store().delete_key(key, by).await?;
-        deleting.0.directory.forget_keys();
+        deleting.0.directory.forget_key(&deleted);
         if let Some(endpoint) = endpoint {
             deleting.engine().endpoint_changed(endpoint.id);
         }

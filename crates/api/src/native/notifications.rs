@@ -102,7 +102,7 @@ pub(crate) async fn mark_read(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?.id;
-    let body: ReadBody = api.read(&headers, body).await?;
+    let body: ReadBody = api.read(&caller, &headers, body).await?;
     let read = api
         .store()
         .read_notices(tenant, caller.shown(None)?, body.up_to, api.now())

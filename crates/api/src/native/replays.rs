@@ -114,7 +114,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
-    let mut body: ReplayBody = api.read(&headers, body).await?;
+    let mut body: ReplayBody = api.read(&caller, &headers, body).await?;
     body.mode = caller.shown(body.mode)?;
     let now = api.now();
     let task = Task {

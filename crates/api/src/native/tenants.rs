@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::applications::{merge, merged};
+use super::endpoints::present;
 use super::views::TenantView;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
@@ -39,7 +40,7 @@ pub(crate) async fn create(
 ) -> ApiResult<Response> {
     let application = caller.application(&api, path_id(&id)?).await?.id;
     caller.must_be_live()?;
-    let new: NewTenant = api.read(&headers, body).await?;
+    let new: NewTenant = api.read(&caller, &headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
     if let Some(external_id) = &new.external_id {
         required("externalId", external_id, KEY_BYTES_MAX)?;
@@ -126,7 +127,7 @@ pub(crate) fn tenant_secret(api: &Api, tenant: &Tenant, mode: Mode) -> ApiResult
 }
 
 /// Which of the tenant's secrets; the mode of the caller's key when it is not given.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretQuery {
     mode: Option<Mode>,
@@ -229,7 +230,9 @@ fn check_channels(api: &Api, name: &str, channels: &Channels) -> ApiResult<()> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TenantPatch {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     settings: Option<Map<String, Value>>,
 }
 
@@ -242,7 +245,7 @@ pub(crate) async fn update(
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
     caller.must_be_live()?;
-    let patch: TenantPatch = api.read(&headers, body).await?;
+    let patch: TenantPatch = api.read(&caller, &headers, body).await?;
     let settings = patch.settings.unwrap_or_default();
     let of_tenant = matches!(caller.key.scope, Scope::Tenant(..));
     if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
@@ -273,9 +276,14 @@ pub(crate) async fn rotate_secret(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<SecretQuery>,
+    body: Body,
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
-    let mode = caller.mode(query.mode)?;
+    let asked: SecretQuery = api.read_optional(&caller, body).await?;
+    if query.mode.is_some() && asked.mode.is_some() && query.mode != asked.mode {
+        return Err(ApiError::invalid("mode", "is another one in the query"));
+    }
+    let mode = caller.mode(asked.mode.or(query.mode))?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     let (text, fresh) = fresh_secret(&api, &profile, mode);
     let by = caller.actor(&api);

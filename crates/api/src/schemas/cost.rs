@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use regex_automata::nfa::thompson::NFA;
 use serde_json::{Map, Value};
 
 /// Schemas that one value is checked against at most, with every reference unfolded.
@@ -17,19 +18,87 @@ const UNEVALUATED_FACTOR: u64 = 3;
 /// A branch is tried for its result, and again for what is wrong with it.
 const BRANCH_FACTOR: u64 = 2;
 
+/// Keywords that give a schema a name or another base: references would lead elsewhere than is counted.
+const NAMING: [&str; 7] = [
+    "$id",
+    "$anchor",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "$dynamicRef",
+    "$recursiveRef",
+    "$schema",
+];
+/// The dialects that are counted as they are checked.
+const DIALECTS: [&str; 4] = [
+    "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "http://json-schema.org/draft-07/schema",
+    "http://json-schema.org/draft-06/schema",
+];
+/// States that are taken for a pattern which this engine does not read as it stands.
+const STATES_UNKNOWN: u64 = 5_000;
+
+/// What checking costs at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// Schemas that one value is checked against, with every reference unfolded.
+    pub(super) schemas: u64,
+    /// States of the patterns that one text is tried with, unfolded likewise.
+    pub(super) states: u64,
+    /// Patterns that are compiled.
+    pub(super) patterns: usize,
+}
+
+impl Cost {
+    const ONE: Self = Self {
+        schemas: 1,
+        states: 0,
+        patterns: 0,
+    };
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            schemas: self.schemas.saturating_add(other.schemas),
+            states: self.states.saturating_add(other.states),
+            patterns: 0,
+        }
+    }
+
+    fn times(self, factor: u64) -> Self {
+        Self {
+            schemas: self.schemas.saturating_mul(factor),
+            states: self.states.saturating_mul(factor),
+            patterns: 0,
+        }
+    }
+}
+
 struct Counter<'s> {
     root: &'s Value,
     patterns: usize,
     /// What the schemas that were referred to cost; none while that is being counted.
-    known: HashMap<&'s str, Option<u64>>,
+    known: HashMap<&'s str, Option<Cost>>,
     depth: usize,
 }
 
-/// How many schemas a value is checked against at most.
+/// How many schemas a value is checked against at most. Takes the schema's own `$id` away: it says
+/// where the schema is published, and references inside would be read against it.
 ///
 /// # Errors
 /// What makes the schema too costly or impossible to count, as a sentence about it.
-pub(super) fn unfolded(schema: &Value) -> Result<u64, String> {
+pub(super) fn of(schema: &mut Value) -> Result<Cost, String> {
+    let mut dialect = None;
+    if let Value::Object(root) = schema {
+        root.remove("$id");
+        dialect = root.remove("$schema");
+    }
+    if let Some(dialect) = &dialect {
+        let known = dialect.as_str().map(|text| text.trim_end_matches('#'));
+        if !known.is_some_and(|known| DIALECTS.contains(&known)) {
+            let known = DIALECTS.join(", ");
+            return Err(format!("has a $schema that is not one of {known}"));
+        }
+    }
     let mut counter = Counter {
         root: schema,
         patterns: 0,
@@ -37,40 +106,50 @@ pub(super) fn unfolded(schema: &Value) -> Result<u64, String> {
         depth: 0,
     };
     let cost = counter.schema(schema)?;
-    if cost > UNFOLDED_MAX {
+    let patterns = counter.patterns;
+    if let (Value::Object(root), Some(dialect)) = (&mut *schema, dialect) {
+        root.insert("$schema".to_owned(), dialect);
+    }
+    if cost.schemas > UNFOLDED_MAX {
         return Err(format!(
             "unfolds to more than {UNFOLDED_MAX} schemas; refer less often to the same parts"
         ));
     }
-    Ok(cost)
+    Ok(Cost { patterns, ..cost })
 }
 
 impl<'s> Counter<'s> {
-    fn schema(&mut self, schema: &'s Value) -> Result<u64, String> {
+    fn schema(&mut self, schema: &'s Value) -> Result<Cost, String> {
         let Value::Object(schema) = schema else {
-            return Ok(1);
+            return Ok(Cost::ONE);
         };
-        let mut cost: u64 = 1;
+        let mut cost = Cost::ONE;
         let mut factor = 1;
         for (keyword, value) in schema {
+            if NAMING.contains(&keyword.as_str()) || (keyword == "id" && value.is_string()) {
+                return Err(format!(
+                    "has {keyword} inside; use $ref to #/$defs/its-name, which can be counted"
+                ));
+            }
             let below = match keyword.as_str() {
                 "$ref" => self.reference(value)?,
-                "$dynamicRef" | "$recursiveRef" => {
-                    return Err(format!("has {keyword}; use $ref, which can be counted"));
-                }
                 "properties" | "dependentSchemas" | "dependencies" => self.each(value)?,
                 "patternProperties" => {
-                    self.pattern(value.as_object().map_or(0, Map::len))?;
-                    self.each(value)?
+                    let names = value.as_object().into_iter().flat_map(Map::keys);
+                    let mut states = Cost::default();
+                    for name in names {
+                        states = states.plus(self.pattern(name)?);
+                    }
+                    self.each(value)?.plus(states)
                 }
                 // These cost nothing by themselves, but are compiled with what refers to them.
                 "$defs" | "definitions" => {
                     self.each(value)?;
-                    0
+                    Cost::default()
                 }
                 "allOf" | "prefixItems" => self.each(value)?,
-                "anyOf" | "oneOf" => self.each(value)?.saturating_mul(BRANCH_FACTOR),
-                "if" | "not" => self.schema(value)?.saturating_mul(BRANCH_FACTOR),
+                "anyOf" | "oneOf" => self.each(value)?.times(BRANCH_FACTOR),
+                "if" | "not" => self.schema(value)?.times(BRANCH_FACTOR),
                 "items" => match value {
                     Value::Array(_) => self.each(value)?,
                     _ => self.schema(value)?,
@@ -86,28 +165,28 @@ impl<'s> Counter<'s> {
                 | "additionalProperties"
                 | "additionalItems"
                 | "contentSchema" => self.schema(value)?,
-                "pattern" => {
-                    self.pattern(1)?;
-                    1
-                }
-                _ => 1,
+                "pattern" => match value.as_str() {
+                    Some(pattern) => self.pattern(pattern)?.plus(Cost::ONE),
+                    None => Cost::ONE,
+                },
+                _ => Cost::ONE,
             };
-            cost = cost.saturating_add(below);
+            cost = cost.plus(below);
         }
-        Ok(cost.saturating_mul(factor))
+        Ok(cost.times(factor))
     }
 
-    fn each(&mut self, schemas: &'s Value) -> Result<u64, String> {
-        let mut cost: u64 = 0;
+    fn each(&mut self, schemas: &'s Value) -> Result<Cost, String> {
+        let mut cost = Cost::default();
         match schemas {
             Value::Object(schemas) => {
                 for schema in schemas.values() {
-                    cost = cost.saturating_add(self.schema(schema)?);
+                    cost = cost.plus(self.schema(schema)?);
                 }
             }
             Value::Array(schemas) => {
                 for schema in schemas {
-                    cost = cost.saturating_add(self.schema(schema)?);
+                    cost = cost.plus(self.schema(schema)?);
                 }
             }
             _ => {}
@@ -115,17 +194,33 @@ impl<'s> Counter<'s> {
         Ok(cost)
     }
 
-    fn pattern(&mut self, count: usize) -> Result<(), String> {
-        self.patterns += count;
+    /// What trying a text with a pattern costs for each of its bytes: a step for each state at most.
+    fn pattern(&mut self, pattern: &str) -> Result<Cost, String> {
+        self.patterns += 1;
         if self.patterns > PATTERNS_MAX {
             return Err(format!("has more than {PATTERNS_MAX} patterns"));
         }
-        Ok(())
+        let config = NFA::config().nfa_size_limit(Some(super::PATTERN_BYTES_MAX));
+        let states = match NFA::compiler().configure(config).build(pattern) {
+            Ok(nfa) => nfa.states().len() as u64,
+            Err(error) if error.size_limit().is_some() => {
+                return Err(format!(
+                    "has the pattern {pattern:?}, which takes more than {} bytes; repeat less",
+                    super::PATTERN_BYTES_MAX
+                ));
+            }
+            // ECMAScript writes some things otherwise; the validator translates them.
+            Err(_) => STATES_UNKNOWN,
+        };
+        Ok(Cost {
+            states,
+            ..Cost::default()
+        })
     }
 
-    fn reference(&mut self, to: &'s Value) -> Result<u64, String> {
+    fn reference(&mut self, to: &'s Value) -> Result<Cost, String> {
         let Value::String(to) = to else {
-            return Ok(1);
+            return Ok(Cost::ONE);
         };
         let to = to.as_str();
         let Some(pointer) = to.strip_prefix('#').filter(|rest| rest.starts_with('/')) else {
@@ -143,9 +238,16 @@ impl<'s> Counter<'s> {
             }
             None => {}
         }
-        // What is not there is told by whoever compiles it.
-        let Some(target) = self.root.pointer(pointer) else {
-            return Ok(1);
+        // One spelling for one place, and the place is there: what is read otherwise by whoever checks
+        // would be counted wrongly.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/$_-.~".contains(&byte);
+        let target = Some(pointer)
+            .filter(|pointer| pointer.bytes().all(plain))
+            .and_then(|pointer| self.root.pointer(pointer));
+        let Some(target) = target else {
+            return Err(format!(
+                "refers to {to:?}, which is not there; write it as #/$defs/its-name, with letters, digits, _, - and . only"
+            ));
         };
         if self.depth == REFERENCES_DEEP_MAX {
             return Err(format!(
@@ -161,12 +263,33 @@ impl<'s> Counter<'s> {
     }
 }
 
-/// Values in an event's data: what each schema may be asked about.
-pub(super) fn values(data: &Value) -> u64 {
+/// How large an event's data is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// What each schema may be asked about.
+    pub(super) values: u64,
+    /// Bytes that each pattern may be tried with: texts and names.
+    pub(super) text: u64,
+}
+
+pub(super) fn size(data: &Value) -> Size {
+    let mut size = Size::default();
+    measure(data, &mut size);
+    size
+}
+
+fn measure(data: &Value, size: &mut Size) {
+    size.values += 1;
     match data {
-        Value::Array(items) => 1 + items.iter().map(values).sum::<u64>(),
-        Value::Object(members) => 1 + members.values().map(values).sum::<u64>(),
-        _ => 1,
+        Value::String(text) => size.text += text.len() as u64 + 1,
+        Value::Array(items) => items.iter().for_each(|item| measure(item, size)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                size.text += name.len() as u64 + 1;
+                measure(value, size);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -174,6 +297,10 @@ pub(super) fn values(data: &Value) -> u64 {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn unfolded(schema: &Value) -> Result<u64, String> {
+        of(&mut schema.clone()).map(|cost| cost.schemas)
+    }
 
     #[test]
     fn what_unfolds_without_end_is_told() {
@@ -213,6 +340,7 @@ mod tests {
             "enum": [{ "$ref": "kept.json" }],
         });
         assert!(unfolded(&schema).unwrap() < 20);
-        assert_eq!(values(&json!({ "a": [1, { "b": null }] })), 5);
+        let size = size(&json!({ "a": [1, { "b": "xyz" }] }));
+        assert_eq!(size, Size { values: 5, text: 8 });
     }
 }

@@ -9,14 +9,17 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_store::DueDelivery;
 
 use super::breaker::Breaker;
-use super::{LaneConfig, MachineLimits};
+use super::concurrency::Concurrency;
+use super::rate::Rate;
+use super::{LaneConfig, MachineLimits, PageWish};
 
-/// Requests at once that a lane begins with, before it has learned anything.
-const IN_FLIGHT_START: f64 = 8.0;
 /// Rows of a page of the store.
 const PAGE_ROWS: u32 = 256;
 /// Rows of a page when memory is full: just enough to go on.
 const PAGE_ROWS_SCARCE: u32 = 16;
+/// Bytes of a page beside what is known already, and when memory is full. One delivery may have more.
+const PAGE_BYTES: usize = 1024 * 1024;
+const PAGE_BYTES_SCARCE: usize = 64 * 1024;
 /// Deliveries that a lane may hold however full memory is, so that lanes which hold much cannot
 /// bring those which need little to a halt.
 const SHARE: usize = 16;
@@ -42,15 +45,12 @@ pub(super) struct Lane {
     unsettled: HashMap<Id<id::Delivery>, Option<String>>,
     /// Requests under way.
     in_flight: usize,
-    /// Learned: how many requests at once the endpoint takes.
-    limit: f64,
-    ceiling: usize,
-    slow_start: bool,
-    last_decrease: Timestamp,
+    /// Bytes of what is held or unsettled.
+    bytes: usize,
+    concurrency: Concurrency,
     paused_until: Timestamp,
     breaker: Breaker,
-    /// GCRA: the theoretical arrival time of the next request.
-    arrival: Timestamp,
+    rate: Rate,
     /// Lower bound of the places of what waits in the store only.
     stored: Option<Timestamp>,
     /// Settled while a page was being read: the page may still show them as pending.
@@ -73,13 +73,11 @@ impl Lane {
             known: HashSet::new(),
             unsettled: HashMap::new(),
             in_flight: 0,
-            limit: IN_FLIGHT_START.min(ceiling as f64),
-            ceiling,
-            slow_start: true,
-            last_decrease: Timestamp::default(),
+            bytes: 0,
+            concurrency: Concurrency::new(ceiling),
             paused_until: Timestamp::default(),
             breaker: Breaker::default(),
-            arrival: Timestamp::default(),
+            rate: Rate::default(),
             stored: None,
             loading: None,
             load_not_before: Timestamp::default(),
@@ -158,6 +156,7 @@ impl Lane {
         self.known.clear();
         let bytes = self.items.values().map(size).sum();
         self.items.clear();
+        self.bytes -= bytes;
         bytes
     }
 
@@ -172,6 +171,7 @@ impl Lane {
             return 0;
         }
         self.items.insert((due.sequence, due.delivery.id), due);
+        self.bytes += size;
         size
     }
 
@@ -212,16 +212,16 @@ impl Lane {
         self.leave_in_store(Timestamp::default());
     }
 
-    /// How many rows to ask the store for now, if any. Notes that the page is being read.
+    /// What to ask the store for now, if anything. Notes that the page is being read.
     pub(super) fn wants_page(
         &mut self,
         now: Timestamp,
         limits: &MachineLimits,
         memory_full: bool,
-    ) -> Option<u32> {
-        let near = self
+    ) -> Option<PageWish> {
+        let from = self
             .stored
-            .is_some_and(|place| place <= now.plus(limits.horizon));
+            .filter(|place| *place <= now.plus(limits.horizon))?;
         let room = if memory_full {
             self.has_share()
         } else {
@@ -233,21 +233,24 @@ impl Lane {
                 .items
                 .keys()
                 .next()
-                .zip(self.stored)
-                .is_some_and(|((place, _), stored)| stored.as_micros() < *place);
-        if !near || !room || self.loading.is_some() || now < self.load_not_before {
+                .is_some_and(|(place, _)| from.as_micros() < *place);
+        if !room || self.loading.is_some() || now < self.load_not_before {
             return None;
         }
         self.loading = Some(HashSet::new());
         self.stored = None;
-        let rows = if memory_full {
-            PAGE_ROWS_SCARCE
+        let (rows, bytes) = if memory_full {
+            (PAGE_ROWS_SCARCE, PAGE_BYTES_SCARCE)
         } else {
-            PAGE_ROWS
+            (PAGE_ROWS, PAGE_BYTES)
         };
-        // What is known comes back with the page, so ask for that much more.
+        // What is known may come back with the page, so ask for that much more.
         let known = u32::try_from(self.known.len() + self.unsettled.len()).unwrap_or(u32::MAX);
-        Some(rows.saturating_add(known))
+        Some(PageWish {
+            from,
+            rows: rows.saturating_add(known),
+            bytes: bytes + self.bytes,
+        })
     }
 
     /// When to look at the store again, if something waits there.
@@ -267,7 +270,7 @@ impl Lane {
         let Some(config) = self.config.filter(|config| config.closed.is_none()) else {
             return Turn::Never;
         };
-        if self.in_flight >= whole(self.limit) {
+        if self.in_flight >= self.concurrency.allowed() {
             return Turn::Never;
         }
         let Some((_, due)) = self.candidate(config.ordering, now) else {
@@ -278,7 +281,7 @@ impl Lane {
         };
         let rate_at = config
             .rate_limit
-            .map_or(now, |rate| self.arrival.minus(burst_tolerance(rate)));
+            .map_or(now, |limit| self.rate.opens_at(limit, now));
         let at = due.max(self.paused_until).max(opens_at).max(rate_at);
         if at <= now { Turn::Now } else { Turn::At(at) }
     }
@@ -349,34 +352,29 @@ impl Lane {
         self.in_flight += 1;
         self.breaker.started(now);
         if let Some(rate) = self.config.and_then(|config| config.rate_limit) {
-            self.arrival = self.arrival.max(now).plus(interval(rate));
+            self.rate.started(rate, now);
         }
     }
 
-    /// A request ended: its slot is free, and the lane learns from it.
-    pub(super) fn released(&mut self, now: Timestamp, started_at: Timestamp, signal: Signal) {
-        let was_busy = self.in_flight + 1 >= whole(self.limit);
+    /// A request ended: its slot is free, and the lane learns from it. `took` is how long the receiver
+    /// needed for its answer.
+    pub(super) fn released(
+        &mut self,
+        now: Timestamp,
+        started_at: Timestamp,
+        took: Option<Duration>,
+        signal: Signal,
+    ) {
+        let was_busy = self.in_flight >= self.concurrency.allowed();
         self.in_flight -= 1;
         let config = self.config;
         match signal {
             Signal::Well => {
                 self.breaker.succeeded();
-                if was_busy {
-                    self.limit += if self.slow_start {
-                        1.0
-                    } else {
-                        1.0 / self.limit
-                    };
-                    self.limit = self.limit.min(self.ceiling as f64);
-                }
+                self.concurrency.answered(now, took, was_busy);
             }
             Signal::Strained { pause } => {
-                // Once for all requests that were under way together.
-                if started_at > self.last_decrease {
-                    self.limit = (self.limit / 2.0).max(1.0);
-                    self.slow_start = false;
-                    self.last_decrease = now;
-                }
+                self.concurrency.strained(now, started_at);
                 if config.is_some_and(|config| config.breaker) {
                     self.breaker.failed(now);
                 }
@@ -394,7 +392,9 @@ impl Lane {
         if let Some(settled) = &mut self.loading {
             settled.insert(due.delivery.id);
         }
-        size(due)
+        let size = size(due);
+        self.bytes -= size;
+        size
     }
 
     /// A closed lane finishes what is pending once nothing is under way.
@@ -411,22 +411,4 @@ impl Lane {
 
 fn size(due: &DueDelivery) -> usize {
     due.event.payload_bytes() + ITEM_OVERHEAD
-}
-
-fn interval(rate: u32) -> Duration {
-    Duration::from_secs(1) / rate.max(1)
-}
-
-/// One second's worth may go at once.
-fn burst_tolerance(rate: u32) -> Duration {
-    Duration::from_secs(1).saturating_sub(interval(rate))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a limit is at least 1 and at most the ceiling"
-)]
-fn whole(limit: f64) -> usize {
-    limit as usize
 }

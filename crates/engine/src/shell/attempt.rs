@@ -9,8 +9,9 @@ use postrider_core::delivery::{Delivery, FailReason};
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
-use postrider_core::judge::Next;
+use postrider_core::judge::{Next, Signal};
 use postrider_core::profile::{FormTooLong, RenderContext};
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, StoreError, Write};
 
@@ -24,42 +25,55 @@ use crate::transport::{Exchange, Request};
 
 /// How long an attempt waits before it asks the store for its endpoint again.
 const READ_RETRY: Duration = Duration::from_millis(250);
+/// How long a delivery waits that this server cannot send now.
+const LOCAL_PAUSE: Duration = Duration::from_secs(2);
 
 impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
-        let endpoint = due.delivery.endpoint;
-        let Some((settled, started_at)) = self.make_attempt(due).await else {
-            return;
+        let slot = Slot::new(&self, &due);
+        let made = match self.make_attempt(due).await {
+            Some(Tried::Made(made)) => *made,
+            Some(Tried::Waits(due)) => {
+                let now = self.now().steady;
+                let signal = Signal::Strained {
+                    pause: Some(LOCAL_PAUSE),
+                };
+                slot.free(now, None, signal);
+                self.apply(Input::Settled {
+                    due,
+                    next: Next::Retry {
+                        at: now.plus(LOCAL_PAUSE),
+                    },
+                });
+                return;
+            }
+            None => return,
         };
-        let signal = settled.signal;
-        self.hand_over(entry_of(settled, None)).await;
+        let (signal, started_at, took) = (made.settled.signal, made.started.steady, made.took);
+        self.hand_over(entry_of(made.settled, None)).await;
         // The slot is free as soon as the journal has the record: waiting for the disk must not look
         // like a slow receiver. The journal's bound holds the number of such records down.
-        self.apply(Input::Released {
-            endpoint,
-            started_at,
-            signal,
-        });
+        slot.free(started_at, took, signal);
     }
 
     pub(super) async fn attempt_past_lane(self: Arc<Self>, due: DueDelivery, past_lane: PastLane) {
-        if let Some((settled, _)) = self.make_attempt(due).await {
-            self.hand_over(entry_of(settled, Some(past_lane))).await;
+        if let Some(Tried::Made(made)) = self.make_attempt(due).await {
+            self.hand_over(entry_of(made.settled, Some(past_lane)))
+                .await;
         }
     }
 
-    /// Makes an attempt and judges it; also tells when it started. None when this server does not
-    /// know the profile's version.
-    async fn make_attempt(&self, due: DueDelivery) -> Option<(Settled, Timestamp)> {
+    /// Makes an attempt and judges it. None when this server does not know the profile's version.
+    async fn make_attempt(&self, due: DueDelivery) -> Option<Tried> {
         let endpoint = due.delivery.endpoint;
         let ready = self.ready(endpoint, due.delivery.profile).await;
         let rendering = match &ready {
             Ok(ready) => self.rendering(ready, &due.delivery).await,
             Err(_) => None,
         };
-        let started_at = self.now();
+        let started = self.now();
         let prepared = match &ready {
-            Ok(ready) => prepare(ready, rendering.as_deref(), &due, started_at)
+            Ok(ready) => prepare(ready, rendering.as_deref(), &due, started.wall)
                 .map_err(|error| not_ready(&error.into())),
             Err(error) => Err(not_ready(error)),
         };
@@ -70,13 +84,27 @@ impl Engine {
             ),
             Err(exchange) => (None, exchange),
         };
+        if let Outcome::Unreachable {
+            reason: UnreachableReason::Local,
+            detail,
+        } = &exchange.outcome
+        {
+            // The fault is ours and passes: it is no attempt, and the receiver's record shows none.
+            tracing::warn!(delivery.id = %due.delivery.id, detail, "this server cannot make a connection now; the delivery waits");
+            return Some(Tried::Waits(Box::new(due)));
+        }
         let (url, headers) = request.unwrap_or_default();
+        let took = receivers_time(&exchange.timings);
+        let now = self.now();
         let sent = Sent {
             url,
             headers,
             rendering,
-            started_at,
-            ended_at: ended_at(started_at, &exchange, self.now()),
+            started,
+            ended: Moment {
+                wall: ended_at(started.wall, &exchange, now.wall),
+                steady: ended_at(started.steady, &exchange, now.steady),
+            },
         };
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
@@ -94,7 +122,11 @@ impl Engine {
                 settled.record.next = settled.next;
             }
         }
-        Some((settled, started_at))
+        Some(Tried::Made(Box::new(Made {
+            settled,
+            started,
+            took,
+        })))
     }
 
     /// What of the endpoint makes the body. A distribution's design is that of the delivery's first
@@ -169,7 +201,7 @@ impl Engine {
         event: &Event,
         profile: u32,
     ) -> Result<Request, StoreError> {
-        let now = self.now();
+        let now = self.now().wall;
         let ready = match self.endpoints.get(endpoint, profile).await {
             Ok(ready) => ready,
             Err(NotReady::Store(error)) => return Err(error),
@@ -201,7 +233,7 @@ impl Engine {
             Err(NotReady::Store(error)) => return Err(error),
             Err(error) => return Err(StoreError::aborted(error)),
         };
-        let (number, at) = attempt.map_or((1, self.now()), |attempt| {
+        let (number, at) = attempt.map_or((1, self.now().wall), |attempt| {
             (attempt.number, attempt.started_at)
         });
         if attempt.is_some_and(|attempt| attempt.url.is_empty()) {
@@ -225,14 +257,14 @@ impl Engine {
         event: Arc<Event>,
         profile: u32,
     ) -> Result<Attempt, StoreError> {
-        let started_at = self.now();
+        let started_at = self.now().wall;
         let request = self.preview(endpoint, &event, profile).await?;
         let (url, headers) = (request.url.clone(), request.headers.clone());
         let exchange = self.transport.send(request).await;
         Ok(Attempt {
             number: 1,
             started_at,
-            ended_at: ended_at(started_at, &exchange, self.now()),
+            ended_at: ended_at(started_at, &exchange, self.now().wall),
             url,
             request_headers: headers,
             outcome: exchange.outcome,
@@ -243,6 +275,80 @@ impl Engine {
             rendering: None,
         })
     }
+}
+
+/// What became of an attempt.
+enum Tried {
+    Made(Box<Made>),
+    /// It could not be made for a fault on our side, which passes.
+    Waits(Box<DueDelivery>),
+}
+
+/// An attempt that was made.
+struct Made {
+    settled: Settled,
+    started: Moment,
+    /// How long the receiver needed.
+    took: Option<Duration>,
+}
+
+/// A slot in flight. Whatever becomes of the attempt, it is given back: one that breaks off inside this
+/// process costs its own delivery, which is left as it is stored.
+struct Slot {
+    engine: Arc<Engine>,
+    /// None once it is given back.
+    due: Option<DueDelivery>,
+}
+
+impl Slot {
+    fn new(engine: &Arc<Engine>, due: &DueDelivery) -> Self {
+        Self {
+            engine: engine.clone(),
+            due: Some(due.clone()),
+        }
+    }
+
+    fn free(mut self, started_at: Timestamp, took: Option<Duration>, signal: Signal) {
+        if let Some(due) = self.due.take() {
+            self.engine.apply(Input::Released {
+                endpoint: due.delivery.endpoint,
+                started_at,
+                took,
+                signal,
+            });
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(due) = self.due.take() else { return };
+        if self.engine.stop.is_cancelled() {
+            // Cut off by a shutdown: it is made again after the next start.
+            return;
+        }
+        tracing::error!(delivery.id = %due.delivery.id, "an attempt broke off inside the server; its delivery is set aside as it is stored, and tried again after the next start");
+        self.engine.apply(Input::Released {
+            endpoint: due.delivery.endpoint,
+            started_at: Timestamp::default(),
+            took: None,
+            signal: Signal::Well,
+        });
+        self.engine.leave_aside(due);
+    }
+}
+
+/// From the request to the answer: what comes before a connection is there says nothing of how busy the
+/// receiver is.
+fn receivers_time(timings: &Timings) -> Option<Duration> {
+    let before = [
+        timings.dns_micros,
+        timings.connect_micros,
+        timings.tls_micros,
+    ];
+    let before: u32 = before.into_iter().flatten().sum();
+    let micros = timings.first_byte_micros?.saturating_sub(before);
+    Some(Duration::from_micros(micros.into()))
 }
 
 fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
@@ -337,8 +443,13 @@ fn not_ready(error: &NotReady) -> Exchange {
         error = error as &dyn std::error::Error,
         "an attempt could not be made"
     );
+    let reason = match error {
+        // Whoever runs the server can mend it; until then nothing is used up.
+        NotReady::Secret(_) | NotReady::Profile(_) => UnreachableReason::Local,
+        NotReady::Store(_) | NotReady::Form(_) => UnreachableReason::Internal,
+    };
     let outcome = Outcome::Unreachable {
-        reason: UnreachableReason::Internal,
+        reason,
         detail: error.to_string(),
     };
     Exchange {

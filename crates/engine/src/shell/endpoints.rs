@@ -1,8 +1,6 @@
 //! Endpoints ready for sending: secrets opened, keys made. Forgotten when they change.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
@@ -13,21 +11,24 @@ use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{BoxError, Store, StoreError};
 
+use crate::cache::{Cache, Changes, Read};
 use crate::machine::LaneConfig;
 use crate::profiles::ProfileRegistry;
 
-/// Endpoints held ready; beyond, all are forgotten and made again as they are needed.
+/// Endpoints held ready.
 const READY_MAX: usize = 50_000;
-
-type ReadyEndpoints = HashMap<(Id<id::Endpoint>, ProfileVersion), Arc<ReadyEndpoint>>;
+/// Bytes of URLs and headers of those.
+const READY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes that a ready endpoint has beside them.
+const READY_OVERHEAD: usize = 512;
 
 pub(crate) struct EndpointCache {
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
     profiles: Arc<ProfileRegistry>,
-    ready: Mutex<ReadyEndpoints>,
-    /// Counts changes: what was read before one must not be kept after it.
-    generation: AtomicU64,
+    ready: Cache<(Id<id::Endpoint>, ProfileVersion), ReadyEndpoint>,
+    /// Of endpoints, tenants and applications.
+    changes: Arc<Changes>,
 }
 
 /// An endpoint with what an attempt needs.
@@ -64,33 +65,24 @@ impl EndpointCache {
         sealer: Arc<Sealer>,
         profiles: Arc<ProfileRegistry>,
     ) -> Self {
+        let changes = Arc::new(Changes::default());
         Self {
             store,
             sealer,
             profiles,
-            ready: Mutex::default(),
-            generation: AtomicU64::new(0),
+            ready: Cache::new(READY_MAX, READY_BYTES_MAX, changes.clone()),
+            changes,
         }
     }
 
-    pub(crate) fn forget(&self, endpoint: Id<id::Endpoint>) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, AtomicOrdering::Relaxed);
-        // Versions are few and change rarely.
-        for version in self.profiles.known_versions() {
-            ready.remove(&(endpoint, version));
-        }
+    /// An endpoint, a tenant or an application has changed: what was made of it is made again.
+    pub(crate) fn forget<K>(&self, thing: Id<K>) {
+        self.changes.note(thing.as_u128());
     }
 
-    /// Forgets all: what they have of their application or tenant has changed.
-    pub(crate) fn forget_all(&self) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, AtomicOrdering::Relaxed);
-        ready.clear();
-    }
-
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(AtomicOrdering::Relaxed)
+    /// How often the endpoint has changed.
+    pub(crate) fn changes(&self, endpoint: Id<id::Endpoint>) -> u64 {
+        self.changes.of(endpoint.as_u128())
     }
 
     pub(crate) async fn get(
@@ -98,17 +90,20 @@ impl EndpointCache {
         endpoint: Id<id::Endpoint>,
         version: ProfileVersion,
     ) -> Result<Arc<ReadyEndpoint>, NotReady> {
-        let key = (endpoint, version);
-        if let Some(ready) = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-        {
-            return Ok(ready.clone());
-        }
-        let generation = self.generation();
-        let (endpoint, _) = self.store.lane_endpoint(endpoint).await?;
+        let read = self.make_ready(endpoint, version);
+        self.ready.get((endpoint, version), read).await
+    }
+
+    async fn make_ready(
+        &self,
+        id: Id<id::Endpoint>,
+        version: ProfileVersion,
+    ) -> Result<Read<ReadyEndpoint>, NotReady> {
+        let count = |thing: u128| (thing, self.changes.of(thing));
+        let mut stamp = vec![count(id.as_u128())];
+        let (endpoint, _) = self.store.lane_endpoint(id).await?;
+        stamp.push(count(endpoint.tenant.as_u128()));
+        stamp.push(count(endpoint.application.as_u128()));
         let profile = self
             .profiles
             .version(version)
@@ -131,7 +126,10 @@ impl EndpointCache {
             let made = self.signing_key(&profile, sealed, TENANT_SECRET_CONTEXT)?;
             keys.push((made, None));
         }
-        let ready = Arc::new(ReadyEndpoint {
+        let headers = endpoint.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        let weight = READY_OVERHEAD + endpoint.url.len() + headers;
+        let value = ReadyEndpoint {
             rendering: Rendering::of(&endpoint).map(Arc::new),
             endpoint,
             profile,
@@ -139,15 +137,12 @@ impl EndpointCache {
             key_id,
             extra_headers: application.settings.extra_headers,
             region: tenant.settings.region.map(Arc::from),
-        });
-        let mut all = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= READY_MAX {
-            all.clear();
-        }
-        if self.generation() == generation {
-            all.insert(key, ready.clone());
-        }
-        Ok(ready)
+        };
+        Ok(Read {
+            value,
+            weight: weight as u64,
+            stamp,
+        })
     }
 
     fn signing_key(

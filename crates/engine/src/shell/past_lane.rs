@@ -91,7 +91,7 @@ impl Engine {
         let event = Arc::new(self.store.event(delivery.event).await?);
         if event
             .deliver_before
-            .is_some_and(|limit| limit <= self.now())
+            .is_some_and(|limit| limit <= self.now().wall)
         {
             return refuse(Rule::DeliveryExpired);
         }

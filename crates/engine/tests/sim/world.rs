@@ -20,6 +20,7 @@ use postrider_core::profile::{Profile, built_in};
 use postrider_core::tenant::{
     Application, ApplicationSettings, Mode, Tenant, TenantSecret, TenantSettings,
 };
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits};
 use postrider_engine::{Exchange, Sent, settle};
@@ -73,11 +74,7 @@ enum Happening {
         outcome: Outcome,
     },
     Commit,
-    Load {
-        endpoint: EndpointId,
-        until: Timestamp,
-        limit: u32,
-    },
+    Load(LoadDue),
     Configure(EndpointId),
     FinishPending {
         endpoint: EndpointId,
@@ -93,7 +90,10 @@ struct Waiting {
 }
 
 pub(crate) struct World {
+    /// By the steady clock, in which the world lives.
     pub(crate) now: Timestamp,
+    /// What the wall clock is ahead of it, in seconds.
+    wall_ahead: i64,
     pub(crate) store: MemoryStore,
     pub(crate) rng: Rng,
     pub(crate) requests: Vec<(Timestamp, EndpointId, DeliveryId, u32)>,
@@ -170,6 +170,7 @@ impl World {
         }
         Self {
             now,
+            wall_ahead: 0,
             store,
             rng: Rng::with_seed(seed),
             requests: Vec::new(),
@@ -356,6 +357,23 @@ impl World {
         }
     }
 
+    /// Somebody sets the wall clock forward, or back when `secs` is negative.
+    pub(crate) fn set_wall_clock(&mut self, secs: i64) {
+        self.wall_ahead += secs;
+    }
+
+    fn moment(&self) -> Moment {
+        self.moment_of(self.now)
+    }
+
+    fn moment_of(&self, steady: Timestamp) -> Moment {
+        let ahead = self.wall_ahead * 1_000_000;
+        Moment {
+            steady,
+            wall: Timestamp::from_micros(steady.as_micros() + ahead),
+        }
+    }
+
     fn plan(&mut self, after: Duration, happening: Happening) {
         self.counter += 1;
         self.happenings.insert(self.counter, happening);
@@ -377,7 +395,7 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
-        let actions = self.machine.step(self.now, input);
+        let actions = self.machine.step(self.moment(), input);
         let stats = self.machine.stats();
         assert!(stats.in_flight <= self.limits.in_flight_max, "{stats:?}");
         // The delivery that fills it, and every lane's share.
@@ -405,12 +423,14 @@ impl World {
                 Action::Load {
                     endpoint,
                     until,
-                    limit,
-                } => self.plan_store(Happening::Load {
+                    wish,
+                } => self.plan_store(Happening::Load(LoadDue {
                     endpoint,
+                    from: wish.from,
                     until,
-                    limit,
-                }),
+                    limit: wish.rows,
+                    bytes: wish.bytes,
+                })),
                 Action::Configure(endpoint) => self.plan_store(Happening::Configure(endpoint)),
                 Action::FinishPending { endpoint, state } => {
                     self.plan_store(Happening::FinishPending { endpoint, state })
@@ -473,12 +493,7 @@ impl World {
         if self.orders[&endpoint] == Ordering::None || self.is_closed(endpoint) {
             return;
         }
-        let page = done(self.store.load_due(LoadDue {
-            endpoint,
-            until: Timestamp::MAX,
-            limit: u32::MAX,
-        }))
-        .unwrap();
+        let page = done(self.store.load_due(LoadDue::all(endpoint))).unwrap();
         for earlier in page.rows.iter().filter(|row| row.sequence < due.sequence) {
             let same_key = due.event.ordering_key.is_some()
                 && earlier.event.ordering_key == due.event.ordering_key;
@@ -499,11 +514,8 @@ impl World {
                 outcome,
             } => self.attempt_ended(*due, started_at, outcome),
             Happening::Commit => self.commit(),
-            Happening::Load {
-                endpoint,
-                until,
-                limit,
-            } => {
+            Happening::Load(query) => {
+                let endpoint = query.endpoint;
                 let input = if self.weather.commit_failure > 0
                     && self.rng.u32(0..self.weather.commit_failure) == 0
                 {
@@ -511,12 +523,7 @@ impl World {
                 } else {
                     Input::Loaded {
                         endpoint,
-                        page: done(self.store.load_due(LoadDue {
-                            endpoint,
-                            until,
-                            limit,
-                        }))
-                        .unwrap(),
+                        page: done(self.store.load_due(query)).unwrap(),
                     }
                 };
                 // What was read is old by the time it is told.
@@ -563,8 +570,8 @@ impl World {
             url: String::new(),
             headers: Vec::new(),
             rendering: None,
-            started_at,
-            ended_at: self.now,
+            started: self.moment_of(started_at),
+            ended: self.moment(),
         };
         let keep_place = self.orders[&endpoint] != Ordering::None;
         let settled = settle(
@@ -582,6 +589,7 @@ impl World {
         self.input(Input::Released {
             endpoint,
             started_at,
+            took: Some(self.now.since(started_at)),
             signal: settled.signal,
         });
     }
@@ -604,7 +612,7 @@ impl World {
             return;
         }
         let batch = waiting.iter().map(|entry| entry.write.clone()).collect();
-        let answers = done(self.store.commit(self.now, batch));
+        let answers = done(self.store.commit(self.moment(), batch));
         let mut new = Vec::new();
         let mut settled = Vec::new();
         for (entry, answer) in waiting.into_iter().zip(answers) {

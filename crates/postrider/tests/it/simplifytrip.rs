@@ -548,7 +548,7 @@ async fn the_three_payloads_have_schemas_and_examples_that_test_sends_are_made_f
             "back to itself",
         ),
         (crate::schemas::doubling(40), "unfolds"),
-        (json!({ "pattern": "(a{999}){999}" }), "not a JSON Schema"),
+        (json!({ "pattern": "(a{999}){999}" }), "repeat less"),
         (json!({ "type": "obj" }), "not a JSON Schema"),
         (json!({ "pattern": "(a" }), "not a JSON Schema"),
     ] {

@@ -202,6 +202,17 @@ impl Reader {
         )
     }
 
+    pub(crate) fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>, StoreError> {
+        let sql = format!("{EVENT_TYPE} where application_id = ?1 and name = ?2");
+        let values = params![application.key(), name];
+        let mut rows = self.all(&sql, values, |row| event_type_row(row, application))?;
+        Ok(rows.pop())
+    }
+
     pub(crate) fn list_event_types(
         &self,
         application: Id<id::Application>,

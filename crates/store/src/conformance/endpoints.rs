@@ -226,8 +226,26 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
         example: None,
         created_at: at(1),
     };
-    store.put_event_type(event_type("one"), by()).await.unwrap();
-    store.put_event_type(event_type("two"), by()).await.unwrap();
+    let put = |event_type| store.put_event_type(event_type, 1, by());
+    put(event_type("one")).await.unwrap();
+    let later = EventType {
+        created_at: at(9),
+        ..event_type("two")
+    };
+    let changed = put(later).await.unwrap();
+    assert_eq!(changed, event_type("two"), "it keeps when it was made");
+    let one_more = EventType {
+        name: "a.c".into(),
+        ..event_type("three")
+    };
+    assert!(matches!(
+        put(one_more).await,
+        Err(StoreError::Conflict {
+            rule: Rule::EventTypesMax
+        })
+    ));
+    let known = store.event_type(world.application, "a.b").await.unwrap();
+    assert_eq!(known, Some(event_type("two")));
     assert_eq!(
         store.list_event_types(world.application).await.unwrap(),
         [event_type("two")]

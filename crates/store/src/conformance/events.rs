@@ -59,7 +59,7 @@ pub async fn the_same_key_and_body_returns_the_first_event(store: &dyn Store) {
         Write::Publish(Box::new(world.keyed(at(3), "m", 1))),
         Write::Publish(Box::new(world.keyed(at(3), "m", 1))),
     ];
-    let created = store.commit(at(3), both).await.into_iter().filter(
+    let created = store.commit(at(3).into(), both).await.into_iter().filter(
         |answer| matches!(answer, Ok(crate::Written::Published(published)) if published.created),
     );
     assert_eq!(created.count(), 1, "two in one batch are one");
@@ -317,7 +317,7 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
         Write::Finish(finish),
         Write::Publish(Box::new(world.publishing(at(1), "x"))),
     ];
-    let answers = store.commit(at(1), batch).await;
+    let answers = store.commit(at(1).into(), batch).await;
     assert_eq!(
         answers.iter().map(Result::is_ok).collect::<Vec<_>>(),
         [true, false, false, true]

@@ -172,7 +172,7 @@ impl World<'_> {
     ) -> Result<Published, StoreError> {
         match only(
             self.store
-                .commit(now, vec![Write::Publish(Box::new(new))])
+                .commit(now.into(), vec![Write::Publish(Box::new(new))])
                 .await,
         )? {
             Written::Published(published) => Ok(published),
@@ -204,7 +204,7 @@ impl World<'_> {
     ) -> Result<Recorded, StoreError> {
         match only(
             self.store
-                .commit(now, vec![Write::Record(Box::new(record))])
+                .commit(now.into(), vec![Write::Record(Box::new(record))])
                 .await,
         )? {
             Written::Recorded(recorded) => Ok(recorded),
@@ -215,9 +215,9 @@ impl World<'_> {
     pub async fn due(&self, endpoint: Id<id::Endpoint>, until: Timestamp, limit: u32) -> DuePage {
         self.store
             .load_due(LoadDue {
-                endpoint,
                 until,
                 limit,
+                ..LoadDue::all(endpoint)
             })
             .await
             .unwrap()

@@ -134,7 +134,7 @@ pub async fn recording_twice_is_recording_once(store: &dyn Store) {
         Write::Record(Box::new(failed.clone())),
     ];
     let applied: Vec<bool> = store
-        .commit(at(2), batch)
+        .commit(at(2).into(), batch)
         .await
         .into_iter()
         .map(|answer| {
@@ -225,7 +225,7 @@ pub async fn a_finished_delivery_is_never_due_again(store: &dyn Store) {
         state: DeliveryState::Cancelled,
     });
     assert!(matches!(
-        store.commit(at(4), vec![cancel]).await.as_slice(),
+        store.commit(at(4).into(), vec![cancel]).await.as_slice(),
         [Ok(Written::Finished(false))]
     ));
 }
@@ -333,7 +333,7 @@ pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
         let record = record(delivery, endpoint, number, next, RETRYING, at(2));
         Write::Record(Box::new(record))
     });
-    store.commit(at(2), attempts.collect()).await;
+    store.commit(at(2).into(), attempts.collect()).await;
     assert_eq!(
         store.delivery(delivery).await.unwrap().attempts,
         ATTEMPTS_MAX
@@ -343,7 +343,7 @@ pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
         attempts: ATTEMPTS_MAX,
         series: Series::SCHEDULED,
     });
-    let refused = store.commit(at(3), vec![again]).await.remove(0);
+    let refused = store.commit(at(3).into(), vec![again]).await.remove(0);
     assert!(matches!(
         refused,
         Err(StoreError::Conflict {
@@ -431,7 +431,7 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
         })
         .collect();
     let disabled: Vec<Option<DisableReason>> = store
-        .commit(at(20), batch)
+        .commit(at(20).into(), batch)
         .await
         .into_iter()
         .map(|answer| match answer {
@@ -573,7 +573,7 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
             series,
         })]
     };
-    let stale = store.commit(secs(50), resend(0)).await.remove(0);
+    let stale = store.commit(secs(50).into(), resend(0)).await.remove(0);
     assert!(
         matches!(
             stale,
@@ -583,7 +583,7 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
         ),
         "somebody sent it since it was looked at"
     );
-    let answer = store.commit(secs(50), resend(1)).await;
+    let answer = store.commit(secs(50).into(), resend(1)).await;
     let [Ok(Written::Resent(due))] = answer.as_slice() else {
         panic!("{answer:?}")
     };
@@ -634,7 +634,7 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
             series: Series::SCHEDULED,
         })
     };
-    let answer = store.commit(at(2), vec![resend(0)]).await;
+    let answer = store.commit(at(2).into(), vec![resend(0)]).await;
     assert!(matches!(
         answer.as_slice(),
         [Err(StoreError::Conflict {
@@ -663,7 +663,7 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
         )
         .await
         .unwrap();
-    let answer = store.commit(at(4), vec![resend(1)]).await;
+    let answer = store.commit(at(4).into(), vec![resend(1)]).await;
     assert!(matches!(
         answer.as_slice(),
         [Err(StoreError::Conflict {
@@ -672,6 +672,6 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
     ));
     store.delete_endpoint(endpoint, by()).await.unwrap();
     assert!(
-        matches!(store.commit(at(5), vec![resend(1)]).await.as_slice(), [Err(error)] if error.is_not_found())
+        matches!(store.commit(at(5).into(), vec![resend(1)]).await.as_slice(), [Err(error)] if error.is_not_found())
     );
 }

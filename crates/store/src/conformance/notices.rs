@@ -235,7 +235,7 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
             state: DeliveryState::Failed(reason),
         })
     };
-    let expire = || store.commit(at(2_000), vec![finish(FailReason::Expired)]);
+    let expire = || store.commit(at(2_000).into(), vec![finish(FailReason::Expired)]);
     for ended in [true, false] {
         let answer = expire().await.remove(0).unwrap();
         assert!(matches!(answer, Written::Finished(now) if now == ended));
@@ -262,7 +262,10 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
             ..Series::SCHEDULED
         },
     });
-    let resent = store.commit(at(3_000), vec![by_hand]).await.remove(0);
+    let resent = store
+        .commit(at(3_000).into(), vec![by_hand])
+        .await
+        .remove(0);
     assert!(matches!(resent, Ok(Written::Resent(_))));
     expire().await.remove(0).unwrap();
     let rows = store.list_notices(filter, PAGE).await.unwrap().rows;

@@ -10,6 +10,7 @@ use postrider_core::health::HealthChange;
 use postrider_core::id::IdGenerator;
 use postrider_core::judge::Next;
 use postrider_core::limits::ATTEMPTS_MAX;
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use super::{DeliveryRow, IdempotencyRow, State};
@@ -25,14 +26,14 @@ impl State {
     pub(super) fn write(
         &mut self,
         ids: &IdGenerator,
-        now: Timestamp,
+        now: Moment,
         write: Write,
     ) -> Result<Written, StoreError> {
         match write {
             Write::Publish(new) => self.publish(ids, now, *new).map(Written::Published),
-            Write::Record(record) => self.record(ids, now, *record).map(Written::Recorded),
-            Write::Finish(finish) => self.finish(ids, now, finish).map(Written::Finished),
-            Write::Resend(resend) => self.resend(now, resend).map(Written::Resent),
+            Write::Record(record) => self.record(ids, now.wall, *record).map(Written::Recorded),
+            Write::Finish(finish) => self.finish(ids, now.wall, finish).map(Written::Finished),
+            Write::Resend(resend) => self.resend(now.steady, resend).map(Written::Resent),
         }
     }
 
@@ -64,7 +65,7 @@ impl State {
     fn publish(
         &mut self,
         ids: &IdGenerator,
-        now: Timestamp,
+        now: Moment,
         new: NewEvent,
     ) -> Result<Published, StoreError> {
         let event = new.event;
@@ -88,11 +89,11 @@ impl State {
             return Err(StoreError::not_found(Entity::Tenant));
         }
         let endpoints = self.targets(&event, new.target)?;
-        self.last_sequence = now.as_micros().max(self.last_sequence + 1);
+        self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
         let mut deliveries = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let delivery = Delivery {
-                id: ids.next(now),
+                id: ids.next(now.wall),
                 event: event.id,
                 endpoint,
                 tenant: event.tenant,
@@ -101,9 +102,9 @@ impl State {
                 profile: new.profile,
                 state: DeliveryState::Pending,
                 attempts: 0,
-                due_at: now,
+                due_at: now.steady,
                 series: Series::SCHEDULED,
-                created_at: now,
+                created_at: now.wall,
                 completed_at: None,
             };
             self.insert_delivery(delivery.clone());
@@ -123,7 +124,7 @@ impl State {
                         fingerprint,
                         count,
                     },
-                    at: now,
+                    at: now.steady,
                 },
             );
         }
@@ -322,19 +323,28 @@ impl State {
         })
     }
 
+    pub(super) fn last_place(&self) -> Timestamp {
+        Timestamp::from_micros(self.last_sequence)
+    }
+
     pub(super) fn load_due(&self, query: LoadDue) -> DuePage {
         let endpoint = query.endpoint.as_u128();
         let mut places = self
             .pending
-            .range((endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX))
+            .range((endpoint, query.from.as_micros(), 0)..=(endpoint, i64::MAX, u128::MAX))
             .map(|(place, ())| *place)
             .peekable();
         let mut rows = Vec::new();
+        let mut bytes = 0;
         while let Some((_, place, id)) = places.peek().copied() {
-            if rows.len() >= query.limit as usize || place > query.until.as_micros() {
+            let is_full = rows.len() >= query.limit as usize || bytes >= query.bytes;
+            if is_full || place > query.until.as_micros() {
                 break;
             }
-            rows.extend(self.due(id));
+            if let Some(due) = self.due(id) {
+                bytes += due.event.payload_bytes();
+                rows.push(due);
+            }
             places.next();
         }
         DuePage {

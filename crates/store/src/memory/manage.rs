@@ -117,9 +117,18 @@ impl State {
         )
     }
 
-    pub(super) fn put_event_type(&mut self, event_type: EventType) -> Result<(), StoreError> {
+    pub(super) fn put_event_type(
+        &mut self,
+        event_type: EventType,
+        max: usize,
+    ) -> Result<(), StoreError> {
         self.application(event_type.application)?;
         let key = (event_type.application.as_u128(), event_type.name.clone());
+        let of_application = (key.0, String::new())..(key.0 + 1, String::new());
+        let is_new = !self.event_types.contains_key(&key);
+        if is_new && self.event_types.range(of_application).count() >= max {
+            return Err(StoreError::conflict(Rule::EventTypesMax));
+        }
         match self.event_types.get_mut(&key) {
             Some(row) => {
                 let created_at = row.created_at;

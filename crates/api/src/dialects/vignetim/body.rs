@@ -96,7 +96,11 @@ fn url_mistake(spec: &ApiSpec, error: &InvalidUrl) -> String {
     let name = match error {
         InvalidUrl::HttpsOnly | InvalidUrl::Scheme => "url_https",
         InvalidUrl::Localhost | InvalidUrl::Address(_) => "url_private",
-        InvalidUrl::TooLong | InvalidUrl::NotAUrl | InvalidUrl::Credentials => "url_invalid",
+        InvalidUrl::TooLong
+        | InvalidUrl::NotAUrl
+        | InvalidUrl::Host
+        | InvalidUrl::Port(_)
+        | InvalidUrl::Credentials => "url_invalid",
     };
     spec.text(name).to_owned()
 }

@@ -2,7 +2,6 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use postrider_core::Timestamp;
 use postrider_core::limits::KEY_BYTES_MAX;
@@ -18,7 +17,7 @@ use crate::Api;
 use crate::dialects::{holds, specs};
 use crate::native::keys::KEY_SECRET_CONTEXT;
 use crate::problem::ApiError;
-use crate::request::read_body;
+use crate::request::HeldBody;
 
 /// A caller whose signature was verified.
 pub(super) struct Partner {
@@ -26,7 +25,7 @@ pub(super) struct Partner {
     pub(super) key: ApiKey,
     pub(super) mode: Mode,
     pub(super) current: CurrentProfile,
-    pub(super) body: Bytes,
+    pub(super) body: HeldBody,
 }
 
 impl Partner {
@@ -89,7 +88,7 @@ fn spec_of(api: &Api, path: &str) -> Option<ApiSpec> {
 struct Verified {
     key: ApiKey,
     nonce: String,
-    body: Bytes,
+    body: HeldBody,
 }
 
 async fn verify(
@@ -114,8 +113,8 @@ async fn verify(
         Err(error) if error.is_not_found() => return Err(refuse("signature")),
         Err(error) => return Err(Refusal::from_store(spec, error)),
     };
-    let options = &api.0.options;
-    let body = read_body(body, options.body_max, options.body_timeout)
+    let body = api
+        .body(key.id.as_u128(), body)
         .await
         .map_err(|error| Refusal::from_api(spec, &error))?;
     let sealed = key

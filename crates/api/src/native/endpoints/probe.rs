@@ -22,7 +22,7 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::native::event_types;
 use crate::problem::{ApiError, ApiResult};
-use crate::request::{Path, Query, given_time, ok, read_body, typed, well_formed};
+use crate::request::{Path, Query, given_time, ok, typed, well_formed};
 
 const STATS_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 
@@ -137,8 +137,7 @@ pub(crate) async fn test(
 ) -> ApiResult<Response> {
     let (endpoint, profile) = found(&api, &caller, &id).await?;
     may_sign(&caller, &endpoint)?;
-    let options = &api.0.options;
-    let bytes = read_body(body, options.body_max, options.body_timeout).await?;
+    let bytes = api.body(caller.holder(), body).await?;
     let asked = asked_for(&api, &endpoint, &profile.profile, &bytes).await?;
     let (success, attempt) = send_test(&api, &endpoint, &profile, asked).await?;
     let (status_code, error) = match attempt.outcome {

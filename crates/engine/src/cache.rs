@@ -1,0 +1,202 @@
+//! The one cache: bounded by weight, each value read once however many ask, and never stale.
+//!
+//! What is cached depends on things that change: an endpoint on its tenant and application, too. Each of
+//! them has a count of its changes ([`Changes`]), and a value knows the counts from before it was read.
+//! So a change forgets what depends on it and nothing else, and costs one addition.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache as Bounded;
+
+/// Counters; two things that share one are forgotten together, now and then.
+const STRIPES: usize = 4_096;
+
+/// How often things have changed, by a hash of their ids.
+#[derive(Debug)]
+pub struct Changes(Box<[AtomicU64]>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self((0..STRIPES).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Changes {
+    fn stripe(&self, thing: u128) -> &AtomicU64 {
+        // The ids of what is made together differ in few bits.
+        let mixed = (thing as u64 ^ (thing >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.0[(mixed >> 52) as usize % STRIPES]
+    }
+
+    pub fn of(&self, thing: u128) -> u64 {
+        self.stripe(thing).load(Ordering::SeqCst)
+    }
+
+    /// To be called after the change can be read: what was read before it is not used any more.
+    pub fn note(&self, thing: u128) {
+        self.stripe(thing).fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// What a value was read from: the count of each thing, taken before it was read.
+pub type Stamp = Vec<(u128, u64)>;
+
+struct Held<V> {
+    value: Arc<V>,
+    stamp: Stamp,
+    weight: u64,
+}
+
+impl<V> Clone for Held<V> {
+    fn clone(&self) -> Self {
+        Self {
+            value: self.value.clone(),
+            stamp: self.stamp.clone(),
+            weight: self.weight,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct ByWeight;
+
+impl<K, V> Weighter<K, Arc<Held<V>>> for ByWeight {
+    fn weight(&self, _: &K, held: &Arc<Held<V>>) -> u64 {
+        held.weight.max(1)
+    }
+}
+
+pub struct Cache<K, V> {
+    held: Bounded<K, Arc<Held<V>>, ByWeight>,
+    changes: Arc<Changes>,
+}
+
+impl<K, V> std::fmt::Debug for Cache<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cache")
+    }
+}
+
+/// A value to keep, with what it weighs and what it was read from.
+#[derive(Debug)]
+pub struct Read<V> {
+    pub value: V,
+    pub weight: u64,
+    pub stamp: Stamp,
+}
+
+impl<K: Hash + Eq + Clone, V> Cache<K, V> {
+    /// Holds about `items`, and no more than `weight` together.
+    pub fn new(items: usize, weight: u64, changes: Arc<Changes>) -> Self {
+        Self {
+            held: Bounded::with_weighter(items, weight, ByWeight),
+            changes,
+        }
+    }
+
+    /// The value of a key. Whoever asks first reads it; the others wait for that.
+    ///
+    /// # Errors
+    /// What `read` says; then the next one who waits reads.
+    pub async fn get<E>(
+        &self,
+        key: K,
+        read: impl Future<Output = Result<Read<V>, E>>,
+    ) -> Result<Arc<V>, E> {
+        if let Some(held) = self.held.get(&key) {
+            if self.is_fresh(&held.stamp) {
+                return Ok(held.value.clone());
+            }
+            self.held.remove(&key);
+        }
+        match self.held.get_value_or_guard_async(&key).await {
+            Ok(held) if self.is_fresh(&held.stamp) => Ok(held.value.clone()),
+            // Somebody changed it while it was read: this caller came after that.
+            Ok(_) => Ok(Arc::new(read.await?.value)),
+            Err(guard) => {
+                let read = read.await?;
+                let held = Arc::new(Held {
+                    value: Arc::new(read.value),
+                    stamp: read.stamp,
+                    weight: read.weight,
+                });
+                // Kept or not, it is the answer: it was read after this caller asked.
+                drop(guard.insert(held.clone()));
+                Ok(held.value.clone())
+            }
+        }
+    }
+
+    fn is_fresh(&self, stamp: &Stamp) -> bool {
+        stamp
+            .iter()
+            .all(|(thing, count)| self.changes.of(*thing) == *count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    struct World {
+        cache: Cache<u32, u32>,
+        changes: Arc<Changes>,
+        reads: AtomicU32,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let changes = Arc::new(Changes::default());
+            Self {
+                cache: Cache::new(100, 100, changes.clone()),
+                changes,
+                reads: AtomicU32::new(0),
+            }
+        }
+
+        async fn get(&self, key: u32) -> u32 {
+            let read = async {
+                let stamp = vec![(key.into(), self.changes.of(key.into()))];
+                let value = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::task::yield_now().await;
+                Ok::<_, ()>(Read {
+                    value,
+                    weight: 1,
+                    stamp,
+                })
+            };
+            *self.cache.get(key, read).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_read_once() {
+        let world = World::new();
+        let (a, b, c) = tokio::join!(world.get(1), world.get(1), world.get(1));
+        assert_eq!((a, b, c), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_change_forgets_its_own_and_nothing_else() {
+        let world = World::new();
+        assert_eq!((world.get(1).await, world.get(2).await), (1, 2));
+        world.changes.note(1);
+        assert_eq!((world.get(1).await, world.get(2).await), (3, 2));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_is_not_kept_after_it() {
+        let world = World::new();
+        let change = async {
+            tokio::task::yield_now().await;
+            world.changes.note(1);
+        };
+        tokio::join!(world.get(1), change);
+        assert_eq!(world.get(1).await, 2);
+    }
+}

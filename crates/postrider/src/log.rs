@@ -1,0 +1,89 @@
+//! The log: to stderr, and never in anybody's way.
+
+use std::io::{IsTerminal as _, Write};
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Stderr whose reader may be gone and whose disk may be full: what cannot be written is lost.
+#[derive(Clone, Copy)]
+struct Careless;
+
+impl Write for Careless {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        drop(std::io::stderr().write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        drop(std::io::stderr().flush());
+        Ok(())
+    }
+}
+
+/// Changes the level of the log that was started.
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Starts the log. A second server in one process (the demo, tests) keeps the first one's.
+///
+/// # Errors
+/// When the level is none.
+pub(crate) fn start(config: &LogConfig) -> anyhow::Result<()> {
+    let (filter, handle) = reload::Layer::new(filter(config)?);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false)
+        .with_writer(|| Careless);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    if Registry::default()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .is_ok()
+    {
+        drop(LEVEL.set(handle));
+    }
+    Ok(())
+}
+
+/// Gives the running log another level.
+///
+/// # Errors
+/// When the level is none.
+pub(crate) fn set_log_level(config: &LogConfig) -> anyhow::Result<()> {
+    let filter = filter(config)?;
+    if let Some(level) = LEVEL.get() {
+        level.reload(filter).context("failed to change log.level")?;
+    }
+    Ok(())
+}
+
+fn filter(config: &LogConfig) -> anyhow::Result<EnvFilter> {
+    // A filter takes any word for a module's name; a lone word must be a level.
+    let lone = !config.level.contains(['=', ',']);
+    if lone
+        && config
+            .level
+            .parse::<tracing_subscriber::filter::LevelFilter>()
+            .is_err()
+    {
+        anyhow::bail!(
+            "log.level {:?} is not one of off, error, warn, info, debug, trace, or a filter such as postrider_engine=debug,info",
+            config.level
+        );
+    }
+    EnvFilter::try_new(&config.level).with_context(|| {
+        format!(
+            "log.level {:?} is not a level such as info, or a filter",
+            config.level
+        )
+    })
+}
