@@ -51,6 +51,7 @@ pub enum ErrorCode {
     ReplaysMax,
     Overloaded,
     StoreFull,
+    StoreUnavailable,
     OutcomeUnknown,
     Internal,
 }
@@ -95,7 +96,7 @@ impl ErrorCode {
             | Self::LastRootKey
             | Self::ReplaysMax
             | Self::ProfileInUse => StatusCode::CONFLICT,
-            Self::Overloaded | Self::StoreFull | Self::OutcomeUnknown => {
+            Self::Overloaded | Self::StoreFull | Self::StoreUnavailable | Self::OutcomeUnknown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -144,6 +145,7 @@ impl ErrorCode {
             Self::ReplaysMax => "The tenant has as many unfinished replays as it may have",
             Self::Overloaded => "Too much is going on",
             Self::StoreFull => "The disk is full",
+            Self::StoreUnavailable => "The store is not available",
             Self::OutcomeUnknown => "The write may or may not have happened",
             Self::Internal => "Something went wrong inside",
         }
@@ -323,6 +325,13 @@ impl From<StoreError> for ApiError {
                 ErrorCode::StoreFull,
                 "nothing was stored; the service resumes when there is room",
             ),
+            StoreError::Unavailable { detail } => {
+                tracing::error!(detail, "the store is not available");
+                Self::new(
+                    ErrorCode::StoreUnavailable,
+                    "nothing was stored; the operator has to look after the data directory",
+                )
+            }
             StoreError::OutcomeUnknown { source } => Self {
                 source: Some(source),
                 ..Self::new(

@@ -10,8 +10,8 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use postrider_core::json::{InvalidJson, check_json};
-use postrider_core::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
+use postrider_core::json::{InvalidJson, check_json_to};
+use postrider_core::limits::{JSON_DEPTH_MAX, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::budget::Grant;
 use postrider_store::{Page, PageRequest};
@@ -151,10 +151,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
 }
 
 pub(crate) fn well_formed(bytes: &[u8]) -> ApiResult<()> {
-    check_json(bytes).map_err(|error| {
+    // The data of an event may have all the depth there is; its envelope is one level more.
+    check_json_to(bytes, JSON_DEPTH_MAX + 1).map_err(|error| {
         let code = match error {
             InvalidJson::Syntax(_) => ErrorCode::BodyNotJson,
-            InvalidJson::TooDeep => ErrorCode::BodyTooDeep,
+            InvalidJson::TooDeep(_) => ErrorCode::BodyTooDeep,
             InvalidJson::DuplicateKey(_) => ErrorCode::BodyDuplicateKey,
         };
         ApiError::new(code, format!("the body {error}"))

@@ -3,10 +3,6 @@
 pub mod es;
 
 use std::collections::HashSet;
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -15,110 +11,294 @@ use crate::limits::JSON_DEPTH_MAX;
 pub enum InvalidJson {
     #[error("is not JSON: {0}")]
     Syntax(String),
-    #[error("is nested deeper than {JSON_DEPTH_MAX} levels")]
-    TooDeep,
+    #[error("is nested deeper than {0} levels")]
+    TooDeep(usize),
     #[error("has the key {0:?} twice in one object")]
     DuplicateKey(String),
 }
 
-const TOO_DEEP: &str = "\u{1}too deep";
-const DUPLICATE: &str = "\u{1}duplicate ";
-
-/// Checks that `bytes` are one JSON value, not too deep, without duplicate keys.
+/// Checks that `bytes` are one JSON value (RFC 8259), not deeper than [`JSON_DEPTH_MAX`], without
+/// duplicate keys. What the grammar allows passes: half of a surrogate pair (`"\ud800"`) and numbers
+/// beyond a double (`1e400`), which those who only carry JSON need not understand.
 ///
 /// # Errors
 /// When they are not; the message of a syntax error names line and column.
 pub fn check_json(bytes: &[u8]) -> Result<(), InvalidJson> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    // Our own limit is lower than serde_json's 128, so its recursion guard stays on.
-    let checked = Checked { depth: 0 }
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end());
-    checked.map_err(|error| {
-        let text = error.to_string();
-        // serde_json appends the place to custom messages; ours carry a marker in front.
-        if text.starts_with(TOO_DEEP) || text.contains("recursion limit") {
-            InvalidJson::TooDeep
-        } else if let Some(rest) = text.strip_prefix(DUPLICATE) {
-            let key = rest.rsplit_once(" at line").map_or(rest, |(key, _)| key);
-            InvalidJson::DuplicateKey(key.to_owned())
-        } else {
-            InvalidJson::Syntax(text)
+    check_json_to(bytes, JSON_DEPTH_MAX)
+}
+
+/// As [`check_json`], with another depth.
+///
+/// # Errors
+/// As [`check_json`].
+pub fn check_json_to(bytes: &[u8], depth_max: usize) -> Result<(), InvalidJson> {
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let (line, column) = place(bytes, error.valid_up_to());
+        InvalidJson::Syntax(format!("not UTF-8 at line {line} column {column}"))
+    })?;
+    let mut checker = Checker {
+        bytes: text.as_bytes(),
+        at: 0,
+        depth_max,
+    };
+    checker.document().map_err(|mistake| match mistake {
+        Mistake::Syntax(what) => {
+            let (line, column) = place(bytes, checker.at);
+            InvalidJson::Syntax(format!("{what} at line {line} column {column}"))
         }
+        Mistake::TooDeep => InvalidJson::TooDeep(depth_max),
+        Mistake::Duplicate(key) => InvalidJson::DuplicateKey(key),
     })
 }
 
-#[derive(Clone, Copy)]
-struct Checked {
-    depth: usize,
+/// Line and column of a byte, counted from 1.
+fn place(bytes: &[u8], at: usize) -> (usize, usize) {
+    let before = &bytes[..at.min(bytes.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count();
+    let start = before.iter().rposition(|byte| *byte == b'\n');
+    (
+        line + 1,
+        before.len() - start.map_or(0, |start| start + 1) + 1,
+    )
 }
 
-impl Checked {
-    fn deeper<E: Error>(self) -> Result<Self, E> {
-        if self.depth >= JSON_DEPTH_MAX {
-            return Err(E::custom(TOO_DEEP));
-        }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
-    }
+enum Mistake {
+    Syntax(&'static str),
+    TooDeep,
+    Duplicate(String),
 }
 
-impl<'de> DeserializeSeed<'de> for Checked {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
+/// Walks over a text with a stack of its own, however deep it is nested.
+struct Checker<'t> {
+    bytes: &'t [u8],
+    at: usize,
+    depth_max: usize,
 }
 
-impl<'de> Visitor<'de> for Checked {
-    type Value = ();
+enum Open {
+    List,
+    /// The keys so far, unescaped.
+    Object(HashSet<Vec<u8>>),
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        while seq.next_element_seed(inner)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        let mut seen: HashSet<std::borrow::Cow<'de, str>> = HashSet::new();
-        while let Some(Key(key)) = map.next_key()? {
-            if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format!("{DUPLICATE}{key}")));
+impl Checker<'_> {
+    fn document(&mut self) -> Result<(), Mistake> {
+        let mut open: Vec<Open> = Vec::new();
+        loop {
+            self.value(&mut open)?;
+            // After a value: what is open goes on or ends.
+            loop {
+                self.skip_space();
+                let next = self.bytes.get(self.at).copied();
+                match (open.last_mut(), next) {
+                    (None, None) => return Ok(()),
+                    (None, Some(_)) => return Err(Mistake::Syntax("something after the value")),
+                    (Some(Open::List), Some(b']')) | (Some(Open::Object(_)), Some(b'}')) => {
+                        self.at += 1;
+                        open.pop();
+                    }
+                    (Some(Open::List), Some(b',')) => {
+                        self.at += 1;
+                        break;
+                    }
+                    (Some(Open::Object(keys)), Some(b',')) => {
+                        self.at += 1;
+                        self.skip_space();
+                        self.key(keys)?;
+                        break;
+                    }
+                    (Some(Open::List), _) => return Err(Mistake::Syntax("expected , or ]")),
+                    (Some(Open::Object(_)), _) => return Err(Mistake::Syntax("expected , or }")),
+                }
             }
-            map.next_value_seed(inner)?;
+        }
+    }
+
+    /// One value; of a list or object that is not empty, as far as its first value.
+    fn value(&mut self, open: &mut Vec<Open>) -> Result<(), Mistake> {
+        loop {
+            self.skip_space();
+            match self.bytes.get(self.at) {
+                Some(b'{') => {
+                    self.enter(open)?;
+                    if self.bytes.get(self.at) == Some(&b'}') {
+                        self.at += 1;
+                        return Ok(());
+                    }
+                    let mut keys = HashSet::new();
+                    self.key(&mut keys)?;
+                    open.push(Open::Object(keys));
+                }
+                Some(b'[') => {
+                    self.enter(open)?;
+                    if self.bytes.get(self.at) == Some(&b']') {
+                        self.at += 1;
+                        return Ok(());
+                    }
+                    open.push(Open::List);
+                }
+                Some(b'"') => return self.text().map(drop),
+                Some(b't') => return self.word("true"),
+                Some(b'f') => return self.word("false"),
+                Some(b'n') => return self.word("null"),
+                Some(b'-' | b'0'..=b'9') => return self.number(),
+                Some(_) => return Err(Mistake::Syntax("expected a value")),
+                None => return Err(Mistake::Syntax("it ends where a value is expected")),
+            }
+        }
+    }
+
+    fn enter(&mut self, open: &[Open]) -> Result<(), Mistake> {
+        if open.len() >= self.depth_max {
+            return Err(Mistake::TooDeep);
+        }
+        self.at += 1;
+        self.skip_space();
+        Ok(())
+    }
+
+    fn key(&mut self, keys: &mut HashSet<Vec<u8>>) -> Result<(), Mistake> {
+        if self.bytes.get(self.at) != Some(&b'"') {
+            return Err(Mistake::Syntax("expected a key"));
+        }
+        let key = self.text()?;
+        if keys.contains(&key) {
+            return Err(Mistake::Duplicate(
+                String::from_utf8_lossy(&key).into_owned(),
+            ));
+        }
+        keys.insert(key);
+        self.skip_space();
+        if self.bytes.get(self.at) != Some(&b':') {
+            return Err(Mistake::Syntax("expected :"));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// A text, unescaped; half of a surrogate pair stays as three bytes that are no UTF-8.
+    fn text(&mut self) -> Result<Vec<u8>, Mistake> {
+        let mut text = Vec::new();
+        self.at += 1;
+        loop {
+            let Some(byte) = self.bytes.get(self.at).copied() else {
+                return Err(Mistake::Syntax("a text without end"));
+            };
+            match byte {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(text);
+                }
+                b'\\' => self.escape(&mut text)?,
+                0..=0x1f => return Err(Mistake::Syntax("a control character in a text")),
+                byte => {
+                    text.push(byte);
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn escape(&mut self, text: &mut Vec<u8>) -> Result<(), Mistake> {
+        let plain = match self.bytes.get(self.at + 1) {
+            Some(b'u') => {
+                let first = self.unit(self.at + 2)?;
+                self.at += 6;
+                let is_pair =
+                    (0xd800..0xdc00).contains(&first) && self.bytes[self.at..].starts_with(b"\\u");
+                let second = if is_pair {
+                    self.unit(self.at + 2)
+                        .ok()
+                        .filter(|second| (0xdc00..0xe000).contains(second))
+                } else {
+                    None
+                };
+                let code = match second {
+                    Some(second) => {
+                        self.at += 6;
+                        0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)
+                    }
+                    None => first,
+                };
+                match char::from_u32(code) {
+                    Some(c) => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => {
+                        let [_, _, high, low] = code.to_be_bytes();
+                        text.extend_from_slice(&[0xff, high, low]);
+                    }
+                }
+                return Ok(());
+            }
+            Some(escaped @ (b'"' | b'\\' | b'/')) => *escaped,
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0c,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            _ => return Err(Mistake::Syntax("an escape that JSON has not")),
+        };
+        text.push(plain);
+        self.at += 2;
+        Ok(())
+    }
+
+    /// The four hex digits of an escape.
+    fn unit(&self, at: usize) -> Result<u32, Mistake> {
+        let digits = self.bytes.get(at..at + 4);
+        digits
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| str::from_utf8(digits).ok())
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+            .ok_or(Mistake::Syntax("\\u without four hex digits"))
+    }
+
+    fn word(&mut self, word: &'static str) -> Result<(), Mistake> {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
+            return Err(Mistake::Syntax("expected a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Mistake> {
+        if self.bytes.get(self.at) == Some(&b'-') {
+            self.at += 1;
+        }
+        match self.bytes.get(self.at) {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.bytes.get(self.at), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.bytes.get(self.at), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
         }
         Ok(())
     }
-}
 
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+    fn digits(&mut self) -> Result<(), Mistake> {
+        let start = self.at;
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+        }
+        if self.at == start {
+            return Err(Mistake::Syntax("expected a digit"));
+        }
+        Ok(())
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -132,10 +312,13 @@ mod tests {
         );
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(check_json(deep(64).as_bytes()), Ok(()));
-        assert_eq!(check_json(deep(65).as_bytes()), Err(InvalidJson::TooDeep));
+        assert_eq!(
+            check_json(deep(65).as_bytes()),
+            Err(InvalidJson::TooDeep(64))
+        );
         assert_eq!(
             check_json(deep(100_000).as_bytes()),
-            Err(InvalidJson::TooDeep)
+            Err(InvalidJson::TooDeep(64))
         );
         assert_eq!(
             check_json(br#"{"a":1,"a":2}"#),
@@ -145,7 +328,46 @@ mod tests {
             check_json(br#"[{"a":{"b":1,"\u0062":2}}]"#),
             Err(InvalidJson::DuplicateKey("b".to_owned()))
         );
-        for bad in ["", "{", "{} x", "nul", "{\"a\":}", "\u{feff}{}"] {
+        for legal in [
+            r#""\ud800""#,
+            r#"{"\ud800":1,"\ud801":2,"\ud83d\ude00":3}"#,
+            "1e400",
+            "[-0.0e-7, 123]",
+            " \t\r\n1 ",
+        ] {
+            assert_eq!(check_json(legal.as_bytes()), Ok(()), "{legal}");
+        }
+        assert_eq!(
+            check_json(r#"{"😀":1,"\ud83d\ude00":2}"#.as_bytes()),
+            Err(InvalidJson::DuplicateKey("😀".to_owned()))
+        );
+        for bad in [
+            "",
+            "{",
+            "{} x",
+            "nul",
+            "{\"a\":}",
+            "\u{feff}{}",
+            "01",
+            "1.",
+            "1e",
+            "-",
+            "+1",
+            ".5",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "'a'",
+            "\"\u{1}\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"",
+            "[",
+            "]",
+            "1 2",
+            "tru",
+            "NaN",
+        ] {
             assert!(
                 matches!(check_json(bad.as_bytes()), Err(InvalidJson::Syntax(_))),
                 "{bad}"
@@ -155,5 +377,29 @@ mod tests {
             check_json(b"\"\xff\""),
             Err(InvalidJson::Syntax(_))
         ));
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is made of the letters of JSON, both readers agree, but for what only this one takes.
+        #[test]
+        fn it_agrees_with_another_reader(text in r#"[\[\]{}:,"\\a0-2eE.+\- tnulr]{0,24}"#) {
+            let ours = check_json(text.as_bytes());
+            let theirs: Result<serde_json::Value, _> = serde_json::from_str(&text);
+            match (&ours, &theirs) {
+                (Ok(()), Err(error)) => prop_assert!(
+                    error.to_string().contains("out of range") || error.to_string().contains("surrogate"),
+                    "{text:?}: {error}"
+                ),
+                (Err(InvalidJson::Syntax(_)), Ok(_)) => prop_assert!(false, "{text:?}: {ours:?}"),
+                _ => {}
+            }
+        }
     }
 }

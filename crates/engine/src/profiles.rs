@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use postrider_core::delivery::ProfileVersion;
-use postrider_core::profile::{Mistake, Profile, built_in};
+use postrider_core::profile::{Profile, built_in};
 use postrider_store::{Store, StoreError};
 
 /// All versions that deliveries may be pinned to, and the current one of each name.
@@ -25,12 +25,6 @@ pub struct CurrentProfile {
 pub enum ProfileError {
     #[error("failed to read or write profiles")]
     Store(#[from] StoreError),
-    #[error("the stored version {version} of profile {name} has mistakes: {mistakes:?}")]
-    Stored {
-        name: String,
-        version: ProfileVersion,
-        mistakes: Vec<Mistake>,
-    },
 }
 
 impl ProfileRegistry {
@@ -38,16 +32,17 @@ impl ProfileRegistry {
     /// profile may replace a built-in one of its name.
     ///
     /// # Errors
-    /// When the store fails, or holds a version that this binary cannot read.
+    /// When the store fails. A version that this binary cannot read is told in the log and left out.
     pub async fn load(store: &dyn Store, own: Vec<Profile>) -> Result<Self, ProfileError> {
         let registry = Self::default();
         for record in store.profiles().await? {
-            let profile =
-                Profile::parse(&record.source).map_err(|mistakes| ProfileError::Stored {
-                    name: record.name.to_string(),
-                    version: record.version,
-                    mistakes,
-                })?;
+            let profile = match Profile::parse(&record.source) {
+                Ok(profile) => profile,
+                Err(mistakes) => {
+                    tracing::error!(name = %record.name, version = record.version, ?mistakes, "a stored profile has mistakes for this version of the server; its deliveries wait");
+                    continue;
+                }
+            };
             registry
                 .versions
                 .write()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{backup, commands, demo, listen, profiles, root_key, serve};
+use crate::{backup, commands, demo, doctor, listen, profiles, root_key, serve};
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
@@ -38,6 +38,10 @@ pub enum Command {
     Profile(profiles::ProfileCommand),
     /// Copy the database while the server runs
     Backup(BackupArgs),
+    /// Put a backup in the place of the database; the one that is there is kept under another name
+    Restore(RestoreArgs),
+    /// Read all that is stored, while the server may be running, and tell what cannot be read
+    Doctor(DoctorArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
     RootKey(RootKeyArgs),
     /// Manage applications: the products that send webhooks
@@ -71,6 +75,9 @@ pub struct ServeArgs {
     /// Directory for the database and the master key [default: ./postrider-data]
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// Make a new store although the directory has remains of an earlier one
+    #[arg(long)]
+    pub new_store: bool,
     /// For development: lets endpoints be on this machine, over plain HTTP too
     #[arg(long)]
     pub dev: bool,
@@ -87,6 +94,22 @@ pub struct DemoArgs {
 pub struct BackupArgs {
     /// The file to write; it must not exist
     pub target: PathBuf,
+    /// The server's data directory
+    #[arg(long, default_value = "./postrider-data")]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A file that `postrider backup` made
+    pub copy: PathBuf,
+    /// The server's data directory
+    #[arg(long, default_value = "./postrider-data")]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
     /// The server's data directory
     #[arg(long, default_value = "./postrider-data")]
     pub data: PathBuf,
@@ -114,6 +137,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Listen(args) => listen::run(args).await,
             Command::Profile(command) => profiles::run(&command),
             Command::Backup(args) => backup::run(&args.data, &args.target),
+            Command::Restore(args) => doctor::restore(&args.copy, &args.data),
+            Command::Doctor(args) => doctor::run(&args.data),
             Command::RootKey(args) => root_key::run(&args.data).await,
             Command::Application(command) => commands::application(command).await,
             Command::Tenant(command) => commands::tenant(command).await,

@@ -61,6 +61,9 @@ pub struct StoreConfig {
     pub directory: PathBuf,
     /// Bytes the database may grow to; none is the disk's size.
     pub max_bytes: Option<u64>,
+    /// Makes a new store in a directory that has remains of an earlier one.
+    #[serde(skip)]
+    pub new_store: bool,
 }
 
 impl Default for StoreConfig {
@@ -68,6 +71,7 @@ impl Default for StoreConfig {
         Self {
             directory: PathBuf::from("./postrider-data"),
             max_bytes: None,
+            new_store: false,
         }
     }
 }
@@ -261,6 +265,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     if let Some(data) = &args.data {
         config.store.directory.clone_from(data);
     }
+    config.store.new_store = args.new_store;
     if args.dev {
         config.egress.plain_http = true;
         config

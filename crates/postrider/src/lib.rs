@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 mod descriptors;
+pub mod doctor;
 pub mod listen;
 mod log;
 pub mod master_key;

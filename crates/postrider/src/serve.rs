@@ -83,6 +83,7 @@ impl Server {
         let options = postrider_store_sqlite::Options {
             max_bytes: config.store.max_bytes,
             salt: fastrand::u64(..),
+            new_store: config.store.new_store,
         };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory, &options)?);
         let key_file = config
@@ -271,9 +272,9 @@ fn is_built_in(name: &str) -> bool {
 async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyhow::Result<()> {
     let applications = store.list_applications(PageRequest::first(PROBED)).await?;
     for application in applications.rows {
-        let tenants = store
-            .list_tenants(application.id, PageRequest::first(1))
-            .await?;
+        let listed = store.list_tenants(application.id, PageRequest::first(1));
+        // One damaged row must not keep the server from starting for all others.
+        let Ok(tenants) = listed.await else { continue };
         let Some(tenant) = tenants.rows.first() else {
             continue;
         };

@@ -1,6 +1,6 @@
 //! A consistent copy of a database that may be in use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::{OpenError, open};
@@ -47,11 +47,60 @@ pub fn backup(
         let state = backup.progress();
         progress(state.remaining, state.pagecount);
         match step {
-            rusqlite::backup::StepResult::Done => return Ok(()),
+            rusqlite::backup::StepResult::Done => break,
             rusqlite::backup::StepResult::Busy | rusqlite::backup::StepResult::Locked => {
                 std::thread::park_timeout(BUSY_PAUSE)
             }
             _ => {}
         }
     }
+    drop(backup);
+    // It needs no log: one that lies beside it later is another database's.
+    copy.execute_batch("pragma journal_mode = delete")
+        .map_err(wrap)?;
+    open::set_mark(&copy, open::Mark::Copy).map_err(wrap)
+}
+
+/// Puts a copy that [`backup`] made into `directory` as its database. One that is there is kept under
+/// another name, whose path is returned.
+///
+/// # Errors
+/// When a server uses the directory, or the copy is not a database of ours.
+pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let owned = open::DataDirectory::claim_for_restore(directory)?;
+    open::must_be_ours(copy)?;
+    let io = |source| OpenError::Io {
+        path: directory.to_owned(),
+        source,
+    };
+    let file = directory.join(open::FILE);
+    let aside = (1..)
+        .map(|number| directory.join(format!("{}.before-restore-{number}", open::FILE)))
+        .find(|path| !path.exists());
+    let had_one = std::fs::metadata(&file).is_ok_and(|found| found.len() > 0);
+    let aside = aside.filter(|_| had_one);
+    for suffix in ["-wal", "-shm"] {
+        let companion = PathBuf::from(format!("{}{suffix}", file.display()));
+        match &aside {
+            Some(aside) if companion.exists() => {
+                let kept = PathBuf::from(format!("{}{suffix}", aside.display()));
+                std::fs::rename(&companion, kept).map_err(io)?;
+            }
+            _ => drop(std::fs::remove_file(&companion)),
+        }
+    }
+    if let Some(aside) = &aside {
+        std::fs::rename(&file, aside).map_err(io)?;
+    }
+    // Whole or not at all, though the machine stops meanwhile.
+    let fresh = directory.join(format!("{}.restoring", open::FILE));
+    drop(std::fs::remove_file(&fresh));
+    drop(open::make_private(&fresh).map_err(io)?);
+    std::fs::copy(copy, &fresh).map_err(io)?;
+    std::fs::File::open(&fresh)
+        .and_then(|written| written.sync_all())
+        .map_err(io)?;
+    std::fs::rename(&fresh, &file).map_err(io)?;
+    drop(owned);
+    Ok(aside)
 }

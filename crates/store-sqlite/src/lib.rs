@@ -6,6 +6,7 @@
 
 mod backup;
 mod convert;
+mod doctor;
 mod fanout;
 mod keys;
 mod log;
@@ -37,7 +38,8 @@ use postrider_store::{
     Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
 };
 
-pub use backup::backup;
+pub use backup::{backup, restore};
+pub use doctor::{Finding, examine};
 use read::Readers;
 use writer::Writer;
 
@@ -48,6 +50,8 @@ pub struct Options {
     pub max_bytes: Option<u64>,
     /// A random number for a new store; a store that exists keeps its own.
     pub salt: u64,
+    /// Makes a new store in a directory that has remains of an earlier one.
+    pub new_store: bool,
 }
 
 /// Why a data directory cannot be opened.
@@ -57,6 +61,14 @@ pub enum OpenError {
         "the data directory {path} is in use by another postrider process; stop that one, or choose another directory"
     )]
     InUse { path: PathBuf },
+    #[error(
+        "{path} is missing or empty, but {beside} is beside it: this was a store. Put the database back (postrider restore), name another directory, or say --new-store to begin anew"
+    )]
+    Missing { path: PathBuf, beside: String },
+    #[error(
+        "{path} is the log of another database than the one beside it, which would be damaged by it; move the log and the -shm file away, or use postrider restore, which does"
+    )]
+    ForeignLog { path: PathBuf },
     #[error("cannot use {path}")]
     Io {
         path: PathBuf,
@@ -138,7 +150,7 @@ impl SqliteStore {
     /// # Errors
     /// When another process owns it, the file is not ours, damaged, or of a newer version.
     pub fn open(directory: &Path, options: &Options) -> Result<Self, OpenError> {
-        let directory = open::DataDirectory::claim(directory)?;
+        let directory = open::DataDirectory::claim(directory, options.new_store)?;
         let file = directory.file.clone();
         let connection = open::open_writer(&file, options.max_bytes)?;
         let wrap = |source| OpenError::from_sqlite(&file, source);
@@ -147,7 +159,14 @@ impl SqliteStore {
         let last_sequence = convert::last_sequence(&connection).map_err(wrap)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         ids.was_ahead(convert::ahead(&connection).map_err(wrap)?);
-        let writer = Writer::start(directory, connection, ids.clone(), salt, last_sequence);
+        let writer = Writer::start(
+            directory,
+            connection,
+            ids.clone(),
+            salt,
+            last_sequence,
+            options.max_bytes,
+        );
         let readers =
             |connections, time_max| Readers::new(file.clone(), ids.clone(), connections, time_max);
         let (points, lists, counts) = (
@@ -300,7 +319,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.create_application(&application, &by))
+            .change(move |tx| tx.create_application(&application, &by))
             .await
     }
 
@@ -321,13 +340,13 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<Application, StoreError> {
         self.writer
-            .call(move |tx| tx.update_application(id, change, &by))
+            .change(move |tx| tx.update_application(id, change, &by))
             .await
     }
 
     async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.create_tenant(&tenant, &by))
+            .change(move |tx| tx.create_tenant(&tenant, &by))
             .await
     }
 
@@ -338,7 +357,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<Tenant, StoreError> {
         self.writer
-            .call(move |tx| tx.update_tenant(id, change, &by))
+            .change(move |tx| tx.update_tenant(id, change, &by))
             .await
     }
 
@@ -374,7 +393,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<EventType, StoreError> {
         self.writer
-            .call(move |tx| tx.put_event_type(event_type, max, &by))
+            .change(move |tx| tx.put_event_type(event_type, max, &by))
             .await
     }
 
@@ -417,7 +436,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.create_endpoint(&endpoint, max, &by))
+            .change(move |tx| tx.create_endpoint(&endpoint, max, &by))
             .await
     }
 
@@ -452,7 +471,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<Endpoint, StoreError> {
         self.writer
-            .call(move |tx| tx.update_endpoint(id, change, &by))
+            .change(move |tx| tx.update_endpoint(id, change, &by))
             .await
     }
 
@@ -481,7 +500,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.create_key(&key, endpoint.as_ref(), &by))
+            .change(move |tx| tx.create_key(&key, endpoint.as_ref(), &by))
             .await
     }
 
@@ -529,7 +548,7 @@ impl Store for SqliteStore {
         by: Actor,
     ) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
         self.writer
-            .call(move |tx| tx.update_key(id, change, &by))
+            .change(move |tx| tx.update_key(id, change, &by))
             .await
     }
 

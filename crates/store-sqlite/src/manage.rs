@@ -345,7 +345,17 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let before = self.live_endpoint(id)?;
         self.connection
-            .execute("update endpoint set deleted = 1 where id = ?1", [id.key()])
+            .execute(
+                // What records need of it stays; what took room is let go.
+                "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
+                [id.key()],
+            )
+            .map_err(aborted)?;
+        self.connection
+            .execute(
+                "delete from endpoint_secret where endpoint_id = ?1",
+                [id.key()],
+            )
             .map_err(aborted)?;
         self.fanout.forget(before.tenant.key());
         self.note(by, Some(&before), None).map_err(aborted)

@@ -1,18 +1,19 @@
 //! Opening a data directory: the lock, the connection settings, the migrations.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use fs4::fs_std::FileExt;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::OpenError;
 
 pub(crate) const FILE: &str = "postrider.db";
 const LOCK: &str = "postrider.lock";
+/// The server keeps its master key here, unless it is told another place.
+const MASTER_KEY: &str = "master.key";
 /// Marks our files: "PRDR".
 const APPLICATION_ID: i32 = 0x5052_4452;
-const PAGE_SIZE: u32 = 8_192;
+pub(crate) const PAGE_SIZE: u32 = 8_192;
 /// KiB of pages the writer keeps in memory, at most.
 const WRITER_CACHE_KIB: i32 = 64 * 1_024;
 const READER_CACHE_KIB: i32 = 4 * 1_024;
@@ -27,11 +28,15 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     pub(crate) file: PathBuf,
+    /// The database itself is locked: whoever deletes the lock file lets nobody else in. The file beside it
+    /// keeps out versions that know only that.
+    database: File,
     _lock: File,
 }
 
 impl DataDirectory {
-    pub(crate) fn claim(directory: &Path) -> Result<Self, OpenError> {
+    /// Takes a directory, and makes the database's file in it if that is new and `may_create`.
+    pub(crate) fn claim(directory: &Path, may_create: bool) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io {
             path: directory.to_owned(),
             source,
@@ -42,32 +47,161 @@ impl DataDirectory {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(directory).map_err(io)?;
+        let file = directory.join(FILE);
+        let is_there = std::fs::metadata(&file).is_ok_and(|found| found.len() > 0);
+        if !is_there
+            && !may_create
+            && let Some(left) = remains(directory)
+        {
+            return Err(OpenError::Missing {
+                path: file,
+                beside: left,
+            });
+        }
+        let owned = Self::take(directory)?;
+        must_belong(&owned.file)?;
+        Ok(owned)
+    }
+
+    fn take(directory: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: directory.to_owned(),
+            source,
+        };
+        let file = directory.join(FILE);
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(directory.join(LOCK))
             .map_err(io)?;
-        match FileExt::try_lock_exclusive(&lock) {
-            Ok(true) => Ok(Self {
-                file: directory.join(FILE),
-                _lock: lock,
-            }),
-            Ok(false) => Err(OpenError::InUse {
-                path: directory.to_owned(),
-            }),
-            Err(source) => Err(io(source)),
+        let database = make_private(&file).map_err(io)?;
+        for locked in [&lock, &database] {
+            match locked.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OpenError::InUse {
+                        path: directory.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(source)) => return Err(io(source)),
+            }
+        }
+        Ok(Self {
+            file,
+            database,
+            _lock: lock,
+        })
+    }
+
+    /// Takes a directory whose database is about to be replaced, in whatever state it is.
+    pub(crate) fn claim_for_restore(directory: &Path) -> Result<Self, OpenError> {
+        Self::take(directory)
+    }
+
+    /// Whether the path still leads to the file that is open here.
+    pub(crate) fn is_in_place(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let same = |path: std::fs::Metadata, open: std::fs::Metadata| {
+                (path.dev(), path.ino()) == (open.dev(), open.ino())
+            };
+            match (std::fs::metadata(&self.file), self.database.metadata()) {
+                (Ok(path), Ok(open)) => same(path, open),
+                _ => false,
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            self.file.exists() && self.database.metadata().is_ok()
         }
     }
+
+    /// Bytes that the disk has for us.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        #[cfg(unix)]
+        {
+            let disk = rustix::fs::fstatvfs(&self.database).ok()?;
+            Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        }
+        #[cfg(not(unix))]
+        None
+    }
+}
+
+/// What of an earlier store is in a directory that has no database.
+fn remains(directory: &Path) -> Option<String> {
+    [MASTER_KEY, &companion("-wal"), &companion("-shm")]
+        .into_iter()
+        .find(|name| directory.join(name).exists())
+        .map(str::to_owned)
+}
+
+fn companion(suffix: &str) -> String {
+    format!("{FILE}{suffix}")
+}
+
+/// What a database says of itself in its own file, whatever is in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i64)]
+pub(crate) enum Mark {
+    /// A process has it open, or died with it.
+    Open = 0,
+    /// It was closed, and has no log that matters.
+    Closed = 1,
+    /// `backup` made it, and nobody has opened it since.
+    Copy = 2,
+}
+
+/// Refuses a copy beside the log of the database that was there before: SQLite would apply it. Tells
+/// when the log is gone that an unclean end has left.
+fn must_belong(file: &Path) -> Result<(), OpenError> {
+    let log = PathBuf::from(format!("{}-wal", file.display()));
+    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let mark = own_mark(file);
+    if mark == Some(Mark::Copy as i64) && has_log {
+        return Err(OpenError::ForeignLog { path: log });
+    }
+    if mark == Some(Mark::Open as i64) && !has_log {
+        tracing::error!(
+            path = %log.display(),
+            "the last run did not end cleanly, and its write-ahead log is gone: what was accepted shortly before may be lost. Compare with what the product has published"
+        );
+    }
+    Ok(())
+}
+
+/// The mark in the database's file itself. None when it is new, of an older version, or does not read.
+fn own_mark(file: &Path) -> Option<i64> {
+    let path = file
+        .to_str()?
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let uri = format!("file:{path}?immutable=1");
+    let connection = Connection::open_with_flags(uri, flags).ok()?;
+    let sql = "select value from meta where key = 'mark'";
+    connection.query_row(sql, [], |row| row.get(0)).ok()
+}
+
+/// Writes the mark, through the log into the file.
+pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<()> {
+    let sql = "insert into meta (key, value) values ('mark', ?1) on conflict (key) do update set value = excluded.value";
+    connection.execute(sql, [mark as i64])?;
+    // A reader may be in the way; then the mark waits in the log with everything else.
+    let how = if mark == Mark::Closed {
+        "truncate"
+    } else {
+        "full"
+    };
+    connection.query_row(&format!("pragma wal_checkpoint({how})"), [], |_| Ok(()))
 }
 
 /// Opens the writing connection, creating and migrating the database as needed.
 pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connection, OpenError> {
     let wrap = |source| OpenError::from_sqlite(file, source);
-    make_private(file).map_err(|source| OpenError::Io {
-        path: file.to_owned(),
-        source,
-    })?;
     let mut connection = Connection::open(file).map_err(wrap)?;
     connection
         .pragma_update(None, "page_size", PAGE_SIZE)
@@ -102,16 +236,17 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
     }
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection).map_err(wrap)?;
+    set_mark(&connection, Mark::Open).map_err(wrap)?;
     Ok(connection)
 }
 
 /// Makes the file for its owner only, if it is not there; SQLite gives its companions the same mode.
-pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(file: &Path) -> std::io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file).map(drop)
+    options.open(file)
 }
 
 pub(crate) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
@@ -161,6 +296,22 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", number)?;
         transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Refuses what is no database of ours, or of a newer version.
+pub(crate) fn must_be_ours(file: &Path) -> Result<(), OpenError> {
+    must_exist(file)?;
+    let connection = open_reader(file).map_err(|source| OpenError::from_sqlite(file, source))?;
+    check_file(&connection, file)?;
+    let tables: i64 = connection
+        .query_row("select count(*) from sqlite_master", [], |row| row.get(0))
+        .map_err(|source| OpenError::from_sqlite(file, source))?;
+    if tables == 0 {
+        return Err(OpenError::NotOurs {
+            path: file.to_owned(),
+        });
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The writer thread: the only place that writes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
-use crate::open::DataDirectory;
+use crate::open::{DataDirectory, Mark, PAGE_SIZE, set_mark};
 
 /// Jobs that wait for the thread: one under way, one behind it; the journal gathers meanwhile.
 const QUEUE: usize = 2;
+
+/// Room on the disk that is kept for events and records.
+const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 
 type Job = Box<dyn FnOnce(&mut Tx) + Send>;
 
@@ -45,8 +49,10 @@ pub(crate) struct Tx {
     pub(crate) fanout: Fanout,
     pub(crate) last_sequence: i64,
     noted_ahead: Duration,
+    /// Bytes that the database may have.
+    max_bytes: Option<u64>,
     /// Owned until the last write is done.
-    _directory: DataDirectory,
+    directory: DataDirectory,
 }
 
 impl Writer {
@@ -56,6 +62,7 @@ impl Writer {
         ids: Arc<IdGenerator>,
         salt: u64,
         last_sequence: i64,
+        max_bytes: Option<u64>,
     ) -> Self {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let mut tx = Tx {
@@ -65,13 +72,24 @@ impl Writer {
             fanout: Fanout::default(),
             last_sequence,
             noted_ahead: Duration::ZERO,
-            _directory: directory,
+            max_bytes,
+            directory,
         };
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
                 while let Some(job) = queue.blocking_recv() {
-                    job(&mut tx);
+                    // What breaks off costs whoever asked for it, and nobody else.
+                    if catch_unwind(AssertUnwindSafe(|| job(&mut tx))).is_err() {
+                        tracing::error!("a write broke off inside the server; it was undone");
+                        tx.roll_back();
+                    }
+                }
+                if let Err(error) = set_mark(&tx.connection, Mark::Closed) {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to note that the store was closed"
+                    );
                 }
             })
             .expect("a process that cannot start one thread cannot run");
@@ -102,6 +120,19 @@ impl Writer {
         answers.unwrap_or_else(|| (0..count).map(|_| Err(gone())).collect())
     }
 
+    /// One transaction for a change that lets the store grow, and that deliveries do not wait for: it is
+    /// refused while the disk has no more than they need.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.call(|tx| {
+            tx.must_have_reserve()?;
+            change(tx)
+        })
+        .await
+    }
+
     /// One transaction for one change.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
@@ -113,11 +144,9 @@ impl Writer {
     }
 }
 
-/// The thread ended, which only a panic in it can do.
+/// The write broke off by a panic, and was rolled back.
 fn gone() -> StoreError {
-    StoreError::OutcomeUnknown {
-        source: "the writer thread has stopped; restart the server".into(),
-    }
+    StoreError::aborted("the write broke off inside the server")
 }
 
 impl Tx {
@@ -125,6 +154,13 @@ impl Tx {
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if !self.directory.is_in_place() {
+            let detail = format!(
+                "{} was moved or deleted while the server runs; put it back where it was, or stop the server",
+                self.directory.file.display()
+            );
+            return Err(StoreError::Unavailable { detail });
+        }
         self.connection
             .execute_batch("begin immediate")
             .map_err(aborted)?;
@@ -144,6 +180,31 @@ impl Tx {
         }
     }
 
+    /// Refuses what could wait while there is room left only for events and records.
+    fn must_have_reserve(&self) -> Result<(), StoreError> {
+        let (reserve, free) = match self.max_bytes {
+            Some(max) => {
+                let count = |name: &str| {
+                    self.connection
+                        .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+                        .map(|count| u64::try_from(count).unwrap_or(0))
+                        .map_err(aborted)
+                };
+                let used = count("page_count")?.saturating_sub(count("freelist_count")?);
+                let used = used.saturating_mul(u64::from(PAGE_SIZE));
+                (RESERVE_BYTES.min(max / 8), max.saturating_sub(used))
+            }
+            None => (
+                RESERVE_BYTES,
+                self.directory.free_bytes().unwrap_or(u64::MAX),
+            ),
+        };
+        if free < reserve {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
     /// Commits a batch, in as few transactions as their bound allows.
     fn commit_batch(&mut self, now: Moment, batch: &[Write]) -> Vec<Result<Written, StoreError>> {
         let mut answers = Vec::with_capacity(batch.len());
@@ -158,11 +219,18 @@ impl Tx {
     /// row that it needs is damaged spoils the transaction; then it is done again with a savepoint for
     /// each write, so that only that one is refused.
     fn commit_some(&mut self, now: Moment, batch: &[Write]) -> Vec<Result<Written, StoreError>> {
-        let committed = match self.in_transaction(|tx| tx.write_some(now, batch, false)) {
-            Err(error) if only_one(&error) => {
+        let together = catch_unwind(AssertUnwindSafe(|| {
+            self.in_transaction(|tx| tx.write_some(now, batch, false))
+        }));
+        let committed = match together {
+            Ok(Err(error)) if only_one(&error) => {
                 self.in_transaction(|tx| tx.write_some(now, batch, true))
             }
-            committed => committed,
+            Ok(committed) => committed,
+            Err(_) => {
+                self.roll_back();
+                self.in_transaction(|tx| tx.write_some(now, batch, true))
+            }
         };
         committed.unwrap_or_else(|error| batch.iter().map(|_| Err(same(&error))).collect())
     }
@@ -200,7 +268,13 @@ impl Tx {
     fn write_apart(&mut self, now: Moment, write: &Write) -> Result<Written, StoreError> {
         let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
         run(self, "savepoint one")?;
-        let written = self.write(now, write);
+        let written = catch_unwind(AssertUnwindSafe(|| self.write(now, write)));
+        let written = written.unwrap_or_else(|_| {
+            Err(StoreError::Corrupt {
+                place: "a write that broke off".to_owned(),
+                source: "a panic inside the server".into(),
+            })
+        });
         if written.is_err() {
             run(self, "rollback to one")?;
             self.fanout.clear();
@@ -253,6 +327,9 @@ fn only_one(error: &StoreError) -> bool {
 fn same(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
+        StoreError::Unavailable { detail } => StoreError::Unavailable {
+            detail: detail.clone(),
+        },
         StoreError::Corrupt { place, source } => StoreError::Corrupt {
             place: place.clone(),
             source: source.to_string().into(),

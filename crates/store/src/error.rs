@@ -20,6 +20,9 @@ pub enum StoreError {
     /// There is no room: nothing was written; it may be tried again when there is.
     #[error("no room left on the store's disk")]
     Full,
+    /// The store is not where it was: nothing is read or written until it is back.
+    #[error("{detail}")]
+    Unavailable { detail: String },
     /// Nothing was written: it is safe to do the operation again.
     #[error("write aborted")]
     Aborted {

@@ -149,6 +149,11 @@ async fn new_event(
     let data = body.data.get().as_bytes();
     let signable = current.profile.check_signable(data);
     signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
+    for (field, json) in [("data", Some(body.data)), ("meta", body.meta)] {
+        if let Some(why) = json.and_then(|json| current.profile.unwritable(json.get().as_bytes())) {
+            return Err(ApiError::invalid(field, why));
+        }
+    }
     let warning = check_data(api, tenant, &body).await?;
     let warning = warning.or_else(|| current.profile.changed("data", data));
     let warning = warning.or_else(|| {
@@ -399,8 +404,14 @@ pub(crate) async fn publish_batch(
     let bytes = api
         .body_of(caller.holder(), body, BATCH_BODY_BYTES_MAX)
         .await?;
-    well_formed(&bytes)?;
-    let batch: BatchBody<'_> = typed(&bytes)?;
+    // Each event is checked by itself: a bad one has its own entry. Only what cannot be taken apart is
+    // refused as a whole.
+    let batch: BatchBody<'_> = typed(&bytes).map_err(|mut error| {
+        if str::from_utf8(&bytes).is_err() || serde_json::from_slice::<&RawValue>(&bytes).is_err() {
+            error.code = ErrorCode::BodyNotJson;
+        }
+        error
+    })?;
     if batch.events.is_empty() || batch.events.len() > BATCH_EVENTS_MAX {
         return Err(ApiError::invalid(
             "events",
@@ -421,6 +432,7 @@ pub(crate) async fn publish_batch(
                     format!("an event may have {} bytes", api.0.options.body_max),
                 ));
             }
+            well_formed(raw)?;
             let event: EventBody<'_> = typed(raw)?;
             let key = event.idempotency_key.clone();
             let refused = Refused::new(&caller, &event, key.clone());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::distribution::Distribution;
 use crate::json::es;
-use crate::profile::{HeaderSpec, Hole, JsonStyle, MessageScope, Profile, Template};
+use crate::profile::{HeaderSpec, Hole, JsonStyle, MessageScope, Profile, SignedInput, Template};
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
@@ -49,6 +49,19 @@ impl Profile {
             MessageScope::Event => self.ids.message.render(event),
             MessageScope::Delivery => self.ids.message.render(delivery),
         }
+    }
+
+    /// Why a value cannot be carried: profiles whose receivers write JSON anew, or sign what they parsed,
+    /// need values that every reader understands alike.
+    pub fn unwritable(&self, json: &[u8]) -> Option<&'static str> {
+        let parsed = self.json == JsonStyle::EsCompact
+            || self
+                .signatures
+                .iter()
+                .any(|spec| matches!(spec.input, SignedInput::FlatKv(_)));
+        (parsed && es::parse(json).is_err()).then_some(
+            "has half of a surrogate pair (\\ud800) or a number beyond 1.8e308; receivers of this profile parse what they verify, and could not",
+        )
     }
 
     /// What a receiver of this profile reads otherwise than it was published, in a sentence: bodies that

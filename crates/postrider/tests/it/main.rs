@@ -12,6 +12,7 @@ mod delivering;
 mod distributions;
 mod egress;
 mod foreign;
+mod hostile;
 mod managing;
 mod modes;
 mod notifications;

@@ -354,6 +354,15 @@ fn what_is_not_a_postrider_database_is_refused() {
     refused("was written by a newer Postrider");
     std::fs::remove_file(&file).unwrap();
     std::fs::write(directory.path().join("master.key"), "short").unwrap();
+    refused("this was a store");
+    std::fs::write(&file, "").unwrap();
+    refused("is missing or empty");
+    let new = output(
+        postrider()
+            .args(["serve", "--new-store", "--listen", "127.0.0.1:0", "--data"])
+            .arg(directory.path()),
+    );
+    assert!(text(&new.stderr).contains("master key"), "{new:?}");
     std::fs::set_permissions(
         directory.path().join("master.key"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),

@@ -225,7 +225,7 @@ async fn a_pattern_is_shown_as_the_events_that_it_matches() {
     assert_eq!(made["events"], json!(["*"]));
     let path = format!("/{}", made["wireId"].as_str().unwrap());
     let shown = manager.call("GET", &path, "").await.json();
-    assert_eq!(shown["events"].as_array().unwrap().len(), 61);
+    assert_eq!(shown["events"].as_array().unwrap().len(), 67);
     let same = json!({ "target_url": shown["target_url"], "events": shown["events"] });
     let put = manager.call("PUT", &path, &same.to_string()).await;
     assert_eq!((put.status, put.json()), (200, shown));

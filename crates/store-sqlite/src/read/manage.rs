@@ -280,20 +280,41 @@ impl Reader {
     }
 
     pub(crate) fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
-        self.all(
-            "select version, name, source from profile order by version",
-            [],
-            |row| {
-                let text = |column: usize| {
-                    Ok::<_, rusqlite::Error>(Arc::from(row.get_ref(column)?.as_str()?))
-                };
-                Ok(ProfileRecord {
-                    version: row.get(0)?,
-                    name: text(1)?,
-                    source: text(2)?,
-                })
-            },
-        )
+        let versions: Vec<i64> =
+            self.all("select version from profile order by version", [], |row| {
+                row.get(0)
+            })?;
+        let mut profiles = Vec::with_capacity(versions.len());
+        for version in versions {
+            match self.profile(version) {
+                Ok(profile) => profiles.push(profile),
+                // It costs the deliveries that were made under it.
+                Err(error) => {
+                    tracing::error!(
+                        version,
+                        error = &error as &dyn std::error::Error,
+                        "a stored profile cannot be read; its deliveries wait"
+                    );
+                }
+            }
+        }
+        Ok(profiles)
+    }
+
+    fn profile(&self, version: i64) -> Result<ProfileRecord, StoreError> {
+        let sql = "select version, name, source from profile where version = ?1";
+        let mut found = self.all(sql, [version], |row| {
+            let text =
+                |column: usize| Ok::<_, rusqlite::Error>(Arc::from(row.get_ref(column)?.as_str()?));
+            Ok(ProfileRecord {
+                version: row.get(0)?,
+                name: text(1)?,
+                source: text(2)?,
+            })
+        })?;
+        found
+            .pop()
+            .ok_or_else(|| StoreError::aborted("a profile came and went"))
     }
 
     fn task_row(&self, row: &Row<'_>) -> SqlResult<Task> {

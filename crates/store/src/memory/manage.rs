@@ -246,7 +246,12 @@ impl State {
             .endpoints
             .get_mut(&id.as_u128())
             .filter(|row| !row.deleted);
-        row.ok_or(StoreError::not_found(Entity::Endpoint))?.deleted = true;
+        let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
+        row.deleted = true;
+        // What records need of it stays; what took room is let go.
+        row.endpoint.headers.clear();
+        row.endpoint.secrets.clear();
+        row.endpoint.description = None;
         Ok(())
     }
 

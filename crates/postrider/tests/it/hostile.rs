@@ -1,0 +1,416 @@
+//! What one caller, row or request does reaches nobody else.
+
+use std::time::Duration;
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{TestServer, id, text};
+
+/// Sends bytes as they are and reads what comes back until the server closes or `enough` is there.
+async fn raw(server: &TestServer, bytes: &[u8], enough: &str) -> String {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let mut piece = [0; 4_096];
+    while !String::from_utf8_lossy(&answer).contains(enough) {
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => answer.extend_from_slice(&piece[..count]),
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn what_http_leaves_unclear_is_refused() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    let body = r#"{"type":"a","data":1}"#;
+    let (root, length) = (&server.root, body.len());
+    let request = |lines: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nauthorization: Bearer {root}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{lines}\r\n{body}"
+        )
+    };
+    for (lines, status, code) in [
+        ("", "400", "header_invalid"),
+        ("host: a\r\nhost: b\r\n", "400", "header_invalid"),
+        (
+            "host: a\r\ncontent-encoding: gzip\r\n",
+            "415",
+            "content_encoding_unsupported",
+        ),
+        (
+            "host: a\r\nidempotency-key: x\r\nidempotency-key: y\r\n",
+            "400",
+            "header_invalid",
+        ),
+    ] {
+        let answer = raw(&server, request(lines).as_bytes(), "\"code\"").await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert!(answer.contains(code), "{answer}");
+    }
+    let fine = raw(&server, request("host: a\r\n").as_bytes(), "deliveries").await;
+    assert!(fine.starts_with("HTTP/1.1 202"), "{fine}");
+    assert!(fine.contains("keep-alive: timeout=75"), "{fine}");
+    let events = server.good("GET", &path, Value::Null).await;
+    assert_eq!(events["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_body_that_is_too_large_arrives() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let root = &server.root;
+    let large = "x".repeat(3 * 1024 * 1024);
+    let head = format!(
+        "POST /v1/tenants/{tenant}/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {root}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        large.len()
+    );
+    let answer = raw(&server, (head + &large).as_bytes(), "\"code\"").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_callers_bodies_do_not_take_anothers_room() {
+    const ROOM: usize = 400 * 1024;
+    let server = TestServer::with(|config| config.limits.bodies_bytes = ROOM).await;
+    let application = server.application("shop", "standard").await;
+    let (greedy, calm) = (
+        server.tenant_of(&application).await,
+        server.tenant_of(&application).await,
+    );
+    let mut keys = Vec::new();
+    for tenant in [&greedy, &calm] {
+        let new = json!({ "name": "k", "tenant": tenant });
+        let key = server.good("POST", "/v1/keys", new).await;
+        keys.push(text(&key, "key").to_owned());
+    }
+    let (greedy_key, calm_key) = (&keys[0], &keys[1]);
+    // Bodies that never end hold what they have sent.
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "POST /v1/tenants/{greedy}/endpoints HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {greedy_key}\r\ncontent-type: application/json\r\ncontent-length: 200000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; 90_000]).await.unwrap();
+        held.push(stream);
+    }
+    let large =
+        json!({ "url": "http://127.0.0.1:9/", "description": "d".repeat(1_000), "events": ["a"] });
+    // Eventually refused for the greedy one, never for the other.
+    let path = format!("/v1/tenants/{greedy}/endpoints");
+    let fill = json!({ "url": "http://127.0.0.1:9/", "description": "d".repeat(190_000) });
+    let refused = server.call_as(greedy_key, "POST", &path, fill).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (503, "overloaded".to_owned())
+    );
+    let path = format!("/v1/tenants/{calm}/endpoints");
+    let other = server.call_as(calm_key, "POST", &path, large).await;
+    assert_eq!(other.status, 201, "{other:?}");
+    drop(held);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_for_their_caller() {
+    let server = TestServer::with(|config| config.limits.answers_bytes = 3 * 1024 * 1024).await;
+    let application = server.application("shop", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    for number in 0..50 {
+        let url = format!("http://127.0.0.1:9/{number}");
+        server.endpoint(&tenant, &url).await;
+    }
+    let event = json!({ "type": "a", "data": "d".repeat(20_000) }).to_string();
+    let root = &server.root;
+    let request = format!(
+        "POST /v1/tenants/{tenant}/explain HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {root}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{event}",
+        event.len()
+    );
+    let mut unread = Vec::new();
+    let mut refused = false;
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8_192).unwrap();
+        let mut stream = socket.connect(server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        refused |= &status == b"HTTP/1.1 503";
+        unread.push(stream);
+    }
+    assert!(refused, "what is not read counts");
+    // Another key is answered meanwhile, and so is this one when the answers are gone.
+    let new = json!({ "name": "k", "application": application });
+    let key = server.good("POST", "/v1/keys", new).await;
+    let explain = format!("/v1/tenants/{tenant}/explain");
+    let body: Value = serde_json::from_str(&event).unwrap();
+    let other = server
+        .call_as(text(&key, "key"), "POST", &explain, body.clone())
+        .await;
+    assert_eq!(other.status, 200, "{}", other.status);
+    drop(unread);
+    for attempt in 0.. {
+        let again = server.call("POST", &explain, body.clone()).await;
+        if again.status == 200 {
+            break;
+        }
+        assert!(attempt < 200, "the room is never given back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn each_event_of_a_batch_has_its_own_answer_whatever_it_is() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
+    let too_deep = format!("[{deep}]");
+    let events = [
+        r#"{"type":"a","data":1}"#.to_owned(),
+        r#"{"type":"a","data":{"k":1,"k":2}}"#.to_owned(),
+        format!(r#"{{"type":"a","data":{too_deep}}}"#),
+        format!(r#"{{"type":"a","data":{deep}}}"#),
+        r#"{"type":"a","data":"\ud800"}"#.to_owned(),
+        r#"{"type":"a","data":1e400}"#.to_owned(),
+        "7".to_owned(),
+    ];
+    let body = format!(r#"{{"events":[{}]}}"#, events.join(","));
+    let bearer = format!("Bearer {}", server.root);
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let path = format!("/v1/tenants/{tenant}/events/batch");
+    let reply = crate::support::http(server.address, "POST", &path, &headers, body).await;
+    assert_eq!(reply.status, 202, "{reply:?}");
+    let answers = reply.json()["data"].as_array().unwrap().clone();
+    let told: Vec<&str> = answers
+        .iter()
+        .map(|answer| answer["code"].as_str().unwrap_or("accepted"))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "accepted",
+            "body_duplicate_key",
+            "body_too_deep",
+            "accepted",
+            "accepted",
+            "accepted",
+            "validation_failed"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_only_carriers_understand_goes_out_byte_for_byte() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let bearer = format!("Bearer {}", server.root);
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let data = r#"{"half":"\ud800","far":1e400}"#;
+    let body = format!(r#"{{"type":"order.completed","data":{data}}}"#);
+    let publish = |tenant: String| {
+        let path = format!("/v1/tenants/{tenant}/events");
+        let body = body.clone();
+        async move { crate::support::http(server.address, "POST", &path, &headers, body).await }
+    };
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    let accepted = publish(tenant).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let sent = receiver.wait_for(1).await.remove(0);
+    assert!(String::from_utf8_lossy(&sent.body).contains(data));
+    // Its receivers parse and write anew.
+    let voucherify = server.tenant("voucherify").await;
+    let body = body.replace("order.completed", "voucher.created");
+    let path = format!("/v1/tenants/{voucherify}/events");
+    let refused = crate::support::http(server.address, "POST", &path, &headers, body).await;
+    assert_eq!(
+        (refused.status, &refused.json()["field"]),
+        (400, &json!("data"))
+    );
+}
+
+#[tokio::test]
+async fn null_clears_what_may_be_empty_and_is_refused_elsewhere() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let new = json!({ "url": "http://127.0.0.1:9/", "events": ["a.b"], "headers": { "x-a": "1" }, "rateLimit": 5, "ordering": "endpoint" });
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let endpoint = id(&server.good("POST", &path, new).await);
+    let path = format!("/v1/endpoints/{endpoint}");
+    for field in ["url", "active"] {
+        let refused = server.call("PATCH", &path, json!({ field: null })).await;
+        assert_eq!(
+            (refused.status, &refused.json()["field"]),
+            (400, &json!(field))
+        );
+    }
+    let cleared = json!({ "headers": null, "events": null, "rateLimit": null, "ordering": null });
+    let cleared = server.good("PATCH", &path, cleared).await;
+    assert_eq!(
+        (
+            &cleared["headers"],
+            &cleared["events"],
+            &cleared["rateLimit"],
+            &cleared["ordering"]
+        ),
+        (&json!({}), &json!(["*"]), &Value::Null, &json!("none"))
+    );
+    let new = json!({ "name": "k", "tenant": tenant, "allowedIps": ["::ffff:127.0.0.0/104", "10.0.0.0/8"] });
+    let key = server.good("POST", "/v1/keys", new).await;
+    assert_eq!(
+        key["allowedIps"],
+        json!(["127.0.0.0/8", "10.0.0.0/8"]),
+        "as callers are known"
+    );
+    let path = format!("/v1/keys/{}", id(&key));
+    let named = server.call("PATCH", &path, json!({ "name": null })).await;
+    assert_eq!(
+        (named.status, &named.json()["field"]),
+        (400, &json!("name"))
+    );
+    let open = server
+        .good("PATCH", &path, json!({ "allowedIps": null }))
+        .await;
+    assert_eq!(open["allowedIps"], json!([]));
+}
+
+#[tokio::test]
+async fn a_secret_is_replaced_as_it_is_asked_for() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let endpoint = id(&server.endpoint(&tenant, &receiver.url("/")).await);
+    let path = format!("/v1/endpoints/{endpoint}/rotate-secret");
+    for wrong in [
+        json!({ "mode": "test" }),
+        json!({ "overlap": "900d" }),
+        json!({ "overlap": 0 }),
+    ] {
+        assert_eq!(
+            server.call("POST", &path, wrong.clone()).await.status,
+            400,
+            "{wrong}"
+        );
+    }
+    for _ in 0..12 {
+        server.good("POST", &path, Value::Null).await;
+    }
+    let now = server.good("POST", &path, json!({ "overlap": "0s" })).await;
+    assert_eq!(now.get("previousValidUntil"), None, "the old ones end now");
+    server.publish(&tenant, "a", json!(1)).await;
+    let sent = receiver.wait_for(1).await.remove(0);
+    let signatures = sent.headers["webhook-signature"].split(' ').count();
+    assert_eq!(signatures, 1);
+    let pair = server
+        .good("POST", &path, json!({ "asymmetric": true }))
+        .await;
+    assert!(text(&pair, "publicKey").starts_with("whpk_"), "{pair}");
+    server.publish(&tenant, "a", json!(2)).await;
+    let sent = receiver.wait_for(2).await.remove(1);
+    assert!(
+        sent.headers["webhook-signature"].contains("v1a,"),
+        "{:?}",
+        sent.headers
+    );
+    // A tenant's secret: the mode is read from the body, too.
+    let voucherify = server.tenant("voucherify").await;
+    let secret = format!("/v1/tenants/{voucherify}/secret");
+    let before = server.good("GET", &secret, Value::Null).await;
+    let rotate = format!("/v1/tenants/{voucherify}/rotate-secret");
+    let test = server
+        .good("POST", &rotate, json!({ "mode": "test" }))
+        .await;
+    assert_eq!(test["mode"], "test");
+    let after = server.good("GET", &secret, Value::Null).await;
+    assert_eq!(before, after, "the live one stays");
+}
+
+#[tokio::test]
+async fn a_declared_type_can_be_published_in_a_closed_catalogue() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "voucherify").await;
+    let tenant = server.tenant_of(&application).await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "own.thing", "data": {} });
+    let unknown = server.call("POST", &path, event.clone()).await;
+    assert_eq!(unknown.code(), "event_type_unknown");
+    let declare = format!("/v1/applications/{application}/event-types/own.thing");
+    let first = server.good("PUT", &declare, json!({})).await;
+    let again = server
+        .good("PUT", &declare, json!({ "description": "d" }))
+        .await;
+    assert_eq!(
+        first["createdAt"], again["createdAt"],
+        "it keeps when it was made"
+    );
+    server.good("POST", &path, event).await;
+    server
+        .good(
+            "POST",
+            &path,
+            json!({ "type": "order.created", "data": {} }),
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn what_means_nothing_is_refused_with_its_rule() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    let endpoints = format!("/v1/tenants/{tenant}/endpoints");
+    for url in [
+        "http://127.0.0.1:0/",
+        "https://*/",
+        "https://*.example.com/",
+        &format!("https://{}.com/", "a".repeat(64)),
+    ] {
+        let refused = server.call("POST", &endpoints, json!({ "url": url })).await;
+        assert_eq!(
+            (refused.status, &refused.json()["field"]),
+            (400, &json!("url")),
+            "{url}"
+        );
+    }
+    let tenants = format!("/v1/applications/{application}/tenants");
+    let invisible = server
+        .call("POST", &tenants, json!({ "name": "\u{200b}\u{feff}" }))
+        .await;
+    assert_eq!(
+        (invisible.status, &invisible.json()["field"]),
+        (400, &json!("name"))
+    );
+    let path = format!("/v1/tenants/{tenant}");
+    for settings in [
+        json!({ "notifications": [[], []] }),
+        json!({ "unknown": 1 }),
+        json!({ "notifications": { "x": 1 } }),
+    ] {
+        let refused = server
+            .call("PATCH", &path, json!({ "settings": settings }))
+            .await;
+        assert_eq!(refused.status, 400, "{settings}");
+    }
+    let backwards = "/v1/deliveries?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z";
+    let refused = server.call("GET", backwards, Value::Null).await;
+    assert_eq!(
+        (refused.status, &refused.json()["field"]),
+        (400, &json!("until"))
+    );
+}

@@ -1,0 +1,165 @@
+//! Looks whether everything that is stored can be read, while a server may be using it.
+
+use std::path::Path;
+
+use postrider_store::StoreError;
+use rusqlite::Connection;
+
+use crate::convert::{SqlResult, from_json, is_unreadable};
+use crate::{OpenError, open};
+
+/// Something that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub table: String,
+    /// The row's key in the database; none when it is about the table as a whole.
+    pub row: Option<i64>,
+    pub what: String,
+}
+
+/// Mistakes of the file's structure that are told of one table.
+const TOLD_MAX: u32 = 20;
+
+/// Texts that hold JSON, by table and column.
+const JSON: &[(&str, &str, &str)] = &[
+    ("application", "id", "settings"),
+    ("tenant", "id", "settings"),
+    ("endpoint", "id", "subscription"),
+    ("endpoint", "id", "headers"),
+    ("endpoint", "id", "distribution"),
+    ("rendering", "id", "text"),
+];
+
+/// Numbers that stand for a few values, by table and column, with the greatest.
+const NUMBERS: &[(&str, &str, &str, i64)] = &[
+    ("endpoint", "id", "kind", 3),
+    ("endpoint", "id", "mode", 1),
+    ("endpoint", "id", "ordering", 2),
+    ("event", "id", "mode", 1),
+    ("delivery", "id", "mode", 1),
+    ("delivery", "id", "state", 3),
+];
+
+/// Reads all that is stored in `directory`. Each finding names the table and, where it is known, the row.
+///
+/// # Errors
+/// When there is no database, or none of it can be read.
+pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
+    let file = directory.join(open::FILE);
+    open::must_be_ours(&file)?;
+    let wrap = |source| OpenError::from_sqlite(&file, source);
+    let connection = open::open_reader(&file).map_err(wrap)?;
+    let mut findings = Vec::new();
+    for table in tables(&connection).map_err(wrap)? {
+        structure(&connection, &table, &mut findings);
+    }
+    for (table, key, column) in JSON {
+        values(
+            &connection,
+            table,
+            key,
+            column,
+            &mut findings,
+            |row| match row.get_ref(1)? {
+                rusqlite::types::ValueRef::Null => Ok(()),
+                _ => from_json::<serde_json::Value>(row, 1).map(drop),
+            },
+        );
+    }
+    for (table, key, column, max) in NUMBERS {
+        values(&connection, table, key, column, &mut findings, |row| {
+            let number: i64 = row.get(1)?;
+            if (0..=*max).contains(&number) {
+                return Ok(());
+            }
+            Err(crate::convert::unreadable(
+                1,
+                format!("{number} is no {column}"),
+            ))
+        });
+    }
+    orphans(&connection, &mut findings);
+    Ok(findings)
+}
+
+fn tables(connection: &Connection) -> SqlResult<Vec<String>> {
+    let sql = "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' order by name";
+    let mut statement = connection.prepare(sql)?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Damaged pages, and indexes that disagree with their table.
+fn structure(connection: &Connection, table: &str, findings: &mut Vec<Finding>) {
+    let finding = |what: String| Finding {
+        table: table.to_owned(),
+        row: None,
+        what,
+    };
+    let checked = connection
+        .prepare(&format!("pragma integrity_check({table})"))
+        .and_then(|mut statement| {
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.take(TOLD_MAX as usize).collect::<SqlResult<Vec<_>>>()
+        });
+    match checked {
+        Ok(told) => findings.extend(told.into_iter().filter(|told| told != "ok").map(finding)),
+        Err(error) => findings.push(finding(error.to_string())),
+    }
+}
+
+/// Every value of a column, read as the server reads it.
+fn values(
+    connection: &Connection,
+    table: &str,
+    key: &str,
+    column: &str,
+    findings: &mut Vec<Finding>,
+    read: impl Fn(&rusqlite::Row<'_>) -> SqlResult<()>,
+) {
+    let finding = |row, what: String| Finding {
+        table: table.to_owned(),
+        row,
+        what: format!("{column}: {what}"),
+    };
+    let sql = format!("select {key}, {column} from {table} order by {key}");
+    let looked = connection.prepare(&sql).and_then(|mut statement| {
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            match read(row) {
+                Ok(()) => {}
+                Err(error) if is_unreadable(&error) => {
+                    findings.push(finding(row.get(0).ok(), error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = looked {
+        findings.push(finding(None, StoreError::aborted(error).to_string()));
+    }
+}
+
+/// Deliveries whose event, endpoint or profile is not there: they can never be sent.
+fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
+    for (table, column, key) in [
+        ("event", "event_id", "id"),
+        ("endpoint", "endpoint_id", "id"),
+        ("profile", "profile", "version"),
+    ] {
+        let sql = format!(
+            "select id from delivery d where state = 0 and not exists (select 1 from {table} where {key} = d.{column}) limit {TOLD_MAX}"
+        );
+        let found = connection.prepare(&sql).and_then(|mut statement| {
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect::<SqlResult<Vec<i64>>>()
+        });
+        for row in found.unwrap_or_default() {
+            findings.push(Finding {
+                table: "delivery".to_owned(),
+                row: Some(row),
+                what: format!("its {table} is not there, so it cannot be sent"),
+            });
+        }
+    }
+}
