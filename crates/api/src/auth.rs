@@ -14,6 +14,7 @@ use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
 use postrider_core::{Id, id};
 
 use crate::Api;
+use crate::edge::AskedBy;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::server::Peer;
 
@@ -26,7 +27,7 @@ pub(crate) fn actor(key: &ApiKey, api: &Api) -> Actor {
     }
 }
 
-/// Refuses a key that is disabled, or used from where it may not be (`vendors.md` S-40).
+/// Refuses a key that is disabled, or used from where it may not be (`docs/systems.md`, S-40).
 pub(crate) fn admit(api: &Api, key: &ApiKey, parts: &Parts) -> ApiResult<()> {
     if key.disabled_at.is_some() {
         let detail = "whoever manages the key can enable it again";
@@ -106,6 +107,9 @@ impl Caller {
         }
         match api.0.directory.key(sha256(text.trim().as_bytes())).await {
             Ok(key) => {
+                if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
+                    asked_by.set(key.id);
+                }
                 admit(api, &key, parts)?;
                 let address = caller_address(api, parts);
                 Ok(Self { key, address })

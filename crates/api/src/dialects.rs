@@ -55,10 +55,14 @@ async fn all_registered(
     }
 }
 
-/// Whether a path lies at or below the base of an API.
+/// Whether a path lies at or below the base of an API, or is one of those that its documentation writes
+/// without the base.
 fn holds(spec: &ApiSpec, path: &str) -> bool {
-    let rest = path.strip_prefix(spec.base.as_str());
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let below = |base: &str| {
+        let rest = path.strip_prefix(base);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below(&spec.base) || (spec.dialect == vignetim::NAME && below("/webhooks"))
 }
 
 /// The routes of every dialect that a current profile asks for.

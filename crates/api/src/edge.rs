@@ -1,6 +1,7 @@
 //! What holds for every request and every answer, whatever route it takes.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use postrider_core::seal::sha256;
+use postrider_core::seal::{hex, sha256};
 use postrider_engine::budget::{Budget, Grant};
 
 use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::random;
 use crate::server::Peer;
 
 /// Bytes that are handed to the connection at once: what it has not asked for is still counted.
@@ -41,10 +43,79 @@ impl Answers {
 
 /// Refuses what HTTP leaves unclear, and counts answers as long as their clients have not taken them.
 pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next: Next) -> Response {
+    let line = Line::begin(&request);
+    let mut request = request;
+    request.extensions_mut().insert(line.asked_by.clone());
     let mut response = answered(&answers.budget, request, next).await;
+    line.end(&response);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
+    headers.insert(REQUEST_ID, line.id);
     response
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bytes of an id that a client gives.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Whose key made a request, once that is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AskedBy(Arc<OnceLock<String>>);
+
+impl AskedBy {
+    pub(crate) fn set(&self, key: impl ToString) {
+        drop(self.0.set(key.to_string()));
+    }
+}
+
+/// The line of the log for one request.
+struct Line {
+    id: HeaderValue,
+    method: Method,
+    path: String,
+    asked_by: AskedBy,
+    began: tokio::time::Instant,
+}
+
+impl Line {
+    fn begin(request: &Request) -> Self {
+        // One that the client or its proxy gives is kept, so that their log and ours have the same.
+        let given = request.headers().get(REQUEST_ID).filter(|given| {
+            let plain = |byte: &u8| byte.is_ascii_graphic();
+            !given.is_empty()
+                && given.len() <= REQUEST_ID_BYTES_MAX
+                && given.as_bytes().iter().all(plain)
+        });
+        let made = || {
+            let id = format!("req_{}", hex(&random::bytes(12)));
+            HeaderValue::from_str(&id).expect("hex digits are a header value")
+        };
+        Self {
+            id: given.cloned().unwrap_or_else(made),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            asked_by: AskedBy::default(),
+            began: tokio::time::Instant::now(),
+        }
+    }
+
+    fn end(&self, response: &Response) {
+        let status = response.status();
+        let (id, key) = (
+            self.id.to_str().unwrap_or_default(),
+            self.asked_by.0.get().map_or("-", String::as_str),
+        );
+        let micros = self.began.elapsed().as_micros();
+        let (method, path, status_code) = (&self.method, &self.path, status.as_u16());
+        // What succeeds is told where somebody looks for it; a failure of ours always.
+        if status.is_server_error() {
+            tracing::warn!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, "request");
+        } else if status.is_client_error() || !(method.is_safe() || path.ends_with("/events")) {
+            tracing::info!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, "request");
+        } else {
+            tracing::debug!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, "request");
+        }
+    }
 }
 
 async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
@@ -52,6 +123,8 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
         return refusal.into_response();
     }
     let holder = holder(&request);
+    // What a change has done must be told: only what was asked for to be read can be asked for again.
+    let counts = request.method().is_safe() || request.uri().path().ends_with("/explain");
     let response = next.run(request).await;
     let (parts, body) = response.into_parts();
     // Answers are whole when they are made; an endless one would have no size.
@@ -59,7 +132,7 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
         return Response::from_parts(parts, body);
     };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if size <= PIECE {
+    if size <= PIECE || !counts {
         return Response::from_parts(parts, body);
     }
     let Some(grant) = answers.take(holder, size) else {

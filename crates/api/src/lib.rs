@@ -92,6 +92,9 @@ impl Default for ApiOptions {
     }
 }
 
+/// Used nonces that are known without the store.
+const NONCES_KNOWN: usize = 100_000;
+
 /// What every handler works with.
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
@@ -105,6 +108,9 @@ struct Inner {
     counts: turns::Turns,
     schemas: schemas::Gate,
     bodies: Budget,
+    probes: native::Probes,
+    /// Nonces that were used lately, by key.
+    nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
     replays: native::Replays,
     options: ApiOptions,
     /// When the store last proved that it takes writes.
@@ -134,6 +140,8 @@ impl Api {
             counts: turns::Turns::default(),
             schemas: schemas::Gate::default(),
             bodies: Budget::new(options.bodies_bytes_max),
+            probes: native::Probes::default(),
+            nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: native::Replays::default(),
             options,
             ready: tokio::sync::Mutex::default(),

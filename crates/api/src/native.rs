@@ -27,6 +27,7 @@ use crate::Api;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::json;
 
+pub(crate) use endpoints::Probes;
 pub(crate) use replays::{Replays, resume as resume_replays};
 
 pub(crate) fn routes() -> Router<Api> {
@@ -124,8 +125,12 @@ pub(crate) fn routes() -> Router<Api> {
             get(deliveries::attempts),
         )
         .route("/v1/deliveries/{delivery}/resend", post(deliveries::resend))
-        .route("/v1/tenants/{tenant}/replays", post(replays::create))
+        .route(
+            "/v1/tenants/{tenant}/replays",
+            post(replays::create).get(replays::list),
+        )
         .route("/v1/replays/{replay}", get(replays::read))
+        .route("/v1/replays/{replay}/cancel", post(replays::cancel))
         .route("/v1/keys", post(keys::create).get(keys::list))
         .route(
             "/v1/keys/{key}",
@@ -176,7 +181,7 @@ struct EgressList<'a> {
     data: Vec<EgressView<'a>>,
 }
 
-/// The addresses to allow-list (`vendors.md` F-22). Open to all: firewalls have no keys.
+/// The addresses to allow-list (`docs/systems.md`, F-22). Open to all: firewalls have no keys.
 async fn egress_ips(State(api): State<Api>) -> Response {
     let options = &api.0.options;
     let regions = options.regions.iter().map(|region| EgressView {

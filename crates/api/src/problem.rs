@@ -49,6 +49,7 @@ pub enum ErrorCode {
     ProfileInUse,
     LastRootKey,
     ReplaysMax,
+    TestCallsMax,
     Overloaded,
     StoreFull,
     StoreUnavailable,
@@ -96,6 +97,7 @@ impl ErrorCode {
             | Self::LastRootKey
             | Self::ReplaysMax
             | Self::ProfileInUse => StatusCode::CONFLICT,
+            Self::TestCallsMax => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::StoreFull | Self::StoreUnavailable | Self::OutcomeUnknown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -143,6 +145,7 @@ impl ErrorCode {
             Self::ProfileInUse => "The application has tenants under its profile",
             Self::LastRootKey => "It is the last root key",
             Self::ReplaysMax => "The tenant has as many unfinished replays as it may have",
+            Self::TestCallsMax => "The tenant has made as many test calls as it may",
             Self::Overloaded => "Too much is going on",
             Self::StoreFull => "The disk is full",
             Self::StoreUnavailable => "The store is not available",
@@ -248,7 +251,7 @@ impl IntoResponse for ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -1,5 +1,5 @@
 //! A distribution: a named set of events with an endpoint of its own, live or paused, and a payload
-//! that its owner designed (`vendors.md` F-01, F-08, F-11).
+//! that its owner designed (`docs/systems.md`, F-01, F-08, F-11).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -42,7 +42,7 @@ pub enum EndpointKind {
     Registered,
     /// Exists for the events that name its URL; nobody sees it in a list.
     Callback,
-    /// An API key's: gets the events addressed to that key (`vendors.md` S-05, S-06).
+    /// An API key's: gets the events addressed to that key (`docs/systems.md`, S-05, S-06).
     Key(Id<id::ApiKey>),
     /// A distribution's: gets the events addressed to it, or to all distributions.
     Distribution(Distribution),

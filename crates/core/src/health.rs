@@ -52,7 +52,7 @@ impl DisableReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisableRule {
     Never,
-    /// So many failed deliveries in a row (`vendors.md` V-30, A-5).
+    /// So many failed deliveries in a row (`docs/systems.md`, V-30, A-5).
     FailedDeliveries(u32),
     /// Nothing but failures for so long.
     FailingFor(Duration),
@@ -115,7 +115,7 @@ impl Health {
         Some(reason)
     }
 
-    /// Enables again: the counters start anew (`vendors.md` V-33).
+    /// Enables again: the counters start anew (`docs/systems.md`, V-33).
     pub fn enable(&mut self) {
         *self = Self::default();
     }

@@ -83,7 +83,7 @@ pub fn judge(
         _ if ours => HealthChange::None,
         (Class::Ok, _) => HealthChange::Success,
         (Class::Disable, _) => HealthChange::Gone,
-        // Somebody tried by hand: no further delivery failed (`vendors.md` V-30).
+        // Somebody tried by hand: no further delivery failed (`docs/systems.md`, V-30).
         _ if facts.series.single => HealthChange::None,
         (_, Next::Failed(_)) => HealthChange::Failure {
             delivery_failed: true,

@@ -50,7 +50,7 @@ pub const SERIES_POINTS_MAX: u64 = 1_000;
 pub const CUSTOM_HEADERS_MAX: usize = 32;
 /// Bytes of one custom header's value; a longer one is refused.
 pub const HEADER_VALUE_BYTES_MAX: usize = 4_096;
-/// Live secrets of one endpoint (the current one and those in overlap); a further rotation is refused.
+/// Secrets of one endpoint, the current one and those in overlap; a further rotation ends the oldest.
 pub const SECRETS_MAX: usize = 10;
 /// Hours an idempotency key is remembered.
 pub const IDEMPOTENCY_HOURS: u64 = 24;

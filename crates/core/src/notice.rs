@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
 
-/// Where a tenant wants to hear of failures, by the kind of endpoint (`vendors.md` F-27, F-28).
+/// Where a tenant wants to hear of failures, by the kind of endpoint (`docs/systems.md`, F-27, F-28).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NotificationSettings {

@@ -21,7 +21,7 @@ pub use builtin::{BUILT_IN, built_in};
 pub use flat_kv::{Arrays, FlatKv, FormTooLong, Sort};
 pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, SecretScope, Visibility};
 pub use reader::Mistake;
-pub use render::{RenderContext, Rendered};
+pub use render::{LEFT_OUT, RenderContext, Rendered};
 pub use schedule::{Anchor, RetrySchedule, Steps};
 pub use sign::{
     Algorithm, Encoding, SignatureSpec, SignedInput, SigningKey, ed25519_public, ed25519_secret,
@@ -87,7 +87,7 @@ pub enum JsonStyle {
     /// The template's bytes, with the published bytes in them.
     Verbatim,
     /// Rewritten so that `JSON.stringify(JSON.parse(body))` gives the same bytes: for receivers that
-    /// verify what they parsed (`vendors.md` F-16).
+    /// verify what they parsed (`docs/systems.md`, F-16).
     EsCompact,
 }
 
@@ -111,7 +111,7 @@ pub struct DescribedEvent {
     pub example: Option<String>,
 }
 
-/// Distributions of a profile (`vendors.md` F-01, F-08, F-09, F-11).
+/// Distributions of a profile (`docs/systems.md`, F-01, F-08, F-09, F-11).
 #[derive(Debug, Clone)]
 pub struct DistributionSpec {
     pub id: IdFormat,
@@ -127,7 +127,7 @@ impl DistributionSpec {
     }
 }
 
-/// How the keys of tenants look (`vendors.md` S-38).
+/// How the keys of tenants look (`docs/systems.md`, S-38).
 #[derive(Debug, Clone)]
 pub struct KeyFormats {
     /// Names the key: `pk_test_…`.
@@ -255,7 +255,7 @@ impl ResendPolicy {
 #[derive(Debug, Clone)]
 pub struct CustomHeaders {
     pub allow: bool,
-    /// Names have lower-case letters, digits and dashes only (`vendors.md` F-19).
+    /// Names have lower-case letters, digits and dashes only (`docs/systems.md`, F-19).
     pub lower_case: bool,
     /// Names in lower case that may not be set; a trailing `*` covers a prefix.
     pub reserved: Vec<String>,

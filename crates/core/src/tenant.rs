@@ -27,8 +27,17 @@ pub struct ApplicationSettings {
     pub validate: Validation,
     /// The profile's optional headers that are sent; none sends those that are on by default.
     pub extra_headers: Option<Vec<String>>,
+    /// What the profile's payloads call the two modes; none is as the profile has them.
+    pub mode_names: Option<ModeNames>,
     /// Gets this application's operational events as ordinary events, at its own endpoints.
     pub operations_tenant: Option<Id<id::Tenant>>,
+}
+
+/// Names of the two modes, as receivers know them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeNames {
+    pub live: String,
+    pub test: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +71,7 @@ pub struct Tenant {
 }
 
 /// Signs for every endpoint that has no secret of its own: all of a profile whose secret is the
-/// tenant's (`vendors.md` F-13), and those of one-off `callbackUrl`s.
+/// tenant's (`docs/systems.md`, F-13), and those of one-off `callbackUrl`s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantSecret {
     pub sealed: Vec<u8>,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time with microsecond resolution, the finest that both stores keep.
@@ -66,11 +68,17 @@ impl Timestamp {
         self.to_string()
     }
 
-    fn to_jiff(self) -> jiff::Timestamp {
-        jiff::Timestamp::from_microsecond(self.0.clamp(0, Self::MAX.0))
-            .expect("the range 1970..=9999 is inside jiff's")
+    /// The civil time in UTC; the whole range of RFC 3339 from 1970 on, which is wider than that of
+    /// [`jiff::Timestamp`].
+    fn civil(self) -> DateTime {
+        let micros = self.0.clamp(0, Self::MAX.0);
+        EPOCH
+            .checked_add(SignedDuration::from_micros(micros))
+            .expect("the range 1970..=9999 is inside civil time")
     }
 }
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A point in time by two clocks.
 ///
@@ -111,8 +119,7 @@ impl From<Timestamp> for Moment {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.to_jiff();
-        let civil = jiff::tz::Offset::UTC.to_datetime(at);
+        let civil = self.civil();
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
@@ -142,13 +149,81 @@ impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
-        let at: jiff::Timestamp = text.parse().map_err(|_| InvalidTimestamp)?;
-        let micros = at.as_microsecond();
+        let (civil, rest) = civil_of(text).ok_or(InvalidTimestamp)?;
+        let offset = offset_of(rest).ok_or(InvalidTimestamp)?;
+        let local = civil.duration_since(EPOCH).as_micros();
+        let micros = i64::try_from(local).map_err(|_| InvalidTimestamp)? - offset * 1_000_000;
         if !(0..=Self::MAX.0).contains(&micros) {
             return Err(InvalidTimestamp);
         }
         Ok(Self(micros))
     }
+}
+
+/// The date and time at the start of a text (RFC 3339 5.6), and what follows. Parts finer than a
+/// microsecond are cut; a leap second is the second before it.
+fn civil_of(text: &str) -> Option<(DateTime, &str)> {
+    /// Of the fraction of a second.
+    const DIGITS_MAX: usize = 9;
+    let bytes = text.as_bytes();
+    let number = |from: usize, len: usize| -> Option<i16> {
+        let digits = bytes.get(from..from + len)?;
+        let all = digits.iter().all(u8::is_ascii_digit);
+        all.then(|| text[from..from + len].parse().ok()).flatten()
+    };
+    let mark = |at: usize, marks: &[u8]| bytes.get(at).is_some_and(|byte| marks.contains(byte));
+    if !(mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt") && mark(13, b":") && mark(16, b":")) {
+        return None;
+    }
+    let small = |from| number(from, 2).and_then(|number| i8::try_from(number).ok());
+    let second = small(17)?;
+    let (second, leap) = (second.min(59), second == 60);
+    if !leap && small(17)? > 59 {
+        return None;
+    }
+    let mut at = 19;
+    let mut nanos: i32 = 0;
+    if mark(at, b".") {
+        let digits = bytes[at + 1..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        if digits == 0 || digits > DIGITS_MAX {
+            return None;
+        }
+        let fraction = &text[at + 1..at + 1 + digits];
+        nanos = format!("{fraction:0<9}").parse().ok()?;
+        at += 1 + digits;
+    }
+    let civil = DateTime::new(
+        number(0, 4)?,
+        small(5)?,
+        small(8)?,
+        small(11)?,
+        small(14)?,
+        second,
+        nanos,
+    );
+    Some((civil.ok()?, text.get(at..)?))
+}
+
+/// Seconds east of UTC: `Z`, or `+01:00`.
+fn offset_of(text: &str) -> Option<i64> {
+    if matches!(text, "Z" | "z") {
+        return Some(0);
+    }
+    let (sign, rest) = match text.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let part = |text: &str, most: i64| {
+        let two = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number: i64 = two.then(|| text.parse().ok()).flatten()?;
+        (number <= most).then_some(number)
+    };
+    Some(sign * (part(hours, 23)? * 3_600 + part(minutes, 59)? * 60))
 }
 
 impl Serialize for Timestamp {
@@ -201,6 +276,37 @@ mod tests {
         );
         assert!("yesterday".parse::<Timestamp>().is_err());
         assert!("1969-12-31T23:59:59Z".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn the_whole_range_of_rfc_3339_is_read_and_nothing_else() {
+        for text in [
+            "9999-12-31T23:59:59.999Z",
+            "1970-01-01T00:00:00.000Z",
+            "2024-02-29T12:00:00.000Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().iso_ms(), text);
+        }
+        assert_eq!(Timestamp::MAX.iso_ms(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::MAX.plus(Duration::from_secs(1)), Timestamp::MAX);
+        for bad in [
+            "2026-03-20T14:31:15+25:00",
+            "2026-03-20T14:31:15+01:60",
+            "2026-03-20T14:31:15Z[Europe/Berlin]",
+            "2026-03-20T14:31:15",
+            "2026-03-20",
+            "2026-03-20T14:31Z",
+            "2026-02-30T14:31:15Z",
+            "+002026-03-20T14:31:15Z",
+            "2026-03-20T24:00:00Z",
+            "2026-03-20T14:31:61Z",
+            "20260320T143115Z",
+            "2026-03-20T14:31:15+01",
+            "2026-03-20T14:31:15.Z",
+            "",
+        ] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
     }
 
     #[test]

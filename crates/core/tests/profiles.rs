@@ -27,6 +27,7 @@ fn context<'a>(event_type: &'a str, data: &'a [u8], attempt_at: Timestamp) -> Re
     let ids = IdGenerator::new(5, 0);
     let at: Timestamp = "2026-03-20T14:31:15Z".parse().unwrap();
     RenderContext {
+        mode_names: None,
         event: ids.next(at),
         event_type,
         occurred_at: at,
@@ -324,7 +325,7 @@ fn simplifytrip_matches_its_golden_signatures_on_every_attempt() {
             ("\"$message.id\"", "\"6740ce7f9d042322159bc640\""),
             ("\"$event.type\"", "\"PURCHASE_ORDER_SUCCESS\""),
             ("\"$event.time\"", "\"2024-11-24T17:42:31.424Z\""),
-            ("LIVE_MODE", "TEST_MODE"),
+            ("live = \"live\"", "live = \"TEST_MODE\""),
         ],
     );
     let data = r#"{"orderId":"3248417841","trackId":"06c08ae1-bfac-4f77-1213-a92f53bb15dd","status":"SUCCESS","items":[{"subOrderId":"674362a97cbd7ef05bc12786","subTrackId":"62137526-5b53-475f-4333-4c1e83e13a28","sku":"EAS5XY01GB04DPY","quantity":1,"type":"eSIM","status":"SUCCESS","eSims":[{"iccid":"89812003916820391469","planAPN":"plus.4g"}]}]}"#;

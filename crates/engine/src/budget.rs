@@ -80,6 +80,14 @@ impl Grant {
     }
 }
 
+impl Grant {
+    /// What its holder has in all.
+    pub fn held(&self) -> usize {
+        let taken = self.budget.lock();
+        taken.holders.get(&self.holder).copied().unwrap_or(0)
+    }
+}
+
 impl Drop for Grant {
     fn drop(&mut self) {
         let mut taken = self.budget.lock();

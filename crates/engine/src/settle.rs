@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use postrider_core::attempt::{Attempt, Rendering};
-use postrider_core::delivery::Series;
+use postrider_core::delivery::{FailReason, Series};
 use postrider_core::judge::{AttemptFacts, Next, Signal, judge};
+use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::profile::Profile;
 use postrider_core::time::Moment;
 use postrider_store::{DueDelivery, RecordAttempt};
@@ -59,6 +60,11 @@ pub fn settle(
         &facts,
     );
     let number = delivery.attempts + 1;
+    // A schedule may be endless by mistake; a delivery is not.
+    let next = match verdict.next {
+        Next::Retry { .. } if number >= ATTEMPTS_MAX => Next::Failed(FailReason::Exhausted),
+        next => next,
+    };
     let series = Series {
         attempts: delivery.series.attempts + 1,
         started_at: delivery.series.started_at.or(Some(sent.started.steady)),
@@ -84,7 +90,7 @@ pub fn settle(
         delivery: delivery.id,
         endpoint: delivery.endpoint,
         attempt,
-        next: verdict.next,
+        next,
         series,
         health: verdict.health,
         rule: profile.disable,
@@ -92,7 +98,7 @@ pub fn settle(
     };
     Settled {
         record,
-        next: verdict.next,
+        next,
         signal: verdict.signal,
         due,
     }

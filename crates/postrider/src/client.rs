@@ -1,6 +1,7 @@
 //! A small client of the HTTP API, for the command line and the demo.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
+
+/// Time for one call.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Where the API is, and the key to use.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ impl Client {
     pub fn new(url: &str, key: Secret) -> anyhow::Result<Self> {
         let base: Url = url
             .parse()
-            .with_context(|| format!("{url:?} is not a URL; give --url or POSTRIDER_URL"))?;
+            .with_context(|| format!("{url:?} is not a URL; give --server or POSTRIDER_URL"))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             bail!("{url:?} must begin with http:// or https://");
         }
@@ -92,7 +96,14 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
-        let (status, bytes) = self.send(&target, request).await?;
+        let sent = tokio::time::timeout(TIME_MAX, self.send(&target, request)).await;
+        let (status, bytes) = sent.map_err(|_| {
+            anyhow::anyhow!(
+                "no answer from {} within {} s",
+                self.base,
+                TIME_MAX.as_secs()
+            )
+        })??;
         let value: Value = if bytes.is_empty() {
             Value::Null
         } else {
@@ -129,7 +140,7 @@ impl Client {
         let port = target.port_or_known_default().unwrap_or(80);
         let stream = TcpStream::connect((host.as_str(), port))
             .await
-            .with_context(|| format!("no server answers at {}; is `postrider serve` running? (--url or POSTRIDER_URL)", self.base))?;
+            .with_context(|| format!("no server answers at {}; is `postrider serve` running? (--server or POSTRIDER_URL)", self.base))?;
         if target.scheme() == "http" {
             return exchange(stream, request).await;
         }

@@ -29,7 +29,7 @@ pub struct Connection {
     /// The server's URL
     #[arg(
         id = "server",
-        long = "url",
+        long = "server",
         value_name = "URL",
         env = "POSTRIDER_URL",
         default_value = "http://127.0.0.1:8080"

@@ -42,20 +42,30 @@ pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
         None => profiles::read(&PathBuf::from(&args.profile))
             .context("no built-in profile has this name, so it was read as a file")?,
     };
-    let keys = args
-        .secret
-        .iter()
-        .map(|text| Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?));
+    let keys = args.secret.iter().map(|text| {
+        // A text that is a key by its form only would refuse everything without a reason.
+        if let Some(prefix) = Some(&profile.secret.format.prefix).filter(|prefix| !prefix.is_empty())
+            && !text.starts_with(prefix.as_str())
+            && !(profile.secret.asymmetric && text.starts_with("whpk_"))
+        {
+            anyhow::bail!("a secret of the profile {} begins with {prefix}; copy the whole text that was shown with the endpoint", profile.name);
+        }
+        Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?)
+    });
     let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
     let status = StatusCode::from_u16(args.status).context("--status must be from 100 to 999")?;
     let count = AtomicU64::new(0);
     let name = profile.name.clone();
     let verifies = !keys.is_empty();
     let answer = move |received: receiver::Received| {
-        let verdict = verdict(&profile, &keys, &received);
+        let (verdict, accepted) = verdict(&profile, &keys, &received);
         let number = count.fetch_add(1, Ordering::Relaxed) + 1;
         print_webhook(number, &received, &verdict);
-        status
+        if accepted {
+            status
+        } else {
+            StatusCode::UNAUTHORIZED
+        }
     };
     let address = receiver::start(args.listen, None, Arc::new(answer))
         .await
@@ -74,9 +84,9 @@ fn verdict(
     profile: &Profile,
     keys: &[postrider_core::profile::SigningKey],
     received: &receiver::Received,
-) -> String {
+) -> (String, bool) {
     if keys.is_empty() {
-        return "signature not checked (give --secret)".to_owned();
+        return ("signature not checked (give --secret)".to_owned(), true);
     }
     match profile.verify(
         &|name| received.header(name),
@@ -84,8 +94,8 @@ fn verdict(
         keys,
         SystemClock.now(),
     ) {
-        Ok(()) => "signature valid".to_owned(),
-        Err(error) => format!("SIGNATURE REFUSED: {error}"),
+        Ok(()) => ("signature valid".to_owned(), true),
+        Err(error) => (format!("SIGNATURE REFUSED, answered 401: {error}"), false),
     }
 }
 
@@ -93,15 +103,31 @@ fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
     line(&format!(
         "\n#{number} {} POST {}  {verdict}",
         SystemClock.now(),
-        received.path
+        printable(&received.path)
     ));
     for (name, value) in &received.headers {
         line(&format!(
             "  {name}: {}",
-            String::from_utf8_lossy(value.as_bytes())
+            printable(&String::from_utf8_lossy(value.as_bytes()))
         ));
     }
-    line(&format!("  {}", String::from_utf8_lossy(&received.body)));
+    line(&format!(
+        "  {}",
+        printable(&String::from_utf8_lossy(&received.body))
+    ));
+}
+
+/// What a stranger sent must not steer the terminal.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 fn greet(address: SocketAddr, profile: &str, verifies: bool) {

@@ -639,6 +639,16 @@ impl Store for SqliteStore {
         self.points.read(move |reader| reader.task(id)).await
     }
 
+    async fn list_tasks(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Task>, StoreError> {
+        self.lists
+            .read(move |reader| reader.list_tasks(tenant, page))
+            .await
+    }
+
     async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
         self.points.read(|reader| reader.unfinished_tasks()).await
     }

@@ -386,7 +386,8 @@ impl Tx {
         let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
                    on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
-                   skipped = excluded.skipped, cursor = excluded.cursor, finished_at = excluded.finished_at";
+                   skipped = excluded.skipped, cursor = excluded.cursor, finished_at = excluded.finished_at
+                   where task.state = 0";
         let values = params![
             task.id.key(),
             task.application.key(),

@@ -68,6 +68,7 @@ pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
         TaskState::Running => (0, None),
         TaskState::Finished => (1, None),
         TaskState::Failed(error) => (2, Some(error)),
+        TaskState::Cancelled => (3, None),
     }
 }
 

@@ -337,7 +337,14 @@ pub trait Store: Send + Sync + 'static {
     async fn put_profile(&self, name: &str, source: &str) -> Result<ProfileVersion, StoreError>;
     async fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError>;
 
+    /// Writes a task that is new or runs; one that has ended stays as it is.
     async fn put_task(&self, task: Task) -> Result<(), StoreError>;
+    /// A tenant's, newest first.
+    async fn list_tasks(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Task>, StoreError>;
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError>;
     async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError>;
 

@@ -550,8 +550,31 @@ impl Store for MemoryStore {
     }
 
     async fn put_task(&self, task: Task) -> Result<(), StoreError> {
-        self.state().tasks.insert(task.id.as_u128(), task);
+        let mut state = self.state();
+        let known = state.tasks.get(&task.id.as_u128());
+        if known.is_none_or(|known| known.state == crate::TaskState::Running) {
+            state.tasks.insert(task.id.as_u128(), task);
+        }
         Ok(())
+    }
+
+    async fn list_tasks(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Task>, StoreError> {
+        let query = crate::queries::query_digest(&("tasks", tenant));
+        let after = page.after(query)?.unwrap_or(u128::MAX);
+        let state = self.state();
+        let of_tenant = state.tasks.range(..after).rev().map(|(_, task)| task);
+        let rows = of_tenant
+            .filter(|task| task.tenant == tenant)
+            .take(page.limit + 1)
+            .cloned()
+            .collect();
+        Ok(Page::cut(rows, page.limit, query, |task: &Task| {
+            task.id.as_u128()
+        }))
     }
 
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {

@@ -23,6 +23,8 @@ pub struct Task {
 pub enum TaskState {
     Running,
     Finished,
+    /// Somebody stopped it.
+    Cancelled,
     /// With a sentence for the reader.
     Failed(String),
 }

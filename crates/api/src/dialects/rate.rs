@@ -9,9 +9,16 @@ use postrider_core::{Id, Timestamp, id};
 /// Keys counted at once; beyond, windows that are over are forgotten.
 const KEYS_MAX: usize = 100_000;
 
-#[derive(Debug, Default)]
-pub(crate) struct RateLimits {
-    windows: Mutex<HashMap<Id<id::ApiKey>, Window>>,
+pub(crate) struct RateLimits<K = id::ApiKey> {
+    windows: Mutex<HashMap<Id<K>, Window>>,
+}
+
+impl<K> Default for RateLimits<K> {
+    fn default() -> Self {
+        Self {
+            windows: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +37,11 @@ pub(crate) struct Standing {
     pub(crate) exceeded: bool,
 }
 
-impl RateLimits {
+impl<K> RateLimits<K> {
     /// Counts one request of `key`.
     pub(crate) fn count(
         &self,
-        key: Id<id::ApiKey>,
+        key: Id<K>,
         limit: u32,
         window: Duration,
         now: Timestamp,
@@ -68,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_window_holds_so_many_and_then_begins_anew() {
-        let limits = RateLimits::default();
+        let limits = RateLimits::<id::ApiKey>::default();
         let key = Id::from_u128(1);
         let minute = Duration::from_secs(60);
         let at = Timestamp::from_secs;

@@ -1,4 +1,4 @@
-//! Vignetim's webhook management, to the key and the status (`vendors.md` 3.1, V-36 to V-67).
+//! Vignetim's webhook management, to the key and the status (`docs/systems.md`, V-36 to V-67).
 
 mod body;
 mod refusal;
@@ -30,13 +30,18 @@ pub(crate) const NAME: &str = "vignetim";
 
 pub(crate) fn routes(profile: &Profile) -> Router<Api> {
     let base = profile.api.as_ref().map_or("", |api| api.base.as_str());
-    Router::new()
-        .route(&format!("{base}/webhooks"), post(create).get(list))
-        .route(
-            &format!("{base}/webhooks/{{id}}"),
-            put(update).delete(delete),
-        )
-        .route(&format!("{base}/webhooks/{{id}}/test"), post(test))
+    let webhooks = |base: &str| {
+        Router::new()
+            .route(&format!("{base}/webhooks"), post(create).get(list))
+            .route(
+                &format!("{base}/webhooks/{{id}}"),
+                put(update).delete(delete),
+            )
+            .route(&format!("{base}/webhooks/{{id}}/test"), post(test))
+    };
+    // The documentation writes its paths without the base; both are the same API.
+    webhooks(base)
+        .merge(webhooks(""))
         // Everything else below the base is answered in the vendor's shape too.
         .route(
             &format!("{base}/{{*rest}}"),
@@ -272,10 +277,11 @@ async fn test(State(api): State<Api>, id: PathId, request: Request<Body>) -> Res
             .first_byte_micros
             .unwrap_or(attempt.timings.total_micros);
         let elapsed = u128::from(micros / 1_000).min(longest);
-        let message = if success {
-            &profile.test.ok
-        } else {
-            &profile.test.fail
+        let message: &str = match (&attempt.outcome, success) {
+            (_, true) => &profile.test.ok,
+            (Outcome::Answered { .. }, false) => &profile.test.fail,
+            // There was no status: what happened instead is what its owner has to know.
+            (Outcome::Unreachable { detail, .. }, false) => detail,
         };
         let response_time = u64::try_from(elapsed).unwrap_or(u64::MAX);
         Ok(json(

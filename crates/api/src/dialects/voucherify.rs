@@ -1,4 +1,4 @@
-//! Voucherify's management of project webhooks (`vendors.md` 3.3, F-37 to F-40).
+//! Voucherify's management of project webhooks (`docs/systems.md`, F-37 to F-40).
 //!
 //! A project is a tenant; a management key is an application's key (or a tenant's, for its own
 //! project): its public id and its text are `X-Management-Id` and `X-Management-Token`. It manages the

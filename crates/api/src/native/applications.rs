@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use postrider_core::limits::KEY_BYTES_MAX;
+use postrider_core::profile::LEFT_OUT;
 use postrider_core::tenant::{Application, ApplicationSettings, Scope};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -149,10 +150,32 @@ pub(super) fn merge<T: Serialize + DeserializeOwned>(current: &mut T, patch: Map
     }
 }
 
+/// Bytes of what an application calls a mode.
+const MODE_NAME_BYTES_MAX: usize = 32;
+
 /// Refuses settings that name what is not there.
 async fn check_settings(api: &Api, application: &Application) -> ApiResult<()> {
     let profile = api.engine().profiles().current(&application.profile);
+    if let Some(names) = &application.settings.mode_names {
+        let modes = [("live", &names.live), ("test", &names.test)];
+        for (mode, name) in modes {
+            let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+            if name.is_empty() || name.len() > MODE_NAME_BYTES_MAX || !name.bytes().all(plain) {
+                let rule =
+                    format!("must be 1 to {MODE_NAME_BYTES_MAX} printable characters of ASCII");
+                return Err(ApiError::invalid(
+                    format!("settings.modeNames.{mode}"),
+                    rule,
+                ));
+            }
+        }
+        if names.live == names.test {
+            let rule = "must not be the same for both modes";
+            return Err(ApiError::invalid("settings.modeNames", rule));
+        }
+    }
     for name in application.settings.extra_headers.iter().flatten() {
+        let name = name.strip_prefix(LEFT_OUT).unwrap_or(name);
         let headers = profile.iter().flat_map(|current| &current.profile.headers);
         let optional: Vec<&str> = headers
             .filter(|header| header.extra.is_some())

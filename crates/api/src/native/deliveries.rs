@@ -1,12 +1,14 @@
 //! Deliveries: list by any column, read with attempts, resend.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::limits::ATTEMPTS_SHOWN;
-use postrider_core::profile::{ResendFrom, ResendPolicy};
+use postrider_core::profile::{MessageScope, ResendFrom, ResendPolicy};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
 use postrider_engine::PublishError;
@@ -31,6 +33,9 @@ pub(crate) struct DeliveryQuery {
     tenant: Option<String>,
     endpoint: Option<String>,
     event: Option<String>,
+    /// The id that a receiver logs: `webhook-id`, a send-out's, a delivery's own.
+    #[serde(rename = "webhookId")]
+    webhook_id: Option<String>,
     /// The public id of an API key: what was sent to the endpoint that it owns.
     key: Option<String>,
     r#type: Option<String>,
@@ -83,10 +88,100 @@ pub(crate) async fn list(
         until,
     };
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-    Ok(list_of(
-        api.store().list_deliveries(filter, page).await?,
-        |delivery| DeliveryView::brief(&delivery),
-    ))
+    let found = match &query.webhook_id {
+        None => api.store().list_deliveries(filter, page).await?,
+        Some(text) => match logged(&api, text).await? {
+            Some(Logged::Event(event)) => {
+                if filter.event.is_some_and(|given| given != event) {
+                    let rule = "is of another event than the one in event";
+                    return Err(ApiError::invalid("webhookId", rule));
+                }
+                let filter = DeliveryFilter {
+                    event: Some(event),
+                    ..filter
+                };
+                api.store().list_deliveries(filter, page).await?
+            }
+            Some(Logged::Delivery(delivery)) => {
+                let own = found(&api, &caller, &delivery.id.to_string()).await;
+                let rows = own.ok().into_iter().collect();
+                Page { rows, next: None }
+            }
+            None => Page {
+                rows: Vec::new(),
+                next: None,
+            },
+        },
+    };
+    let rows = with_last(&api, found.rows).await?;
+    let next = found.next;
+    Ok(list_of(Page { rows, next }, |view| view))
+}
+
+/// What an id names that a person found in a log.
+enum Logged {
+    Event(Id<id::Event>),
+    Delivery(Box<Delivery>),
+}
+
+/// Looks an id up in every form that a current profile gives to messages.
+async fn logged(api: &Api, text: &str) -> ApiResult<Option<Logged>> {
+    let (mut events, mut deliveries) = (Vec::new(), Vec::new());
+    events.extend(text.parse::<Id<id::Event>>().ok());
+    deliveries.extend(text.parse::<Id<id::Delivery>>().ok());
+    let ids = api.store().ids();
+    let profiles = api.engine().profiles();
+    for current in profiles
+        .names()
+        .iter()
+        .filter_map(|name| profiles.current(name))
+    {
+        let known = &current.profile.ids;
+        match known.message_scope {
+            MessageScope::Event => events.extend(known.message.find(text, ids)),
+            MessageScope::Delivery => deliveries.extend(known.message.find(text, ids)),
+        }
+    }
+    for delivery in deliveries {
+        match api.store().delivery(delivery).await {
+            Ok(delivery) => return Ok(Some(Logged::Delivery(Box::new(delivery)))),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for event in events {
+        match api.store().event(event).await {
+            Ok(event) => return Ok(Some(Logged::Event(event.id))),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// The rows of a list, each with where it went and how its last attempt ended.
+async fn with_last(api: &Api, deliveries: Vec<Delivery>) -> ApiResult<Vec<DeliveryView>> {
+    let endpoints: HashSet<_> = deliveries
+        .iter()
+        .map(|delivery| delivery.endpoint)
+        .collect();
+    let endpoints = api
+        .store()
+        .endpoints(endpoints.into_iter().collect())
+        .await?;
+    let urls: HashMap<_, _> = endpoints
+        .into_iter()
+        .map(|endpoint| (endpoint.id, endpoint.url))
+        .collect();
+    let tried = deliveries.iter().filter(|delivery| delivery.attempts > 0);
+    let tried = tried.map(|delivery| delivery.id).collect();
+    let last = api.store().last_attempts(tried).await?;
+    let last: HashMap<_, _> = last.into_iter().collect();
+    let view = |delivery: &Delivery| {
+        let url = urls.get(&delivery.endpoint).cloned();
+        DeliveryView::listed(delivery, url, last.get(&delivery.id))
+    };
+    Ok(deliveries.iter().map(view).collect())
 }
 
 /// The endpoint that a query asks for, by its id or by the key that owns it.
@@ -181,7 +276,7 @@ pub(crate) async fn attempts(
     Ok(list_of(Page { rows, next }, |view| view))
 }
 
-/// How a delivery is sent again, if its profile allows that (`vendors.md` S-32, F-26).
+/// How a delivery is sent again, if its profile allows that (`docs/systems.md`, S-32, F-26).
 pub(super) fn resend_policy(api: &Api, delivery: &Delivery) -> ApiResult<ResendPolicy> {
     let Some(profile) = api.engine().profiles().version(delivery.profile) else {
         return Ok(ResendPolicy::default());

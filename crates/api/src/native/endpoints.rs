@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode};
 use postrider_core::audit::Actor;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering, SECRET_CONTEXT};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::limits::KEY_BYTES_MAX;
-use postrider_core::profile::{Profile, SecretScope, ed25519_public};
+use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
 use postrider_core::tenant::{Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::CurrentProfile;
@@ -34,7 +36,7 @@ pub(super) use rules::{
     checked_description, checked_rate, checked_url, custom_headers, subscription,
 };
 
-pub(crate) use probe::{TestEvent, send_test, stats, test};
+pub(crate) use probe::{Probes, TestEvent, send_test, stats, test};
 pub(crate) use rules::valid_url;
 pub(crate) use secrets::{rotate, rotate_secret, secret};
 
@@ -86,8 +88,25 @@ fn brought(profile: &Profile, text: String) -> ApiResult<Secret> {
         return Err(ApiError::invalid("secret", rule));
     }
     required("secret", &text, KEY_BYTES_MAX)?;
+    let policy = &profile.secret;
+    if policy.key == KeyBytes::Base64AfterPrefix {
+        let prefix = &policy.format.prefix;
+        let key = text.strip_prefix(prefix.as_str());
+        let bytes = key.and_then(|key| STANDARD.decode(key).ok());
+        if !bytes.is_some_and(|bytes| BROUGHT_BYTES.contains(&bytes.len())) {
+            let rule = format!(
+                "must be {prefix} and {} to {} bytes in base 64",
+                BROUGHT_BYTES.start(),
+                BROUGHT_BYTES.end()
+            );
+            return Err(ApiError::invalid("secret", rule));
+        }
+    }
     Ok(Secret::new(text))
 }
+
+/// Of a secret that its owner brings: as the Standard Webhooks specification has it.
+const BROUGHT_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A sealed secret in the profile's format, valid without end.
 fn sealed(api: &Api, secret: &Secret, now: Timestamp) -> EndpointSecret {
@@ -152,7 +171,7 @@ pub(super) fn endpoint_without_secret(
     }
 }
 
-/// The tenant's endpoint for a one-off URL, made when it is new (`vendors.md` V-68, A-40).
+/// The tenant's endpoint for a one-off URL, made when it is new (`docs/systems.md`, V-68, A-40).
 pub(crate) async fn callback(
     api: &Api,
     tenant: &Tenant,

@@ -333,7 +333,9 @@ async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<ApiKey> {
         (Scope::Application(own), Scope::Application(other) | Scope::Tenant(other, _)) => {
             own == other
         }
-        (Scope::Application(_) | Scope::Tenant(..), _) => false,
+        // A tenant's key may look at itself, and move its own webhook.
+        (Scope::Tenant(..), _) => caller.key.id == key.id,
+        (Scope::Application(_), _) => false,
     };
     if allowed && caller.may_touch(key.mode) {
         Ok(key)
@@ -438,6 +440,13 @@ pub(crate) async fn update(
 ) -> ApiResult<Response> {
     let key = found(&api, &caller, &id).await?;
     let patch: KeyPatch = api.read(&caller, &headers, body).await?;
+    let other = patch.name.is_some() || patch.allowed_ips.is_some() || patch.active.is_some();
+    if matches!(caller.key.scope, Scope::Tenant(..)) && other {
+        return Err(ApiError::new(
+            ErrorCode::ScopeInsufficient,
+            "a tenant's key changes its own webhook only",
+        ));
+    }
     if let Some(name) = &patch.name {
         required("name", name, KEY_BYTES_MAX)?;
     }
@@ -511,6 +520,12 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let key = found(&api, &caller, &id).await?;
+    if matches!(caller.key.scope, Scope::Tenant(..)) {
+        return Err(ApiError::new(
+            ErrorCode::ScopeInsufficient,
+            "an application key deletes keys",
+        ));
+    }
     remove(&api, caller.actor(&api), key.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

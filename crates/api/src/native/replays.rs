@@ -14,17 +14,18 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    Cursor, DeliveryFilter, PageRequest, StatePattern, StoreError, Task, TaskState,
+    Cursor, DeliveryFilter, Page, PageRequest, StatePattern, StoreError, Task, TaskState,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{resend_policy, status};
 use super::events::bounds;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::{Path, given_id, json, ok, path_id};
+use crate::request::{Paging, Path, Query, given_id, json, list as list_of, ok, path_id};
 use crate::turns::Turns;
 
 /// Deliveries read at once.
@@ -75,6 +76,7 @@ impl From<Task> for ReplayView {
         let (status, error) = match task.state {
             TaskState::Running => ("running", None),
             TaskState::Finished => ("finished", None),
+            TaskState::Cancelled => ("cancelled", None),
             TaskState::Failed(error) => ("failed", Some(error)),
         };
         Self {
@@ -141,18 +143,63 @@ pub(crate) async fn create(
     Ok(json(StatusCode::ACCEPTED, &ReplayView::from(task)))
 }
 
+/// Whether the caller may see a replay; without a mode it is of both.
+fn is_visible(caller: &Caller, task: &Task) -> bool {
+    let request: Option<ReplayBody> = serde_json::from_str(&task.request).ok();
+    let mode = request.and_then(|request| request.mode).unwrap_or_default();
+    caller.may_touch(mode) && caller.may_see(task.application, task.tenant)
+}
+
+async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<Task> {
+    let task = api.store().task(path_id(id)?).await?;
+    if is_visible(caller, &task) {
+        Ok(task)
+    } else {
+        Err(ApiError::not_found("replay"))
+    }
+}
+
 pub(crate) async fn read(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
-    let task = api.store().task(path_id(&id)?).await?;
-    let request: ReplayBody = serde_json::from_str(&task.request).map_err(ApiError::internal)?;
-    // Without a mode it is of both.
-    let visible = caller.may_touch(request.mode.unwrap_or_default());
-    if !visible || !caller.may_see(task.application, task.tenant) {
-        return Err(ApiError::not_found("replay"));
+    let task = found(&api, &caller, &id).await?;
+    Ok(ok(&ReplayView::from(task)))
+}
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    Query(paging): Query<Paging>,
+) -> ApiResult<Response> {
+    let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
+    let page = api.store().list_tasks(tenant.id, paging.request()?).await?;
+    let rows: Vec<Task> = page
+        .rows
+        .into_iter()
+        .filter(|task| is_visible(&caller, task))
+        .collect();
+    let next = page.next;
+    Ok(list_of(Page { rows, next }, ReplayView::from))
+}
+
+/// Stops a replay; what it has sent stays sent. One that has ended stays as it ended.
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let mut task = found(&api, &caller, &id).await?;
+    if task.state == TaskState::Running {
+        task.state = TaskState::Cancelled;
+        task.finished_at = Some(api.now());
+        // The store keeps the end, whatever the one who runs it writes afterwards.
+        api.store().put_task(task.clone()).await?;
+        api.0.replays.cancel(task.id);
     }
+    let task = api.store().task(task.id).await?;
     Ok(ok(&ReplayView::from(task)))
 }
 
@@ -171,6 +218,8 @@ pub(crate) struct Replays {
     unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
     turns: Turns,
     running: Semaphore,
+    /// Those that this process runs or will run, and whether they are to stop.
+    started: Mutex<HashMap<Id<id::Task>, CancellationToken>>,
 }
 
 impl Default for Replays {
@@ -179,6 +228,7 @@ impl Default for Replays {
             unfinished: Arc::default(),
             turns: Turns::default(),
             running: Semaphore::new(RUNNING_MAX),
+            started: Mutex::default(),
         }
     }
 }
@@ -206,6 +256,23 @@ impl Replays {
         *unfinished.entry(tenant).or_default() += 1;
         drop(unfinished);
         Ok(self.kept(tenant))
+    }
+
+    fn started(&self, task: Id<id::Task>) -> CancellationToken {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.entry(task).or_default().clone()
+    }
+
+    fn cancel(&self, task: Id<id::Task>) {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = started.get(&task) {
+            token.cancel();
+        }
+    }
+
+    fn ended(&self, task: Id<id::Task>) {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.remove(&task);
     }
 
     /// The place of a replay that was accepted before a restart.
@@ -242,6 +309,7 @@ impl Drop for Place {
 
 fn start(api: &Api, task: Task, place: Place) {
     let api = api.clone();
+    let cancelled = api.0.replays.started(task.id);
     #[expect(
         clippy::disallowed_methods,
         reason = "a replay outlives its request; its progress is in the store"
@@ -258,9 +326,15 @@ fn start(api: &Api, task: Task, place: Place) {
                 .map_err(ApiError::internal)?;
             run(&api, &mut task).await
         };
-        task.state = match ended.await {
-            Ok(()) => TaskState::Finished,
-            Err(error) => {
+        let ended = tokio::select! {
+            ended = ended => Some(ended),
+            // Between two deliveries: each is sent whole or not at all.
+            () = cancelled.cancelled() => None,
+        };
+        task.state = match ended {
+            None => TaskState::Cancelled,
+            Some(Ok(())) => TaskState::Finished,
+            Some(Err(error)) => {
                 error.log();
                 TaskState::Failed(error.detail)
             }
@@ -274,6 +348,7 @@ fn start(api: &Api, task: Task, place: Place) {
                 "failed to record the end of a replay"
             );
         }
+        api.0.replays.ended(task.id);
         drop(place);
     });
 }

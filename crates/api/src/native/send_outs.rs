@@ -1,4 +1,4 @@
-//! Send-outs: deliveries as Voucherify's audit log shows them (`vendors.md` F-24 to F-26).
+//! Send-outs: deliveries as Voucherify's audit log shows them (`docs/systems.md`, F-24 to F-26).
 
 use std::collections::{HashMap, HashSet};
 
@@ -91,6 +91,9 @@ struct SendOutView {
     data: Option<Box<RawValue>>,
 }
 
+/// Nine bytes, as Voucherify's request ids have.
+const REQUEST_ID_MASK: u128 = (1 << 72) - 1;
+
 /// What the product's `meta` says of the event, where it says it as Voucherify does (F-10).
 struct Meta {
     /// The request that caused the event.
@@ -104,7 +107,11 @@ impl Meta {
         let meta = meta.and_then(|meta| serde_json::from_slice::<Value>(meta).ok());
         let text = |name: &str| meta.as_ref()?.get(name)?.as_str();
         Self {
-            request_id: text("group_id").map(str::to_owned),
+            // Whoever did not say which request it was gets one that is always the same for the event.
+            request_id: text("group_id").map_or_else(
+                || Some(format!("v-{:018x}", event.id.as_u128() & REQUEST_ID_MASK)),
+                |given| Some(given.to_owned()),
+            ),
             created_at: text("created_at").and_then(|text| text.parse().ok()),
         }
     }

@@ -1,5 +1,5 @@
 //! Statistics of a tenant's deliveries: counts by type, key, mode and status, and over time
-//! (`vendors.md` S-31). The list behind every count is `/v1/deliveries` with the same filter.
+//! (`docs/systems.md`, S-31). The list behind every count is `/v1/deliveries` with the same filter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

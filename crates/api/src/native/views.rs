@@ -260,6 +260,13 @@ pub(crate) struct DeliveryView {
     /// Why it failed.
     reason: Option<&'static str>,
     attempts_made: u32,
+    /// In lists: where it goes now, and how the last attempt ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
     /// When the next attempt is due.
     next_attempt_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -285,10 +292,29 @@ impl DeliveryView {
                 }
             },
             attempts_made: d.attempts,
+            url: None,
+            last_status: None,
+            last_error: None,
             next_attempt_at: (d.state == DeliveryState::Pending).then_some(d.due_at),
             created_at: d.created_at,
             completed_at: d.completed_at,
             attempts: None,
+        }
+    }
+
+    pub(crate) fn listed(d: &Delivery, url: Option<String>, last: Option<&Attempt>) -> Self {
+        let (last_status, last_error) = match last.map(|last| &last.outcome) {
+            Some(Outcome::Answered { status, .. }) => (Some(*status), None),
+            Some(Outcome::Unreachable { reason, detail }) => {
+                (None, Some(format!("{}: {detail}", reason.as_str())))
+            }
+            None => (None, None),
+        };
+        Self {
+            url,
+            last_status,
+            last_error,
+            ..Self::brief(d)
         }
     }
 

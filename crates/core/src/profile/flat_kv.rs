@@ -1,4 +1,4 @@
-//! `key=value&key=value`: the canonical form of a body that SimplifyTrip signs (`vendors.md` S-37).
+//! `key=value&key=value`: the canonical form of a body that SimplifyTrip signs (`docs/systems.md`, S-37).
 //!
 //! The vendor's own code is not public; each detail of the reading is a knob.
 

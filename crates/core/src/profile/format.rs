@@ -99,7 +99,8 @@ pub struct SecretPolicy {
     pub overlap: Option<std::time::Duration>,
     /// Whether endpoints may have an Ed25519 key too (`whsk_`, `whpk_`).
     pub asymmetric: bool,
-    /// Whether the owner of an endpoint may bring a secret of any form (GitHub).
+    /// Whether the owner of an endpoint may bring a secret: of any form where the text is the key (GitHub),
+    /// otherwise of the profile's.
     pub client_set: bool,
 }
 

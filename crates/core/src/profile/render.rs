@@ -5,8 +5,12 @@ use bytes::Bytes;
 use crate::distribution::Distribution;
 use crate::json::es;
 use crate::profile::{HeaderSpec, Hole, JsonStyle, MessageScope, Profile, SignedInput, Template};
-use crate::tenant::Mode;
+use crate::tenant::{Mode, ModeNames};
 use crate::{Id, Timestamp, id};
+
+/// Before the name of an optional header in an application's settings: it is not sent, though it is by
+/// default.
+pub const LEFT_OUT: char = '-';
 
 /// Everything a hole can ask for.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +35,8 @@ pub struct RenderContext<'a> {
     pub form: bool,
     /// The optional headers to send; none sends those that are on by default.
     pub extra_headers: Option<&'a [String]>,
+    /// What its application calls the two modes.
+    pub mode_names: Option<&'a ModeNames>,
     pub attempt_at: Timestamp,
     pub attempt_number: u32,
 }
@@ -190,9 +196,11 @@ impl Profile {
             Hole::AttemptTime => context.attempt_at.iso_ms(),
             Hole::AttemptUnix => context.attempt_at.as_unix().to_string(),
             Hole::AttemptNumber => context.attempt_number.to_string(),
-            Hole::ModeLabel => match context.mode {
-                Mode::Live => self.modes.live.clone(),
-                Mode::Test => self.modes.test.clone(),
+            Hole::ModeLabel => match (context.mode_names, context.mode) {
+                (Some(names), Mode::Live) => names.live.clone(),
+                (Some(names), Mode::Test) => names.test.clone(),
+                (None, Mode::Live) => self.modes.live.clone(),
+                (None, Mode::Test) => self.modes.test.clone(),
             },
             Hole::ModeLive => (context.mode == Mode::Live).to_string(),
             Hole::Version => env!("CARGO_PKG_VERSION").to_owned(),
@@ -205,12 +213,12 @@ impl Profile {
 
 impl HeaderSpec {
     fn is_sent(&self, context: &RenderContext<'_>) -> bool {
-        match (self.extra, context.extra_headers) {
-            (None, _) => true,
-            (Some(default), None) => default,
-            (Some(_), Some(chosen)) => chosen
-                .iter()
-                .any(|name| name.eq_ignore_ascii_case(&self.name)),
-        }
+        let Some(default) = self.extra else {
+            return true;
+        };
+        let chosen = context.extra_headers.unwrap_or_default();
+        let says = |name: &str| name.eq_ignore_ascii_case(&self.name);
+        let left_out = |name: &String| name.strip_prefix(LEFT_OUT).is_some_and(says);
+        (default || chosen.iter().any(|name| says(name))) && !chosen.iter().any(left_out)
     }
 }

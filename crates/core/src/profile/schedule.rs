@@ -32,7 +32,7 @@ pub enum Steps {
     },
 }
 
-/// What a delay is counted from (`vendors.md` ).
+/// What a delay is counted from (`docs/systems.md`, A-4, A-36).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
     PreviousEnd,

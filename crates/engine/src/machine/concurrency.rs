@@ -12,7 +12,7 @@ use postrider_core::Timestamp;
 
 /// Requests at once that a lane begins with, before it has learned anything; waiting alone never
 /// brings it lower.
-const START: f64 = 8.0;
+const START: f64 = 16.0;
 /// Waiting in the receiver's queue: with fewer there is room for more.
 const QUEUE_SHORT: f64 = 2.0;
 /// With more there are too many.
@@ -158,6 +158,6 @@ mod tests {
         let mut learned = Concurrency::new(64);
         learned.strained(at(10), at(9));
         learned.strained(at(10), at(9));
-        assert_eq!(learned.allowed(), 4);
+        assert_eq!(learned.allowed(), 8);
     }
 }

@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// What of the endpoint makes the body. A distribution's design is that of the delivery's first
-    /// attempt, so that all its attempts and resends carry the same (`vendors.md` A-31).
+    /// attempt, so that all its attempts and resends carry the same (`docs/systems.md`, A-31).
     async fn rendering(
         &self,
         ready: &ReadyEndpoint,
@@ -362,7 +362,7 @@ fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
     }
 }
 
-/// When an attempt ended: with the response's headers, however long its body took (`vendors.md` A-3).
+/// When an attempt ended: with the response's headers, however long its body took (`docs/systems.md`, A-3).
 fn ended_at(started_at: Timestamp, exchange: &Exchange, now: Timestamp) -> Timestamp {
     let answered = exchange
         .timings
@@ -396,6 +396,7 @@ fn context<'a>(
         key_id: ready.key_id.as_deref(),
         form: rendering.is_some_and(|rendering| rendering.form),
         extra_headers: ready.extra_headers.as_deref(),
+        mode_names: ready.mode_names.as_ref(),
         attempt_at: at,
         attempt_number: number,
     }

@@ -7,7 +7,7 @@ use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
 use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
 use postrider_core::profile::{FormTooLong, Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
-use postrider_core::tenant::TENANT_SECRET_CONTEXT;
+use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{BoxError, Store, StoreError};
 
@@ -42,6 +42,7 @@ pub(crate) struct ReadyEndpoint {
     pub(crate) key_id: Option<String>,
     /// What its application chose of the profile's optional headers.
     pub(crate) extra_headers: Option<Vec<String>>,
+    pub(crate) mode_names: Option<ModeNames>,
     /// The egress region of its tenant.
     pub(crate) region: Option<Arc<str>>,
 }
@@ -136,6 +137,7 @@ impl EndpointCache {
             keys,
             key_id,
             extra_headers: application.settings.extra_headers,
+            mode_names: application.settings.mode_names,
             region: tenant.settings.region.map(Arc::from),
         };
         Ok(Read {

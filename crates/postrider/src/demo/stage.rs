@@ -24,7 +24,7 @@ use crate::serve::Server;
 pub(super) const FIVE_MINUTES: Duration = Duration::from_secs(1);
 /// What a minute of Voucherify's is here.
 pub(super) const MINUTE: Duration = Duration::from_millis(5);
-/// Its retries, in minutes since the first request (`vendors.md` F-32).
+/// Its retries, in minutes since the first request (`docs/systems.md`, F-32).
 pub(super) const VOUCHERIFY_MINUTES: [u32; 12] =
     [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 1_440];
 /// Requests of one path that are told each by itself.

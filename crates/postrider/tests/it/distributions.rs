@@ -223,7 +223,11 @@ async fn what_a_distribution_cannot_be_is_refused_and_changes_nothing() {
         ("url", json!("https://10.0.0.1/"), "url"),
         ("events", json!([]), "events"),
         ("events", json!(["voucher.created"]), "events"),
-        ("headers", json!({ "X-Upper": "1" }), "headers.X-Upper"),
+        (
+            "headers",
+            json!({ "X-Upper": "1", "x-upper": "2" }),
+            "headers.x-upper",
+        ),
         ("headers", json!({ "x-empty": "" }), "headers.x-empty"),
         (
             "headers",

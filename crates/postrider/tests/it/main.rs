@@ -11,6 +11,7 @@ mod bounds;
 mod delivering;
 mod distributions;
 mod egress;
+mod first_day;
 mod foreign;
 mod hostile;
 mod managing;

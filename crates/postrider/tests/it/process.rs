@@ -703,3 +703,281 @@ async fn who_lost_the_root_key_makes_another_while_the_server_is_stopped() {
     let keys = call(&running, &key, "GET", "/v1/keys", Value::Null).await;
     assert_eq!(keys["data"].as_array().unwrap().len(), 2);
 }
+
+fn signal(process: &Process, name: &str) {
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), process.child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_that_mean_nothing_here_end_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    for name in ["HUP", "USR1", "USR2"] {
+        signal(&process, name);
+    }
+    let path = format!("/v1/tenants/{tenant}/events");
+    for _ in 0..20 {
+        let event = json!({ "type": "a", "data": 1 });
+        call(&process, &root, "POST", &path, event).await;
+    }
+    assert!(process.child.try_wait().unwrap().is_none());
+    // And this one ends it as a request to stop does.
+    signal(&process, "QUIT");
+    assert!(process.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = postrider()
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(directory.path())
+        .env("POSTRIDER__LOG__LEVEL", "debug")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The reading end of its log is closed at once.
+    drop(child.stderr.take());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address = first.split("http://").nth(1).unwrap();
+    let address = address.split(',').next().unwrap().parse().unwrap();
+    let root = lines
+        .map(Result::unwrap)
+        .find(|line| line.trim().starts_with("pr_live_"))
+        .unwrap();
+    let process = Process {
+        child,
+        address,
+        root: Some(root.trim().to_owned()),
+    };
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    let endpoint = json!({ "url": receiver.url("/") });
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    call(&process, &root, "POST", &path, endpoint).await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    for _ in 0..5 {
+        let event = json!({ "type": "a", "data": 1 });
+        call(&process, &root, "POST", &path, event).await;
+    }
+    receiver.wait_for(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_moved_away_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let process = serve(&data);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    let moved = directory.path().join("moved");
+    std::fs::rename(&data, &moved).unwrap();
+    let bearer = format!("Bearer {root}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let path = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "a", "data": 1 }).to_string();
+    let refused = http(process.address, "POST", &path, &headers, event.clone()).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (503, "store_unavailable".to_owned())
+    );
+    let mut ready = 200;
+    for _ in 0..100 {
+        ready = http(process.address, "GET", "/ready", &[], "").await.status;
+        if ready == 503 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(ready, 503);
+    // Put back, it goes on as if nothing had been.
+    std::fs::rename(&moved, &data).unwrap();
+    let again = http(process.address, "POST", &path, &headers, event).await;
+    assert_eq!(again.status, 202, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_server_is_kept_out_though_the_lock_file_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let _process = serve(directory.path());
+    std::fs::remove_file(directory.path().join("postrider.lock")).unwrap();
+    let second = output(
+        postrider()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(directory.path()),
+    );
+    assert!(!second.status.success());
+    assert!(text(&second.stderr).contains("in use"), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_restored_and_never_beside_another_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let copy = directory.path().join("copy.db");
+    let mut process = serve(&data);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    let run = |arguments: &[&std::ffi::OsStr]| output(postrider().args(arguments));
+    let backup = run(&[
+        "backup".as_ref(),
+        copy.as_ref(),
+        "--data".as_ref(),
+        data.as_ref(),
+    ]);
+    assert!(backup.status.success(), "{backup:?}");
+    let path = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "after.the.backup", "data": 1 });
+    call(&process, &root, "POST", &path, event).await;
+    let restore = |to: &Path| {
+        run(&[
+            "restore".as_ref(),
+            copy.as_ref(),
+            "--data".as_ref(),
+            to.as_ref(),
+        ])
+    };
+    let refused = restore(&data);
+    assert!(text(&refused.stderr).contains("in use"), "{refused:?}");
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    // Copied by hand beside the log that the killed server has left.
+    let by_hand = directory.path().join("by-hand");
+    std::fs::create_dir(&by_hand).unwrap();
+    std::fs::copy(&copy, by_hand.join("postrider.db")).unwrap();
+    for name in ["postrider.db-wal", "master.key"] {
+        std::fs::copy(data.join(name), by_hand.join(name)).unwrap();
+    }
+    let wrong = run(&[
+        "serve".as_ref(),
+        "--listen".as_ref(),
+        "127.0.0.1:0".as_ref(),
+        "--data".as_ref(),
+        by_hand.as_ref(),
+    ]);
+    assert!(
+        text(&wrong.stderr).contains("the log of another database"),
+        "{wrong:?}"
+    );
+    let restored = restore(&data);
+    assert!(restored.status.success(), "{restored:?}");
+    assert!(data.join("postrider.db.before-restore-1").exists());
+    let process = serve(&data);
+    let events = call(&process, &root, "GET", &path, Value::Null).await;
+    assert_eq!(events["data"], json!([]), "as it was when it was copied");
+    drop(process);
+    let doctor = run(&["doctor".as_ref(), "--data".as_ref(), data.as_ref()]);
+    assert!(doctor.status.success(), "{doctor:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_row_costs_its_own_tenant_and_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let mut tenants = Vec::new();
+    for profile in ["standard", "vignetim"] {
+        let tenant = tenant(&process, &root, profile).await;
+        let path = format!("/v1/tenants/{tenant}/endpoints");
+        call(
+            &process,
+            &root,
+            "POST",
+            &path,
+            json!({ "url": receiver.url("/") }),
+        )
+        .await;
+        tenants.push(tenant);
+    }
+    drop(process);
+    let file = directory.path().join("postrider.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let damage = |settings: &str| {
+        let sql = "update tenant set settings = ?1 where id = (select min(id) from tenant)";
+        assert_eq!(database.execute(sql, [settings]).unwrap(), 1);
+    };
+    damage("not JSON at all");
+    database.close().map_err(|_| "open").unwrap();
+    let process = serve(directory.path());
+    let bearer = format!("Bearer {root}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let publish = |tenant: &str| {
+        let path = format!("/v1/tenants/{tenant}/events");
+        let event = json!({ "type": "order.completed", "data": { "orderId": "1" } }).to_string();
+        async move {
+            http(process.address, "POST", &path, &headers, event)
+                .await
+                .status
+        }
+    };
+    assert_eq!(publish(&tenants[0]).await, 500);
+    assert_eq!(publish(&tenants[1]).await, 202);
+    receiver.wait_for(1).await;
+    let doctor = output(postrider().args(["doctor", "--data"]).arg(directory.path()));
+    let told = text(&doctor.stdout);
+    assert!(
+        !doctor.status.success() && told.contains("tenant row"),
+        "{doctor:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_root_key_goes_to_a_file_where_one_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("root.key");
+    let mut child = postrider()
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(directory.path().join("data"))
+        .env("POSTRIDER__SERVER__ROOT_KEY_FILE", &file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address: SocketAddr = first
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let root = std::fs::read_to_string(&file).unwrap();
+    let bearer = format!("Bearer {root}");
+    let listed = http(
+        address,
+        "GET",
+        "/v1/applications",
+        &[("authorization", &bearer)],
+        "",
+    )
+    .await;
+    assert_eq!(listed.status, 200, "{listed:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        lines
+            .map_while(Result::ok)
+            .all(|line| !line.contains("pr_live_"))
+    );
+}

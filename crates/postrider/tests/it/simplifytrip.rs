@@ -84,7 +84,7 @@ async fn two_keys_share_a_url_and_each_event_goes_out_once_for_its_key() {
     let first = receiver.wait_for(1).await.remove(0);
     send(&server, &tenant, &live).await;
     let second = receiver.wait_for(2).await.remove(1);
-    for (request, key, mode) in [(&first, &test, "TEST_MODE"), (&second, &live, "LIVE_MODE")] {
+    for (request, key, mode) in [(&first, &test, "test"), (&second, &live, "live")] {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!(request.method, "POST");
         assert_eq!(request.headers["content-type"], "application/json");
@@ -585,8 +585,9 @@ async fn optional_headers_are_the_applications_choice() {
     let key = key(&server, &tenant, "live", &receiver.url("/")).await;
     let path = format!("/v1/applications/{application}");
     for (number, (chosen, id, public)) in [
-        (json!(["X-Simplify-Trip-Key"]), false, true),
-        (json!([]), false, false),
+        (json!(["X-Simplify-Trip-Key"]), true, true),
+        (json!(["-webhook-id", "X-Simplify-Trip-Key"]), false, true),
+        (json!([]), true, false),
         (Value::Null, true, false),
     ]
     .into_iter()

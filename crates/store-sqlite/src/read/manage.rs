@@ -326,6 +326,7 @@ impl Reader {
             state: match row.get(4)? {
                 0 => TaskState::Running,
                 1 => TaskState::Finished,
+                3 => TaskState::Cancelled,
                 2 => TaskState::Failed(row.get::<_, Option<String>>(5)?.unwrap_or_default()),
                 other => return Err(unreadable(4, format!("task state {other}"))),
             },
@@ -341,6 +342,26 @@ impl Reader {
         self.one(&format!("{TASK} where id = ?1"), id, Entity::Task, |row| {
             self.task_row(row)
         })
+    }
+
+    /// Newest first.
+    pub(crate) fn list_tasks(
+        &self,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Task>, StoreError> {
+        let query = query_digest(&("tasks", tenant));
+        let after = page
+            .after(query)?
+            .map_or(i64::MAX, |after| Id::<id::Task>::from_u128(after).key());
+        let sql = format!("{TASK} where tenant_id = ?1 and id < ?2 order by id desc limit ?3");
+        let limit = i64::try_from(page.limit + 1).unwrap_or(i64::MAX);
+        let rows = self.all(&sql, params![tenant.key(), after, limit], |row| {
+            self.task_row(row)
+        })?;
+        Ok(Page::cut(rows, page.limit, query, |task: &Task| {
+            task.id.as_u128()
+        }))
     }
 
     pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {

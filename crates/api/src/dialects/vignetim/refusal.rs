@@ -53,6 +53,9 @@ impl Refusal {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
             }
             StatusCode::NOT_FOUND => Self::new(StatusCode::NOT_FOUND, spec.text("not_found")),
+            StatusCode::TOO_MANY_REQUESTS => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, error.detail.clone())
+            }
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, spec.text("body_too_large"))
             }

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 use postrider_core::Timestamp;
 use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::ApiSpec;
-use postrider_core::seal::hex;
+use postrider_core::seal::{hex, sha256};
 use postrider_core::secret::constant_time_eq;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_engine::CurrentProfile;
@@ -52,6 +52,13 @@ pub(super) async fn signed(
         Ok(verified) => verified,
         Err(refusal) => return with_standing(refusal.into_response(), uncounted(&spec, now)),
     };
+    // A request that was used before counts for nothing: whoever has captured one could use up the
+    // partner's requests with it. What this process has seen lately it knows without the store.
+    let seen = (verified.key.id.as_u128(), sha256(verified.nonce.as_bytes()));
+    if !verified.bearer && api.0.nonces.get(&seen).is_some() {
+        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
+        return with_standing(refusal.into_response(), uncounted(&spec, now));
+    }
     let limit = match verified.key.mode {
         Mode::Live => spec.rate_live,
         Mode::Test => spec.rate_test,
@@ -88,6 +95,8 @@ fn spec_of(api: &Api, path: &str) -> Option<ApiSpec> {
 struct Verified {
     key: ApiKey,
     nonce: String,
+    /// The key itself was sent, over TLS, and nothing was signed: there is no nonce.
+    bearer: bool,
     body: HeldBody,
 }
 
@@ -99,6 +108,11 @@ async fn verify(
 ) -> Result<Verified, Refusal> {
     let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
     let (parts, body) = request.into_parts();
+    if !parts.headers.contains_key("x-api-key")
+        && let Some(text) = bearer(&parts.headers)
+    {
+        return verify_bearer(api, spec, &parts, body, text).await;
+    }
     let given = |name| text_header(&parts.headers, name).ok_or_else(|| refuse("unauthorized"));
     let public_id = given("x-api-key")?;
     let timestamp = given("x-timestamp")?;
@@ -141,6 +155,41 @@ async fn verify(
     }
     Ok(Verified {
         nonce: nonce.to_owned(),
+        bearer: false,
+        key,
+        body,
+    })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, text) = text_header(headers, "authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
+}
+
+/// A tenant's key as a bearer token, as the overview of the documentation shows it.
+async fn verify_bearer(
+    api: &Api,
+    spec: &ApiSpec,
+    parts: &http::request::Parts,
+    body: axum::body::Body,
+    text: &str,
+) -> Result<Verified, Refusal> {
+    let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
+    let key = match api.0.directory.key(sha256(text.as_bytes())).await {
+        Ok(key) => ApiKey::clone(&key),
+        Err(error) if error.is_not_found() => return Err(refuse("unauthorized")),
+        Err(error) => return Err(Refusal::from_store(spec, error)),
+    };
+    if crate::auth::admit(api, &key, parts).is_err() {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")));
+    }
+    let body = api
+        .body(key.id.as_u128(), body)
+        .await
+        .map_err(|error| Refusal::from_api(spec, &error))?;
+    Ok(Verified {
+        nonce: String::new(),
+        bearer: true,
         key,
         body,
     })
@@ -153,18 +202,28 @@ async fn admit(
     verified: Verified,
     now: Timestamp,
 ) -> Result<Partner, Refusal> {
-    let Verified { key, nonce, body } = verified;
+    let Verified {
+        key,
+        nonce,
+        bearer,
+        body,
+    } = verified;
     // After the signature, so that a stranger cannot use up a partner's nonces. Kept as long as the
     // timestamp could be accepted again.
     let expires_at = now.plus(spec.skew * 2);
-    let fresh = nonce.len() <= KEY_BYTES_MAX
-        && api
-            .store()
-            .use_nonce(key.id, &nonce, expires_at)
-            .await
-            .map_err(|error| Refusal::from_store(spec, error))?;
+    let fresh = bearer
+        || nonce.len() <= KEY_BYTES_MAX
+            && api
+                .store()
+                .use_nonce(key.id, &nonce, expires_at)
+                .await
+                .map_err(|error| Refusal::from_store(spec, error))?;
     if !fresh {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));
+    }
+    if !bearer {
+        let seen = (key.id.as_u128(), sha256(nonce.as_bytes()));
+        api.0.nonces.insert(seen, ());
     }
     let forbidden = || Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden"));
     let Scope::Tenant(application, tenant) = key.scope else {

@@ -7,21 +7,23 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use postrider_core::Timestamp;
 use postrider_core::attempt::{Attempt, Outcome};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::filter::is_event_type;
 use postrider_core::profile::{Class, Profile};
+use postrider_core::{Id, Timestamp, id};
 use postrider_engine::CurrentProfile;
+use postrider_engine::budget::{Budget, Grant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{found, may_sign};
 use crate::Api;
 use crate::auth::Caller;
+use crate::dialects::RateLimits;
 use crate::native::event_types;
-use crate::problem::{ApiError, ApiResult};
+use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::{Path, Query, given_time, ok, typed, well_formed};
 
 const STATS_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
@@ -45,6 +47,45 @@ impl TestEvent {
     }
 }
 
+/// Test calls of a tenant in a minute; more are refused.
+const PROBES_PER_MINUTE: u32 = 60;
+/// Test calls of a tenant at once.
+const PROBES_AT_ONCE: usize = 4;
+/// Of all tenants.
+const PROBES_MAX: usize = 64;
+
+/// Keeps test calls, which go past lanes, breakers and rate limits, from becoming a way to flood a host.
+pub(crate) struct Probes {
+    under_way: Budget,
+    recent: RateLimits<id::Tenant>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            under_way: Budget::new(PROBES_MAX),
+            recent: RateLimits::default(),
+        }
+    }
+}
+
+impl Probes {
+    fn enter(&self, tenant: Id<id::Tenant>, now: Timestamp) -> ApiResult<Grant> {
+        let minute = Duration::from_secs(60);
+        let standing = self.recent.count(tenant, PROBES_PER_MINUTE, minute, now);
+        let grant = self.under_way.take(tenant.as_u128(), 1);
+        match grant {
+            Some(grant) if !standing.exceeded && grant.held() <= PROBES_AT_ONCE => Ok(grant),
+            _ => Err(ApiError::new(
+                ErrorCode::TestCallsMax,
+                format!(
+                    "a tenant makes {PROBES_PER_MINUTE} test calls in a minute, {PROBES_AT_ONCE} at once; wait a little"
+                ),
+            )),
+        }
+    }
+}
+
 /// Makes the test call: one signed request, now, not recorded, whatever the endpoint's state.
 pub(crate) async fn send_test(
     api: &Api,
@@ -54,6 +95,7 @@ pub(crate) async fn send_test(
 ) -> ApiResult<(bool, Attempt)> {
     let profile = &current.profile;
     let now = api.now();
+    let place = api.0.probes.enter(endpoint.tenant, now)?;
     let event = Event {
         id: api.store().ids().next(now),
         application: endpoint.application,
@@ -71,7 +113,9 @@ pub(crate) async fn send_test(
         .engine()
         .test(endpoint.id, Arc::new(event), current.version)
         .await?;
+    drop(place);
     let success = profile.classify.class(&attempt.outcome) == Class::Ok;
+    tracing::info!(tenant.id = %endpoint.tenant, endpoint.id = %endpoint.id, success, "a test call was made");
     Ok((success, attempt))
 }
 

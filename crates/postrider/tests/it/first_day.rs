@@ -1,0 +1,246 @@
+//! What somebody tries who has only the documents, or only an id from a log.
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::support::{TestServer, http, id, text};
+
+#[tokio::test]
+async fn the_path_of_the_document_and_a_bearer_key_serve_vignetims_api() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("vignetim").await;
+    let key = json!({ "name": "k", "tenant": tenant });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let bearer = format!("Bearer {}", text(&key, "key"));
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let body = json!({ "url": "https://example.com/hook", "events": ["order.completed"] });
+    let made = http(
+        server.address,
+        "POST",
+        "/webhooks",
+        &headers,
+        body.to_string(),
+    )
+    .await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert!(text(&made.json(), "signingSecret").starts_with("whs_"));
+    for path in ["/webhooks", "/v2/partners/webhooks"] {
+        let listed = http(server.address, "GET", path, &headers, "").await;
+        assert_eq!(listed.status, 200, "{listed:?}");
+        assert_eq!(listed.json()["data"].as_array().unwrap().len(), 1);
+        assert!(
+            listed.headers.contains_key("x-ratelimit-limit"),
+            "{listed:?}"
+        );
+    }
+    let wrong = [("authorization", "Bearer nothing")];
+    let refused = http(server.address, "GET", "/webhooks", &wrong, "").await;
+    assert_eq!(refused.status, 401);
+}
+
+#[tokio::test]
+async fn a_key_moves_its_own_webhook_and_nothing_else() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("simplifytrip").await;
+    let new = json!({ "name": "k", "tenant": tenant, "webhook": "http://127.0.0.1:9/" });
+    let own = server.good("POST", "/v1/keys", new).await;
+    let other = server
+        .good("POST", "/v1/keys", json!({ "name": "o", "tenant": tenant }))
+        .await;
+    let (key, path) = (text(&own, "key"), format!("/v1/keys/{}", id(&own)));
+    let read = server.call_as(key, "GET", &path, Value::Null).await;
+    assert_eq!((read.status, id(&read.json())), (200, id(&own)));
+    let moved = json!({ "webhook": receiver.url("/") });
+    let moved = server.call_as(key, "PATCH", &path, moved).await;
+    assert_eq!(moved.json()["webhook"], receiver.url("/"), "{moved:?}");
+    for (method, body) in [
+        ("PATCH", json!({ "name": "x" })),
+        ("PATCH", json!({ "active": false })),
+        ("PATCH", json!({ "allowedIps": [] })),
+        ("DELETE", Value::Null),
+    ] {
+        let refused = server.call_as(key, method, &path, body).await;
+        assert_eq!(refused.code(), "scope_insufficient");
+    }
+    let foreign = format!("/v1/keys/{}", id(&other));
+    assert_eq!(
+        server
+            .call_as(key, "GET", &foreign, Value::Null)
+            .await
+            .status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn an_application_names_the_modes_as_its_receivers_know_them() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let application = server.application("trips", "simplifytrip").await;
+    let tenant = server.tenant_of(&application).await;
+    let new = json!({ "name": "k", "tenant": tenant, "webhook": receiver.url("/") });
+    let key = server.good("POST", "/v1/keys", new).await;
+    let path = format!("/v1/applications/{application}");
+    for (names, expected) in [
+        (Value::Null, r#""mode":"live""#),
+        (
+            json!({ "live": "LIVE_MODE", "test": "TEST_MODE" }),
+            r#""mode":"LIVE_MODE""#,
+        ),
+    ] {
+        let settings = json!({ "settings": { "modeNames": names } });
+        server.good("PATCH", &path, settings).await;
+        let event = json!({ "type": "PURCHASE_ORDER_SUCCESS", "key": key["publicId"],
+            "data": { "orderId": "1", "trackId": "t", "status": "SUCCESS", "items": [] } });
+        let events = format!("/v1/tenants/{tenant}/events");
+        server.good("POST", &events, event).await;
+        let count = 1 + usize::from(expected.contains("LIVE"));
+        let sent = receiver.wait_for(count).await.remove(count - 1);
+        assert!(String::from_utf8_lossy(&sent.body).contains(expected));
+    }
+    let same = json!({ "settings": { "modeNames": { "live": "x", "test": "x" } } });
+    let refused = server.call("PATCH", &path, same).await;
+    assert_eq!(refused.json()["field"], "settings.modeNames");
+}
+
+#[tokio::test]
+async fn deliveries_are_found_by_the_id_that_a_receiver_logs_and_say_what_happened() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(503)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    server.publish(&tenant, "a", json!(1)).await;
+    server.publish(&tenant, "a", json!(2)).await;
+    let logged = receiver.wait_for(2).await[1].headers["webhook-id"].clone();
+    server
+        .until("/v1/deliveries", |page| {
+            let rows = page["data"].as_array().unwrap();
+            rows.len() == 2 && rows.iter().all(|row| row["attemptsMade"] == 1)
+        })
+        .await;
+    let found = format!("/v1/deliveries?webhookId={logged}");
+    let found = server.good("GET", &found, Value::Null).await;
+    let rows = found["data"].as_array().unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (&rows[0]["url"], &rows[0]["lastStatus"]),
+        (&json!(receiver.url("/")), &json!(503))
+    );
+    let by_own = format!("/v1/deliveries?webhookId={}", id(&rows[0]));
+    let by_own = server.good("GET", &by_own, Value::Null).await;
+    assert_eq!(by_own["data"][0]["id"], rows[0]["id"]);
+    let nothing = server
+        .good("GET", "/v1/deliveries?webhookId=msg_x", Value::Null)
+        .await;
+    assert_eq!(nothing["data"], json!([]));
+}
+
+#[tokio::test]
+async fn replays_are_listed_and_stopped() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(410)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    server.publish(&tenant, "a", json!(1)).await;
+    server.finished("status=failed", 1).await;
+    let path = format!("/v1/tenants/{tenant}/replays");
+    let first = server.good("POST", &path, json!({})).await;
+    let read = format!("/v1/replays/{}", id(&first));
+    server
+        .until(&read, |replay| replay["status"] == "finished")
+        .await;
+    let second = server.good("POST", &path, json!({ "type": "b" })).await;
+    let listed = server.good("GET", &path, Value::Null).await;
+    let ids: Vec<String> = listed["data"].as_array().unwrap().iter().map(id).collect();
+    assert_eq!(ids, [id(&second), id(&first)]);
+    let cancel = format!("/v1/replays/{}/cancel", id(&first));
+    let ended = server.good("POST", &cancel, Value::Null).await;
+    assert_eq!(
+        ended["status"], "finished",
+        "one that has ended stays as it ended"
+    );
+    let other = server
+        .tenant_of(&server.application("other", "standard").await)
+        .await;
+    let key = json!({ "name": "k", "tenant": other });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let foreign = server
+        .call_as(text(&key, "key"), "POST", &cancel, Value::Null)
+        .await;
+    assert_eq!(foreign.status, 404);
+}
+
+#[tokio::test]
+async fn test_calls_are_bounded_for_each_tenant() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Hang).await;
+    let application = server.application("shop", "standard").await;
+    let greedy = server.tenant_of(&application).await;
+    let endpoint = id(&server.endpoint(&greedy, &receiver.url("/")).await);
+    let path = format!("/v1/endpoints/{endpoint}/test");
+    let hanging: Vec<_> = (0..4)
+        .map(|_| {
+            let (address, path) = (server.address, path.clone());
+            let bearer = format!("Bearer {}", server.root);
+            tokio::spawn(async move {
+                let headers = [("authorization", bearer.as_str())];
+                http(address, "POST", &path, &headers, "").await
+            })
+        })
+        .collect();
+    receiver.wait_for(4).await;
+    let fifth = server.call("POST", &path, Value::Null).await;
+    assert_eq!(
+        (fifth.status, fifth.code()),
+        (429, "test_calls_max".to_owned())
+    );
+    assert_eq!(fifth.headers["retry-after"], "1");
+    // Another tenant's go on.
+    let fine = Receiver::start(Behaviour::Status(200)).await;
+    let calm = server.tenant_of(&application).await;
+    let endpoint = id(&server.endpoint(&calm, &fine.url("/")).await);
+    let path = format!("/v1/endpoints/{endpoint}/test");
+    let answered = server.good("POST", &path, Value::Null).await;
+    assert_eq!(answered["success"], true);
+    for call in hanging {
+        call.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_imported_secret_signs_and_a_wrong_one_is_refused() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let endpoint = |secret: &str| json!({ "url": receiver.url("/"), "secret": secret });
+    for wrong in [
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_c2hvcnQ=",
+        "whsec_%%%",
+        "",
+    ] {
+        let refused = server.call("POST", &path, endpoint(wrong)).await;
+        assert_eq!(
+            (refused.status, &refused.json()["field"]),
+            (400, &json!("secret")),
+            "{wrong}"
+        );
+    }
+    let made = server.good("POST", &path, endpoint(secret)).await;
+    assert_eq!(made["secret"], secret);
+    server.publish(&tenant, "a", json!(1)).await;
+    let sent = receiver.wait_for(1).await.remove(0);
+    let verifier = standardwebhooks::Webhook::new(secret).unwrap();
+    let mut headers = ::http::HeaderMap::new();
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        let name = ::http::HeaderName::from_static(name);
+        headers.insert(name.clone(), sent.headers[name.as_str()].parse().unwrap());
+    }
+    assert!(verifier.verify(&sent.body, &headers).is_ok());
+}
