@@ -108,7 +108,7 @@ impl Caller {
         match api.0.directory.key(sha256(text.trim().as_bytes())).await {
             Ok(key) => {
                 if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
-                    asked_by.set(key.id);
+                    asked_by.set(&key.id);
                 }
                 admit(api, &key, parts)?;
                 let address = caller_address(api, parts);

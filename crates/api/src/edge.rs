@@ -63,7 +63,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(crate) struct AskedBy(Arc<OnceLock<String>>);
 
 impl AskedBy {
-    pub(crate) fn set(&self, key: impl ToString) {
+    pub(crate) fn set(&self, key: &impl ToString) {
         drop(self.0.set(key.to_string()));
     }
 }

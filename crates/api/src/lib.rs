@@ -42,6 +42,7 @@ use directory::Directory;
 #[derive(Debug, Clone)]
 pub struct ApiOptions {
     pub addresses: AddressPolicy,
+    pub names: Names,
     /// Allows plain HTTP endpoints whatever the profile says: for development.
     pub plain_http: bool,
     /// Bytes of a request body; of a batch, [`limits::BATCH_BODY_BYTES_MAX`].
@@ -66,6 +67,27 @@ pub struct ApiOptions {
     pub is_mail_address: fn(&str) -> bool,
 }
 
+/// Looks names up when endpoints are registered.
+#[async_trait::async_trait]
+pub trait Lookup: Send + Sync + 'static {
+    /// The addresses of a name; none when it has none yet, or cannot be looked up now.
+    async fn addresses(&self, host: &str) -> Vec<IpAddr>;
+}
+
+/// How the server looks names up; none does not.
+#[derive(Clone, Default)]
+pub struct Names(pub Option<Arc<dyn Lookup>>);
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Names"
+        } else {
+            "no names"
+        })
+    }
+}
+
 /// An egress region and the addresses that the world sees its requests come from.
 #[derive(Debug, Clone)]
 pub struct RegionInfo {
@@ -77,6 +99,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             addresses: AddressPolicy::default(),
+            names: Names::default(),
             plain_http: false,
             body_max: limits::BODY_BYTES_MAX,
             bodies_bytes_max: 256 * 1024 * 1024,

@@ -116,6 +116,12 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
     Ok(url)
 }
 
+/// The name in a URL; none where it has an address.
+pub fn domain(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    url.domain().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use crate::Timestamp;
 use crate::attempt::{Outcome, UnreachableReason};
 use crate::delivery::{DeliveryState, FailReason, Series};
 use crate::health::HealthChange;
+use crate::limits::ATTEMPTS_MAX;
 use crate::profile::{Class, Classify, RetrySchedule};
 
 /// What the judge has to know about the attempt besides its outcome.
@@ -103,16 +104,23 @@ fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Durat
     if facts.series.single {
         return Next::Failed(FailReason::Exhausted);
     }
-    let made = facts.series.attempts + 1;
     let first_start = facts.series.started_at.unwrap_or(facts.started_at);
-    let Some(due) = retry.due_at(
-        made,
-        first_start,
-        facts.started_at,
-        facts.ended_at,
-        facts.unit_random,
-    ) else {
-        return Next::Failed(FailReason::Exhausted);
+    let mut made = facts.series.attempts + 1;
+    // Times of the schedule that passed while the delivery was held, or this server stood still, are
+    // passed over: it goes on with its place in the schedule and is not made up for all at once.
+    let due = loop {
+        let due = retry.due_at(
+            made,
+            first_start,
+            facts.started_at,
+            facts.ended_at,
+            facts.unit_random,
+        );
+        match due {
+            None => return Next::Failed(FailReason::Exhausted),
+            Some(due) if due >= facts.started_at || made >= ATTEMPTS_MAX => break due,
+            Some(_) => made += 1,
+        }
     };
     // A receiver that names a time gets at least that; it never makes a retry earlier.
     let at = pause.map_or(due, |pause| due.max(facts.ended_at.plus(pause)));

@@ -10,7 +10,10 @@ use aws_lc_rs::digest;
 
 use crate::Secret;
 
-const FORMAT: u8 = 1;
+/// Bound to what kind of thing it belongs to: written by older versions.
+const FORMAT_BY_KIND: u8 = 1;
+/// Bound to the very row that it belongs to.
+const FORMAT: u8 = 2;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 const KEY_ID_LEN: usize = 4;
 
@@ -52,8 +55,9 @@ impl Sealer {
         Self { keys }
     }
 
-    /// Seals `secret`; `context` must be the same when opening, so a value cannot be moved elsewhere.
-    pub fn seal(&self, secret: &Secret, nonce: SealNonce, context: &str) -> Vec<u8> {
+    /// Seals `secret`; `context` and `row` must be the same when opening, so a value cannot be moved to
+    /// another row or another column.
+    pub fn seal(&self, secret: &Secret, nonce: SealNonce, context: &str, row: u128) -> Vec<u8> {
         let master = &self.keys[0];
         let mut sealed = Vec::with_capacity(HEADER_LEN + secret.expose().len() + 16);
         sealed.push(FORMAT);
@@ -64,7 +68,7 @@ impl Sealer {
             .key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                Aad::from(context),
+                Aad::from(place(context, row)),
                 &mut body,
             )
             .expect("secrets are far below the limit of AES-GCM");
@@ -74,8 +78,13 @@ impl Sealer {
 
     /// # Errors
     /// When the value is malformed, of an unknown key, altered, or sealed for another context.
-    pub fn open(&self, sealed: &[u8], context: &str) -> Result<Secret, SealError> {
-        if sealed.len() < HEADER_LEN || sealed[0] != FORMAT {
+    pub fn open(&self, sealed: &[u8], context: &str, row: u128) -> Result<Secret, SealError> {
+        let place = match sealed.first() {
+            Some(&FORMAT) => place(context, row),
+            Some(&FORMAT_BY_KIND) => context.as_bytes().to_vec(),
+            _ => return Err(SealError::Malformed),
+        };
+        if sealed.len() < HEADER_LEN {
             return Err(SealError::Malformed);
         }
         let (header, body) = sealed.split_at(HEADER_LEN);
@@ -89,11 +98,17 @@ impl Sealer {
         let mut body = body.to_vec();
         let plain = master
             .key
-            .open_in_place(nonce, Aad::from(context), &mut body)
+            .open_in_place(nonce, Aad::from(place), &mut body)
             .map_err(|_| SealError::Forged)?;
         let text = std::str::from_utf8(plain).map_err(|_| SealError::Forged)?;
         Ok(Secret::new(text))
     }
+}
+
+fn place(context: &str, row: u128) -> Vec<u8> {
+    let mut place = context.as_bytes().to_vec();
+    place.extend_from_slice(&row.to_be_bytes());
+    place
 }
 
 impl MasterKey {
@@ -146,29 +161,37 @@ mod tests {
     #[test]
     fn a_sealed_secret_opens_only_whole_in_its_place_and_with_its_key() {
         let sealer = Sealer::new(&[1; 32], &[]);
-        let sealed = sealer.seal(&Secret::new("whs_x"), [9; 12], "endpoint");
-        assert_eq!(sealer.open(&sealed, "endpoint").unwrap().expose(), "whs_x");
-        assert_eq!(sealer.open(&sealed, "tenant"), Err(SealError::Forged));
+        let sealed = sealer.seal(&Secret::new("whs_x"), [9; 12], "endpoint", 7);
         assert_eq!(
-            Sealer::new(&[2; 32], &[]).open(&sealed, "endpoint"),
+            sealer.open(&sealed, "endpoint", 7).unwrap().expose(),
+            "whs_x"
+        );
+        assert_eq!(sealer.open(&sealed, "tenant", 7), Err(SealError::Forged));
+        assert_eq!(
+            sealer.open(&sealed, "endpoint", 8),
+            Err(SealError::Forged),
+            "another row"
+        );
+        assert_eq!(
+            Sealer::new(&[2; 32], &[]).open(&sealed, "endpoint", 7),
             Err(SealError::UnknownKey)
         );
         assert_eq!(
             Sealer::new(&[2; 32], &[[1; 32]])
-                .open(&sealed, "endpoint")
+                .open(&sealed, "endpoint", 7)
                 .unwrap()
                 .expose(),
             "whs_x"
         );
         assert_eq!(
-            sealer.open(&sealed[..10], "endpoint"),
+            sealer.open(&sealed[..10], "endpoint", 7),
             Err(SealError::Malformed)
         );
         for i in 17..sealed.len() {
             let mut altered = sealed.clone();
             altered[i] ^= 1;
             assert_eq!(
-                sealer.open(&altered, "endpoint"),
+                sealer.open(&altered, "endpoint", 7),
                 Err(SealError::Forged),
                 "byte {i}"
             );

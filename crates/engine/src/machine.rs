@@ -62,6 +62,8 @@ pub struct LaneConfig {
     pub tenant: TenantId,
     /// Set when nothing may be sent: what pending deliveries become.
     pub closed: Option<DeliveryState>,
+    /// Nothing is sent, and nothing given up either: it waits in the store until the owner goes on.
+    pub held: bool,
     pub ordering: Ordering,
     /// Deliveries per second.
     pub rate_limit: Option<u32>,
@@ -285,7 +287,7 @@ impl Machine {
         };
         let room = (has_room && lane.len() < items_max) || lane.has_share();
         // An ordered lane holds a prefix of its deliveries: nothing may pass what is in the store.
-        if lane.is_closed() || !room || (lane.is_ordered() && lane.has_stored()) {
+        if lane.is_closed() || lane.is_held() || !room || (lane.is_ordered() && lane.has_stored()) {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {
             let size = lane.insert(due);
@@ -295,7 +297,7 @@ impl Machine {
 
     fn loaded(&mut self, endpoint: EndpointId, page: DuePage) {
         let lane = self.lane(endpoint);
-        let closed = lane.is_closed();
+        let closed = lane.is_closed() || lane.is_held();
         lane.end_load(page.next);
         let mut left = None;
         for due in page.rows {
@@ -334,7 +336,7 @@ impl Machine {
         }
         let room = (has_room && lane.len() < items_max) || lane.has_share();
         let keep = lane.is_ordered() || (at <= now.plus(horizon) && room);
-        if lane.is_closed() || !keep {
+        if lane.is_closed() || lane.is_held() || !keep {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {
             let size = lane.insert(due);

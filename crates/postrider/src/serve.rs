@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_api::{Api, ApiOptions, Listener, RegionInfo, ServerLimits, ensure_root_key};
+use postrider_api::{
+    Api, ApiOptions, Listener, Lookup, Names, RegionInfo, ServerLimits, ensure_root_key,
+};
 use postrider_core::Secret;
 use postrider_core::address::AddressPolicy;
 use postrider_core::seal::Sealer;
@@ -53,6 +55,17 @@ impl std::fmt::Debug for Server {
 }
 
 type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Looks names up as deliveries do.
+struct SystemNames(SystemResolver);
+
+#[async_trait::async_trait]
+impl Lookup for SystemNames {
+    async fn addresses(&self, host: &str) -> Vec<std::net::IpAddr> {
+        use postrider_transport::Resolve as _;
+        self.0.resolve(host).await.unwrap_or_default()
+    }
+}
 
 /// Tells when a task that must run ends early, by a panic or otherwise.
 struct Ended {
@@ -129,6 +142,7 @@ impl Server {
         let mailer = mailer(&config.notifications)?;
         let api_options = ApiOptions {
             addresses,
+            names: Names(Some(Arc::new(SystemNames(SystemResolver::new()?)))),
             trusted_proxies: config.server.trusted_proxies.clone(),
             regions: region_infos(&config.egress),
             default_region: default_region(&config.egress)?,
@@ -278,7 +292,11 @@ async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyho
         let Some(tenant) = tenants.rows.first() else {
             continue;
         };
-        let opened = sealer.open(&tenant.live_secret.sealed, TENANT_SECRET_CONTEXT);
+        let opened = sealer.open(
+            &tenant.live_secret.sealed,
+            TENANT_SECRET_CONTEXT,
+            tenant.id.as_u128(),
+        );
         return opened.map(drop).with_context(|| {
             let file = key_file.display();
             format!("{file} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files")

@@ -104,7 +104,7 @@ async fn answered(
     if complete {
         give_back(pool, origin, connection, keep_alive).await;
     }
-    let body = kept_body(body, truncated);
+    let body = kept_body(&body, truncated);
     Ok((
         outcome,
         Response {
@@ -341,7 +341,7 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The part of a body that is kept: cut between two characters, where it is text.
-fn kept_body(body: Bytes, truncated: bool) -> Bytes {
+fn kept_body(body: &Bytes, truncated: bool) -> Bytes {
     let body = body.slice(..body.len().min(RESPONSE_BODY_KEPT_BYTES));
     match std::str::from_utf8(&body) {
         Err(error) if truncated && error.error_len().is_none() => body.slice(..error.valid_up_to()),
@@ -442,10 +442,10 @@ mod tests {
     fn a_cut_body_ends_between_characters() {
         let text = "é".repeat(RESPONSE_BODY_KEPT_BYTES);
         let odd = Bytes::from(format!("x{text}"));
-        let kept = kept_body(odd, true);
+        let kept = kept_body(&odd, true);
         assert!(std::str::from_utf8(&kept).is_ok());
         let broken = Bytes::from_static(b"ab\xc3");
-        assert_eq!(kept_body(broken.clone(), false), broken);
+        assert_eq!(kept_body(&broken, false), broken);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::Api;
 use crate::auth::actor;
-use crate::native::endpoints::{TestEvent, fresh_endpoint, send_test, set_active};
+use crate::native::endpoints::{TestEvent, fresh_endpoint, must_lead_out, send_test, set_active};
 
 use body::{fields, subscription};
 use refusal::{Refusal, json, uncounted, with_standing};
@@ -134,6 +134,14 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
         let spec = partner.spec();
         let fields = fields(&api, partner, true)?;
+        if let Some(url) = &fields.url
+            && must_lead_out(&api, "url", url).await.is_err()
+        {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                spec.text("url_private"),
+            ));
+        }
         let subscription = subscription(spec, fields.events.unwrap_or_default())?;
         let profile = &partner.current.profile;
         let made = fresh_endpoint(
@@ -219,6 +227,14 @@ async fn update(State(api): State<Api>, id: PathId, request: Request<Body>) -> R
         let spec = partner.spec();
         let endpoint = found(&api, partner, &id).await?;
         let fields = fields(&api, partner, false)?;
+        if let Some(url) = &fields.url
+            && must_lead_out(&api, "url", url).await.is_err()
+        {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                spec.text("url_private"),
+            ));
+        }
         let subscription = fields
             .events
             .map(|patterns| subscription(spec, patterns))

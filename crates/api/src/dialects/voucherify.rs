@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 use crate::Api;
 use crate::auth::{actor, admit};
-use crate::native::endpoints::{fresh_endpoint, set_active, valid_url};
+use crate::native::endpoints::{fresh_endpoint, must_lead_out, set_active, valid_url};
 use crate::problem::{ApiError, ErrorCode, RETRY_AFTER_SECS};
 use crate::random;
 use crate::request::{HeldBody, json, well_formed};
@@ -429,6 +429,9 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
+        must_lead_out(&api, "target_url", &fields.target_url)
+            .await
+            .map_err(|error| Refusal::from_api(project.spec(), &error))?;
         let profile = &project.current.profile;
         let internal = |error: ApiError| Refusal::from_api(project.spec(), &error);
         let made = fresh_endpoint(
@@ -517,6 +520,9 @@ async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
+        must_lead_out(&api, "target_url", &fields.target_url)
+            .await
+            .map_err(|error| Refusal::from_api(project.spec(), &error))?;
         let now = api.now();
         let change = move |endpoint: &mut Endpoint| {
             endpoint.url = fields.target_url;

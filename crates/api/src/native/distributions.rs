@@ -17,8 +17,8 @@ use postrider_store::{EndpointFilter, EndpointListing};
 use serde::{Deserialize, Serialize};
 
 use super::endpoints::{
-    checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint, nullable,
-    present, set_active,
+    checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint,
+    must_lead_out, nullable, present, set_active,
 };
 use crate::Api;
 use crate::auth::Caller;
@@ -156,6 +156,7 @@ pub(crate) async fn create(
     required("name", &new.name, KEY_BYTES_MAX)?;
     required("eventName", &new.event_name, KEY_BYTES_MAX)?;
     checked_url(&api, &profile, &new.url)?;
+    must_lead_out(&api, "url", &new.url).await?;
     checked_rate(new.rate_limit)?;
     checked_payload(&new.payload)?;
     let custom = custom_headers(&profile, new.headers)?;
@@ -267,6 +268,7 @@ pub(crate) async fn update(
     }
     if let Some(url) = &patch.url {
         checked_url(&api, &profile, url)?;
+        must_lead_out(&api, "url", url).await?;
     }
     let payload = patch.payload.map(Option::unwrap_or_default);
     if let Some(payload) = &payload {

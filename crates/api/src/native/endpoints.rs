@@ -37,7 +37,7 @@ pub(super) use rules::{
 };
 
 pub(crate) use probe::{Probes, TestEvent, send_test, stats, test};
-pub(crate) use rules::valid_url;
+pub(crate) use rules::{must_lead_out, valid_url};
 pub(crate) use secrets::{rotate, rotate_secret, secret};
 
 #[derive(Deserialize)]
@@ -109,8 +109,16 @@ fn brought(profile: &Profile, text: String) -> ApiResult<Secret> {
 const BROUGHT_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A sealed secret in the profile's format, valid without end.
-fn sealed(api: &Api, secret: &Secret, now: Timestamp) -> EndpointSecret {
-    let sealed = api.0.sealer.seal(secret, seal_nonce(), SECRET_CONTEXT);
+fn sealed(
+    api: &Api,
+    endpoint: Id<id::Endpoint>,
+    secret: &Secret,
+    now: Timestamp,
+) -> EndpointSecret {
+    let sealed = {
+        let sealer = &api.0.sealer;
+        sealer.seal(secret, seal_nonce(), SECRET_CONTEXT, endpoint.as_u128())
+    };
     EndpointSecret {
         sealed,
         created_at: now,
@@ -135,7 +143,7 @@ pub(crate) fn fresh_endpoint(
             let secret = secret_text(&profile.secret.format, mode);
             endpoint
                 .secrets
-                .push(sealed(api, &secret, endpoint.created_at));
+                .push(sealed(api, endpoint.id, &secret, endpoint.created_at));
             secret
         }
     };
@@ -221,6 +229,7 @@ pub(crate) async fn create(
         ));
     }
     checked_url(&api, &profile, &new.url)?;
+    must_lead_out(&api, "url", &new.url).await?;
     checked_description(new.description.as_deref())?;
     checked_rate(new.rate_limit)?;
     let subscription = new.events.map_or_else(
@@ -240,7 +249,7 @@ pub(crate) async fn create(
     let (mut endpoint, mut secret) =
         fresh_endpoint(&api, &profile, &tenant, mode, new.url, subscription)?;
     if let Some(own) = own {
-        endpoint.secrets = vec![sealed(&api, &own, endpoint.created_at)];
+        endpoint.secrets = vec![sealed(&api, endpoint.id, &own, endpoint.created_at)];
         secret = own;
     }
     endpoint.description = new.description;
@@ -254,7 +263,7 @@ pub(crate) async fn create(
         public_key = ed25519_public(&pair);
         endpoint
             .secrets
-            .push(sealed(&api, &pair, endpoint.created_at));
+            .push(sealed(&api, endpoint.id, &pair, endpoint.created_at));
     }
     api.store()
         .create_endpoint(
@@ -407,6 +416,7 @@ pub(crate) async fn update(
     let patch: EndpointPatch = api.read(&caller, &headers, body).await?;
     if let Some(url) = &patch.url {
         checked_url(&api, &profile, url)?;
+        must_lead_out(&api, "url", url).await?;
     }
     checked_description(patch.description.as_ref().and_then(|text| text.as_deref()))?;
     checked_rate(patch.rate_limit.flatten())?;
@@ -425,7 +435,7 @@ pub(crate) async fn update(
         .secret
         .map(|text| brought(&profile, text))
         .transpose()?;
-    let own = own.map(|secret| sealed(&api, &secret, now));
+    let own = own.map(|secret| sealed(&api, endpoint.id, &secret, now));
     let form = patch
         .content_type
         .map(|given| given.unwrap_or_default().is_form(&profile));

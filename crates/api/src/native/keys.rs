@@ -16,7 +16,7 @@ use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::KeyFilter;
 use serde::{Deserialize, Serialize};
 
-use super::endpoints::{checked_url, fresh_endpoint, nullable, present, rotate};
+use super::endpoints::{checked_url, fresh_endpoint, must_lead_out, nullable, present, rotate};
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
@@ -181,10 +181,12 @@ pub(crate) fn fresh_key(
         None => (public_key_id(mode), key_text(mode)),
     };
     // A tenant's key may sign requests of a vendor's API; verifying them needs the text, so it is sealed.
-    let sealed = api.0.sealer.seal(&text, seal_nonce(), KEY_SECRET_CONTEXT);
     let now = api.now();
+    let id: Id<id::ApiKey> = api.store().ids().next(now);
+    let sealer = &api.0.sealer;
+    let sealed = sealer.seal(&text, seal_nonce(), KEY_SECRET_CONTEXT, id.as_u128());
     let key = ApiKey {
-        id: api.store().ids().next(now),
+        id,
         name,
         scope: Scope::Tenant(tenant.application, tenant.id),
         mode,
@@ -228,6 +230,9 @@ pub(crate) async fn create(
             return Err(ApiError::not_found("tenant"));
         }
         let profile = api.0.directory.profile(tenant.application).await?.profile;
+        if let Some(url) = &new.webhook {
+            must_lead_out(&api, "webhook", url).await?;
+        }
         let fresh = fresh_key(
             &api,
             &profile,
@@ -387,6 +392,7 @@ pub(crate) async fn change(
     let mut fresh = None;
     let mut secret = None;
     if let Some(Some(url)) = &changes.webhook {
+        must_lead_out(api, "webhook", url).await?;
         let Scope::Tenant(application, tenant) = key.scope else {
             return Err(ApiError::invalid("webhook", "belongs to a tenant's key"));
         };

@@ -4,13 +4,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use postrider_core::Secret;
 use postrider_core::limits::{EMAILS_MAX, KEY_BYTES_MAX};
 use postrider_core::notice::Channels;
 use postrider_core::profile::{Profile, SecretScope, Visibility};
 use postrider_core::tenant::{
     Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSecret, TenantSettings,
 };
+use postrider_core::{Id, Secret, id};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -34,11 +34,11 @@ struct NewTenant {
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Path(application): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
-    let application = caller.application(&api, path_id(&id)?).await?.id;
+    let application = caller.application(&api, path_id(&application)?).await?.id;
     caller.must_be_live()?;
     let new: NewTenant = api.read(&caller, &headers, body).await?;
     required("name", &new.name, KEY_BYTES_MAX)?;
@@ -46,16 +46,17 @@ pub(crate) async fn create(
         required("externalId", external_id, KEY_BYTES_MAX)?;
     }
     let profile = api.0.directory.profile(application).await?.profile;
-    let (live, live_secret) = fresh_secret(&api, &profile, Mode::Live);
-    let (test, test_secret) = fresh_secret(&api, &profile, Mode::Test);
     let now = api.now();
+    let id = api.store().ids().next(now);
+    let (live, live_secret) = fresh_secret(&api, &profile, id, Mode::Live);
+    let (test, test_secret) = fresh_secret(&api, &profile, id, Mode::Test);
     let settings = match new.settings {
         None => TenantSettings::default(),
         Some(patch) => merged(&TenantSettings::default(), patch)?,
     };
     check_settings(&api, &settings)?;
     let tenant = Tenant {
-        id: api.store().ids().next(now),
+        id,
         application,
         name: new.name,
         external_id: new.external_id,
@@ -111,10 +112,15 @@ pub(crate) async fn list(
 }
 
 /// A secret in the profile's format, and as a tenant keeps it.
-fn fresh_secret(api: &Api, profile: &Profile, mode: Mode) -> (Secret, TenantSecret) {
+fn fresh_secret(
+    api: &Api,
+    profile: &Profile,
+    tenant: Id<id::Tenant>,
+    mode: Mode,
+) -> (Secret, TenantSecret) {
     let text = secret_text(&profile.secret.format, mode);
     let sealer = &api.0.sealer;
-    let sealed = sealer.seal(&text, seal_nonce(), TENANT_SECRET_CONTEXT);
+    let sealed = sealer.seal(&text, seal_nonce(), TENANT_SECRET_CONTEXT, tenant.as_u128());
     let since = api.now();
     (text, TenantSecret { sealed, since })
 }
@@ -122,7 +128,10 @@ fn fresh_secret(api: &Api, profile: &Profile, mode: Mode) -> (Secret, TenantSecr
 /// The tenant's signing secret of a mode.
 pub(crate) fn tenant_secret(api: &Api, tenant: &Tenant, mode: Mode) -> ApiResult<Secret> {
     let sealed = &tenant.secret(mode).sealed;
-    let opened = api.0.sealer.open(sealed, TENANT_SECRET_CONTEXT);
+    let opened = api
+        .0
+        .sealer
+        .open(sealed, TENANT_SECRET_CONTEXT, tenant.id.as_u128());
     opened.map_err(ApiError::internal)
 }
 
@@ -285,7 +294,7 @@ pub(crate) async fn rotate_secret(
     }
     let mode = caller.mode(asked.mode.or(query.mode))?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
-    let (text, fresh) = fresh_secret(&api, &profile, mode);
+    let (text, fresh) = fresh_secret(&api, &profile, tenant.id, mode);
     let by = caller.actor(&api);
     let now = by.at;
     let change = move |tenant: &mut Tenant| {

@@ -109,6 +109,10 @@ impl Lane {
         self.config.is_some_and(|config| config.closed.is_some())
     }
 
+    pub(super) fn is_held(&self) -> bool {
+        self.config.is_some_and(|config| config.held)
+    }
+
     pub(super) fn is_ordered(&self) -> bool {
         self.config
             .is_none_or(|config| config.ordering != Ordering::None)
@@ -142,6 +146,13 @@ impl Lane {
         if config.closed.is_some() {
             self.unfinished |=
                 !self.items.is_empty() || self.has_stored() || !self.unsettled.is_empty() || first;
+            return self.drop_items();
+        }
+        // Held: what it had in memory is in the store too.
+        if config.held {
+            if !self.items.is_empty() {
+                self.leave_in_store(Timestamp::default());
+            }
             return self.drop_items();
         }
         // Enabled again, or of another order: what the store has is the truth.
@@ -219,6 +230,9 @@ impl Lane {
         limits: &MachineLimits,
         memory_full: bool,
     ) -> Option<PageWish> {
+        if self.is_held() {
+            return None;
+        }
         let from = self
             .stored
             .filter(|place| *place <= now.plus(limits.horizon))?;
@@ -259,7 +273,9 @@ impl Lane {
         now: Timestamp,
         limits: &MachineLimits,
     ) -> Option<Timestamp> {
-        let place = self.stored.filter(|_| self.loading.is_none())?;
+        let place = self
+            .stored
+            .filter(|_| self.loading.is_none() && !self.is_held())?;
         let at = place.minus(limits.horizon).max(self.load_not_before);
         // A lane without room looks again when a delivery settles.
         (at > now).then_some(at)
@@ -267,7 +283,10 @@ impl Lane {
 
     /// When the lane can send its next delivery.
     pub(super) fn turn(&self, now: Timestamp) -> Turn {
-        let Some(config) = self.config.filter(|config| config.closed.is_none()) else {
+        let Some(config) = self
+            .config
+            .filter(|config| config.closed.is_none() && !config.held)
+        else {
             return Turn::Never;
         };
         if self.in_flight >= self.concurrency.allowed() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
 use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
+use postrider_core::health::DisableReason;
 use postrider_core::profile::{FormTooLong, Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
@@ -119,12 +120,13 @@ impl EndpointCache {
         };
         let mut keys = Vec::with_capacity(endpoint.secrets.len().max(1));
         for secret in &endpoint.secrets {
-            let made = self.signing_key(&profile, &secret.sealed, SECRET_CONTEXT)?;
+            let made = self.signing_key(&profile, &secret.sealed, SECRET_CONTEXT, id.as_u128())?;
             keys.push((made, secret.expires_at));
         }
         if keys.is_empty() {
             let sealed = &tenant.secret(endpoint.mode).sealed;
-            let made = self.signing_key(&profile, sealed, TENANT_SECRET_CONTEXT)?;
+            let made =
+                self.signing_key(&profile, sealed, TENANT_SECRET_CONTEXT, tenant.id.as_u128())?;
             keys.push((made, None));
         }
         let headers = endpoint.headers.iter();
@@ -152,10 +154,11 @@ impl EndpointCache {
         profile: &Profile,
         sealed: &[u8],
         context: &str,
+        row: u128,
     ) -> Result<SigningKey, NotReady> {
         let text = self
             .sealer
-            .open(sealed, context)
+            .open(sealed, context, row)
             .map_err(|error| NotReady::Secret(error.into()))?;
         signing_key(&profile.secret, &text).map_err(|error| NotReady::Secret(error.into()))
     }
@@ -177,7 +180,16 @@ impl EndpointCache {
             .profiles
             .current(&application.profile)
             .map(|current| current.profile.engine);
-        let closed = if deleted {
+        // Its owner has paused it and will go on: what waits is not given up.
+        let paused = matches!(endpoint.kind, EndpointKind::Distribution(_))
+            && endpoint
+                .health
+                .disabled
+                .is_some_and(|disabled| disabled.reason == DisableReason::Manual);
+        let held = paused && !deleted;
+        let closed = if held {
+            None
+        } else if deleted {
             Some(DeliveryState::Cancelled)
         } else if endpoint.health.is_enabled() {
             None
@@ -187,6 +199,7 @@ impl EndpointCache {
         Ok(LaneConfig {
             tenant: endpoint.tenant,
             closed,
+            held,
             ordering: endpoint.ordering,
             rate_limit: endpoint.rate_limit,
             breaker: engine.is_some_and(|engine| engine.breaker),

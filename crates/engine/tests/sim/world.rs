@@ -540,6 +540,7 @@ impl World {
                 let config = LaneConfig {
                     tenant: row.tenant,
                     closed,
+                    held: false,
                     ordering: row.ordering,
                     rate_limit: row.rate_limit,
                     breaker: self.profile.engine.breaker,

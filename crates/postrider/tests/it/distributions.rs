@@ -212,6 +212,38 @@ async fn a_distributions_events_reach_only_it_and_project_events_only_webhooks()
 }
 
 #[tokio::test]
+async fn a_paused_distribution_holds_what_waits_and_goes_on_with_it() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Hang).await;
+    let tenant = server.tenant("voucherify").await;
+    let new = json!({ "name": "n", "eventName": "e", "events": ["customer.rewarded"], "url": receiver.url("/"), "rateLimit": 1 });
+    let path = format!("/v1/tenants/{tenant}/distributions");
+    let made = server.good("POST", &path, new).await;
+    let path = format!("/v1/distributions/{}", id(&made));
+    for _ in 0..2 {
+        send(&server, &tenant, "customer.rewarded", Some(&id(&made))).await;
+    }
+    // One is on its way, the other waits for its turn.
+    receiver.wait_for(1).await;
+    server
+        .good("PATCH", &path, json!({ "status": "paused" }))
+        .await;
+    let waiting = format!("/v1/deliveries?tenant={tenant}&status=pending");
+    let held = server.good("GET", &waiting, Value::Null).await;
+    assert_eq!(
+        held["data"].as_array().unwrap().len(),
+        2,
+        "nothing is given up"
+    );
+    receiver.behave(Behaviour::Status(200));
+    server
+        .good("PATCH", &path, json!({ "status": "live" }))
+        .await;
+    let query = format!("tenant={tenant}&status=delivered");
+    server.finished(&query, 1).await;
+}
+
+#[tokio::test]
 async fn what_a_distribution_cannot_be_is_refused_and_changes_nothing() {
     let server = TestServer::start().await;
     let tenant = server.tenant("voucherify").await;

@@ -244,3 +244,22 @@ async fn an_imported_secret_signs_and_a_wrong_one_is_refused() {
     }
     assert!(verifier.verify(&sent.body, &headers).is_ok());
 }
+
+#[tokio::test]
+async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_registered() {
+    // Its own name leads to an address of its own, by its hosts file and without a network.
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let server = TestServer::with(|config| config.egress.allow.clear()).await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let url = json!({ "url": format!("https://{}/hook", name.trim()) });
+    let refused = server.call("POST", &path, url).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, "endpoint_url_invalid".to_owned()),
+        "{refused:?}"
+    );
+    let unknown = json!({ "url": "https://not-there-yet.invalid/hook" });
+    let taken = server.call("POST", &path, unknown).await;
+    assert_eq!(taken.status, 201, "{taken:?}");
+}

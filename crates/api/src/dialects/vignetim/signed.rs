@@ -138,7 +138,7 @@ async fn verify(
     let secret = api
         .0
         .sealer
-        .open(sealed, KEY_SECRET_CONTEXT)
+        .open(sealed, KEY_SECRET_CONTEXT, key.id.as_u128())
         .map_err(|error| Refusal::from_api(spec, &ApiError::internal(error)))?;
     let mut message =
         format!("{timestamp}.{nonce}.{}.{}.", parts.method, parts.uri.path()).into_bytes();

@@ -1,8 +1,9 @@
 //! What the fields of an endpoint may be.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use postrider_core::endpoint_url::{InvalidUrl, Scheme, UrlPolicy, check_url};
+use postrider_core::endpoint_url::{InvalidUrl, Scheme, UrlPolicy, check_url, domain};
 use postrider_core::filter::Subscription;
 use postrider_core::limits::{CUSTOM_HEADERS_MAX, DESCRIPTION_BYTES_MAX, HEADER_VALUE_BYTES_MAX};
 use postrider_core::profile::Profile;
@@ -44,6 +45,30 @@ pub(crate) fn valid_url(api: &Api, profile: &Profile, url: &str) -> Result<(), I
         },
     )
     .map(drop)
+}
+
+/// Time for looking a name up while somebody registers it.
+const LOOKUP_MAX: Duration = Duration::from_secs(1);
+
+/// Refuses a URL whose name leads to forbidden addresses only. One that does not resolve yet is taken:
+/// it is looked up again before every connection.
+pub(crate) async fn must_lead_out(api: &Api, field: &str, url: &str) -> ApiResult<()> {
+    let Some(names) = &api.0.options.names.0 else {
+        return Ok(());
+    };
+    let Some(host) = domain(url) else {
+        return Ok(());
+    };
+    let found = tokio::time::timeout(LOOKUP_MAX, names.addresses(&host)).await;
+    let found = found.unwrap_or_default();
+    let policy = &api.0.options.addresses;
+    let forbidden = !found.is_empty() && found.iter().all(|at| policy.check(*at).is_err());
+    if !forbidden {
+        return Ok(());
+    }
+    // Not which ones: what names of this network mean is not for tenants to find out.
+    let rule = "must lead to a public address; its name does not";
+    Err(ApiError::field(ErrorCode::EndpointUrlInvalid, field, rule))
 }
 
 pub(crate) fn checked_url(api: &Api, profile: &Profile, url: &str) -> ApiResult<()> {

@@ -59,7 +59,7 @@ pub(crate) async fn secret(
     let open = |secret: &EndpointSecret| {
         api.0
             .sealer
-            .open(&secret.sealed, SECRET_CONTEXT)
+            .open(&secret.sealed, SECRET_CONTEXT, endpoint.id.as_u128())
             .map_err(ApiError::internal)
     };
     let texts = endpoint
@@ -157,12 +157,12 @@ pub(crate) async fn rotate(
     } else {
         (secret_text(&profile.secret.format, endpoint.mode), None)
     };
-    let fresh = sealed(api, &secret, now);
+    let fresh = sealed(api, endpoint.id, &secret, now);
     let until = now.plus(overlap);
-    let sealer = api.0.sealer.clone();
+    let (sealer, row) = (api.0.sealer.clone(), endpoint.id.as_u128());
     let is_pair = move |sealed: &EndpointSecret| {
         sealer
-            .open(&sealed.sealed, SECRET_CONTEXT)
+            .open(&sealed.sealed, SECRET_CONTEXT, row)
             .is_ok_and(|text| ed25519_public(&text).is_some())
     };
     let asymmetric = rotation.asymmetric;
