@@ -126,7 +126,8 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
 }
 
-/// Programs that run receivers in other languages, and the packages that bring them.
+/// Programs that tests need, receivers in other languages and a clock that is set, and the packages that
+/// bring them.
 const LANGUAGES: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("python3", "python3"),
@@ -134,9 +135,10 @@ const LANGUAGES: &[(&str, &str)] = &[
     ("java", "default-jdk-headless"),
     ("php", "php-cli"),
     ("ruby", "ruby"),
+    ("faketime", "faketime"),
 ];
 
-/// Installs the languages that this machine lacks. What cannot be installed fails: a test that does not
+/// Installs what of it this machine lacks. What cannot be installed fails: a test that does not
 /// run proves nothing.
 fn languages() -> anyhow::Result<()> {
     let missing: Vec<&(&str, &str)> = LANGUAGES

@@ -981,3 +981,86 @@ async fn the_first_root_key_goes_to_a_file_where_one_is_named() {
             .all(|line| !line.contains("pr_live_"))
     );
 }
+
+/// Where the library is that fakes the clock of a process.
+fn faketime() -> std::path::PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap();
+    let mut folders = folders.map(|entry| entry.unwrap().path());
+    folders
+        .find_map(|folder| {
+            let library = folder.join("faketime/libfaketime.so.1");
+            library.exists().then_some(library)
+        })
+        .expect("libfaketime is missing; `cargo xtask test` installs it")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clock_is_set_an_hour_back_and_forward_and_nothing_stalls() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = directory.path().join("clock");
+    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
+    set("+0");
+    let receiver = Receiver::start(Behaviour::Status(503)).await;
+    let mut child = postrider()
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(directory.path().join("data"))
+        .env("LD_PRELOAD", faketime())
+        .env("FAKETIME_TIMESTAMP_FILE", &clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address = first.split("http://").nth(1).unwrap();
+    let address = address.split(',').next().unwrap().parse().unwrap();
+    let root = lines
+        .map(Result::unwrap)
+        .find(|line| line.trim().starts_with("pr_live_"))
+        .unwrap();
+    let root = root.trim().to_owned();
+    let process = Process {
+        child,
+        address,
+        root: Some(root.clone()),
+    };
+    let tenant = tenant(&process, &root, "vignetim").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let endpoint = json!({ "url": receiver.url("/"), "rateLimit": 5 });
+    call(&process, &root, "POST", &path, endpoint).await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    let mut shown = Vec::new();
+    // A schedule of 0, 0, 1 and 6 s; the clock is set after its second request each time.
+    for (round, offset) in ["-3600", "+3600", "-86400"].into_iter().enumerate() {
+        let data = json!({ "orderId": round.to_string() });
+        let event = json!({ "type": "order.completed", "data": data });
+        let made = call(&process, &root, "POST", &path, event).await;
+        let made = call(
+            &process,
+            &root,
+            "GET",
+            &format!("/v1/events/{}", made["id"].as_str().unwrap()),
+            Value::Null,
+        )
+        .await;
+        shown.push(made["createdAt"].as_str().unwrap().to_owned());
+        receiver.wait_for(round * 4 + 2).await;
+        set(offset);
+        receiver.wait_for(round * 4 + 4).await;
+    }
+    let requests = receiver.requests();
+    for round in requests.chunks(4) {
+        let after: Vec<u64> = round
+            .iter()
+            .map(|request| request.at.duration_since(round[0].at).as_millis() as u64)
+            .collect();
+        // Never early; that they came at all without an hour between is what was waited for.
+        assert!(after[2] >= 1_000 && after[3] >= 6_000, "{after:?}");
+    }
+    assert!(
+        shown[1] < shown[0] && shown[2] > shown[0],
+        "people read the wall clock: {shown:?}"
+    );
+}
