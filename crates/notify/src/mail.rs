@@ -5,7 +5,7 @@ use std::time::Duration;
 use lettre::message::{Mailbox, header::ContentType};
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Address, Message};
 use postrider_core::Secret;
@@ -52,6 +52,8 @@ pub enum MailError {
     Message(#[from] lettre::error::Error),
     #[error("the mail server did not take it")]
     Smtp(#[from] lettre::transport::smtp::Error),
+    #[error("the mail server refused our sender or text")]
+    Refused(#[source] lettre::transport::smtp::Error),
     #[error("the mail server took longer than {} s", TIMEOUT.as_secs())]
     Timeout,
 }
@@ -152,6 +154,50 @@ impl Mailer {
         to: &[String],
         digest: &Digest,
     ) -> Result<Vec<String>, MailError> {
+        let mut taken = false;
+        let mut put_off = Vec::new();
+        let mut why = None;
+        // A mail for each: nobody learns of the others' addresses.
+        for (at, address) in to.iter().enumerate() {
+            match self.hand_over_one(connection, address, digest).await {
+                Ok(()) => taken = true,
+                Err(MailError::Smtp(error)) => match error.status().map(u16::from) {
+                    None => return Err(error.into()),
+                    Some(code) => {
+                        if NOBODY.contains(&code) {
+                            tracing::warn!(
+                                address,
+                                error = &error as &dyn std::error::Error,
+                                "the mail server knows no such address; nobody gets the notification there"
+                            );
+                        } else {
+                            put_off.push(address.clone());
+                            why = Some(error);
+                        }
+                        // What was begun is taken back, for the next one.
+                        connection.command(Rset).await?;
+                    }
+                },
+                // Who has it must not get it again for the sake of the others.
+                Err(_) if taken => {
+                    put_off.extend_from_slice(&to[at..]);
+                    return Ok(put_off);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if taken {
+            return Ok(put_off);
+        }
+        why.map_or(Ok(Vec::new()), |error| Err(error.into()))
+    }
+    async fn hand_over_one(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        to: &str,
+        digest: &Digest,
+    ) -> Result<(), MailError> {
+        let recipient: Address = to.parse().map_err(|_| MailError::Address(to.to_owned()))?;
         let message = self.message(to, digest)?.formatted();
         let server = connection.server_info();
         let eight_bits = !message.is_ascii() && server.supports_feature(Extension::EightBitMime);
@@ -160,46 +206,26 @@ impl Mailer {
             Some(self.from.email.clone()),
             parameters.into_iter().collect(),
         );
-        connection.command(sender).await?;
-        let mut taken = false;
-        let mut put_off = Vec::new();
-        let mut why = None;
-        for address in to {
-            let recipient: Address = address
-                .parse()
-                .map_err(|_| MailError::Address(address.clone()))?;
-            match connection.command(Rcpt::new(recipient, Vec::new())).await {
-                Ok(_) => taken = true,
-                Err(error) => match error.status().map(u16::from) {
-                    Some(code) if NOBODY.contains(&code) => tracing::warn!(
-                        address,
-                        error = &error as &dyn std::error::Error,
-                        "the mail server knows no such address; nobody gets the notification there"
-                    ),
-                    Some(_) => {
-                        put_off.push(address.clone());
-                        why = Some(error);
-                    }
-                    None => return Err(error.into()),
-                },
-            }
-        }
-        if taken {
-            connection.command(Data).await?;
-            connection.message(&message).await?;
-            return Ok(put_off);
-        }
-        why.map_or(Ok(Vec::new()), |error| Err(error.into()))
+        // A refused sender is about us, and so about all.
+        connection
+            .command(sender)
+            .await
+            .map_err(MailError::Refused)?;
+        connection.command(Rcpt::new(recipient, Vec::new())).await?;
+        connection.command(Data).await.map_err(MailError::Refused)?;
+        connection
+            .message(&message)
+            .await
+            .map_err(MailError::Refused)?;
+        Ok(())
     }
 
-    fn message(&self, to: &[String], digest: &Digest) -> Result<Message, MailError> {
-        let mut builder = Message::builder()
+    fn message(&self, to: &str, digest: &Digest) -> Result<Message, MailError> {
+        let builder = Message::builder()
             .from(self.from.clone())
+            .to(mailbox(to)?)
             .subject(digest.subject.clone())
             .header(ContentType::TEXT_PLAIN);
-        for address in to {
-            builder = builder.to(mailbox(address)?);
-        }
         Ok(builder.body(digest.body.clone())?)
     }
 }

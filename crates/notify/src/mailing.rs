@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use postrider_core::Timestamp;
+use postrider_core::{Id, Timestamp, id};
 use postrider_engine::Engine;
 use postrider_store::{DueNotices, MailAudience, NoticeChannel, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,10 @@ use crate::mail::{MailError, Mailer};
 const GATHER: Duration = Duration::from_secs(2);
 /// Notices that go into one mail.
 const NOTICES_MAX: u32 = 5_000;
+/// Mails that the people of one tenant get in a day; what fails beyond is in the first digest of the
+/// next one.
+const MAILS_PER_DAY: usize = 500;
+const DAY: Duration = Duration::from_secs(86_400);
 /// Mails that wait for recipients whom the mail server put off; the oldest goes first.
 const PUT_OFF_MAX: usize = 1_000;
 /// How often a recipient who was put off is tried again.
@@ -36,6 +40,8 @@ pub(crate) struct Mailing<'a> {
     every: Duration,
     /// When an audience may get its next mail.
     next: HashMap<MailAudience, Timestamp>,
+    /// Mails of a tenant's day, and when it ends.
+    days: HashMap<Id<id::Tenant>, (Timestamp, usize)>,
     put_off: Vec<PutOff>,
 }
 
@@ -66,6 +72,7 @@ impl<'a> Mailing<'a> {
             mailer,
             every,
             next: HashMap::new(),
+            days: HashMap::new(),
             put_off: Vec::new(),
         }
     }
@@ -95,6 +102,7 @@ impl<'a> Mailing<'a> {
         self.send_put_off(stop).await?;
         let now = self.engine.clock().now();
         self.next.retain(|_, at| *at > now);
+        self.days.retain(|_, (ends, _)| *ends > now);
         for (audience, first) in self.store.mail_audiences().await? {
             let gathering = now.since(first) < GATHER;
             if gathering || self.next.contains_key(&audience) {
@@ -117,6 +125,15 @@ impl<'a> Mailing<'a> {
         let tenant = self.store.tenant(audience.tenant).await?;
         let channels = tenant.settings.notifications.of(audience.class);
         if channels.mails() {
+            let now = self.engine.clock().now();
+            let day = self.days.entry(audience.tenant);
+            let (ends, sent) = day.or_insert((now.plus(DAY), 0));
+            if *sent + channels.emails.len() > MAILS_PER_DAY {
+                tracing::warn!(tenant.id = %audience.tenant, "a tenant's people have got as many mails today as they may; the rest waits");
+                self.next.insert(audience, *ends);
+                return Ok(());
+            }
+            *sent += channels.emails.len();
             let digest = digest(&tenant.name, audience.class, &notices);
             self.send(channels.emails.clone(), digest, 0, stop).await?;
         }

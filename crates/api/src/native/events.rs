@@ -14,6 +14,7 @@ use postrider_core::filter::{WILDCARD, is_event_type};
 use postrider_core::limits::{
     BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX, KEY_BYTES_MAX, META_BYTES_MAX,
 };
+use postrider_core::profile::Profile;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{Mode, Tenant, Validation};
 use postrider_core::{Id, Timestamp, id};
@@ -111,6 +112,40 @@ async fn check_data(api: &Api, tenant: &Tenant, body: &EventBody<'_>) -> ApiResu
     }
 }
 
+/// Bytes of data that are looked through where the request is handled; more leave the threads that
+/// serve everybody, in their application's turn.
+const INLINE_BYTES_MAX: usize = 16 * 1024;
+
+/// Refuses what the profile can neither write nor sign.
+async fn carriable(
+    api: &Api,
+    tenant: &Tenant,
+    current: &CurrentProfile,
+    body: &EventBody<'_>,
+) -> ApiResult<()> {
+    fn look(profile: &Profile, data: &[u8], meta: Option<&[u8]>) -> ApiResult<()> {
+        profile
+            .check_signable(data)
+            .map_err(|error| ApiError::invalid("data", error.to_string()))?;
+        for (field, json) in [("data", Some(data)), ("meta", meta)] {
+            if let Some(why) = json.and_then(|json| profile.unwritable(json)) {
+                return Err(ApiError::invalid(field, why));
+            }
+        }
+        Ok(())
+    }
+    let data = body.data.get().as_bytes();
+    let meta = body.meta.map(|meta| meta.get().as_bytes());
+    if data.len() <= INLINE_BYTES_MAX || !current.profile.parses() {
+        return look(&current.profile, data, meta);
+    }
+    let (profile, data) = (current.profile.clone(), data.to_vec());
+    let meta = meta.map(<[u8]>::to_vec);
+    let turn = api.0.schemas.slow(tenant.application).await?;
+    turn.run(move || look(&profile, &data, meta.as_deref()))
+        .await?
+}
+
 /// An event ready to be published.
 pub(super) struct Accepted {
     pub(super) new: NewEvent,
@@ -147,13 +182,7 @@ async fn new_event(
         }
     }
     let data = body.data.get().as_bytes();
-    let signable = current.profile.check_signable(data);
-    signable.map_err(|error| ApiError::invalid("data", error.to_string()))?;
-    for (field, json) in [("data", Some(body.data)), ("meta", body.meta)] {
-        if let Some(why) = json.and_then(|json| current.profile.unwritable(json.get().as_bytes())) {
-            return Err(ApiError::invalid(field, why));
-        }
-    }
+    carriable(api, tenant, current, &body).await?;
     let warning = check_data(api, tenant, &body).await?;
     let warning = warning.or_else(|| current.profile.changed("data", data));
     let warning = warning.or_else(|| {

@@ -39,7 +39,7 @@ impl Gate {
     }
 
     /// First the application's turn, then one among all: who asks for much waits behind themselves.
-    pub(super) async fn slow(&self, application: Id<id::Application>) -> ApiResult<Turn> {
+    pub(crate) async fn slow(&self, application: Id<id::Application>) -> ApiResult<Turn> {
         let own = self.applications.take(application).await?;
         let permit = self.slow.clone().acquire_owned().await;
         Ok(Turn(vec![own, permit.map_err(ApiError::internal)?]))
@@ -47,7 +47,7 @@ impl Gate {
 }
 
 impl Turn {
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> ApiResult<T> {

@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use crate::distribution::Distribution;
 use crate::json::es;
-use crate::profile::{HeaderSpec, Hole, JsonStyle, MessageScope, Profile, SignedInput, Template};
+use crate::profile::{
+    HeaderSpec, Hole, JsonStyle, MessageScope, Profile, SignatureSpec, SignedInput, Template,
+};
 use crate::tenant::{Mode, ModeNames};
 use crate::{Id, Timestamp, id};
 
@@ -57,15 +59,16 @@ impl Profile {
         }
     }
 
+    /// Whether the data is parsed to be written or signed.
+    pub fn parses(&self) -> bool {
+        let flat = |spec: &SignatureSpec| matches!(spec.input, SignedInput::FlatKv(_));
+        self.json == JsonStyle::EsCompact || self.signatures.iter().any(flat)
+    }
+
     /// Why a value cannot be carried: profiles whose receivers write JSON anew, or sign what they parsed,
     /// need values that every reader understands alike.
     pub fn unwritable(&self, json: &[u8]) -> Option<&'static str> {
-        let parsed = self.json == JsonStyle::EsCompact
-            || self
-                .signatures
-                .iter()
-                .any(|spec| matches!(spec.input, SignedInput::FlatKv(_)));
-        (parsed && es::parse(json).is_err()).then_some(
+        (self.parses() && es::parse(json).is_err()).then_some(
             "has half of a surrogate pair (\\ud800) or a number beyond 1.8e308; receivers of this profile parse what they verify, and could not",
         )
     }
