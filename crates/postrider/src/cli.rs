@@ -44,6 +44,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
     RootKey(RootKeyArgs),
+    /// Call any route of the API: postrider api get /v1/audit
+    Api(commands::ApiArgs),
     /// Manage applications: the products that send webhooks
     #[command(subcommand)]
     Application(commands::ApplicationCommand),
@@ -140,6 +142,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
             Command::Doctor(args) => doctor::run(&args.data),
             Command::RootKey(args) => root_key::run(&args.data).await,
+            Command::Api(args) => commands::api(args).await,
             Command::Application(command) => commands::application(command).await,
             Command::Tenant(command) => commands::tenant(command).await,
             Command::Endpoint(command) => commands::endpoint(command).await,

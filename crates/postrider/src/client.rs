@@ -153,7 +153,8 @@ impl Client {
         let name = rustls::pki_types::ServerName::try_from(host)?;
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, stream)
-            .await?;
+            .await
+            .with_context(|| format!("{} did not answer as HTTPS does; a Postrider without a proxy in front speaks plain HTTP: use http://", self.base))?;
         exchange(stream, request).await
     }
 }

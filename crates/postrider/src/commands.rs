@@ -1,5 +1,6 @@
 //! The commands that manage a running server over its API: tables for people, `--json` for programs.
 
+mod api;
 mod application;
 mod delivery;
 mod endpoint;
@@ -8,6 +9,7 @@ mod key;
 mod table;
 mod tenant;
 
+pub use api::{ApiArgs, api};
 pub use application::{ApplicationCommand, application};
 pub use delivery::{DeliveryCommand, delivery};
 pub use endpoint::{EndpointCommand, endpoint};

@@ -12,7 +12,7 @@ pub enum EventCommand {
     Publish {
         /// Such as order.completed
         r#type: String,
-        /// The payload, as JSON; it is delivered byte for byte
+        /// The payload, as JSON, delivered byte for byte; @FILE reads it from a file, - from standard input
         data: String,
         #[arg(long)]
         tenant: String,
@@ -50,6 +50,14 @@ pub enum EventCommand {
     },
 }
 
+/// For the person at the terminal; programs read the answer.
+fn hint(text: &str) {
+    #[expect(clippy::print_stderr, reason = "it is not part of the answer")]
+    {
+        eprintln!("{text}");
+    }
+}
+
 pub async fn event(command: EventCommand) -> anyhow::Result<()> {
     match command {
         EventCommand::Publish {
@@ -62,6 +70,7 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             idempotency_key,
             connection,
         } => {
+            let data = super::api::read(&data)?;
             let others = given(json!({
                 "type": r#type,
                 "mode": mode,
@@ -78,6 +87,11 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
                 .call(http::Method::POST, &path, Some(body))
                 .await?;
             connection.show(&made, &["id", "deliveries", "duplicate", "warning"]);
+            if made["deliveries"] == 0 && made["duplicate"].is_null() {
+                hint(&format!(
+                    "Nobody asked for it. Who would get it, and why not: postrider api post /v1/tenants/{tenant}/explain '{{\"type\":…,\"data\":…}}'"
+                ));
+            }
         }
         EventCommand::List {
             tenant,

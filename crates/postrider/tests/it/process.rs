@@ -1064,3 +1064,49 @@ async fn the_clock_is_set_an_hour_back_and_forward_and_nothing_stalls() {
         "people read the wall clock: {shown:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_route_can_be_called_and_a_payload_be_read_from_a_file_or_a_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    let url = format!("http://{}", process.address);
+    let run = |arguments: &[&str], input: &str| {
+        let mut child = postrider()
+            .args(arguments)
+            .env("POSTRIDER_URL", &url)
+            .env("POSTRIDER_KEY", &root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let file = directory.path().join("payload.json");
+    std::fs::write(&file, r#"{"from":"a file"}"#).unwrap();
+    let file = format!("@{}", file.display());
+    let publish = |data: &str, input: &str| {
+        let run = run(
+            &["event", "publish", "--tenant", &tenant, "a.b", data],
+            input,
+        );
+        assert!(run.status.success(), "{run:?}");
+        text(&run.stderr)
+    };
+    assert!(
+        publish(&file, "").contains("explain"),
+        "nobody gets it, and it says so"
+    );
+    publish("-", r#"{"from":"a pipe"}"#);
+    let path = format!("/v1/tenants/{tenant}/events");
+    let listed = run(&["api", "get", &path], "");
+    let page: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(page["data"].as_array().unwrap().len(), 2);
+    let made = run(&["api", "POST", &path, "-"], r#"{"type":"a","data":1}"#);
+    assert!(text(&made.stdout).contains("evt_"), "{made:?}");
+    let refused = run(&["api", "post", &path, "{}"], "");
+    assert!(text(&refused.stderr).contains("type"), "{refused:?}");
+}
