@@ -6,7 +6,15 @@
 //! ```
 //!
 //! `--hang` adds an endpoint of another tenant that accepts connections and never answers, and
-//! sends it as many events as the healthy one, to show what that costs the healthy one.
+//! sends it as many events as the healthy one, to show what that costs the healthy one. The hard cases:
+//!
+//! ```text
+//! --rate 4000                                            the control
+//! --rate 4000 --bad-endpoints 1000 --bad-rate 5          1,000 endpoints of one tenant that hang
+//! --rate 4000 --bad-endpoints 1000 --bad-rate 5 --slow 2000   that answer after two seconds
+//! --rate 100 --bad-endpoints 1 --bad-rate 10000 --slow 1  one that publishes 100 times as much
+//! --endpoints 5                                          five fast endpoints at full speed
+//! ```
 
 #![expect(
     clippy::unwrap_used,
@@ -54,11 +62,25 @@ struct Args {
     /// Send as many events to an endpoint that never answers
     #[arg(long)]
     hang: bool,
+    /// Endpoints of the healthy tenant, each with a receiver of its own
+    #[arg(long, default_value_t = 1)]
+    endpoints: usize,
+    /// Endpoints of another tenant, that hang or are slow
+    #[arg(long, default_value_t = 0)]
+    bad_endpoints: usize,
+    /// Events per second to those
+    #[arg(long, default_value_t = 5.0)]
+    bad_rate: f64,
+    /// Those answer after so many milliseconds instead of never
+    #[arg(long)]
+    slow: Option<u64>,
 }
 
 #[derive(Default)]
 struct Received {
     count: AtomicU64,
+    /// Connections to one receiver, at most.
+    connections: AtomicU64,
     latencies: Mutex<Vec<u32>>,
 }
 
@@ -78,6 +100,23 @@ async fn main() -> anyhow::Result<()> {
         .await?;
     let application = application["id"].as_str().unwrap_or_default().to_owned();
     let mut tenants = vec![tenant(&client, &application, healthy).await?];
+    for _ in 1..args.endpoints {
+        let another = receiver(received.clone(), started).await?;
+        endpoint(&client, &tenants[0], another).await?;
+    }
+    let bad = if args.bad_endpoints > 0 {
+        let to = match args.slow {
+            Some(millis) => slow(Duration::from_millis(millis)).await?,
+            None => hanging().await?,
+        };
+        let bad = tenant(&client, &application, to).await?;
+        for _ in 1..args.bad_endpoints {
+            endpoint(&client, &bad, to).await?;
+        }
+        Some(bad)
+    } else {
+        None
+    };
     if args.hang {
         tenants.push(tenant(&client, &application, hanging().await?).await?);
     }
@@ -132,6 +171,27 @@ async fn main() -> anyhow::Result<()> {
             anyhow::Ok(())
         });
     }
+    if let Some(bad) = bad {
+        let (stop, client) = (stop.clone(), client.clone());
+        let pause = Duration::from_secs_f64(1.0 / args.bad_rate);
+        tasks.spawn(async move {
+            let mut next = Instant::now();
+            let mut calls = tokio::task::JoinSet::new();
+            while !stop.load(Ordering::Relaxed) {
+                next += pause;
+                tokio::time::sleep_until(next.into()).await;
+                let (client, path) = (client.clone(), format!("/v1/tenants/{bad}/events"));
+                calls.spawn(async move {
+                    let event = json!({ "type": "load.test", "data": {} });
+                    drop(client.post(&path, &event).await);
+                });
+                while calls.len() > 64 {
+                    calls.join_next().await;
+                }
+            }
+            anyhow::Ok(())
+        });
+    }
     // The first second warms up.
     tokio::time::sleep(Duration::from_secs(1)).await;
     received.latencies.lock().unwrap().clear();
@@ -158,13 +218,14 @@ async fn main() -> anyhow::Result<()> {
             / 1_000.0
     };
     println!(
-        "accepted {:.0}/s, delivered {:.0}/s, refused {}; publish to receipt: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        "accepted {:.0}/s, delivered {:.0}/s, refused {}; publish to receipt: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; at most {} connections to one receiver",
         accepted as f64 / secs,
         delivered as f64 / secs,
         refused.load(Ordering::Relaxed),
         at(0.5),
         at(0.99),
-        at(0.9999)
+        at(0.9999),
+        received.connections.load(Ordering::Relaxed)
     );
     Ok(())
 }
@@ -181,22 +242,55 @@ async fn tenant(
         )
         .await?;
     let id = tenant["id"].as_str().unwrap_or_default().to_owned();
+    endpoint(client, &id, receiver).await?;
+    Ok(id)
+}
+
+async fn endpoint(client: &Client, tenant: &str, receiver: SocketAddr) -> anyhow::Result<()> {
     client
         .post(
-            &format!("/v1/tenants/{id}/endpoints"),
+            &format!("/v1/tenants/{tenant}/endpoints"),
             &json!({ "url": format!("http://{receiver}/") }),
         )
         .await?;
-    Ok(id)
+    Ok(())
+}
+
+/// Answers, after a while.
+async fn slow(after: Duration) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let service = service_fn(
+                    move |request: http::Request<hyper::body::Incoming>| async move {
+                        request.into_body().collect().await?;
+                        tokio::time::sleep(after).await;
+                        Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::new())))
+                    },
+                );
+                drop(
+                    server::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await,
+                );
+            });
+        }
+    });
+    Ok(address)
 }
 
 async fn receiver(received: Arc<Received>, started: Instant) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
+    let open = Arc::new(AtomicU64::new(0));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             drop(stream.set_nodelay(true));
-            let received = received.clone();
+            let (received, open) = (received.clone(), open.clone());
+            let now = open.fetch_add(1, Ordering::Relaxed) + 1;
+            received.connections.fetch_max(now, Ordering::Relaxed);
             tokio::spawn(async move {
                 let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
                     let received = received.clone();
@@ -225,6 +319,7 @@ async fn receiver(received: Arc<Received>, started: Instant) -> anyhow::Result<S
                         .serve_connection(TokioIo::new(stream), service)
                         .await,
                 );
+                open.fetch_sub(1, Ordering::Relaxed);
             });
         }
     });

@@ -15,6 +15,7 @@ mod first_day;
 mod foreign;
 mod hostile;
 mod managing;
+mod model;
 mod modes;
 mod notifications;
 mod process;
