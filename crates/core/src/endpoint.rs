@@ -35,6 +35,17 @@ pub struct Endpoint {
     pub updated_at: Timestamp,
 }
 
+impl Endpoint {
+    /// Bytes of what its owner may make long.
+    pub fn text_bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        let patterns: usize = self.subscription.patterns().iter().map(String::len).sum();
+        let description = self.description.as_ref().map_or(0, String::len);
+        self.url.len() + headers + patterns + description + 1
+    }
+}
+
 /// Whose an endpoint is, and so which events reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointKind {

@@ -63,3 +63,6 @@ pub const SIGNATURE_TOLERANCE_SECS: u64 = 300;
 
 /// Deliveries that one transaction of the store makes, beside those of one event: others wait for it.
 pub const TRANSACTION_ROWS: usize = 4_096;
+
+/// Bytes of the rows of one page of a list of endpoints, about: their headers may be long.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;

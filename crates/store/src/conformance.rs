@@ -54,6 +54,7 @@ macro_rules! store_conformance {
             the_limit_counts_registered_endpoints_of_a_mode,
             a_deleted_endpoint_is_not_found_but_its_lane_is,
             names_are_unique_where_they_must_be,
+            a_page_of_endpoints_is_bounded_in_bytes,
             a_callback_endpoint_is_found_by_its_url_and_not_listed,
             an_id_that_was_never_given_is_not_found,
             keys_are_found_by_hash_and_public_id,

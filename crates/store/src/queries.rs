@@ -102,6 +102,32 @@ impl<T> Page<T> {
         Self { rows, next }
     }
 
+    /// Ends the page where its rows have `bytes_max` together; it always has one.
+    #[must_use]
+    pub fn within(
+        mut self,
+        bytes_max: usize,
+        query: u32,
+        bytes: impl Fn(&T) -> usize,
+        id: impl Fn(&T) -> u128,
+    ) -> Self {
+        let mut sum = 0;
+        let kept = self.rows.iter().take_while(|row| {
+            let is_first = sum == 0;
+            sum += bytes(row);
+            is_first || sum <= bytes_max
+        });
+        let kept = kept.count();
+        if kept < self.rows.len() {
+            self.rows.truncate(kept);
+            self.next = self.rows.last().map(|row| Cursor {
+                query,
+                after: id(row),
+            });
+        }
+        self
+    }
+
     /// Of a list that looked no further than at the row `last`: there is more behind it.
     #[must_use]
     pub fn or_next(mut self, query: u32, last: Option<u128>) -> Self {

@@ -2,6 +2,7 @@
 
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::health::{DisableReason, Disabled, Health};
+use postrider_core::limits::PAGE_BYTES_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
@@ -161,14 +162,10 @@ impl Reader {
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let select = format!("select {ENDPOINT} from endpoint");
         let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
-        self.page(
-            &select,
-            conditions,
-            query_digest(&("endpoints", filter)),
-            page,
-            row,
-            |row| row.id.as_u128(),
-        )
+        let query = query_digest(&("endpoints", filter));
+        let id = |row: &Endpoint| row.id.as_u128();
+        let page = self.page(&select, conditions, query, page, row, id)?;
+        Ok(page.within(PAGE_BYTES_MAX, query, Endpoint::text_bytes, id))
     }
 
     pub(crate) fn callback_endpoint(

@@ -435,3 +435,36 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
     assert_eq!(store.task(task.id).await.unwrap(), task);
     assert_eq!(store.unfinished_tasks().await.unwrap(), []);
 }
+
+/// A page of endpoints ends where its rows have many bytes, and the next one goes on there.
+pub async fn a_page_of_endpoints_is_bounded_in_bytes(store: &dyn Store) {
+    use crate::{EndpointFilter, EndpointListing, PageRequest};
+    const COUNT: usize = 12;
+    let world = world(store).await;
+    for _ in 0..COUNT {
+        let endpoint = Endpoint {
+            headers: vec![("x-long".to_owned(), "v".repeat(200_000))],
+            ..world.an_endpoint()
+        };
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
+    }
+    let filter = EndpointFilter {
+        tenant: world.tenant,
+        listing: EndpointListing::Registered,
+        mode: None,
+    };
+    let mut page = PageRequest::first(250);
+    let mut seen = Vec::new();
+    loop {
+        let found = store.list_endpoints(filter, page).await.unwrap();
+        assert!((1..=5).contains(&found.rows.len()), "{}", found.rows.len());
+        seen.extend(found.rows.into_iter().map(|endpoint| endpoint.id));
+        page.cursor = found.next;
+        if page.cursor.is_none() {
+            break;
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), COUNT);
+    assert!(seen.is_sorted_by(|newer, older| newer > older));
+}

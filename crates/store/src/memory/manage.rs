@@ -6,6 +6,7 @@ use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::id::IdGenerator;
+use postrider_core::limits::PAGE_BYTES_MAX;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Scope, Tenant};
 use postrider_core::{Id, id};
 
@@ -220,10 +221,14 @@ impl State {
                 && row.endpoint.tenant == filter.tenant
                 && filter.mode.is_none_or(|mode| mode == row.endpoint.mode)
         });
-        newest(
-            rows.map(|(id, row)| (*id, &row.endpoint)),
-            &("endpoints", filter),
-            page,
+        let query = ("endpoints", filter);
+        let rows = rows.map(|(id, row)| (*id, &row.endpoint));
+        let page = newest(rows, &query, page)?;
+        let digest = query_digest(&query);
+        Ok(
+            page.within(PAGE_BYTES_MAX, digest, Endpoint::text_bytes, |row| {
+                row.id.as_u128()
+            }),
         )
     }
 
