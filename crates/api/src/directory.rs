@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use postrider_core::delivery::ProfileVersion;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Application, Tenant};
 use postrider_core::{Id, id};
@@ -25,7 +26,8 @@ pub(crate) struct Directory {
     keys: Cache<[u8; 32], ApiKey>,
     tenants: Cache<Id<id::Tenant>, Tenant>,
     applications: Cache<Id<id::Application>, Application>,
-    types: Cache<(Id<id::Application>, String), KnownType>,
+    /// By the profile's version, too: a profile may be replaced while the server runs.
+    types: Cache<(Id<id::Application>, ProfileVersion, String), KnownType>,
     /// Keys that events are addressed to, by their public id, each with its endpoint.
     addressees: Cache<String, Addressee>,
 }
@@ -107,6 +109,7 @@ impl Directory {
         name: &str,
     ) -> ApiResult<Arc<KnownType>> {
         let thing = of_type(application, name);
+        let current = self.profile(application).await?;
         let read = async {
             let stamp = vec![
                 (thing, self.changes.of(thing)),
@@ -115,16 +118,16 @@ impl Directory {
                     self.changes.of(application.as_u128()),
                 ),
             ];
-            let profile = self.profile(application).await?.profile;
             let own = self.store.event_type(application, name).await?;
-            let value = schemas::known_type(&profile, name, own).await?;
+            let value = schemas::known_type(&current.profile, name, own).await?;
             Ok::<_, ApiError>(Read {
                 weight: value.weight(),
                 value,
                 stamp,
             })
         };
-        self.types.get((application, name.to_owned()), read).await
+        let key = (application, current.version, name.to_owned());
+        self.types.get(key, read).await
     }
 
     /// The profile that new endpoints and events of an application get.

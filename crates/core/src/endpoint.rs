@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::filter::Subscription;
-use crate::health::Health;
+use crate::health::{DisableReason, Disabled, Health};
 use crate::notice::NoticeClass;
 use crate::tenant::Mode;
 use crate::{Id, Timestamp, id};
@@ -36,6 +36,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Its owner has paused it and will go on: what waits is not given up.
+    pub fn is_held(&self) -> bool {
+        let by_hand = |disabled: Disabled| disabled.reason == DisableReason::Manual;
+        matches!(self.kind, EndpointKind::Distribution(_))
+            && self.health.disabled.is_some_and(by_hand)
+    }
+
     /// Bytes of what its owner may make long.
     pub fn text_bytes(&self) -> usize {
         let headers = self.headers.iter();

@@ -74,6 +74,8 @@ pub(crate) struct RecordEntry {
 pub(crate) struct RecordedEntry {
     pub(crate) due: DueDelivery,
     pub(crate) next: Next,
+    /// Whether the store keeps its place.
+    pub(crate) keep_place: bool,
     /// Set when it was sent past its lane, which is closed and knows nothing of it.
     pub(crate) past_lane: Option<PastLane>,
 }

@@ -106,6 +106,8 @@ pub enum Input {
     Settled {
         due: Box<DueDelivery>,
         next: Next,
+        /// The store keeps its place: it has not moved to the time of its retry.
+        keep_place: bool,
     },
     /// The answer to [`Action::FinishPending`].
     PendingFinished {
@@ -237,9 +239,13 @@ impl Machine {
                 }
                 self.look(now, endpoint, &mut actions);
             }
-            Input::Settled { due, next } => {
+            Input::Settled {
+                due,
+                next,
+                keep_place,
+            } => {
                 let endpoint = due.delivery.endpoint;
-                self.settled(now, *due, next);
+                self.settled(now, *due, next, keep_place);
                 self.look(now, endpoint, &mut actions);
             }
             Input::PendingFinished { endpoint } => {
@@ -308,7 +314,10 @@ impl Machine {
             if lane.knows(&due) {
                 continue;
             }
-            if closed || left.is_some() || (!has_room && !lane.has_share()) {
+            // What is due before all that is held is taken however full memory is: otherwise the same page
+            // would be asked for again and again.
+            let is_first = lane.first_place().is_some_and(|first| place < first);
+            if closed || left.is_some() || (!has_room && !lane.has_share() && !is_first) {
                 left.get_or_insert(place);
                 continue;
             }
@@ -322,7 +331,7 @@ impl Machine {
         }
     }
 
-    fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next) {
+    fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next, keep_place: bool) {
         let (items_max, horizon) = (self.limits.lane_items_max, self.limits.horizon);
         let tenant = due.delivery.tenant;
         let size = self.lane(due.delivery.endpoint).settle(&due);
@@ -331,7 +340,9 @@ impl Machine {
         let has_room = self.shares.has_room(tenant);
         let lane = self.lane(due.delivery.endpoint);
         due.delivery.due_at = at;
-        if !lane.is_ordered() {
+        // The place that the store has, whatever the lane's order has become meanwhile: pages are asked
+        // for from the first place that was left there.
+        if !keep_place {
             due.sequence = at.as_micros();
         }
         let room = (has_room && lane.len() < items_max) || lane.has_share();

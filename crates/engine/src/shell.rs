@@ -280,6 +280,7 @@ impl Engine {
         self.apply(Input::Settled {
             due: Box::new(due),
             next: Next::Failed(postrider_core::delivery::FailReason::Stopped),
+            keep_place: true,
         });
     }
 
@@ -290,12 +291,17 @@ impl Engine {
     /// Starts no more attempts, waits for those under way and for their records.
     ///
     /// Returns false when `deadline` passed first: what was under way will be sent again at the next start.
-    pub async fn drain(self: &Arc<Self>, deadline: tokio::time::Instant) -> bool {
+    /// Of the time until then, `for_records` is kept for what is being recorded.
+    pub async fn drain(
+        self: &Arc<Self>,
+        deadline: tokio::time::Instant,
+        for_records: Duration,
+    ) -> bool {
         self.draining.store(true, Ordering::Relaxed);
         self.apply(Input::Halt);
         self.stop.cancel();
         self.tasks.close();
-        let tasks = tokio::time::timeout_at(deadline, self.tasks.wait())
+        let tasks = tokio::time::timeout_at(deadline - for_records, self.tasks.wait())
             .await
             .is_ok();
         drop(
@@ -305,10 +311,10 @@ impl Engine {
                 .take(),
         );
         self.journal_done.close();
-        tasks
-            && tokio::time::timeout_at(deadline, self.journal_done.wait())
-                .await
-                .is_ok()
+        let recorded = tokio::time::timeout_at(deadline, self.journal_done.wait())
+            .await
+            .is_ok();
+        tasks && recorded
     }
 
     fn journal(&self) -> Result<Journal, Busy> {
@@ -419,6 +425,7 @@ impl Engine {
         let of = RecordedEntry {
             due,
             next: Next::Failed(postrider_core::delivery::FailReason::Expired),
+            keep_place: true,
             past_lane: None,
         };
         self.hand_over(RecordEntry { write, of }).await;
@@ -509,6 +516,7 @@ impl Committed for Lanes {
         let RecordedEntry {
             due,
             next,
+            keep_place,
             past_lane,
         } = settled;
         let endpoint = due.delivery.endpoint;
@@ -527,6 +535,7 @@ impl Committed for Lanes {
         self.0.apply(Input::Settled {
             due: Box::new(due),
             next,
+            keep_place,
         });
     }
 

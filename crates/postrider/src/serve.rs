@@ -271,7 +271,7 @@ impl Server {
         let served = tokio::time::timeout_at(for_clients, self.tasks.wait())
             .await
             .is_ok();
-        let drained = self.engine.drain(deadline).await;
+        let drained = self.engine.drain(deadline, self.shutdown / 20).await;
         served && drained
     }
 }

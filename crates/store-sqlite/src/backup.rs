@@ -58,7 +58,9 @@ pub fn backup(
     // It needs no log: one that lies beside it later is another database's.
     copy.execute_batch("pragma journal_mode = delete")
         .map_err(wrap)?;
-    open::set_mark(&copy, open::Mark::Copy).map_err(wrap)
+    open::set_mark(&copy, open::Mark::Copy)
+        .map(drop)
+        .map_err(wrap)
 }
 
 /// Puts a copy that [`backup`] made into `directory` as its database. One that is there is kept under

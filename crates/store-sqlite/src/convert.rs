@@ -64,12 +64,13 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
     Ok(greatest)
 }
 
-/// A place that no fresh delivery has reached yet: new ones go behind it, whatever the clock says. A
-/// delivery that waits for its retry has the place of that, which lies ahead and does not count.
+/// A place that no fresh delivery has reached yet: new ones go behind it, whatever the clock says.
+/// Only places count that cannot be a retry's: those lie ahead, and stay with a delivery that was
+/// ended while it waited.
 pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
     const NEWEST: u32 = 10_000;
     let sql = "select max(sequence) from (select sequence, state, attempts from delivery order by id desc limit ?1)
-               where state <> 0 or attempts = 0";
+               where attempts = 0 or (state = 1 and attempts = 1)";
     let newest: Option<i64> = connection.query_row(sql, [NEWEST], |row| row.get(0))?;
     Ok(newest.unwrap_or(0))
 }

@@ -187,16 +187,19 @@ fn own_mark(file: &Path) -> Option<i64> {
 }
 
 /// Writes the mark, through the log into the file.
-pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<()> {
+///
+/// False when a reader was in the way: then it waits in the log with everything else.
+pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<bool> {
     let sql = "insert into meta (key, value) values ('mark', ?1) on conflict (key) do update set value = excluded.value";
     connection.execute(sql, [mark as i64])?;
-    // A reader may be in the way; then the mark waits in the log with everything else.
     let how = if mark == Mark::Closed {
         "truncate"
     } else {
         "full"
     };
-    connection.query_row(&format!("pragma wal_checkpoint({how})"), [], |_| Ok(()))
+    connection.query_row(&format!("pragma wal_checkpoint({how})"), [], |row| {
+        row.get::<_, i64>(0).map(|busy| busy == 0)
+    })
 }
 
 /// Opens the writing connection, creating and migrating the database as needed.
@@ -236,7 +239,13 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
     }
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection).map_err(wrap)?;
-    set_mark(&connection, Mark::Open).map_err(wrap)?;
+    let was_copy = own_mark(file) == Some(Mark::Copy as i64);
+    // Its log would look like another database's after a crash.
+    if !set_mark(&connection, Mark::Open).map_err(wrap)? && was_copy {
+        return Err(OpenError::InUse {
+            path: file.to_owned(),
+        });
+    }
     Ok(connection)
 }
 

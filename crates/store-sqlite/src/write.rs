@@ -498,7 +498,7 @@ impl Tx {
         let Some((endpoint, deleted)) = found else {
             return Err(StoreError::not_found(Entity::Endpoint));
         };
-        if !deleted && endpoint.health.is_enabled() {
+        if !deleted && (endpoint.health.is_enabled() || endpoint.is_held()) {
             return Ok(0);
         }
         let waiting = self.waiting(key, limit).map_err(aborted)?;

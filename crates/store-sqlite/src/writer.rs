@@ -256,6 +256,14 @@ impl Tx {
                 Err(error) if apart && only_one(error) => {}
                 Err(_) => return written.map(|_| answers),
             }
+            let written = written.map_err(|error| match error {
+                // Tried again it would fail again, and everything would wait for it.
+                StoreError::Aborted { source } if apart => StoreError::Corrupt {
+                    place: source.to_string(),
+                    source,
+                },
+                error => error,
+            });
             answers.push(written);
             if rows >= TRANSACTION_ROWS {
                 break;

@@ -83,3 +83,37 @@ async fn what_failed_is_looked_for_in_its_own_index_or_in_pages() {
         assert!(found.rows.is_empty() && found.next.is_none());
     }
 }
+
+#[tokio::test]
+async fn the_place_of_a_far_retry_is_no_time_to_begin_at() {
+    use postrider_core::audit::Actor;
+    use postrider_core::delivery::DeliveryState;
+    use postrider_core::health::HealthChange;
+    use postrider_core::judge::Next;
+    use postrider_store::conformance::fixture::record;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::default();
+    let store = SqliteStore::open(directory.path(), &options).unwrap();
+    {
+        let world = world(&store).await;
+        let endpoint = world.endpoint().await;
+        let delivery = world.publish(at(10)).await.deliveries[0].delivery.id;
+        let far = Next::Retry { at: secs(86_400) };
+        let failed = HealthChange::Failure {
+            delivery_failed: false,
+        };
+        let attempt = record(delivery, endpoint, 1, far, failed, at(11));
+        world.record(at(11), attempt).await.unwrap();
+        store
+            .delete_endpoint(endpoint, Actor::system(at(12)))
+            .await
+            .unwrap();
+        let ended = store.finish_pending(endpoint, DeliveryState::Cancelled, at(12), 10);
+        assert_eq!(ended.await.unwrap(), 1);
+        world.endpoint().await;
+        world.publish(at(20)).await;
+    }
+    drop(store);
+    let store = SqliteStore::open(directory.path(), &options).unwrap();
+    assert_eq!(store.last_place().await.unwrap(), at(20));
+}

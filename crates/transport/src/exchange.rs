@@ -20,6 +20,9 @@ use crate::pool::{Connection, Link, Origin, Pool};
 
 /// Time for a response body after its headers: the verdict is known by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+/// A kept connection that ends so soon after a request was being closed already; one that ends later
+/// has had the request.
+const CLOSED_UNDER: Duration = Duration::from_secs(1);
 /// Times that a request is sent again inside one attempt because the receiver refused to process it.
 const REFUSALS_MAX: u32 = 3;
 /// How long a connection may take to be ready again after a response.
@@ -122,8 +125,8 @@ async fn answered(
 /// Sends on a kept connection, or on a fresh one. Inside one attempt a request is sent again when it is
 /// known, or very likely, that the receiver did not process it: a kept connection turned out closed
 /// before a byte of it left; a server of HTTP/2 refused it (RFC 9113 8.7), a few times; a kept
-/// connection was closed under it before a byte of an answer came, once (RFC 9110 9.2.2: receivers
-/// tell repetitions by `webhook-id`).
+/// connection was closed under it before an answer came, within a second and once (RFC 9110 9.2.2:
+/// receivers tell repetitions by `webhook-id`).
 async fn exchange(
     connector: &Connector,
     pool: &Pool,
@@ -139,6 +142,7 @@ async fn exchange(
         *local = Some(connection.local);
         let message = make(request, url, headers, &connection)?;
         let http2 = matches!(connection.link, Link::Http2(_));
+        let sent = now();
         match try_send(&mut connection, message).await {
             Ok(response) => return Ok((connection, response)),
             // The next connection may leave from another address.
@@ -151,7 +155,9 @@ async fn exchange(
                 }
             }
             Err(Unsent::Failed(failure))
-                if !http2 && failure.reason == UnreachableReason::Reset =>
+                if !http2
+                    && failure.reason == UnreachableReason::Reset
+                    && sent.elapsed() < CLOSED_UNDER =>
             {
                 *local = None;
                 break;

@@ -118,6 +118,7 @@ impl Pool {
                 Link::Http2(shared) if shared.is_full() => {}
                 Link::Http2(_) => {
                     found = connection.shared();
+                    connections[at].1 = now + IDLE_FOR;
                     break;
                 }
                 Link::Http1(_) => {

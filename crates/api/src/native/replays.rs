@@ -192,12 +192,17 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
 ) -> ApiResult<Response> {
     let mut task = found(&api, &caller, &id).await?;
+    if matches!(task.state, TaskState::Running | TaskState::Cancelled) {
+        // First, so that it stops though its client goes away; and again, should it not have.
+        api.0.replays.cancel(task.id);
+    }
     if task.state == TaskState::Running {
         task.state = TaskState::Cancelled;
         task.finished_at = Some(api.now());
         // The store keeps the end, whatever the one who runs it writes afterwards.
-        api.store().put_task(task.clone()).await?;
-        api.0.replays.cancel(task.id);
+        let (cancelling, ended) = (api.clone(), task.clone());
+        api.to_the_end(async move { Ok(cancelling.store().put_task(ended).await?) })
+            .await?;
     }
     let task = api.store().task(task.id).await?;
     Ok(ok(&ReplayView::from(task)))

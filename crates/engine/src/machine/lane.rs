@@ -109,6 +109,12 @@ impl Lane {
         self.config.is_some_and(|config| config.closed.is_some())
     }
 
+    /// Of the first delivery that is held in memory.
+    pub(super) fn first_place(&self) -> Option<Timestamp> {
+        let (place, _) = self.items.keys().next()?;
+        Some(Timestamp::from_micros(*place))
+    }
+
     pub(super) fn is_held(&self) -> bool {
         self.config.is_some_and(|config| config.held)
     }
@@ -150,7 +156,7 @@ impl Lane {
         }
         // Held: what it had in memory is in the store too.
         if config.held {
-            if !self.items.is_empty() {
+            if was_closed || !self.items.is_empty() {
                 self.leave_in_store(Timestamp::default());
             }
             return self.drop_items();
@@ -172,16 +178,18 @@ impl Lane {
     }
 
     /// Holds a delivery in memory; returns its size.
-    pub(super) fn insert(&mut self, mut due: DueDelivery) -> usize {
+    pub(super) fn insert(&mut self, due: DueDelivery) -> usize {
         let size = size(&due);
-        if !self.is_ordered() {
-            // A retry made while the lane was ordered kept its place; here it must not hold up others.
-            due.sequence = due.sequence.max(due.delivery.due_at.as_micros());
-        }
+        let place = if self.is_ordered() {
+            due.sequence
+        } else {
+            // A retry that kept its place in the store must not hold up others here.
+            due.sequence.max(due.delivery.due_at.as_micros())
+        };
         if !self.known.insert(due.delivery.id) {
             return 0;
         }
-        self.items.insert((due.sequence, due.delivery.id), due);
+        self.items.insert((place, due.delivery.id), due);
         self.bytes += size;
         size
     }

@@ -27,6 +27,8 @@ use crate::transport::{Exchange, Request};
 const READ_RETRY: Duration = Duration::from_millis(250);
 /// How long a delivery waits that this server cannot send now.
 const LOCAL_PAUSE: Duration = Duration::from_secs(2);
+/// How often a resend past its lane is tried while this server cannot send.
+const PAST_LANE_TRIES: u32 = 30;
 
 impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
@@ -44,6 +46,8 @@ impl Engine {
                     next: Next::Retry {
                         at: now.plus(LOCAL_PAUSE),
                     },
+                    // Nothing was written.
+                    keep_place: true,
                 });
                 return;
             }
@@ -57,10 +61,23 @@ impl Engine {
     }
 
     pub(super) async fn attempt_past_lane(self: Arc<Self>, due: DueDelivery, past_lane: PastLane) {
-        if let Some(Tried::Made(made)) = self.make_attempt(due).await {
-            self.hand_over(entry_of(made.settled, Some(past_lane)))
-                .await;
+        let mut due = due;
+        // Whoever asked was told that it is on its way: a fault of ours that passes is waited for.
+        for _ in 0..PAST_LANE_TRIES {
+            match self.make_attempt(due).await {
+                Some(Tried::Made(made)) => {
+                    let entry = entry_of(made.settled, Some(past_lane));
+                    return self.hand_over(entry).await;
+                }
+                Some(Tried::Waits(waiting)) => due = *waiting,
+                None => return,
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(LOCAL_PAUSE) => {}
+            }
         }
+        tracing::error!(delivery.id = %due.delivery.id, "a resend past its lane is given up: this server cannot make a connection");
     }
 
     /// Makes an attempt and judges it. None when this server does not know the profile's version.
@@ -352,13 +369,15 @@ fn receivers_time(timings: &Timings) -> Option<Duration> {
 }
 
 fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
+    let of = RecordedEntry {
+        due: settled.due,
+        next: settled.next,
+        keep_place: settled.record.keep_place,
+        past_lane,
+    };
     RecordEntry {
         write: Write::Record(Box::new(settled.record)),
-        of: RecordedEntry {
-            due: settled.due,
-            next: settled.next,
-            past_lane,
-        },
+        of,
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
 use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
-use postrider_core::health::DisableReason;
 use postrider_core::profile::{FormTooLong, Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
@@ -180,13 +179,7 @@ impl EndpointCache {
             .profiles
             .current(&application.profile)
             .map(|current| current.profile.engine);
-        // Its owner has paused it and will go on: what waits is not given up.
-        let paused = matches!(endpoint.kind, EndpointKind::Distribution(_))
-            && endpoint
-                .health
-                .disabled
-                .is_some_and(|disabled| disabled.reason == DisableReason::Manual);
-        let held = paused && !deleted;
+        let held = endpoint.is_held() && !deleted;
         let closed = if held {
             None
         } else if deleted {

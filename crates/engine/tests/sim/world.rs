@@ -86,7 +86,7 @@ enum Happening {
 struct Waiting {
     write: Write,
     /// A record, with what its lane is told afterwards; none for a publish.
-    record: Option<(DueDelivery, Next)>,
+    record: Option<(DueDelivery, Next, bool)>,
 }
 
 pub(crate) struct World {
@@ -386,7 +386,7 @@ impl World {
         self.plan(after, happening);
     }
 
-    fn journal_write(&mut self, write: Write, record: Option<(DueDelivery, Next)>) {
+    fn journal_write(&mut self, write: Write, record: Option<(DueDelivery, Next, bool)>) {
         self.journal.push(Waiting { write, record });
         if !self.commit_planned {
             self.commit_planned = true;
@@ -418,7 +418,10 @@ impl World {
                         delivery: due.delivery.id,
                         state,
                     });
-                    self.journal_write(write, Some((*due, Next::Failed(FailReason::Expired))));
+                    self.journal_write(
+                        write,
+                        Some((*due, Next::Failed(FailReason::Expired), true)),
+                    );
                 }
                 Action::Load {
                     endpoint,
@@ -585,7 +588,7 @@ impl World {
         );
         self.journal_write(
             Write::Record(Box::new(settled.record)),
-            Some((settled.due, settled.next)),
+            Some((settled.due, settled.next, keep_place)),
         );
         self.input(Input::Released {
             endpoint,
@@ -618,11 +621,13 @@ impl World {
         let mut settled = Vec::new();
         for (entry, answer) in waiting.into_iter().zip(answers) {
             match (entry.record, answer) {
-                (Some((due, next)), Ok(Written::Recorded(recorded))) => {
+                (Some((due, next, keep)), Ok(Written::Recorded(recorded))) => {
                     assert!(recorded.applied, "each attempt is recorded once");
-                    settled.push((due, next, recorded.disabled.is_some()));
+                    settled.push((due, next, keep, recorded.disabled.is_some()));
                 }
-                (Some((due, next)), Ok(Written::Finished(_))) => settled.push((due, next, false)),
+                (Some((due, next, keep)), Ok(Written::Finished(_))) => {
+                    settled.push((due, next, keep, false))
+                }
                 (None, Ok(Written::Published(published))) => {
                     self.accepted.push(published.event);
                     new.extend(published.deliveries);
@@ -640,7 +645,7 @@ impl World {
             self.halted = false;
             self.input(Input::Resume);
         }
-        for (due, next, disabled) in settled {
+        for (due, next, keep_place, disabled) in settled {
             self.under_way.remove(&due.delivery.id);
             if disabled {
                 self.plan_store(Happening::Configure(due.delivery.endpoint));
@@ -648,6 +653,7 @@ impl World {
             self.input(Input::Settled {
                 due: Box::new(due),
                 next,
+                keep_place,
             });
         }
         self.input(Input::Due(new));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState, Series};
-use postrider_core::endpoint::EndpointKind;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::health::HealthChange;
 use postrider_core::id::IdGenerator;
@@ -379,7 +379,8 @@ impl State {
     ) -> u32 {
         let endpoint = endpoint.as_u128();
         let row = self.endpoints.get(&endpoint);
-        if row.is_some_and(|row| !row.deleted && row.endpoint.health.is_enabled()) {
+        let goes_on = |endpoint: &Endpoint| endpoint.health.is_enabled() || endpoint.is_held();
+        if row.is_some_and(|row| !row.deleted && goes_on(&row.endpoint)) {
             return 0;
         }
         let told = row
