@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::digest::Digest;
 
-/// Time for one mail, until the server has said that it has it.
+/// Time for a connection, and for one recipient's mail until the server has said that it has it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the farewell.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -82,6 +82,12 @@ pub fn is_mail_address(text: &str) -> bool {
     text.is_ascii() && text.parse::<Address>().is_ok()
 }
 
+async fn take_back(connection: &mut AsyncSmtpConnection) -> Result<(), MailError> {
+    let reset = timeout(TIMEOUT, connection.command(Rset)).await;
+    reset.map_err(|_| MailError::Timeout)??;
+    Ok(())
+}
+
 impl Mailer {
     /// # Errors
     /// When the sender is no address, or TLS cannot be set up. The server is not asked yet.
@@ -116,14 +122,9 @@ impl Mailer {
         to: &[String],
         digest: &Digest,
     ) -> Result<Vec<String>, MailError> {
-        let sending = async {
-            let mut connection = self.connect().await?;
-            let put_off = self.hand_over(&mut connection, to, digest).await;
-            Ok((connection, put_off))
-        };
-        let (mut connection, put_off) = timeout(TIMEOUT, sending)
-            .await
-            .unwrap_or(Err(MailError::Timeout))?;
+        let connecting = timeout(TIMEOUT, self.connect()).await;
+        let mut connection = connecting.unwrap_or(Err(MailError::Timeout))?;
+        let put_off = self.hand_over(&mut connection, to, digest).await;
         // What was taken is taken, however the server takes leave.
         drop(timeout(QUIT_TIMEOUT, connection.abort()).await);
         put_off
@@ -159,31 +160,44 @@ impl Mailer {
         let mut why = None;
         // A mail for each: nobody learns of the others' addresses.
         for (at, address) in to.iter().enumerate() {
-            match self.hand_over_one(connection, address, digest).await {
-                Ok(()) => taken = true,
-                Err(MailError::Smtp(error)) => match error.status().map(u16::from) {
-                    None => return Err(error.into()),
-                    Some(code) => {
-                        if NOBODY.contains(&code) {
-                            tracing::warn!(
-                                address,
-                                error = &error as &dyn std::error::Error,
-                                "the mail server knows no such address; nobody gets the notification there"
-                            );
-                        } else {
-                            put_off.push(address.clone());
-                            why = Some(error);
-                        }
-                        // What was begun is taken back, for the next one.
-                        connection.command(Rset).await?;
+            let trying = timeout(TIMEOUT, self.hand_over_one(connection, address, digest)).await;
+            let broken_off = match trying.unwrap_or(Err(MailError::Timeout)) {
+                Ok(()) => {
+                    taken = true;
+                    None
+                }
+                Err(MailError::Smtp(error)) if error.status().is_some() => {
+                    let code = error.status().map(u16::from);
+                    if code.is_some_and(|code| NOBODY.contains(&code)) {
+                        tracing::warn!(
+                            address,
+                            error = &error as &dyn std::error::Error,
+                            "the mail server knows no such address; nobody gets the notification there"
+                        );
+                    } else {
+                        put_off.push(address.clone());
+                        why = Some(error);
                     }
-                },
+                    // What was begun is taken back, for the next one.
+                    take_back(connection).await.err()
+                }
+                Err(error) => {
+                    put_off.push(address.clone());
+                    Some(error)
+                }
+            };
+            match broken_off {
+                None => {}
                 // Who has it must not get it again for the sake of the others.
-                Err(_) if taken => {
-                    put_off.extend_from_slice(&to[at..]);
+                Some(error) if taken => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the mail server broke off; who has not got the notification is tried again"
+                    );
+                    put_off.extend_from_slice(&to[at + 1..]);
                     return Ok(put_off);
                 }
-                Err(error) => return Err(error),
+                Some(error) => return Err(error),
             }
         }
         if taken {
@@ -191,6 +205,7 @@ impl Mailer {
         }
         why.map_or(Ok(Vec::new()), |error| Err(error.into()))
     }
+
     async fn hand_over_one(
         &self,
         connection: &mut AsyncSmtpConnection,

@@ -135,7 +135,14 @@ impl<'a> Mailing<'a> {
             }
             *sent += channels.emails.len();
             let digest = digest(&tenant.name, audience.class, &notices);
-            self.send(channels.emails.clone(), digest, 0, stop).await?;
+            let result = self.send(channels.emails.clone(), digest, 0, stop).await;
+            if let (Err(Ended::Mail(_)), Some((_, sent))) =
+                (&result, self.days.get_mut(&audience.tenant))
+            {
+                // Nobody got it: an outage of the mail server costs nothing of the day.
+                *sent -= channels.emails.len();
+            }
+            result?;
         }
         let ids = notices.iter().map(|notice| notice.id).collect();
         self.store.settle_notices(NoticeChannel::Mail, ids).await?;

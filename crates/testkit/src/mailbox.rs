@@ -116,6 +116,17 @@ impl Mailbox {
         self.refusals.lock().unwrap()[address].1
     }
 
+    /// Waits until the answer given to [`Mailbox::answer`] has been given as often as it said.
+    pub async fn answered(&self, address: &str) {
+        for _ in 0..1_200 {
+            if self.answers_left(address) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{} answers are left", self.answers_left(address));
+    }
+
     pub fn mails(&self) -> Vec<Mail> {
         self.mails.lock().unwrap().clone()
     }

@@ -181,6 +181,37 @@ async fn who_is_put_off_gets_the_mail_later_and_the_others_once() {
 }
 
 #[tokio::test]
+async fn who_has_the_mail_does_not_get_it_again_when_the_mail_server_breaks_off() {
+    let (server, mailbox) = server_with_mail(1).await;
+    let (tenant, key, _receiver) = failing(&server).await;
+    let path = format!("/v1/tenants/{tenant}");
+    server.good("PATCH", &path, notifications(true)).await;
+    // No reply of SMTP: nothing more can be said on this connection.
+    mailbox.answer("ops@example.com", 999, 2);
+    fail(&server, &tenant, &key, 1).await;
+    let mails = mailbox.wait_for(2).await;
+    assert_eq!(mails[0].to, ["ada@example.com"]);
+    assert_eq!(mails[1].to, ["ops@example.com"]);
+    assert_eq!(mailbox.answers_left("ops@example.com"), 0);
+}
+
+#[tokio::test]
+async fn an_outage_of_the_mail_server_costs_no_mail_of_the_day() {
+    let (server, mailbox) = server_with_mail(0).await;
+    let (tenant, key, _receiver) = failing(&server).await;
+    let mut settings = notifications(true);
+    let many: Vec<String> = (0..20).map(|at| format!("p{at}@example.com")).collect();
+    settings["settings"]["notifications"]["webhooks"]["emails"] = json!(many);
+    let path = format!("/v1/tenants/{tenant}");
+    server.good("PATCH", &path, settings).await;
+    // As often as the day's 500 mails would have been used up, and once more.
+    mailbox.answer("postrider@example.com", 451, 26);
+    fail(&server, &tenant, &key, 1).await;
+    mailbox.answered("postrider@example.com").await;
+    mailbox.wait_for(20).await;
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_the_sender_or_the_mail_loses_nothing() {
     let (server, mailbox) = server_with_mail(1).await;
     let (tenant, key, _receiver) = failing(&server).await;
