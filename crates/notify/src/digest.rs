@@ -1,10 +1,42 @@
 //! The words of a mail: one failure in full, many as a digest.
 
+use std::collections::HashMap;
+
 use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
 use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
 
 /// Failures told in full; beyond, their number.
 const TOLD_MAX: usize = 20;
+/// Characters of a name in a mail.
+const NAME_CHARS: usize = 80;
+
+/// What people call endpoints: the name of a key or distribution, or a description.
+pub(crate) type Names = HashMap<Id<id::Endpoint>, String>;
+
+/// The endpoints of those that are told in full.
+pub(crate) fn told(notices: &[Notice]) -> Vec<Id<id::Endpoint>> {
+    let of_kind = |kind| notices.iter().filter(move |notice| notice.kind == kind);
+    let told = of_kind(NoticeKind::EndpointDisabled).take(TOLD_MAX);
+    let told = told.chain(of_kind(NoticeKind::DeliveryFailed).take(TOLD_MAX));
+    let mut endpoints: Vec<_> = told.map(|notice| notice.endpoint).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints
+}
+
+/// An endpoint as a person knows it.
+fn called(notice: &Notice, names: &Names) -> String {
+    let name = names.get(&notice.endpoint).map_or("", String::as_str);
+    let printable = name.chars().filter(|c| !c.is_control());
+    let name: String = printable.take(NAME_CHARS).collect();
+    let name = name.trim();
+    if name.is_empty() {
+        notice.url.clone()
+    } else {
+        format!("\"{name}\" {}", notice.url)
+    }
+}
 
 /// A mail without its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +60,12 @@ fn mark(notice: &Notice) -> &'static str {
     }
 }
 
-pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Digest {
+pub(crate) fn digest(
+    tenant: &str,
+    class: NoticeClass,
+    notices: &[Notice],
+    names: &Names,
+) -> Digest {
     let of_kind = |kind| notices.iter().filter(move |notice| notice.kind == kind);
     let disabled: Vec<&Notice> = of_kind(NoticeKind::EndpointDisabled).collect();
     let failed: Vec<&Notice> = of_kind(NoticeKind::DeliveryFailed).collect();
@@ -57,11 +94,11 @@ pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Di
         });
         for notice in disabled.iter().take(TOLD_MAX) {
             body.push_str(&format!(
-                "  {} {}{} at {}\n",
-                notice.endpoint,
-                notice.url,
+                "  {}{}\n    at {}, {}\n",
+                called(notice, names),
                 mark(notice),
-                notice.at
+                notice.at,
+                notice.endpoint
             ));
         }
         if disabled.len() > TOLD_MAX {
@@ -72,14 +109,14 @@ pub(crate) fn digest(tenant: &str, class: NoticeClass, notices: &[Notice]) -> Di
         body.push_str("\nFailed for good; each can be sent again by hand:\n");
         for notice in failed.iter().take(TOLD_MAX) {
             body.push_str(&format!(
-                "  {} {} to {}{}\n    {} after {}, at {}\n",
-                notice.delivery,
+                "  {} to {}{}\n    {} after {}, at {}, {}\n",
                 notice.event_type,
-                notice.url,
+                called(notice, names),
                 mark(notice),
                 notice.error,
                 count(notice.attempts as usize, "attempt", "attempts"),
-                notice.at
+                notice.at,
+                notice.delivery
             ));
         }
         if failed.len() > TOLD_MAX {

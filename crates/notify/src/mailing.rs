@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use postrider_core::endpoint::EndpointKind;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::Engine;
 use postrider_store::{DueNotices, MailAudience, NoticeChannel, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::TICK;
-use crate::digest::{Digest, digest};
+use crate::digest::{Digest, Names, digest, told};
 use crate::mail::{MailError, Mailer};
 
 /// What fails within this time of the first failure goes into the same mail.
@@ -134,7 +135,8 @@ impl<'a> Mailing<'a> {
                 return Ok(());
             }
             *sent += channels.emails.len();
-            let digest = digest(&tenant.name, audience.class, &notices);
+            let names = self.names(told(&notices)).await?;
+            let digest = digest(&tenant.name, audience.class, &notices, &names);
             let result = self.send(channels.emails.clone(), digest, 0, stop).await;
             if let (Err(Ended::Mail(_)), Some((_, sent))) =
                 (&result, self.days.get_mut(&audience.tenant))
@@ -147,6 +149,23 @@ impl<'a> Mailing<'a> {
         let ids = notices.iter().map(|notice| notice.id).collect();
         self.store.settle_notices(NoticeChannel::Mail, ids).await?;
         Ok(())
+    }
+
+    async fn names(&self, endpoints: Vec<Id<id::Endpoint>>) -> Result<Names, StoreError> {
+        let mut names = Names::new();
+        for endpoint in self.store.endpoints(endpoints).await? {
+            let name = match endpoint.kind {
+                EndpointKind::Distribution(distribution) => Some(distribution.name),
+                EndpointKind::Key(key) => match self.store.key(key).await {
+                    Ok(key) => Some(key.name),
+                    Err(StoreError::NotFound { .. }) => None,
+                    Err(error) => return Err(error),
+                },
+                EndpointKind::Registered | EndpointKind::Callback => endpoint.description,
+            };
+            names.extend(name.map(|name| (endpoint.id, name)));
+        }
+        Ok(names)
     }
 
     /// Tries those again who were put off and whose time has come.

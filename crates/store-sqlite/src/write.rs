@@ -12,8 +12,8 @@ use postrider_core::tenant::Mode;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DISABLED_TEXT, DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published,
-    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
+    DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published, RecordAttempt,
+    Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good, gave_out_text,
     tells_of_waiting,
 };
 use rusqlite::{OptionalExtension, params};
@@ -512,7 +512,7 @@ impl Tx {
                     delivery: self.id(delivery),
                     url: endpoint.url.clone(),
                     attempts,
-                    error: DISABLED_TEXT.to_owned(),
+                    error: gave_out_text(endpoint.kind.class()).to_owned(),
                 };
                 self.tell(now, endpoint.tenant.key(), &failure, true, false)
                     .map_err(aborted)?;

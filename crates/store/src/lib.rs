@@ -40,8 +40,8 @@ use postrider_core::{Id, Timestamp, id};
 
 pub use model::{Task, TaskState};
 pub use notices::{
-    DISABLED_TEXT, DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Ways,
-    failed_for_good, failure_text, tells_of_waiting,
+    DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Ways, failed_for_good,
+    failure_text, gave_out_text, tells_of_waiting,
 };
 
 /// A change of an endpoint, applied inside the transaction that reads and writes it.

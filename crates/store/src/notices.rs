@@ -69,8 +69,13 @@ impl From<&RecordAttempt> for Failure {
 /// What is told of a delivery whose time ran out before an attempt.
 pub const EXPIRED_TEXT: &str = "its deliverBefore passed";
 
-/// What is told of a delivery that waited when its endpoint was disabled.
-pub const DISABLED_TEXT: &str = "its endpoint was disabled while it waited";
+/// What is told of a delivery that waited when its endpoint gave out.
+pub fn gave_out_text(class: NoticeClass) -> &'static str {
+    match class {
+        NoticeClass::Webhooks => "its webhook was disabled while it waited",
+        NoticeClass::Distributions => "its distribution was paused while it waited",
+    }
+}
 
 /// Whether those that wait for a closed endpoint are told of one by one: not when somebody closed it,
 /// who knows.

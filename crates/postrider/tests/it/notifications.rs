@@ -88,6 +88,7 @@ async fn failures_that_come_together_are_one_mail_and_each_is_told_once() {
         let number: usize = subject.split(' ').nth(2).unwrap().parse().unwrap();
         told += number;
         assert!(subject.contains("failed (Ada)"), "{subject}");
+        assert!(mail.text.contains("to \"k\" http"), "{}", mail.text);
         assert!(mail.text.contains("/hook"), "{}", mail.text);
         if told >= 25 {
             break;
@@ -278,7 +279,7 @@ async fn a_paused_distribution_is_told_to_who_asked_for_distributions() {
         .good("PATCH", &format!("/v1/tenants/{tenant}"), settings)
         .await;
     server.endpoint(&tenant, &receiver.url("/webhook")).await;
-    let distribution = json!({ "name": "n", "eventName": "e", "url": receiver.url("/d"), "events": ["customer.rewarded"] });
+    let distribution = json!({ "name": "Reward mails", "eventName": "e", "url": receiver.url("/d"), "events": ["customer.rewarded"] });
     let path = format!("/v1/tenants/{tenant}/distributions");
     let distribution = server.good("POST", &path, distribution).await;
     for to in [Value::Null, json!("*")] {
@@ -293,7 +294,12 @@ async fn a_paused_distribution_is_told_to_who_asked_for_distributions() {
         .finished(&format!("tenant={tenant}&status=failed"), 2)
         .await;
     let mail = mailbox.wait_for(1).await.remove(0);
-    for part in ["1 distribution paused", "1 send-out failed", "/d"] {
+    for part in [
+        "1 distribution paused",
+        "1 send-out failed",
+        "\"Reward mails\" http",
+        "/d",
+    ] {
         assert!(mail.text.contains(part), "{part}: {}", mail.text);
     }
     assert!(

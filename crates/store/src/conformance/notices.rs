@@ -14,8 +14,8 @@ use postrider_core::{Id, id};
 use super::fixture::{World, at, by, record, secs, world};
 use super::log::a_distribution;
 use crate::{
-    AuditFilter, DISABLED_TEXT, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent,
-    NoticeChannel, NoticeFilter, PageRequest, Resend, Store, Target, Write, Written,
+    AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
+    NoticeFilter, PageRequest, Resend, Store, Target, Write, Written,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -191,7 +191,10 @@ pub async fn what_waited_when_its_endpoint_gave_out_is_told(store: &dyn Store) {
     wants_notices(&world).await;
     let state = DeliveryState::Failed(FailReason::EndpointDisabled);
     for (reason, expected) in [
-        (DisableReason::Failures, vec![DISABLED_TEXT]),
+        (
+            DisableReason::Failures,
+            vec!["its webhook was disabled while it waited"],
+        ),
         (DisableReason::Manual, vec![]),
     ] {
         let endpoint = world.endpoint().await;

@@ -16,10 +16,10 @@ use postrider_core::{Id, Timestamp, id};
 use super::{DeliveryRow, IdempotencyRow, State};
 use crate::queries::query_digest;
 use crate::{
-    DISABLED_TEXT, DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter,
-    Failure, FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest,
-    Published, RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written,
-    failed_for_good, tells_of_waiting,
+    DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter, Failure,
+    FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
+    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
+    gave_out_text, tells_of_waiting,
 };
 
 impl State {
@@ -385,7 +385,7 @@ impl State {
         }
         let told = row
             .filter(|row| !row.deleted && tells_of_waiting(state, row.endpoint.health))
-            .map(|row| row.endpoint.url.clone());
+            .map(|row| (row.endpoint.url.clone(), row.endpoint.kind.class()));
         let range = (endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX);
         let ids: Vec<u128> = self
             .pending
@@ -395,7 +395,7 @@ impl State {
             .collect();
         for id in &ids {
             self.set_state(Id::from_u128(*id), state, now);
-            let (Some(url), Some(row)) = (&told, self.deliveries.get(id)) else {
+            let (Some((url, class)), Some(row)) = (&told, self.deliveries.get(id)) else {
                 continue;
             };
             let failure = Failure {
@@ -403,7 +403,7 @@ impl State {
                 delivery: row.delivery.id,
                 url: url.clone(),
                 attempts: row.delivery.attempts,
-                error: DISABLED_TEXT.to_owned(),
+                error: gave_out_text(*class).to_owned(),
             };
             self.tell(ids_of, now, &failure, !row.delivery.series.single, false);
         }
