@@ -34,7 +34,7 @@ use crate::profiles::ProfileRegistry;
 use crate::transport::Transport;
 use endpoints::EndpointCache;
 use past_lane::PastLanes;
-use watch::Watch;
+pub use watch::Watch;
 
 /// Rows that one transaction gives their final state when an endpoint is closed.
 const FINISH_ROWS: u32 = 1_000;

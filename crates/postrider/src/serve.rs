@@ -14,7 +14,7 @@ use postrider_core::address::AddressPolicy;
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_engine::machine::MachineLimits;
-use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock};
+use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Watch};
 use postrider_notify::{Mailer, Notifier, SmtpOptions, SmtpTls};
 use postrider_store::{PageRequest, Store};
 use postrider_store_sqlite::SqliteStore;
@@ -64,25 +64,6 @@ impl Lookup for SystemNames {
     async fn addresses(&self, host: &str) -> Vec<std::net::IpAddr> {
         use postrider_transport::Resolve as _;
         self.0.resolve(host).await.unwrap_or_default()
-    }
-}
-
-/// Tells when a task that must run ends early, by a panic or otherwise.
-struct Ended {
-    name: &'static str,
-    stop: CancellationToken,
-    failed: CancellationToken,
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
-            tracing::error!(
-                task = self.name,
-                "a task that must run has ended; the server stops"
-            );
-            self.failed.cancel();
-        }
     }
 }
 
@@ -201,13 +182,7 @@ impl Server {
         let failed = CancellationToken::new();
         let tasks = TaskTracker::new();
         // Without any of them the process would answer and not deliver, or the other way round.
-        let must_run = |name: &'static str, task: BoxedTask| {
-            let (stop, failed) = (stop.clone(), failed.clone());
-            async move {
-                let _ended = Ended { name, stop, failed };
-                task.await;
-            }
-        };
+        let must_run = |name, task: BoxedTask| Watch::new(name, &stop, &failed).over(task);
         let serving = Box::pin(listener.serve(api.router(), stop.clone()));
         tasks.spawn(must_run("listener", serving));
         tasks.spawn(must_run("notifier", Box::pin(notifier.run(stop.clone()))));

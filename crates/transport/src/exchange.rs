@@ -118,15 +118,15 @@ async fn answered(
     ))
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what is sent, on what, and the two things it tells of itself as it goes"
-)]
 /// Sends on a kept connection, or on a fresh one. Inside one attempt a request is sent again when it is
 /// known, or very likely, that the receiver did not process it: a kept connection turned out closed
 /// before a byte of it left; a server of HTTP/2 refused it (RFC 9113 8.7), a few times; a kept
 /// connection was closed under it before an answer came, within a second and once (RFC 9110 9.2.2:
 /// receivers tell repetitions by `webhook-id`).
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is sent, on what, and the two things it tells of itself as it goes"
+)]
 async fn exchange(
     connector: &Connector,
     pool: &Pool,
@@ -183,11 +183,11 @@ async fn exchange(
     }
 }
 
+/// Sends on a fresh connection.
 #[expect(
     clippy::too_many_arguments,
     reason = "what is sent, on what, and the two things it tells of itself as it goes"
 )]
-/// Sends on a fresh connection.
 async fn open_and_send(
     connector: &Connector,
     pool: &Pool,

@@ -1,21 +1,19 @@
-//! Tasks that must run as long as the engine does.
+//! Tasks that must run as long as the server does.
 
 use tokio_util::sync::CancellationToken;
 
-/// Tells when its task ends early, by a panic or otherwise: an engine without it would answer and
-/// deliver nothing.
-pub(super) struct Watch {
+/// Tells when its task ends early, by a panic or otherwise: a server without it would answer and
+/// not deliver, or the other way round.
+#[derive(Debug)]
+pub struct Watch {
     name: &'static str,
     stop: CancellationToken,
     failed: CancellationToken,
 }
 
 impl Watch {
-    pub(super) fn new(
-        name: &'static str,
-        stop: &CancellationToken,
-        failed: &CancellationToken,
-    ) -> Self {
+    /// Cancels `failed` when the task ends before `stop` is cancelled.
+    pub fn new(name: &'static str, stop: &CancellationToken, failed: &CancellationToken) -> Self {
         Self {
             name,
             stop: stop.clone(),
@@ -23,7 +21,8 @@ impl Watch {
         }
     }
 
-    pub(super) async fn over(self, task: impl Future<Output = ()>) {
+    /// Runs the task.
+    pub async fn over(self, task: impl Future<Output = ()>) {
         task.await;
     }
 }

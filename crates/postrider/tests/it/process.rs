@@ -36,35 +36,34 @@ impl Drop for Process {
 }
 
 fn serve(data: &Path) -> Process {
-    let mut child = postrider()
+    let child = postrider()
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    // The root key is told at a first start only.
+    let is_first = !data.join("known").exists();
+    if is_first {
+        std::fs::write(data.join("known"), "").unwrap();
+    }
+    greeted(child, is_first)
+}
+
+/// A server that has told its address and, at a first start, its root key.
+fn greeted(mut child: Child, is_first: bool) -> Process {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
-    let address = first
-        .split("http://")
-        .nth(1)
-        .unwrap()
-        .split(',')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    // The root key follows at a first start only; then the lines end with the address to export.
-    let root = if data.join("known").exists() {
-        None
-    } else {
-        std::fs::write(data.join("known"), "").unwrap();
+    let address = first.split("http://").nth(1).unwrap();
+    let address = address.split(',').next().unwrap().parse().unwrap();
+    let root = is_first.then(|| {
         let line = lines
             .map(Result::unwrap)
             .find(|line| line.trim().starts_with("pr_live_"))
             .unwrap();
-        Some(line.trim().to_owned())
-    };
+        line.trim().to_owned()
+    });
     Process {
         child,
         address,
@@ -745,19 +744,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
         .unwrap();
     // The reading end of its log is closed at once.
     drop(child.stderr.take());
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
-    let address = first.split("http://").nth(1).unwrap();
-    let address = address.split(',').next().unwrap().parse().unwrap();
-    let root = lines
-        .map(Result::unwrap)
-        .find(|line| line.trim().starts_with("pr_live_"))
-        .unwrap();
-    let process = Process {
-        child,
-        address,
-        root: Some(root.trim().to_owned()),
-    };
+    let process = greeted(child, true);
     let root = process.root.clone().unwrap();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let tenant = tenant(&process, &root, "standard").await;
@@ -1001,7 +988,7 @@ async fn the_clock_is_set_an_hour_back_and_forward_and_nothing_stalls() {
     let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
     set("+0");
     let receiver = Receiver::start(Behaviour::Status(503)).await;
-    let mut child = postrider()
+    let child = postrider()
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(directory.path().join("data"))
         .env("LD_PRELOAD", faketime())
@@ -1012,20 +999,8 @@ async fn the_clock_is_set_an_hour_back_and_forward_and_nothing_stalls() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
-    let address = first.split("http://").nth(1).unwrap();
-    let address = address.split(',').next().unwrap().parse().unwrap();
-    let root = lines
-        .map(Result::unwrap)
-        .find(|line| line.trim().starts_with("pr_live_"))
-        .unwrap();
-    let root = root.trim().to_owned();
-    let process = Process {
-        child,
-        address,
-        root: Some(root.clone()),
-    };
+    let process = greeted(child, true);
+    let root = process.root.clone().unwrap();
     let tenant = tenant(&process, &root, "vignetim").await;
     let path = format!("/v1/tenants/{tenant}/endpoints");
     let endpoint = json!({ "url": receiver.url("/"), "rateLimit": 5 });
