@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::endpoint::{Endpoint, EndpointKind};
+use crate::endpoint::{CustomHeader, Endpoint, EndpointKind};
 use crate::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use crate::{Id, Timestamp, id};
 
@@ -184,7 +184,7 @@ impl Audited for Endpoint {
             EndpointKind::Distribution(distribution) => (None, Some(distribution)),
         };
         // A header's value may be somebody's password: only its name is told.
-        let headers: Vec<&String> = self.headers.iter().map(|(name, _)| name).collect();
+        let headers: Vec<&String> = self.headers.iter().map(|header| &header.name).collect();
         json!({
             "url": self.url,
             "description": self.description,
@@ -202,12 +202,13 @@ impl Audited for Endpoint {
         })
     }
     fn replaced(&self, before: &Self) -> Vec<&str> {
-        let other = |(name, value): &&(String, String)| {
-            let known = before.headers.iter().find(|(known, _)| known == name);
-            known.is_some_and(|(_, known)| known != value)
+        let other = |header: &&CustomHeader| {
+            let mut known = before.headers.iter();
+            let known = known.find(|known| known.name == header.name);
+            known.is_some_and(|known| known != *header)
         };
         let replaced = self.headers.iter().filter(other);
-        replaced.map(|(name, _)| name.as_str()).collect()
+        replaced.map(|header| header.name.as_str()).collect()
     }
     fn is_recorded(&self) -> bool {
         self.kind != EndpointKind::Callback

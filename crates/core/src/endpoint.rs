@@ -1,13 +1,18 @@
 //! An endpoint: where a tenant wants its events, signed with what, and how it has been doing.
 
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::filter::Subscription;
 use crate::health::{DisableReason, Disabled, Health};
 use crate::notice::NoticeClass;
+use crate::seal::{SealError, SealNonce, Sealer, is_sealed};
 use crate::tenant::Mode;
-use crate::{Id, Timestamp, id};
+use crate::{Id, Secret, Timestamp, id};
 
 /// What an endpoint's secrets are sealed for.
 pub const SECRET_CONTEXT: &str = "endpoint secret";
@@ -22,7 +27,7 @@ pub struct Endpoint {
     pub description: Option<String>,
     pub subscription: Subscription,
     pub mode: Mode,
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<CustomHeader>,
     /// Newest first. Without one the tenant's secret signs.
     pub secrets: Vec<EndpointSecret>,
     /// Deliveries per second at most; none means no limit.
@@ -46,7 +51,7 @@ impl Endpoint {
     /// Bytes of what its owner may make long.
     pub fn text_bytes(&self) -> usize {
         let headers = self.headers.iter();
-        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        let headers: usize = headers.map(CustomHeader::bytes).sum();
         let patterns: usize = self.subscription.patterns().iter().map(String::len).sum();
         let description = self.description.as_ref().map_or(0, String::len);
         self.url.len() + headers + patterns + description + 1
@@ -73,6 +78,80 @@ impl EndpointKind {
             Self::Registered | Self::Callback | Self::Key(_) => NoticeClass::Webhooks,
             Self::Distribution(_) => NoticeClass::Distributions,
         }
+    }
+}
+
+/// A header that the endpoint's owner adds to every request. Its value may be a password of the receiver's,
+/// so it is sealed, and shown to nobody.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, String)", into = "(String, String)")]
+pub struct CustomHeader {
+    pub name: String,
+    /// Sealed; in the clear where an older version wrote it.
+    value: Vec<u8>,
+}
+
+impl CustomHeader {
+    /// What is shown in place of a value.
+    pub const STARS: &str = "****";
+    /// Before a sealed value in its stored form; an older version's value has nothing before it.
+    const SEALED: &str = "sealed:";
+
+    pub fn seal(
+        name: String,
+        value: &Secret,
+        endpoint: Id<id::Endpoint>,
+        sealer: &Sealer,
+        nonce: SealNonce,
+    ) -> Self {
+        let value = sealer.seal(value, nonce, &Self::context(&name), endpoint.as_u128());
+        Self { name, value }
+    }
+
+    /// The value as it is sent.
+    ///
+    /// # Errors
+    /// When it does not open under the keys of `sealer`.
+    pub fn open(&self, endpoint: Id<id::Endpoint>, sealer: &Sealer) -> Result<Secret, SealError> {
+        if !is_sealed(&self.value) {
+            return Ok(Secret::new(String::from_utf8_lossy(&self.value)));
+        }
+        sealer.open(&self.value, &Self::context(&self.name), endpoint.as_u128())
+    }
+
+    /// Its length, as it is stored.
+    pub fn bytes(&self) -> usize {
+        self.name.len() + self.value.len()
+    }
+
+    fn context(name: &str) -> String {
+        format!("endpoint header {name}")
+    }
+}
+
+impl fmt::Debug for CustomHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, Self::STARS)
+    }
+}
+
+impl From<(String, String)> for CustomHeader {
+    fn from((name, text): (String, String)) -> Self {
+        let sealed = text.strip_prefix(Self::SEALED);
+        let sealed = sealed.and_then(|text| STANDARD.decode(text).ok());
+        let value = sealed.unwrap_or_else(|| text.into_bytes());
+        Self { name, value }
+    }
+}
+
+impl From<CustomHeader> for (String, String) {
+    fn from(header: CustomHeader) -> Self {
+        let text = if is_sealed(&header.value) {
+            format!("{}{}", CustomHeader::SEALED, STANDARD.encode(&header.value))
+        } else {
+            String::from_utf8_lossy(&header.value).into_owned()
+        };
+        (header.name, text)
     }
 }
 

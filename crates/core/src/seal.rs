@@ -105,6 +105,11 @@ impl Sealer {
     }
 }
 
+/// Whether bytes are a sealed value. Text that may be a header's value never is.
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(&(FORMAT | FORMAT_BY_KIND)))
+}
+
 fn place(context: &str, row: u128) -> Vec<u8> {
     let mut place = context.as_bytes().to_vec();
     place.extend_from_slice(&row.to_be_bytes());

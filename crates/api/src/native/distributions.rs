@@ -20,6 +20,7 @@ use super::endpoints::{
     checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint,
     must_lead_out, nullable, present, set_active,
 };
+use super::views::starred;
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
@@ -66,7 +67,7 @@ struct DistributionView {
     event_name: String,
     url: String,
     events: Subscription,
-    headers: BTreeMap<String, String>,
+    headers: BTreeMap<String, &'static str>,
     payload: Payload,
     rate_limit: Option<u32>,
     mode: Mode,
@@ -94,7 +95,7 @@ impl DistributionView {
             event_name: distribution.event_name,
             url: endpoint.url,
             events: endpoint.subscription,
-            headers: endpoint.headers.into_iter().collect(),
+            headers: starred(endpoint.headers),
             payload: distribution.payload,
             rate_limit: endpoint.rate_limit,
             mode: endpoint.mode,
@@ -159,7 +160,6 @@ pub(crate) async fn create(
     must_lead_out(&api, "url", &new.url).await?;
     checked_rate(new.rate_limit)?;
     checked_payload(&new.payload)?;
-    let custom = custom_headers(&profile, new.headers)?;
     let triggers = triggers(spec, new.events)?;
     let mode = caller.mode(new.mode)?;
     let (mut endpoint, _) = fresh_endpoint(&api, &profile, &tenant, mode, new.url, triggers)?;
@@ -168,7 +168,7 @@ pub(crate) async fn create(
         event_name: new.event_name,
         payload: new.payload,
     });
-    endpoint.headers = custom;
+    endpoint.headers = custom_headers(&api, &profile, endpoint.id, &[], new.headers)?;
     endpoint.rate_limit = new.rate_limit;
     set_active(&mut endpoint, Some(new.status == Status::Live), api.now());
     api.store()
@@ -279,7 +279,8 @@ pub(crate) async fn update(
     let triggers = patch.events.map(|events| triggers(spec, events));
     let triggers = triggers.transpose()?;
     let custom = patch.headers.map(Option::unwrap_or_default);
-    let custom = custom.map(|given| custom_headers(&profile, given));
+    let (id, known) = (endpoint.id, &endpoint.headers);
+    let custom = custom.map(|given| custom_headers(&api, &profile, id, known, given));
     let custom = custom.transpose()?;
     let by = caller.actor(&api);
     let now = by.at;

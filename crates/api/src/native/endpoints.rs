@@ -1,5 +1,6 @@
 //! Endpoints: create, list, read, change, delete; and the hidden ones of callback URLs.
 
+mod headers;
 mod probe;
 mod rules;
 mod secrets;
@@ -32,9 +33,8 @@ use crate::random::{seal_nonce, secret_text};
 use crate::request::{Paging, Path, Query, json, list as list_of, ok, path_id, required};
 
 use super::tenants::tenant_secret;
-pub(super) use rules::{
-    checked_description, checked_rate, checked_url, custom_headers, subscription,
-};
+pub(super) use headers::custom_headers;
+pub(super) use rules::{checked_description, checked_rate, checked_url, subscription};
 
 pub(crate) use probe::{Probes, TestEvent, send_test, stats, test};
 pub(crate) use rules::{must_lead_out, valid_url};
@@ -236,7 +236,6 @@ pub(crate) async fn create(
         || Ok(Subscription::all()),
         |events| subscription(&profile, events),
     )?;
-    let custom = custom_headers(&profile, new.headers)?;
     if new.asymmetric && !profile.secret.asymmetric {
         return Err(ApiError::invalid(
             "asymmetric",
@@ -254,7 +253,7 @@ pub(crate) async fn create(
     }
     endpoint.description = new.description;
     endpoint.form = form;
-    endpoint.headers = custom;
+    endpoint.headers = custom_headers(&api, &profile, endpoint.id, &[], new.headers)?;
     endpoint.rate_limit = new.rate_limit;
     endpoint.ordering = new.ordering;
     let mut public_key = None;
@@ -425,9 +424,10 @@ pub(crate) async fn update(
         Some(None) => Some(Subscription::all()),
         None => None,
     };
+    let (id, known) = (endpoint.id, &endpoint.headers);
     let custom = patch
         .headers
-        .map(|headers| custom_headers(&profile, headers.unwrap_or_default()))
+        .map(|given| custom_headers(&api, &profile, id, known, given.unwrap_or_default()))
         .transpose()?;
     let by = caller.actor(&api);
     let now = by.at;

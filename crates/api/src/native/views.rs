@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use postrider_core::attempt::{Attempt, Egress, Outcome, Timings};
 use postrider_core::delivery::{Delivery, DeliveryState};
-use postrider_core::endpoint::{Endpoint, Ordering};
+use postrider_core::endpoint::{CustomHeader, Endpoint, Ordering};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::filter::Subscription;
 use postrider_core::profile::{DescribedEvent, Profile};
@@ -148,7 +148,7 @@ pub(crate) struct EndpointView {
     description: Option<String>,
     events: Subscription,
     mode: Mode,
-    headers: BTreeMap<String, String>,
+    headers: BTreeMap<String, &'static str>,
     rate_limit: Option<u32>,
     ordering: Ordering,
     content_type: &'static str,
@@ -165,6 +165,12 @@ pub(crate) struct EndpointView {
     public_key: Option<String>,
 }
 
+/// Custom headers as they are shown: a value may be a password of the receiver's.
+pub(super) fn starred(headers: Vec<CustomHeader>) -> BTreeMap<String, &'static str> {
+    let names = headers.into_iter().map(|header| header.name);
+    names.map(|name| (name, CustomHeader::STARS)).collect()
+}
+
 impl EndpointView {
     pub(crate) fn new(e: Endpoint, profile: &Profile) -> Self {
         Self {
@@ -176,7 +182,7 @@ impl EndpointView {
             description: e.description,
             events: e.subscription,
             mode: e.mode,
-            headers: e.headers.into_iter().collect(),
+            headers: starred(e.headers),
             rate_limit: e.rate_limit,
             ordering: e.ordering,
             content_type: if e.form { "form" } else { "json" },

@@ -91,12 +91,13 @@ impl Engine {
         let started = self.now();
         let prepared = match &ready {
             Ok(ready) => prepare(ready, rendering.as_deref(), &due, started.wall)
+                .map(|request| (ready.shown(&request.headers), request))
                 .map_err(|error| not_ready(&error.into())),
             Err(error) => Err(not_ready(error)),
         };
         let (request, exchange) = match prepared {
-            Ok(request) => (
-                Some((request.url.clone(), request.headers.clone())),
+            Ok((headers, request)) => (
+                Some((request.url.clone(), headers)),
                 self.exchange(request).await,
             ),
             Err(exchange) => (None, exchange),
@@ -208,7 +209,8 @@ impl Engine {
         })
     }
 
-    /// The request that an event would be to an endpoint now, byte for byte; nothing is sent.
+    /// The request that an event would be to an endpoint now, byte for byte but for the values of the
+    /// endpoint's own headers; nothing is sent.
     ///
     /// # Errors
     /// When the endpoint cannot be read or its secret not be used.
@@ -218,6 +220,18 @@ impl Engine {
         event: &Event,
         profile: u32,
     ) -> Result<Request, StoreError> {
+        let (mut request, shown) = self.imagined(endpoint, event, profile).await?;
+        request.headers = shown;
+        Ok(request)
+    }
+
+    /// A request, and its headers as they may be shown.
+    async fn imagined(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        event: &Event,
+        profile: u32,
+    ) -> Result<(Request, Vec<(String, String)>), StoreError> {
         let now = self.now().wall;
         let ready = match self.endpoints.get(endpoint, profile).await {
             Ok(ready) => ready,
@@ -226,7 +240,9 @@ impl Engine {
         };
         let today = ready.rendering.as_deref();
         let context = context(&ready, today, event, event.id.cast(), now, 1, now);
-        request(&ready, &context).map_err(StoreError::aborted)
+        let request = request(&ready, &context).map_err(StoreError::aborted)?;
+        let shown = ready.shown(&request.headers);
+        Ok((request, shown))
     }
 
     /// The body that an attempt of a delivery had, or that the first one would have now: it follows
@@ -275,8 +291,8 @@ impl Engine {
         profile: u32,
     ) -> Result<Attempt, StoreError> {
         let started_at = self.now().wall;
-        let request = self.preview(endpoint, &event, profile).await?;
-        let (url, headers) = (request.url.clone(), request.headers.clone());
+        let (request, headers) = self.imagined(endpoint, &event, profile).await?;
+        let url = request.url.clone();
         let exchange = self.transport.send(request).await;
         Ok(Attempt {
             number: 1,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
-use postrider_core::endpoint::{Endpoint, EndpointKind, SECRET_CONTEXT};
+use postrider_core::endpoint::{CustomHeader, Endpoint, EndpointKind, SECRET_CONTEXT};
 use postrider_core::profile::{FormTooLong, Profile, SigningKey, signing_key};
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
-use postrider_core::{Id, Timestamp, id};
+use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::{BoxError, Store, StoreError};
 
 use crate::cache::{Cache, Changes, Read};
@@ -38,6 +38,8 @@ pub(crate) struct ReadyEndpoint {
     pub(crate) rendering: Option<Arc<Rendering>>,
     /// Keys without an end, which is nearly always all of them.
     keys: Vec<(SigningKey, Option<Timestamp>)>,
+    /// Its own headers, opened.
+    custom: Vec<(String, Secret)>,
     /// The public id of the API key that owns it.
     pub(crate) key_id: Option<String>,
     /// What its application chose of the profile's optional headers.
@@ -128,14 +130,21 @@ impl EndpointCache {
                 self.signing_key(&profile, sealed, TENANT_SECRET_CONTEXT, tenant.id.as_u128())?;
             keys.push((made, None));
         }
-        let headers = endpoint.headers.iter();
-        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        let mut custom = Vec::with_capacity(endpoint.headers.len());
+        let mut headers = 0;
+        for header in &endpoint.headers {
+            let value = header.open(id, &self.sealer);
+            let value = value.map_err(|error| NotReady::Secret(error.into()))?;
+            headers += header.bytes() + header.name.len() + value.expose().len();
+            custom.push((header.name.clone(), value));
+        }
         let weight = READY_OVERHEAD + endpoint.url.len() + headers;
         let value = ReadyEndpoint {
             rendering: Rendering::of(&endpoint).map(Arc::new),
             endpoint,
             profile,
             keys,
+            custom,
             key_id,
             extra_headers: application.settings.extra_headers,
             mode_names: application.settings.mode_names,
@@ -224,7 +233,18 @@ impl ReadyEndpoint {
             self.profile
                 .render_headers(context, body, self.keys.iter().map(|(key, _)| key))?
         };
-        headers.extend(self.endpoint.headers.iter().cloned());
+        let custom = self.custom.iter();
+        headers.extend(custom.map(|(name, value)| (name.clone(), value.expose().to_owned())));
         Ok(headers)
+    }
+
+    /// The headers of a request as they may be recorded and shown: the endpoint's own, which are its last,
+    /// without their values.
+    pub(crate) fn shown(&self, headers: &[(String, String)]) -> Vec<(String, String)> {
+        let own = headers.len().saturating_sub(self.custom.len());
+        let (known, own) = headers.split_at(own);
+        let own = own.iter();
+        let own = own.map(|(name, _)| (name.clone(), CustomHeader::STARS.to_owned()));
+        known.iter().cloned().chain(own).collect()
     }
 }

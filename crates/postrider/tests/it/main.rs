@@ -20,6 +20,7 @@ mod modes;
 mod notifications;
 mod process;
 mod schemas;
+mod secrecy;
 mod send_outs;
 mod simplifytrip;
 mod support;

@@ -14,7 +14,7 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let endpoint = Endpoint {
         description: Some("production".into()),
         subscription: Subscription::new(vec!["*".into(), "order.failed".into()]).unwrap(),
-        headers: vec![("x-team".into(), "a: b, c".into())],
+        headers: vec![("x-team".to_owned(), "a: b, c".to_owned()).into()],
         secrets: vec![
             EndpointSecret {
                 sealed: vec![1; 9],
@@ -443,7 +443,7 @@ pub async fn a_page_of_endpoints_is_bounded_in_bytes(store: &dyn Store) {
     let world = world(store).await;
     for _ in 0..COUNT {
         let endpoint = Endpoint {
-            headers: vec![("x-long".to_owned(), "v".repeat(200_000))],
+            headers: vec![("x-long".to_owned(), "v".repeat(200_000)).into()],
             ..world.an_endpoint()
         };
         store.create_endpoint(endpoint, None, by()).await.unwrap();

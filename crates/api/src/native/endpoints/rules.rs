@@ -1,31 +1,16 @@
 //! What the fields of an endpoint may be.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider_core::endpoint_url::{InvalidUrl, Scheme, UrlPolicy, check_url, domain};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::{CUSTOM_HEADERS_MAX, DESCRIPTION_BYTES_MAX, HEADER_VALUE_BYTES_MAX};
+use postrider_core::limits::DESCRIPTION_BYTES_MAX;
 use postrider_core::profile::Profile;
 
 use crate::Api;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::bounded;
 
-/// Headers that say where a message goes and where it ends: nobody's but the transport's.
-const FRAMING_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "keep-alive",
-];
-const HEADER_NAME_BYTES_MAX: usize = 128;
 /// Deliveries per second that a limit may name.
 const RATE_MAX: u32 = 100_000;
 /// Checks a URL against the profile's schemes and the operator's addresses.
@@ -90,87 +75,6 @@ pub(crate) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResul
     Subscription::new(patterns).map_err(|error| {
         ApiError::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
     })
-}
-
-pub(crate) fn custom_headers(
-    profile: &Profile,
-    given: BTreeMap<String, String>,
-) -> ApiResult<Vec<(String, String)>> {
-    if given.is_empty() {
-        return Ok(Vec::new());
-    }
-    if !profile.custom_headers.allow {
-        return Err(ApiError::invalid(
-            "headers",
-            format!("the profile {} has no custom headers", profile.name),
-        ));
-    }
-    if given.len() > CUSTOM_HEADERS_MAX {
-        return Err(ApiError::invalid(
-            "headers",
-            format!("must have at most {CUSTOM_HEADERS_MAX} entries"),
-        ));
-    }
-    let mut headers: Vec<(String, String)> = Vec::with_capacity(given.len());
-    for (name, value) in given {
-        let field = format!("headers.{name}");
-        let lower = name.to_ascii_lowercase();
-        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Err(ApiError::invalid(field, "is not a header name"));
-        }
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if profile.custom_headers.lower_case && !name.bytes().all(plain) {
-            let rule = "must have lower-case letters, digits and dashes only";
-            return Err(ApiError::invalid(field, rule));
-        }
-        if name.len() > HEADER_NAME_BYTES_MAX {
-            return Err(ApiError::invalid(
-                field,
-                format!("must have a name of at most {HEADER_NAME_BYTES_MAX} bytes"),
-            ));
-        }
-        let framing = FRAMING_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-");
-        let reserved = framing
-            || profile.custom_headers.reserved.iter().any(|pattern| {
-                match pattern.strip_suffix('*') {
-                    Some(prefix) => lower.starts_with(prefix),
-                    None => lower == *pattern,
-                }
-            });
-        let written = profile
-            .headers
-            .iter()
-            .any(|known| known.name.eq_ignore_ascii_case(&name));
-        if reserved
-            || written
-            || profile
-                .signatures
-                .iter()
-                .any(|spec| spec.header.eq_ignore_ascii_case(&name))
-        {
-            return Err(ApiError::invalid(field, "is written by the server"));
-        }
-        if headers
-            .iter()
-            .any(|(known, _)| known.eq_ignore_ascii_case(&name))
-        {
-            return Err(ApiError::invalid(
-                field,
-                "is there twice; upper and lower case are the same",
-            ));
-        }
-        let sendable = !value.trim().is_empty()
-            && value.len() <= HEADER_VALUE_BYTES_MAX
-            && http::HeaderValue::from_str(&value).is_ok();
-        if !sendable || !value.is_ascii() {
-            let rule = format!(
-                "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters, not all blank, without control characters"
-            );
-            return Err(ApiError::invalid(field, rule));
-        }
-        headers.push((name, value));
-    }
-    Ok(headers)
 }
 
 pub(crate) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
