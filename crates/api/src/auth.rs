@@ -33,6 +33,10 @@ pub(crate) fn admit(api: &Api, key: &ApiKey, parts: &Parts) -> ApiResult<()> {
         let detail = "whoever manages the key can enable it again";
         return Err(ApiError::new(ErrorCode::KeyDisabled, detail));
     }
+    if let Some(expired) = key.expires_at.filter(|at| *at <= api.now()) {
+        let detail = format!("it ended at {expired}; make a new key, or give it a later expiresAt");
+        return Err(ApiError::new(ErrorCode::KeyExpired, detail));
+    }
     if key.allowed_ips.is_empty() {
         return Ok(());
     }

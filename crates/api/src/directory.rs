@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::seal::sha256;
-use postrider_core::tenant::{ApiKey, Application, Tenant};
+use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
 use postrider_core::{Id, id};
 use postrider_engine::cache::{Cache, Changes, Read};
 use postrider_engine::{CurrentProfile, Engine};
@@ -64,10 +64,33 @@ impl Directory {
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
         let thing = of_hash(&hash);
         let read = async {
-            let count = self.changes.of(thing);
-            self.counted(thing, self.store.key_by_hash(hash).await, count)
+            let scope = self.store.key_by_hash(hash).await?.scope;
+            let stamp = self.stamp(thing, scope);
+            let value = self.store.key_by_hash(hash).await?;
+            Ok(Read {
+                value,
+                weight: 1,
+                stamp,
+            })
         };
         self.keys.get(hash, read).await
+    }
+
+    /// The counts that a key depends on: its own, and those of its owners, with whom it ends. What is read
+    /// after this is not older than it.
+    fn stamp(&self, thing: u128, scope: Scope) -> Vec<(u128, u64)> {
+        let mut things = vec![thing];
+        match scope {
+            Scope::Root => {}
+            Scope::Application(application) => things.push(application.as_u128()),
+            Scope::Tenant(application, tenant) => {
+                things.extend([application.as_u128(), tenant.as_u128()]);
+            }
+        }
+        let counted = things.into_iter();
+        counted
+            .map(|thing| (thing, self.changes.of(thing)))
+            .collect()
     }
 
     pub(crate) async fn tenant(&self, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
@@ -90,14 +113,19 @@ impl Directory {
     pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
         let thing = of_hash(&sha256(public_id.as_bytes()));
         let read = async {
-            let count = self.changes.of(thing);
+            let scope = self.store.key_by_public_id(public_id).await?.scope;
+            let stamp = self.stamp(thing, scope);
             let key = self.store.key_by_public_id(public_id).await?;
             let endpoint = self.store.key_endpoint(key.id).await?;
-            let addressee = Addressee {
+            let value = Addressee {
                 key,
                 endpoint: endpoint.map(|endpoint| endpoint.id),
             };
-            self.counted(thing, Ok(addressee), count)
+            Ok(Read {
+                value,
+                weight: 1,
+                stamp,
+            })
         };
         self.addressees.get(public_id.to_owned(), read).await
     }

@@ -135,6 +135,7 @@ struct Inner {
     /// Nonces that were used lately, by key.
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
     replays: native::Replays,
+    deletions: native::Deletions,
     options: ApiOptions,
     /// When the store last proved that it takes writes.
     ready: tokio::sync::Mutex<Option<Timestamp>>,
@@ -166,6 +167,7 @@ impl Api {
             probes: native::Probes::default(),
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: native::Replays::default(),
+            deletions: native::Deletions::default(),
             options,
             ready: tokio::sync::Mutex::default(),
         }))
@@ -183,12 +185,12 @@ impl Api {
             .layer(axum::middleware::from_fn_with_state(answers, edge::edge))
     }
 
-    /// Goes on with replays that a restart interrupted.
+    /// Goes on with replays and deletions that a restart interrupted.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn resume_tasks(&self) -> Result<(), StoreError> {
-        native::resume_replays(self).await
+        native::resume_tasks(self).await
     }
 
     fn store(&self) -> &dyn Store {
@@ -386,6 +388,7 @@ pub async fn new_root_key(store: &dyn Store, now: Timestamp) -> Result<Secret, S
         sealed_secret: None,
         allowed_ips: Vec::new(),
         disabled_at: None,
+        expires_at: None,
         created_at: now,
     };
     store.create_key(key, None, Actor::system(now)).await?;

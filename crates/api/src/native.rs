@@ -2,6 +2,7 @@
 
 mod applications;
 mod audit;
+mod deletions;
 mod deliveries;
 mod distributions;
 pub(crate) mod endpoints;
@@ -13,6 +14,7 @@ mod notifications;
 mod replays;
 mod send_outs;
 mod statistics;
+mod tasks;
 pub(crate) mod tenants;
 mod views;
 
@@ -21,14 +23,28 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use http::{Method, StatusCode, Uri};
+use postrider_store::{StoreError, TaskKind};
 use serde::Serialize;
 
 use crate::Api;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::json;
 
+pub(crate) use deletions::Deletions;
 pub(crate) use endpoints::Probes;
-pub(crate) use replays::{Replays, resume as resume_replays};
+pub(crate) use replays::Replays;
+
+/// Goes on with what a restart interrupted.
+pub(crate) async fn resume_tasks(api: &Api) -> Result<(), StoreError> {
+    for task in api.store().unfinished_tasks().await? {
+        match (task.kind, task.tenant) {
+            (TaskKind::Replay, Some(tenant)) => replays::resume(api, task, tenant),
+            (TaskKind::Replay, None) => {}
+            (TaskKind::Deletion, _) => deletions::start(api, task),
+        }
+    }
+    Ok(())
+}
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -40,7 +56,9 @@ pub(crate) fn routes() -> Router<Api> {
         )
         .route(
             "/v1/applications/{application}",
-            get(applications::read).patch(applications::update),
+            get(applications::read)
+                .patch(applications::update)
+                .delete(deletions::delete_application),
         )
         .route(
             "/v1/applications/{application}/event-types",
@@ -56,7 +74,9 @@ pub(crate) fn routes() -> Router<Api> {
         )
         .route(
             "/v1/tenants/{tenant}",
-            get(tenants::read).patch(tenants::update),
+            get(tenants::read)
+                .patch(tenants::update)
+                .delete(deletions::delete_tenant),
         )
         .route("/v1/tenants/{tenant}/secret", get(tenants::read_secret))
         .route(
@@ -129,6 +149,7 @@ pub(crate) fn routes() -> Router<Api> {
             "/v1/tenants/{tenant}/replays",
             post(replays::create).get(replays::list),
         )
+        .route("/v1/deletions/{deletion}", get(deletions::read))
         .route("/v1/replays/{replay}", get(replays::read))
         .route("/v1/replays/{replay}/cancel", post(replays::cancel))
         .route("/v1/keys", post(keys::create).get(keys::list))

@@ -32,6 +32,7 @@ pub enum ErrorCode {
     KeyMissing,
     KeyUnknown,
     KeyDisabled,
+    KeyExpired,
     AddressNotAllowed,
     ScopeInsufficient,
     NotFound,
@@ -80,7 +81,9 @@ impl ErrorCode {
             Self::ContentTypeUnsupported | Self::ContentEncodingUnsupported => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled => StatusCode::UNAUTHORIZED,
+            Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled | Self::KeyExpired => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::ScopeInsufficient | Self::AddressNotAllowed | Self::SecretNotShown => {
                 StatusCode::FORBIDDEN
             }
@@ -128,6 +131,7 @@ impl ErrorCode {
             Self::KeyMissing => "An API key is needed",
             Self::KeyUnknown => "The API key is not known",
             Self::KeyDisabled => "The API key is disabled",
+            Self::KeyExpired => "The API key has expired",
             Self::AddressNotAllowed => "The API key may not be used from here",
             Self::ScopeInsufficient => "The API key may not do this",
             Self::NotFound => "Not found",

@@ -247,6 +247,7 @@ impl Audited for ApiKey {
             "publicId": self.public_id,
             "allowedIps": self.allowed_ips,
             "active": self.disabled_at.is_none(),
+            "expiresAt": self.expires_at,
         })
     }
 }

@@ -162,12 +162,17 @@ pub struct ApiKey {
     pub allowed_ips: Vec<IpNet>,
     /// While set, the key opens nothing and its endpoint gets nothing.
     pub disabled_at: Option<Timestamp>,
+    /// From then on it opens nothing; none is never.
+    pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
 }
 
 impl ApiKey {
-    /// Whether the whole server can be managed with it.
+    /// Whether the whole server can be managed with it, now and later.
     pub fn manages_all(&self) -> bool {
-        self.scope == Scope::Root && self.mode == Mode::Live && self.disabled_at.is_none()
+        self.scope == Scope::Root
+            && self.mode == Mode::Live
+            && self.disabled_at.is_none()
+            && self.expires_at.is_none()
     }
 }

@@ -41,6 +41,8 @@ pub(crate) trait Committed: Send + Sync + 'static {
     fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>);
     /// The store refuses an attempt's record for good: the delivery is left as it is stored.
     fn set_aside(&self, of: RecordedEntry, why: &StoreError);
+    /// The delivery of an attempt was deleted while it ran: there is nothing to record.
+    fn gone(&self, of: RecordedEntry);
     /// Whether the store takes records.
     fn available(&self, available: bool);
 }
@@ -213,11 +215,10 @@ impl JournalTask {
                 }
                 Some(Ok(Written::Finished(_))) => committed.settled(entry.of, None),
                 // Tried again it would be refused again, and everything else would wait for it.
-                Some(Err(
-                    error @ (StoreError::NotFound { .. }
-                    | StoreError::Conflict { .. }
-                    | StoreError::Corrupt { .. }),
-                )) => committed.set_aside(entry.of, &error),
+                Some(Err(StoreError::NotFound { .. })) => committed.gone(entry.of),
+                Some(Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. }))) => {
+                    committed.set_aside(entry.of, &error)
+                }
                 Some(Err(error)) => {
                     if left.is_empty() {
                         tracing::warn!(

@@ -274,9 +274,14 @@ impl Engine {
         self.set_aside.load(Ordering::Relaxed)
     }
 
-    /// Leaves a delivery as it is stored. The lane goes on without it.
+    /// Leaves a delivery as it is stored, and counts it.
     fn leave_aside(self: &Arc<Self>, due: DueDelivery) {
         self.set_aside.fetch_add(1, Ordering::Relaxed);
+        self.leave_lane(due);
+    }
+
+    /// The lane goes on without it.
+    fn leave_lane(self: &Arc<Self>, due: DueDelivery) {
         self.apply(Input::Settled {
             due: Box::new(due),
             next: Next::Failed(postrider_core::delivery::FailReason::Stopped),
@@ -543,6 +548,13 @@ impl Committed for Lanes {
         tracing::error!(delivery.id = %of.due.delivery.id, error = why as &dyn std::error::Error, "the record of an attempt was refused; the delivery is set aside as it is stored, and tried again after the next start");
         if of.past_lane.is_none() {
             self.0.leave_aside(of.due);
+        }
+    }
+
+    fn gone(&self, of: RecordedEntry) {
+        tracing::info!(delivery.id = %of.due.delivery.id, "a delivery was deleted while an attempt was made; the attempt has no record");
+        if of.past_lane.is_none() {
+            self.0.leave_lane(of.due);
         }
     }
 

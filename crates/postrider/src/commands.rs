@@ -63,6 +63,9 @@ impl Connection {
     }
 }
 
+/// How far a deletion is: GET /v1/deletions/{id} shows it again.
+const DELETION: &[&str] = &["id", "status", "erased", "createdAt"];
+
 #[derive(Debug, Args)]
 pub struct Paging {
     /// Rows at most

@@ -27,8 +27,14 @@ impl Tx {
             Scope::Application(application) => (Some(application.key()), None),
             Scope::Tenant(application, tenant) => (Some(application.key()), Some(tenant.key())),
         };
-        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, allowed_ips, disabled_at, created_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        if let Some(application) = application {
+            self.must_exist("application", application, Entity::Application)?;
+        }
+        if let Some(tenant) = tenant {
+            self.must_exist("tenant", tenant, Entity::Tenant)?;
+        }
+        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, allowed_ips, disabled_at, created_at, expires_at)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         let values = params![
             key.id.key(),
             key.name,
@@ -40,7 +46,8 @@ impl Tx {
             key.sealed_secret,
             to_json(&key.allowed_ips),
             key.disabled_at.map(Timestamp::as_micros),
-            key.created_at.as_micros()
+            key.created_at.as_micros(),
+            key.expires_at.map(Timestamp::as_micros)
         ];
         self.connection.execute(sql, values).map_err(taken)?;
         self.note(by, None, Some(key)).map_err(aborted)
@@ -65,12 +72,13 @@ impl Tx {
         let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
         change(&mut key, &mut endpoint);
         self.keep_a_root_key(&before, Some(&key))?;
-        let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4 where id = ?1";
+        let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4, expires_at = ?5 where id = ?1";
         let values = params![
             id.key(),
             key.name,
             to_json(&key.allowed_ips),
-            key.disabled_at.map(Timestamp::as_micros)
+            key.disabled_at.map(Timestamp::as_micros),
+            key.expires_at.map(Timestamp::as_micros)
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         match (endpoint_before, &endpoint) {

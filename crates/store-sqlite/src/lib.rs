@@ -7,6 +7,7 @@
 mod backup;
 mod convert;
 mod doctor;
+mod erase;
 mod fanout;
 mod keys;
 mod log;
@@ -33,9 +34,10 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
-    EndpointFilter, EndpointStats, EventFilter, FirstUse, KeyChange, KeyFilter, LaneBacklog,
-    LoadDue, MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest, ProfileRecord,
-    Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write, Written,
+    EndpointFilter, EndpointStats, Erased, EventFilter, FirstUse, KeyChange, KeyFilter,
+    LaneBacklog, LoadDue, MailAudience, NoticeChannel, NoticeFilter, Owner, Page, PageRequest,
+    ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write,
+    Written,
 };
 
 pub use backup::{backup, restore};
@@ -629,6 +631,20 @@ impl Store for SqliteStore {
 
     async fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
         self.points.read(|reader| reader.profiles()).await
+    }
+
+    async fn delete_owner(&self, owner: Owner, task: Task, by: Actor) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.delete_owner(owner, &task, &by))
+            .await
+    }
+
+    async fn erase(&self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
+        let erased = self.writer.call(move |tx| tx.erase(owner, limit)).await?;
+        if erased.done {
+            self.writer.run(|tx| tx.empty_log()).await;
+        }
+        Ok(erased)
     }
 
     async fn put_task(&self, task: Task) -> Result<(), StoreError> {

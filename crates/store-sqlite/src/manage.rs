@@ -7,7 +7,7 @@ use postrider_core::health::Health;
 use postrider_core::tenant::{Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TenantChange,
+    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TaskKind, TenantChange,
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
@@ -144,7 +144,12 @@ impl Tx {
         Ok(tenant)
     }
 
-    fn must_exist(&self, table: &str, key: i64, entity: Entity) -> Result<(), StoreError> {
+    pub(crate) fn must_exist(
+        &self,
+        table: &str,
+        key: i64,
+        entity: Entity,
+    ) -> Result<(), StoreError> {
         let sql = format!("select 1 from {table} where id = ?1");
         let found = self
             .connection
@@ -383,15 +388,16 @@ impl Tx {
 
     pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
         let (state, error) = task_state(&task.state);
-        let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+        let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind)
+                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+                   where ?12 = 1 or exists (select 1 from tenant where id = ?3) -- not a replay of a deleted tenant's
                    on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
                    skipped = excluded.skipped, cursor = excluded.cursor, finished_at = excluded.finished_at
                    where task.state = 0";
         let values = params![
             task.id.key(),
             task.application.key(),
-            task.tenant.key(),
+            task.tenant.map_or(0, Id::key),
             task.request,
             state,
             error,
@@ -399,7 +405,11 @@ impl Tx {
             task.skipped.cast_signed(),
             task.cursor,
             task.created_at.as_micros(),
-            task.finished_at.map(Timestamp::as_micros)
+            task.finished_at.map(Timestamp::as_micros),
+            match task.kind {
+                TaskKind::Replay => 0,
+                TaskKind::Deletion => 1,
+            }
         ];
         self.connection
             .execute(sql, values)

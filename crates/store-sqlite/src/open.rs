@@ -19,10 +19,13 @@ const WRITER_CACHE_KIB: i32 = 64 * 1_024;
 const READER_CACHE_KIB: i32 = 4 * 1_024;
 /// Pages in the write-ahead log before it is copied into the database.
 const CHECKPOINT_PAGES: u32 = 4_000;
-const BUSY_TIMEOUT_MS: u32 = 5_000;
+pub(crate) const BUSY_TIMEOUT_MS: u32 = 5_000;
 
 /// Numbered, forward only. `user_version` is the number of the last one applied.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_deletions.sql"),
+];
 
 /// A directory that this process owns until it is dropped.
 #[derive(Debug)]
@@ -197,6 +200,11 @@ pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<
     } else {
         "full"
     };
+    checkpoint(connection, how)
+}
+
+/// Copies the log into the database. False when a reader was in the way.
+pub(crate) fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result<bool> {
     connection.query_row(&format!("pragma wal_checkpoint({how})"), [], |row| {
         row.get::<_, i64>(0).map(|busy| busy == 0)
     })

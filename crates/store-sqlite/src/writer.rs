@@ -99,7 +99,7 @@ impl Writer {
         }
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Tx) -> T + Send + 'static,
     ) -> Option<T> {

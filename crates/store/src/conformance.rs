@@ -7,6 +7,7 @@
     reason = "a test stops where something is not as it must be"
 )]
 
+mod deletions;
 mod endpoints;
 mod events;
 pub mod fixture;
@@ -62,6 +63,8 @@ macro_rules! store_conformance {
             a_nonce_is_used_once,
             the_same_profile_text_has_one_version,
             a_task_comes_back_as_it_was_put,
+            what_a_deleted_tenant_had_is_gone_and_nothing_else,
+            an_application_goes_with_its_tenants,
             pages_are_stable_while_rows_arrive,
             lists_can_be_of_one_mode,
             a_summary_of_an_event_lacks_its_data_only,
@@ -91,6 +94,7 @@ macro_rules! store_conformance {
 
 /// The rules by name.
 pub mod rules {
+    pub use super::deletions::*;
     pub use super::endpoints::*;
     pub use super::events::*;
     pub use super::keys::*;

@@ -38,7 +38,7 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
-pub use model::{Task, TaskState};
+pub use model::{Erased, Owner, Task, TaskKind, TaskState};
 pub use notices::{
     DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Ways, failed_for_good,
     failure_text, gave_out_text, tells_of_waiting,
@@ -195,6 +195,13 @@ pub trait Store: Send + Sync + 'static {
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError>;
 
+    /// Deletes a tenant or an application: from now on it is not found, its keys open nothing, and nothing can be
+    /// published for it. What it had is left for [`Store::erase`]; `task` remembers that, in the same transaction.
+    async fn delete_owner(&self, owner: Owner, task: Task, by: Actor) -> Result<(), StoreError>;
+    /// Erases up to about `limit` rows of each kind of a deleted owner's: first it ends its endpoints, then its
+    /// records go. To be called until nothing is left. The audit log keeps who deleted the owner.
+    async fn erase(&self, owner: Owner, limit: u32) -> Result<Erased, StoreError>;
+
     /// Declares an event type, or changes a declared one, and returns it as it is then: one that was there
     /// keeps when it was made. `Conflict(EventTypesMax)` when it would be more than `max`.
     async fn put_event_type(
@@ -267,6 +274,7 @@ pub trait Store: Send + Sync + 'static {
         endpoint: Option<Endpoint>,
         by: Actor,
     ) -> Result<(), StoreError>;
+    /// A deleted owner's keys are not found by what callers send.
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError>;
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError>;
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError>;
@@ -339,7 +347,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a task that is new or runs; one that has ended stays as it is.
     async fn put_task(&self, task: Task) -> Result<(), StoreError>;
-    /// A tenant's, newest first.
+    /// A tenant's replays, newest first.
     async fn list_tasks(
         &self,
         tenant: Id<id::Tenant>,

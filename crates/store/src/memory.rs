@@ -2,6 +2,7 @@
 //!
 //! It keeps nothing over a restart; a simulated crash keeps the store and drops the engine.
 
+mod erase;
 mod hot;
 mod log;
 mod manage;
@@ -435,12 +436,15 @@ impl Store for MemoryStore {
     }
 
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
-        self.state().key_where(|key| key.secret_hash == hash)
+        let state = self.state();
+        state.key_where(|key| key.secret_hash == hash && state.is_owned(key.scope))
     }
 
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
-        self.state()
-            .key_where(|key| key.public_id.as_deref() == Some(public_id))
+        let state = self.state();
+        state.key_where(|key| {
+            key.public_id.as_deref() == Some(public_id) && state.is_owned(key.scope)
+        })
     }
 
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
@@ -549,10 +553,26 @@ impl Store for MemoryStore {
         Ok(self.state().profiles.clone())
     }
 
+    async fn delete_owner(
+        &self,
+        owner: crate::Owner,
+        task: Task,
+        by: Actor,
+    ) -> Result<(), StoreError> {
+        self.state().delete_owner(&self.ids, owner, task, &by)
+    }
+
+    async fn erase(&self, owner: crate::Owner, _limit: u32) -> Result<crate::Erased, StoreError> {
+        Ok(self.state().erase(owner))
+    }
+
     async fn put_task(&self, task: Task) -> Result<(), StoreError> {
         let mut state = self.state();
         let known = state.tasks.get(&task.id.as_u128());
-        if known.is_none_or(|known| known.state == crate::TaskState::Running) {
+        // A replay of a deleted tenant's is not remembered.
+        let owned = |tenant: Id<id::Tenant>| state.tenants.contains_key(&tenant.as_u128());
+        let lost = task.kind == crate::TaskKind::Replay && !task.tenant.is_some_and(owned);
+        if !lost && known.is_none_or(|known| known.state == crate::TaskState::Running) {
             state.tasks.insert(task.id.as_u128(), task);
         }
         Ok(())
@@ -568,7 +588,7 @@ impl Store for MemoryStore {
         let state = self.state();
         let of_tenant = state.tasks.range(..after).rev().map(|(_, task)| task);
         let rows = of_tenant
-            .filter(|task| task.tenant == tenant)
+            .filter(|task| task.tenant == Some(tenant) && task.kind == crate::TaskKind::Replay)
             .take(page.limit + 1)
             .cloned()
             .collect();

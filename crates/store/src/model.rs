@@ -2,12 +2,14 @@
 
 use postrider_core::{Id, Timestamp, id};
 
-/// A replay of many deliveries.
+/// Work that goes on when its request has been answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     pub id: Id<id::Task>,
+    pub kind: TaskKind,
     pub application: Id<id::Application>,
-    pub tenant: Id<id::Tenant>,
+    /// None where it is the whole application's.
+    pub tenant: Option<Id<id::Tenant>>,
     /// What to do, as JSON that only its owner reads.
     pub request: String,
     pub state: TaskState,
@@ -17,6 +19,43 @@ pub struct Task {
     pub cursor: Option<String>,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskKind {
+    /// Many deliveries again.
+    Replay,
+    /// All that a deleted tenant or application had.
+    Deletion,
+}
+
+/// Whose things are erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Tenant(Id<id::Tenant>),
+    Application(Id<id::Application>),
+}
+
+/// A piece of what was a deleted owner's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erased {
+    /// Endpoints that ended: their lanes have to hear of it.
+    pub closed: Vec<Id<id::Endpoint>>,
+    /// Rows that are gone.
+    pub rows: u64,
+    /// Nothing is left.
+    pub done: bool,
+}
+
+impl Erased {
+    /// Some rows, and there may be more.
+    pub fn of(rows: usize) -> Self {
+        Self {
+            closed: Vec::new(),
+            rows: rows as u64,
+            done: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random::{key_text, public_key_id, seal_nonce, secret_text};
 use crate::request::{
-    Path, Query, given_id, json, list as list_of, ok, page_request, path_id, required,
+    Path, Query, given_id, given_time, json, list as list_of, ok, page_request, path_id, required,
 };
 
 /// What the secrets of signing keys are sealed for.
@@ -42,6 +42,8 @@ struct NewKey {
     /// Networks that callers must be in; none lets everybody.
     #[serde(default)]
     allowed_ips: Vec<String>,
+    /// From then on it opens nothing.
+    expires_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +59,8 @@ struct KeyView {
     public_id: Option<String>,
     active: bool,
     allowed_ips: Vec<IpNet>,
+    /// From then on it opens nothing; none is never.
+    expires_at: Option<Timestamp>,
     created_at: Timestamp,
     /// The endpoint that it owns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +92,7 @@ impl From<ApiKey> for KeyView {
             public_id: key.public_id,
             active: key.disabled_at.is_none(),
             allowed_ips: key.allowed_ips,
+            expires_at: key.expires_at,
             created_at: key.created_at,
             endpoint: None,
             webhook: None,
@@ -133,6 +138,15 @@ fn as_v4(network: IpNet) -> IpNet {
         (Some(v4), Some(bits)) => ipnet::Ipv4Net::new(v4, bits).map_or(network, IpNet::V4),
         _ => network,
     }
+}
+
+/// When a key is to end: later than now.
+fn end(field: &str, text: Option<&str>, now: Timestamp) -> ApiResult<Option<Timestamp>> {
+    let at = given_time(field, text)?;
+    if at.is_some_and(|at| at <= now) {
+        return Err(ApiError::invalid(field, "must be later than now"));
+    }
+    Ok(at)
 }
 
 /// The endpoint of a key, which signs with a secret of its own where the profile has one for each.
@@ -195,6 +209,7 @@ pub(crate) fn fresh_key(
         sealed_secret: Some(sealed),
         allowed_ips,
         disabled_at: None,
+        expires_at: None,
         created_at: now,
     };
     let owned = webhook.map(|url| owned_endpoint(api, profile, tenant, &key, url));
@@ -216,6 +231,7 @@ pub(crate) async fn create(
     let application = given_id("application", new.application.as_deref())?;
     let tenant = given_id("tenant", new.tenant.as_deref())?;
     let allowed_ips = networks("allowedIps", &new.allowed_ips)?;
+    let expires_at = end("expiresAt", new.expires_at.as_deref(), api.now())?;
     let mode = caller.mode(new.mode)?;
     if new.webhook.is_some() && tenant.is_none() {
         return Err(ApiError::invalid(
@@ -243,13 +259,17 @@ pub(crate) async fn create(
             new.webhook,
         )?;
         let (endpoint, secret) = fresh.endpoint.unzip();
+        let key = ApiKey {
+            expires_at,
+            ..fresh.key
+        };
         api.store()
-            .create_key(fresh.key.clone(), endpoint.clone(), caller.actor(&api))
+            .create_key(key.clone(), endpoint.clone(), caller.actor(&api))
             .await?;
         let view = KeyView {
             key: Some(fresh.text.expose().to_owned()),
             secret: secret.map(|secret| secret.expose().to_owned()),
-            ..KeyView::from(fresh.key).with_endpoint(endpoint.as_ref())
+            ..KeyView::from(key).with_endpoint(endpoint.as_ref())
         };
         return Ok(json(StatusCode::CREATED, &view));
     }
@@ -272,6 +292,7 @@ pub(crate) async fn create(
         sealed_secret: None,
         allowed_ips,
         disabled_at: None,
+        expires_at,
         created_at: now,
     };
     api.store()
@@ -371,6 +392,8 @@ struct KeyPatch {
     allowed_ips: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "present")]
     active: Option<bool>,
+    #[serde(default, deserialize_with = "nullable")]
+    expires_at: Option<Option<String>>,
 }
 
 /// A change of a key.
@@ -379,6 +402,7 @@ pub(crate) struct KeyChanges {
     pub(crate) webhook: Option<Option<String>>,
     pub(crate) allowed_ips: Option<Vec<IpNet>>,
     pub(crate) active: Option<bool>,
+    pub(crate) expires_at: Option<Option<Timestamp>>,
 }
 
 /// Changes a key and its endpoint together; the secret of an endpoint that this makes comes back.
@@ -407,6 +431,7 @@ pub(crate) async fn change(
         if let Some(allowed_ips) = changes.allowed_ips {
             key.allowed_ips = allowed_ips;
         }
+        key.expires_at = changes.expires_at.unwrap_or(key.expires_at);
         match changes.active {
             Some(true) => key.disabled_at = None,
             Some(false) => key.disabled_at = key.disabled_at.or(Some(now)),
@@ -447,6 +472,7 @@ pub(crate) async fn update(
     let key = found(&api, &caller, &id).await?;
     let patch: KeyPatch = api.read(&caller, &headers, body).await?;
     let other = patch.name.is_some() || patch.allowed_ips.is_some() || patch.active.is_some();
+    let other = other || patch.expires_at.is_some();
     if matches!(caller.key.scope, Scope::Tenant(..)) && other {
         return Err(ApiError::new(
             ErrorCode::ScopeInsufficient,
@@ -466,11 +492,16 @@ pub(crate) async fn update(
     if let Some(networks) = allowed_ips.as_ref().filter(|_| key.id == caller.key.id) {
         caller.must_stay_in(networks)?;
     }
+    let expires_at = patch
+        .expires_at
+        .map(|given| end("expiresAt", given.as_deref(), api.now()))
+        .transpose()?;
     let changes = KeyChanges {
         name: patch.name,
         webhook: patch.webhook,
         allowed_ips,
         active: patch.active,
+        expires_at,
     };
     let (key, endpoint, secret) = change(&api, caller.actor(&api), &key, changes).await?;
     let view = KeyView {

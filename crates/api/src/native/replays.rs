@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -14,7 +13,7 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    Cursor, DeliveryFilter, Page, PageRequest, StatePattern, StoreError, Task, TaskState,
+    Cursor, DeliveryFilter, Page, PageRequest, StatePattern, StoreError, Task, TaskKind, TaskState,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{resend_policy, status};
 use super::events::bounds;
+use super::tasks::{PAUSE, PAUSE_MAX, is_passing, patiently, shown};
 use crate::Api;
 use crate::auth::Caller;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
@@ -32,8 +32,6 @@ use crate::turns::Turns;
 const PAGE: usize = 200;
 /// Deliveries between two records of progress: after a crash, so many may be counted as neither.
 const RECORD_EVERY: u64 = 10;
-const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Tries of one step, about an hour; then the replay ends as failed.
 const TRIES_MAX: u32 = 120;
 /// Unfinished replays of a tenant; more are refused.
@@ -58,7 +56,7 @@ struct ReplayBody {
 #[serde(rename_all = "camelCase")]
 struct ReplayView {
     id: Id<id::Task>,
-    tenant: Id<id::Tenant>,
+    tenant: Option<Id<id::Tenant>>,
     status: &'static str,
     /// Deliveries resent so far.
     done: u64,
@@ -73,12 +71,7 @@ struct ReplayView {
 
 impl From<Task> for ReplayView {
     fn from(task: Task) -> Self {
-        let (status, error) = match task.state {
-            TaskState::Running => ("running", None),
-            TaskState::Finished => ("finished", None),
-            TaskState::Cancelled => ("cancelled", None),
-            TaskState::Failed(error) => ("failed", Some(error)),
-        };
+        let (status, error) = shown(task.state);
         Self {
             id: task.id,
             tenant: task.tenant,
@@ -96,7 +89,7 @@ fn filter(task: &Task, body: &ReplayBody) -> ApiResult<DeliveryFilter> {
     let (since, until) = bounds(body.since.as_deref(), body.until.as_deref())?;
     Ok(DeliveryFilter {
         application: Some(task.application),
-        tenant: Some(task.tenant),
+        tenant: task.tenant,
         endpoint: given_id("endpoint", body.endpoint.as_deref())?,
         event: given_id("event", body.event.as_deref())?,
         event_type: body.r#type.clone(),
@@ -121,8 +114,9 @@ pub(crate) async fn create(
     let now = api.now();
     let task = Task {
         id: api.store().ids().next(now),
+        kind: TaskKind::Replay,
         application: tenant.application,
-        tenant: tenant.id,
+        tenant: Some(tenant.id),
         request: serde_json::to_string(&body).map_err(ApiError::internal)?,
         state: TaskState::Running,
         done: 0,
@@ -147,7 +141,10 @@ pub(crate) async fn create(
 fn is_visible(caller: &Caller, task: &Task) -> bool {
     let request: Option<ReplayBody> = serde_json::from_str(&task.request).ok();
     let mode = request.and_then(|request| request.mode).unwrap_or_default();
-    caller.may_touch(mode) && caller.may_see(task.application, task.tenant)
+    let owned = task
+        .tenant
+        .is_some_and(|tenant| caller.may_see(task.application, tenant));
+    task.kind == TaskKind::Replay && owned && caller.may_touch(mode)
 }
 
 async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<Task> {
@@ -208,13 +205,10 @@ pub(crate) async fn cancel(
     Ok(ok(&ReplayView::from(task)))
 }
 
-/// Goes on with what a restart interrupted.
-pub(crate) async fn resume(api: &Api) -> Result<(), StoreError> {
-    for task in api.store().unfinished_tasks().await? {
-        let place = api.0.replays.kept_place(task.tenant);
-        start(api, task, place);
-    }
-    Ok(())
+/// Goes on with a replay that a restart interrupted.
+pub(super) fn resume(api: &Api, task: Task, tenant: Id<id::Tenant>) {
+    let place = api.0.replays.kept_place(tenant);
+    start(api, task, place);
 }
 
 /// Who replays: a tenant's replays run one after the other, and few at once in all, so that they
@@ -268,7 +262,8 @@ impl Replays {
         started.entry(task).or_default().clone()
     }
 
-    fn cancel(&self, task: Id<id::Task>) {
+    /// Stops one, if it runs or waits for its turn.
+    pub(super) fn cancel(&self, task: Id<id::Task>) {
         let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = started.get(&task) {
             token.cancel();
@@ -323,7 +318,7 @@ fn start(api: &Api, task: Task, place: Place) {
         let mut task = task;
         let replays = &api.0.replays;
         let ended = async {
-            let _turn = replays.turns.take(task.tenant).await?;
+            let _turn = replays.turns.take(place.tenant).await?;
             let _running = replays
                 .running
                 .acquire()
@@ -356,41 +351,6 @@ fn start(api: &Api, task: Task, place: Place) {
         api.0.replays.ended(task.id);
         drop(place);
     });
-}
-
-/// Tries again until the store answers, at most `tries_max` times: a replay has time, and whoever asked
-/// for it has gone.
-async fn patiently<T, F>(tries_max: u32, ask: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let mut pause = PAUSE;
-    let mut tries: u32 = 0;
-    loop {
-        match ask().await {
-            Err(error) if is_passing(&error) && tries < tries_max => {
-                tries += 1;
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a replay waits for the store"
-                );
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// Whether the same call may succeed later.
-fn is_passing(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::TooLong
-            | StoreError::Full
-            | StoreError::Aborted { .. }
-            | StoreError::OutcomeUnknown { .. }
-    )
 }
 
 async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Connection, Paging, with_query};
+use super::{Connection, DELETION, Paging, with_query};
+use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
 pub enum ApplicationCommand {
@@ -20,6 +21,12 @@ pub enum ApplicationCommand {
     List {
         #[command(flatten)]
         paging: Paging,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Delete an application with its tenants and all that they have; they are erased in the background
+    Delete {
+        id: String,
         #[command(flatten)]
         connection: Connection,
     },
@@ -51,6 +58,11 @@ pub async fn application(command: ApplicationCommand) -> anyhow::Result<()> {
                 .get(&with_query("/v1/applications", paging.query()))
                 .await?;
             connection.show(&page, APPLICATION);
+        }
+        ApplicationCommand::Delete { id, connection } => {
+            let path = Client::path(&["applications", &id])?;
+            let deletion = connection.client()?.delete(&path).await?;
+            connection.show(&deletion, DELETION);
         }
     }
     Ok(())

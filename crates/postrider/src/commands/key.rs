@@ -24,6 +24,9 @@ pub enum KeyCommand {
         /// Address or network that callers must be in; may be given again
         #[arg(long = "allowed-ip")]
         allowed_ips: Vec<String>,
+        /// When it ends, such as 2027-01-31T00:00:00Z
+        #[arg(long)]
+        expires_at: Option<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -70,6 +73,7 @@ const KEY: &[&str] = &[
     "publicId",
     "active",
     "webhook",
+    "expiresAt",
     "createdAt",
     "key",
     "secret",
@@ -84,6 +88,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
             mode,
             webhook,
             allowed_ips,
+            expires_at,
             connection,
         } => {
             let body = given(json!({
@@ -93,6 +98,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
                 "mode": mode,
                 "webhook": webhook,
                 "allowedIps": allowed_ips,
+                "expiresAt": expires_at,
             }));
             connection.show(&connection.client()?.post("/v1/keys", &body).await?, KEY);
         }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Connection, Paging, given, with_query};
+use super::{Connection, DELETION, Paging, given, with_query};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,12 @@ pub enum TenantCommand {
         external_id: Option<String>,
         #[command(flatten)]
         paging: Paging,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Delete a tenant with its endpoints, keys, events, deliveries and log; they are erased in the background
+    Delete {
+        id: String,
         #[command(flatten)]
         connection: Connection,
     },
@@ -78,6 +84,11 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
                 ))
                 .await?;
             connection.show(&page, TENANT);
+        }
+        TenantCommand::Delete { id, connection } => {
+            let path = Client::path(&["tenants", &id])?;
+            let deletion = connection.client()?.delete(&path).await?;
+            connection.show(&deletion, DELETION);
         }
     }
     Ok(())

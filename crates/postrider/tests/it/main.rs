@@ -7,7 +7,9 @@
 )]
 
 mod bad_input;
+mod binary;
 mod bounds;
+mod deletions;
 mod delivering;
 mod distributions;
 mod egress;

@@ -4,107 +4,15 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
+use crate::binary::{Process, call, greeted, output, postrider, serve, tenant, text};
 use crate::support::http;
-
-fn postrider() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// A server process; killed when dropped.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    root: Option<String>,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn serve(data: &Path) -> Process {
-    let child = postrider()
-        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    // The root key is told at a first start only.
-    let is_first = !data.join("known").exists();
-    if is_first {
-        std::fs::write(data.join("known"), "").unwrap();
-    }
-    greeted(child, is_first)
-}
-
-/// A server that has told its address and, at a first start, its root key.
-fn greeted(mut child: Child, is_first: bool) -> Process {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
-    let address = first.split("http://").nth(1).unwrap();
-    let address = address.split(',').next().unwrap().parse().unwrap();
-    let root = is_first.then(|| {
-        let line = lines
-            .map(Result::unwrap)
-            .find(|line| line.trim().starts_with("pr_live_"))
-            .unwrap();
-        line.trim().to_owned()
-    });
-    Process {
-        child,
-        address,
-        root,
-    }
-}
-
-async fn call(process: &Process, key: &str, method: &str, path: &str, body: Value) -> Value {
-    let bearer = format!("Bearer {key}");
-    let headers = [
-        ("authorization", bearer.as_str()),
-        ("content-type", "application/json"),
-    ];
-    let text = if body.is_null() {
-        String::new()
-    } else {
-        body.to_string()
-    };
-    let reply = http(process.address, method, path, &headers, text).await;
-    assert!((200..300).contains(&reply.status), "{path}: {reply:?}");
-    reply.json()
-}
-
-async fn tenant(process: &Process, key: &str, profile: &str) -> String {
-    let application = call(
-        process,
-        key,
-        "POST",
-        "/v1/applications",
-        json!({ "name": profile, "profile": profile }),
-    )
-    .await;
-    let path = format!(
-        "/v1/applications/{}/tenants",
-        application["id"].as_str().unwrap()
-    );
-    call(process, key, "POST", &path, json!({ "name": "t" })).await["id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
 
 /// Publishes on several connections until the server is gone; returns the numbers acknowledged.
 fn publisher(
@@ -298,14 +206,6 @@ async fn a_term_signal_finishes_what_is_under_way() {
         1,
         "it was recorded before the process ended"
     );
-}
-
-fn output(command: &mut Command) -> Output {
-    command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant, Tena
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task, TaskState,
+    Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task, TaskKind, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -22,8 +22,12 @@ const TENANT: &str = "select id, application_id, name, external_id, settings, cr
     test_secret, test_since from tenant";
 pub(crate) const EVENT_TYPE: &str =
     "select name, description, schema, example, created_at from event_type";
-const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at from api_key";
-const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at from task";
+const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at from api_key";
+/// Whose owner is still there.
+const OWNED: &str =
+    "(application_id is null or exists (select 1 from application where id = application_id))
+    and (tenant_id is null or exists (select 1 from tenant where id = tenant_id))";
+const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind from task";
 
 fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
     Ok(Application {
@@ -91,6 +95,7 @@ fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
         created_at: time(row, 8)?,
         allowed_ips: from_json(row, 9)?,
         disabled_at: time_opt(row, 10)?,
+        expires_at: time_opt(row, 11)?,
     })
 }
 
@@ -132,7 +137,7 @@ pub(crate) fn root_key_exists(
     connection: &Connection,
     other_than: Option<Id<id::ApiKey>>,
 ) -> SqlResult<bool> {
-    let sql = "select 1 from api_key where application_id is null and mode = 0 and disabled_at is null and id is not ?1";
+    let sql = "select 1 from api_key where application_id is null and mode = 0 and disabled_at is null and expires_at is null and id is not ?1";
     let other_than = other_than.map(Id::key);
     connection.prepare_cached(sql)?.exists([other_than])
 }
@@ -225,7 +230,7 @@ impl Reader {
 
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
         self.find(
-            &format!("{API_KEY} where secret_hash = ?1"),
+            &format!("{API_KEY} where secret_hash = ?1 and {OWNED}"),
             params![hash],
             Entity::ApiKey,
             |row| key_row(row, self.salt),
@@ -234,7 +239,7 @@ impl Reader {
 
     pub(crate) fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
         self.find(
-            &format!("{API_KEY} where public_id = ?1"),
+            &format!("{API_KEY} where public_id = ?1 and {OWNED}"),
             params![public_id],
             Entity::ApiKey,
             |row| key_row(row, self.salt),
@@ -321,7 +326,15 @@ impl Reader {
         Ok(Task {
             id: Id::from_key(row.get(0)?, self.salt),
             application: Id::from_key(row.get(1)?, self.salt),
-            tenant: Id::from_key(row.get(2)?, self.salt),
+            kind: match row.get(11)? {
+                0 => TaskKind::Replay,
+                1 => TaskKind::Deletion,
+                other => return Err(unreadable(11, format!("task kind {other}"))),
+            },
+            tenant: match row.get(2)? {
+                0 => None,
+                tenant => Some(Id::from_key(tenant, self.salt)),
+            },
             request: row.get(3)?,
             state: match row.get(4)? {
                 0 => TaskState::Running,
@@ -354,7 +367,9 @@ impl Reader {
         let after = page
             .after(query)?
             .map_or(i64::MAX, |after| Id::<id::Task>::from_u128(after).key());
-        let sql = format!("{TASK} where tenant_id = ?1 and id < ?2 order by id desc limit ?3");
+        let sql = format!(
+            "{TASK} where tenant_id = ?1 and kind = 0 and id < ?2 order by id desc limit ?3"
+        );
         let limit = i64::try_from(page.limit + 1).unwrap_or(i64::MAX);
         let rows = self.all(&sql, params![tenant.key(), after, limit], |row| {
             self.task_row(row)

@@ -7,7 +7,7 @@ use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::tenant::{Application, ApplicationSettings, EventType, Mode};
 
 use super::fixture::{World, at, by, secs, world};
-use crate::{EndpointListing, PageRequest, Rule, Store, StoreError, Task, TaskState};
+use crate::{EndpointListing, PageRequest, Rule, Store, StoreError, Task, TaskKind, TaskState};
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let world = world(store).await;
@@ -414,8 +414,9 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
     let world = world(store).await;
     let mut task = Task {
         id: store.ids().next(at(0)),
+        kind: TaskKind::Replay,
         application: world.application,
-        tenant: world.tenant,
+        tenant: Some(world.tenant),
         request: "{}".into(),
         state: TaskState::Running,
         done: 0,

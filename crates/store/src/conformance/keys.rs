@@ -18,6 +18,7 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
         sealed_secret: public_id.map(|_| vec![9; 30]),
         allowed_ips: vec!["10.0.0.0/8".parse().unwrap()],
         disabled_at: None,
+        expires_at: None,
         created_at: at(1),
     };
     let root = key(1, Scope::Root, None);
@@ -83,6 +84,7 @@ pub async fn the_last_root_key_stays(store: &dyn Store) {
         sealed_secret: None,
         allowed_ips: Vec::new(),
         disabled_at: None,
+        expires_at: None,
         created_at: at(1),
     };
     let (first, second, test) = (key(1, Mode::Live), key(2, Mode::Live), key(3, Mode::Test));

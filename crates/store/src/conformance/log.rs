@@ -44,6 +44,7 @@ fn a_key(world: &World<'_>) -> ApiKey {
         sealed_secret: None,
         allowed_ips: Vec::new(),
         disabled_at: None,
+        expires_at: None,
         created_at: at(0),
     }
 }

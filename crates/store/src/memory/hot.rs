@@ -85,6 +85,7 @@ impl State {
                 deliveries: Vec::new(),
             });
         }
+        self.application(event.application)?;
         if !self.tenants.contains_key(&event.tenant.as_u128()) {
             return Err(StoreError::not_found(Entity::Tenant));
         }

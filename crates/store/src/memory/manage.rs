@@ -280,6 +280,11 @@ impl State {
     }
 
     pub(super) fn create_key(&mut self, key: ApiKey) -> Result<(), StoreError> {
+        match key.scope {
+            Scope::Root => {}
+            Scope::Application(application) => drop(self.application(application)?),
+            Scope::Tenant(_, tenant) => drop(self.tenant(tenant)?),
+        }
         self.keys.insert(key.id.as_u128(), key);
         Ok(())
     }

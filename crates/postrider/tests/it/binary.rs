@@ -1,0 +1,117 @@
+//! The binary as a process: starting it, and talking to it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::http;
+
+pub(crate) fn postrider() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A server process; killed when dropped.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) root: Option<String>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub(crate) fn serve(data: &Path) -> Process {
+    let child = postrider()
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The root key is told at a first start only.
+    let is_first = !data.join("known").exists();
+    if is_first {
+        std::fs::write(data.join("known"), "").unwrap();
+    }
+    greeted(child, is_first)
+}
+
+/// A server that has told its address and, at a first start, its root key.
+pub(crate) fn greeted(mut child: Child, is_first: bool) -> Process {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address = first.split("http://").nth(1).unwrap();
+    let address = address.split(',').next().unwrap().parse().unwrap();
+    let root = is_first.then(|| {
+        let line = lines
+            .map(Result::unwrap)
+            .find(|line| line.trim().starts_with("pr_live_"))
+            .unwrap();
+        line.trim().to_owned()
+    });
+    Process {
+        child,
+        address,
+        root,
+    }
+}
+
+pub(crate) async fn call(
+    process: &Process,
+    key: &str,
+    method: &str,
+    path: &str,
+    body: Value,
+) -> Value {
+    let bearer = format!("Bearer {key}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let text = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let reply = http(process.address, method, path, &headers, text).await;
+    assert!((200..300).contains(&reply.status), "{path}: {reply:?}");
+    reply.json()
+}
+
+pub(crate) async fn tenant(process: &Process, key: &str, profile: &str) -> String {
+    let application = call(
+        process,
+        key,
+        "POST",
+        "/v1/applications",
+        json!({ "name": profile, "profile": profile }),
+    )
+    .await;
+    let path = format!(
+        "/v1/applications/{}/tenants",
+        application["id"].as_str().unwrap()
+    );
+    call(process, key, "POST", &path, json!({ "name": "t" })).await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

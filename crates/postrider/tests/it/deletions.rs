@@ -1,0 +1,207 @@
+//! Deleting a tenant or an application with all that is its; and keys that end.
+
+use std::time::{Duration, SystemTime};
+
+use postrider_core::Timestamp;
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::binary::{call, serve, tenant};
+use crate::support::{TestServer, id, text};
+
+const NAME: &str = "ada-lovelace-of-marylebone";
+
+/// How a deletion stands, once it has ended.
+async fn ended(server: &TestServer, deletion: &Value) -> Value {
+    let path = format!("/v1/deletions/{}", id(deletion));
+    server
+        .until(&path, |task| task["status"] == "finished")
+        .await
+}
+
+#[tokio::test]
+async fn a_deleted_tenant_is_gone_at_once_and_then_all_that_it_had() {
+    let mut server = TestServer::start().await;
+    let (receiver, hanging) = (
+        Receiver::start(Behaviour::Status(200)).await,
+        Receiver::start(Behaviour::Hang).await,
+    );
+    let application = server.application("shop", "standard").await;
+    let (leaves, stays) = (
+        server.tenant_of(&application).await,
+        server.tenant_of(&application).await,
+    );
+    for tenant in [&leaves, &stays] {
+        server.endpoint(tenant, &receiver.url("/")).await;
+    }
+    let slow = id(&server.endpoint(&leaves, &hanging.url("/")).await);
+    let new = json!({ "name": "k", "tenant": leaves });
+    let key = server.good("POST", "/v1/keys", new).await;
+    let own = text(&key, "key").to_owned();
+    let new = json!({ "name": "p", "application": application });
+    let product = server.good("POST", "/v1/keys", new).await;
+    let product = text(&product, "key").to_owned();
+    for tenant in [&leaves, &stays] {
+        server
+            .publish(tenant, "order.created", json!({ "name": NAME }))
+            .await;
+    }
+    receiver.wait_for(2).await;
+    hanging.wait_for(1).await;
+
+    let path = format!("/v1/tenants/{leaves}");
+    let refused = server.call_as(&own, "DELETE", &path, Value::Null).await;
+    assert_eq!(refused.code(), "scope_insufficient");
+    let deletion = server.call_as(&product, "DELETE", &path, Value::Null).await;
+    assert_eq!(deletion.status, 202, "{deletion:?}");
+    let deletion = deletion.json();
+    assert_eq!(deletion["tenant"], json!(leaves));
+
+    // Nobody finds it any more, and its key opens nothing.
+    for (key, path) in [
+        (&product, path.clone()),
+        (&product, format!("{path}/events")),
+    ] {
+        let gone = server.call_as(key, "GET", &path, Value::Null).await;
+        assert_eq!(gone.code(), "not_found", "{path}");
+    }
+    let event = json!({ "type": "order.created", "data": 1 });
+    let events = format!("{path}/events");
+    let gone = server
+        .call_as(&product, "POST", &events, event.clone())
+        .await;
+    assert_eq!(gone.code(), "not_found");
+    let gone = server
+        .call_as(&own, "GET", "/v1/deliveries", Value::Null)
+        .await;
+    assert_eq!(gone.code(), "key_unknown");
+    let again = server.call_as(&product, "DELETE", &path, Value::Null).await;
+    assert_eq!(again.code(), "not_found");
+
+    let task = ended(&server, &deletion).await;
+    assert!(task["erased"].as_u64().unwrap() >= 5, "{task}");
+    let gone = server
+        .call("GET", &format!("/v1/endpoints/{slow}"), Value::Null)
+        .await;
+    assert_eq!(gone.code(), "not_found");
+    let left = server.good("GET", "/v1/deliveries", Value::Null).await;
+    let owners = left["data"].as_array().unwrap().iter();
+    let owners: Vec<&str> = owners.map(|row| text(row, "tenant")).collect();
+    assert_eq!(owners, [stays.as_str()]);
+    let log = format!("/v1/audit?subject={leaves}");
+    let log = server.good("GET", &log, Value::Null).await;
+    let rows = log["data"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "who deleted it is kept: {log}");
+    assert_eq!(
+        (&rows[0]["action"], &rows[0]["before"]),
+        (&json!("tenant.deleted"), &Value::Null)
+    );
+
+    // The others have what they had, and go on.
+    let event = server.publish(&stays, "order.created", json!(2)).await;
+    receiver.wait_for(3).await;
+    server.finished(&format!("event={}", id(&event)), 1).await;
+
+    // The same for all of the application; then no file of the store has a word of it.
+    let path = format!("/v1/applications/{application}");
+    let refused = server.call_as(&product, "DELETE", &path, Value::Null).await;
+    assert_eq!(refused.code(), "scope_insufficient");
+    let deletion = server.good("DELETE", &path, Value::Null).await;
+    ended(&server, &deletion).await;
+    let gone = server.call_as(&product, "GET", &path, Value::Null).await;
+    assert_eq!(gone.code(), "key_unknown");
+    let left = server.good("GET", "/v1/deliveries", Value::Null).await;
+    assert_eq!(left["data"], json!([]));
+    server.application("shop", "standard").await;
+    server.server.take().unwrap().shut_down().await;
+    for file in std::fs::read_dir(server.directory.path().join("data")).unwrap() {
+        let file = file.unwrap().path();
+        let bytes = std::fs::read(&file).unwrap();
+        let found = bytes
+            .windows(NAME.len())
+            .any(|window| window == NAME.as_bytes());
+        assert!(!found, "what is erased is still in {}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_goes_on_after_the_process_was_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let process = serve(data);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let new = json!({ "url": "http://127.0.0.1:9/" });
+    call(&process, &root, "POST", &path, new).await;
+    let event = json!({ "type": "a.b", "data": 1 });
+    let batch = json!({ "events": vec![event; 1_000] });
+    for _ in 0..3 {
+        let path = format!("/v1/tenants/{tenant}/events/batch");
+        call(&process, &root, "POST", &path, batch.clone()).await;
+    }
+    let path = format!("/v1/tenants/{tenant}");
+    let deletion = call(&process, &root, "DELETE", &path, Value::Null).await;
+    drop(process);
+
+    let process = serve(data);
+    let path = format!("/v1/deletions/{}", id(&deletion));
+    let mut task = call(&process, &root, "GET", &path, Value::Null).await;
+    let was_done = task["status"] == "finished";
+    assert!(!was_done, "it was killed too late: {task}");
+    for _ in 0..600 {
+        if task["status"] == "finished" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        task = call(&process, &root, "GET", &path, Value::Null).await;
+    }
+    assert_eq!(task["status"], "finished", "{task}");
+    let left = call(&process, &root, "GET", "/v1/deliveries", Value::Null).await;
+    assert_eq!(left["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_key_opens_nothing_after_its_end() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}");
+    for end in ["2020-01-01T00:00:00Z", "tomorrow"] {
+        let new = json!({ "name": "k", "tenant": tenant, "expiresAt": end });
+        let refused = server.call("POST", "/v1/keys", new).await;
+        assert_eq!(refused.json()["field"], "expiresAt", "{refused:?}");
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let soon = now.unwrap() + Duration::from_secs(2);
+    let soon = Timestamp::from_micros(soon.as_micros().try_into().unwrap());
+    let new = json!({ "name": "k", "tenant": tenant, "expiresAt": soon.to_string() });
+    let made = server.good("POST", "/v1/keys", new).await;
+    assert!(made["expiresAt"].is_string(), "{made}");
+    let key = text(&made, "key");
+    let open = server.call_as(key, "GET", &path, Value::Null).await;
+    assert_eq!(open.status, 200, "{open:?}");
+    let mut last = open;
+    for _ in 0..200 {
+        if last.status == 401 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        last = server.call_as(key, "GET", &path, Value::Null).await;
+    }
+    assert_eq!(last.code(), "key_expired");
+    let change = format!("/v1/keys/{}", id(&made));
+    server
+        .good("PATCH", &change, json!({ "expiresAt": null }))
+        .await;
+    let open = server.call_as(key, "GET", &path, Value::Null).await;
+    assert_eq!(open.status, 200, "{open:?}");
+
+    // A root key that ends is not the one with which the server stays manageable.
+    let keys = server.good("GET", "/v1/keys", Value::Null).await;
+    let keys = keys["data"].as_array().unwrap().iter();
+    let root = keys.filter(|key| key["scope"] == "root").map(id).next();
+    let root = format!("/v1/keys/{}", root.unwrap());
+    let late = json!({ "expiresAt": "2099-01-01T00:00:00Z" });
+    let refused = server.call("PATCH", &root, late).await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+}

@@ -1,0 +1,249 @@
+//! Deleting a tenant or an application, and then, in small pieces, all that was its.
+
+use std::time::Duration;
+
+use postrider_core::audit::Actor;
+use postrider_core::{Id, id};
+use postrider_store::{Entity, Erased, Owner, StoreError, Task};
+use rusqlite::{OptionalExtension, params};
+
+use crate::convert::{SqlResult, aborted};
+use crate::open::{BUSY_TIMEOUT_MS, checkpoint};
+use crate::read::{read_application, read_tenant};
+use crate::writer::Tx;
+
+/// How long emptying the log waits for readers.
+const EMPTY_WAIT: Duration = Duration::from_millis(500);
+
+/// What a tenant has beside endpoints, events and deliveries: tables with a `tenant_id`, each with the rows
+/// that stay. The entry of the deletion tells who did it.
+const OF_TENANT: &[(&str, &str)] = &[
+    ("notice", "true"),
+    ("audit", "action <> 'tenant.deleted'"),
+    ("task", "kind = 0"),
+    ("endpoint", "true"),
+];
+const OF_APPLICATION: &[(&str, &str)] = &[
+    ("audit", "action <> 'application.deleted'"),
+    ("task", "kind = 0"),
+];
+
+impl Tx {
+    pub(crate) fn delete_owner(
+        &mut self,
+        owner: Owner,
+        task: &Task,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        match owner {
+            Owner::Tenant(id) => {
+                let key = self.key(id, Entity::Tenant)?;
+                let before = read_tenant(&self.connection, self.salt, key).map_err(aborted)?;
+                let before = before.ok_or(StoreError::not_found(Entity::Tenant))?;
+                let sql = "delete from tenant where id = ?1";
+                self.connection.execute(sql, [key]).map_err(aborted)?;
+                self.fanout.forget(key);
+                self.note(by, Some(&before), None).map_err(aborted)?;
+            }
+            Owner::Application(id) => {
+                let key = self.key(id, Entity::Application)?;
+                let before = read_application(&self.connection, self.salt, key);
+                let before = before.map_err(aborted)?;
+                let before = before.ok_or(StoreError::not_found(Entity::Application))?;
+                let sql = "delete from application where id = ?1";
+                self.connection.execute(sql, [key]).map_err(aborted)?;
+                self.fanout.clear();
+                self.note(by, Some(&before), None).map_err(aborted)?;
+            }
+        }
+        self.put_task(task)
+    }
+
+    /// One piece of what is left of a deleted owner's.
+    pub(crate) fn erase(&mut self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
+        // What is erased is not to be found in the file either; elsewhere the zeros would cost too much.
+        self.zero_what_is_deleted(true)?;
+        let erased = self.erase_piece(owner, limit);
+        self.zero_what_is_deleted(false)?;
+        erased
+    }
+
+    fn zero_what_is_deleted(&self, on: bool) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        let set = connection.pragma_update_and_check(None, "secure_delete", on, |_| Ok(()));
+        set.map_err(aborted)
+    }
+
+    fn erase_piece(&mut self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
+        match owner {
+            Owner::Tenant(id) => {
+                let key = self.key(id, Entity::Tenant)?;
+                self.erase_tenant(key, limit).map_err(aborted)
+            }
+            Owner::Application(id) => {
+                let key = self.key(id, Entity::Application)?;
+                self.erase_application(key, limit).map_err(aborted)
+            }
+        }
+    }
+
+    /// What was erased stands in the log until that is written over. Where somebody reads just now, it is left to
+    /// be written over: the writer does not wait for readers.
+    pub(crate) fn empty_log(&mut self) {
+        let emptied = self
+            .connection
+            .busy_timeout(EMPTY_WAIT)
+            .and_then(|()| checkpoint(&self.connection, "truncate"));
+        let usual = BUSY_TIMEOUT_MS;
+        let restored = self.connection.pragma_update(None, "busy_timeout", usual);
+        if let Err(error) = emptied.and(restored) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the log could not be emptied after a deletion"
+            );
+        }
+    }
+
+    fn erase_application(&mut self, application: i64, limit: u32) -> SqlResult<Erased> {
+        let sql = "select id from tenant where application_id = ?1 limit 1";
+        let tenant: Option<i64> = self
+            .connection
+            .query_row(sql, [application], |row| row.get(0))
+            .optional()?;
+        if let Some(tenant) = tenant {
+            let mut erased = self.erase_tenant(tenant, limit)?;
+            if erased.done {
+                let sql = "delete from tenant where id = ?1";
+                self.connection.execute(sql, [tenant])?;
+                self.fanout.forget(tenant);
+                erased.rows += 1;
+                erased.done = false;
+            }
+            return Ok(erased);
+        }
+        for sql in [
+            "delete from idempotency where (application_id, key) in
+             (select application_id, key from idempotency where application_id = ?1 limit ?2)",
+            "delete from event_type where (application_id, name) in
+             (select application_id, name from event_type where application_id = ?1 limit ?2)",
+        ] {
+            let rows = self.connection.execute(sql, params![application, limit])?;
+            if rows > 0 {
+                return Ok(Erased::of(rows));
+            }
+        }
+        let rows = self.erase_keys("application_id", application, limit)?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        self.erase_rows(OF_APPLICATION, "application_id", application, limit)
+    }
+
+    fn erase_tenant(&mut self, tenant: i64, limit: u32) -> SqlResult<Erased> {
+        let closed = self.close_endpoints(tenant, limit)?;
+        if !closed.is_empty() {
+            return Ok(Erased {
+                closed,
+                rows: 0,
+                done: false,
+            });
+        }
+        let rows = self.erase_deliveries(tenant, limit)?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        let sql =
+            "delete from event where id in (select id from event where tenant_id = ?1 limit ?2)";
+        let rows = self.connection.execute(sql, params![tenant, limit])?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        let rows = self.erase_keys("tenant_id", tenant, limit)?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        self.erase_rows(OF_TENANT, "tenant_id", tenant, limit)
+    }
+
+    /// Endpoints end first, so that nothing is sent while the rest goes.
+    fn close_endpoints(&mut self, tenant: i64, limit: u32) -> SqlResult<Vec<Id<id::Endpoint>>> {
+        let sql = "select id from endpoint where tenant_id = ?1 and deleted = 0 limit ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let keys = statement.query_map(params![tenant, limit], |row| row.get(0))?;
+        let keys: Vec<i64> = keys.collect::<SqlResult<_>>()?;
+        for key in &keys {
+            self.connection.execute(
+                "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
+                [key],
+            )?;
+            let sql = "delete from endpoint_secret where endpoint_id = ?1";
+            self.connection.execute(sql, [key])?;
+        }
+        drop(statement);
+        if !keys.is_empty() {
+            self.fanout.forget(tenant);
+        }
+        Ok(keys.into_iter().map(|key| self.id(key)).collect())
+    }
+
+    /// Deliveries with their attempts, and the designs that only those had.
+    fn erase_deliveries(&self, tenant: i64, limit: u32) -> SqlResult<usize> {
+        let page = "select id from delivery where tenant_id = ?1 limit ?2";
+        let run = |sql: &str| {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.execute(params![tenant, limit])
+        };
+        let sql = format!(
+            "select distinct rendering_id from attempt where rendering_id is not null and delivery_id in ({page})"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let renderings = statement.query_map(params![tenant, limit], |row| row.get(0))?;
+        let renderings: Vec<i64> = renderings.collect::<SqlResult<_>>()?;
+        let attempts = run(&format!(
+            "delete from attempt where delivery_id in ({page})"
+        ))?;
+        let deliveries = run(&format!("delete from delivery where id in ({page})"))?;
+        let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
+        for rendering in renderings {
+            self.connection.prepare_cached(sql)?.execute([rendering])?;
+        }
+        Ok(attempts + deliveries)
+    }
+
+    fn erase_keys(&self, column: &str, owner: i64, limit: u32) -> SqlResult<usize> {
+        let page = format!("select id from api_key where {column} = ?1 limit ?2");
+        let values = params![owner, limit];
+        let sql = format!("delete from nonce where key_id in ({page})");
+        let nonces = self.connection.execute(&sql, values)?;
+        let sql = format!("delete from api_key where id in ({page})");
+        Ok(nonces + self.connection.execute(&sql, values)?)
+    }
+
+    fn erase_rows(
+        &self,
+        tables: &[(&str, &str)],
+        column: &str,
+        owner: i64,
+        limit: u32,
+    ) -> SqlResult<Erased> {
+        for (table, which) in tables {
+            let sql = format!(
+                "delete from {table} where id in (select id from {table} where {column} = ?1 and {which} limit ?2)"
+            );
+            let rows = self.connection.execute(&sql, params![owner, limit])?;
+            if rows > 0 {
+                return Ok(Erased::of(rows));
+            }
+        }
+        // Who deleted it is kept; what it was called and whom it mailed is not.
+        let sql = format!(
+            "update audit set before = null where {column} = ?1 and action like '%.deleted'"
+        );
+        self.connection.execute(&sql, [owner])?;
+        Ok(Erased {
+            closed: Vec::new(),
+            rows: 0,
+            done: true,
+        })
+    }
+}
