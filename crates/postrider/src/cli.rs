@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{backup, commands, demo, doctor, listen, profiles, root_key, serve};
+use crate::{backup, commands, config, demo, doctor, listen, profiles, root_key, serve};
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
@@ -36,6 +36,9 @@ pub enum Command {
     /// Check a profile file, or show a built-in one
     #[command(subcommand)]
     Profile(profiles::ProfileCommand),
+    /// Look for mistakes in a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Copy the database while the server runs
     Backup(BackupArgs),
     /// Put a backup in the place of the database; the one that is there is kept under another name
@@ -83,6 +86,12 @@ pub struct ServeArgs {
     /// For development: lets endpoints be on this machine, over plain HTTP too
     #[arg(long)]
     pub dev: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read a configuration as `serve` would, and tell all its mistakes with their lines
+    Check(ServeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +147,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Demo(args) => demo::run(args.stay).await,
             Command::Listen(args) => listen::run(args).await,
             Command::Profile(command) => profiles::run(&command),
+            Command::Config(ConfigCommand::Check(args)) => config::check(&args),
             Command::Backup(args) => backup::run(&args.data, &args.target),
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
             Command::Doctor(args) => doctor::run(&args.data),

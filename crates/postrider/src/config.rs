@@ -1,6 +1,8 @@
 //! Configuration: defaults, then a TOML file, then `POSTRIDER__SECTION__KEY` variables, then the
 //! command line.
 
+mod file;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -235,6 +237,16 @@ impl Default for LogConfig {
 pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     let mut sources = config::Config::builder();
     if let Some(path) = &args.config {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let mistakes = file::mistakes(&text);
+        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        anyhow::ensure!(
+            told.is_empty(),
+            "{} has mistakes; the README lists the keys and their forms:\n  {}",
+            path.display(),
+            told.join("\n  ")
+        );
         sources =
             sources.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
     }
@@ -273,6 +285,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
             .allow
             .extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
     }
+    let mut wrong = Vec::new();
     for (name, value) in [
         ("limits.body_bytes", config.limits.body_bytes),
         ("limits.bodies_bytes", config.limits.bodies_bytes),
@@ -285,17 +298,35 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
         ("limits.memory_bytes", config.limits.memory_bytes),
         ("server.connections_max", config.server.connections_max),
     ] {
-        anyhow::ensure!(value > 0, "{name} must be at least 1");
+        if value == 0 {
+            wrong.push(format!("{name} must be at least 1"));
+        }
     }
-    if let Some(prefix) = config
-        .egress
-        .nat64
-        .iter()
-        .find(|net| net.prefix_len() != 96)
-    {
-        anyhow::bail!("egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96");
+    let prefixes = config.egress.nat64.iter();
+    for prefix in prefixes.filter(|net| net.prefix_len() != 96) {
+        wrong.push(format!(
+            "egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96"
+        ));
     }
+    if let Err(error) = crate::log::filter(&config.log) {
+        wrong.push(format!("{error:#}"));
+    }
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(config)
+}
+
+/// Reads the configuration as `serve` would, and tells all that is wrong with it.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(args: &ServeArgs) -> anyhow::Result<()> {
+    load(args)?;
+    let path = args.config.as_ref();
+    let what = path.map_or("the environment".to_owned(), |path| {
+        path.display().to_string()
+    });
+    crate::output::line(&format!("{what}: no mistakes"));
+    Ok(())
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {

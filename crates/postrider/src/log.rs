@@ -66,7 +66,7 @@ pub(crate) fn set_log_level(config: &LogConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn filter(config: &LogConfig) -> anyhow::Result<EnvFilter> {
+pub(crate) fn filter(config: &LogConfig) -> anyhow::Result<EnvFilter> {
     // A filter takes any word for a module's name; a lone word must be a level.
     let lone = !config.level.contains(['=', ',']);
     if lone

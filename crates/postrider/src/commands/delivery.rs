@@ -139,8 +139,10 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
             let mut task = client
                 .post(&Client::path(&["tenants", &tenant, "replays"])?, &body)
                 .await?;
+            let progress = table::progress();
             while task["status"] == "running" {
-                table::progress(&format!(
+                progress.tick();
+                progress.set_message(format!(
                     "resent {}, skipped {}",
                     task["done"], task["skipped"]
                 ));
@@ -152,6 +154,7 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
                     ))
                     .await?;
             }
+            progress.finish_and_clear();
             connection.show(&task, &["id", "status", "done", "skipped", "error"]);
         }
     }

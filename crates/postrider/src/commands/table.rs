@@ -1,7 +1,7 @@
 //! Answers on a terminal: a table for a list, lines for one thing.
 
-use std::io::IsTerminal as _;
-
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::output::line;
@@ -33,15 +33,10 @@ pub(super) fn show(value: &Value, columns: &[&str], json: bool) {
     }
 }
 
-/// Shows progress to a person; a program that reads stdout does not see it.
-#[expect(
-    clippy::print_stderr,
-    reason = "progress is for the person at the terminal"
-)]
-pub(super) fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r{text}");
-    }
+/// A line that shows progress to a person at the terminal; elsewhere nothing of it is seen.
+pub(super) fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}").expect("a fixed template is right");
+    ProgressBar::new_spinner().with_style(style)
 }
 
 fn cell(value: &Value) -> String {
@@ -75,30 +70,30 @@ fn table(rows: &[Value], columns: &[&str]) -> String {
             text
         }
     };
-    let mut lines: Vec<Vec<String>> = vec![used.iter().map(|name| name.to_uppercase()).collect()];
-    lines.extend(
-        rows.iter()
-            .map(|row| used.iter().map(|name| short(&row[*name])).collect()),
-    );
-    let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..used.len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(used.iter().map(|name| heading(name)));
+    for row in rows {
+        table.add_row(used.iter().map(|name| short(&row[*name])));
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
     text
+}
+
+/// `consecutiveFailures` as people read it.
+fn heading(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() {
+            words.push(' ');
+        }
+        words.extend(letter.to_uppercase());
+    }
+    words
 }
 
 #[cfg(test)]
@@ -109,12 +104,12 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_drops_empty_columns() {
         let rows = [
-            json!({"id": "a", "n": 1, "none": null}),
-            json!({"id": "long\nid", "n": [1, "x"]}),
+            json!({"id": "a", "nTimes": 1, "none": null}),
+            json!({"id": "long\nid", "nTimes": [1, "x"]}),
         ];
         assert_eq!(
-            table(&rows, &["id", "n", "none"]),
-            "ID       N\na        1\nlong id  1,x\n"
+            table(&rows, &["id", "nTimes", "none"]),
+            "ID       N TIMES\na        1\nlong id  1,x\n"
         );
         assert_eq!(table(&[], &["id"]), "nothing found\n");
     }

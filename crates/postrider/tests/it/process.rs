@@ -453,6 +453,20 @@ fn configuration_mistakes_are_named() {
         "{}",
         text(&run.stderr)
     );
+    // All mistakes at once, each with its line, by the command that starts nothing, too.
+    let wrong = "[server]\nlistten = 1\n[limits]\nin_flight = \"many\"\n[log]\nlevel = 7\n";
+    std::fs::write(file.path(), wrong).unwrap();
+    let check = |path: &Path| output(postrider().args(["config", "check", "--config"]).arg(path));
+    let run = check(file.path());
+    let told = text(&run.stderr);
+    for expected in ["line 2: ", "line 4: ", "line 6: ", "listten"] {
+        assert!(!run.status.success() && told.contains(expected), "{told}");
+    }
+    std::fs::write(file.path(), "[log]\nlevel = \"loud,,=\"\n").unwrap();
+    let told = check(file.path());
+    assert!(text(&told.stderr).contains("log.level"), "{told:?}");
+    std::fs::write(file.path(), "[server]\nshutdown_secs = 5\n").unwrap();
+    assert!(check(file.path()).status.success());
     for (variable, value, expected) in [
         (
             "POSTRIDER__LIMITS__IN_FLIGHT",
