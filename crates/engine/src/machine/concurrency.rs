@@ -17,6 +17,9 @@ const START: f64 = 16.0;
 const QUEUE_SHORT: f64 = 2.0;
 /// With more there are too many.
 const QUEUE_LONG: f64 = 5.0;
+/// A receiver that can answer within this gets no more than a lane begins with: that many are 8,000 answers a
+/// second, and what takes longer then is waiting, in the receiver or in this server.
+const FAST: f64 = 0.002;
 /// How much one answer counts in the average.
 const SMOOTHING: f64 = 0.1;
 /// The shortest time is forgotten after this: receivers move.
@@ -67,7 +70,8 @@ impl Concurrency {
         if !busy {
             return;
         }
-        if queue <= QUEUE_SHORT {
+        let fast = self.shortest.is_some_and(|shortest| shortest < FAST);
+        if queue <= QUEUE_SHORT && !(fast && self.limit >= START) {
             self.limit += if self.slow_start {
                 1.0
             } else {
@@ -75,7 +79,7 @@ impl Concurrency {
             };
         } else {
             self.slow_start = false;
-            if queue >= QUEUE_LONG && self.limit > START {
+            if (fast || queue >= QUEUE_LONG) && self.limit > START {
                 self.limit -= 1.0 / self.limit;
             }
         }
@@ -150,6 +154,18 @@ mod tests {
         assert_eq!(learned(ms(1), 1_000.0, ms(100)), 128);
         let one_worker = learned(ms(1), 1.0, ms(20));
         assert!((16..64).contains(&one_worker), "{one_worker}");
+    }
+
+    #[test]
+    fn a_fast_receiver_beside_a_busy_server_gets_no_more() {
+        // All answers take longer, since this server is busy; the queue looks short.
+        let mut learned = Concurrency::new(128);
+        let now = Timestamp::from_secs(1_000);
+        learned.answered(now, Some(Duration::from_micros(1_900)), false);
+        for _ in 0..1_000 {
+            learned.answered(now, Some(Duration::from_micros(2_000)), true);
+        }
+        assert_eq!(learned.allowed(), 16);
     }
 
     #[test]
