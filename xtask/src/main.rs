@@ -1,6 +1,7 @@
 //! Project automation. `cargo xtask ci` is the gate, here and everywhere.
 
 mod arrows;
+mod fuzz;
 mod systems;
 
 use std::process::{Command, ExitCode};
@@ -12,6 +13,7 @@ const HELP: &str = "\
 cargo xtask ci         everything the gate runs, in its order; stops at the first failure
 cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 100000]
+cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
 cargo xtask demo       the demo, as a user runs it";
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         "ci" => ci(),
         "test" => test(rest),
         "sim" => sim(rest.first().map_or("100000", String::as_str)),
+        "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
         "arrows" => arrows::check(),
         "systems" => systems::check(),
         "demo" => cargo(&["run", "--release", "--", "demo"]),

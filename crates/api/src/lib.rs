@@ -38,6 +38,15 @@ pub use server::{Listener, ServerLimits};
 
 use directory::Directory;
 
+/// Parsers that nobody outside calls, for the fuzzer.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Compiles a schema and checks data by it, where the counters let it.
+    pub fn schema(schema: &str, data: &str) {
+        crate::schemas::fuzz(schema, data);
+    }
+}
+
 /// Bounds and policies of the API that an operator sets.
 #[derive(Debug, Clone)]
 pub struct ApiOptions {

@@ -174,19 +174,10 @@ impl Compiled {
             Ok(data) => data,
             Err(error) => return Ok(Err(("data".to_owned(), error.to_string()))),
         };
-        let size = cost::size(&data);
-        let checks = self.cost.schemas.saturating_mul(size.values);
-        let steps = self.cost.states.saturating_mul(size.text);
-        if checks > CHECKS_MAX || steps > PATTERN_STEPS_MAX {
-            let what = if checks > CHECKS_MAX {
-                "values for a schema"
-            } else {
-                "text for patterns"
-            };
-            let why = format!("has too many {what} of this size; send less in one event");
-            return Ok(Err(("data".to_owned(), why)));
-        }
-        let quick = checks <= CHECKS_QUICK_MAX && steps <= PATTERN_STEPS_QUICK_MAX;
+        let quick = match self.affordable(&data) {
+            Ok(quick) => quick,
+            Err(why) => return Ok(Err(("data".to_owned(), why))),
+        };
         let (turn, told) = if quick {
             (gate.quick().await?, MISTAKES_TOLD)
         } else {
@@ -195,6 +186,27 @@ impl Compiled {
         };
         let this = self.clone();
         turn.run(move || this.mistakes(&data, told)).await
+    }
+
+    /// Whether data is checked quickly.
+    ///
+    /// # Errors
+    /// When it would cost more than one event may.
+    fn affordable(&self, data: &Value) -> Result<bool, String> {
+        let size = cost::size(data);
+        let checks = self.cost.schemas.saturating_mul(size.values);
+        let steps = self.cost.states.saturating_mul(size.text);
+        if checks > CHECKS_MAX || steps > PATTERN_STEPS_MAX {
+            let what = if checks > CHECKS_MAX {
+                "values for a schema"
+            } else {
+                "text for patterns"
+            };
+            return Err(format!(
+                "has too many {what} of this size; send less in one event"
+            ));
+        }
+        Ok(checks <= CHECKS_QUICK_MAX && steps <= PATTERN_STEPS_QUICK_MAX)
     }
 
     fn mistakes(&self, data: &Value, told: usize) -> Result<(), Mistake> {
@@ -216,6 +228,19 @@ impl Compiled {
             detail.push_str(&format!("; {}: {}", path(&more), more.masked()));
         }
         Err((path(&first), detail))
+    }
+}
+
+/// What a stranger's schema does with a stranger's data.
+pub(crate) fn fuzz(schema: &str, data: &str) {
+    let Ok(compiled) = compile(schema) else {
+        return;
+    };
+    let Ok(data) = serde_json::from_str::<Value>(data) else {
+        return;
+    };
+    if compiled.affordable(&data).is_ok() {
+        drop(compiled.mistakes(&data, MISTAKES_TOLD));
     }
 }
 

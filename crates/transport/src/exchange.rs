@@ -321,7 +321,7 @@ fn encoded(target: &str) -> Cow<'_, str> {
 /// `Retry-After` in seconds, in all of its forms (RFC 9110 10.2.3); the profile bounds it. A date is
 /// counted from the answer's own `Date`, so that the receiver's clock need not agree with ours, or from
 /// `now` in seconds since 1970.
-fn retry_after(headers: &HeaderMap, now: i64) -> Option<u32> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<u32> {
     let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
     let given = text(http::header::RETRY_AFTER)?;
     if !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -123,3 +123,21 @@ impl Transport for HttpTransport {
         exchange::run(&self.connector, &self.pool, request).await
     }
 }
+
+/// Parsers that nobody outside calls, for the fuzzer.
+#[doc(hidden)]
+pub mod fuzzing {
+    use http::{HeaderMap, HeaderValue, header};
+
+    /// Reads `Retry-After` of an answer with this `Date`.
+    pub fn retry_after(text: &str, date: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        let given = [(header::RETRY_AFTER, Some(text)), (header::DATE, date)];
+        for (name, text) in given {
+            if let Some(Ok(value)) = text.map(HeaderValue::from_str) {
+                headers.insert(name, value);
+            }
+        }
+        crate::exchange::retry_after(&headers, 1_700_000_000);
+    }
+}
