@@ -161,9 +161,14 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Health {
     status: &'static str,
     version: &'static str,
+    /// Deliveries that wait for the next start because this process cannot bring them on: the log says of each
+    /// why, and `postrider doctor` what cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_aside: Option<u64>,
 }
 
 /// The process runs.
@@ -173,6 +178,7 @@ async fn health() -> Response {
         &Health {
             status: "ok",
             version: env!("CARGO_PKG_VERSION"),
+            set_aside: None,
         },
     )
 }
@@ -185,6 +191,7 @@ async fn ready(State(api): State<Api>) -> ApiResult<Response> {
         &Health {
             status: "ready",
             version: env!("CARGO_PKG_VERSION"),
+            set_aside: Some(api.engine().set_aside()),
         },
     ))
 }

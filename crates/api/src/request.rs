@@ -345,9 +345,19 @@ impl Paging {
     }
 }
 
+/// Characters of what somebody gave that a refusal repeats.
+const GIVEN_SHOWN: usize = 64;
+
 /// An id in a path: what is not one is simply not found.
 pub(crate) fn path_id<K: id::Kind>(text: &str) -> ApiResult<Id<K>> {
-    text.parse().map_err(|_| ApiError::not_found(K::NOUN))
+    text.parse().map_err(|error: id::InvalidId| {
+        // Somebody who mixed up two ids searches long for one that is there.
+        let given: String = text.chars().take(GIVEN_SHOWN).collect();
+        let (noun, prefix) = (K::NOUN, error.prefix);
+        let detail =
+            format!("{given:?} is no id of this kind: that of a {noun} begins with {prefix}");
+        ApiError::new(ErrorCode::NotFound, detail)
+    })
 }
 
 /// An id in a query or a body.

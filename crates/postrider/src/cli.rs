@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{backup, commands, config, demo, doctor, listen, profiles, root_key, serve};
+use crate::{backup, commands, config, demo, doctor, listen, profiles, root_key, serve, verify};
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
@@ -33,6 +33,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run a local receiver that verifies signatures and prints what comes in
     Listen(listen::ListenArgs),
+    /// Check the signature of a request that a receiver saved
+    Verify(verify::VerifyArgs),
     /// Check a profile file, or show a built-in one
     #[command(subcommand)]
     Profile(profiles::ProfileCommand),
@@ -146,6 +148,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Serve(args) => serve::run(&args).await,
             Command::Demo(args) => demo::run(args.stay).await,
             Command::Listen(args) => listen::run(args).await,
+            Command::Verify(args) => verify::run(&args),
             Command::Profile(command) => profiles::run(&command),
             Command::Config(ConfigCommand::Check(args)) => config::check(&args),
             Command::Backup(args) => backup::run(&args.data, &args.target),

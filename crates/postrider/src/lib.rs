@@ -17,3 +17,4 @@ pub mod profiles;
 pub mod receiver;
 mod root_key;
 pub mod serve;
+pub mod verify;

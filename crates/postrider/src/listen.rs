@@ -1,19 +1,17 @@
 //! `postrider listen`: prints what comes in and says whether its signature is right.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
 use http::StatusCode;
-use postrider_core::Secret;
-use postrider_core::profile::{Profile, built_in, signing_key};
+use postrider_core::profile::Profile;
 use postrider_engine::{Clock, SystemClock};
 
 use crate::output::line;
-use crate::{profiles, receiver};
+use crate::{receiver, verify};
 
 #[derive(Debug, Args)]
 pub struct ListenArgs {
@@ -34,25 +32,8 @@ pub struct ListenArgs {
 /// # Errors
 /// When the profile, a secret or the address cannot be used.
 pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
-    let profile = match built_in()
-        .iter()
-        .find(|profile| profile.name == args.profile)
-    {
-        Some(profile) => profile.clone(),
-        None => profiles::read(&PathBuf::from(&args.profile))
-            .context("no built-in profile has this name, so it was read as a file")?,
-    };
-    let keys = args.secret.iter().map(|text| {
-        // A text that is a key by its form only would refuse everything without a reason.
-        if let Some(prefix) = Some(&profile.secret.format.prefix).filter(|prefix| !prefix.is_empty())
-            && !text.starts_with(prefix.as_str())
-            && !(profile.secret.asymmetric && text.starts_with("whpk_"))
-        {
-            anyhow::bail!("a secret of the profile {} begins with {prefix}; copy the whole text that was shown with the endpoint", profile.name);
-        }
-        Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?)
-    });
-    let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
+    let profile = verify::profile(&args.profile)?;
+    let keys = verify::keys(&profile, &args.secret)?;
     let status = StatusCode::from_u16(args.status).context("--status must be from 100 to 999")?;
     let count = AtomicU64::new(0);
     let name = profile.name.clone();
@@ -118,7 +99,7 @@ fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
 }
 
 /// What a stranger sent must not steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -76,7 +76,12 @@ struct PublishedView {
     /// What is not as it should be, though accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
+    /// What to do where nobody gets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
 }
+
+const NOBODY_GETS_IT: &str = "no enabled endpoint of this tenant takes this type in this mode; POST the same body to /v1/tenants/{tenant}/explain, which says why of each";
 
 impl PublishedView {
     fn new(published: &Published, warning: Option<String>) -> Self {
@@ -85,6 +90,7 @@ impl PublishedView {
             deliveries: published.count,
             duplicate: !published.created,
             warning,
+            hint: (published.count == 0).then_some(NOBODY_GETS_IT),
         }
     }
 }
@@ -282,6 +288,7 @@ async fn published_before(
                 deliveries: first.count,
                 duplicate: true,
                 warning: None,
+                hint: None,
             }));
         }
     }

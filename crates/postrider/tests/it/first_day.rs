@@ -263,3 +263,30 @@ async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_registered() {
     let taken = server.call("POST", &path, unknown).await;
     assert_eq!(taken.status, 201, "{taken:?}");
 }
+
+#[tokio::test]
+async fn the_first_mistakes_are_told_with_what_to_do() {
+    let server = TestServer::with(|config| config.egress.plain_http = false).await;
+    let tenant = server.tenant("standard").await;
+    // An id of another kind.
+    let path = format!("/v1/deliveries/{tenant}");
+    let mixed = server.call("GET", &path, Value::Null).await;
+    assert_eq!(mixed.code(), "not_found");
+    assert!(
+        mixed.text.contains("delivery begins with dlv_"),
+        "{mixed:?}"
+    );
+    // Plain HTTP without --dev.
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let plain = server.call("POST", &path, json!({ "url": "http://example.com/" }));
+    let plain = plain.await;
+    assert!(plain.text.contains("--dev"), "{plain:?}");
+    // An event that nobody gets.
+    let nobody = server.publish(&tenant, "order.created", json!(1)).await;
+    assert_eq!(nobody["deliveries"], 0);
+    assert!(text(&nobody, "hint").contains("/explain"), "{nobody}");
+    let new = json!({ "url": "https://127.0.0.1:9/" });
+    server.good("POST", &path, new).await;
+    let one = server.publish(&tenant, "order.created", json!(1)).await;
+    assert!(one.get("hint").is_none(), "{one}");
+}

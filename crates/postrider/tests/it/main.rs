@@ -26,5 +26,6 @@ mod secrecy;
 mod send_outs;
 mod simplifytrip;
 mod support;
+mod verifying;
 mod vignetim;
 mod voucherify;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
@@ -127,7 +128,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
         {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seen = numbers(&receiver);
     let lost: Vec<&u64> = acknowledged
@@ -152,11 +153,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_term_signal_finishes_what_is_under_way() {
     let directory = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start(Behaviour::SlowStatus(
-        std::time::Duration::from_millis(500),
-        200,
-    ))
-    .await;
+    let receiver = Receiver::start(Behaviour::SlowStatus(Duration::from_millis(500), 200)).await;
     let mut process = serve(directory.path());
     let root = process.root.clone().unwrap();
     let tenant = tenant(&process, &root, "vignetim").await;
@@ -588,7 +585,7 @@ async fn a_server_goes_on_when_nobody_reads_what_it_prints() {
         if tokio::net::TcpStream::connect(address).await.is_ok() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let reply = http(process.address, "GET", "/health", &[], "").await;
     assert_eq!(reply.status, 200);
@@ -701,7 +698,7 @@ async fn a_database_that_is_moved_away_is_noticed() {
         if ready == 503 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(ready, 503);
     // Put back, it goes on as if nothing had been.
@@ -838,6 +835,49 @@ async fn a_damaged_row_costs_its_own_tenant_and_is_told() {
         !doctor.status.success() && told.contains("tenant row"),
         "{doctor:?}"
     );
+}
+
+#[tokio::test]
+async fn a_delivery_whose_record_is_refused_is_set_aside_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let slow = Duration::from_secs(2);
+    let receiver = Receiver::start(Behaviour::SlowStatus(slow, 200)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let new = json!({ "url": receiver.url("/") });
+    call(&process, &root, "POST", &path, new).await;
+    let path = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "a.b", "data": 1 });
+    call(&process, &root, "POST", &path, event.clone()).await;
+    receiver.wait_for(1).await;
+    let ready = call(&process, &root, "GET", "/ready", Value::Null).await;
+    assert_eq!(ready["setAside"], 0, "{ready}");
+    // While the attempt is made, its row is damaged: no record of it can be written.
+    let database = rusqlite::Connection::open(directory.path().join("postrider.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(5)).unwrap();
+    assert_eq!(
+        database
+            .execute("update delivery set state = 9", [])
+            .unwrap(),
+        1
+    );
+    drop(database);
+    let mut ready = ready;
+    for _ in 0..200 {
+        if ready["setAside"] != 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ready = call(&process, &root, "GET", "/ready", Value::Null).await;
+    }
+    assert_eq!(ready["setAside"], 1, "{ready}");
+    // The lane goes on with what comes after it.
+    call(&process, &root, "POST", &path, event).await;
+    receiver.wait_for(2).await;
+    let doctor = output(postrider().args(["doctor", "--data"]).arg(directory.path()));
+    assert!(text(&doctor.stdout).contains("delivery row"), "{doctor:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

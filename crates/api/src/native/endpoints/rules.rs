@@ -57,8 +57,15 @@ pub(crate) async fn must_lead_out(api: &Api, field: &str, url: &str) -> ApiResul
 }
 
 pub(crate) fn checked_url(api: &Api, profile: &Profile, url: &str) -> ApiResult<()> {
-    valid_url(api, profile, url)
-        .map_err(|error| ApiError::field(ErrorCode::EndpointUrlInvalid, "url", error.to_string()))
+    valid_url(api, profile, url).map_err(|error| {
+        let mut rule = error.to_string();
+        if error == InvalidUrl::HttpsOnly {
+            rule.push_str(
+                "; for development, `postrider serve --dev` takes http:// and this machine",
+            );
+        }
+        ApiError::field(ErrorCode::EndpointUrlInvalid, "url", rule)
+    })
 }
 
 pub(crate) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResult<Subscription> {
