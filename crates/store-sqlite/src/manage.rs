@@ -20,6 +20,9 @@ use crate::writer::Tx;
 /// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
 const SWEPT_MAX: u32 = 5_000;
 
+/// Of a tenant that has too many callbacks, how many of the oldest are looked at for one that can end.
+const CALLBACKS_LOOKED_AT: u32 = 100;
+
 /// A unique index that refuses a row tells the caller that a name is taken.
 pub(crate) fn taken(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
@@ -251,7 +254,12 @@ impl Tx {
                 .query_row(sql, params![tenant, mode, kind], |row| row.get(0))
                 .map_err(aborted)?;
             if count >= max {
-                return Err(StoreError::conflict(Rule::EndpointsMax));
+                let idle = match endpoint.kind {
+                    EndpointKind::Callback => self.idle_callback(tenant, mode).map_err(aborted)?,
+                    _ => None,
+                };
+                let idle = idle.ok_or(StoreError::conflict(Rule::EndpointsMax))?;
+                self.delete_endpoint(self.id(idle), by)?;
             }
         }
         let sql = "insert into endpoint (id, application_id, tenant_id, kind, url, subscription, mode, headers, ordering, created_at, updated_at)
@@ -270,6 +278,15 @@ impl Tx {
             self.fanout.forget(tenant);
         }
         self.note(by, None, Some(endpoint)).map_err(aborted)
+    }
+
+    /// One of the oldest callbacks, that nothing waits for.
+    fn idle_callback(&self, tenant: i64, mode: i64) -> SqlResult<Option<i64>> {
+        let sql = "select id from (select id from endpoint where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0 order by id limit ?3) as oldest
+                   where not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) limit 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let values = params![tenant, mode, CALLBACKS_LOOKED_AT];
+        statement.query_row(values, |row| row.get(0)).optional()
     }
 
     /// Writes all that can change.

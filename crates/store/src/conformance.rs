@@ -57,6 +57,7 @@ macro_rules! store_conformance {
             names_are_unique_where_they_must_be,
             a_page_of_endpoints_is_bounded_in_bytes,
             a_callback_endpoint_is_found_by_its_url_and_not_listed,
+            of_too_many_callbacks_the_oldest_idle_one_ends,
             an_id_that_was_never_given_is_not_found,
             keys_are_found_by_hash_and_public_id,
             the_last_root_key_stays,

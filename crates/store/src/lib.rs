@@ -228,7 +228,8 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Endpoints ---
 
-    /// `Conflict(EndpointsMax)` when the tenant has `max` endpoints of this kind and mode already,
+    /// `Conflict(EndpointsMax)` when the tenant has `max` endpoints of this kind and mode already; of callbacks
+    /// the oldest that nothing waits for is deleted instead, if one of the first few is such.
     /// `Conflict(NameTaken)` when it has this callback.
     async fn create_endpoint(
         &self,

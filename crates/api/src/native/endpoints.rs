@@ -17,7 +17,7 @@ use postrider_core::audit::Actor;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering, SECRET_CONTEXT};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
-use postrider_core::limits::KEY_BYTES_MAX;
+use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
 use postrider_core::tenant::{Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
@@ -198,7 +198,8 @@ pub(crate) async fn callback(
         ..endpoint
     };
     let by = Actor::system(api.now());
-    match api.store().create_endpoint(endpoint, None, by).await {
+    let max = Some(CALLBACKS_MAX);
+    match api.store().create_endpoint(endpoint, max, by).await {
         Ok(()) => Ok(id),
         // Another event with this URL was sooner.
         Err(StoreError::Conflict {

@@ -7,7 +7,10 @@ use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::tenant::{Application, ApplicationSettings, EventType, Mode};
 
 use super::fixture::{World, at, by, secs, world};
-use crate::{EndpointListing, PageRequest, Rule, Store, StoreError, Task, TaskKind, TaskState};
+use crate::{
+    EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task, TaskKind,
+    TaskState,
+};
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let world = world(store).await;
@@ -468,4 +471,47 @@ pub async fn a_page_of_endpoints_is_bounded_in_bytes(store: &dyn Store) {
     seen.dedup();
     assert_eq!(seen.len(), COUNT);
     assert!(seen.is_sorted_by(|newer, older| newer > older));
+}
+
+/// With more callbacks than may be, the oldest ends that nothing waits for.
+pub async fn of_too_many_callbacks_the_oldest_idle_one_ends(store: &dyn Store) {
+    let world = world(store).await;
+    let callback = |number: u32| Endpoint {
+        kind: EndpointKind::Callback,
+        url: format!("https://example.com/{number}"),
+        ..world.an_endpoint()
+    };
+    let made: Vec<Endpoint> = (0..4).map(callback).collect();
+    for endpoint in &made[..2] {
+        let made = store.create_endpoint(endpoint.clone(), Some(2), by()).await;
+        made.unwrap();
+    }
+    // Something waits for the first.
+    let new = NewEvent {
+        target: Target::Endpoint(made[0].id),
+        ..world.publishing(at(1), "a.b")
+    };
+    world.publish_new(at(1), new).await.unwrap();
+    let third = store.create_endpoint(made[2].clone(), Some(2), by()).await;
+    third.unwrap();
+    let known =
+        |number: usize| store.callback_endpoint(world.tenant, made[number].mode, &made[number].url);
+    assert!(known(0).await.unwrap().is_some(), "a delivery waits for it");
+    assert!(known(1).await.unwrap().is_none());
+    assert!(known(2).await.unwrap().is_some());
+    let new = NewEvent {
+        target: Target::Endpoint(made[2].id),
+        ..world.publishing(at(2), "a.b")
+    };
+    world.publish_new(at(2), new).await.unwrap();
+    let fourth = store.create_endpoint(made[3].clone(), Some(2), by()).await;
+    assert!(
+        matches!(
+            fourth,
+            Err(StoreError::Conflict {
+                rule: Rule::EndpointsMax
+            })
+        ),
+        "{fourth:?}"
+    );
 }

@@ -168,7 +168,19 @@ impl State {
                 && row.endpoint.mode == endpoint.mode
         };
         if max.is_some_and(|max| self.endpoints.values().filter(counts).count() >= max as usize) {
-            return Err(StoreError::conflict(Rule::EndpointsMax));
+            let waits = |id: u128| {
+                self.pending
+                    .range((id, i64::MIN, 0)..(id + 1, i64::MIN, 0))
+                    .next()
+            };
+            let mut idle = self.endpoints.iter().filter(|(id, row)| {
+                row.endpoint.kind == EndpointKind::Callback && counts(row) && waits(**id).is_none()
+            });
+            let idle = match endpoint.kind {
+                EndpointKind::Callback => idle.next().map(|(_, row)| row.endpoint.id),
+                _ => None,
+            };
+            self.delete_endpoint(idle.ok_or(StoreError::conflict(Rule::EndpointsMax))?)?;
         }
         let (tenant, mode) = (endpoint.tenant, endpoint.mode);
         if endpoint.kind == EndpointKind::Callback
