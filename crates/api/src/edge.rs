@@ -164,6 +164,11 @@ fn holder(request: &Request) -> u128 {
     u128::from_be_bytes(half)
 }
 
+/// Bytes of a request's header lines. The connection stops reading some time after it, as it reads in pieces.
+const HEADERS_BYTES_MAX: usize = 32 * 1024;
+/// What a line has beside its name and value: a colon, a space and its end.
+const LINE_BYTES: usize = 4;
+
 fn must_be_clear(request: &Request) -> ApiResult<()> {
     let headers = request.headers();
     // RFC 9112 3.2: with none or two, a proxy and this server may disagree on who is meant.
@@ -179,6 +184,16 @@ fn must_be_clear(request: &Request) -> ApiResult<()> {
     if encoded {
         let detail = "send the body as it is, without Content-Encoding";
         return Err(ApiError::new(ErrorCode::ContentEncodingUnsupported, detail));
+    }
+    let bytes = headers.iter();
+    let bytes: usize = bytes
+        .map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES)
+        .sum();
+    if bytes > HEADERS_BYTES_MAX {
+        let detail = format!(
+            "headers of one request may have {HEADERS_BYTES_MAX} bytes; these have {bytes}"
+        );
+        return Err(ApiError::new(ErrorCode::HeadersTooLarge, detail));
     }
     for name in ["idempotency-key", "authorization", "content-type"] {
         only_once(headers, name)?;

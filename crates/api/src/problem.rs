@@ -19,6 +19,7 @@ pub enum ErrorCode {
     ContentTypeUnsupported,
     ContentEncodingUnsupported,
     HeaderInvalid,
+    HeadersTooLarge,
     ValidationFailed,
     EndpointUrlInvalid,
     SubscriptionInvalid,
@@ -81,6 +82,7 @@ impl ErrorCode {
             Self::ContentTypeUnsupported | Self::ContentEncodingUnsupported => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled | Self::KeyExpired => {
                 StatusCode::UNAUTHORIZED
             }
@@ -117,6 +119,7 @@ impl ErrorCode {
             Self::BodyTimeout => "The body did not arrive in time",
             Self::ContentTypeUnsupported => "The content type is not application/json",
             Self::ContentEncodingUnsupported => "The body is encoded",
+            Self::HeadersTooLarge => "The headers are too large",
             Self::HeaderInvalid => "A header is not as it must be",
             Self::ValidationFailed => "A field is not as it must be",
             Self::EndpointUrlInvalid => "The URL cannot receive webhooks",
@@ -273,7 +276,7 @@ fn noun(entity: Entity) -> &'static str {
         Entity::Endpoint => "endpoint",
         Entity::Event => "event",
         Entity::EventType => "event type",
-        Entity::Task => "replay",
+        Entity::Task => "replay or deletion",
         Entity::Tenant => "tenant",
     }
 }

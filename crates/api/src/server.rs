@@ -25,7 +25,7 @@ pub struct ServerLimits {
     /// Time for the next request's headers, and so how long an idle connection is kept open. Longer than
     /// proxies in front keep theirs, so that they do not send on one that is being closed.
     pub idle_timeout: Duration,
-    /// Bytes of a request's headers.
+    /// Bytes at which the connection stops reading a request's headers; what is allowed is less.
     pub header_bytes_max: usize,
     /// Time for a client to take the next bytes of an answer; it holds the memory of the answer.
     pub write_timeout: Duration,
@@ -36,7 +36,7 @@ impl Default for ServerLimits {
         Self {
             connections_max: 10_000,
             idle_timeout: Duration::from_secs(75),
-            header_bytes_max: 32 * 1_024,
+            header_bytes_max: 64 * 1_024,
             write_timeout: Duration::from_secs(30),
         }
     }

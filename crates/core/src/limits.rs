@@ -46,9 +46,9 @@ pub const ALLOWED_IPS_MAX: usize = 100;
 pub const EMAILS_MAX: usize = 20;
 /// Periods of a time series in one answer; a finer one is refused.
 pub const SERIES_POINTS_MAX: u64 = 1_000;
-/// Custom headers of one endpoint; more are refused.
 /// One-off URLs of a tenant and mode that are remembered; with one more, the oldest that nothing waits for ends.
 pub const CALLBACKS_MAX: u32 = 10_000;
+/// Custom headers of one endpoint; more are refused.
 pub const CUSTOM_HEADERS_MAX: usize = 32;
 /// Bytes of one custom header's value; a longer one is refused.
 pub const HEADER_VALUE_BYTES_MAX: usize = 4_096;

@@ -110,20 +110,31 @@ struct ApplicationPatch {
     settings: Option<Map<String, Value>>,
 }
 
+/// RFC 7396: members are merged at every level, null takes one away, all else is replaced.
+fn merge_patch(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(whole) = target else { return };
+    for (name, value) in patch {
+        match value {
+            Value::Null => drop(whole.remove(&name)),
+            value => merge_patch(whole.entry(name).or_insert(Value::Null), value),
+        }
+    }
+}
+
 /// Settings with some of them changed; null takes one back to its default.
 pub(super) fn merged<T: Serialize + DeserializeOwned>(
     current: &T,
     patch: Map<String, Value>,
 ) -> ApiResult<T> {
     let mut whole = serde_json::to_value(current).map_err(ApiError::internal)?;
-    if let Value::Object(whole) = &mut whole {
-        for (name, value) in patch {
-            match value {
-                Value::Null => drop(whole.remove(&name)),
-                value => drop(whole.insert(name, value)),
-            }
-        }
-    }
+    merge_patch(&mut whole, Value::Object(patch));
     serde_path_to_error::deserialize(&whole)
         .map_err(|error| {
             let path = error.path().to_string();

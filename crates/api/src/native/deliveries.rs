@@ -103,9 +103,24 @@ pub(crate) async fn list(
                 api.store().list_deliveries(filter, page).await?
             }
             Some(Logged::Delivery(delivery)) => {
-                let own = found(&api, &caller, &delivery.id.to_string()).await;
-                let rows = own.ok().into_iter().collect();
-                Page { rows, next: None }
+                let other = filter.event.is_some_and(|given| given != delivery.event)
+                    || filter
+                        .endpoint
+                        .is_some_and(|given| given != delivery.endpoint);
+                if other {
+                    Page {
+                        rows: Vec::new(),
+                        next: None,
+                    }
+                } else {
+                    // An event has one delivery to an endpoint.
+                    let filter = DeliveryFilter {
+                        event: Some(delivery.event),
+                        endpoint: Some(delivery.endpoint),
+                        ..filter
+                    };
+                    api.store().list_deliveries(filter, page).await?
+                }
             }
             None => Page {
                 rows: Vec::new(),
@@ -200,7 +215,12 @@ pub(super) async fn endpoint_or_key(
 
 /// The endpoint that the key with this public id owns.
 async fn endpoint_of(api: &Api, caller: &Caller, public_id: &str) -> ApiResult<Id<id::Endpoint>> {
-    let addressee = api.0.directory.addressee(public_id).await?;
+    // Those of others and those that never were read alike.
+    let unknown = || ApiError::invalid("key", "is not the public id of a key with a webhook");
+    let addressee = match api.0.directory.addressee(public_id).await {
+        Err(error) if error.is_not_found() => return Err(unknown()),
+        found => found?,
+    };
     let own = match addressee.key.scope {
         Scope::Tenant(application, tenant) => {
             caller.may_see(application, tenant) && caller.may_touch(addressee.key.mode)
@@ -208,7 +228,7 @@ async fn endpoint_of(api: &Api, caller: &Caller, public_id: &str) -> ApiResult<I
         Scope::Root | Scope::Application(_) => false,
     };
     let endpoint = addressee.endpoint.filter(|_| own);
-    endpoint.ok_or_else(|| ApiError::invalid("key", "is not the public id of a key with a webhook"))
+    endpoint.ok_or_else(unknown)
 }
 
 pub(super) async fn found(api: &Api, caller: &Caller, id: &str) -> ApiResult<Delivery> {

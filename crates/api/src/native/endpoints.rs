@@ -437,6 +437,8 @@ pub(crate) async fn update(
         .map(|text| brought(&profile, text))
         .transpose()?;
     let own = own.map(|secret| sealed(&api, endpoint.id, &secret, now));
+    // It takes the place of the secrets, not of an Ed25519 key beside them.
+    let pairs = secrets::pairs(&api, &endpoint)?;
     let form = patch
         .content_type
         .map(|given| given.unwrap_or_default().is_form(&profile));
@@ -458,7 +460,8 @@ pub(crate) async fn update(
                     endpoint.headers = custom;
                 }
                 if let Some(own) = own {
-                    endpoint.secrets = vec![own];
+                    endpoint.secrets.retain(|secret| pairs.contains(secret));
+                    endpoint.secrets.insert(0, own);
                 }
                 endpoint.form = form.unwrap_or(endpoint.form);
                 set_active(endpoint, patch.active, now);

@@ -549,13 +549,14 @@ pub(crate) async fn list(
 ) -> ApiResult<Response> {
     let tenant = caller.tenant(&api, path_id(&tenant)?).await?;
     let (application, _) = confined(&caller);
+    let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
     let filter = EventFilter {
         application,
         tenant: Some(tenant.id),
         event_type: query.r#type,
         mode: caller.shown(query.mode)?,
-        since: given_time("since", query.since.as_deref())?,
-        until: given_time("until", query.until.as_deref())?,
+        since,
+        until,
     };
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     Ok(list_of(

@@ -414,3 +414,63 @@ async fn what_means_nothing_is_refused_with_its_rule() {
         (400, &json!("until"))
     );
 }
+
+#[tokio::test]
+async fn a_secret_that_is_brought_leaves_the_ed25519_key() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let new = json!({ "url": receiver.url("/"), "asymmetric": true });
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let made = server.good("POST", &path, new).await;
+    let path = format!("/v1/endpoints/{}", id(&made));
+    let own = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    server.good("PATCH", &path, json!({ "secret": own })).await;
+    let shown = server
+        .good("GET", &format!("{path}/secret"), Value::Null)
+        .await;
+    assert_eq!(shown["secret"], own);
+    assert_eq!(shown["publicKey"], made["publicKey"]);
+    server.publish(&tenant, "a", json!(1)).await;
+    let sent = receiver.wait_for(1).await.remove(0);
+    let signatures = sent.headers["webhook-signature"].as_str();
+    assert!(
+        signatures.contains("v1,") && signatures.contains("v1a,"),
+        "{signatures}"
+    );
+}
+
+#[tokio::test]
+async fn settings_are_merged_at_every_level_and_a_foreign_key_reads_as_none() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "simplifytrip").await;
+    let (one, two) = (
+        server.tenant_of(&application).await,
+        server.tenant_of(&application).await,
+    );
+    let path = format!("/v1/tenants/{one}");
+    let settings = |settings: Value| json!({ "settings": { "notifications": settings } });
+    for part in ["webhooks", "distributions"] {
+        let mut patch = json!({});
+        patch[part] = json!({ "inApp": true });
+        server.good("PATCH", &path, settings(patch)).await;
+    }
+    let read = server.good("GET", &path, Value::Null).await;
+    let notifications = &read["settings"]["notifications"];
+    assert_eq!(
+        notifications["webhooks"], notifications["distributions"],
+        "{read}"
+    );
+    let mut keys = Vec::new();
+    for tenant in [&one, &two] {
+        let new = json!({ "name": "k", "tenant": tenant, "webhook": "http://127.0.0.1:9/" });
+        keys.push(server.good("POST", "/v1/keys", new).await);
+    }
+    let foreign = format!("/v1/deliveries?key={}", text(&keys[1], "publicId"));
+    let own = text(&keys[0], "key");
+    let foreign = server.call_as(own, "GET", &foreign, Value::Null).await;
+    let none = server
+        .call_as(own, "GET", "/v1/deliveries?key=pk_none", Value::Null)
+        .await;
+    assert_eq!((foreign.status, foreign.text), (none.status, none.text));
+}

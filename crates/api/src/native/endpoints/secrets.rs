@@ -86,6 +86,19 @@ pub(crate) async fn secret(
     }))
 }
 
+/// The Ed25519 keys among an endpoint's secrets.
+pub(super) fn pairs(api: &Api, endpoint: &Endpoint) -> ApiResult<Vec<EndpointSecret>> {
+    let mut pairs = Vec::new();
+    for secret in &endpoint.secrets {
+        let sealer = &api.0.sealer;
+        let text = sealer.open(&secret.sealed, SECRET_CONTEXT, endpoint.id.as_u128());
+        if ed25519_public(&text.map_err(ApiError::internal)?).is_some() {
+            pairs.push(secret.clone());
+        }
+    }
+    Ok(pairs)
+}
+
 /// How a secret is replaced; without a body, as the profile has it.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
