@@ -63,12 +63,32 @@ pub enum Command {
     /// Manage API keys
     #[command(subcommand)]
     Key(commands::KeyCommand),
+    /// Manage distributions: named sets of events with an endpoint of their own
+    #[command(subcommand)]
+    Distribution(commands::DistributionCommand),
+    /// Declare event types, with schemas and examples
+    #[command(subcommand)]
+    EventType(commands::EventTypeCommand),
     /// Publish and look at events
     #[command(subcommand)]
     Event(commands::EventCommand),
     /// Look at deliveries with their attempts, and send them again
     #[command(subcommand)]
     Delivery(commands::DeliveryCommand),
+    /// Look at replays, and stop them
+    #[command(subcommand)]
+    Replay(commands::ReplayCommand),
+    /// Look at webhooks as they were sent, and send them again
+    #[command(subcommand)]
+    SendOut(commands::SendOutCommand),
+    /// Look at notices of failures
+    #[command(subcommand)]
+    Notification(commands::NotificationCommand),
+    /// See how far deletions are
+    #[command(subcommand)]
+    Deletion(commands::DeletionCommand),
+    /// Show who changed what
+    Audit(commands::AuditArgs),
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +182,13 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Key(command) => commands::key(command).await,
             Command::Event(command) => commands::event(command).await,
             Command::Delivery(command) => commands::delivery(command).await,
+            Command::Distribution(command) => commands::distribution(command).await,
+            Command::EventType(command) => commands::event_type(command).await,
+            Command::Replay(command) => commands::replay(command).await,
+            Command::SendOut(command) => commands::send_out(command).await,
+            Command::Notification(command) => commands::notification(command).await,
+            Command::Deletion(command) => commands::deletion(command).await,
+            Command::Audit(args) => commands::audit(args).await,
         }
     })
 }

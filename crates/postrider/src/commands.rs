@@ -6,6 +6,7 @@ mod delivery;
 mod endpoint;
 mod event;
 mod key;
+mod resource;
 mod table;
 mod tenant;
 
@@ -15,6 +16,11 @@ pub use delivery::{DeliveryCommand, delivery};
 pub use endpoint::{EndpointCommand, endpoint};
 pub use event::{EventCommand, event};
 pub use key::{KeyCommand, key};
+pub use resource::{
+    AuditArgs, DeletionCommand, DistributionCommand, EventTypeCommand, NotificationCommand,
+    ReplayCommand, SendOutCommand, audit, deletion, distribution, event_type, notification, replay,
+    send_out,
+};
 pub use tenant::{TenantCommand, tenant};
 
 use anyhow::Context as _;

@@ -184,17 +184,17 @@ async fn with_last(api: &Api, deliveries: Vec<Delivery>) -> ApiResult<Vec<Delive
         .store()
         .endpoints(endpoints.into_iter().collect())
         .await?;
-    let urls: HashMap<_, _> = endpoints
+    let endpoints: HashMap<_, _> = endpoints
         .into_iter()
-        .map(|endpoint| (endpoint.id, endpoint.url))
+        .map(|endpoint| (endpoint.id, endpoint))
         .collect();
     let tried = deliveries.iter().filter(|delivery| delivery.attempts > 0);
     let tried = tried.map(|delivery| delivery.id).collect();
     let last = api.store().last_attempts(tried).await?;
     let last: HashMap<_, _> = last.into_iter().collect();
     let view = |delivery: &Delivery| {
-        let url = urls.get(&delivery.endpoint).cloned();
-        DeliveryView::listed(delivery, url, last.get(&delivery.id))
+        let endpoint = endpoints.get(&delivery.endpoint);
+        DeliveryView::listed(delivery, endpoint, last.get(&delivery.id))
     };
     Ok(deliveries.iter().map(view).collect())
 }

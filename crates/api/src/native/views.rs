@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use postrider_core::attempt::{Attempt, Egress, Outcome, Timings};
 use postrider_core::delivery::{Delivery, DeliveryState};
-use postrider_core::endpoint::{CustomHeader, Endpoint, Ordering};
+use postrider_core::endpoint::{CustomHeader, Endpoint, EndpointKind, Ordering};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::filter::Subscription;
 use postrider_core::profile::{DescribedEvent, Profile};
@@ -266,7 +266,9 @@ pub(crate) struct DeliveryView {
     /// Why it failed.
     reason: Option<&'static str>,
     attempts_made: u32,
-    /// In lists: where it goes now, and how the last attempt ended.
+    /// In lists: the API key that it belongs to, where it goes now, and how the last attempt ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Id<id::ApiKey>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -298,6 +300,7 @@ impl DeliveryView {
                 }
             },
             attempts_made: d.attempts,
+            key: None,
             url: None,
             last_status: None,
             last_error: None,
@@ -308,7 +311,11 @@ impl DeliveryView {
         }
     }
 
-    pub(crate) fn listed(d: &Delivery, url: Option<String>, last: Option<&Attempt>) -> Self {
+    pub(crate) fn listed(
+        d: &Delivery,
+        endpoint: Option<&Endpoint>,
+        last: Option<&Attempt>,
+    ) -> Self {
         let (last_status, last_error) = match last.map(|last| &last.outcome) {
             Some(Outcome::Answered { status, .. }) => (Some(*status), None),
             Some(Outcome::Unreachable { reason, detail }) => {
@@ -316,8 +323,15 @@ impl DeliveryView {
             }
             None => (None, None),
         };
+        let key = endpoint.and_then(|endpoint| match endpoint.kind {
+            EndpointKind::Key(key) => Some(key),
+            EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Distribution(_) => {
+                None
+            }
+        });
         Self {
-            url,
+            key,
+            url: endpoint.map(|endpoint| endpoint.url.clone()),
             last_status,
             last_error,
             ..Self::brief(d)

@@ -1,8 +1,10 @@
 //! Applications: the products that send webhooks.
 
 use clap::Subcommand;
+use http::Method;
 use serde_json::json;
 
+use super::resource::{Change, Id, change, one};
 use super::{Connection, DELETION, Paging, with_query};
 use crate::client::Client;
 
@@ -24,6 +26,10 @@ pub enum ApplicationCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show one
+    Get(Id),
+    /// Change one; `docs/api.md` has the members
+    Update(Change),
     /// Delete an application with its tenants and all that they have; they are erased in the background
     Delete {
         id: String,
@@ -64,6 +70,10 @@ pub async fn application(command: ApplicationCommand) -> anyhow::Result<()> {
             let deletion = connection.client()?.delete(&path).await?;
             connection.show(&deletion, DELETION);
         }
+        ApplicationCommand::Get(id) => {
+            one(Method::GET, id, &["applications"], &[], APPLICATION).await?
+        }
+        ApplicationCommand::Update(given) => change(given, "applications", APPLICATION).await?,
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::resource::{Change, change};
 use super::{Connection, Paging, given, with_query};
 use crate::client::Client;
 
@@ -57,6 +58,8 @@ pub enum EndpointCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Change one; `docs/api.md` has the members
+    Update(Change),
     /// Delete an endpoint
     Delete {
         id: String,
@@ -192,6 +195,7 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
                 ],
             );
         }
+        EndpointCommand::Update(given) => change(given, "endpoints", ENDPOINT).await?,
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Events: publish and look.
 
 use clap::Subcommand;
+use http::Method;
 use serde_json::json;
 
+use super::resource::{ForTenant, for_tenant};
 use super::{Connection, Paging, given, with_query};
 use crate::client::Client;
 
@@ -31,6 +33,10 @@ pub enum EventCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Publish up to 1,000: {"events":[…]}
+    Batch(ForTenant),
+    /// Ask who would get an event, and why not, and see the exact requests; nothing is sent
+    Explain(ForTenant),
     /// List the events of a tenant
     List {
         #[arg(long)]
@@ -84,12 +90,12 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             let path = Client::path(&["tenants", &tenant, "events"])?;
             let made = connection
                 .client()?
-                .call(http::Method::POST, &path, Some(body))
+                .call(Method::POST, &path, Some(body))
                 .await?;
             connection.show(&made, &["id", "deliveries", "duplicate", "warning"]);
             if made["deliveries"] == 0 && made["duplicate"].is_null() {
                 hint(&format!(
-                    "Nobody asked for it. Who would get it, and why not: postrider api post /v1/tenants/{tenant}/explain '{{\"type\":…,\"data\":…}}'"
+                    "Nobody asked for it. Who would get it, and why not: postrider event explain --tenant {tenant} '{{\"type\":…,\"data\":…}}'"
                 ));
             }
         }
@@ -127,6 +133,14 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
                     "data",
                 ],
             );
+        }
+        EventCommand::Batch(given) => {
+            let columns = &["id", "deliveries", "duplicate", "code", "detail"];
+            for_tenant(Method::POST, given, &["events", "batch"], columns).await?;
+        }
+        EventCommand::Explain(given) => {
+            let columns = &["endpoint", "url", "wouldReceive", "reasons"];
+            for_tenant(Method::POST, given, &["explain"], columns).await?;
         }
     }
     Ok(())

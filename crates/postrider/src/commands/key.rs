@@ -1,8 +1,10 @@
 //! API keys.
 
 use clap::Subcommand;
+use http::Method;
 use serde_json::json;
 
+use super::resource::{Id, one};
 use super::{Connection, Paging, given, with_query};
 use crate::client::Client;
 
@@ -57,6 +59,8 @@ pub enum KeyCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show one
+    Get(Id),
     /// Delete a key: it is refused from now on
     Delete {
         id: String,
@@ -139,6 +143,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
                 .delete(&Client::path(&["keys", &id])?)
                 .await?,
         ),
+        KeyCommand::Get(id) => one(Method::GET, id, &["keys"], &[], KEY).await?,
     }
     Ok(())
 }

@@ -47,6 +47,8 @@ fn cell(value: &Value) -> String {
         Value::Object(error) if error.contains_key("kind") => {
             format!("{}: {}", cell(&error["kind"]), cell(&error["detail"]))
         }
+        // Who did it.
+        Value::Object(actor) if actor.contains_key("name") => cell(&actor["name"]),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }

@@ -1,8 +1,10 @@
 //! Tenants: the customers of an application.
 
 use clap::Subcommand;
+use http::Method;
 use serde_json::json;
 
+use super::resource::{Change, Id, change, one};
 use super::{Connection, DELETION, Paging, given, with_query};
 use crate::client::Client;
 
@@ -31,6 +33,12 @@ pub enum TenantCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show one
+    Get(Id),
+    /// Change one; `docs/api.md` has the members
+    Update(Change),
+    /// Count its deliveries by type, mode and endpoint
+    Statistics(Id),
     /// Delete a tenant with its endpoints, keys, events, deliveries and log; they are erased in the background
     Delete {
         id: String,
@@ -40,6 +48,7 @@ pub enum TenantCommand {
 }
 
 const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
+const STATISTICS: &[&str] = &["since", "until", "totals", "moreEndpoints"];
 /// The answer that made it, which alone has its secrets.
 const MADE: &[&str] = &[
     "id",
@@ -89,6 +98,11 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
             let path = Client::path(&["tenants", &id])?;
             let deletion = connection.client()?.delete(&path).await?;
             connection.show(&deletion, DELETION);
+        }
+        TenantCommand::Get(id) => one(Method::GET, id, &["tenants"], &[], TENANT).await?,
+        TenantCommand::Update(given) => change(given, "tenants", TENANT).await?,
+        TenantCommand::Statistics(id) => {
+            one(Method::GET, id, &["tenants"], &["statistics"], STATISTICS).await?;
         }
     }
     Ok(())

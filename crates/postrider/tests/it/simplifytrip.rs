@@ -327,6 +327,7 @@ async fn what_a_4xx_stopped_is_resent_by_hand_with_the_same_id_and_counted() {
     let event = send(&server, &tenant, &key).await;
     let query = format!("event={}", id(&event));
     let stopped = server.finished(&query, 1).await.remove(0);
+    assert_eq!(text(&stopped, "key"), id(&key), "a row says whose it is");
     assert_eq!(
         (text(&stopped, "status"), text(&stopped, "reason")),
         ("failed", "stopped")

@@ -1,0 +1,93 @@
+//! Every kind of thing from the command line.
+
+use serde_json::{Value, json};
+
+use crate::binary::{output, postrider, text};
+use crate::support::{TestServer, id, text as member};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_thing_has_its_verbs() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "voucherify").await;
+    let tenant = server.tenant_of(&application).await;
+    let url = format!("http://{}", server.address);
+    let run = |arguments: &[&str]| {
+        let mut command = postrider();
+        let ran = output(
+            command
+                .args(arguments)
+                .args(["--server", &url, "--key", &server.root]),
+        );
+        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+        text(&ran.stdout)
+    };
+    let json_of = |arguments: &[&str]| -> Value {
+        let told = run(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&told).unwrap_or_else(|_| panic!("{arguments:?}: {told}"))
+    };
+    let t = tenant.as_str();
+    let new = r#"{"name":"d","eventName":"sent","url":"http://127.0.0.1:9/","events":["customer.order.created"]}"#;
+    let made = json_of(&["distribution", "create", "--tenant", t, new]);
+    let distribution = id(&made);
+    let d = distribution.as_str();
+    assert!(run(&["distribution", "list", "--tenant", t]).contains(d));
+    let paused = json_of(&["distribution", "update", d, r#"{"status":"paused"}"#]);
+    assert_eq!(paused["status"], "paused");
+    assert!(run(&["distribution", "get", d]).contains("paused"));
+    run(&["distribution", "delete", d]);
+
+    let a = application.as_str();
+    run(&[
+        "event-type",
+        "put",
+        "--application",
+        a,
+        "voucher.created",
+        r#"{"description":"made"}"#,
+    ]);
+    assert!(run(&["event-type", "list", "--application", a]).contains("made"));
+    run(&[
+        "event-type",
+        "delete",
+        "--application",
+        a,
+        "voucher.created",
+    ]);
+
+    run(&["endpoint", "create", "--tenant", t, "http://127.0.0.1:9/"]);
+    let event = r#"{"type":"voucher.created","data":{"id":"v_1"}}"#;
+    let batch = format!(r#"{{"events":[{event},{event}]}}"#);
+    let answers = json_of(&["event", "batch", "--tenant", t, &batch]);
+    assert_eq!(
+        answers["data"].as_array().map(Vec::len),
+        Some(2),
+        "{answers}"
+    );
+    let shown = run(&["event", "explain", "--tenant", t, event]);
+    assert!(
+        shown.contains("WOULD RECEIVE") && shown.contains("true"),
+        "{shown}"
+    );
+    let rows = json_of(&["send-out", "list", "--tenant", t]);
+    let first = member(&rows["data"][0], "delivery").to_owned();
+    assert!(run(&["send-out", "get", &first]).contains(&first));
+    run(&["notification", "list", "--tenant", t]);
+    let counted = run(&["tenant", "statistics", t]);
+    assert!(counted.contains('2'), "{counted}");
+    let renamed = json_of(&["tenant", "update", t, r#"{"name":"Bea"}"#]);
+    assert_eq!(renamed["name"], "Bea");
+    assert!(run(&["tenant", "get", t]).contains("Bea"));
+    let renamed = json_of(&["application", "update", a, r#"{"name":"store"}"#]);
+    assert_eq!(renamed["name"], "store");
+    let log = run(&["audit", "--subject", t]);
+    assert!(log.contains("tenant.updated"), "{log}");
+    let key = json_of(&["key", "create", "k", "--tenant", t]);
+    assert!(run(&["key", "get", &id(&key)]).contains(member(&key, "publicId")));
+    let path = format!("/v1/tenants/{t}/replays");
+    let replay = server.good("POST", &path, json!({})).await;
+    assert!(run(&["replay", "list", "--tenant", t]).contains(&id(&replay)));
+    run(&["replay", "get", &id(&replay)]);
+    run(&["replay", "cancel", &id(&replay)]);
+    let deletion = json_of(&["tenant", "delete", t]);
+    assert!(run(&["deletion", "get", &id(&deletion)]).contains("status"));
+}
