@@ -408,6 +408,8 @@ impl Engine {
                     // It changed while it was read: what was read may be old.
                     Ok(_) if engine.endpoints.changes(endpoint) != changes => {}
                     Ok(config) => return engine.apply(Input::Configure { endpoint, config }),
+                    // It was erased with its tenant, and its deliveries before it.
+                    Err(error) if error.is_not_found() => return,
                     Err(error) => {
                         tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
                         tokio::select! {
@@ -451,6 +453,7 @@ impl Engine {
             {
                 Ok(0) => break,
                 Ok(_) => {}
+                Err(error) if error.is_not_found() => break,
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

@@ -1,5 +1,6 @@
 //! Deleting a tenant or an application, and then, in small pieces, all that was its.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postrider_core::audit::Actor;
@@ -12,11 +13,13 @@ use crate::open::{BUSY_TIMEOUT_MS, checkpoint};
 use crate::read::{read_application, read_tenant};
 use crate::writer::Tx;
 
+/// Attempts that go in one piece for each delivery of it.
+const ATTEMPTS_EACH: u32 = 4;
 /// How long emptying the log waits for readers.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
 
-/// What a tenant has beside endpoints, events and deliveries: tables with a `tenant_id`, each with the rows
-/// that stay. The entry of the deletion tells who did it.
+/// What a tenant has beside endpoints, events and deliveries: tables with a `tenant_id`, each with which
+/// of its rows go. The entry of the deletion tells who did it.
 const OF_TENANT: &[(&str, &str)] = &[
     ("notice", "true"),
     ("audit", "action <> 'tenant.deleted'"),
@@ -186,28 +189,37 @@ impl Tx {
         Ok(keys.into_iter().map(|key| self.id(key)).collect())
     }
 
-    /// Deliveries with their attempts, and the designs that only those had.
+    /// Deliveries with their attempts, and the designs that only those had. A delivery may have very many
+    /// attempts: then it goes when those are gone.
     fn erase_deliveries(&self, tenant: i64, limit: u32) -> SqlResult<usize> {
         let page = "select id from delivery where tenant_id = ?1 limit ?2";
-        let run = |sql: &str| {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute(params![tenant, limit])
-        };
         let sql = format!(
-            "select distinct rendering_id from attempt where rendering_id is not null and delivery_id in ({page})"
+            "select delivery_id, number, rendering_id from attempt where delivery_id in ({page}) limit ?3"
         );
+        let attempts_max = limit.saturating_mul(ATTEMPTS_EACH);
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let renderings = statement.query_map(params![tenant, limit], |row| row.get(0))?;
-        let renderings: Vec<i64> = renderings.collect::<SqlResult<_>>()?;
-        let attempts = run(&format!(
-            "delete from attempt where delivery_id in ({page})"
-        ))?;
-        let deliveries = run(&format!("delete from delivery where id in ({page})"))?;
+        let values = params![tenant, limit, attempts_max];
+        let attempts =
+            statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let attempts: Vec<(i64, i64, Option<i64>)> = attempts.collect::<SqlResult<_>>()?;
+        let sql = "delete from attempt where delivery_id = ?1 and number = ?2";
+        for (delivery, number, _) in &attempts {
+            let mut delete = self.connection.prepare_cached(sql)?;
+            delete.execute([delivery, number])?;
+        }
+        let renderings = attempts.iter().filter_map(|(_, _, rendering)| *rendering);
+        let renderings: BTreeSet<i64> = renderings.collect();
         let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
         for rendering in renderings {
             self.connection.prepare_cached(sql)?.execute([rendering])?;
         }
-        Ok(attempts + deliveries)
+        let mut rows = attempts.len();
+        if rows < attempts_max as usize {
+            let sql = format!("delete from delivery where id in ({page})");
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            rows += statement.execute(params![tenant, limit])?;
+        }
+        Ok(rows)
     }
 
     fn erase_keys(&self, column: &str, owner: i64, limit: u32) -> SqlResult<usize> {

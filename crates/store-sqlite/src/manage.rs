@@ -20,9 +20,6 @@ use crate::writer::Tx;
 /// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
 const SWEPT_MAX: u32 = 5_000;
 
-/// Of a tenant that has too many callbacks, how many of the oldest are looked at for one that can end.
-const CALLBACKS_LOOKED_AT: u32 = 100;
-
 /// A unique index that refuses a row tells the caller that a name is taken.
 pub(crate) fn taken(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
@@ -280,12 +277,12 @@ impl Tx {
         self.note(by, None, Some(endpoint)).map_err(aborted)
     }
 
-    /// One of the oldest callbacks, that nothing waits for.
+    /// The oldest callback that nothing waits for.
     fn idle_callback(&self, tenant: i64, mode: i64) -> SqlResult<Option<i64>> {
-        let sql = "select id from (select id from endpoint where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0 order by id limit ?3) as oldest
-                   where not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) limit 1";
+        let sql = "select id from endpoint as oldest where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0
+                   and not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) order by id limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let values = params![tenant, mode, CALLBACKS_LOOKED_AT];
+        let values = params![tenant, mode];
         statement.query_row(values, |row| row.get(0)).optional()
     }
 

@@ -495,8 +495,9 @@ impl Tx {
     ) -> Result<u32, StoreError> {
         let key = self.key(endpoint, Entity::Endpoint)?;
         let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        // Erased with its tenant: so is what was pending.
         let Some((endpoint, deleted)) = found else {
-            return Err(StoreError::not_found(Entity::Endpoint));
+            return Ok(0);
         };
         if !deleted && (endpoint.health.is_enabled() || endpoint.is_held()) {
             return Ok(0);

@@ -87,7 +87,7 @@ pub trait Store: Send + Sync + 'static {
     async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError>;
 
     /// Gives up to `limit` pending deliveries of a disabled or deleted endpoint their final state;
-    /// returns how many. An endpoint that was enabled meanwhile keeps what it has: 0.
+    /// returns how many. An endpoint that was enabled meanwhile keeps what it has, one that was erased has none: 0.
     async fn finish_pending(
         &self,
         endpoint: Id<id::Endpoint>,
@@ -229,7 +229,7 @@ pub trait Store: Send + Sync + 'static {
     // --- Endpoints ---
 
     /// `Conflict(EndpointsMax)` when the tenant has `max` endpoints of this kind and mode already; of callbacks
-    /// the oldest that nothing waits for is deleted instead, if one of the first few is such.
+    /// the oldest that nothing waits for is deleted instead, if there is one.
     /// `Conflict(NameTaken)` when it has this callback.
     async fn create_endpoint(
         &self,

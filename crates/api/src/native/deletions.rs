@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use postrider_core::tenant::Scope;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{Owner, StoreError, Task, TaskKind, TaskState};
+use postrider_store::{Erased, Owner, StoreError, Task, TaskKind, TaskState};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -114,9 +114,8 @@ async fn begin(
     let (beginning, first) = (api.clone(), task.clone());
     api.to_the_end(async move {
         let (api, task) = (beginning, first);
-        api.store()
-            .delete_owner(owner(&task), task.clone(), by)
-            .await?;
+        let deleted = api.store().delete_owner(owner(&task), task.clone(), by);
+        let deleted = deleted.await;
         // Keys, and what else is held of it, are asked for again, and not found.
         match tenant {
             Some(tenant) => {
@@ -128,8 +127,11 @@ async fn begin(
                 api.engine().owner_changed(application);
             }
         }
-        start(&api, task);
-        Ok(())
+        // Where nobody knows whether it was written, the task tells.
+        if deleted.is_ok() || api.store().task(task.id).await.is_ok() {
+            start(&api, task);
+        }
+        Ok(deleted?)
     })
     .await?;
     Ok(json(StatusCode::ACCEPTED, &DeletionView::from(task)))
@@ -166,10 +168,16 @@ pub(super) fn start(api: &Api, task: Task) {
     )]
     tokio::spawn(async move {
         let mut task = task;
-        let Ok(_turn) = api.0.deletions.turn.acquire().await else {
-            return;
+        // Its endpoints end at once; the rest waits for its turn.
+        let erased = match close(&api, &mut task).await {
+            Ok(()) => {
+                let Ok(_turn) = api.0.deletions.turn.acquire().await else {
+                    return;
+                };
+                run(&api, &mut task).await
+            }
+            Err(error) => Err(error),
         };
-        let erased = run(&api, &mut task).await;
         task.state = match erased {
             Ok(()) => TaskState::Finished,
             Err(error) => {
@@ -191,7 +199,8 @@ pub(super) fn start(api: &Api, task: Task) {
     });
 }
 
-async fn run(api: &Api, task: &mut Task) -> Result<(), StoreError> {
+/// Stops replays, and ends endpoints until a piece has none.
+async fn close(api: &Api, task: &mut Task) -> Result<(), StoreError> {
     let its = |other: &Task| {
         other.application == task.application
             && (task.tenant.is_none() || other.tenant == task.tenant)
@@ -201,15 +210,23 @@ async fn run(api: &Api, task: &mut Task) -> Result<(), StoreError> {
             api.0.replays.cancel(other.id);
         }
     }
-    loop {
-        let erased = patiently(u32::MAX, || api.store().erase(owner(task), PIECE)).await?;
-        for endpoint in erased.closed {
-            api.engine().endpoint_changed(endpoint);
-        }
-        if erased.done {
-            return Ok(());
-        }
-        task.done += erased.rows;
+    while !piece(api, task).await?.closed.is_empty() {}
+    Ok(())
+}
+
+async fn run(api: &Api, task: &mut Task) -> Result<(), StoreError> {
+    while !piece(api, task).await?.done {}
+    Ok(())
+}
+
+async fn piece(api: &Api, task: &mut Task) -> Result<Erased, StoreError> {
+    let erased = patiently(u32::MAX, || api.store().erase(owner(task), PIECE)).await?;
+    for endpoint in &erased.closed {
+        api.engine().endpoint_changed(*endpoint);
+    }
+    task.done += erased.rows;
+    if !erased.done {
         patiently(u32::MAX, || api.store().put_task(task.clone())).await?;
     }
+    Ok(erased)
 }

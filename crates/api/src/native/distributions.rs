@@ -168,7 +168,7 @@ pub(crate) async fn create(
         event_name: new.event_name,
         payload: new.payload,
     });
-    endpoint.headers = custom_headers(&api, &profile, endpoint.id, &[], new.headers)?;
+    custom_headers(&api, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
     endpoint.rate_limit = new.rate_limit;
     set_active(&mut endpoint, Some(new.status == Status::Live), api.now());
     api.store()
@@ -303,7 +303,7 @@ pub(crate) async fn update(
             endpoint.subscription = triggers;
         }
         if let Some(custom) = custom {
-            endpoint.headers = custom;
+            custom.put(endpoint);
         }
         endpoint.rate_limit = patch.rate_limit.unwrap_or(endpoint.rate_limit);
         let active = patch.status.map(|status| status == Status::Live);

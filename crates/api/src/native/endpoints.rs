@@ -254,7 +254,7 @@ pub(crate) async fn create(
     }
     endpoint.description = new.description;
     endpoint.form = form;
-    endpoint.headers = custom_headers(&api, &profile, endpoint.id, &[], new.headers)?;
+    custom_headers(&api, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
     endpoint.rate_limit = new.rate_limit;
     endpoint.ordering = new.ordering;
     let mut public_key = None;
@@ -437,8 +437,7 @@ pub(crate) async fn update(
         .map(|text| brought(&profile, text))
         .transpose()?;
     let own = own.map(|secret| sealed(&api, endpoint.id, &secret, now));
-    // It takes the place of the secrets, not of an Ed25519 key beside them.
-    let pairs = secrets::pairs(&api, &endpoint)?;
+    let opening = api.clone();
     let form = patch
         .content_type
         .map(|given| given.unwrap_or_default().is_form(&profile));
@@ -457,10 +456,13 @@ pub(crate) async fn update(
                     endpoint.subscription = subscription;
                 }
                 if let Some(custom) = custom {
-                    endpoint.headers = custom;
+                    custom.put(endpoint);
                 }
                 if let Some(own) = own {
-                    endpoint.secrets.retain(|secret| pairs.contains(secret));
+                    // It takes the place of the secrets, not of an Ed25519 key beside them.
+                    let id = endpoint.id;
+                    let is_pair = |secret: &_| secrets::is_pair(&opening, id, secret);
+                    endpoint.secrets.retain(is_pair);
                     endpoint.secrets.insert(0, own);
                 }
                 endpoint.form = form.unwrap_or(endpoint.form);

@@ -183,11 +183,14 @@ impl EndpointCache {
     /// What the endpoint's lane has to know. The current profile decides, or the standard when there is none.
     pub(crate) async fn lane_config(&self, id: Id<id::Endpoint>) -> Result<LaneConfig, StoreError> {
         let (endpoint, deleted) = self.store.lane_endpoint(id).await?;
-        let application = self.store.application(endpoint.application).await?;
-        let engine = self
-            .profiles
-            .current(&application.profile)
-            .map(|current| current.profile.engine);
+        // A deleted one may have lost its application, and sends nothing.
+        let engine = if deleted {
+            None
+        } else {
+            let application = self.store.application(endpoint.application).await?;
+            let current = self.profiles.current(&application.profile);
+            current.map(|current| current.profile.engine)
+        };
         let held = endpoint.is_held() && !deleted;
         let closed = if held {
             None

@@ -32,11 +32,16 @@ impl Drop for Process {
 }
 
 pub(crate) fn serve(data: &Path) -> Process {
+    logged(data, Stdio::null())
+}
+
+/// A server whose log goes somewhere.
+pub(crate) fn logged(data: &Path, log: impl Into<Stdio>) -> Process {
     let child = postrider()
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn()
         .unwrap();
     // The root key is told at a first start only.

@@ -6,7 +6,7 @@ use postrider_core::Timestamp;
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::binary::{call, serve, tenant};
+use crate::binary::{call, logged, serve, tenant};
 use crate::support::{TestServer, id, text};
 
 const NAME: &str = "ada-lovelace-of-marylebone";
@@ -159,6 +159,74 @@ async fn a_deletion_goes_on_after_the_process_was_killed() {
     assert_eq!(task["status"], "finished", "{task}");
     let left = call(&process, &root, "GET", "/v1/deliveries", Value::Null).await;
     assert_eq!(left["data"], json!([]));
+}
+
+#[tokio::test]
+async fn nothing_goes_on_for_what_was_deleted_while_attempts_were_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = Duration::from_secs(2);
+    let receiver = Receiver::start(Behaviour::SlowStatus(slow, 200)).await;
+    let log = directory.path().join("log");
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let process = logged(&data, std::fs::File::create(&log).unwrap());
+    let root = process.root.clone().unwrap();
+    // A tenant of its own, and one that goes with its application.
+    let mut owners = Vec::new();
+    for profile in ["standard", "stripe"] {
+        let tenant = tenant(&process, &root, profile).await;
+        let path = format!("/v1/tenants/{tenant}/endpoints");
+        call(
+            &process,
+            &root,
+            "POST",
+            &path,
+            json!({ "url": receiver.url("/") }),
+        )
+        .await;
+        let event = json!({ "type": "a.b", "data": 1 });
+        let path = format!("/v1/tenants/{tenant}/events");
+        call(&process, &root, "POST", &path, event).await;
+        owners.push(tenant);
+    }
+    receiver.wait_for(2).await;
+    let tenant = format!("/v1/tenants/{}", owners[0]);
+    let other = format!("/v1/tenants/{}", owners[1]);
+    let other = call(&process, &root, "GET", &other, Value::Null).await;
+    let application = format!("/v1/applications/{}", text(&other, "application"));
+    for path in [tenant, application] {
+        let deletion = call(&process, &root, "DELETE", &path, Value::Null).await;
+        let path = format!("/v1/deletions/{}", id(&deletion));
+        for _ in 0..200 {
+            let task = call(&process, &root, "GET", &path, Value::Null).await;
+            if task["status"] == "finished" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    // Both attempts end, and say once that their delivery is gone; then the log says nothing more.
+    let mut told = String::new();
+    for _ in 0..200 {
+        told = std::fs::read_to_string(&log).unwrap();
+        if told
+            .matches("was deleted while an attempt was made")
+            .count()
+            == 2
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(slow).await;
+    let last = std::fs::read_to_string(&log).unwrap();
+    let gone = told
+        .matches("was deleted while an attempt was made")
+        .count();
+    assert_eq!(gone, 2, "{told}");
+    assert!(!last.contains("WARN") && !last.contains("ERROR"), "{last}");
+    let ready = call(&process, &root, "GET", "/ready", Value::Null).await;
+    assert_eq!(ready["setAside"], 0, "{ready}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Deleting a tenant or an application with all that is its.
 
+use postrider_core::delivery::DeliveryState;
 use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Id, id};
 
@@ -85,9 +86,11 @@ pub async fn what_a_deleted_tenant_had_is_gone_and_nothing_else(store: &dyn Stor
     };
     let other = stays.a_tenant(stays.tenant, Some("other"));
     store.create_tenant(other, by()).await.unwrap();
-    for world in [&world, &stays] {
-        let endpoint = world.an_endpoint();
-        store.create_endpoint(endpoint, None, by()).await.unwrap();
+    let mut endpoint = store.ids().next(at(0));
+    for world in [&stays, &world] {
+        let made = world.an_endpoint();
+        endpoint = made.id;
+        store.create_endpoint(made, None, by()).await.unwrap();
         for number in 0..5 {
             let new = world.publishing(at(number), "order.created");
             world.publish_new(at(number), new).await.unwrap();
@@ -112,8 +115,8 @@ pub async fn what_a_deleted_tenant_had_is_gone_and_nothing_else(store: &dyn Stor
         assert!(refused.unwrap_err().is_not_found(), "{target:?}");
     }
     assert!(a_key(&world, 8, scope).await.unwrap_err().is_not_found());
-    let endpoint = store.create_endpoint(world.an_endpoint(), None, by()).await;
-    assert!(endpoint.unwrap_err().is_not_found());
+    let new = store.create_endpoint(world.an_endpoint(), None, by()).await;
+    assert!(new.unwrap_err().is_not_found());
     let again = a_deletion(&world, Some(world.tenant));
     let again = store.delete_owner(owner, again, by()).await;
     assert!(again.unwrap_err().is_not_found());
@@ -121,6 +124,9 @@ pub async fn what_a_deleted_tenant_had_is_gone_and_nothing_else(store: &dyn Stor
 
     assert_eq!(erase(store, owner).await, 1);
     assert_eq!(counts(store, world.tenant).await, (0, 0));
+    // Its lane may still ask.
+    let pending = store.finish_pending(endpoint, DeliveryState::Cancelled, at(9), 10);
+    assert_eq!(pending.await.unwrap(), 0);
     assert_eq!(counts(store, stays.tenant).await, (5, 5));
     assert!(store.key(key.id).await.unwrap_err().is_not_found());
     let filter = AuditFilter {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use postrider_core::endpoint::CustomHeader;
+use postrider_core::endpoint::{CustomHeader, Endpoint};
 use postrider_core::limits::{CUSTOM_HEADERS_MAX, HEADER_VALUE_BYTES_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::{Id, Secret, id};
@@ -34,7 +34,7 @@ pub(crate) fn custom_headers(
     endpoint: Id<id::Endpoint>,
     known: &[CustomHeader],
     given: BTreeMap<String, String>,
-) -> ApiResult<Vec<CustomHeader>> {
+) -> ApiResult<NewHeaders> {
     let sealer = &api.0.sealer;
     let mut headers = Vec::with_capacity(given.len());
     for (name, value) in checked(profile, given)? {
@@ -44,17 +44,38 @@ pub(crate) fn custom_headers(
             value == CustomHeader::STARS || old.is_ok_and(|old| old.expose() == value)
         };
         headers.push(match known.filter(same) {
-            Some(header) => header.clone(),
+            Some(header) => (header.clone(), value == CustomHeader::STARS),
             None if value == CustomHeader::STARS => {
                 return Err(ApiError::invalid(
                     format!("headers.{name}"),
                     "is only stars; they keep the value of a header that is there, and this one is not",
                 ));
             }
-            None => CustomHeader::seal(name, &Secret::new(value), endpoint, sealer, seal_nonce()),
+            None => {
+                let value = Secret::new(value);
+                let header = CustomHeader::seal(name, &value, endpoint, sealer, seal_nonce());
+                (header, false)
+            }
         });
     }
-    Ok(headers)
+    Ok(NewHeaders(headers))
+}
+
+/// The headers that an endpoint is to have, and which of them keep the value that is there.
+pub(crate) struct NewHeaders(Vec<(CustomHeader, bool)>);
+
+impl NewHeaders {
+    /// Puts them, inside the transaction of the change: a value that is kept is the one that is there then.
+    pub(crate) fn put(self, endpoint: &mut Endpoint) {
+        let known = std::mem::take(&mut endpoint.headers);
+        let header = |(header, keeps): (CustomHeader, bool)| {
+            let mut same = known
+                .iter()
+                .filter(|known| keeps && known.name == header.name);
+            same.next().cloned().unwrap_or(header)
+        };
+        endpoint.headers = self.0.into_iter().map(header).collect();
+    }
 }
 
 fn checked(profile: &Profile, given: BTreeMap<String, String>) -> ApiResult<Vec<(String, String)>> {

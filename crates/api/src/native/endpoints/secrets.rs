@@ -9,7 +9,7 @@ use postrider_core::endpoint::{Endpoint, EndpointSecret, SECRET_CONTEXT};
 use postrider_core::limits::SECRETS_MAX;
 use postrider_core::profile::{Profile, SecretScope, Visibility, ed25519_public, ed25519_secret};
 use postrider_core::time::parse_duration;
-use postrider_core::{Secret, Timestamp};
+use postrider_core::{Id, Secret, Timestamp, id};
 use serde::{Deserialize, Serialize};
 
 use super::{found, may_sign, sealed};
@@ -86,17 +86,11 @@ pub(crate) async fn secret(
     }))
 }
 
-/// The Ed25519 keys among an endpoint's secrets.
-pub(super) fn pairs(api: &Api, endpoint: &Endpoint) -> ApiResult<Vec<EndpointSecret>> {
-    let mut pairs = Vec::new();
-    for secret in &endpoint.secrets {
-        let sealer = &api.0.sealer;
-        let text = sealer.open(&secret.sealed, SECRET_CONTEXT, endpoint.id.as_u128());
-        if ed25519_public(&text.map_err(ApiError::internal)?).is_some() {
-            pairs.push(secret.clone());
-        }
-    }
-    Ok(pairs)
+/// Whether a secret is an Ed25519 key; one that does not open is none.
+pub(super) fn is_pair(api: &Api, endpoint: Id<id::Endpoint>, secret: &EndpointSecret) -> bool {
+    let sealer = &api.0.sealer;
+    let text = sealer.open(&secret.sealed, SECRET_CONTEXT, endpoint.as_u128());
+    text.is_ok_and(|text| ed25519_public(&text).is_some())
 }
 
 /// How a secret is replaced; without a body, as the profile has it.
