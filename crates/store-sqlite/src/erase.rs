@@ -108,6 +108,15 @@ impl Tx {
     }
 
     fn erase_application(&mut self, application: i64, limit: u32) -> SqlResult<Erased> {
+        // Those of all its tenants first: what is sent cannot be rendered any more.
+        let closed = self.close_endpoints(
+            "select e.id from tenant t join endpoint e on e.tenant_id = t.id and e.deleted = 0 where t.application_id = ?1 limit ?2",
+            application,
+            limit,
+        )?;
+        if !closed.is_empty() {
+            return Ok(Erased::closing(closed));
+        }
         let sql = "select id from tenant where application_id = ?1 limit 1";
         let tenant: Option<i64> = self
             .connection
@@ -143,13 +152,14 @@ impl Tx {
     }
 
     fn erase_tenant(&mut self, tenant: i64, limit: u32) -> SqlResult<Erased> {
-        let closed = self.close_endpoints(tenant, limit)?;
+        let closed = self.close_endpoints(
+            "select id from endpoint where tenant_id = ?1 and deleted = 0 limit ?2",
+            tenant,
+            limit,
+        )?;
         if !closed.is_empty() {
-            return Ok(Erased {
-                closed,
-                rows: 0,
-                done: false,
-            });
+            self.fanout.forget(tenant);
+            return Ok(Erased::closing(closed));
         }
         let rows = self.erase_deliveries(tenant, limit)?;
         if rows > 0 {
@@ -169,10 +179,14 @@ impl Tx {
     }
 
     /// Endpoints end first, so that nothing is sent while the rest goes.
-    fn close_endpoints(&mut self, tenant: i64, limit: u32) -> SqlResult<Vec<Id<id::Endpoint>>> {
-        let sql = "select id from endpoint where tenant_id = ?1 and deleted = 0 limit ?2";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let keys = statement.query_map(params![tenant, limit], |row| row.get(0))?;
+    fn close_endpoints(
+        &self,
+        live: &str,
+        owner: i64,
+        limit: u32,
+    ) -> SqlResult<Vec<Id<id::Endpoint>>> {
+        let mut statement = self.connection.prepare_cached(live)?;
+        let keys = statement.query_map(params![owner, limit], |row| row.get(0))?;
         let keys: Vec<i64> = keys.collect::<SqlResult<_>>()?;
         for key in &keys {
             self.connection.execute(
@@ -181,10 +195,6 @@ impl Tx {
             )?;
             let sql = "delete from endpoint_secret where endpoint_id = ?1";
             self.connection.execute(sql, [key])?;
-        }
-        drop(statement);
-        if !keys.is_empty() {
-            self.fanout.forget(tenant);
         }
         Ok(keys.into_iter().map(|key| self.id(key)).collect())
     }

@@ -48,6 +48,15 @@ pub struct Erased {
 }
 
 impl Erased {
+    /// Endpoints that ended, and what they had is left.
+    pub fn closing(closed: Vec<Id<id::Endpoint>>) -> Self {
+        Self {
+            closed,
+            rows: 0,
+            done: false,
+        }
+    }
+
     /// Some rows, and there may be more.
     pub fn of(rows: usize) -> Self {
         Self {

@@ -46,11 +46,7 @@ impl State {
             }
         }
         if !closed.is_empty() {
-            return Erased {
-                closed,
-                rows: 0,
-                done: false,
-            };
+            return Erased::closing(closed);
         }
         let before = self.rows();
         let is_tenants = |tenant: Id<id::Tenant>| match owner {
