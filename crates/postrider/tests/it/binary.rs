@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -92,6 +93,35 @@ pub(crate) async fn call(
     let reply = http(process.address, method, path, &headers, text).await;
     assert!((200..300).contains(&reply.status), "{path}: {reply:?}");
     reply.json()
+}
+
+/// Looks at a path until the answer is as wanted.
+pub(crate) async fn until(
+    process: &Process,
+    key: &str,
+    path: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..600 {
+        last = call(process, key, "GET", path, Value::Null).await;
+        if wanted(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{path} did not become as wanted: {last}");
+}
+
+pub(crate) async fn endpoint(process: &Process, key: &str, tenant: &str, url: &str) {
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    call(process, key, "POST", &path, json!({ "url": url })).await;
+}
+
+pub(crate) async fn publish(process: &Process, key: &str, tenant: &str) -> Value {
+    let path = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "a.b", "data": 1 });
+    call(process, key, "POST", &path, event).await
 }
 
 pub(crate) async fn tenant(process: &Process, key: &str, profile: &str) -> String {

@@ -12,7 +12,9 @@ use std::time::Duration;
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::binary::{Process, call, greeted, output, postrider, serve, tenant, text};
+use crate::binary::{
+    Process, call, endpoint, greeted, output, postrider, publish, serve, tenant, text, until,
+};
 use crate::support::http;
 
 /// Publishes on several connections until the server is gone; returns the numbers acknowledged.
@@ -120,16 +122,8 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
     assert!(acknowledged.len() >= 500, "{} events", acknowledged.len());
     // Everything acknowledged ends delivered, then arrived.
     let path = format!("/v1/deliveries?tenant={tenant}&status=pending&limit=1");
-    for _ in 0..600 {
-        if call(&process, &root, "GET", &path, Value::Null).await["data"]
-            .as_array()
-            .unwrap()
-            .is_empty()
-        {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let none = |page: &Value| page["data"].as_array().is_some_and(Vec::is_empty);
+    until(&process, &root, &path, none).await;
     let seen = numbers(&receiver);
     let lost: Vec<&u64> = acknowledged
         .iter()
@@ -845,12 +839,8 @@ async fn a_delivery_whose_record_is_refused_is_set_aside_and_counted() {
     let slow = Duration::from_secs(2);
     let receiver = Receiver::start(Behaviour::SlowStatus(slow, 200)).await;
     let tenant = tenant(&process, &root, "standard").await;
-    let path = format!("/v1/tenants/{tenant}/endpoints");
-    let new = json!({ "url": receiver.url("/") });
-    call(&process, &root, "POST", &path, new).await;
-    let path = format!("/v1/tenants/{tenant}/events");
-    let event = json!({ "type": "a.b", "data": 1 });
-    call(&process, &root, "POST", &path, event.clone()).await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    publish(&process, &root, &tenant).await;
     receiver.wait_for(1).await;
     let ready = call(&process, &root, "GET", "/ready", Value::Null).await;
     assert_eq!(ready["setAside"], 0, "{ready}");
@@ -864,17 +854,9 @@ async fn a_delivery_whose_record_is_refused_is_set_aside_and_counted() {
         1
     );
     drop(database);
-    let mut ready = ready;
-    for _ in 0..200 {
-        if ready["setAside"] != 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        ready = call(&process, &root, "GET", "/ready", Value::Null).await;
-    }
-    assert_eq!(ready["setAside"], 1, "{ready}");
+    until(&process, &root, "/ready", |ready| ready["setAside"] == 1).await;
     // The lane goes on with what comes after it.
-    call(&process, &root, "POST", &path, event).await;
+    publish(&process, &root, &tenant).await;
     receiver.wait_for(2).await;
     let doctor = output(postrider().args(["doctor", "--data"]).arg(directory.path()));
     assert!(text(&doctor.stdout).contains("delivery row"), "{doctor:?}");
