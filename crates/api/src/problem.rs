@@ -307,6 +307,10 @@ impl From<StoreError> for ApiError {
                     ErrorCode::DeliveryPending,
                     "wait until it has ended, or is due",
                 ),
+                Rule::DeliveryExists => Self::new(
+                    ErrorCode::DeliveryPending,
+                    "the endpoint has a delivery of this event; send that again",
+                ),
                 Rule::EndpointDisabled => {
                     Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first")
                 }

@@ -49,13 +49,15 @@ impl Series {
     };
 }
 
-/// `pending → delivered | failed | cancelled`; an attempt under way is known only to the engine.
+/// `pending → delivered | failed | cancelled`, or `skipped` from the start; an attempt under way is known only to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeliveryState {
     Pending,
     Delivered,
     Failed(FailReason),
     Cancelled,
+    /// Its distribution was paused when the event came: it is not sent unless somebody asks.
+    Skipped,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +84,7 @@ impl DeliveryState {
             Self::Delivered => "delivered",
             Self::Failed(_) => "failed",
             Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
         }
     }
 }

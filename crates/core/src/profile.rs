@@ -218,13 +218,15 @@ pub struct ResendPolicy {
 pub enum ResendFrom {
     Delivered,
     Cancelled,
+    Skipped,
     Failed(FailReason),
 }
 
 impl ResendFrom {
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("delivered", Self::Delivered),
         ("cancelled", Self::Cancelled),
+        ("skipped", Self::Skipped),
         ("exhausted", Self::Failed(FailReason::Exhausted)),
         ("stopped", Self::Failed(FailReason::Stopped)),
         ("expired", Self::Failed(FailReason::Expired)),
@@ -238,6 +240,7 @@ impl ResendFrom {
         match self {
             Self::Delivered => state == DeliveryState::Delivered,
             Self::Cancelled => state == DeliveryState::Cancelled,
+            Self::Skipped => state == DeliveryState::Skipped,
             Self::Failed(reason) => state == DeliveryState::Failed(reason),
         }
     }

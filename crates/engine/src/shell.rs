@@ -20,8 +20,8 @@ use postrider_core::seal::Sealer;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Rule, Store,
-    StoreError, Write, Written,
+    CatchUp, DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Rule,
+    Store, StoreError, Write, Written,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -227,6 +227,26 @@ impl Engine {
         match self
             .journal()?
             .request(delivery.tenant, Write::Resend(resend), 0)?
+            .answer()
+            .await?
+        {
+            Written::Resent(due) => Ok(due),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    /// Gives an endpoint an event that it missed, as if it were published now.
+    ///
+    /// # Errors
+    /// `DeliveryExists` when it has it; `EndpointDisabled`, `NotFound`, `Busy`.
+    pub async fn catch_up(
+        &self,
+        tenant: Id<id::Tenant>,
+        missed: CatchUp,
+    ) -> Result<DueDelivery, PublishError> {
+        match self
+            .journal()?
+            .request(tenant, Write::CatchUp(missed), 0)?
             .answer()
             .await?
         {

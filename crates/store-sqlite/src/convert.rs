@@ -11,6 +11,7 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp};
 use postrider_store::StoreError;
+use postrider_store::Target;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
 pub(crate) type SqlResult<T> = rusqlite::Result<T>;
@@ -184,6 +185,16 @@ pub(crate) fn ordering_number(ordering: Ordering) -> i64 {
     }
 }
 
+/// Whom an event was published to: 0 whoever subscribed, 1 distributions, 2 nobody, else an endpoint's key.
+pub(crate) fn addressee_number(target: Target) -> i64 {
+    match target {
+        Target::Matching => 0,
+        Target::Distributions => 1,
+        Target::Nobody => 2,
+        Target::IfEnabled(endpoint) | Target::Endpoint(endpoint) => endpoint.key(),
+    }
+}
+
 pub(crate) fn state_numbers(state: DeliveryState) -> (i64, Option<i64>) {
     match state {
         DeliveryState::Pending => (0, None),
@@ -193,6 +204,7 @@ pub(crate) fn state_numbers(state: DeliveryState) -> (i64, Option<i64>) {
         DeliveryState::Failed(FailReason::EndpointDisabled) => (2, Some(2)),
         DeliveryState::Failed(FailReason::Expired) => (2, Some(3)),
         DeliveryState::Cancelled => (3, None),
+        DeliveryState::Skipped => (4, None),
     }
 }
 
@@ -205,6 +217,7 @@ pub(crate) fn state(row: &Row<'_>, column: usize) -> SqlResult<DeliveryState> {
         (2, Some(2)) => Ok(DeliveryState::Failed(FailReason::EndpointDisabled)),
         (2, Some(3)) => Ok(DeliveryState::Failed(FailReason::Expired)),
         (3, _) => Ok(DeliveryState::Cancelled),
+        (4, _) => Ok(DeliveryState::Skipped),
         (state, reason) => Err(unreadable(column, format!("state {state:?} {reason:?}"))),
     }
 }

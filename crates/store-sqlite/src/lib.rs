@@ -5,6 +5,7 @@
 //! data only and never wait for the writer.
 
 mod backup;
+mod catch_up;
 mod convert;
 mod doctor;
 mod erase;
@@ -33,11 +34,11 @@ use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
+    ApplicationChange, AuditFilter, Counted, DeliveryFilter, DueNotices, DuePage, EndpointChange,
     EndpointFilter, EndpointStats, Erased, EventFilter, FirstUse, KeyChange, KeyFilter,
-    LaneBacklog, LoadDue, MailAudience, NoticeChannel, NoticeFilter, Owner, Page, PageRequest,
-    ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write,
-    Written,
+    LaneBacklog, LoadDue, MailAudience, MissedPage, MissedQuery, NoticeChannel, NoticeFilter,
+    Owner, Page, PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task,
+    TenantChange, Write, Written,
 };
 
 pub use backup::{backup, restore};
@@ -258,6 +259,22 @@ impl Store for SqliteStore {
 
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
         self.points.read(move |reader| reader.delivery(id)).await
+    }
+
+    async fn count_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Counted, StoreError> {
+        self.lists
+            .read(move |reader| reader.count_deliveries(&filter, page))
+            .await
+    }
+
+    async fn missed_events(&self, query: MissedQuery) -> Result<MissedPage, StoreError> {
+        self.lists
+            .read(move |reader| reader.missed_events(&query))
+            .await
     }
 
     async fn list_deliveries(

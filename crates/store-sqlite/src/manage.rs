@@ -402,11 +402,11 @@ impl Tx {
 
     pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
         let (state, error) = task_state(&task.state);
-        let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind)
-                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+        let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total)
+                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
                    where ?12 = 1 or exists (select 1 from tenant where id = ?3) -- not a replay of a deleted tenant's
                    on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
-                   skipped = excluded.skipped, cursor = excluded.cursor, finished_at = excluded.finished_at
+                   skipped = excluded.skipped, total = excluded.total, cursor = excluded.cursor, finished_at = excluded.finished_at
                    where task.state = 0";
         let values = params![
             task.id.key(),
@@ -423,7 +423,8 @@ impl Tx {
             match task.kind {
                 TaskKind::Replay => 0,
                 TaskKind::Deletion => 1,
-            }
+            },
+            task.total.map(u64::cast_signed),
         ];
         self.connection
             .execute(sql, values)

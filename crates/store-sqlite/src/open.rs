@@ -25,6 +25,7 @@ pub(crate) const BUSY_TIMEOUT_MS: u32 = 5_000;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_deletions.sql"),
+    include_str!("../migrations/0003_addressees.sql"),
 ];
 
 /// A directory that this process owns until it is dropped.

@@ -17,22 +17,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::attempt::{Attempt, Rendering};
-use postrider_core::delivery::Delivery;
+use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    DeliveryFilter, DueDelivery, DuePage, EndpointStats, Entity, EventFilter, FirstUse,
-    LaneBacklog, LoadDue, Page, PageRequest, StoreError, TaskState,
+    Counted, DeliveryFilter, DueDelivery, DuePage, EndpointStats, Entity, EventFilter, FirstUse,
+    LaneBacklog, LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, Target,
+    TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::convert::{
-    ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, SqlResult, attempt, delivery, event, event_summary,
-    from_json, is_unreadable, mode_number, reading, time,
+    ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, SqlResult, addressee_number, attempt, delivery, event,
+    event_summary, from_json, is_unreadable, mode, mode_number, reading, state_numbers, time,
 };
 use crate::write::due_row;
-use list::{Conditions, first_key};
+use list::{CLOCK_SLACK, Conditions, first_key};
 
 /// One connection, and how it is asked.
 pub(crate) struct Reader {
@@ -61,6 +63,16 @@ pub(crate) fn read_first_use(
     statement
         .query_row(params![application, key], row)
         .optional()
+}
+
+/// Whether an event of this type that was published to `addressee` is one for the endpoint.
+fn addressed_to(addressee: i64, endpoint: &Endpoint, event_type: &str) -> bool {
+    let by_type = match endpoint.kind {
+        EndpointKind::Registered => addressee == addressee_number(Target::Matching),
+        EndpointKind::Distribution(_) => addressee == addressee_number(Target::Distributions),
+        EndpointKind::Callback | EndpointKind::Key(_) => false,
+    };
+    (by_type && endpoint.subscription.matches(event_type)) || addressee == endpoint.id.key()
 }
 
 pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
@@ -237,6 +249,38 @@ impl Reader {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
+        let select = format!("select {DELIVERY} from delivery d");
+        let row = |row: &Row<'_>| delivery(row, self.salt);
+        self.page(
+            &select,
+            self.deliveries_of(filter),
+            query_digest(filter),
+            page,
+            row,
+            |delivery| delivery.id.as_u128(),
+        )
+    }
+
+    pub(crate) fn count_deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Counted, StoreError> {
+        let found = self.page(
+            "select id from delivery d",
+            self.deliveries_of(filter),
+            query_digest(filter),
+            page,
+            |row| Ok(Id::<id::Delivery>::from_key(row.get(0)?, self.salt)),
+            |id| id.as_u128(),
+        )?;
+        Ok(Counted {
+            rows: found.rows.len() as u64,
+            next: found.next,
+        })
+    }
+
+    fn deliveries_of(&self, filter: &DeliveryFilter) -> Conditions {
         let mut conditions = Conditions::of("delivery");
         // One of them says where to look; the others are looked at there.
         let narrow = [
@@ -261,16 +305,49 @@ impl Reader {
         let narrow =
             filter.event.is_none() && (filter.endpoint.or(filter.tenant.map(Id::cast))).is_some();
         conditions.add_state(filter.state, narrow);
-        let select = format!("select {DELIVERY} from delivery d");
-        let row = |row: &Row<'_>| delivery(row, self.salt);
-        self.page(
-            &select,
-            conditions,
-            query_digest(filter),
-            page,
-            row,
-            |delivery| delivery.id.as_u128(),
-        )
+        conditions
+    }
+
+    pub(crate) fn missed_events(&self, query: &MissedQuery) -> Result<MissedPage, StoreError> {
+        let (endpoint, deleted) = self.lane_endpoint(query.endpoint)?;
+        if deleted {
+            return Err(StoreError::not_found(Entity::Endpoint));
+        }
+        // An id begins with its time: events out of the range are not even looked at.
+        let first = query.since.map_or(0, first_key);
+        let after = query.after.map_or(i64::MIN, Id::key).max(first - 1);
+        let before = first_key(query.until.plus(self.ahead).plus(CLOCK_SLACK));
+        let sql = "select e.id, e.type, e.mode, e.addressee, e.created_at,
+                   (select d.state from delivery d where d.event_id = e.id and +d.endpoint_id = ?1)
+                   from event e where e.tenant_id = ?2 and e.id > ?3 and e.id < ?4 order by e.id limit ?5";
+        let values = params![
+            endpoint.id.key(),
+            endpoint.tenant.key(),
+            after,
+            before,
+            query.rows
+        ];
+        let looked_at = self.all(sql, values, |row| {
+            let created_at = time(row, 4)?;
+            let in_range =
+                query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
+            let addressed = addressed_to(row.get(3)?, &endpoint, row.get_ref(1)?.as_str()?);
+            let is_missed = match row.get::<_, Option<i64>>(5)? {
+                None => true,
+                Some(state) => state == state_numbers(DeliveryState::Skipped).0,
+            };
+            let missed = in_range && addressed && is_missed && mode(row, 2)? == endpoint.mode;
+            Ok((Id::from_key(row.get(0)?, self.salt), missed))
+        })?;
+        let is_full = looked_at.len() >= query.rows as usize;
+        Ok(MissedPage {
+            next: looked_at.last().filter(|_| is_full).map(|(id, _)| *id),
+            events: looked_at
+                .into_iter()
+                .filter(|(_, missed)| *missed)
+                .map(|(id, _)| id)
+                .collect(),
+        })
     }
 
     pub(crate) fn attempts(

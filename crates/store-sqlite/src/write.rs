@@ -13,16 +13,16 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published, RecordAttempt,
-    Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good, gave_out_text,
-    tells_of_waiting,
+    Recorded, Resend, Rule, StoreError, Target, Write, Written, beginning, failed_for_good,
+    gave_out_text, tells_of_waiting,
 };
 use rusqlite::{OptionalExtension, params};
 
 use crate::convert::{
-    DELIVERY, SqlResult, aborted, delivery, event, header_lines, mode_number, state, state_numbers,
-    to_json,
+    DELIVERY, EVENT, SqlResult, aborted, addressee_number, delivery, event, header_lines,
+    mode_number, state, state_numbers, to_json,
 };
-use crate::fanout::RecipientKind;
+use crate::fanout::{Recipient, RecipientKind};
 use crate::manage::write_health;
 use crate::read::{read_endpoint, read_first_use};
 use crate::writer::Tx;
@@ -34,6 +34,7 @@ impl Tx {
             Write::Record(record) => self.record(now.wall, record).map(Written::Recorded),
             Write::Finish(finish) => self.finish(now.wall, *finish).map(Written::Finished),
             Write::Resend(resend) => self.resend(now.steady, *resend).map(Written::Resent),
+            Write::CatchUp(missed) => self.catch_up(now, *missed).map(Written::Resent),
         }
     }
 
@@ -82,11 +83,11 @@ impl Tx {
                 deliveries: Vec::new(),
             });
         }
-        let endpoints = self.targets(event, tenant, new.target)?;
+        let recipients = self.targets(event, tenant, new.target)?;
         self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
         let sequence = self.last_sequence;
-        let mut deliveries = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
+        let mut deliveries = Vec::with_capacity(recipients.len());
+        for (endpoint, state) in recipients {
             let delivery = Delivery {
                 id: self.ids.next(now.wall),
                 event: event.id,
@@ -95,22 +96,25 @@ impl Tx {
                 event_type: event.event_type.clone(),
                 mode: event.mode,
                 profile: new.profile,
-                state: DeliveryState::Pending,
+                state,
                 attempts: 0,
                 due_at: now.steady,
                 series: Series::SCHEDULED,
                 created_at: now.wall,
-                completed_at: None,
+                completed_at: state.is_final().then_some(now.wall),
             };
             self.insert_delivery(&delivery, tenant, endpoint, sequence)
                 .map_err(aborted)?;
+            if state.is_final() {
+                continue;
+            }
             deliveries.push(DueDelivery {
                 delivery,
                 event: event.clone(),
                 sequence,
             });
         }
-        self.insert_event(event, application, tenant)
+        self.insert_event(event, application, tenant, addressee_number(new.target))
             .map_err(aborted)?;
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {
@@ -141,22 +145,19 @@ impl Tx {
         event: &Event,
         tenant: i64,
         target: Target,
-    ) -> Result<Vec<i64>, StoreError> {
+    ) -> Result<Vec<(i64, DeliveryState)>, StoreError> {
         if let Target::Endpoint(id) = target {
             let key = self.key(id, Entity::Endpoint)?;
             self.must_be_enabled(key, tenant, Some(event.mode))?;
-            return Ok(vec![key]);
+            return Ok(vec![(key, DeliveryState::Pending)]);
         }
         let audience = self
             .fanout
             .audience(&self.connection, tenant)
             .map_err(aborted)?;
         let audience = audience.ok_or(StoreError::not_found(Entity::Tenant))?;
-        let enabled = audience
-            .recipients
-            .iter()
-            .filter(|r| r.mode == event.mode && r.health.is_enabled());
-        let chosen = enabled.filter(|r| match target {
+        let of_mode = audience.recipients.iter().filter(|r| r.mode == event.mode);
+        let chosen = of_mode.filter(|r| match target {
             Target::Matching => {
                 r.kind == RecipientKind::Registered && r.subscription.matches(&event.event_type)
             }
@@ -166,12 +167,16 @@ impl Tx {
             Target::IfEnabled(id) => r.endpoint == id.key(),
             Target::Nobody | Target::Endpoint(_) => false,
         });
-        Ok(chosen.map(|recipient| recipient.endpoint).collect())
+        let begins = |r: &Recipient| {
+            let state = beginning(target, r.health.is_enabled())?;
+            Some((r.endpoint, state))
+        };
+        Ok(chosen.filter_map(begins).collect())
     }
 
     /// Callbacks are not among the recipients, so one endpoint is looked up by itself. `mode` is the
     /// event's: an endpoint of the other mode is not found.
-    fn must_be_enabled(
+    pub(crate) fn must_be_enabled(
         &self,
         endpoint: i64,
         tenant: i64,
@@ -193,9 +198,15 @@ impl Tx {
         }
     }
 
-    fn insert_event(&self, event: &Event, application: i64, tenant: i64) -> SqlResult<()> {
-        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data, meta)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    fn insert_event(
+        &self,
+        event: &Event,
+        application: i64,
+        tenant: i64,
+        addressee: i64,
+    ) -> SqlResult<()> {
+        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data, meta, addressee)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute(params![
             event.id.key(),
@@ -209,11 +220,12 @@ impl Tx {
             event.deliver_before.map(Timestamp::as_micros),
             &*event.data,
             event.meta.as_deref(),
+            addressee,
         ])?;
         Ok(())
     }
 
-    fn insert_delivery(
+    pub(crate) fn insert_delivery(
         &self,
         delivery: &Delivery,
         tenant: i64,
@@ -221,7 +233,7 @@ impl Tx {
         sequence: i64,
     ) -> SqlResult<()> {
         let sql = "insert into delivery (id, event_id, endpoint_id, tenant_id, event_type, profile, state, attempts, due_at, sequence,
-                   series_attempts, series_single, created_at, mode) values (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, 0, 0, ?9, ?10)";
+                   series_attempts, series_single, created_at, mode, completed_at) values (?1, ?2, ?3, ?4, ?5, ?6, ?11, 0, ?7, ?8, 0, 0, ?9, ?10, ?12)";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute(params![
             delivery.id.key(),
@@ -234,6 +246,8 @@ impl Tx {
             sequence,
             delivery.created_at.as_micros(),
             mode_number(delivery.mode),
+            state_numbers(delivery.state).0,
+            delivery.completed_at.map(Timestamp::as_micros),
         ])?;
         Ok(())
     }
@@ -432,7 +446,11 @@ impl Tx {
         Ok(disabled)
     }
 
-    fn resend(&mut self, now: Timestamp, resend: Resend) -> Result<DueDelivery, StoreError> {
+    pub(crate) fn resend(
+        &mut self,
+        now: Timestamp,
+        resend: Resend,
+    ) -> Result<DueDelivery, StoreError> {
         let key = self.key(resend.delivery, Entity::Delivery)?;
         let found = self
             .due(key)
@@ -478,7 +496,7 @@ impl Tx {
     fn due(&self, key: i64) -> SqlResult<Option<DueDelivery>> {
         let sql = format!(
             "select {DELIVERY}, {} from delivery d join event e on e.id = d.event_id where d.id = ?1",
-            crate::convert::EVENT
+            EVENT
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         statement

@@ -7,6 +7,7 @@
     reason = "a test stops where something is not as it must be"
 )]
 
+mod catching_up;
 mod deletions;
 mod endpoints;
 mod events;
@@ -82,6 +83,10 @@ macro_rules! store_conformance {
             what_expired_is_told_and_one_resent_by_hand_is_not,
             a_failure_of_a_deleted_distribution_is_told_as_one,
             statistics_sum_up_to_what_the_pages_hold,
+            an_endpoint_catches_up_on_what_it_missed_and_on_nothing_else,
+            an_endpoint_of_a_key_catches_up_on_what_was_addressed_to_it,
+            a_paused_distribution_skips_what_comes_until_somebody_asks_for_it,
+            a_count_in_pages_is_what_the_pages_hold,
         );
     };
     (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(
@@ -95,6 +100,7 @@ macro_rules! store_conformance {
 
 /// The rules by name.
 pub mod rules {
+    pub use super::catching_up::*;
     pub use super::deletions::*;
     pub use super::endpoints::*;
     pub use super::events::*;

@@ -87,6 +87,8 @@ pub enum Rule {
     IdempotencyKeyReused,
     /// The delivery is waiting for an attempt already, or had one since it was looked at.
     DeliveryPending,
+    /// The endpoint has got the event, or is getting it.
+    DeliveryExists,
     /// The endpoint is disabled or deleted.
     EndpointDisabled,
     /// Nobody could manage the server any more.

@@ -15,13 +15,14 @@ mod write;
 
 pub use error::{Entity, Rule, StoreError};
 pub use queries::{
-    AuditFilter, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing, EndpointStats,
-    EventFilter, KeyFilter, LaneBacklog, LoadDue, NoticeFilter, Page, PageRequest, ProfileRecord,
-    StatePattern, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery,
+    AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
+    EndpointStats, EventFilter, KeyFilter, LaneBacklog, LoadDue, MissedPage, MissedQuery,
+    NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics, StatisticsGroup,
+    StatisticsPoint, StatisticsQuery,
 };
 pub use write::{
-    DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published, RecordAttempt,
-    Recorded, Resend, Target, Write, Written,
+    CatchUp, DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published,
+    RecordAttempt, Recorded, Resend, Target, Write, Written, beginning,
 };
 
 use std::sync::Arc;
@@ -122,6 +123,14 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<FirstUse>, StoreError>;
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError>;
     /// Newest first.
+    /// Counts a page of [`Store::list_deliveries`].
+    async fn count_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Counted, StoreError>;
+    /// What an endpoint missed, for [`CatchUp`]. A deleted endpoint is not found.
+    async fn missed_events(&self, query: MissedQuery) -> Result<MissedPage, StoreError>;
     async fn list_deliveries(
         &self,
         filter: DeliveryFilter,

@@ -2,6 +2,7 @@
 //!
 //! It keeps nothing over a restart; a simulated crash keeps the store and drops the engine.
 
+mod catch_up;
 mod erase;
 mod hot;
 mod log;
@@ -23,11 +24,11 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
-    ApplicationChange, AuditFilter, DeliveryFilter, DueNotices, DuePage, EndpointChange,
+    ApplicationChange, AuditFilter, Counted, DeliveryFilter, DueNotices, DuePage, EndpointChange,
     EndpointFilter, EndpointStats, Entity, EventFilter, FirstUse, KeyChange, KeyFilter,
-    LaneBacklog, LoadDue, MailAudience, NoticeChannel, NoticeFilter, Page, PageRequest,
-    ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task, TenantChange, Write,
-    Written,
+    LaneBacklog, LoadDue, MailAudience, MissedPage, MissedQuery, NoticeChannel, NoticeFilter, Page,
+    PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Target, Task,
+    TenantChange, Write, Written,
 };
 
 #[derive(Debug)]
@@ -43,6 +44,8 @@ struct State {
     event_types: BTreeMap<(u128, String), EventType>,
     endpoints: BTreeMap<u128, EndpointRow>,
     events: BTreeMap<u128, Arc<Event>>,
+    /// Whom each event was published to.
+    addressees: HashMap<u128, Target>,
     deliveries: BTreeMap<u128, DeliveryRow>,
     /// Pending deliveries by endpoint and place.
     pending: BTreeMap<(u128, i64, u128), ()>,
@@ -160,6 +163,22 @@ impl Store for MemoryStore {
 
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
         self.state().delivery(id)
+    }
+
+    async fn count_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Counted, StoreError> {
+        let page = self.state().list_deliveries(&filter, page)?;
+        Ok(Counted {
+            rows: page.rows.len() as u64,
+            next: page.next,
+        })
+    }
+
+    async fn missed_events(&self, query: MissedQuery) -> Result<MissedPage, StoreError> {
+        self.state().missed_events(&query)
     }
 
     async fn list_deliveries(

@@ -13,6 +13,8 @@ pub struct Task {
     /// What to do, as JSON that only its owner reads.
     pub request: String,
     pub state: TaskState,
+    /// How many there are to do; none until they are counted.
+    pub total: Option<u64>,
     pub done: u64,
     pub skipped: u64,
     /// Where it goes on.

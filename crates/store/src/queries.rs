@@ -161,6 +161,34 @@ pub struct DeliveryFilter {
     pub until: Option<Timestamp>,
 }
 
+/// What an endpoint may have missed: events that would go to it if they were published now, and of which
+/// it has no delivery, or one that was skipped.
+#[derive(Debug, Clone)]
+pub struct MissedQuery {
+    pub endpoint: Id<id::Endpoint>,
+    /// Where to go on: the last event that an earlier page looked at.
+    pub after: Option<Id<id::Event>>,
+    pub since: Option<Timestamp>,
+    pub until: Timestamp,
+    /// Events to look at.
+    pub rows: u32,
+}
+
+/// The missed ones among the events that a page looked at, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MissedPage {
+    pub events: Vec<Id<id::Event>>,
+    /// The last event that it looked at, if there are more.
+    pub next: Option<Id<id::Event>>,
+}
+
+/// How many rows a part of a list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    pub rows: u64,
+    pub next: Option<Cursor>,
+}
+
 /// A state without its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatePattern {
@@ -168,6 +196,7 @@ pub enum StatePattern {
     Delivered,
     Failed,
     Cancelled,
+    Skipped,
     /// Failed or cancelled.
     Unsuccessful,
 }
@@ -179,6 +208,7 @@ impl StatePattern {
             "delivered" => Some(Self::Delivered),
             "failed" => Some(Self::Failed),
             "cancelled" => Some(Self::Cancelled),
+            "skipped" => Some(Self::Skipped),
             _ => None,
         }
     }
@@ -194,6 +224,7 @@ impl StatePattern {
                     DeliveryState::Cancelled
                 )
                 | (Self::Unsuccessful, DeliveryState::Failed(_))
+                | (Self::Skipped, DeliveryState::Skipped)
         )
     }
 }
@@ -245,6 +276,7 @@ pub struct EndpointStats {
     pub delivered: u64,
     pub failed: u64,
     pub cancelled: u64,
+    pub skipped: u64,
     pub attempts: u64,
 }
 
@@ -255,6 +287,7 @@ impl EndpointStats {
             DeliveryState::Delivered => &mut self.delivered,
             DeliveryState::Failed(_) => &mut self.failed,
             DeliveryState::Cancelled => &mut self.cancelled,
+            DeliveryState::Skipped => &mut self.skipped,
         };
         *slot += deliveries;
         self.attempts += u64::from(attempts);

@@ -15,6 +15,7 @@ pub enum Write {
     Record(Box<RecordAttempt>),
     Finish(FinishDelivery),
     Resend(Resend),
+    CatchUp(CatchUp),
 }
 
 /// The answer to the write of the same name.
@@ -24,6 +25,7 @@ pub enum Written {
     Recorded(Recorded),
     /// Whether the delivery was pending, and so was finished.
     Finished(bool),
+    /// Of a catch-up too.
     Resent(DueDelivery),
 }
 
@@ -41,7 +43,8 @@ pub struct NewEvent {
 pub enum Target {
     /// Every enabled registered endpoint of the tenant whose subscription and mode match.
     Matching,
-    /// Every live distribution of the tenant whose triggers and mode match.
+    /// Every live distribution of the tenant whose triggers and mode match. Those that are paused get a
+    /// delivery that is skipped.
     Distributions,
     /// This endpoint if it is enabled and of the event's mode, and nobody otherwise: whoever owns it
     /// may turn it off without the product hearing of it.
@@ -50,6 +53,16 @@ pub enum Target {
     Nobody,
     /// This endpoint, whatever it subscribed to, if it is enabled and of the event's mode.
     Endpoint(Id<id::Endpoint>),
+}
+
+/// How the delivery of an event to one of its target's endpoints begins; none where there is none.
+pub fn beginning(target: Target, is_enabled: bool) -> Option<DeliveryState> {
+    match target {
+        _ if is_enabled => Some(DeliveryState::Pending),
+        // Whoever paused it wants to see what came meanwhile.
+        Target::Distributions => Some(DeliveryState::Skipped),
+        Target::Matching | Target::IfEnabled(_) | Target::Endpoint(_) | Target::Nobody => None,
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,4 +137,13 @@ pub struct Resend {
     /// Attempts that it had when whoever asks looked at it: with more, somebody else has sent it.
     pub attempts: u32,
     pub series: Series,
+}
+
+/// Gives an endpoint an event that came while it was disabled, or before it was there: a delivery of its
+/// own, or the one that was skipped.
+#[derive(Debug, Clone, Copy)]
+pub struct CatchUp {
+    pub event: Id<id::Event>,
+    pub endpoint: Id<id::Endpoint>,
+    pub profile: ProfileVersion,
 }

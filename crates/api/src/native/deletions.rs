@@ -105,6 +105,7 @@ async fn begin(
         tenant,
         request: String::new(),
         state: TaskState::Running,
+        total: None,
         done: 0,
         skipped: 0,
         cursor: None,

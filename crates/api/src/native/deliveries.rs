@@ -48,7 +48,12 @@ pub(crate) struct DeliveryQuery {
 }
 
 pub(crate) fn status(text: Option<&str>) -> ApiResult<Option<StatePattern>> {
-    let invalid = || ApiError::invalid("status", "must be pending, delivered, failed or cancelled");
+    let invalid = || {
+        ApiError::invalid(
+            "status",
+            "must be pending, delivered, failed, cancelled or skipped",
+        )
+    };
     text.map(|text| StatePattern::parse(text).ok_or_else(invalid))
         .transpose()
 }

@@ -35,6 +35,8 @@ enum Status {
     Succeeded,
     Retrying,
     Failed,
+    /// Its distribution was paused.
+    Skipped,
 }
 
 impl Status {
@@ -43,6 +45,7 @@ impl Status {
             DeliveryState::Delivered => Self::Succeeded,
             DeliveryState::Pending => Self::Retrying,
             DeliveryState::Failed(_) | DeliveryState::Cancelled => Self::Failed,
+            DeliveryState::Skipped => Self::Skipped,
         }
     }
 
@@ -51,6 +54,7 @@ impl Status {
             Self::Succeeded => StatePattern::Delivered,
             Self::Retrying => StatePattern::Pending,
             Self::Failed => StatePattern::Unsuccessful,
+            Self::Skipped => StatePattern::Skipped,
         }
     }
 }
@@ -207,7 +211,10 @@ fn view(
         next_attempt_at: (delivery.state == DeliveryState::Pending).then_some(delivery.due_at),
         reason: match delivery.state {
             DeliveryState::Failed(reason) => Some(reason.as_str()),
-            DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Cancelled => None,
+            DeliveryState::Pending
+            | DeliveryState::Delivered
+            | DeliveryState::Cancelled
+            | DeliveryState::Skipped => None,
         },
         error: last.as_ref().filter(|_| !delivered).map(failure_text),
         egress: last.and_then(|last| last.egress),

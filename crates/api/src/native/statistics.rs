@@ -51,16 +51,19 @@ struct Counts {
     delivered: u64,
     failed: u64,
     cancelled: u64,
+    skipped: u64,
     attempts: u64,
 }
 
 impl Counts {
     fn add(&mut self, stats: EndpointStats) {
-        self.total += stats.pending + stats.delivered + stats.failed + stats.cancelled;
+        self.total +=
+            stats.pending + stats.delivered + stats.failed + stats.cancelled + stats.skipped;
         self.pending += stats.pending;
         self.delivered += stats.delivered;
         self.failed += stats.failed;
         self.cancelled += stats.cancelled;
+        self.skipped += stats.skipped;
         self.attempts += stats.attempts;
     }
 }

@@ -295,9 +295,10 @@ impl DeliveryView {
             status: d.state.as_str(),
             reason: match d.state {
                 DeliveryState::Failed(reason) => Some(reason.as_str()),
-                DeliveryState::Pending | DeliveryState::Delivered | DeliveryState::Cancelled => {
-                    None
-                }
+                DeliveryState::Pending
+                | DeliveryState::Delivered
+                | DeliveryState::Cancelled
+                | DeliveryState::Skipped => None,
             },
             attempts_made: d.attempts,
             key: None,

@@ -18,7 +18,7 @@ pub enum DeliveryCommand {
         event: Option<String>,
         #[arg(long)]
         r#type: Option<String>,
-        /// pending, delivered, failed or cancelled
+        /// pending, delivered, failed, cancelled or skipped
         #[arg(long)]
         status: Option<String>,
         #[command(flatten)]
@@ -38,7 +38,7 @@ pub enum DeliveryCommand {
         #[command(flatten)]
         connection: Connection,
     },
-    /// Send everything of a tenant that failed again; prints progress until it is done
+    /// Send everything of a tenant that failed again, or what an endpoint missed; shows progress until it is done
     Replay {
         #[arg(long)]
         tenant: String,
@@ -49,6 +49,14 @@ pub enum DeliveryCommand {
         /// [default: failed]
         #[arg(long)]
         status: Option<String>,
+        /// What --endpoint has no delivery of since --since, because it was disabled or not there
+        #[arg(long, requires = "endpoint", requires = "since", conflicts_with_all = ["type", "status"])]
+        missed: bool,
+        /// An RFC 3339 time
+        #[arg(long)]
+        since: Option<String>,
+        #[arg(long)]
+        until: Option<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -132,18 +140,28 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
             endpoint,
             r#type,
             status,
+            missed,
+            since,
+            until,
             connection,
         } => {
             let client = connection.client()?;
-            let body = given(json!({ "endpoint": endpoint, "type": r#type, "status": status }));
+            let mut body = given(json!({
+                "endpoint": endpoint, "type": r#type, "status": status, "since": since, "until": until,
+            }));
+            if missed {
+                body["missed"] = json!(true);
+            }
             let mut task = client
                 .post(&Client::path(&["tenants", &tenant, "replays"])?, &body)
                 .await?;
             let progress = table::progress();
             while task["status"] == "running" {
                 progress.tick();
+                let of = task["total"].as_u64();
+                let of = of.map_or_else(|| "counting".to_owned(), |total| format!("of {total}"));
                 progress.set_message(format!(
-                    "resent {}, skipped {}",
+                    "{of}: sent {}, skipped {}",
                     task["done"], task["skipped"]
                 ));
                 tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -155,7 +173,10 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
                     .await?;
             }
             progress.finish_and_clear();
-            connection.show(&task, &["id", "status", "done", "skipped", "error"]);
+            connection.show(
+                &task,
+                &["id", "status", "total", "done", "skipped", "error"],
+            );
         }
     }
     Ok(())

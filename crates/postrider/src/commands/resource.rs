@@ -232,7 +232,15 @@ pub enum ReplayCommand {
     Cancel(Id),
 }
 
-const REPLAY: &[&str] = &["id", "status", "done", "skipped", "error", "createdAt"];
+const REPLAY: &[&str] = &[
+    "id",
+    "status",
+    "total",
+    "done",
+    "skipped",
+    "error",
+    "createdAt",
+];
 
 pub async fn replay(command: ReplayCommand) -> anyhow::Result<()> {
     match command {

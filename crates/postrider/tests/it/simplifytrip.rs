@@ -393,7 +393,7 @@ async fn what_a_4xx_stopped_is_resent_by_hand_with_the_same_id_and_counted() {
     );
     assert_eq!(
         statistics["byType"],
-        json!([{ "type": ORDER, "total": 1, "pending": 0, "delivered": 1, "failed": 0, "cancelled": 0, "attempts": 3 }])
+        json!([{ "type": ORDER, "total": 1, "pending": 0, "delivered": 1, "failed": 0, "cancelled": 0, "skipped": 0, "attempts": 3 }])
     );
     assert_eq!(
         (

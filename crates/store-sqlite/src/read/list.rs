@@ -12,7 +12,7 @@ use crate::convert::SqlResult;
 /// Rows that a list with filters looks at before it gives what it has, and where to go on.
 const SCAN_ROWS_MAX: u32 = 20_000;
 /// Ids may be so much ahead of the clock by themselves: they borrow of the next milliseconds.
-const CLOCK_SLACK: Duration = Duration::from_secs(1);
+pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
 /// Keys of ids made at this time or later are not less.
 pub(super) fn first_key(at: Timestamp) -> i64 {
@@ -156,16 +156,15 @@ impl Conditions {
             None => return,
             Some(StatePattern::Pending) => (false, "state = 0"),
             Some(StatePattern::Delivered) => (false, "state = 1"),
-            Some(StatePattern::Unsuccessful) => (true, "state >= 2"),
+            Some(StatePattern::Unsuccessful) => (true, "state in (2, 3)"),
             Some(StatePattern::Failed) => (true, "state = 2"),
             Some(StatePattern::Cancelled) => (true, "state = 3"),
+            Some(StatePattern::Skipped) => (true, "state = 4"),
         };
         if unsuccessful && in_index {
             self.add_text("state >= 2");
         }
-        if !in_index || filter != "state >= 2" {
-            self.filters.parts.push(filter.to_owned());
-        }
+        self.filters.parts.push(filter.to_owned());
     }
 
     pub(super) fn sql(&self) -> String {

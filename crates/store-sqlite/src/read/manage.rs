@@ -27,7 +27,7 @@ const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_
 const OWNED: &str =
     "(application_id is null or exists (select 1 from application where id = application_id))
     and (tenant_id is null or exists (select 1 from tenant where id = tenant_id))";
-const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind from task";
+const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total from task";
 
 fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
     Ok(Application {
@@ -343,6 +343,7 @@ impl Reader {
                 2 => TaskState::Failed(row.get::<_, Option<String>>(5)?.unwrap_or_default()),
                 other => return Err(unreadable(4, format!("task state {other}"))),
             },
+            total: row.get::<_, Option<i64>>(12)?.map(i64::cast_unsigned),
             done: row.get::<_, i64>(6)?.cast_unsigned(),
             skipped: row.get::<_, i64>(7)?.cast_unsigned(),
             cursor: row.get(8)?,

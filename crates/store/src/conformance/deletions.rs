@@ -18,6 +18,7 @@ fn a_deletion(world: &World<'_>, tenant: Option<Id<id::Tenant>>) -> Task {
         tenant,
         request: String::new(),
         state: TaskState::Running,
+        total: None,
         done: 0,
         skipped: 0,
         cursor: None,

@@ -422,6 +422,7 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
         tenant: Some(world.tenant),
         request: "{}".into(),
         state: TaskState::Running,
+        total: None,
         done: 0,
         skipped: 0,
         cursor: None,

@@ -18,8 +18,8 @@ use crate::queries::query_digest;
 use crate::{
     DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter, Failure,
     FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
-    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, failed_for_good,
-    gave_out_text, tells_of_waiting,
+    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, beginning,
+    failed_for_good, gave_out_text, tells_of_waiting,
 };
 
 impl State {
@@ -34,6 +34,7 @@ impl State {
             Write::Record(record) => self.record(ids, now.wall, *record).map(Written::Recorded),
             Write::Finish(finish) => self.finish(ids, now.wall, finish).map(Written::Finished),
             Write::Resend(resend) => self.resend(now.steady, resend).map(Written::Resent),
+            Write::CatchUp(missed) => self.catch_up(ids, now, missed).map(Written::Resent),
         }
     }
 
@@ -89,10 +90,10 @@ impl State {
         if !self.tenants.contains_key(&event.tenant.as_u128()) {
             return Err(StoreError::not_found(Entity::Tenant));
         }
-        let endpoints = self.targets(&event, new.target)?;
+        let recipients = self.targets(&event, new.target)?;
         self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
-        let mut deliveries = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
+        let mut deliveries = Vec::with_capacity(recipients.len());
+        for (endpoint, state) in recipients {
             let delivery = Delivery {
                 id: ids.next(now.wall),
                 event: event.id,
@@ -101,14 +102,17 @@ impl State {
                 event_type: event.event_type.clone(),
                 mode: event.mode,
                 profile: new.profile,
-                state: DeliveryState::Pending,
+                state,
                 attempts: 0,
                 due_at: now.steady,
                 series: Series::SCHEDULED,
                 created_at: now.wall,
-                completed_at: None,
+                completed_at: state.is_final().then_some(now.wall),
             };
             self.insert_delivery(delivery.clone());
+            if state.is_final() {
+                continue;
+            }
             deliveries.push(DueDelivery {
                 delivery,
                 event: event.clone(),
@@ -131,6 +135,7 @@ impl State {
         }
         let id = event.id;
         self.events.insert(id.as_u128(), event);
+        self.addressees.insert(id.as_u128(), new.target);
         Ok(Published {
             event: id,
             created: true,
@@ -139,7 +144,11 @@ impl State {
         })
     }
 
-    fn targets(&self, event: &Event, target: Target) -> Result<Vec<Id<id::Endpoint>>, StoreError> {
+    pub(super) fn targets(
+        &self,
+        event: &Event,
+        target: Target,
+    ) -> Result<Vec<(Id<id::Endpoint>, DeliveryState)>, StoreError> {
         match target {
             Target::Endpoint(id) => {
                 let row = self
@@ -151,7 +160,7 @@ impl State {
                 if !row.endpoint.health.is_enabled() {
                     return Err(StoreError::conflict(Rule::EndpointDisabled));
                 }
-                Ok(vec![id])
+                Ok(vec![(id, DeliveryState::Pending)])
             }
             Target::Nobody => Ok(Vec::new()),
             Target::IfEnabled(id) => {
@@ -162,33 +171,39 @@ impl State {
                         && row.endpoint.mode == event.mode
                         && row.endpoint.health.is_enabled()
                 });
-                Ok(row.map(|_| id).into_iter().collect())
+                let live = row.map(|_| (id, DeliveryState::Pending));
+                Ok(live.into_iter().collect())
             }
-            Target::Matching | Target::Distributions => Ok(self
-                .endpoints
-                .values()
-                .filter(|row| !row.deleted)
-                .filter(|row| match row.endpoint.kind {
-                    EndpointKind::Registered => target == Target::Matching,
-                    EndpointKind::Distribution(_) => target == Target::Distributions,
-                    EndpointKind::Callback | EndpointKind::Key(_) => false,
-                })
-                .map(|row| &row.endpoint)
-                .filter(|e| {
-                    e.tenant == event.tenant && e.mode == event.mode && e.health.is_enabled()
-                })
-                .filter(|e| e.subscription.matches(&event.event_type))
-                .map(|e| e.id)
-                .collect()),
+            Target::Matching | Target::Distributions => {
+                let chosen = self
+                    .endpoints
+                    .values()
+                    .filter(|row| !row.deleted)
+                    .filter(|row| match row.endpoint.kind {
+                        EndpointKind::Registered => target == Target::Matching,
+                        EndpointKind::Distribution(_) => target == Target::Distributions,
+                        EndpointKind::Callback | EndpointKind::Key(_) => false,
+                    })
+                    .map(|row| &row.endpoint)
+                    .filter(|e| e.tenant == event.tenant && e.mode == event.mode)
+                    .filter(|e| e.subscription.matches(&event.event_type));
+                let begins = |e: &Endpoint| {
+                    let state = beginning(target, e.health.is_enabled())?;
+                    Some((e.id, state))
+                };
+                Ok(chosen.filter_map(begins).collect())
+            }
         }
     }
 
-    fn insert_delivery(&mut self, delivery: Delivery) {
+    pub(super) fn insert_delivery(&mut self, delivery: Delivery) {
         let sequence = self.last_sequence;
-        self.pending.insert(
-            (delivery.endpoint.as_u128(), sequence, delivery.id.as_u128()),
-            (),
-        );
+        if delivery.state == DeliveryState::Pending {
+            self.pending.insert(
+                (delivery.endpoint.as_u128(), sequence, delivery.id.as_u128()),
+                (),
+            );
+        }
         self.deliveries
             .insert(delivery.id.as_u128(), DeliveryRow { delivery, sequence });
     }
@@ -278,7 +293,11 @@ impl State {
         }
     }
 
-    fn resend(&mut self, now: Timestamp, resend: Resend) -> Result<DueDelivery, StoreError> {
+    pub(super) fn resend(
+        &mut self,
+        now: Timestamp,
+        resend: Resend,
+    ) -> Result<DueDelivery, StoreError> {
         let row = self
             .deliveries
             .get(&resend.delivery.as_u128())

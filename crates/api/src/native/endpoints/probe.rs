@@ -226,6 +226,7 @@ struct StatsView {
     delivered: u64,
     failed: u64,
     cancelled: u64,
+    skipped: u64,
     attempts: u64,
 }
 
@@ -247,6 +248,7 @@ pub(crate) async fn stats(
         delivered: s.delivered,
         failed: s.failed,
         cancelled: s.cancelled,
+        skipped: s.skipped,
         attempts: s.attempts,
     };
     Ok(ok(&view))

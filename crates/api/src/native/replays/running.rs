@@ -1,0 +1,355 @@
+//! The work of replays: whose turn it is, and sending one delivery after the other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use postrider_core::delivery::Delivery;
+use postrider_core::{Id, id};
+use postrider_engine::PublishError;
+use postrider_store::queries::query_digest;
+use postrider_store::{
+    CatchUp, Cursor, DeliveryFilter, MissedQuery, PageRequest, StoreError, Task, TaskState,
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{ReplayBody, filter, missed};
+use crate::Api;
+use crate::native::deliveries::resend_policy;
+use crate::native::tasks::{PAUSE, PAUSE_MAX, is_passing, patiently};
+use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::turns::Turns;
+
+/// Deliveries read at once.
+const PAGE: usize = 200;
+/// Deliveries counted at once.
+const COUNTED: usize = 10_000;
+/// Deliveries between two records of progress: after a crash, so many may be counted as neither.
+const RECORD_EVERY: u64 = 10;
+/// Tries of one step, about an hour; then the replay ends as failed.
+const TRIES_MAX: u32 = 120;
+/// Unfinished replays of a tenant; more are refused.
+const UNFINISHED_MAX: usize = 10;
+/// Replays that run at once; the others wait for their turn.
+const RUNNING_MAX: usize = 4;
+
+/// Goes on with a replay that a restart interrupted.
+pub(in crate::native) fn resume(api: &Api, task: Task, tenant: Id<id::Tenant>) {
+    let place = api.0.replays.kept_place(tenant);
+    start(api, task, place);
+}
+
+/// Who replays: a tenant's replays run one after the other, and few at once in all, so that they
+/// leave the writer to publishers.
+pub(crate) struct Replays {
+    unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
+    turns: Turns,
+    running: Semaphore,
+    /// Those that this process runs or will run, and whether they are to stop.
+    started: Mutex<HashMap<Id<id::Task>, CancellationToken>>,
+}
+
+impl Default for Replays {
+    fn default() -> Self {
+        Self {
+            unfinished: Arc::default(),
+            turns: Turns::default(),
+            running: Semaphore::new(RUNNING_MAX),
+            started: Mutex::default(),
+        }
+    }
+}
+
+/// One of the replays that a tenant may have unfinished.
+pub(super) struct Place {
+    unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
+    tenant: Id<id::Tenant>,
+}
+
+impl Replays {
+    pub(super) fn place(&self, tenant: Id<id::Tenant>) -> ApiResult<Place> {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if unfinished
+            .get(&tenant)
+            .is_some_and(|count| *count >= UNFINISHED_MAX)
+        {
+            let detail =
+                format!("{UNFINISHED_MAX} of this tenant are unfinished; wait for one to end");
+            return Err(ApiError::new(ErrorCode::ReplaysMax, detail));
+        }
+        *unfinished.entry(tenant).or_default() += 1;
+        drop(unfinished);
+        Ok(self.kept(tenant))
+    }
+
+    fn started(&self, task: Id<id::Task>) -> CancellationToken {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.entry(task).or_default().clone()
+    }
+
+    /// Stops one, if it runs or waits for its turn.
+    pub(in crate::native) fn cancel(&self, task: Id<id::Task>) {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = started.get(&task) {
+            token.cancel();
+        }
+    }
+
+    fn ended(&self, task: Id<id::Task>) {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.remove(&task);
+    }
+
+    /// The place of a replay that was accepted before a restart.
+    fn kept_place(&self, tenant: Id<id::Tenant>) -> Place {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *unfinished.entry(tenant).or_default() += 1;
+        drop(unfinished);
+        self.kept(tenant)
+    }
+
+    fn kept(&self, tenant: Id<id::Tenant>) -> Place {
+        let unfinished = self.unfinished.clone();
+        Place { unfinished, tenant }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = unfinished.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                unfinished.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+pub(super) fn start(api: &Api, task: Task, place: Place) {
+    let api = api.clone();
+    let cancelled = api.0.replays.started(task.id);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a replay outlives its request; its progress is in the store"
+    )]
+    tokio::spawn(async move {
+        let mut task = task;
+        let replays = &api.0.replays;
+        let ended = async {
+            let _turn = replays.turns.take(place.tenant).await?;
+            let _running = replays
+                .running
+                .acquire()
+                .await
+                .map_err(ApiError::internal)?;
+            run(&api, &mut task).await
+        };
+        let ended = tokio::select! {
+            ended = ended => Some(ended),
+            // Between two deliveries: each is sent whole or not at all.
+            () = cancelled.cancelled() => None,
+        };
+        task.state = match ended {
+            None => TaskState::Cancelled,
+            Some(Ok(())) => TaskState::Finished,
+            Some(Err(error)) => {
+                error.log();
+                TaskState::Failed(error.detail)
+            }
+        };
+        task.finished_at = Some(api.now());
+        // Never given up: it holds nobody up, and an end that is not recorded would be none.
+        let end = patiently(u32::MAX, || api.store().put_task(task.clone()));
+        if let Err(error) = end.await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "failed to record the end of a replay"
+            );
+        }
+        api.0.replays.ended(task.id);
+        drop(place);
+    });
+}
+
+async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
+    let body: ReplayBody = serde_json::from_str(&task.request).map_err(ApiError::internal)?;
+    match missed(task, &body)? {
+        Some(query) => catch_up(api, task, query).await,
+        None => {
+            let filter = filter(task, &body)?;
+            send_again(api, task, filter).await
+        }
+    }
+}
+
+async fn record(api: &Api, task: &Task) -> Result<(), StoreError> {
+    patiently(TRIES_MAX, || api.store().put_task(task.clone())).await
+}
+
+/// Notes how far it is: now and then, so that a task does not write more than what it sends.
+async fn note_progress(api: &Api, task: &Task) -> Result<(), StoreError> {
+    if (task.done + task.skipped).is_multiple_of(RECORD_EVERY) {
+        record(api, task).await?;
+    }
+    Ok(())
+}
+
+async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiResult<()> {
+    if task.total.is_none() {
+        task.total = Some(count(api, &filter).await?);
+        record(api, task).await?;
+    }
+    let query = query_digest(&filter);
+    loop {
+        let cursor = task.cursor.as_deref().map(|text| place_of(text, query));
+        let cursor = cursor.transpose().map_err(ApiError::internal)?;
+        let request = PageRequest {
+            limit: PAGE,
+            cursor,
+        };
+        let page = patiently(TRIES_MAX, || {
+            api.store().list_deliveries(filter.clone(), request)
+        })
+        .await?;
+        for delivery in page.rows {
+            resend(api, task, &delivery).await?;
+            task.cursor = Some(place_text(delivery.id));
+            note_progress(api, task).await?;
+        }
+        // At the end the cursor stays: after a crash here nothing is sent again.
+        let Some(next) = page.next else {
+            return Ok(());
+        };
+        task.cursor = Some(format!("{:032x}", next.after));
+        record(api, task).await?;
+    }
+}
+
+async fn count(api: &Api, filter: &DeliveryFilter) -> ApiResult<u64> {
+    let mut total = 0;
+    let mut page = PageRequest::first(COUNTED);
+    loop {
+        let counted = patiently(TRIES_MAX, || {
+            api.store().count_deliveries(filter.clone(), page)
+        });
+        let counted = counted.await?;
+        total += counted.rows;
+        let Some(next) = counted.next else {
+            return Ok(total);
+        };
+        page.cursor = Some(next);
+    }
+}
+
+/// Gives an endpoint what it missed, the oldest first.
+async fn catch_up(api: &Api, task: &mut Task, query: MissedQuery) -> ApiResult<()> {
+    if task.total.is_none() {
+        task.total = Some(count_missed(api, query.clone()).await?);
+        record(api, task).await?;
+    }
+    let Some(tenant) = task.tenant else {
+        return Err(ApiError::internal("a catch-up without a tenant"));
+    };
+    loop {
+        let after = task.cursor.as_deref().map(|text| place_of(text, 0));
+        let after = after.transpose().map_err(ApiError::internal)?;
+        let query = MissedQuery {
+            after: after.map(|cursor| Id::from_u128(cursor.after)),
+            ..query.clone()
+        };
+        let page = patiently(TRIES_MAX, || api.store().missed_events(query.clone())).await?;
+        for event in page.events {
+            let profile = api.0.directory.profile(task.application).await?.version;
+            let missed = CatchUp {
+                event,
+                endpoint: query.endpoint,
+                profile,
+            };
+            unhurried(api, task, || api.engine().catch_up(tenant, missed)).await?;
+            task.cursor = Some(place_text(event));
+            note_progress(api, task).await?;
+        }
+        let Some(next) = page.next else {
+            return Ok(());
+        };
+        task.cursor = Some(place_text(next));
+        record(api, task).await?;
+    }
+}
+
+async fn count_missed(api: &Api, mut query: MissedQuery) -> ApiResult<u64> {
+    let mut total = 0;
+    loop {
+        let page = patiently(TRIES_MAX, || api.store().missed_events(query.clone())).await?;
+        total += page.events.len() as u64;
+        if page.next.is_none() {
+            return Ok(total);
+        }
+        query.after = page.next;
+    }
+}
+
+fn place_text<K>(id: Id<K>) -> String {
+    format!("{:032x}", id.as_u128())
+}
+
+/// Where a replay goes on. Only the place is stored: another version may write the query otherwise.
+fn place_of(text: &str, query: u32) -> Result<Cursor, std::num::ParseIntError> {
+    // Before it came the query.
+    let place = text.get(text.len().saturating_sub(32)..).unwrap_or(text);
+    let after = u128::from_str_radix(place, 16)?;
+    Ok(Cursor { query, after })
+}
+
+/// Sends one again, and counts it.
+async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()> {
+    let Ok(policy) = resend_policy(api, delivery) else {
+        task.skipped += 1;
+        return Ok(());
+    };
+    unhurried(api, task, || api.engine().resend(delivery, policy.series)).await
+}
+
+/// Sends one, and counts it. Publishers go first: it waits while they fill the journal.
+async fn unhurried<T, F>(api: &Api, task: &mut Task, send: impl Fn() -> F) -> ApiResult<()>
+where
+    F: Future<Output = Result<T, PublishError>>,
+{
+    let mut recorded = false;
+    let mut tries = 0;
+    loop {
+        match send().await {
+            Ok(_) => task.done += 1,
+            Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
+                task.skipped += 1
+            }
+            Err(PublishError::Store(error)) if tries >= TRIES_MAX || !is_passing(&error) => {
+                return Err(error.into());
+            }
+            // The journal is full, the disk is, or the server is shutting down: publishers go first,
+            // a replay has time.
+            Err(error) => {
+                let failing = matches!(error, PublishError::Store(_));
+                tries += u32::from(failing);
+                if !std::mem::replace(&mut recorded, true) {
+                    // What is not recorded now is with the next rows.
+                    drop(api.store().put_task(task.clone()).await);
+                }
+                let pause = if failing { PAUSE_MAX } else { PAUSE };
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+        }
+        return Ok(());
+    }
+}
