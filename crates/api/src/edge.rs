@@ -16,6 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use postrider_core::seal::{hex, sha256};
 use postrider_engine::budget::{Budget, Grant};
 
+use crate::native::traceparent;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::random;
 use crate::server::Peer;
@@ -74,6 +75,8 @@ struct Line {
     method: Method,
     path: String,
     asked_by: AskedBy,
+    /// Of the trace that the client gave.
+    trace: Option<String>,
     began: tokio::time::Instant,
 }
 
@@ -95,6 +98,7 @@ impl Line {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             asked_by: AskedBy::default(),
+            trace: traceparent(request.headers()).map(|given| given.trace_id()),
             began: tokio::time::Instant::now(),
         }
     }
@@ -105,15 +109,16 @@ impl Line {
             self.id.to_str().unwrap_or_default(),
             self.asked_by.0.get().map_or("-", String::as_str),
         );
+        let trace = self.trace.as_deref();
         let micros = self.began.elapsed().as_micros();
         let (method, path, status_code) = (&self.method, &self.path, status.as_u16());
         // What succeeds is told where somebody looks for it; a failure of ours always.
         if status.is_server_error() {
-            tracing::warn!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, "request");
+            tracing::warn!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
         } else if status.is_client_error() || !(method.is_safe() || path.ends_with("/events")) {
-            tracing::info!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, "request");
+            tracing::info!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
         } else {
-            tracing::debug!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, "request");
+            tracing::debug!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::request::json;
 
 pub(crate) use deletions::Deletions;
 pub(crate) use endpoints::Probes;
+pub(crate) use events::traceparent;
 pub(crate) use replays::Replays;
 
 /// Goes on with what a restart interrupted.

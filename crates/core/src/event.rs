@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::tenant::Mode;
+use crate::trace::TraceParent;
 use crate::{Id, Timestamp, id};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Event {
     pub ordering_key: Option<String>,
     /// After this time no attempt starts.
     pub deliver_before: Option<Timestamp>,
+    /// The trace that its publish belongs to.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// An event without its data, for lists.
@@ -41,6 +44,7 @@ pub struct EventSummary {
     pub created_at: Timestamp,
     pub ordering_key: Option<String>,
     pub deliver_before: Option<Timestamp>,
+    pub traceparent: Option<TraceParent>,
 }
 
 impl From<&Event> for EventSummary {
@@ -56,6 +60,7 @@ impl From<&Event> for EventSummary {
             created_at: event.created_at,
             ordering_key: event.ordering_key.clone(),
             deliver_before: event.deliver_before,
+            traceparent: event.traceparent,
         }
     }
 }

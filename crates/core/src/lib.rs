@@ -24,6 +24,7 @@ pub mod seal;
 pub mod secret;
 pub mod tenant;
 pub mod time;
+pub mod trace;
 
 pub use id::Id;
 pub use secret::Secret;

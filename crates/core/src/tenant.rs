@@ -29,6 +29,8 @@ pub struct ApplicationSettings {
     pub extra_headers: Option<Vec<String>>,
     /// What the profile's payloads call the two modes; none is as the profile has them.
     pub mode_names: Option<ModeNames>,
+    /// Requests to receivers carry the trace of their event's publish.
+    pub traceparent: bool,
     /// Gets this application's operational events as ordinary events, at its own endpoints.
     pub operations_tenant: Option<Id<id::Tenant>>,
 }

@@ -43,6 +43,7 @@ fn context<'a>(event_type: &'a str, data: &'a [u8], attempt_at: Timestamp) -> Re
         key_id: None,
         form: false,
         extra_headers: None,
+        traceparent: None,
         attempt_at,
         attempt_number: 1,
     }

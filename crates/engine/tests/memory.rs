@@ -27,6 +27,7 @@ fn all_that_an_event_holds_counts() {
         created_at: now,
         ordering_key: None,
         deliver_before: None,
+        traceparent: None,
     };
     let delivery = Delivery {
         id: ids.next(now),

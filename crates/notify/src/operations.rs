@@ -110,6 +110,7 @@ async fn publish(store: &dyn Store, engine: &Engine, notice: &Notice) -> Result<
         created_at: now,
         ordering_key: None,
         deliver_before: None,
+        traceparent: None,
     };
     let idempotency = Idempotency {
         key: format!("{}/{}", tenant.id, notice.id),

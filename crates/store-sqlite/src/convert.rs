@@ -9,6 +9,7 @@ use postrider_core::delivery::{Delivery, DeliveryState, FailReason, Series};
 use postrider_core::endpoint::{EndpointKind, Ordering};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::tenant::Mode;
+use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp};
 use postrider_store::StoreError;
 use postrider_store::Target;
@@ -251,9 +252,9 @@ pub(crate) fn delivery(row: &Row<'_>, salt: u64) -> SqlResult<Delivery> {
 }
 
 /// Columns of an event, in the order that [`event`] reads; with `e.` for joins.
-pub(crate) const EVENT: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data, e.meta";
+pub(crate) const EVENT: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.data, e.meta, e.traceparent";
 
-pub(crate) const EVENT_SUMMARY: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.meta";
+pub(crate) const EVENT_SUMMARY: &str = "e.id, e.application_id, e.tenant_id, e.type, e.mode, e.occurred_at, e.created_at, e.ordering_key, e.deliver_before, e.meta, e.traceparent";
 
 pub(crate) fn event_summary(row: &Row<'_>, salt: u64) -> SqlResult<EventSummary> {
     Ok(EventSummary {
@@ -267,6 +268,7 @@ pub(crate) fn event_summary(row: &Row<'_>, salt: u64) -> SqlResult<EventSummary>
         ordering_key: row.get(7)?,
         deliver_before: time_opt(row, 8)?,
         meta: row.get::<_, Option<Vec<u8>>>(9)?.map(Bytes::from),
+        traceparent: traceparent(row, 10)?,
     })
 }
 
@@ -284,7 +286,14 @@ pub(crate) fn event(row: &Row<'_>, at: usize, salt: u64) -> SqlResult<Event> {
         deliver_before: time_opt(row, at + 8)?,
         data: Bytes::copy_from_slice(row.get_ref(at + 9)?.as_blob()?),
         meta: row.get::<_, Option<Vec<u8>>>(at + 10)?.map(Bytes::from),
+        traceparent: traceparent(row, at + 11)?,
     })
+}
+
+/// One that does not read is none: it is only for whoever looks at traces.
+fn traceparent(row: &Row<'_>, at: usize) -> SqlResult<Option<TraceParent>> {
+    let text = row.get_ref(at)?.as_str_or_null()?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// `name: value` lines. Neither can hold a line break: the transport would not have sent it.

@@ -205,8 +205,8 @@ impl Tx {
         tenant: i64,
         addressee: i64,
     ) -> SqlResult<()> {
-        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data, meta, addressee)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data, meta, addressee, traceparent)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute(params![
             event.id.key(),
@@ -221,6 +221,7 @@ impl Tx {
             &*event.data,
             event.meta.as_deref(),
             addressee,
+            event.traceparent.map(|trace| trace.to_string()),
         ])?;
         Ok(())
     }

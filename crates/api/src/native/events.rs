@@ -17,6 +17,7 @@ use postrider_core::limits::{
 use postrider_core::profile::Profile;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{Mode, Tenant, Validation};
+use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::{CurrentProfile, PublishError};
 use postrider_store::{EventFilter, Idempotency, NewEvent, Published};
@@ -158,21 +159,39 @@ pub(super) struct Accepted {
     warning: Option<String>,
 }
 
-/// Turns a body into an event of the tenant. `raw` is what an idempotency key vouches for.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "everything that an event is made from, in one place"
-)]
+/// How an event came.
+struct Sent<'s> {
+    /// The event as it was sent: what an idempotency key vouches for.
+    raw: &'s [u8],
+    /// Its idempotency key.
+    key: Option<String>,
+    /// The request's body, where that is the event.
+    whole: Option<&'s Bytes>,
+    traceparent: Option<TraceParent>,
+}
+
+/// The trace that a request belongs to; what is none is ignored, as W3C Trace Context wants it.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut given = headers.get_all("traceparent").iter();
+    let first = given.next()?.to_str().ok()?.parse().ok()?;
+    given.next().is_none().then_some(first)
+}
+
+/// Turns a body into an event of the tenant.
 async fn new_event(
     api: &Api,
     caller: &Caller,
     tenant: &Tenant,
     current: &CurrentProfile,
     body: EventBody<'_>,
-    raw: &[u8],
-    key: Option<String>,
-    whole: Option<&Bytes>,
+    sent: Sent<'_>,
 ) -> ApiResult<Accepted> {
+    let Sent {
+        raw,
+        key,
+        whole,
+        traceparent,
+    } = sent;
     if !is_event_type(&body.r#type) {
         return Err(ApiError::invalid(
             "type",
@@ -238,6 +257,7 @@ async fn new_event(
         created_at: now,
         ordering_key: body.ordering_key,
         deliver_before: given_time("deliverBefore", body.deliver_before.as_deref())?,
+        traceparent,
     };
     if event.deliver_before.is_some_and(|limit| limit <= now) {
         return Err(ApiError::invalid("deliverBefore", "must be in the future"));
@@ -332,9 +352,12 @@ pub(super) async fn imagined(
         tenant,
         current,
         event,
-        bytes,
-        None,
-        Some(bytes),
+        Sent {
+            raw: bytes,
+            key: None,
+            whole: Some(bytes),
+            traceparent: None,
+        },
     );
     Ok(accepted.await?.new)
 }
@@ -374,9 +397,12 @@ pub(crate) async fn publish(
         &tenant,
         &current,
         event,
-        &bytes,
-        key,
-        Some(&bytes),
+        Sent {
+            raw: &bytes,
+            key,
+            whole: Some(&bytes),
+            traceparent: traceparent(&headers),
+        },
     );
     let view = match made.await {
         Ok(Accepted { new, warning }) => {
@@ -455,6 +481,7 @@ pub(crate) async fn publish_batch(
         ));
     }
     let current = api.0.directory.profile(tenant.application).await?;
+    let traceparent = traceparent(&headers);
     let mut answers: Vec<Option<BatchAnswer>> = Vec::with_capacity(batch.events.len());
     let mut accepted = Vec::new();
     let mut warnings = Vec::new();
@@ -472,7 +499,13 @@ pub(crate) async fn publish_batch(
             let event: EventBody<'_> = typed(raw)?;
             let key = event.idempotency_key.clone();
             let refused = Refused::new(&caller, &event, key.clone());
-            match new_event(&api, &caller, &tenant, &current, event, raw, key, None).await {
+            let sent = Sent {
+                raw,
+                key,
+                whole: None,
+                traceparent,
+            };
+            match new_event(&api, &caller, &tenant, &current, event, sent).await {
                 Ok(accepted) => Ok(Ok(accepted)),
                 Err(refusal) => {
                     let before = published_before(&api, &caller, &tenant, raw, &refused);

@@ -218,6 +218,9 @@ pub(crate) struct EventView {
     ordering_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deliver_before: Option<Timestamp>,
+    /// Of its publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
     /// As published; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Box<RawValue>>,
@@ -237,6 +240,7 @@ impl EventView {
             created_at: e.created_at,
             ordering_key: e.ordering_key,
             deliver_before: e.deliver_before,
+            traceparent: e.traceparent.map(|trace| trace.to_string()),
             data: None,
             meta: None,
         }

@@ -8,6 +8,7 @@ use crate::profile::{
     HeaderSpec, Hole, JsonStyle, MessageScope, Profile, SignatureSpec, SignedInput, Template,
 };
 use crate::tenant::{Mode, ModeNames};
+use crate::trace::TraceParent;
 use crate::{Id, Timestamp, id};
 
 /// Before the name of an optional header in an application's settings: it is not sent, though it is by
@@ -37,6 +38,8 @@ pub struct RenderContext<'a> {
     pub form: bool,
     /// The optional headers to send; none sends those that are on by default.
     pub extra_headers: Option<&'a [String]>,
+    /// The trace that the receiver is told of.
+    pub traceparent: Option<TraceParent>,
     /// What its application calls the two modes.
     pub mode_names: Option<&'a ModeNames>,
     pub attempt_at: Timestamp,
@@ -140,6 +143,9 @@ impl Profile {
             ));
         }
         headers.extend(self.sign(context, body, &keys)?);
+        if let Some(traceparent) = context.traceparent {
+            headers.push(("traceparent".to_owned(), traceparent.to_string()));
+        }
         Ok(headers)
     }
 

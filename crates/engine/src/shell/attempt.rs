@@ -10,7 +10,7 @@ use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
 use postrider_core::judge::{Next, Signal};
-use postrider_core::profile::{FormTooLong, RenderContext};
+use postrider_core::profile::{FormTooLong, Profile, RenderContext};
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, StoreError, Write};
@@ -131,6 +131,7 @@ impl Engine {
         let ordered = ready
             .as_ref()
             .map_or(true, |ready| ready.endpoint.ordering != LaneOrder::None);
+        log_attempt(&profile, &due, &sent, &exchange);
         let mut settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
         if ready.is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback) {
             // Nobody could enable it again, and the next order may name the same URL.
@@ -371,6 +372,28 @@ impl Drop for Slot {
     }
 }
 
+/// The line of the log for one attempt, with every id that somebody may look for.
+fn log_attempt(profile: &Profile, due: &DueDelivery, sent: &Sent, exchange: &Exchange) {
+    if !tracing::enabled!(target: "postrider::attempt", tracing::Level::DEBUG) {
+        return;
+    }
+    let delivery = &due.delivery;
+    let webhook = profile.message_id(delivery.event, delivery.id);
+    let trace = due.event.traceparent.map(|trace| trace.trace_id());
+    let (status, error) = match &exchange.outcome {
+        Outcome::Answered { status, .. } => (Some(*status), None),
+        Outcome::Unreachable { reason, .. } => (None, Some(reason.as_str())),
+    };
+    let number = delivery.attempts + 1;
+    let micros = sent.ended.steady.since(sent.started.steady).as_micros();
+    tracing::debug!(
+        target: "postrider::attempt",
+        number, status, error, micros, delivery.id = %delivery.id, webhook.id = webhook,
+        endpoint.id = %delivery.endpoint, tenant.id = %delivery.tenant, trace.id = trace,
+        "attempt"
+    );
+}
+
 /// From the request to the answer: what comes before a connection is there says nothing of how busy the
 /// receiver is.
 fn receivers_time(timings: &Timings) -> Option<Duration> {
@@ -431,6 +454,11 @@ fn context<'a>(
         key_id: ready.key_id.as_deref(),
         form: rendering.is_some_and(|rendering| rendering.form),
         extra_headers: ready.extra_headers.as_deref(),
+        // Each request is a span of its own.
+        traceparent: event
+            .traceparent
+            .filter(|_| ready.passes_trace)
+            .map(|trace| trace.child(fastrand::u64(1..))),
         mode_names: ready.mode_names.as_ref(),
         attempt_at: at,
         attempt_number: number,

@@ -45,6 +45,8 @@ pub(crate) struct ReadyEndpoint {
     /// What its application chose of the profile's optional headers.
     pub(crate) extra_headers: Option<Vec<String>>,
     pub(crate) mode_names: Option<ModeNames>,
+    /// Whether its requests carry the trace of their event.
+    pub(crate) passes_trace: bool,
     /// The egress region of its tenant.
     pub(crate) region: Option<Arc<str>>,
 }
@@ -139,8 +141,14 @@ impl EndpointCache {
             custom.push((header.name.clone(), value));
         }
         let weight = READY_OVERHEAD + endpoint.url.len() + headers;
+        let passes_trace = application.settings.traceparent
+            && !endpoint
+                .headers
+                .iter()
+                .any(|own| own.name.eq_ignore_ascii_case("traceparent"));
         let value = ReadyEndpoint {
             rendering: Rendering::of(&endpoint).map(Arc::new),
+            passes_trace,
             endpoint,
             profile,
             keys,

@@ -252,6 +252,7 @@ impl World {
             created_at: self.now,
             ordering_key: key.map(str::to_owned),
             deliver_before,
+            traceparent: None,
         };
         let new = NewEvent {
             event: Arc::new(event),

@@ -30,6 +30,7 @@ mod secrecy;
 mod send_outs;
 mod simplifytrip;
 mod support;
+mod tracing;
 mod verifying;
 mod vignetim;
 mod voucherify;

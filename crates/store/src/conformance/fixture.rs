@@ -153,6 +153,7 @@ impl World<'_> {
             created_at: now,
             ordering_key: None,
             deliver_before: None,
+            traceparent: None,
         }
     }
 

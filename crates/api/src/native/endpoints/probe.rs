@@ -108,6 +108,7 @@ pub(crate) async fn send_test(
         created_at: now,
         ordering_key: None,
         deliver_before: None,
+        traceparent: None,
     };
     let attempt = api
         .engine()
