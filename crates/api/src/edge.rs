@@ -96,7 +96,11 @@ impl Line {
         Self {
             id: given.cloned().unwrap_or_else(made),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: match request.uri().path() {
+                // What comes behind is a secret.
+                path if path.starts_with("/confirm/") => "/confirm/…".to_owned(),
+                path => path.to_owned(),
+            },
             asked_by: AskedBy::default(),
             trace: traceparent(request.headers()).map(|given| given.trace_id()),
             began: tokio::time::Instant::now(),

@@ -25,11 +25,12 @@ use postrider_core::address::AddressPolicy;
 use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::limits;
+use postrider_core::notice::Confirmation;
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_engine::Engine;
-use postrider_engine::budget::Budget;
+use postrider_engine::budget::{Budget, Grant};
 use postrider_store::{Store, StoreError};
 
 pub use problem::ErrorCode;
@@ -74,6 +75,8 @@ pub struct ApiOptions {
     pub mail: bool,
     /// Whether mail can be addressed to a text, by the rules of whoever sends it.
     pub is_mail_address: fn(&str) -> bool,
+    /// Who asks mail addresses whether they want notifications; none cannot.
+    pub confirmations: Option<tokio::sync::mpsc::Sender<(Confirmation, Grant)>>,
 }
 
 /// Looks names up when endpoints are registered.
@@ -120,6 +123,7 @@ impl Default for ApiOptions {
             default_region: None,
             mail: false,
             is_mail_address: |_| true,
+            confirmations: None,
         }
     }
 }
@@ -141,6 +145,7 @@ struct Inner {
     schemas: schemas::Gate,
     bodies: Budget,
     probes: native::Probes,
+    questions: Budget,
     /// Nonces that were used lately, by key.
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
     replays: native::Replays,
@@ -174,6 +179,7 @@ impl Api {
             schemas: schemas::Gate::default(),
             bodies: Budget::new(options.bodies_bytes_max),
             probes: native::Probes::default(),
+            questions: Budget::new(native::QUESTIONS_MAX),
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: native::Replays::default(),
             deletions: native::Deletions::default(),

@@ -2,6 +2,7 @@
 
 mod applications;
 mod audit;
+mod confirmations;
 mod deletions;
 mod deliveries;
 mod distributions;
@@ -30,6 +31,7 @@ use crate::Api;
 use crate::problem::{ApiError, ApiResult, ErrorCode};
 use crate::request::json;
 
+pub(crate) use confirmations::QUESTIONS_MAX;
 pub(crate) use deletions::Deletions;
 pub(crate) use endpoints::Probes;
 pub(crate) use events::traceparent;
@@ -109,6 +111,15 @@ pub(crate) fn routes() -> Router<Api> {
         .route(
             "/v1/tenants/{tenant}/notifications/read",
             post(notifications::mark_read),
+        )
+        .route(
+            "/v1/tenants/{tenant}/notifications/confirmations",
+            post(confirmations::ask_again),
+        )
+        .route("/v1/mail-confirmations", post(confirmations::confirm))
+        .route(
+            "/confirm/{code}",
+            get(confirmations::page).post(confirmations::confirm_page),
         )
         .route("/v1/audit", get(audit::list))
         .route("/v1/egress-ips", get(egress_ips))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::tenant::Mode;
-use crate::{Id, Timestamp, id};
+use crate::{Id, Secret, Timestamp, id};
 
 /// Where a tenant wants to hear of failures, by the kind of endpoint (`docs/systems.md`, F-27, F-28).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,20 @@ use crate::{Id, Timestamp, id};
 pub struct NotificationSettings {
     pub webhooks: Channels,
     pub distributions: Channels,
+    /// Of the addresses, those that get nothing until somebody who reads them agrees.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<String>,
+}
+
+/// A question to a mail address: whether it wants a tenant's notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    pub tenant: Id<id::Tenant>,
+    pub to: String,
+    /// What confirms it.
+    pub code: Secret,
+    pub tenant_name: String,
+    pub application_name: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +52,22 @@ impl NotificationSettings {
             NoticeClass::Webhooks => &self.webhooks,
             NoticeClass::Distributions => &self.distributions,
         }
+    }
+
+    /// Every address, once for each class that has it.
+    pub fn emails(&self) -> impl Iterator<Item = &String> {
+        self.webhooks
+            .emails
+            .iter()
+            .chain(&self.distributions.emails)
+    }
+
+    /// Who gets mail of a class.
+    pub fn recipients(&self, class: NoticeClass) -> Vec<String> {
+        let channels = self.of(class);
+        let wanted = channels.emails.iter().filter(|_| channels.email);
+        let confirmed = wanted.filter(|email| !self.unconfirmed.contains(email));
+        confirmed.cloned().collect()
     }
 }
 

@@ -4,6 +4,7 @@
 //! A mail may be sent twice when the server dies between sending it and noting that it did; an
 //! operational webhook is published once, because its idempotency key is the notice's id.
 
+mod confirming;
 mod digest;
 mod mail;
 mod mailing;
@@ -12,8 +13,11 @@ mod operations;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_core::notice::Confirmation;
 use postrider_engine::Engine;
+use postrider_engine::budget::Grant;
 use postrider_store::Store;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use mail::{MailError, Mailer, SmtpOptions, SmtpTls, is_mail_address};
@@ -28,6 +32,9 @@ pub struct Notifier {
     mailer: Option<Mailer>,
     /// Time between two mails to one audience; what happens meanwhile is gathered into the next.
     every: Duration,
+    /// Where people reach this server.
+    public_url: Option<String>,
+    confirmations: mpsc::Receiver<(Confirmation, Grant)>,
 }
 
 impl std::fmt::Debug for Notifier {
@@ -42,18 +49,31 @@ impl Notifier {
         engine: Arc<Engine>,
         mailer: Option<Mailer>,
         every: Duration,
+        public_url: Option<String>,
+        confirmations: mpsc::Receiver<(Confirmation, Grant)>,
     ) -> Self {
         Self {
             store,
             engine,
             mailer,
             every,
+            public_url,
+            confirmations,
         }
     }
 
     /// Runs until `stop`. Operational webhooks and mail do not wait for each other.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
+        // Its other end is the API's.
+        let confirmations = std::mem::replace(&mut self.confirmations, mpsc::channel(1).1);
         let publishing = stop.run_until_cancelled(self.publish());
+        let confirming = async {
+            if let Some(mailer) = &self.mailer {
+                confirming::Confirming::new(&self.engine, mailer, self.public_url.as_deref())
+                    .run(confirmations, &stop)
+                    .await;
+            }
+        };
         let mailing = async {
             if let Some(mailer) = &self.mailer {
                 mailing::Mailing::new(&*self.store, &self.engine, mailer, self.every)
@@ -61,7 +81,7 @@ impl Notifier {
                     .await;
             }
         };
-        tokio::join!(publishing, mailing);
+        tokio::join!(publishing, mailing, confirming);
     }
 
     /// For ever.

@@ -124,25 +124,25 @@ impl<'a> Mailing<'a> {
         let due = DueNotices::Mail(audience);
         let notices = self.store.due_notices(due, NOTICES_MAX).await?;
         let tenant = self.store.tenant(audience.tenant).await?;
-        let channels = tenant.settings.notifications.of(audience.class);
-        if channels.mails() {
+        let recipients = tenant.settings.notifications.recipients(audience.class);
+        if !recipients.is_empty() {
             let now = self.engine.clock().now();
             let day = self.days.entry(audience.tenant);
             let (ends, sent) = day.or_insert((now.plus(DAY), 0));
-            if *sent + channels.emails.len() > MAILS_PER_DAY {
+            if *sent + recipients.len() > MAILS_PER_DAY {
                 tracing::warn!(tenant.id = %audience.tenant, "a tenant's people have got as many mails today as they may; the rest waits");
                 self.next.insert(audience, *ends);
                 return Ok(());
             }
-            *sent += channels.emails.len();
+            *sent += recipients.len();
             let names = self.names(told(&notices)).await?;
             let digest = digest(&tenant.name, audience.class, &notices, &names);
-            let result = self.send(channels.emails.clone(), digest, 0, stop).await;
+            let result = self.send(recipients.clone(), digest, 0, stop).await;
             if let (Err(Ended::Mail(_)), Some((_, sent))) =
                 (&result, self.days.get_mut(&audience.tenant))
             {
                 // Nobody got it: an outage of the mail server costs nothing of the day.
-                *sent -= channels.emails.len();
+                *sent -= recipients.len();
             }
             result?;
         }

@@ -129,6 +129,8 @@ pub struct RegionConfig {
 pub struct NotificationsConfig {
     /// Seconds between two mails to the same people; what fails meanwhile is one digest.
     pub every_secs: u64,
+    /// Where people reach this server, for links in mails: `https://hooks.example.com`.
+    pub public_url: Option<String>,
     /// The mail server; none sends no mail.
     pub smtp: Option<SmtpConfig>,
 }
@@ -137,6 +139,7 @@ impl Default for NotificationsConfig {
     fn default() -> Self {
         Self {
             every_secs: 300,
+            public_url: None,
             smtp: None,
         }
     }

@@ -19,6 +19,7 @@ use postrider_notify::{Mailer, Notifier, SmtpOptions, SmtpTls};
 use postrider_store::{PageRequest, Store};
 use postrider_store_sqlite::SqliteStore;
 use postrider_transport::{HttpTransport, Region, SystemResolver};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,8 @@ use crate::{descriptors, log, master_key, profiles};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Questions to mail addresses on their way to the mailer; the API bounds them before.
+const CONFIRMATIONS_MAX: usize = 1_024;
 /// Applications looked through for something that the master key must open.
 const PROBED: usize = 100;
 
@@ -121,6 +124,7 @@ impl Server {
             ..MachineLimits::default()
         };
         let mailer = mailer(&config.notifications)?;
+        let (confirmations, confirmed) = mpsc::channel(CONFIRMATIONS_MAX);
         let api_options = ApiOptions {
             addresses,
             names: Names(Some(Arc::new(SystemNames(SystemResolver::new()?)))),
@@ -129,6 +133,7 @@ impl Server {
             default_region: default_region(&config.egress)?,
             mail: mailer.is_some(),
             is_mail_address: postrider_notify::is_mail_address,
+            confirmations: mailer.is_some().then_some(confirmations),
             plain_http: config.egress.plain_http,
             body_max: config.limits.body_bytes,
             keep_alive: Duration::from_secs(config.server.keep_alive_secs),
@@ -167,6 +172,8 @@ impl Server {
             engine.clone(),
             mailer,
             Duration::from_secs(config.notifications.every_secs),
+            config.notifications.public_url.clone(),
+            confirmed,
         );
         let api_store = store.clone();
         let api = Api::new(store.clone(), engine.clone(), sealer, api_options);

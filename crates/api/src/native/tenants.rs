@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::applications::{merge, merged};
+use super::confirmations;
 use super::endpoints::present;
 use super::views::TenantView;
 use crate::auth::Caller;
@@ -50,9 +51,13 @@ pub(crate) async fn create(
     let id = api.store().ids().next(now);
     let (live, live_secret) = fresh_secret(&api, &profile, id, Mode::Live);
     let (test, test_secret) = fresh_secret(&api, &profile, id, Mode::Test);
+    // Who makes a tenant is the product, and vouches for the addresses.
     let settings = match new.settings {
         None => TenantSettings::default(),
-        Some(patch) => merged(&TenantSettings::default(), patch)?,
+        Some(mut patch) => {
+            confirmations::without_read_only(&mut patch);
+            merged(&TenantSettings::default(), patch)?
+        }
     };
     check_settings(&api, &settings)?;
     let tenant = Tenant {
@@ -255,7 +260,8 @@ pub(crate) async fn update(
     let tenant = caller.tenant(&api, path_id(&id)?).await?;
     caller.must_be_live()?;
     let patch: TenantPatch = api.read(&caller, &headers, body).await?;
-    let settings = patch.settings.unwrap_or_default();
+    let mut settings = patch.settings.unwrap_or_default();
+    confirmations::without_read_only(&mut settings);
     let of_tenant = matches!(caller.key.scope, Scope::Tenant(..));
     if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
         return Err(ApiError::new(
@@ -269,12 +275,16 @@ pub(crate) async fn update(
     check_settings(&api, &merged(&tenant.settings, settings.clone())?)?;
     let by = caller.actor(&api);
     let now = by.at;
+    let consent = confirmations::Consent::new(of_tenant, &settings);
     let change = move |tenant: &mut Tenant| {
+        let before = tenant.settings.notifications.clone();
         tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
         merge(&mut tenant.settings, settings);
+        consent.apply(&before, &mut tenant.settings.notifications);
         tenant.updated_at = now;
     };
     let changed = api.change_tenant(tenant.id, Box::new(change), by).await?;
+    confirmations::ask_new(&api, &tenant, &changed).await?;
     let profile = api.0.directory.profile(tenant.application).await?.profile;
     Ok(ok(&TenantView::new(changed, &profile)))
 }

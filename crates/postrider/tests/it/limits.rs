@@ -27,6 +27,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "a_body_that_does_not_arrive_is_given_up",
     ),
     (
+        "questions that wait for the mailer",
+        "questions_that_the_mail_server_does_not_take_are_bounded_for_their_tenant",
+    ),
+    (
+        "bytes of a confirmation's body",
+        "questions_that_the_mail_server_does_not_take_are_bounded_for_their_tenant",
+    ),
+    (
         "bodies in memory",
         "one_callers_bodies_do_not_take_anothers_room",
     ),

@@ -11,6 +11,7 @@ mod binary;
 mod bounds;
 mod catching_up;
 mod commands;
+mod confirming;
 mod deletions;
 mod delivering;
 mod distributions;

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use crate::support::{TestServer, id, text};
 
 /// Mail goes to this mailbox.
-fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
+pub(crate) fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
     let address = mailbox.address;
     NotificationsConfig {
         every_secs,
+        public_url: Some("https://hooks.example.com/".to_owned()),
         smtp: Some(SmtpConfig {
             host: address.ip().to_string(),
             port: Some(address.port()),
@@ -22,7 +23,7 @@ fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
     }
 }
 
-async fn server_with_mail(every_secs: u64) -> (TestServer, Mailbox) {
+pub(crate) async fn server_with_mail(every_secs: u64) -> (TestServer, Mailbox) {
     let mailbox = Mailbox::start();
     let server =
         TestServer::with(|config| config.notifications = with_mail(&mailbox, every_secs)).await;

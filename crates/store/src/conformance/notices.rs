@@ -29,6 +29,7 @@ async fn wants_notices(world: &World<'_>) {
     let settings = NotificationSettings {
         webhooks,
         distributions: Channels::default(),
+        unconfirmed: Vec::new(),
     };
     notify(world, settings).await;
 }
@@ -287,6 +288,7 @@ pub async fn a_failure_of_a_deleted_distribution_is_told_as_one(store: &dyn Stor
     let settings = NotificationSettings {
         webhooks: Channels::default(),
         distributions: channels,
+        unconfirmed: Vec::new(),
     };
     notify(&world, settings).await;
     let new = NewEvent {

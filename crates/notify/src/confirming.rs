@@ -1,0 +1,137 @@
+//! Asks people whether they want mail at all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postrider_core::notice::Confirmation;
+use postrider_core::{Id, Timestamp, id};
+use postrider_engine::Engine;
+use postrider_engine::budget::Grant;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::digest::Digest;
+use crate::mail::Mailer;
+
+/// Questions of a tenant in a day.
+const TENANT_DAY_MAX: usize = 50;
+/// Addresses whose last question is remembered; while they are that many, no other is asked.
+const ADDRESSES_MAX: usize = 10_000;
+/// An address is asked at most once in this time, whoever wants it.
+const ADDRESS_EVERY: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Characters of a name in a mail.
+const NAME_CHARS: usize = 80;
+
+pub(crate) struct Confirming<'a> {
+    engine: &'a Engine,
+    mailer: &'a Mailer,
+    /// Where people reach this server.
+    public_url: Option<&'a str>,
+    asked: HashMap<String, Timestamp>,
+    /// Questions of a tenant's day, and when it ends.
+    days: HashMap<Id<id::Tenant>, (Timestamp, usize)>,
+}
+
+impl<'a> Confirming<'a> {
+    pub(crate) fn new(engine: &'a Engine, mailer: &'a Mailer, public_url: Option<&'a str>) -> Self {
+        Self {
+            engine,
+            mailer,
+            public_url,
+            asked: HashMap::new(),
+            days: HashMap::new(),
+        }
+    }
+
+    /// Runs until `stop`, or nobody can ask any more.
+    pub(crate) async fn run(
+        mut self,
+        mut wanted: mpsc::Receiver<(Confirmation, Grant)>,
+        stop: &CancellationToken,
+    ) {
+        while let Some(Some((confirmation, _place))) = stop.run_until_cancelled(wanted.recv()).await
+        {
+            if !self.may_ask(&confirmation) {
+                tracing::info!(tenant.id = %confirmation.tenant, "a mail address was asked often enough; it is not asked again now");
+                continue;
+            }
+            let digest = self.question(&confirmation);
+            let to = [confirmation.to];
+            let sending = self.mailer.send(&to, &digest);
+            match stop.run_until_cancelled(sending).await {
+                None => return,
+                Some(Ok(put_off)) if put_off.is_empty() => {}
+                Some(Ok(_)) => self.take_back(confirmation.tenant, &to[0]),
+                Some(Err(error)) => {
+                    self.take_back(confirmation.tenant, &to[0]);
+                    tracing::warn!(
+                        tenant.id = %confirmation.tenant,
+                        error = &error as &dyn std::error::Error,
+                        "failed to ask whether a mail address wants notifications; its tenant may ask again"
+                    );
+                }
+            }
+        }
+    }
+
+    fn may_ask(&mut self, confirmation: &Confirmation) -> bool {
+        let now = self.engine.clock().now();
+        self.days.retain(|_, (ends, _)| *ends > now);
+        self.asked.retain(|_, at| now.since(*at) < ADDRESS_EVERY);
+        // The same mailbox, however it is written.
+        let address = confirmation.to.to_ascii_lowercase();
+        if self.asked.contains_key(&address) || self.asked.len() >= ADDRESSES_MAX {
+            return false;
+        }
+        let day = self.days.entry(confirmation.tenant);
+        let (_, count) = day.or_insert((now.plus(DAY), 0));
+        if *count >= TENANT_DAY_MAX {
+            return false;
+        }
+        *count += 1;
+        self.asked.insert(address, now);
+        true
+    }
+
+    /// Nothing was sent: it may be asked for again at once.
+    fn take_back(&mut self, tenant: Id<id::Tenant>, to: &str) {
+        self.asked.remove(&to.to_ascii_lowercase());
+        if let Some((_, count)) = self.days.get_mut(&tenant) {
+            *count -= 1;
+        }
+    }
+
+    fn question(&self, confirmation: &Confirmation) -> Digest {
+        let application = plain(&confirmation.application_name);
+        let tenant = plain(&confirmation.tenant_name);
+        let code = confirmation.code.expose();
+        let how = match self.public_url {
+            Some(url) => format!(
+                "If you want that, open this page and confirm:\n\n{}/confirm/{code}\n",
+                url.trim_end_matches('/')
+            ),
+            None => format!("If you want that, give this code to whoever asked you:\n\n{code}\n"),
+        };
+        Digest {
+            subject: format!("Confirm notifications of {application}"),
+            body: format!(
+                "{tenant} wants to be told at this address when webhooks of {application} fail.\n\n{how}\n\
+                 It is good for seven days. If you do not want that, do nothing: no other mail comes.\n"
+            ),
+        }
+    }
+}
+
+/// A name without what could look like something else than a name: a line, or a link.
+fn plain(name: &str) -> String {
+    let fit =
+        |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '\'' | '-' | '&' | '(' | ')' | ',');
+    let name: String = name.chars().filter(fit).take(NAME_CHARS).collect();
+    let name = name.trim();
+    if name.is_empty() {
+        "somebody".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
