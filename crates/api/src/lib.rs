@@ -17,6 +17,7 @@ mod turns;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::Router;
@@ -71,6 +72,8 @@ pub struct ApiOptions {
     pub regions: Vec<RegionInfo>,
     /// The region of tenants that name none.
     pub default_region: Option<String>,
+    /// How much of what is stored was found damaged.
+    pub damaged: Arc<AtomicU64>,
     /// Whether this server can send mail.
     pub mail: bool,
     /// Whether mail can be addressed to a text, by the rules of whoever sends it.
@@ -121,6 +124,7 @@ impl Default for ApiOptions {
             trusted_proxies: Vec::new(),
             regions: Vec::new(),
             default_region: None,
+            damaged: Arc::default(),
             mail: false,
             is_mail_address: |_| true,
             confirmations: None,

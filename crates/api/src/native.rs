@@ -19,6 +19,8 @@ mod tasks;
 pub(crate) mod tenants;
 mod views;
 
+use std::sync::atomic::Ordering;
+
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
@@ -181,6 +183,9 @@ struct Health {
     /// why, and `postrider doctor` what cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     set_aside: Option<u64>,
+    /// Rows and tables that the last round through the store could not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<u64>,
 }
 
 /// The process runs.
@@ -191,6 +196,7 @@ async fn health() -> Response {
             status: "ok",
             version: env!("CARGO_PKG_VERSION"),
             set_aside: None,
+            damaged: None,
         },
     )
 }
@@ -204,6 +210,7 @@ async fn ready(State(api): State<Api>) -> ApiResult<Response> {
             status: "ready",
             version: env!("CARGO_PKG_VERSION"),
             set_aside: Some(api.engine().set_aside()),
+            damaged: Some(api.0.options.damaged.load(Ordering::Relaxed)),
         },
     ))
 }

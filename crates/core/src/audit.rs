@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::attempt::Outcome;
 use crate::endpoint::{CustomHeader, Endpoint, EndpointKind};
 use crate::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use crate::{Id, Timestamp, id};
@@ -36,7 +37,7 @@ pub struct AuditEntry {
     pub application: Option<Id<id::Application>>,
     pub tenant: Option<Id<id::Tenant>>,
     pub actor: Actor,
-    /// A noun and `created`, `updated` or `deleted`: `endpoint.updated`.
+    /// A noun and `created`, `updated`, `deleted` or `tested`: `endpoint.updated`.
     pub action: String,
     /// The id or the name of what was changed.
     pub subject: String,
@@ -62,6 +63,34 @@ pub trait Audited {
     /// Whether its changes are of interest; the server's own helpers are not.
     fn is_recorded(&self) -> bool {
         true
+    }
+}
+
+/// The entry for a test call: who made it, and how it ended.
+pub fn test_entry(
+    id: Id<id::AuditEntry>,
+    actor: Actor,
+    endpoint: &Endpoint,
+    event_type: &str,
+    success: bool,
+    outcome: &Outcome,
+) -> AuditEntry {
+    let (status, error) = match outcome {
+        Outcome::Answered { status, .. } => (Some(*status), None),
+        Outcome::Unreachable { reason, .. } => (None, Some(reason.as_str())),
+    };
+    let after = serde_json::json!({
+        "type": event_type, "url": endpoint.url, "success": success, "statusCode": status, "error": error,
+    });
+    AuditEntry {
+        id,
+        application: Some(endpoint.application),
+        tenant: Some(endpoint.tenant),
+        actor,
+        action: format!("{}.tested", endpoint.noun()),
+        subject: endpoint.id.to_string(),
+        before: None,
+        after: Some(after.to_string()),
     }
 }
 

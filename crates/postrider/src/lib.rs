@@ -13,6 +13,7 @@ pub mod listen;
 mod log;
 pub mod master_key;
 pub mod output;
+mod patrol;
 pub mod profiles;
 pub mod receiver;
 mod root_key;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,7 +28,7 @@ use crate::cli::ServeArgs;
 use crate::config::{self, Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
 use crate::log::set_log_level;
 use crate::output::tell;
-use crate::{descriptors, log, master_key, profiles};
+use crate::{descriptors, log, master_key, patrol, profiles};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -82,7 +83,8 @@ impl Server {
             salt: fastrand::u64(..),
             new_store: config.store.new_store,
         };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory, &options)?);
+        let sqlite = Arc::new(SqliteStore::open(&directory, &options)?);
+        let store: Arc<dyn Store> = sqlite.clone();
         let key_file = config
             .secrets
             .master_key_file
@@ -125,7 +127,9 @@ impl Server {
         };
         let mailer = mailer(&config.notifications)?;
         let (confirmations, confirmed) = mpsc::channel(CONFIRMATIONS_MAX);
+        let damaged = Arc::new(AtomicU64::new(0));
         let api_options = ApiOptions {
+            damaged: damaged.clone(),
             addresses,
             names: Names(Some(Arc::new(SystemNames(SystemResolver::new()?)))),
             trusted_proxies: config.server.trusted_proxies.clone(),
@@ -193,6 +197,12 @@ impl Server {
         let serving = Box::pin(listener.serve(api.router(), stop.clone()));
         tasks.spawn(must_run("listener", serving));
         tasks.spawn(must_run("notifier", Box::pin(notifier.run(stop.clone()))));
+        let patrolling = stop.clone();
+        let patrolling = async move {
+            let round = patrol::patrol(sqlite, damaged);
+            patrolling.run_until_cancelled(round).await;
+        };
+        tasks.spawn(must_run("patrol", Box::pin(patrolling)));
         let reaper = stop.clone();
         let reaping = transport.clone();
         let reaping = async move {

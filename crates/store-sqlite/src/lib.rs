@@ -14,6 +14,7 @@ mod keys;
 mod log;
 mod manage;
 mod open;
+mod patrol;
 mod read;
 mod write;
 mod writer;
@@ -43,6 +44,7 @@ use postrider_store::{
 
 pub use backup::{backup, restore};
 pub use doctor::{Finding, examine};
+pub use patrol::{Patrolled, Piece};
 use read::Readers;
 use writer::Writer;
 
@@ -139,6 +141,14 @@ const COUNT_CONNECTIONS: usize = 2;
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl SqliteStore {
+    /// Looks at the next few rows of all that is stored; see [`Patrolled`].
+    ///
+    /// # Errors
+    /// When the store cannot be read at all.
+    pub async fn patrol(&self, from: Patrolled) -> Result<Piece, StoreError> {
+        self.counts.read(move |reader| reader.patrol(&from)).await
+    }
+
     /// Opens the store in `directory`, which must be there.
     ///
     /// # Errors
@@ -584,6 +594,12 @@ impl Store for SqliteStore {
         let nonce = nonce.to_owned();
         self.writer
             .call(move |tx| tx.use_nonce(key, &nonce, expires_at))
+            .await
+    }
+
+    async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.writer
+            .call(move |tx| tx.insert_audit(&entry).map_err(convert::aborted))
             .await
     }
 

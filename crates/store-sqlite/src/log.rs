@@ -1,6 +1,6 @@
 //! Writing the audit log and notices, in the transaction of what they tell of.
 
-use postrider_core::audit::{Actor, Audited, entry};
+use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
 use postrider_core::notice::{NoticeClass, NoticeKind};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
@@ -34,6 +34,10 @@ impl Tx {
         let Some(entry) = entry(self.ids.next(by.at), by, before, after) else {
             return Ok(());
         };
+        self.insert_audit(&entry)
+    }
+
+    pub(crate) fn insert_audit(&self, entry: &AuditEntry) -> SqlResult<()> {
         let sql = "insert into audit (id, at, application_id, tenant_id, key_id, actor, action, subject, before, after)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         self.connection.prepare_cached(sql)?.execute(params![

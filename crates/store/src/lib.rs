@@ -317,6 +317,8 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Audit log and notices ---
 
+    /// Records what somebody did that changed nothing here: a test call.
+    async fn note(&self, entry: AuditEntry) -> Result<(), StoreError>;
     /// Newest first.
     async fn list_audit(
         &self,

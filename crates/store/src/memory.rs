@@ -521,6 +521,11 @@ impl Store for MemoryStore {
             .is_none())
     }
 
+    async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.state().audit.insert(entry.id.as_u128(), entry);
+        Ok(())
+    }
+
     async fn list_audit(
         &self,
         filter: AuditFilter,

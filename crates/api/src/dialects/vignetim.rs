@@ -279,7 +279,8 @@ async fn test(State(api): State<Api>, id: PathId, request: Request<Body>) -> Res
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
         let test = TestEvent::of_profile(&endpoint, &partner.current.profile);
-        let sent = send_test(&api, &endpoint, &partner.current, test).await;
+        let by = actor(&partner.key, &api);
+        let sent = send_test(&api, &endpoint, &partner.current, test, by).await;
         let (success, attempt) = sent.map_err(|error| Refusal::from_api(partner.spec(), &error))?;
         let profile = &partner.current.profile;
         let status_code = match attempt.outcome {

@@ -1,5 +1,7 @@
 //! What somebody tries who has only the documents, or only an id from a log.
 
+use std::time::Duration;
+
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
@@ -209,6 +211,30 @@ async fn test_calls_are_bounded_for_each_tenant() {
     for call in hanging {
         call.abort();
     }
+}
+
+#[tokio::test]
+async fn a_test_call_is_in_the_audit_log_though_nobody_waited_for_its_answer() {
+    let server = TestServer::start().await;
+    let wait = Duration::from_millis(500);
+    let receiver = Receiver::start(Behaviour::SlowStatus(wait, 503)).await;
+    let tenant = server.tenant("standard").await;
+    let endpoint = id(&server.endpoint(&tenant, &receiver.url("/")).await);
+    let bearer = format!("Bearer {}", server.root);
+    let headers = [("authorization", bearer.as_str())];
+    let path = format!("/v1/endpoints/{endpoint}/test");
+    let asked = http(server.address, "POST", &path, &headers, "");
+    let gone = tokio::time::timeout(Duration::from_millis(200), asked).await;
+    assert!(gone.is_err(), "the client went away");
+    let audit = format!("/v1/audit?action=endpoint.tested&subject={endpoint}");
+    let told = server
+        .until(&audit, |page| page["data"][0] != Value::Null)
+        .await;
+    let after = &told["data"][0]["after"];
+    assert_eq!(
+        (&after["success"], &after["statusCode"], &after["url"]),
+        (&json!(false), &json!(503), &json!(receiver.url("/")))
+    );
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod bounds;
 mod catching_up;
 mod commands;
 mod confirming;
+mod damage;
 mod deletions;
 mod delivering;
 mod distributions;

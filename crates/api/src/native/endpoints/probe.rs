@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Outcome};
+use postrider_core::audit::{Actor, test_entry};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::filter::is_event_type;
@@ -86,12 +87,26 @@ impl Probes {
     }
 }
 
-/// Makes the test call: one signed request, now, not recorded, whatever the endpoint's state.
+/// Makes the test call: one signed request, now, whatever the endpoint's state. It is no delivery; the audit log
+/// has who made it and how it ended, also where the client goes away meanwhile.
 pub(crate) async fn send_test(
     api: &Api,
     endpoint: &Endpoint,
     current: &CurrentProfile,
     test: TestEvent,
+    by: Actor,
+) -> ApiResult<(bool, Attempt)> {
+    let (sending, endpoint, current) = (api.clone(), endpoint.clone(), current.clone());
+    api.to_the_end(async move { test_call(&sending, &endpoint, &current, test, by).await })
+        .await
+}
+
+async fn test_call(
+    api: &Api,
+    endpoint: &Endpoint,
+    current: &CurrentProfile,
+    test: TestEvent,
+    by: Actor,
 ) -> ApiResult<(bool, Attempt)> {
     let profile = &current.profile;
     let now = api.now();
@@ -100,7 +115,7 @@ pub(crate) async fn send_test(
         id: api.store().ids().next(now),
         application: endpoint.application,
         tenant: endpoint.tenant,
-        event_type: Arc::from(test.event_type),
+        event_type: Arc::from(test.event_type.as_str()),
         data: Bytes::from(test.data),
         meta: None,
         mode: endpoint.mode,
@@ -117,6 +132,17 @@ pub(crate) async fn send_test(
     drop(place);
     let success = profile.classify.class(&attempt.outcome) == Class::Ok;
     tracing::info!(tenant.id = %endpoint.tenant, endpoint.id = %endpoint.id, success, "a test call was made");
+    let entry = test_entry(
+        api.store().ids().next(now),
+        by,
+        endpoint,
+        &test.event_type,
+        success,
+        &attempt.outcome,
+    );
+    if let Err(error) = api.store().note(entry).await {
+        tracing::warn!(endpoint.id = %endpoint.id, error = &error as &dyn std::error::Error, "failed to record a test call");
+    }
     Ok((success, attempt))
 }
 
@@ -184,7 +210,8 @@ pub(crate) async fn test(
     may_sign(&caller, &endpoint)?;
     let bytes = api.body(caller.holder(), body).await?;
     let asked = asked_for(&api, &endpoint, &profile.profile, &bytes).await?;
-    let (success, attempt) = send_test(&api, &endpoint, &profile, asked).await?;
+    let by = caller.actor(&api);
+    let (success, attempt) = send_test(&api, &endpoint, &profile, asked, by).await?;
     let (status_code, error) = match attempt.outcome {
         Outcome::Answered { status, .. } => (Some(status), None),
         Outcome::Unreachable { reason, detail } => {

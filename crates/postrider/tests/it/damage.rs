@@ -1,0 +1,98 @@
+//! What is damaged on disk is found by the server itself, before somebody needs it.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::binary::{
+    call, endpoint, logged, output, postrider, publish, serve, tenant, text, until,
+};
+
+/// A store with a few events, whose server has left.
+async fn stopped(data: &Path, events: usize) -> String {
+    let process = serve(data);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, "http://127.0.0.1:9/").await;
+    for _ in 0..events {
+        publish(&process, &root, &tenant).await;
+    }
+    let ready = call(&process, &root, "GET", "/ready", Value::Null).await;
+    assert_eq!(ready["damaged"], json!(0), "{ready}");
+    drop(process);
+    // What is in the log goes into the file, so that damage there is not written over.
+    let database = rusqlite::Connection::open(data.join("postrider.db")).unwrap();
+    let left: i64 = database
+        .query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+    root
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_read_is_found_and_told_with_its_table() {
+    let data = tempfile::tempdir().unwrap();
+    let root = stopped(data.path(), 3).await;
+    let database = rusqlite::Connection::open(data.path().join("postrider.db")).unwrap();
+    let sql = "update endpoint set subscription = '[\"a'";
+    assert_eq!(database.execute(sql, []).unwrap(), 1);
+    drop(database);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(data.path(), log.reopen().unwrap());
+    until(&process, &root, "/ready", |ready| ready["damaged"] == 1).await;
+    drop(process);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let told = log
+        .lines()
+        .find(|line| line.contains("cannot be read; postrider doctor"))
+        .unwrap();
+    assert!(
+        told.contains("endpoint") && told.contains("subscription"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_page_that_is_overwritten_is_found_and_the_rest_is_looked_at() {
+    let data = tempfile::tempdir().unwrap();
+    let root = stopped(data.path(), 300).await;
+    let file = data.path().join("postrider.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let (page, size): (u64, u64) = database
+        .query_row(
+            // The oldest events; the newest are needed at the start.
+            "select pageno, pgsize from dbstat where name = 'event' and pagetype = 'leaf' order by path limit 1",
+            [],
+            |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned())),
+        )
+        .unwrap();
+    drop(database);
+    let mut open = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&file)
+        .unwrap();
+    open.seek(SeekFrom::Start((page - 1) * size)).unwrap();
+    let mut before = vec![0; 16];
+    open.read_exact(&mut before).unwrap();
+    open.seek(SeekFrom::Start((page - 1) * size)).unwrap();
+    open.write_all(&vec![0xa5; usize::try_from(size).unwrap()])
+        .unwrap();
+    drop(open);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(data.path(), log.reopen().unwrap());
+    until(&process, &root, "/ready", |ready| ready["damaged"] == 1).await;
+    drop(process);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let told = log
+        .lines()
+        .find(|line| line.contains("cannot be read; postrider doctor"))
+        .unwrap();
+    assert!(
+        told.contains("event") && told.contains("malformed"),
+        "{told}"
+    );
+    let doctor = output(postrider().args(["doctor", "--data"]).arg(data.path()));
+    assert!(text(&doctor.stdout).contains("event: "), "{doctor:?}");
+}

@@ -1,0 +1,122 @@
+//! Looks at everything that is stored, in small pieces, while the server runs: what nobody asks for would
+//! otherwise be found damaged when it is needed.
+
+use postrider_store::StoreError;
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Row, params_from_iter};
+
+use crate::convert::{SqlResult, reading};
+use crate::doctor::{Finding, must_read, tables};
+use crate::read::Reader;
+
+/// Rows of one piece: a few milliseconds of one reader.
+const PIECE_ROWS: usize = 200;
+
+/// Where a patrol goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Patrolled {
+    /// Tables before it are done, by name.
+    table: String,
+    /// The last row that was looked at.
+    after: Vec<Value>,
+}
+
+/// What a piece found, and where the next one begins; none when everything was looked at.
+pub type Piece = (Vec<Finding>, Option<Patrolled>);
+
+impl Reader {
+    pub(crate) fn patrol(&self, from: &Patrolled) -> Result<Piece, StoreError> {
+        let names = tables(&self.connection).map_err(reading)?;
+        let Some(table) = names.iter().find(|name| **name >= from.table) else {
+            return Ok((Vec::new(), None));
+        };
+        let mut findings = Vec::new();
+        let after = if *table == from.table {
+            from.after.as_slice()
+        } else {
+            &[]
+        };
+        let last = self.look(table, after, &mut findings);
+        let next = match last {
+            Ok(Some(ref after)) => Some(Patrolled {
+                table: table.clone(),
+                after: after.clone(),
+            }),
+            // The rest of a table whose page is damaged cannot be reached this way.
+            Ok(None) | Err(_) => {
+                let next = names.iter().find(|name| *name > table);
+                next.map(|name| Patrolled {
+                    table: name.clone(),
+                    after: Vec::new(),
+                })
+            }
+        };
+        if let Err(error) = last {
+            findings.push(Finding {
+                table: table.clone(),
+                row: None,
+                what: error.to_string(),
+            });
+        }
+        Ok((findings, next))
+    }
+
+    /// Reads every value of the next rows. Returns the key of the last one, if there may be more.
+    fn look(
+        &self,
+        table: &str,
+        after: &[Value],
+        findings: &mut Vec<Finding>,
+    ) -> SqlResult<Option<Vec<Value>>> {
+        let keys = self.keys_of(table)?;
+        let names = keys.join(", ");
+        let condition = if after.is_empty() {
+            String::new()
+        } else {
+            let marks = vec!["?"; after.len()].join(", ");
+            format!("where ({names}) > ({marks})")
+        };
+        let sql = format!(
+            "select {names}, * from {table} {condition} order by {names} limit {PIECE_ROWS}"
+        );
+        let mut statement = self.connection.prepare(&sql)?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut rows = statement.query(params_from_iter(after))?;
+        let mut last = Vec::new();
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            count += 1;
+            last = (0..keys.len())
+                .map(|at| row.get(at))
+                .collect::<SqlResult<Vec<Value>>>()?;
+            for (at, column) in columns.iter().enumerate().skip(keys.len()) {
+                if let Err(what) = readable(row, at, table, column) {
+                    findings.push(Finding {
+                        table: table.to_owned(),
+                        row: match last.first() {
+                            Some(Value::Integer(key)) => Some(*key),
+                            _ => None,
+                        },
+                        what: format!("{column}: {what}"),
+                    });
+                }
+            }
+        }
+        Ok((count == PIECE_ROWS).then_some(last))
+    }
+
+    /// The columns of a table's primary key, in its order.
+    fn keys_of(&self, table: &str) -> SqlResult<Vec<String>> {
+        let sql = "select name from pragma_table_info(?1) where pk > 0 order by pk";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.query_map([table], |row| row.get(0))?.collect()
+    }
+}
+
+fn readable(row: &Row<'_>, at: usize, table: &str, column: &str) -> Result<(), String> {
+    let value = row.get_ref(at).map_err(|error| error.to_string())?;
+    if let ValueRef::Text(text) = value {
+        str::from_utf8(text).map_err(|error| error.to_string())?;
+    }
+    must_read(row, at, table, column).map_err(|error| error.to_string())
+}
