@@ -33,6 +33,9 @@ type TenantId = Id<id::Tenant>;
 pub struct MachineLimits {
     /// Requests under way at once, over all lanes.
     pub in_flight_max: usize,
+    /// Attempts that are given out and have not begun to wait for the network: each is some tens of microseconds of
+    /// work. Whoever has a thousand of them to do would otherwise stand before everybody with all of it.
+    pub starting_max: usize,
     /// Requests under way at once for one lane: the ceiling of what it may learn. Few receivers gain
     /// from more, and all of them pay for each connection.
     pub lane_in_flight_max: usize,
@@ -48,6 +51,7 @@ impl Default for MachineLimits {
     fn default() -> Self {
         Self {
             in_flight_max: 4_096,
+            starting_max: 16,
             lane_in_flight_max: 128,
             memory_max: 64 * 1024 * 1024,
             lane_items_max: 1_024,
@@ -93,6 +97,8 @@ pub enum Input {
     LoadFailed {
         endpoint: EndpointId,
     },
+    /// An attempt waits for the network, or has ended before.
+    Started,
     /// The request of an attempt ended and its slot is free; the record is on its way.
     Released {
         endpoint: EndpointId,
@@ -122,7 +128,7 @@ pub enum Input {
 
 #[derive(Debug)]
 pub enum Action {
-    /// Make an attempt. Ends in `Released`, then `Settled`.
+    /// Make an attempt. Soon `Started`; ends in `Released`, then `Settled`.
     Send(Box<DueDelivery>),
     /// `deliverBefore` passed: finish without an attempt. Ends in `Settled`.
     Expire(Box<DueDelivery>),
@@ -157,6 +163,8 @@ pub struct Machine {
     lanes: HashMap<EndpointId, Lane>,
     shares: Shares,
     timers: BTreeSet<(Timestamp, EndpointId)>,
+    /// Attempts given out that are not `Started`.
+    starting: usize,
     halted: bool,
 }
 
@@ -175,6 +183,7 @@ impl Machine {
             lanes: HashMap::new(),
             shares: Shares::new(limits.in_flight_max, limits.memory_max),
             timers: BTreeSet::new(),
+            starting: 0,
             halted: false,
         }
     }
@@ -252,6 +261,7 @@ impl Machine {
                 self.lane(endpoint).finishing = false;
                 self.look(now, endpoint, &mut actions);
             }
+            Input::Started => self.starting -= 1,
             Input::Halt => self.halted = true,
             Input::Resume => self.halted = false,
             Input::Tick => {
@@ -414,7 +424,7 @@ impl Machine {
     /// Gives turns, one delivery each: tenants in a ring, and the lanes of a tenant in a ring.
     fn give_turns(&mut self, at: Moment, actions: &mut Vec<Action>) {
         let now = at.steady;
-        while !self.halted {
+        while !self.halted && self.starting < self.limits.starting_max {
             let Some(endpoint) = self.shares.next() else {
                 break;
             };
@@ -431,6 +441,7 @@ impl Machine {
                     actions.push(Action::Expire(Box::new(due)));
                 } else {
                     lane.start(now);
+                    self.starting += 1;
                     self.shares.take_slot(due.delivery.tenant);
                     actions.push(Action::Send(Box::new(due)));
                 }

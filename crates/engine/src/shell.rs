@@ -238,7 +238,7 @@ impl Engine {
     /// Gives an endpoint an event that it missed, as if it were published now.
     ///
     /// # Errors
-    /// `DeliveryExists` when it has it; `EndpointDisabled`, `NotFound`, `Busy`.
+    /// `DeliveryExists` when it has it; `DeliveryExpired`, `EndpointDisabled`, `NotFound`, `Busy`.
     pub async fn catch_up(
         &self,
         tenant: Id<id::Tenant>,
@@ -377,7 +377,7 @@ impl Engine {
     fn start_action(self: &Arc<Self>, action: Action) {
         let engine = self.clone();
         match action {
-            Action::Send(due) => drop(self.tasks.spawn(engine.attempt(*due))),
+            Action::Send(due) => drop(self.tasks.spawn(engine.start_attempt(*due))),
             Action::Expire(due) => drop(self.tasks.spawn(engine.expire(*due))),
             Action::Load {
                 endpoint,

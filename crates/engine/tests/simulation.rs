@@ -26,6 +26,7 @@ const SEEDS_DEFAULT: u64 = 10_000;
 fn tight() -> MachineLimits {
     MachineLimits {
         in_flight_max: 6,
+        starting_max: 3,
         lane_in_flight_max: 4,
         memory_max: 6_000,
         lane_items_max: 5,

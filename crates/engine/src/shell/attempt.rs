@@ -1,6 +1,7 @@
 //! One attempt: render, sign, send, judge, hand the record to the journal.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,7 +32,20 @@ const LOCAL_PAUSE: Duration = Duration::from_secs(2);
 const PAST_LANE_TRIES: u32 = 30;
 
 impl Engine {
-    pub(super) async fn attempt(self: Arc<Self>, due: DueDelivery) {
+    /// Makes an attempt, and tells the machine when it waits for the first time: what it does until then
+    /// takes the time of others.
+    pub(super) async fn start_attempt(self: Arc<Self>, due: DueDelivery) {
+        let starting = Starting(self.clone());
+        let mut attempt = std::pin::pin!(self.attempt(due));
+        let first =
+            std::future::poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await;
+        drop(starting);
+        if first.is_pending() {
+            attempt.await;
+        }
+    }
+
+    async fn attempt(self: Arc<Self>, due: DueDelivery) {
         let slot = Slot::new(&self, &due);
         let made = match self.make_attempt(due).await {
             Some(Tried::Made(made)) => *made,
@@ -324,6 +338,15 @@ struct Made {
     started: Moment,
     /// How long the receiver needed.
     took: Option<Duration>,
+}
+
+/// An attempt before it waits; told also where it breaks off.
+struct Starting(Arc<Engine>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.apply(Input::Started);
+    }
 }
 
 /// A slot in flight. Whatever becomes of the attempt, it is given back: one that breaks off inside this

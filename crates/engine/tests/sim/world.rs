@@ -90,6 +90,8 @@ struct Waiting {
 }
 
 pub(crate) struct World {
+    /// Attempts that were given out and do not wait for the network yet.
+    starting: usize,
     /// By the steady clock, in which the world lives.
     pub(crate) now: Timestamp,
     /// What the wall clock is ahead of it, in seconds.
@@ -182,6 +184,7 @@ impl World {
                 .unwrap(),
             limits,
             weather,
+            starting: 0,
             machine: Machine::new(limits),
             queue: BinaryHeap::new(),
             happenings: HashMap::new(),
@@ -347,6 +350,7 @@ impl World {
         self.journal.clear();
         self.under_way.clear();
         self.sending.clear();
+        self.starting = 0;
         self.commit_planned = false;
         self.halted = false;
         self.machine = Machine::new(self.limits);
@@ -396,6 +400,9 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
+        if matches!(input, Input::Started) {
+            self.starting -= 1;
+        }
         let actions = self.machine.step(self.moment(), input);
         let stats = self.machine.stats();
         assert!(stats.in_flight <= self.limits.in_flight_max, "{stats:?}");
@@ -463,6 +470,14 @@ impl World {
         self.check_order(&due);
         self.under_way.insert(id, endpoint);
         self.sending.insert(id, endpoint);
+        self.starting += 1;
+        assert!(
+            self.starting <= self.limits.starting_max,
+            "{} attempts are begun at once",
+            self.starting
+        );
+        let begun = Duration::from_micros(self.rng.u64(0..=200));
+        self.plan(begun, Happening::Deliver(Box::new(Input::Started)));
         let of_lane = self
             .sending
             .values()
