@@ -61,14 +61,13 @@ impl<'a> Confirming<'a> {
             let sending = self.mailer.send(&to, &digest);
             match stop.run_until_cancelled(sending).await {
                 None => return,
-                Some(Ok(put_off)) if put_off.is_empty() => {}
-                Some(Ok(_)) => self.take_back(confirmation.tenant, &to[0]),
+                Some(Ok(_)) => {}
+                // Asked again at once, it could be asked without end: whether it got the mail is not always known.
                 Some(Err(error)) => {
-                    self.take_back(confirmation.tenant, &to[0]);
                     tracing::warn!(
                         tenant.id = %confirmation.tenant,
                         error = &error as &dyn std::error::Error,
-                        "failed to ask whether a mail address wants notifications; its tenant may ask again"
+                        "failed to ask whether a mail address wants notifications; its tenant may ask again in an hour"
                     );
                 }
             }
@@ -92,14 +91,6 @@ impl<'a> Confirming<'a> {
         *count += 1;
         self.asked.insert(address, now);
         true
-    }
-
-    /// Nothing was sent: it may be asked for again at once.
-    fn take_back(&mut self, tenant: Id<id::Tenant>, to: &str) {
-        self.asked.remove(&to.to_ascii_lowercase());
-        if let Some((_, count)) = self.days.get_mut(&tenant) {
-            *count -= 1;
-        }
     }
 
     fn question(&self, confirmation: &Confirmation) -> Digest {

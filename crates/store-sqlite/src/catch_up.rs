@@ -21,6 +21,9 @@ impl Tx {
             .event(key)
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Event))?;
+        if event.deliver_before.is_some_and(|limit| now.wall > limit) {
+            return Err(StoreError::conflict(Rule::DeliveryExpired));
+        }
         self.must_be_enabled(endpoint, event.tenant.key(), Some(event.mode))?;
         if let Some((known, attempts, state)) = self.delivery_to(key, endpoint).map_err(aborted)? {
             if state != DeliveryState::Skipped {
@@ -74,7 +77,7 @@ impl Tx {
         endpoint: i64,
     ) -> SqlResult<Option<(i64, u32, DeliveryState)>> {
         let mut statement = self.connection.prepare_cached(
-            "select id, attempts, state, reason from delivery where event_id = ?1 and +endpoint_id = ?2",
+            "select id, attempts, state, reason from delivery where event_id = ?1 and endpoint_id = ?2",
         )?;
         statement
             .query_row([event, endpoint], |row| {

@@ -599,7 +599,7 @@ impl Store for SqliteStore {
 
     async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.insert_audit(&entry).map_err(convert::aborted))
+            .call(move |tx| tx.note_of_owner(&entry).map_err(convert::aborted))
             .await
     }
 

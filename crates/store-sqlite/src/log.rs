@@ -37,7 +37,23 @@ impl Tx {
         self.insert_audit(&entry)
     }
 
-    pub(crate) fn insert_audit(&self, entry: &AuditEntry) -> SqlResult<()> {
+    /// Records something unless its owner is gone: nobody would erase it.
+    pub(crate) fn note_of_owner(&self, entry: &AuditEntry) -> SqlResult<()> {
+        let sql = "select (?1 is null or exists (select 1 from tenant where id = ?1))
+                   and (?2 is null or exists (select 1 from application where id = ?2))";
+        let owner = params![entry.tenant.map(Id::key), entry.application.map(Id::key)];
+        let exists: bool = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row(owner, |row| row.get(0))?;
+        if exists {
+            self.insert_audit(entry)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn insert_audit(&self, entry: &AuditEntry) -> SqlResult<()> {
         let sql = "insert into audit (id, at, application_id, tenant_id, key_id, actor, action, subject, before, after)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         self.connection.prepare_cached(sql)?.execute(params![

@@ -5,7 +5,7 @@ use postrider_store::StoreError;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Row, params_from_iter};
 
-use crate::convert::{SqlResult, reading};
+use crate::convert::{SqlResult, is_unreadable, reading, unreadable};
 use crate::doctor::{Finding, must_read, tables};
 use crate::read::Reader;
 
@@ -37,11 +37,14 @@ impl Reader {
             &[]
         };
         let last = self.look(table, after, &mut findings);
+        let last = last.and_then(|last| in_order(after, last));
         let next = match last {
             Ok(Some(ref after)) => Some(Patrolled {
                 table: table.clone(),
                 after: after.clone(),
             }),
+            // It may be read another time.
+            Err(error) if !is_unreadable(&error) => return Err(reading(error)),
             // The rest of a table whose page is damaged cannot be reached this way.
             Ok(None) | Err(_) => {
                 let next = names.iter().find(|name| *name > table);
@@ -110,6 +113,19 @@ impl Reader {
         let sql = "select name from pragma_table_info(?1) where pk > 0 order by pk";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.query_map([table], |row| row.get(0))?.collect()
+    }
+}
+
+/// A damaged key may lead back to where the round has been.
+fn in_order(after: &[Value], last: Option<Vec<Value>>) -> SqlResult<Option<Vec<Value>>> {
+    match (after.first(), last.as_ref().and_then(|last| last.first())) {
+        (Some(Value::Integer(before)), Some(Value::Integer(now))) if now < before => {
+            Err(unreadable(0, "its rows are out of order".to_owned()))
+        }
+        _ if last.as_deref() == Some(after) => {
+            Err(unreadable(0, "its rows are out of order".to_owned()))
+        }
+        _ => Ok(last),
     }
 }
 

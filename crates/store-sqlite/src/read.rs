@@ -318,7 +318,7 @@ impl Reader {
         let after = query.after.map_or(i64::MIN, Id::key).max(first - 1);
         let before = first_key(query.until.plus(self.ahead).plus(CLOCK_SLACK));
         let sql = "select e.id, e.type, e.mode, e.addressee, e.created_at,
-                   (select d.state from delivery d where d.event_id = e.id and +d.endpoint_id = ?1)
+                   (select d.state from delivery d where d.event_id = e.id and d.endpoint_id = ?1)
                    from event e where e.tenant_id = ?2 and e.id > ?3 and e.id < ?4 order by e.id limit ?5";
         let values = params![
             endpoint.id.key(),
@@ -327,7 +327,7 @@ impl Reader {
             before,
             query.rows
         ];
-        let looked_at = self.all(sql, values, |row| {
+        let is_missed = |row: &Row<'_>| -> SqlResult<bool> {
             let created_at = time(row, 4)?;
             let in_range =
                 query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
@@ -336,8 +336,19 @@ impl Reader {
                 None => true,
                 Some(state) => state == state_numbers(DeliveryState::Skipped).0,
             };
-            let missed = in_range && addressed && is_missed && mode(row, 2)? == endpoint.mode;
-            Ok((Id::from_key(row.get(0)?, self.salt), missed))
+            Ok(in_range && addressed && is_missed && mode(row, 2)? == endpoint.mode)
+        };
+        let looked_at = self.all(sql, values, |row| {
+            let event = Id::<id::Event>::from_key(row.get(0)?, self.salt);
+            match is_missed(row) {
+                Ok(is_missed) => Ok((event, is_missed)),
+                // One that does not read keeps nothing else from its endpoint.
+                Err(error) if is_unreadable(&error) => {
+                    tracing::error!(event.id = %event, error = &error as &dyn std::error::Error, "a stored event cannot be read; it is left out of a catch-up");
+                    Ok((event, false))
+                }
+                Err(error) => Err(error),
+            }
         })?;
         let is_full = looked_at.len() >= query.rows as usize;
         Ok(MissedPage {

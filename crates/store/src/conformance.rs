@@ -87,6 +87,8 @@ macro_rules! store_conformance {
             an_endpoint_of_a_key_catches_up_on_what_was_addressed_to_it,
             a_paused_distribution_skips_what_comes_until_somebody_asks_for_it,
             a_count_in_pages_is_what_the_pages_hold,
+            what_has_expired_is_not_caught_up,
+            nothing_is_noted_of_an_owner_that_is_gone,
         );
     };
     (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(

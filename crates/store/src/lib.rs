@@ -317,7 +317,7 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Audit log and notices ---
 
-    /// Records what somebody did that changed nothing here: a test call.
+    /// Records what somebody did that changed nothing here: a test call. Not of a deleted owner: nobody would erase it.
     async fn note(&self, entry: AuditEntry) -> Result<(), StoreError>;
     /// Newest first.
     async fn list_audit(

@@ -48,6 +48,17 @@ fn named(patch: &Map<String, Value>) -> BTreeSet<String> {
     emails.map(str::to_owned).collect()
 }
 
+fn unconfirmed(patch: &Map<String, Value>) -> BTreeSet<String> {
+    let list = patch
+        .get("notifications")
+        .and_then(|n| n.get("unconfirmed"));
+    let emails = list.and_then(Value::as_array).into_iter().flatten();
+    emails
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Takes out of a change what only the server writes; whoever sends back what was read changes nothing.
 pub(super) fn without_read_only(patch: &mut Map<String, Value>) {
     let notifications = patch.get_mut("notifications");
@@ -64,11 +75,15 @@ pub(super) struct Consent {
 }
 
 impl Consent {
+    /// Of a change as it came, so that an address in `unconfirmed`, which whoever changes something else sends
+    /// back, is not vouched for.
     pub(super) fn new(is_tenant: bool, patch: &Map<String, Value>) -> Self {
         let vouched = if is_tenant {
             BTreeSet::new()
         } else {
-            named(patch)
+            let waiting = unconfirmed(patch);
+            let named = named(patch).into_iter();
+            named.filter(|email| !waiting.contains(email)).collect()
         };
         Self { vouched, is_tenant }
     }
@@ -172,6 +187,8 @@ struct ConfirmedView {
     email: String,
 }
 
+/// On whose account bodies go that need no key.
+const NOBODY: u128 = 0;
 /// Bytes of the body of a confirmation: it needs no key.
 const CONFIRM_BYTES_MAX: usize = 4_096;
 
@@ -182,8 +199,7 @@ pub(crate) async fn confirm(
     body: Body,
 ) -> ApiResult<Response> {
     must_be_json(&headers)?;
-    let bytes = axum::body::to_bytes(body, CONFIRM_BYTES_MAX).await;
-    let bytes = bytes.map_err(|_| ApiError::new(ErrorCode::BodyTooLarge, "a code is shorter"))?;
+    let bytes = api.body_of(NOBODY, body, CONFIRM_BYTES_MAX).await?;
     let body: ConfirmBody = typed(&bytes)?;
     Ok(ok(&confirmed(&api, &body.code).await?))
 }

@@ -140,12 +140,12 @@ pub(crate) async fn create(
     let mut body: ReplayBody = api.read(&caller, &headers, body).await?;
     body.mode = caller.shown(body.mode)?;
     let now = api.now();
-    let task = Task {
+    let mut task = Task {
         id: api.store().ids().next(now),
         kind: TaskKind::Replay,
         application: tenant.application,
         tenant: Some(tenant.id),
-        request: serde_json::to_string(&body).map_err(ApiError::internal)?,
+        request: String::new(),
         state: TaskState::Running,
         total: None,
         done: 0,
@@ -160,10 +160,16 @@ pub(crate) async fn create(
         if endpoint.tenant != tenant.id {
             return Err(ApiError::not_found("endpoint"));
         }
+        if body.mode.is_some_and(|mode| mode != endpoint.mode) {
+            return Err(ApiError::invalid("mode", "is not the endpoint's"));
+        }
         if !endpoint.health.is_enabled() {
             return Err(StoreError::conflict(Rule::EndpointDisabled).into());
         }
+        // Whoever may not touch its mode may not see this either.
+        body.mode = Some(endpoint.mode);
     }
+    task.request = serde_json::to_string(&body).map_err(ApiError::internal)?;
     let place = api.0.replays.place(tenant.id)?;
     let (starting, first) = (api.clone(), task.clone());
     api.to_the_end(async move {

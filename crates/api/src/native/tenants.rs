@@ -261,8 +261,9 @@ pub(crate) async fn update(
     caller.must_be_live()?;
     let patch: TenantPatch = api.read(&caller, &headers, body).await?;
     let mut settings = patch.settings.unwrap_or_default();
-    confirmations::without_read_only(&mut settings);
     let of_tenant = matches!(caller.key.scope, Scope::Tenant(..));
+    let consent = confirmations::Consent::new(of_tenant, &settings);
+    confirmations::without_read_only(&mut settings);
     if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
         return Err(ApiError::new(
             ErrorCode::ScopeInsufficient,
@@ -275,7 +276,6 @@ pub(crate) async fn update(
     check_settings(&api, &merged(&tenant.settings, settings.clone())?)?;
     let by = caller.actor(&api);
     let now = by.at;
-    let consent = confirmations::Consent::new(of_tenant, &settings);
     let change = move |tenant: &mut Tenant| {
         let before = tenant.settings.notifications.clone();
         tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));

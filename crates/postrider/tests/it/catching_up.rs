@@ -42,6 +42,7 @@ async fn an_endpoint_catches_up_on_what_came_while_it_was_disabled_oldest_first(
         (409, "endpoint_disabled")
     );
     for (name, value) in [
+        ("mode", json!("test")),
         ("type", json!("order.paid")),
         ("status", json!("failed")),
         ("since", Value::Null),

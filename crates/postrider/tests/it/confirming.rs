@@ -72,6 +72,14 @@ async fn an_address_that_a_customer_names_gets_nothing_until_it_is_confirmed() {
         .await
         .json();
     assert_eq!(again["settings"], named["settings"]);
+    // The product changes something else, and sends back what it read: that vouches for nobody.
+    let mut whole = named["settings"].clone();
+    whole["notifications"]["webhooks"]["inApp"] = json!(true);
+    let kept = server
+        .good("PATCH", &path, json!({ "settings": whole }))
+        .await;
+    let notifications = &kept["settings"]["notifications"];
+    assert_eq!(notifications["unconfirmed"], json!(["ada@example.com"]));
     fail(&server, &tenant, 1).await;
     // The product vouches for whom it names; its mail shows that the failure was told.
     server

@@ -1,5 +1,6 @@
 //! What came while an endpoint was disabled, and what came while a distribution was paused.
 
+use postrider_core::audit::AuditEntry;
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::health::DisableReason;
@@ -8,8 +9,8 @@ use postrider_core::{Id, Timestamp, id};
 use super::fixture::{World, at, by, only, secs, world};
 use super::log::a_distribution;
 use crate::{
-    CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent, PageRequest, Rule,
-    StatePattern, Store, StoreError, Target, Write, Written,
+    AuditFilter, CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent,
+    PageRequest, Rule, StatePattern, Store, StoreError, Target, Write, Written,
 };
 
 async fn publish(world: &World<'_>, now: Timestamp, target: Target) -> Id<id::Event> {
@@ -243,4 +244,47 @@ pub async fn a_count_in_pages_is_what_the_pages_hold(store: &dyn Store) {
         }
     }
     assert_eq!(counts, [4, 2]);
+}
+
+pub async fn what_has_expired_is_not_caught_up(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    enable(store, endpoint, false).await;
+    let mut event = world.an_event(secs(1), "order.completed");
+    event.deliver_before = Some(secs(30));
+    let new = NewEvent {
+        event: std::sync::Arc::new(event),
+        ..world.publishing(secs(1), "order.completed")
+    };
+    let event = world.publish_new(secs(1), new).await.unwrap().event;
+    enable(store, endpoint, true).await;
+    let refused = catch_up(store, event, endpoint).await.unwrap_err();
+    let rule = Rule::DeliveryExpired;
+    assert!(
+        matches!(refused, StoreError::Conflict { rule: r } if r == rule),
+        "{refused}"
+    );
+}
+
+pub async fn nothing_is_noted_of_an_owner_that_is_gone(store: &dyn Store) {
+    let world = world(store).await;
+    let entry = |tenant| AuditEntry {
+        id: store.ids().next(at(1)),
+        application: Some(world.application),
+        tenant: Some(tenant),
+        actor: by(),
+        action: "endpoint.tested".into(),
+        subject: "ep".into(),
+        before: None,
+        after: None,
+    };
+    let (kept, lost) = (entry(world.tenant), entry(store.ids().next(at(1))));
+    store.note(kept.clone()).await.unwrap();
+    store.note(lost).await.unwrap();
+    let filter = AuditFilter {
+        action: Some("endpoint.tested".into()),
+        ..AuditFilter::default()
+    };
+    let noted = store.list_audit(filter, PageRequest::first(9)).await;
+    assert_eq!(noted.unwrap().rows, [kept]);
 }

@@ -26,6 +26,9 @@ impl State {
             .get(&missed.event.as_u128())
             .cloned()
             .ok_or(StoreError::not_found(Entity::Event))?;
+        if event.deliver_before.is_some_and(|limit| now.wall > limit) {
+            return Err(StoreError::conflict(Rule::DeliveryExpired));
+        }
         self.targets(&event, Target::Endpoint(missed.endpoint))?;
         if let Some(known) = self.delivery_to(missed.event, missed.endpoint) {
             if known.state != DeliveryState::Skipped {

@@ -206,7 +206,7 @@ async fn note_progress(api: &Api, task: &Task) -> Result<(), StoreError> {
 
 async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiResult<()> {
     if task.total.is_none() {
-        task.total = Some(count(api, &filter).await?);
+        task.total = Some(task.done + task.skipped + count(api, &filter, task).await?);
         record(api, task).await?;
     }
     let query = query_digest(&filter);
@@ -235,9 +235,15 @@ async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiRe
     }
 }
 
-async fn count(api: &Api, filter: &DeliveryFilter) -> ApiResult<u64> {
+/// What is left to do.
+async fn count(api: &Api, filter: &DeliveryFilter, task: &Task) -> ApiResult<u64> {
     let mut total = 0;
-    let mut page = PageRequest::first(COUNTED);
+    let query = query_digest(filter);
+    let from = task.cursor.as_deref().map(|text| place_of(text, query));
+    let mut page = PageRequest {
+        limit: COUNTED,
+        cursor: from.transpose().map_err(ApiError::internal)?,
+    };
     loop {
         let counted = patiently(TRIES_MAX, || {
             api.store().count_deliveries(filter.clone(), page)
