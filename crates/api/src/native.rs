@@ -159,6 +159,7 @@ pub(crate) fn routes() -> Router<Api> {
             get(deliveries::attempts),
         )
         .route("/v1/deliveries/{delivery}/resend", post(deliveries::resend))
+        .route("/v1/deliveries/{delivery}/cancel", post(deliveries::cancel))
         .route(
             "/v1/tenants/{tenant}/replays",
             post(replays::create).get(replays::list),

@@ -44,6 +44,7 @@ pub enum ErrorCode {
     EventTypesMax,
     IdempotencyKeyReused,
     DeliveryPending,
+    DeliveryEnded,
     ResendNotAllowed,
     EndpointDisabled,
     SecretNotShown,
@@ -96,6 +97,7 @@ impl ErrorCode {
             | Self::EventTypesMax
             | Self::IdempotencyKeyReused
             | Self::DeliveryPending
+            | Self::DeliveryEnded
             | Self::ResendNotAllowed
             | Self::EndpointDisabled
             | Self::RotationUnsupported
@@ -144,6 +146,7 @@ impl ErrorCode {
             Self::EndpointsMax => "The tenant has as many endpoints as it may have",
             Self::EventTypesMax => "The application has as many event types as it may have",
             Self::IdempotencyKeyReused => "The idempotency key was used with another body",
+            Self::DeliveryEnded => "The delivery has ended already",
             Self::ResendNotAllowed => "The delivery may not be sent again",
             Self::DeliveryPending => "The delivery is waiting for an attempt already",
             Self::EndpointDisabled => "The endpoint is disabled",

@@ -115,6 +115,11 @@ pub enum Input {
         /// The store keeps its place: it has not moved to the time of its retry.
         keep_place: bool,
     },
+    /// Somebody ended a delivery that waited; that is committed.
+    Ended {
+        endpoint: EndpointId,
+        delivery: Id<id::Delivery>,
+    },
     /// The answer to [`Action::FinishPending`].
     PendingFinished {
         endpoint: EndpointId,
@@ -256,6 +261,15 @@ impl Machine {
                 let endpoint = due.delivery.endpoint;
                 self.settled(now, *due, next, keep_place);
                 self.look(now, endpoint, &mut actions);
+            }
+            Input::Ended { endpoint, delivery } => {
+                if let Some(lane) = self.lanes.get_mut(&endpoint) {
+                    let size = lane.remove(delivery);
+                    if let Some(config) = lane.config {
+                        self.shares.give_memory(config.tenant, size);
+                    }
+                    self.look(now, endpoint, &mut actions);
+                }
             }
             Input::PendingFinished { endpoint } => {
                 self.lane(endpoint).finishing = false;

@@ -235,6 +235,33 @@ impl Engine {
         }
     }
 
+    /// Ends a delivery that waits: it is cancelled, and nothing is sent any more. An attempt that is under way goes on,
+    /// and only its success counts. False when it had ended before.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy`.
+    pub async fn cancel(self: &Arc<Self>, delivery: &Delivery) -> Result<bool, PublishError> {
+        let finish = FinishDelivery {
+            delivery: delivery.id,
+            state: DeliveryState::Cancelled,
+        };
+        match self
+            .journal()?
+            .request(delivery.tenant, Write::Finish(finish), 0)?
+            .answer()
+            .await?
+        {
+            Written::Finished(finished) => {
+                self.apply(Input::Ended {
+                    endpoint: delivery.endpoint,
+                    delivery: delivery.id,
+                });
+                Ok(finished)
+            }
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
     /// Gives an endpoint an event that it missed, as if it were published now.
     ///
     /// # Errors
@@ -560,6 +587,13 @@ impl Committed for Lanes {
         if past_lane.is_some() {
             return;
         }
+        // It was ended meanwhile: the lane holds it no more, whatever the attempt asks for.
+        let next = match recorded {
+            Some(recorded) if recorded.ended => {
+                Next::Failed(postrider_core::delivery::FailReason::Stopped)
+            }
+            _ => next,
+        };
         self.0.apply(Input::Settled {
             due: Box::new(due),
             next,

@@ -34,7 +34,7 @@ use crate::convert::{
     event_summary, from_json, is_unreadable, mode, mode_number, reading, state_numbers, time,
 };
 use crate::write::due_row;
-use list::{CLOCK_SLACK, Conditions, first_key};
+use list::{CLOCK_SLACK, Conditions, Order, first_key};
 
 /// One connection, and how it is asked.
 pub(crate) struct Reader {
@@ -281,7 +281,12 @@ impl Reader {
     }
 
     fn deliveries_of(&self, filter: &DeliveryFilter) -> Conditions {
-        let mut conditions = Conditions::of("delivery");
+        let order = if filter.oldest_first {
+            Order::OldestFirst
+        } else {
+            Order::NewestFirst
+        };
+        let mut conditions = Conditions::of("delivery").in_order(order);
         // One of them says where to look; the others are looked at there.
         let narrow = [
             ("event_id = ?", filter.event.map(Id::key)),

@@ -260,6 +260,7 @@ impl Tx {
         if attempts + 1 != record.attempt.number {
             return Ok(Recorded {
                 applied: false,
+                ended: false,
                 disabled: None,
             });
         }
@@ -288,6 +289,7 @@ impl Tx {
         }
         Ok(Recorded {
             applied: true,
+            ended: ended && record.next != Next::Delivered,
             disabled,
         })
     }

@@ -72,6 +72,7 @@ macro_rules! store_conformance {
             a_summary_of_an_event_lacks_its_data_only,
             what_a_clock_made_that_was_set_back_is_found_at_its_time,
             a_cursor_of_another_query_is_refused,
+            deliveries_can_be_listed_from_the_oldest,
             deliveries_are_filtered_by_every_column,
             counts_equal_what_the_pages_hold,
             only_live_distributions_with_the_trigger_get_a_distributions_event,

@@ -159,6 +159,8 @@ pub struct DeliveryFilter {
     pub state: Option<StatePattern>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
+    /// Otherwise the newest come first.
+    pub oldest_first: bool,
 }
 
 /// What an endpoint may have missed: events that would go to it if they were published now, and of which

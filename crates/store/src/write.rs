@@ -119,6 +119,8 @@ pub struct RecordAttempt {
 pub struct Recorded {
     /// False when this attempt had been recorded before: then nothing was written.
     pub applied: bool,
+    /// Somebody ended the delivery while the attempt was made, and it stays so: no other attempt follows.
+    pub ended: bool,
     /// Set exactly once: by the record that disabled the endpoint.
     pub disabled: Option<DisableReason>,
 }

@@ -91,6 +91,7 @@ pub(crate) async fn list(
         state: status(query.status.as_deref())?,
         since,
         until,
+        oldest_first: false,
     };
     let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     let found = match &query.webhook_id {
@@ -355,4 +356,23 @@ pub(crate) async fn resend(
     let delivery = found(&api, &caller, &id).await?;
     let again = send_again(&api, delivery).await?;
     Ok(json(StatusCode::ACCEPTED, &DeliveryView::brief(&again)))
+}
+
+/// Ends what waits: nothing is sent any more.
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> ApiResult<Response> {
+    let delivery = found(&api, &caller, &id).await?;
+    let (cancelling, id) = (api.clone(), delivery.id);
+    let cancelled = api
+        .to_the_end(async move { Ok(cancelling.engine().cancel(&delivery).await?) })
+        .await?;
+    if !cancelled {
+        let detail = "only what is pending can be cancelled";
+        return Err(ApiError::new(ErrorCode::DeliveryEnded, detail));
+    }
+    let cancelled = api.store().delivery(id).await?;
+    Ok(ok(&DeliveryView::brief(&cancelled)))
 }

@@ -25,6 +25,8 @@ use crate::request::{Paging, Path, Query, given_id, json, list as list_of, ok, p
 pub(crate) use running::Replays;
 pub(super) use running::resume;
 
+/// Begins the stored place of a task that goes from the oldest to the newest.
+const FORWARD: char = '+';
 /// Events that a catch-up looks at at once.
 const EVENTS_LOOKED_AT: u32 = 200;
 
@@ -126,6 +128,11 @@ fn filter(task: &Task, body: &ReplayBody) -> ApiResult<DeliveryFilter> {
         state: Some(status(body.status.as_deref())?.unwrap_or(StatePattern::Failed)),
         since,
         until: Some(end_of(task, until)),
+        // As they would have gone; one that an earlier version began goes on as it was.
+        oldest_first: task
+            .cursor
+            .as_deref()
+            .is_none_or(|cursor| cursor.starts_with(FORWARD)),
     })
 }
 

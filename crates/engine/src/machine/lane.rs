@@ -424,6 +424,22 @@ impl Lane {
         size
     }
 
+    /// Lets a delivery go that somebody ended while it waited; returns its size. One that is under way goes when
+    /// its record says so.
+    pub(super) fn remove(&mut self, delivery: Id<id::Delivery>) -> usize {
+        if let Some(settled) = &mut self.loading {
+            settled.insert(delivery);
+        }
+        if !self.known.remove(&delivery) {
+            return 0;
+        }
+        let place = self.items.keys().find(|(_, id)| *id == delivery).copied();
+        let item = place.and_then(|place| self.items.remove(&place));
+        let size = item.as_ref().map_or(0, size);
+        self.bytes -= size;
+        size
+    }
+
     /// A closed lane finishes what is pending once nothing is under way.
     pub(super) fn wants_finish(&self) -> bool {
         self.unfinished && !self.finishing && self.unsettled.is_empty() && self.loading.is_none()

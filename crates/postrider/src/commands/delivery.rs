@@ -38,6 +38,12 @@ pub enum DeliveryCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// End one delivery that waits: nothing is sent any more
+    Cancel {
+        id: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Send everything of a tenant that failed again, or what an endpoint missed; shows progress until it is done
     Replay {
         #[arg(long)]
@@ -131,6 +137,15 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
                 &connection
                     .client()?
                     .post(&Client::path(&["deliveries", &id, "resend"])?, &json!({}))
+                    .await?,
+                DELIVERY,
+            );
+        }
+        DeliveryCommand::Cancel { id, connection } => {
+            connection.show(
+                &connection
+                    .client()?
+                    .post(&Client::path(&["deliveries", &id, "cancel"])?, &json!({}))
                     .await?,
                 DELIVERY,
             );

@@ -86,11 +86,14 @@ async fn an_endpoint_catches_up_on_what_came_while_it_was_disabled_oldest_first(
 }
 
 #[tokio::test]
-async fn a_replay_knows_how_many_it_has_to_send() {
+async fn a_replay_knows_how_many_it_has_to_send_and_begins_with_the_oldest() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let tenant = server.tenant("standard").await;
-    server.endpoint(&tenant, &receiver.url("/")).await;
+    let body = json!({ "url": receiver.url("/"), "ordering": "endpoint" });
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/endpoints"), body)
+        .await;
     for number in 0..5 {
         server.publish(&tenant, "a", json!(number)).await;
     }
@@ -102,7 +105,11 @@ async fn a_replay_knows_how_many_it_has_to_send() {
     assert_eq!(replay["total"], Value::Null, "{replay}");
     let done = ended(&server, &replay).await;
     assert_eq!((&done["total"], &done["done"]), (&json!(5), &json!(5)));
-    receiver.wait_for(10).await;
+    let requests = receiver.wait_for(10).await;
+    let again = requests[5..].iter();
+    let again = again.map(|request| serde_json::from_slice::<Value>(&request.body).unwrap());
+    let again: Vec<Value> = again.map(|body| body["data"].clone()).collect();
+    assert_eq!(json!(again), json!([0, 1, 2, 3, 4]), "the oldest first");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 mod bad_input;
 mod binary;
 mod bounds;
+mod cancelling;
 mod catching_up;
 mod commands;
 mod confirming;

@@ -20,7 +20,7 @@ pub(super) fn first_key(at: Timestamp) -> i64 {
 }
 
 impl Reader {
-    /// A page, newest first, of what `select` and its conditions find. With filters, of the next
+    /// A page, in the order of its conditions, of what `select` and its conditions find. With filters, of the next
     /// [`SCAN_ROWS_MAX`] rows that they leave something of.
     pub(super) fn page<T>(
         &self,
@@ -32,16 +32,19 @@ impl Reader {
         id: impl Fn(&T) -> u128,
     ) -> Result<Page<T>, StoreError> {
         if let Some(after) = page.after(query)? {
-            conditions.add("id < ?", Id::<()>::from_u128(after).key());
+            let behind = conditions.order.behind();
+            conditions.add(behind, Id::<()>::from_u128(after).key());
         }
         let floor = self.floor(&conditions)?;
         if let Some(floor) = floor {
-            conditions.add("id >= ?", floor);
+            let not_behind = conditions.order.up_to();
+            conditions.add(not_behind, floor);
         }
         let limit = page.limit + 1;
         let sql = format!(
-            "{select}{} order by id desc limit {limit}",
-            conditions.sql()
+            "{select}{} order by id {} limit {limit}",
+            conditions.sql(),
+            conditions.order.word()
         );
         let rows = self.all(&sql, params_from_iter(conditions.values()), row)?;
         let page = Page::cut(rows, page.limit, query, id);
@@ -83,9 +86,10 @@ impl Reader {
             return Ok(None);
         }
         let sql = format!(
-            "select id from {}{} order by id desc limit 1 offset {SCAN_ROWS_MAX}",
+            "select id from {}{} order by id {} limit 1 offset {SCAN_ROWS_MAX}",
             conditions.table,
-            where_clause(conditions.indexed.parts.iter())
+            where_clause(conditions.indexed.parts.iter()),
+            conditions.order.word()
         );
         let found = self.all(&sql, params_from_iter(&conditions.indexed.values), |row| {
             row.get(0)
@@ -98,8 +102,40 @@ impl Reader {
 /// other row is looked at; the second look at each of those rows.
 pub(super) struct Conditions {
     table: &'static str,
+    order: Order,
     indexed: Clause,
     filters: Clause,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) enum Order {
+    #[default]
+    NewestFirst,
+    OldestFirst,
+}
+
+impl Order {
+    fn word(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "desc",
+            Self::OldestFirst => "asc",
+        }
+    }
+
+    /// What comes after a row.
+    fn behind(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "id < ?",
+            Self::OldestFirst => "id > ?",
+        }
+    }
+
+    fn up_to(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "id >= ?",
+            Self::OldestFirst => "id <= ?",
+        }
+    }
 }
 
 #[derive(Default)]
@@ -112,9 +148,15 @@ impl Conditions {
     pub(super) fn of(table: &'static str) -> Self {
         Self {
             table,
+            order: Order::default(),
             indexed: Clause::default(),
             filters: Clause::default(),
         }
+    }
+
+    pub(super) fn in_order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
     }
 
     /// Nothing says yet where to look.

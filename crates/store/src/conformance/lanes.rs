@@ -368,30 +368,19 @@ pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &
         2
     );
     let retry = Next::Retry { at: at(9) };
-    assert!(
-        world
-            .record(at(3), record(a, endpoint, 1, retry, RETRYING, at(1)))
-            .await
-            .unwrap()
-            .applied
+    let recorded = world.record(at(3), record(a, endpoint, 1, retry, RETRYING, at(1)));
+    let recorded = recorded.await.unwrap();
+    assert_eq!((recorded.applied, recorded.ended), (true, true));
+    let success = record(
+        b,
+        endpoint,
+        1,
+        Next::Delivered,
+        HealthChange::Success,
+        at(1),
     );
-    assert!(
-        world
-            .record(
-                at(3),
-                record(
-                    b,
-                    endpoint,
-                    1,
-                    Next::Delivered,
-                    HealthChange::Success,
-                    at(1)
-                )
-            )
-            .await
-            .unwrap()
-            .applied
-    );
+    let recorded = world.record(at(3), success).await.unwrap();
+    assert_eq!((recorded.applied, recorded.ended), (true, false));
     let ended = store.delivery(a).await.unwrap();
     assert_eq!(ended.state, DeliveryState::Cancelled);
     assert_eq!(

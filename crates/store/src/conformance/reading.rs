@@ -137,6 +137,42 @@ pub async fn a_cursor_of_another_query_is_refused(store: &dyn Store) {
     assert!(matches!(refused, StoreError::BadCursor));
 }
 
+pub async fn deliveries_can_be_listed_from_the_oldest(store: &dyn Store) {
+    let world = world(store).await;
+    world.endpoint().await;
+    let mut made = Vec::new();
+    for second in 1..=5 {
+        let published = world.publish(secs(second)).await;
+        made.push(published.deliveries[0].delivery.id);
+    }
+    let filter = DeliveryFilter {
+        tenant: Some(world.tenant),
+        mode: Some(Mode::Live),
+        oldest_first: true,
+        ..DeliveryFilter::default()
+    };
+    let mut found = Vec::new();
+    let mut page = PageRequest::first(2);
+    loop {
+        let part = store.list_deliveries(filter.clone(), page).await.unwrap();
+        found.extend(part.rows.iter().map(|row| row.id));
+        match part.next {
+            None => break,
+            next => page.cursor = next,
+        }
+    }
+    assert_eq!(found, made);
+    let newest = DeliveryFilter {
+        oldest_first: false,
+        ..filter
+    };
+    let mixed = store.list_deliveries(newest, page).await;
+    assert!(
+        matches!(mixed, Err(StoreError::BadCursor)),
+        "{mixed:?}"
+    );
+}
+
 pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;

@@ -225,6 +225,7 @@ impl State {
         if attempts + 1 != number {
             return Ok(Recorded {
                 applied: false,
+                ended: false,
                 disabled: None,
             });
         }
@@ -274,6 +275,7 @@ impl State {
         self.tell(ids, now, &failure, failed, disabled.is_some());
         Ok(Recorded {
             applied: true,
+            ended: stays,
             disabled,
         })
     }
@@ -488,7 +490,7 @@ impl State {
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
         let query = query_digest(filter);
-        let after = page.after(query)?.unwrap_or(u128::MAX);
+        let after = page.after(query)?;
         let application = |delivery: &Delivery| {
             self.tenants
                 .get(&delivery.tenant.as_u128())
@@ -512,13 +514,16 @@ impl State {
                 && filter.since.is_none_or(|at| delivery.created_at >= at)
                 && filter.until.is_none_or(|at| delivery.created_at < at)
         };
-        let rows = self
-            .deliveries
-            .range(..after)
-            .rev()
-            .map(|(_, row)| &row.delivery)
-            .filter(matches);
-        let rows = rows.take(page.limit + 1).cloned().collect();
+        let rows: Vec<Delivery> = if filter.oldest_first {
+            let from = after.map_or(0, |after| after + 1);
+            let rows = self.deliveries.range(from..);
+            let rows = rows.map(|(_, row)| &row.delivery).filter(matches);
+            rows.take(page.limit + 1).cloned().collect()
+        } else {
+            let rows = self.deliveries.range(..after.unwrap_or(u128::MAX)).rev();
+            let rows = rows.map(|(_, row)| &row.delivery).filter(matches);
+            rows.take(page.limit + 1).cloned().collect()
+        };
         Ok(Page::cut(rows, page.limit, query, |delivery: &Delivery| {
             delivery.id.as_u128()
         }))

@@ -13,7 +13,7 @@ use postrider_store::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{ReplayBody, filter, missed};
+use super::{FORWARD, ReplayBody, filter, missed};
 use crate::Api;
 use crate::native::deliveries::resend_policy;
 use crate::native::tasks::{PAUSE, PAUSE_MAX, is_passing, patiently};
@@ -210,6 +210,14 @@ async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiRe
         record(api, task).await?;
     }
     let query = query_digest(&filter);
+    let oldest_first = filter.oldest_first;
+    let place = |after: u128| {
+        if oldest_first {
+            format!("{FORWARD}{after:032x}")
+        } else {
+            format!("{after:032x}")
+        }
+    };
     loop {
         let cursor = task.cursor.as_deref().map(|text| place_of(text, query));
         let cursor = cursor.transpose().map_err(ApiError::internal)?;
@@ -223,14 +231,14 @@ async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiRe
         .await?;
         for delivery in page.rows {
             resend(api, task, &delivery).await?;
-            task.cursor = Some(place_text(delivery.id));
+            task.cursor = Some(place(delivery.id.as_u128()));
             note_progress(api, task).await?;
         }
         // At the end the cursor stays: after a crash here nothing is sent again.
         let Some(next) = page.next else {
             return Ok(());
         };
-        task.cursor = Some(format!("{:032x}", next.after));
+        task.cursor = Some(place(next.after));
         record(api, task).await?;
     }
 }
