@@ -83,7 +83,9 @@ async fn cancelling_under_an_attempt_keeps_its_failure_from_being_retried() {
         .await;
     assert_eq!(text(&cancelled, "status"), "cancelled");
     // The lane goes on, which it would not while the first is retried.
-    receiver.wait_for(2).await;
+    let requests = receiver.wait_for(2).await;
+    let next: Value = serde_json::from_slice(&requests[1].body).unwrap();
+    assert_eq!(next["data"], json!(2), "not the first again");
     let kept = server.good("GET", &path, Value::Null).await;
     assert_eq!(
         (text(&kept, "status"), &kept["attemptsMade"]),

@@ -167,10 +167,7 @@ pub async fn deliveries_can_be_listed_from_the_oldest(store: &dyn Store) {
         ..filter
     };
     let mixed = store.list_deliveries(newest, page).await;
-    assert!(
-        matches!(mixed, Err(StoreError::BadCursor)),
-        "{mixed:?}"
-    );
+    assert!(matches!(mixed, Err(StoreError::BadCursor)), "{mixed:?}");
 }
 
 pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
