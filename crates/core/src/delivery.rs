@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::event::Event;
 use crate::tenant::Mode;
+use crate::time::Moment;
 use crate::{Id, Timestamp, id};
 
 /// The profile version a delivery was made under; it keeps it whatever becomes of the profile.
@@ -26,6 +28,33 @@ pub struct Delivery {
     pub series: Series,
     pub created_at: Timestamp,
     pub completed_at: Option<Timestamp>,
+}
+
+impl Delivery {
+    /// A delivery of an event that is made now and due at once.
+    pub fn new(
+        id: Id<id::Delivery>,
+        event: &Event,
+        endpoint: Id<id::Endpoint>,
+        profile: ProfileVersion,
+        now: Moment,
+    ) -> Self {
+        Self {
+            id,
+            event: event.id,
+            endpoint,
+            tenant: event.tenant,
+            event_type: event.event_type.clone(),
+            mode: event.mode,
+            profile,
+            state: DeliveryState::Pending,
+            attempts: 0,
+            due_at: now.steady,
+            series: Series::SCHEDULED,
+            created_at: now.wall,
+            completed_at: None,
+        }
+    }
 }
 
 /// Where a delivery is in its present run through the schedule.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use postrider_core::judge::Next;
 use postrider_core::{Id, id};
-use postrider_store::{DueDelivery, Published, Recorded, Store, StoreError, Write, Written};
+use postrider_store::{
+    DueDelivery, FinishDelivery, Published, Recorded, Store, StoreError, Write, Written,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Duration;
 
@@ -37,6 +39,8 @@ pub struct Busy;
 pub(crate) trait Committed: Send + Sync + 'static {
     /// New pending deliveries, in the order of their commit.
     fn due(&self, deliveries: Vec<DueDelivery>);
+    /// Somebody ended a delivery, or may have: the outcome of the commit is not known.
+    fn ended(&self, finished: FinishDelivery);
     /// An attempt's record (or an expiry) is durable.
     fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>);
     /// The store refuses an attempt's record for good: the delivery is left as it is stored.
@@ -200,8 +204,12 @@ impl JournalTask {
         batch.extend(records.iter().map(|entry| entry.write.clone()));
         let mut waiting = Vec::with_capacity(requests.len());
         for entry in requests {
+            let finish = match &entry.write {
+                Write::Finish(finish) => Some(*finish),
+                Write::Publish(_) | Write::Record(_) | Write::Resend(_) | Write::CatchUp(_) => None,
+            };
             batch.push(entry.write);
-            waiting.push((entry.tenant, entry.answer, entry.place));
+            waiting.push((entry.tenant, finish, entry.answer, entry.place));
         }
         if batch.is_empty() {
             return Vec::new();
@@ -236,7 +244,7 @@ impl JournalTask {
         }
         let mut due = Vec::new();
         let mut replies = Vec::with_capacity(waiting.len());
-        for (tenant, answer, place) in waiting {
+        for (tenant, finish, answer, place) in waiting {
             let result = answers
                 .next()
                 .unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
@@ -246,7 +254,14 @@ impl JournalTask {
                     due.extend(deliveries.iter().cloned());
                 }
                 Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
-                Ok(Written::Recorded(_) | Written::Finished(_)) | Err(_) => {}
+                Ok(Written::Finished(true)) | Err(StoreError::OutcomeUnknown { .. }) => {
+                    if let Some(finish) = finish {
+                        // In the order of the writes: what was resent before is ended, what is resent after is not.
+                        committed.due(std::mem::take(&mut due));
+                        committed.ended(finish);
+                    }
+                }
+                Ok(Written::Recorded(_) | Written::Finished(false)) | Err(_) => {}
             }
             replies.push((answer, result));
             drop(place);

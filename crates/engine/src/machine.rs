@@ -115,7 +115,7 @@ pub enum Input {
         /// The store keeps its place: it has not moved to the time of its retry.
         keep_place: bool,
     },
-    /// Somebody ended a delivery that waited; that is committed.
+    /// Somebody ended a delivery that waited; that is committed, or may be.
     Ended {
         endpoint: EndpointId,
         delivery: Id<id::Delivery>,
@@ -201,6 +201,12 @@ impl Machine {
         }
     }
 
+    /// Whether an attempt of the delivery is being made or recorded.
+    pub fn is_under_way(&self, endpoint: EndpointId, delivery: Id<id::Delivery>) -> bool {
+        let lane = self.lanes.get(&endpoint);
+        lane.is_some_and(|lane| lane.is_under_way(delivery))
+    }
+
     /// When the machine wants its next `Tick`.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _)| *at)
@@ -264,9 +270,8 @@ impl Machine {
             }
             Input::Ended { endpoint, delivery } => {
                 if let Some(lane) = self.lanes.get_mut(&endpoint) {
-                    let size = lane.remove(delivery);
-                    if let Some(config) = lane.config {
-                        self.shares.give_memory(config.tenant, size);
+                    if let Some((tenant, size)) = lane.end(delivery) {
+                        self.shares.give_memory(tenant, size);
                     }
                     self.look(now, endpoint, &mut actions);
                 }
@@ -358,9 +363,14 @@ impl Machine {
     fn settled(&mut self, now: Timestamp, mut due: DueDelivery, next: Next, keep_place: bool) {
         let (items_max, horizon) = (self.limits.lane_items_max, self.limits.horizon);
         let tenant = due.delivery.tenant;
-        let size = self.lane(due.delivery.endpoint).settle(&due);
+        let (size, ended) = self.lane(due.delivery.endpoint).settle(&due);
         self.shares.give_memory(tenant, size);
         let Next::Retry { at } = next else { return };
+        if ended {
+            // The retry is not wanted any more, unless it was resent: the store knows.
+            let place = Timestamp::from_micros(due.sequence).min(at);
+            return self.lane(due.delivery.endpoint).leave_in_store(place);
+        }
         let has_room = self.shares.has_room(tenant);
         let lane = self.lane(due.delivery.endpoint);
         due.delivery.due_at = at;

@@ -212,9 +212,7 @@ impl Engine {
         delivery: &Delivery,
         series: bool,
     ) -> Result<DueDelivery, PublishError> {
-        if self.past_lanes.holds(delivery.id) {
-            return Err(StoreError::conflict(Rule::DeliveryPending).into());
-        }
+        self.must_not_be_under_way(delivery)?;
         let series = Series {
             single: !series,
             ..Series::SCHEDULED
@@ -235,14 +233,26 @@ impl Engine {
         }
     }
 
+    /// One that is cancelled can still be under way: what becomes of that attempt would be taken for the resend's.
+    fn must_not_be_under_way(&self, delivery: &Delivery) -> Result<(), PublishError> {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.past_lanes.holds(delivery.id)
+            || machine.is_under_way(delivery.endpoint, delivery.id)
+        {
+            return Err(StoreError::conflict(Rule::DeliveryPending).into());
+        }
+        Ok(())
+    }
+
     /// Ends a delivery that waits: it is cancelled, and nothing is sent any more. An attempt that is under way goes on,
     /// and only its success counts. False when it had ended before.
     ///
     /// # Errors
     /// `NotFound`, `Busy`.
-    pub async fn cancel(self: &Arc<Self>, delivery: &Delivery) -> Result<bool, PublishError> {
+    pub async fn cancel(&self, delivery: &Delivery) -> Result<bool, PublishError> {
         let finish = FinishDelivery {
             delivery: delivery.id,
+            endpoint: delivery.endpoint,
             state: DeliveryState::Cancelled,
         };
         match self
@@ -251,13 +261,7 @@ impl Engine {
             .answer()
             .await?
         {
-            Written::Finished(finished) => {
-                self.apply(Input::Ended {
-                    endpoint: delivery.endpoint,
-                    delivery: delivery.id,
-                });
-                Ok(finished)
-            }
+            Written::Finished(finished) => Ok(finished),
             other => Err(unexpected(&other).into()),
         }
     }
@@ -474,6 +478,7 @@ impl Engine {
         let state = DeliveryState::Failed(postrider_core::delivery::FailReason::Expired);
         let write = Write::Finish(FinishDelivery {
             delivery: due.delivery.id,
+            endpoint: due.delivery.endpoint,
             state,
         });
         let of = RecordedEntry {
@@ -567,6 +572,13 @@ impl Committed for Lanes {
         }
     }
 
+    fn ended(&self, finished: FinishDelivery) {
+        self.0.apply(Input::Ended {
+            endpoint: finished.endpoint,
+            delivery: finished.delivery,
+        });
+    }
+
     fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>) {
         let RecordedEntry {
             due,
@@ -587,13 +599,6 @@ impl Committed for Lanes {
         if past_lane.is_some() {
             return;
         }
-        // It was ended meanwhile: the lane holds it no more, whatever the attempt asks for.
-        let next = match recorded {
-            Some(recorded) if recorded.ended => {
-                Next::Failed(postrider_core::delivery::FailReason::Stopped)
-            }
-            _ => next,
-        };
         self.0.apply(Input::Settled {
             due: Box::new(due),
             next,

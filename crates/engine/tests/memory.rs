@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::delivery::Delivery;
 use postrider_core::event::Event;
 use postrider_core::id::IdGenerator;
 use postrider_core::tenant::Mode;
@@ -29,21 +29,7 @@ fn all_that_an_event_holds_counts() {
         deliver_before: None,
         traceparent: None,
     };
-    let delivery = Delivery {
-        id: ids.next(now),
-        event: event.id,
-        endpoint: Id::from_u128(7),
-        tenant: event.tenant,
-        event_type: event.event_type.clone(),
-        mode: event.mode,
-        profile: 1,
-        state: DeliveryState::Pending,
-        attempts: 0,
-        due_at: now,
-        series: Series::SCHEDULED,
-        created_at: now,
-        completed_at: None,
-    };
+    let delivery = Delivery::new(ids.next(now), &event, Id::from_u128(7), 1, now.into());
     let due = DueDelivery {
         delivery,
         event: Arc::new(event),

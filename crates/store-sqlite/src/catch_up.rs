@@ -38,21 +38,8 @@ impl Tx {
         }
         self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
         let sequence = self.last_sequence;
-        let delivery = Delivery {
-            id: self.ids.next(now.wall),
-            event: event.id,
-            endpoint: missed.endpoint,
-            tenant: event.tenant,
-            event_type: event.event_type.clone(),
-            mode: event.mode,
-            profile: missed.profile,
-            state: DeliveryState::Pending,
-            attempts: 0,
-            due_at: now.steady,
-            series: Series::SCHEDULED,
-            created_at: now.wall,
-            completed_at: None,
-        };
+        let id = self.ids.next(now.wall);
+        let delivery = Delivery::new(id, &event, missed.endpoint, missed.profile, now);
         self.insert_delivery(&delivery, event.tenant.key(), endpoint, sequence)
             .map_err(aborted)?;
         Ok(DueDelivery {

@@ -22,7 +22,7 @@ const CHECKPOINT_PAGES: u32 = 4_000;
 pub(crate) const BUSY_TIMEOUT_MS: u32 = 5_000;
 
 /// Numbered, forward only. `user_version` is the number of the last one applied.
-const MIGRATIONS: &[&str] = &[
+pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_deletions.sql"),
     include_str!("../migrations/0003_addressees.sql"),

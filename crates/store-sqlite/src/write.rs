@@ -2,7 +2,7 @@
 
 use postrider_core::attempt::{Attempt, Outcome, Rendering};
 use postrider_core::audit::Actor;
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
@@ -88,20 +88,11 @@ impl Tx {
         let sequence = self.last_sequence;
         let mut deliveries = Vec::with_capacity(recipients.len());
         for (endpoint, state) in recipients {
+            let id = self.ids.next(now.wall);
             let delivery = Delivery {
-                id: self.ids.next(now.wall),
-                event: event.id,
-                endpoint: self.id(endpoint),
-                tenant: event.tenant,
-                event_type: event.event_type.clone(),
-                mode: event.mode,
-                profile: new.profile,
                 state,
-                attempts: 0,
-                due_at: now.steady,
-                series: Series::SCHEDULED,
-                created_at: now.wall,
                 completed_at: state.is_final().then_some(now.wall),
+                ..Delivery::new(id, event, self.id(endpoint), new.profile, now)
             };
             self.insert_delivery(&delivery, tenant, endpoint, sequence)
                 .map_err(aborted)?;
@@ -260,7 +251,6 @@ impl Tx {
         if attempts + 1 != record.attempt.number {
             return Ok(Recorded {
                 applied: false,
-                ended: false,
                 disabled: None,
             });
         }
@@ -289,7 +279,6 @@ impl Tx {
         }
         Ok(Recorded {
             applied: true,
-            ended: ended && record.next != Next::Delivered,
             disabled,
         })
     }

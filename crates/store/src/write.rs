@@ -119,16 +119,15 @@ pub struct RecordAttempt {
 pub struct Recorded {
     /// False when this attempt had been recorded before: then nothing was written.
     pub applied: bool,
-    /// Somebody ended the delivery while the attempt was made, and it stays so: no other attempt follows.
-    pub ended: bool,
     /// Set exactly once: by the record that disabled the endpoint.
     pub disabled: Option<DisableReason>,
 }
 
-/// Ends a pending delivery without an attempt (it expired).
+/// Ends a pending delivery without an attempt: it expired, or somebody cancelled it.
 #[derive(Debug, Clone, Copy)]
 pub struct FinishDelivery {
     pub delivery: Id<id::Delivery>,
+    pub endpoint: Id<id::Endpoint>,
     pub state: DeliveryState,
 }
 

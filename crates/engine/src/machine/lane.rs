@@ -11,7 +11,7 @@ use postrider_store::DueDelivery;
 use super::breaker::Breaker;
 use super::concurrency::Concurrency;
 use super::rate::Rate;
-use super::{LaneConfig, MachineLimits, PageWish};
+use super::{LaneConfig, MachineLimits, PageWish, TenantId};
 
 /// Rows of a page of the store.
 const PAGE_ROWS: u32 = 256;
@@ -29,6 +29,15 @@ const ITEM_OVERHEAD: usize = 512;
 
 type Place = (i64, Id<id::Delivery>);
 
+/// A delivery that is taken.
+#[derive(Debug)]
+struct Underway {
+    /// The ordering key, where that keeps others back.
+    key: Option<String>,
+    /// Somebody ended it meanwhile.
+    ended: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) config: Option<LaneConfig>,
@@ -41,8 +50,8 @@ pub(super) struct Lane {
     /// In the order of their places; waiting and due ones alike.
     items: BTreeMap<Place, DueDelivery>,
     known: HashSet<Id<id::Delivery>>,
-    /// Taken and not settled: sent, expiring, or being recorded. With the ordering key.
-    unsettled: HashMap<Id<id::Delivery>, Option<String>>,
+    /// Taken and not settled: sent, expiring, or being recorded.
+    unsettled: HashMap<Id<id::Delivery>, Underway>,
     /// Requests under way.
     in_flight: usize,
     /// Bytes of what is held or unsettled.
@@ -336,8 +345,7 @@ impl Lane {
         let mut busy: HashSet<&str> = self
             .unsettled
             .values()
-            .flatten()
-            .map(String::as_str)
+            .filter_map(|underway| underway.key.as_deref())
             .collect();
         let mut soonest: Option<(Place, Timestamp)> = None;
         for (place, item) in &self.items {
@@ -370,7 +378,8 @@ impl Lane {
         } else {
             None
         };
-        self.unsettled.insert(item.delivery.id, key);
+        let underway = Underway { key, ended: false };
+        self.unsettled.insert(item.delivery.id, underway);
         Some(item)
     }
 
@@ -413,31 +422,39 @@ impl Lane {
         }
     }
 
-    /// Lets a delivery go; returns its size.
-    pub(super) fn settle(&mut self, due: &DueDelivery) -> usize {
-        self.unsettled.remove(&due.delivery.id);
+    pub(super) fn is_under_way(&self, delivery: Id<id::Delivery>) -> bool {
+        self.unsettled.contains_key(&delivery)
+    }
+
+    /// Lets a delivery go; returns its size, and whether somebody ended it meanwhile.
+    pub(super) fn settle(&mut self, due: &DueDelivery) -> (usize, bool) {
+        let underway = self.unsettled.remove(&due.delivery.id);
         if let Some(settled) = &mut self.loading {
             settled.insert(due.delivery.id);
         }
         let size = size(due);
         self.bytes -= size;
-        size
+        (size, underway.is_some_and(|underway| underway.ended))
     }
 
-    /// Lets a delivery go that somebody ended while it waited; returns its size. One that is under way goes when
-    /// its record says so.
-    pub(super) fn remove(&mut self, delivery: Id<id::Delivery>) -> usize {
+    /// Lets a delivery go that somebody ended, now or when its attempt is settled. It may be resent already: what
+    /// the store has of it is the truth. Returns whose memory is free.
+    pub(super) fn end(&mut self, delivery: Id<id::Delivery>) -> Option<(TenantId, usize)> {
         if let Some(settled) = &mut self.loading {
             settled.insert(delivery);
         }
-        if !self.known.remove(&delivery) {
-            return 0;
+        if let Some(underway) = self.unsettled.get_mut(&delivery) {
+            underway.ended = true;
         }
-        let place = self.items.keys().find(|(_, id)| *id == delivery).copied();
-        let item = place.and_then(|place| self.items.remove(&place));
-        let size = item.as_ref().map_or(0, size);
+        if !self.known.remove(&delivery) {
+            return None;
+        }
+        let place = self.items.keys().find(|(_, id)| *id == delivery).copied()?;
+        let item = self.items.remove(&place)?;
+        let size = size(&item);
         self.bytes -= size;
-        size
+        self.leave_in_store(Timestamp::from_micros(item.sequence));
+        Some((item.delivery.tenant, size))
     }
 
     /// A closed lane finishes what is pending once nothing is under way.

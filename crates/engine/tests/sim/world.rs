@@ -424,6 +424,7 @@ impl World {
                     let state = DeliveryState::Failed(FailReason::Expired);
                     let write = Write::Finish(FinishDelivery {
                         delivery: due.delivery.id,
+                        endpoint: due.delivery.endpoint,
                         state,
                     });
                     self.journal_write(

@@ -120,3 +120,69 @@ async fn nobody_cancels_what_is_anothers() {
         .await;
     assert_eq!(own.status, 200, "{}", own.text);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_resent_while_it_is_cancelled_is_sent() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("standard").await;
+    // Each waits in a lane of its own for its first retry, some seconds away.
+    for _ in 0..40 {
+        server.endpoint(&tenant, &receiver.url("/")).await;
+    }
+    server.publish(&tenant, "a", json!(1)).await;
+    let waiting = format!("/v1/deliveries?tenant={tenant}&limit=100");
+    let rows = server
+        .until(&waiting, |page| {
+            let rows = page["data"].as_array().unwrap();
+            rows.len() == 40 && rows.iter().all(|row| row["attemptsMade"] == 1)
+        })
+        .await;
+    receiver.behave(Behaviour::Status(200));
+    let mut resent = Vec::new();
+    for row in rows["data"].as_array().unwrap() {
+        let path = |what: &str| format!("/v1/deliveries/{}/{what}", id(row));
+        let (cancel, resend) = (path("cancel"), path("resend"));
+        let (_, again) = tokio::join!(
+            server.call("POST", &cancel, Value::Null),
+            server.call("POST", &resend, Value::Null)
+        );
+        if again.status == 202 {
+            resent.push(id(row));
+        }
+    }
+    assert!(!resent.is_empty(), "none came after its cancelling");
+    // Each was accepted, whatever came between.
+    for delivery in resent {
+        let path = format!("/v1/deliveries/{delivery}");
+        server
+            .until(&path, |delivery| delivery["status"] != "pending")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_not_resent_though_it_is_cancelled() {
+    let server = TestServer::start().await;
+    let slow = Duration::from_secs(2);
+    let receiver = Receiver::start(Behaviour::SlowStatus(slow, 400)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    let published = server.publish(&tenant, "a", json!(1)).await;
+    receiver.wait_for(1).await;
+    let path = format!("/v1/deliveries/{}", delivery_of(&server, &published).await);
+    let cancel = format!("{path}/cancel");
+    server.good("POST", &cancel, Value::Null).await;
+    let resend = format!("{path}/resend");
+    let refused = server.call("POST", &resend, Value::Null).await;
+    let code = refused.code();
+    assert_eq!((refused.status, code.as_str()), (409, "delivery_pending"));
+    server
+        .until(&path, |delivery| delivery["attemptsMade"] == 1)
+        .await;
+    receiver.behave(Behaviour::Status(200));
+    server.good("POST", &resend, Value::Null).await;
+    server
+        .until(&path, |delivery| delivery["status"] == "delivered")
+        .await;
+}

@@ -1,9 +1,9 @@
 //! A mail address that a customer names gets nothing until somebody who reads it agrees.
 
-use postrider_testkit::{Behaviour, Mail, Mailbox, Receiver};
+use postrider_testkit::{Behaviour, Mail, Receiver};
 use serde_json::{Value, json};
 
-use crate::notifications::{server_with_mail, with_mail};
+use crate::notifications::{server_with_hanging_mail, server_with_mail};
 use crate::support::{Reply, TestServer, http, id, text};
 
 async fn customer(server: &TestServer) -> (String, String, Receiver) {
@@ -214,14 +214,7 @@ async fn second_customer(server: &TestServer) -> (String, String, Receiver) {
 
 #[tokio::test]
 async fn questions_that_the_mail_server_does_not_take_are_bounded_for_their_tenant() {
-    let hanging = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
-    let mut mail = with_mail(&Mailbox::start(), 1);
-    if let Some(smtp) = &mut mail.smtp {
-        smtp.port = Some(hanging.local_addr().unwrap().port());
-    }
-    let server = TestServer::with(|config| config.notifications = mail).await;
+    let (server, _hanging) = server_with_hanging_mail().await;
     let (tenant, key, _receiver) = customer(&server).await;
     let (other, other_key, _other) = second_customer(&server).await;
     let path = format!("/v1/tenants/{tenant}");

@@ -30,6 +30,18 @@ async fn stopped(data: &Path, events: usize) -> String {
     root
 }
 
+/// What a server's log tells of the one thing that it finds damaged.
+async fn found(data: &Path, root: &str) -> String {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(data, log.reopen().unwrap());
+    until(&process, root, "/ready", |ready| ready["damaged"] == 1).await;
+    drop(process);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let mut lines = log.lines();
+    let told = lines.find(|line| line.contains("cannot be read; postrider doctor"));
+    told.unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_row_that_does_not_read_is_found_and_told_with_its_table() {
     let data = tempfile::tempdir().unwrap();
@@ -38,15 +50,7 @@ async fn a_row_that_does_not_read_is_found_and_told_with_its_table() {
     let sql = "update endpoint set subscription = '[\"a'";
     assert_eq!(database.execute(sql, []).unwrap(), 1);
     drop(database);
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let process = logged(data.path(), log.reopen().unwrap());
-    until(&process, &root, "/ready", |ready| ready["damaged"] == 1).await;
-    drop(process);
-    let log = std::fs::read_to_string(log.path()).unwrap();
-    let told = log
-        .lines()
-        .find(|line| line.contains("cannot be read; postrider doctor"))
-        .unwrap();
+    let told = found(data.path(), &root).await;
     assert!(
         told.contains("endpoint") && told.contains("subscription"),
         "{told}"
@@ -80,15 +84,7 @@ async fn a_page_that_is_overwritten_is_found_and_the_rest_is_looked_at() {
     open.write_all(&vec![0xa5; usize::try_from(size).unwrap()])
         .unwrap();
     drop(open);
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let process = logged(data.path(), log.reopen().unwrap());
-    until(&process, &root, "/ready", |ready| ready["damaged"] == 1).await;
-    drop(process);
-    let log = std::fs::read_to_string(log.path()).unwrap();
-    let told = log
-        .lines()
-        .find(|line| line.contains("cannot be read; postrider doctor"))
-        .unwrap();
+    let told = found(data.path(), &root).await;
     assert!(
         told.contains("event") && told.contains("malformed"),
         "{told}"

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{TestServer, id, text};
 
 /// Mail goes to this mailbox.
-pub(crate) fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
+fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
     let address = mailbox.address;
     NotificationsConfig {
         every_secs,
@@ -28,6 +28,19 @@ pub(crate) async fn server_with_mail(every_secs: u64) -> (TestServer, Mailbox) {
     let server =
         TestServer::with(|config| config.notifications = with_mail(&mailbox, every_secs)).await;
     (server, mailbox)
+}
+
+/// The mail server takes connections and never says a word.
+pub(crate) async fn server_with_hanging_mail() -> (TestServer, tokio::net::TcpListener) {
+    let hanging = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let mut mail = with_mail(&Mailbox::start(), 1);
+    if let Some(smtp) = &mut mail.smtp {
+        smtp.port = Some(hanging.local_addr().unwrap().port());
+    }
+    let server = TestServer::with(|config| config.notifications = mail).await;
+    (server, hanging)
 }
 
 fn notifications(email: bool) -> Value {
@@ -235,14 +248,7 @@ async fn a_server_that_refuses_the_sender_or_the_mail_loses_nothing() {
 
 #[tokio::test]
 async fn a_mail_server_that_hangs_holds_up_no_operational_webhook() {
-    let hanging = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
-    let mut mail = with_mail(&Mailbox::start(), 1);
-    if let Some(smtp) = &mut mail.smtp {
-        smtp.port = Some(hanging.local_addr().unwrap().port());
-    }
-    let server = TestServer::with(|config| config.notifications = mail).await;
+    let (server, hanging) = server_with_hanging_mail().await;
     let operator = Receiver::start(Behaviour::Status(200)).await;
     let operations = server.application("operations", "standard").await;
     let desk = server.tenant_of(&operations).await;

@@ -231,11 +231,14 @@ fn where_clause<'p>(parts: impl Iterator<Item = &'p String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::open::MIGRATIONS;
 
     /// The index that SQLite would go through.
     fn index_of(conditions: &Conditions) -> rusqlite::Result<String> {
         let connection = rusqlite::Connection::open_in_memory()?;
-        connection.execute_batch(include_str!("../../migrations/0001_initial.sql"))?;
+        for migration in MIGRATIONS {
+            connection.execute_batch(migration)?;
+        }
         let sql = format!(
             "explain query plan select * from delivery d{} order by id desc limit 51",
             conditions.sql()

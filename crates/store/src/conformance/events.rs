@@ -309,6 +309,7 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
     };
     let finish = crate::FinishDelivery {
         delivery: store.ids().next(at(1)),
+        endpoint,
         state: DeliveryState::Cancelled,
     };
     let batch = vec![

@@ -222,6 +222,7 @@ pub async fn a_finished_delivery_is_never_due_again(store: &dyn Store) {
     assert_eq!(row.state, DeliveryState::Delivered);
     let cancel = Write::Finish(crate::FinishDelivery {
         delivery,
+        endpoint,
         state: DeliveryState::Cancelled,
     });
     assert!(matches!(
@@ -369,8 +370,7 @@ pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &
     );
     let retry = Next::Retry { at: at(9) };
     let recorded = world.record(at(3), record(a, endpoint, 1, retry, RETRYING, at(1)));
-    let recorded = recorded.await.unwrap();
-    assert_eq!((recorded.applied, recorded.ended), (true, true));
+    assert!(recorded.await.unwrap().applied);
     let success = record(
         b,
         endpoint,
@@ -379,8 +379,7 @@ pub async fn a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded(store: &
         HealthChange::Success,
         at(1),
     );
-    let recorded = world.record(at(3), success).await.unwrap();
-    assert_eq!((recorded.applied, recorded.ended), (true, false));
+    assert!(world.record(at(3), success).await.unwrap().applied);
     let ended = store.delivery(a).await.unwrap();
     assert_eq!(ended.state, DeliveryState::Cancelled);
     assert_eq!(

@@ -236,6 +236,7 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
     let finish = |reason| {
         Write::Finish(FinishDelivery {
             delivery: due.delivery.id,
+            endpoint,
             state: DeliveryState::Failed(reason),
         })
     };

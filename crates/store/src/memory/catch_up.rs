@@ -42,21 +42,8 @@ impl State {
             return self.resend(now.steady, resend);
         }
         self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
-        let delivery = Delivery {
-            id: ids.next(now.wall),
-            event: event.id,
-            endpoint: missed.endpoint,
-            tenant: event.tenant,
-            event_type: event.event_type.clone(),
-            mode: event.mode,
-            profile: missed.profile,
-            state: DeliveryState::Pending,
-            attempts: 0,
-            due_at: now.steady,
-            series: Series::SCHEDULED,
-            created_at: now.wall,
-            completed_at: None,
-        };
+        let id = ids.next(now.wall);
+        let delivery = Delivery::new(id, &event, missed.endpoint, missed.profile, now);
         self.insert_delivery(delivery.clone());
         Ok(DueDelivery {
             delivery,

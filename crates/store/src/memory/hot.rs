@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postrider_core::audit::Actor;
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::health::HealthChange;
@@ -95,19 +95,9 @@ impl State {
         let mut deliveries = Vec::with_capacity(recipients.len());
         for (endpoint, state) in recipients {
             let delivery = Delivery {
-                id: ids.next(now.wall),
-                event: event.id,
-                endpoint,
-                tenant: event.tenant,
-                event_type: event.event_type.clone(),
-                mode: event.mode,
-                profile: new.profile,
                 state,
-                attempts: 0,
-                due_at: now.steady,
-                series: Series::SCHEDULED,
-                created_at: now.wall,
                 completed_at: state.is_final().then_some(now.wall),
+                ..Delivery::new(ids.next(now.wall), &event, endpoint, new.profile, now)
             };
             self.insert_delivery(delivery.clone());
             if state.is_final() {
@@ -225,7 +215,6 @@ impl State {
         if attempts + 1 != number {
             return Ok(Recorded {
                 applied: false,
-                ended: false,
                 disabled: None,
             });
         }
@@ -275,7 +264,6 @@ impl State {
         self.tell(ids, now, &failure, failed, disabled.is_some());
         Ok(Recorded {
             applied: true,
-            ended: stays,
             disabled,
         })
     }

@@ -1,0 +1,147 @@
+//! What a lane does when somebody ends a delivery: what the store has of it is the truth.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postrider_core::delivery::Delivery;
+use postrider_core::endpoint::Ordering;
+use postrider_core::event::Event;
+use postrider_core::id::IdGenerator;
+use postrider_core::judge::{Next, Signal};
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp};
+use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits};
+use postrider_store::{DueDelivery, DuePage};
+
+const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+fn a_delivery(due_at: Timestamp) -> DueDelivery {
+    let ids = IdGenerator::new(1, 0);
+    let event = Event {
+        id: ids.next(NOW),
+        application: ids.next(NOW),
+        tenant: ids.next(NOW),
+        event_type: Arc::from("a"),
+        data: Bytes::from_static(b"1"),
+        meta: None,
+        mode: Mode::Live,
+        occurred_at: NOW,
+        created_at: NOW,
+        ordering_key: None,
+        deliver_before: None,
+        traceparent: None,
+    };
+    let delivery = Delivery {
+        due_at,
+        ..Delivery::new(ids.next(NOW), &event, Id::from_u128(7), 1, NOW.into())
+    };
+    DueDelivery {
+        delivery,
+        event: Arc::new(event),
+        sequence: NOW.as_micros(),
+    }
+}
+
+fn configured(due: &DueDelivery) -> Input {
+    Input::Configure {
+        endpoint: due.delivery.endpoint,
+        config: LaneConfig {
+            tenant: due.delivery.tenant,
+            closed: None,
+            held: false,
+            ordering: Ordering::None,
+            rate_limit: None,
+            breaker: false,
+            throttle: false,
+        },
+    }
+}
+
+fn ended(due: &DueDelivery) -> Input {
+    Input::Ended {
+        endpoint: due.delivery.endpoint,
+        delivery: due.delivery.id,
+    }
+}
+
+fn loaded(due: &DueDelivery, rows: Vec<DueDelivery>) -> Input {
+    Input::Loaded {
+        endpoint: due.delivery.endpoint,
+        page: DuePage { rows, next: None },
+    }
+}
+
+fn sends(actions: &[Action]) -> bool {
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Send(_)))
+}
+
+fn loads(actions: &[Action]) -> bool {
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Load { .. }))
+}
+
+#[test]
+fn an_attempt_that_has_to_wait_does_not_bring_back_what_was_ended() {
+    let due = a_delivery(NOW);
+    let mut machine = Machine::new(MachineLimits::default());
+    machine.step(NOW, Input::Due(vec![due.clone()]));
+    assert!(sends(&machine.step(NOW, configured(&due))));
+    machine.step(NOW, Input::Started);
+    machine.step(NOW, ended(&due));
+    let released = Input::Released {
+        endpoint: due.delivery.endpoint,
+        started_at: NOW,
+        took: None,
+        signal: Signal::Well,
+    };
+    machine.step(NOW, released);
+    let later = NOW.plus(Duration::from_secs(2));
+    let waits = Input::Settled {
+        due: Box::new(due.clone()),
+        next: Next::Retry { at: later },
+        keep_place: true,
+    };
+    assert!(loads(&machine.step(NOW, waits)), "the store is asked");
+    assert!(!sends(&machine.step(NOW, loaded(&due, Vec::new()))));
+    let much_later = NOW.plus(Duration::from_secs(60));
+    assert!(!sends(&machine.step(much_later, Input::Tick)));
+    assert_eq!(machine.stats().memory_bytes, 0);
+}
+
+#[test]
+fn what_was_resent_meanwhile_is_found_in_the_store() {
+    let later = NOW.plus(Duration::from_secs(5));
+    let due = a_delivery(later);
+    let mut machine = Machine::new(MachineLimits::default());
+    machine.step(NOW, configured(&due));
+    machine.step(NOW, Input::Due(vec![due.clone()]));
+    machine.step(NOW, configured(&due));
+    assert!(
+        loads(&machine.step(NOW, ended(&due))),
+        "it may wait there again"
+    );
+    let resent = a_delivery(NOW);
+    let row = DueDelivery {
+        delivery: Delivery {
+            due_at: NOW,
+            ..due.delivery.clone()
+        },
+        ..resent
+    };
+    assert!(sends(&machine.step(NOW, loaded(&due, vec![row]))));
+}
+
+#[test]
+fn what_is_ended_before_its_lane_knows_its_endpoint_holds_no_memory() {
+    let due = a_delivery(NOW);
+    let mut machine = Machine::new(MachineLimits::default());
+    machine.step(NOW, Input::Due(vec![due.clone()]));
+    assert_ne!(machine.stats().memory_bytes, 0);
+    machine.step(NOW, ended(&due));
+    assert_eq!(machine.stats().memory_bytes, 0);
+    assert!(!sends(&machine.step(NOW, configured(&due))));
+}
