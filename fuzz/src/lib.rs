@@ -48,7 +48,7 @@ fn schema(data: &[u8]) {
     let parts = parts(data);
     let Some(schema) = parts.first() else { return };
     let data = parts.get(1).copied().unwrap_or("{}");
-    postrider_api::fuzzing::schema(schema, data);
+    postrider_service::fuzzing::schema(schema, data);
 }
 
 /// What we take as JSON another reader takes, and what is made canonical stays so.

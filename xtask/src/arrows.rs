@@ -38,14 +38,27 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["core", "engine"],
         &["axum", "rusqlite", "tokio-postgres"],
     ),
+    // Above it nobody sees the store or the engine: doors ask the service.
+    (
+        "service",
+        &["core", "store", "engine"],
+        &[
+            "http",
+            "hyper",
+            "axum",
+            "rusqlite",
+            "tokio-postgres",
+            "rustls",
+        ],
+    ),
     (
         "api",
-        &["core", "store", "engine"],
-        &["rusqlite", "tokio-postgres", "rustls"],
+        &["core", "service"],
+        &["rusqlite", "tokio-postgres", "rustls", "jsonschema"],
     ),
     (
         "notify",
-        &["core", "store", "engine"],
+        &["core", "service"],
         &["hyper", "axum", "rusqlite", "tokio-postgres"],
     ),
     // Only the binary sees everything, and only wires.
@@ -57,6 +70,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
             "store-sqlite",
             "engine",
             "transport",
+            "service",
             "api",
             "notify",
         ],

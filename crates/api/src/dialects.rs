@@ -1,9 +1,8 @@
-//! The vendors' management APIs: thin adapters over the same store and engine.
+//! The vendors' management APIs: thin adapters over the same service.
 //!
 //! A profile with an `[api]` section names its dialect and where it lives; numbers and sentences
 //! come from the profile, shapes and order of keys from the adapter.
 
-mod rate;
 mod vignetim;
 mod voucherify;
 
@@ -12,17 +11,13 @@ use std::collections::HashSet;
 use axum::Router;
 use axum::response::Response;
 use http::Method;
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::limits::PAGE_ROWS_MAX;
-use postrider_core::profile::ApiSpec;
-use postrider_core::tenant::Mode;
+use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::{Id, id};
-use postrider_engine::ProfileRegistry;
-use postrider_store::{EndpointFilter, EndpointListing, PageRequest, StoreError};
+use postrider_service::{Caller, PageRequest, ProfileRegistry, Refusal, Result};
 
 use crate::Api;
-
-pub(crate) use rate::RateLimits;
 
 /// The `[api]` sections of the current profiles.
 fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
@@ -30,22 +25,19 @@ fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
     names.filter_map(|name| profiles.current(&name)?.profile.api.clone())
 }
 
-/// All registered endpoints of a tenant in one mode, in the order of their creation. The vendors'
-/// lists have no pages; [`ENDPOINTS_MAX`](postrider_core::limits::ENDPOINTS_MAX) bounds them.
+/// All registered endpoints of a tenant in the mode of the caller's key, in the order of their creation. The
+/// vendors' lists have no pages; [`ENDPOINTS_MAX`](postrider_core::limits::ENDPOINTS_MAX) bounds them.
 async fn all_registered(
     api: &Api,
+    caller: &Caller,
     tenant: Id<id::Tenant>,
-    mode: Mode,
-) -> Result<Vec<Endpoint>, StoreError> {
-    let filter = EndpointFilter {
-        tenant,
-        listing: EndpointListing::Registered,
-        mode: Some(mode),
-    };
+) -> Result<Vec<Endpoint>> {
+    let mode = Some(caller.key().mode);
     let mut all = Vec::new();
     let mut page = PageRequest::first(PAGE_ROWS_MAX);
     loop {
-        let found = api.store().list_endpoints(filter, page).await?;
+        let found = api.service.list_endpoints(caller, tenant, mode, page);
+        let (found, _) = found.await?;
         all.extend(found.rows);
         page.cursor = found.next;
         if page.cursor.is_none() {
@@ -53,6 +45,23 @@ async fn all_registered(
             return Ok(all);
         }
     }
+}
+
+/// A tenant's registered endpoint of the mode of the caller's key, by the vendor's form of its id.
+async fn registered(
+    api: &Api,
+    caller: &Caller,
+    profile: &Profile,
+    tenant: Id<id::Tenant>,
+    text: &str,
+) -> Result<Endpoint> {
+    let not_found = || Refusal::not_found("endpoint");
+    let id: Id<id::Endpoint> = profile.ids.endpoint.read(text).ok_or_else(not_found)?;
+    let (endpoint, _) = api.service.endpoint(caller, &id.to_string()).await?;
+    let own = endpoint.tenant == tenant
+        && endpoint.mode == caller.key().mode
+        && endpoint.kind == EndpointKind::Registered;
+    if own { Ok(endpoint) } else { Err(not_found()) }
 }
 
 /// Whether a path lies at or below the base of an API, or is one of those that its documentation writes
@@ -90,9 +99,14 @@ pub(crate) fn routes(profiles: &ProfileRegistry) -> Router<Api> {
 
 /// The answer of the dialect whose base holds `path`, to a request that no route takes.
 pub(crate) fn not_found(api: &Api, method: &Method, path: &str) -> Option<Response> {
-    let spec = specs(api.engine().profiles()).find(|spec| holds(spec, path))?;
+    let spec = specs(api.service.profiles()).find(|spec| holds(spec, path))?;
     match spec.dialect.as_str() {
-        vignetim::NAME => Some(vignetim::route_not_found(&spec, method, path, api.now())),
+        vignetim::NAME => Some(vignetim::route_not_found(
+            &spec,
+            method,
+            path,
+            api.service.now(),
+        )),
         voucherify::NAME => Some(voucherify::route_not_found(&spec)),
         _ => None,
     }

@@ -14,11 +14,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use postrider_core::seal::{hex, sha256};
-use postrider_engine::budget::{Budget, Grant};
+use postrider_service::budget::{Budget, Grant};
+use postrider_service::{ErrorCode, Refusal, Result, random};
 
 use crate::native::traceparent;
-use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::random;
+use crate::problem::Problem;
 use crate::server::Peer;
 
 /// Bytes that are handed to the connection at once: what it has not asked for is still counted.
@@ -129,7 +129,7 @@ impl Line {
 
 async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
     if let Err(refusal) = must_be_clear(&request) {
-        return refusal.into_response();
+        return Problem(refusal).into_response();
     }
     let holder = holder(&request);
     // What a change has done must be told: only what was asked for to be read can be asked for again.
@@ -146,10 +146,10 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
     }
     let Some(grant) = answers.take(holder, size) else {
         let detail = "your answers that were not taken yet hold as much memory as they may; read them, or ask for less";
-        return ApiError::new(ErrorCode::Overloaded, detail).into_response();
+        return Problem(Refusal::new(ErrorCode::Overloaded, detail)).into_response();
     };
     let Ok(whole) = body.collect().await else {
-        return ApiError::internal("an answer broke off").into_response();
+        return Problem(Refusal::internal("an answer broke off")).into_response();
     };
     let body = Counted {
         rest: whole.to_bytes(),
@@ -178,13 +178,13 @@ const HEADERS_BYTES_MAX: usize = 32 * 1024;
 /// What a line has beside its name and value: a colon, a space and its end.
 const LINE_BYTES: usize = 4;
 
-fn must_be_clear(request: &Request) -> ApiResult<()> {
+fn must_be_clear(request: &Request) -> Result<()> {
     let headers = request.headers();
     // RFC 9112 3.2: with none or two, a proxy and this server may disagree on who is meant.
     let hosts = headers.get_all(header::HOST).iter().count();
     if request.version() == Version::HTTP_11 && hosts != 1 {
         let detail = format!("has {hosts} lines; HTTP/1.1 wants exactly one");
-        return Err(ApiError::field(ErrorCode::HeaderInvalid, "Host", detail));
+        return Err(Refusal::field(ErrorCode::HeaderInvalid, "Host", detail));
     }
     let encoded = headers
         .get_all(header::CONTENT_ENCODING)
@@ -192,7 +192,7 @@ fn must_be_clear(request: &Request) -> ApiResult<()> {
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded {
         let detail = "send the body as it is, without Content-Encoding";
-        return Err(ApiError::new(ErrorCode::ContentEncodingUnsupported, detail));
+        return Err(Refusal::new(ErrorCode::ContentEncodingUnsupported, detail));
     }
     let bytes = headers.iter();
     let bytes: usize = bytes
@@ -202,7 +202,7 @@ fn must_be_clear(request: &Request) -> ApiResult<()> {
         let detail = format!(
             "headers of one request may have {HEADERS_BYTES_MAX} bytes; these have {bytes}"
         );
-        return Err(ApiError::new(ErrorCode::HeadersTooLarge, detail));
+        return Err(Refusal::new(ErrorCode::HeadersTooLarge, detail));
     }
     for name in ["idempotency-key", "authorization", "content-type"] {
         only_once(headers, name)?;
@@ -210,12 +210,12 @@ fn must_be_clear(request: &Request) -> ApiResult<()> {
     Ok(())
 }
 
-fn only_once(headers: &HeaderMap, name: &'static str) -> ApiResult<()> {
+fn only_once(headers: &HeaderMap, name: &'static str) -> Result<()> {
     if headers.get_all(name).iter().nth(1).is_none() {
         return Ok(());
     }
     let detail = "is there twice; send it once";
-    Err(ApiError::field(ErrorCode::HeaderInvalid, name, detail))
+    Err(Refusal::field(ErrorCode::HeaderInvalid, name, detail))
 }
 
 /// An answer that is counted until its last piece is on its way.

@@ -6,50 +6,31 @@ mod confirmations;
 mod deletions;
 mod deliveries;
 mod distributions;
-pub(crate) mod endpoints;
+mod endpoints;
 mod event_types;
 mod events;
 mod explain;
-pub(crate) mod keys;
+mod keys;
 mod notifications;
 mod replays;
 mod send_outs;
 mod statistics;
-mod tasks;
-pub(crate) mod tenants;
+mod tenants;
 mod views;
-
-use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use http::{Method, StatusCode, Uri};
-use postrider_store::{StoreError, TaskKind};
+use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
 
 use crate::Api;
-use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::problem::{Answer, Problem};
 use crate::request::json;
 
-pub(crate) use confirmations::QUESTIONS_MAX;
-pub(crate) use deletions::Deletions;
-pub(crate) use endpoints::Probes;
 pub(crate) use events::traceparent;
-pub(crate) use replays::Replays;
-
-/// Goes on with what a restart interrupted.
-pub(crate) async fn resume_tasks(api: &Api) -> Result<(), StoreError> {
-    for task in api.store().unfinished_tasks().await? {
-        match (task.kind, task.tenant) {
-            (TaskKind::Replay, Some(tenant)) => replays::resume(api, task, tenant),
-            (TaskKind::Replay, None) => {}
-            (TaskKind::Deletion, _) => deletions::start(api, task),
-        }
-    }
-    Ok(())
-}
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -203,15 +184,15 @@ async fn health() -> Response {
 }
 
 /// The store can be written, so events can be accepted.
-async fn ready(State(api): State<Api>) -> ApiResult<Response> {
-    api.is_ready().await?;
+async fn ready(State(api): State<Api>) -> Answer {
+    let ready = api.service.readiness().await?;
     Ok(json(
         StatusCode::OK,
         &Health {
             status: "ready",
             version: env!("CARGO_PKG_VERSION"),
-            set_aside: Some(api.engine().set_aside()),
-            damaged: Some(api.0.options.damaged.load(Ordering::Relaxed)),
+            set_aside: Some(ready.set_aside),
+            damaged: Some(ready.damaged),
         },
     ))
 }
@@ -231,10 +212,10 @@ struct EgressList<'a> {
 
 /// The addresses to allow-list (`docs/systems.md`, F-22). Open to all: firewalls have no keys.
 async fn egress_ips(State(api): State<Api>) -> Response {
-    let options = &api.0.options;
-    let regions = options.regions.iter().map(|region| EgressView {
+    let (regions, default) = api.service.regions();
+    let regions = regions.iter().map(|region| EgressView {
         region: &region.name,
-        default: options.default_region.as_ref() == Some(&region.name),
+        default: default == Some(region.name.as_str()),
         addresses: &region.published,
     });
     let data = regions.collect();
@@ -242,14 +223,13 @@ async fn egress_ips(State(api): State<Api>) -> Response {
 }
 
 pub(crate) async fn not_found(State(api): State<Api>, method: Method, uri: Uri) -> Response {
-    use axum::response::IntoResponse;
     if let Some(response) = crate::dialects::not_found(&api, &method, uri.path()) {
         return response;
     }
-    ApiError::new(
+    Problem(Refusal::new(
         ErrorCode::RouteUnknown,
         format!("there is no {method} {}", uri.path()),
-    )
+    ))
     .into_response()
 }
 
@@ -258,13 +238,12 @@ pub(crate) async fn method_not_allowed(
     method: Method,
     uri: Uri,
 ) -> Response {
-    use axum::response::IntoResponse;
     if let Some(response) = crate::dialects::not_found(&api, &method, uri.path()) {
         return response;
     }
-    ApiError::new(
+    Problem(Refusal::new(
         ErrorCode::MethodNotAllowed,
         format!("{} does not take {method}", uri.path()),
-    )
+    ))
     .into_response()
 }

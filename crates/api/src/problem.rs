@@ -1,226 +1,125 @@
-//! Refusals: problem details (RFC 9457) with a stable code.
+//! Refusals on their way to clients: problem details (RFC 9457) with a stable code.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use postrider_core::limits::ATTEMPTS_MAX;
-use postrider_engine::PublishError;
-use postrider_store::{BoxError, Entity, Rule, StoreError};
+use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
 
-/// Every reason for which a request is refused. The names are part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    BodyNotJson,
-    BodyTooDeep,
-    BodyDuplicateKey,
-    BodyTooLarge,
-    BodyTimeout,
-    ContentTypeUnsupported,
-    ContentEncodingUnsupported,
-    HeaderInvalid,
-    HeadersTooLarge,
-    ValidationFailed,
-    EndpointUrlInvalid,
-    SubscriptionInvalid,
-    EventTypeUnknown,
-    CursorInvalid,
-    QueryTooLong,
-    DataInvalid,
-    DistributionUnsupported,
-    EndpointNeedsKey,
-    AddressUnclear,
-    KeyMissing,
-    KeyUnknown,
-    KeyDisabled,
-    KeyExpired,
-    AddressNotAllowed,
-    ScopeInsufficient,
-    NotFound,
-    RouteUnknown,
-    MethodNotAllowed,
-    NameTaken,
-    EndpointsMax,
-    EventTypesMax,
-    IdempotencyKeyReused,
-    DeliveryPending,
-    DeliveryEnded,
-    ResendNotAllowed,
-    EndpointDisabled,
-    SecretNotShown,
-    RotationUnsupported,
-    ProfileInUse,
-    LastRootKey,
-    ReplaysMax,
-    TestCallsMax,
-    Overloaded,
-    StoreFull,
-    StoreUnavailable,
-    OutcomeUnknown,
-    Internal,
-}
-
-impl ErrorCode {
-    /// The status, and therefore who has to act. No wildcard: a new code must choose.
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::BodyNotJson
-            | Self::BodyTooDeep
-            | Self::BodyDuplicateKey
-            | Self::HeaderInvalid
-            | Self::ValidationFailed
-            | Self::EndpointUrlInvalid
-            | Self::SubscriptionInvalid
-            | Self::EventTypeUnknown
-            | Self::DataInvalid
-            | Self::DistributionUnsupported
-            | Self::EndpointNeedsKey
-            | Self::AddressUnclear
-            | Self::QueryTooLong
-            | Self::CursorInvalid => StatusCode::BAD_REQUEST,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ContentTypeUnsupported | Self::ContentEncodingUnsupported => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled | Self::KeyExpired => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::ScopeInsufficient | Self::AddressNotAllowed | Self::SecretNotShown => {
-                StatusCode::FORBIDDEN
-            }
-            Self::NotFound | Self::RouteUnknown => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NameTaken
-            | Self::EndpointsMax
-            | Self::EventTypesMax
-            | Self::IdempotencyKeyReused
-            | Self::DeliveryPending
-            | Self::DeliveryEnded
-            | Self::ResendNotAllowed
-            | Self::EndpointDisabled
-            | Self::RotationUnsupported
-            | Self::LastRootKey
-            | Self::ReplaysMax
-            | Self::ProfileInUse => StatusCode::CONFLICT,
-            Self::TestCallsMax => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::StoreFull | Self::StoreUnavailable | Self::OutcomeUnknown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+/// The status, and therefore who has to act. No wildcard: a new code must choose.
+pub(crate) const fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BodyNotJson
+        | ErrorCode::BodyTooDeep
+        | ErrorCode::BodyDuplicateKey
+        | ErrorCode::HeaderInvalid
+        | ErrorCode::ValidationFailed
+        | ErrorCode::EndpointUrlInvalid
+        | ErrorCode::SubscriptionInvalid
+        | ErrorCode::EventTypeUnknown
+        | ErrorCode::DataInvalid
+        | ErrorCode::DistributionUnsupported
+        | ErrorCode::EndpointNeedsKey
+        | ErrorCode::AddressUnclear
+        | ErrorCode::QueryTooLong
+        | ErrorCode::CursorInvalid => StatusCode::BAD_REQUEST,
+        ErrorCode::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::ContentTypeUnsupported | ErrorCode::ContentEncodingUnsupported => {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
         }
-    }
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::BodyNotJson => "The body is not JSON",
-            Self::BodyTooDeep => "The body is nested too deeply",
-            Self::BodyDuplicateKey => "The body has a key twice",
-            Self::BodyTooLarge => "The body is too large",
-            Self::BodyTimeout => "The body did not arrive in time",
-            Self::ContentTypeUnsupported => "The content type is not application/json",
-            Self::ContentEncodingUnsupported => "The body is encoded",
-            Self::HeadersTooLarge => "The headers are too large",
-            Self::HeaderInvalid => "A header is not as it must be",
-            Self::ValidationFailed => "A field is not as it must be",
-            Self::EndpointUrlInvalid => "The URL cannot receive webhooks",
-            Self::SubscriptionInvalid => "The events cannot be subscribed to",
-            Self::EventTypeUnknown => "The event type is not in the catalogue",
-            Self::DataInvalid => "The data does not fit the schema of its event type",
-            Self::DistributionUnsupported => "The profile has no distributions",
-            Self::EndpointNeedsKey => "Endpoints of this profile belong to API keys",
-            Self::AddressUnclear => "The event does not say whom it is for",
-            Self::CursorInvalid => "The cursor is not of this list",
-            Self::QueryTooLong => "Answering would take too long",
-            Self::KeyMissing => "An API key is needed",
-            Self::KeyUnknown => "The API key is not known",
-            Self::KeyDisabled => "The API key is disabled",
-            Self::KeyExpired => "The API key has expired",
-            Self::AddressNotAllowed => "The API key may not be used from here",
-            Self::ScopeInsufficient => "The API key may not do this",
-            Self::NotFound => "Not found",
-            Self::RouteUnknown => "There is no such route",
-            Self::MethodNotAllowed => "The route does not take this method",
-            Self::NameTaken => "The name is in use",
-            Self::EndpointsMax => "The tenant has as many endpoints as it may have",
-            Self::EventTypesMax => "The application has as many event types as it may have",
-            Self::IdempotencyKeyReused => "The idempotency key was used with another body",
-            Self::DeliveryEnded => "The delivery has ended already",
-            Self::ResendNotAllowed => "The delivery may not be sent again",
-            Self::DeliveryPending => "The delivery is waiting for an attempt already",
-            Self::EndpointDisabled => "The endpoint is disabled",
-            Self::SecretNotShown => "The secret is shown once only",
-            Self::RotationUnsupported => "The profile knows no rotation",
-            Self::ProfileInUse => "The application has tenants under its profile",
-            Self::LastRootKey => "It is the last root key",
-            Self::ReplaysMax => "The tenant has as many unfinished replays as it may have",
-            Self::TestCallsMax => "The tenant has made as many test calls as it may",
-            Self::Overloaded => "Too much is going on",
-            Self::StoreFull => "The disk is full",
-            Self::StoreUnavailable => "The store is not available",
-            Self::OutcomeUnknown => "The write may or may not have happened",
-            Self::Internal => "Something went wrong inside",
+        ErrorCode::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        ErrorCode::KeyMissing
+        | ErrorCode::KeyUnknown
+        | ErrorCode::KeyDisabled
+        | ErrorCode::KeyExpired => StatusCode::UNAUTHORIZED,
+        ErrorCode::ScopeInsufficient | ErrorCode::AddressNotAllowed | ErrorCode::SecretNotShown => {
+            StatusCode::FORBIDDEN
         }
+        ErrorCode::NotFound | ErrorCode::RouteUnknown => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::NameTaken
+        | ErrorCode::EndpointsMax
+        | ErrorCode::EventTypesMax
+        | ErrorCode::IdempotencyKeyReused
+        | ErrorCode::DeliveryPending
+        | ErrorCode::DeliveryEnded
+        | ErrorCode::ResendNotAllowed
+        | ErrorCode::EndpointDisabled
+        | ErrorCode::RotationUnsupported
+        | ErrorCode::LastRootKey
+        | ErrorCode::ReplaysMax
+        | ErrorCode::ProfileInUse => StatusCode::CONFLICT,
+        ErrorCode::TestCallsMax => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Overloaded
+        | ErrorCode::StoreFull
+        | ErrorCode::StoreUnavailable
+        | ErrorCode::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-/// A refusal on its way to the client.
+const fn title(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::BodyNotJson => "The body is not JSON",
+        ErrorCode::BodyTooDeep => "The body is nested too deeply",
+        ErrorCode::BodyDuplicateKey => "The body has a key twice",
+        ErrorCode::BodyTooLarge => "The body is too large",
+        ErrorCode::BodyTimeout => "The body did not arrive in time",
+        ErrorCode::ContentTypeUnsupported => "The content type is not application/json",
+        ErrorCode::ContentEncodingUnsupported => "The body is encoded",
+        ErrorCode::HeadersTooLarge => "The headers are too large",
+        ErrorCode::HeaderInvalid => "A header is not as it must be",
+        ErrorCode::ValidationFailed => "A field is not as it must be",
+        ErrorCode::EndpointUrlInvalid => "The URL cannot receive webhooks",
+        ErrorCode::SubscriptionInvalid => "The events cannot be subscribed to",
+        ErrorCode::EventTypeUnknown => "The event type is not in the catalogue",
+        ErrorCode::DataInvalid => "The data does not fit the schema of its event type",
+        ErrorCode::DistributionUnsupported => "The profile has no distributions",
+        ErrorCode::EndpointNeedsKey => "Endpoints of this profile belong to API keys",
+        ErrorCode::AddressUnclear => "The event does not say whom it is for",
+        ErrorCode::CursorInvalid => "The cursor is not of this list",
+        ErrorCode::QueryTooLong => "Answering would take too long",
+        ErrorCode::KeyMissing => "An API key is needed",
+        ErrorCode::KeyUnknown => "The API key is not known",
+        ErrorCode::KeyDisabled => "The API key is disabled",
+        ErrorCode::KeyExpired => "The API key has expired",
+        ErrorCode::AddressNotAllowed => "The API key may not be used from here",
+        ErrorCode::ScopeInsufficient => "The API key may not do this",
+        ErrorCode::NotFound => "Not found",
+        ErrorCode::RouteUnknown => "There is no such route",
+        ErrorCode::MethodNotAllowed => "The route does not take this method",
+        ErrorCode::NameTaken => "The name is in use",
+        ErrorCode::EndpointsMax => "The tenant has as many endpoints as it may have",
+        ErrorCode::EventTypesMax => "The application has as many event types as it may have",
+        ErrorCode::IdempotencyKeyReused => "The idempotency key was used with another body",
+        ErrorCode::DeliveryEnded => "The delivery has ended already",
+        ErrorCode::ResendNotAllowed => "The delivery may not be sent again",
+        ErrorCode::DeliveryPending => "The delivery is waiting for an attempt already",
+        ErrorCode::EndpointDisabled => "The endpoint is disabled",
+        ErrorCode::SecretNotShown => "The secret is shown once only",
+        ErrorCode::RotationUnsupported => "The profile knows no rotation",
+        ErrorCode::ProfileInUse => "The application has tenants under its profile",
+        ErrorCode::LastRootKey => "It is the last root key",
+        ErrorCode::ReplaysMax => "The tenant has as many unfinished replays as it may have",
+        ErrorCode::TestCallsMax => "The tenant has made as many test calls as it may",
+        ErrorCode::Overloaded => "Too much is going on",
+        ErrorCode::StoreFull => "The disk is full",
+        ErrorCode::StoreUnavailable => "The store is not available",
+        ErrorCode::OutcomeUnknown => "The write may or may not have happened",
+        ErrorCode::Internal => "Something went wrong inside",
+    }
+}
+
+/// A refusal as the native API answers it.
 #[derive(Debug)]
-pub(crate) struct ApiError {
-    pub(crate) code: ErrorCode,
-    pub(crate) detail: String,
-    /// The field that is wrong, as a path in the body or the name of a parameter.
-    pub(crate) field: Option<String>,
-    source: Option<BoxError>,
-}
+pub struct Problem(pub(crate) Refusal);
 
-pub(crate) type ApiResult<T> = Result<T, ApiError>;
+/// What a handler gives.
+pub(crate) type Answer = Result<Response, Problem>;
 
-impl ApiError {
-    pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            field: None,
-            source: None,
-        }
-    }
-
-    pub(crate) fn field(
-        code: ErrorCode,
-        field: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            field: Some(field.into()),
-            ..Self::new(code, detail)
-        }
-    }
-
-    pub(crate) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::field(ErrorCode::ValidationFailed, field, detail)
-    }
-
-    pub(crate) fn not_found(entity: &str) -> Self {
-        Self::new(
-            ErrorCode::NotFound,
-            format!("there is no such {entity}, or it is not yours"),
-        )
-    }
-
-    pub(crate) fn internal(source: impl Into<BoxError>) -> Self {
-        Self {
-            source: Some(source.into()),
-            ..Self::new(ErrorCode::Internal, "the server's log says more")
-        }
-    }
-
-    /// Writes the cause to the log, once.
-    pub(crate) fn log(&self) {
-        if let Some(source) = &self.source {
-            tracing::error!(code = ?self.code, error = &**source as &(dyn std::error::Error + 'static), "request failed");
-        }
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
     }
 }
 
@@ -228,7 +127,7 @@ impl ApiError {
 pub(crate) const RETRY_AFTER_SECS: u32 = 1;
 
 #[derive(Serialize)]
-struct Problem<'a> {
+struct ProblemView<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -238,21 +137,22 @@ struct Problem<'a> {
     field: Option<&'a str>,
 }
 
-impl IntoResponse for ApiError {
+impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.log();
-        let status = self.code.status();
-        let code = serde_json::to_value(self.code)
+        let Self(refusal) = self;
+        refusal.log();
+        let status = status(refusal.code);
+        let code = serde_json::to_value(refusal.code)
             .ok()
             .and_then(|code| code.as_str().map(str::to_owned))
             .unwrap_or_default();
-        let problem = Problem {
+        let problem = ProblemView {
             r#type: format!("urn:postrider:problem:{code}"),
-            title: self.code.title(),
+            title: title(refusal.code),
             status: status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-            field: self.field.as_deref(),
+            code: refusal.code,
+            detail: &refusal.detail,
+            field: refusal.field.as_deref(),
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, body).into_response();
@@ -268,104 +168,5 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
-    }
-}
-
-fn noun(entity: Entity) -> &'static str {
-    match entity {
-        Entity::ApiKey => "API key",
-        Entity::Application => "application",
-        Entity::Delivery => "delivery",
-        Entity::Endpoint => "endpoint",
-        Entity::Event => "event",
-        Entity::EventType => "event type",
-        Entity::Task => "replay or deletion",
-        Entity::Tenant => "tenant",
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotFound { entity } => Self::not_found(noun(entity)),
-            StoreError::Conflict { rule } => match rule {
-                Rule::NameTaken => {
-                    Self::new(ErrorCode::NameTaken, "choose another name or external id")
-                }
-                Rule::EventTypesMax => Self::new(
-                    ErrorCode::EventTypesMax,
-                    format!(
-                        "an application has at most {}; delete one",
-                        postrider_core::limits::EVENT_TYPES_MAX
-                    ),
-                ),
-                Rule::EndpointsMax => {
-                    Self::new(ErrorCode::EndpointsMax, "delete an endpoint first")
-                }
-                Rule::IdempotencyKeyReused => Self::new(
-                    ErrorCode::IdempotencyKeyReused,
-                    "use a new key for a new event, or the same body for the same one",
-                ),
-                Rule::DeliveryPending => Self::new(
-                    ErrorCode::DeliveryPending,
-                    "wait until it has ended, or is due",
-                ),
-                Rule::DeliveryExists => Self::new(
-                    ErrorCode::DeliveryPending,
-                    "the endpoint has a delivery of this event; send that again",
-                ),
-                Rule::EndpointDisabled => {
-                    Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first")
-                }
-                Rule::LastRootKey => Self::new(
-                    ErrorCode::LastRootKey,
-                    "nobody could manage the server any more: make another live root key first",
-                ),
-                Rule::DeliveryExpired => {
-                    Self::new(ErrorCode::ResendNotAllowed, "its deliverBefore has passed")
-                }
-                Rule::AttemptsMax => Self::new(
-                    ErrorCode::ResendNotAllowed,
-                    format!("it has had {ATTEMPTS_MAX} attempts, as many as a delivery may have"),
-                ),
-            },
-            StoreError::BadCursor => Self::field(
-                ErrorCode::CursorInvalid,
-                "cursor",
-                "use nextCursor of a page of the same list with the same filters",
-            ),
-            StoreError::TooLong => Self::new(
-                ErrorCode::QueryTooLong,
-                "ask for less at once: narrow since and until, or name an endpoint or a type",
-            ),
-            StoreError::Full => Self::new(
-                ErrorCode::StoreFull,
-                "nothing was stored; the service resumes when there is room",
-            ),
-            StoreError::Unavailable { detail } => {
-                tracing::error!(detail, "the store is not available");
-                Self::new(
-                    ErrorCode::StoreUnavailable,
-                    "nothing was stored; the operator has to look after the data directory",
-                )
-            }
-            StoreError::OutcomeUnknown { source } => Self {
-                source: Some(source),
-                ..Self::new(
-                    ErrorCode::OutcomeUnknown,
-                    "try again with the same Idempotency-Key",
-                )
-            },
-            error => Self::internal(error),
-        }
-    }
-}
-
-impl From<PublishError> for ApiError {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Busy(busy) => Self::new(ErrorCode::Overloaded, busy.to_string()),
-            PublishError::Store(error) => error.into(),
-        }
     }
 }

@@ -13,24 +13,24 @@ use hyper::body::Body as _;
 use postrider_core::json::{InvalidJson, check_json_to};
 use postrider_core::limits::{JSON_DEPTH_MAX, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
 use postrider_core::{Id, Timestamp, id};
-use postrider_engine::budget::Grant;
-use postrider_store::{Page, PageRequest};
+use postrider_service::budget::Grant;
+pub(crate) use postrider_service::read_id;
+use postrider_service::{ErrorCode, InvalidCursor, Page, PageRequest, Refusal, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::problem::{ApiError, ApiResult, ErrorCode};
+use crate::problem::Problem;
 
 /// `axum`'s path parameters, refused as this API refuses: what does not read is not found.
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
-    type Rejection = ApiError;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         read.map(|path| Self(path.0))
-            .map_err(|_| ApiError::not_found("thing"))
+            .map_err(|_| Refusal::not_found("thing").into())
     }
 }
 
@@ -38,12 +38,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Query<T> {
-    type Rejection = ApiError;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let read = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         read.map(|query| Self(query.0))
-            .map_err(|rejection| ApiError::invalid("query", rejection.body_text()))
+            .map_err(|rejection| Refusal::invalid("query", rejection.body_text()).into())
     }
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn read_body(
     max: usize,
     limit: Duration,
     mut grant: Grant,
-) -> ApiResult<HeldBody> {
+) -> Result<HeldBody> {
     let declared = body.size_hint().lower();
     let reading = async {
         let mut read = Vec::new();
@@ -79,7 +79,7 @@ pub(crate) async fn read_body(
             return Err(too_large(max));
         }
         while let Some(frame) = body.frame().await {
-            let ended = |_| ApiError::new(ErrorCode::BodyNotJson, "the body ended early");
+            let ended = |_| Refusal::new(ErrorCode::BodyNotJson, "the body ended early");
             let Ok(data) = frame.map_err(ended)?.into_data() else {
                 continue;
             };
@@ -88,7 +88,7 @@ pub(crate) async fn read_body(
             }
             if !grant.grow(data.len()) {
                 let detail = "requests hold as much memory as they may; try again in a second";
-                return Err(ApiError::new(ErrorCode::Overloaded, detail));
+                return Err(Refusal::new(ErrorCode::Overloaded, detail));
             }
             read.extend_from_slice(&data);
         }
@@ -103,15 +103,15 @@ pub(crate) async fn read_body(
             drop(tokio::time::timeout(LINGER_MAX, discard(body)).await);
             Err(refusal)
         }
-        Err(_) => Err(ApiError::new(
+        Err(_) => Err(Refusal::new(
             ErrorCode::BodyTimeout,
             format!("the whole body must arrive within {} s", limit.as_secs()),
         )),
     }
 }
 
-fn too_large(max: usize) -> ApiError {
-    ApiError::new(
+fn too_large(max: usize) -> Refusal {
+    Refusal::new(
         ErrorCode::BodyTooLarge,
         format!("a body may have {max} bytes here"),
     )
@@ -129,7 +129,7 @@ async fn discard(mut body: Body) {
 }
 
 /// Refuses a body that says it is something other than JSON.
-pub(crate) fn must_be_json(headers: &HeaderMap) -> ApiResult<()> {
+pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<()> {
     let given = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -138,19 +138,19 @@ pub(crate) fn must_be_json(headers: &HeaderMap) -> ApiResult<()> {
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(ApiError::new(
+    Err(Refusal::new(
         ErrorCode::ContentTypeUnsupported,
         "send Content-Type: application/json",
     ))
 }
 
 /// Parses a body: one JSON value, not too deep, no key twice, no unknown field.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     well_formed(bytes)?;
     typed(bytes)
 }
 
-pub(crate) fn well_formed(bytes: &[u8]) -> ApiResult<()> {
+pub(crate) fn well_formed(bytes: &[u8]) -> Result<()> {
     // The data of an event may have all the depth there is; its envelope is one level more.
     check_json_to(bytes, JSON_DEPTH_MAX + 1).map_err(|error| {
         let code = match error {
@@ -158,15 +158,15 @@ pub(crate) fn well_formed(bytes: &[u8]) -> ApiResult<()> {
             InvalidJson::TooDeep(_) => ErrorCode::BodyTooDeep,
             InvalidJson::DuplicateKey(_) => ErrorCode::BodyDuplicateKey,
         };
-        ApiError::new(code, format!("the body {error}"))
+        Refusal::new(code, format!("the body {error}"))
     })
 }
 
 /// Parses a body that is known to be well-formed JSON.
-pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> ApiResult<T> {
+pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T> {
     // A list would be taken for the fields in their order.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(ApiError::new(
+        return Err(Refusal::new(
             ErrorCode::ValidationFailed,
             "must be a JSON object",
         ));
@@ -185,89 +185,21 @@ pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> ApiResult<T> {
             });
         let path = if path == "." { "" } else { &path };
         match (path, named) {
-            ("", None) => ApiError::new(ErrorCode::ValidationFailed, text),
-            ("", Some(name)) => ApiError::invalid(name, text),
+            ("", None) => Refusal::new(ErrorCode::ValidationFailed, text),
+            ("", Some(name)) => Refusal::invalid(name, text),
             (path, Some(name)) if !path.ends_with(name) => {
-                ApiError::invalid(format!("{path}.{name}"), text)
+                Refusal::invalid(format!("{path}.{name}"), text)
             }
-            (path, _) => ApiError::invalid(path, text),
+            (path, _) => Refusal::invalid(path, text),
         }
     })
-}
-
-/// Refuses what a type did not take from a value: stored forms are read tolerantly, so that an older
-/// version reads what a newer one wrote; what somebody sends is not.
-///
-/// # Errors
-/// The path of the first unknown field.
-pub(crate) fn only_known(given: &Value, taken: &impl Serialize) -> Result<(), String> {
-    let taken = serde_json::to_value(taken).map_err(|error| error.to_string())?;
-    match first_unknown(given, &taken) {
-        Some(path) => Err(path),
-        None => Ok(()),
-    }
-}
-
-fn first_unknown(given: &Value, taken: &Value) -> Option<String> {
-    match (given, taken) {
-        (Value::Object(given), Value::Object(taken)) => {
-            given
-                .iter()
-                .find_map(|(name, value)| match taken.get(name) {
-                    None if value.is_null() => None,
-                    None => Some(name.clone()),
-                    Some(taken) => {
-                        first_unknown(value, taken).map(|below| format!("{name}.{below}"))
-                    }
-                })
-        }
-        (Value::Array(given), Value::Array(taken)) => {
-            given
-                .iter()
-                .zip(taken)
-                .enumerate()
-                .find_map(|(at, (given, taken))| {
-                    first_unknown(given, taken).map(|below| format!("{at}.{below}"))
-                })
-        }
-        // A list would be taken for the fields in their order.
-        (Value::Array(_), Value::Object(_)) => Some("0".to_owned()),
-        _ => None,
-    }
-}
-
-/// For a field whose type is read tolerantly elsewhere.
-pub(crate) fn strictly<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-where
-    T: DeserializeOwned + Serialize,
-    D: serde::Deserializer<'de>,
-{
-    let given = Value::deserialize(deserializer)?;
-    let taken: T = serde_json::from_value(given.clone()).map_err(serde::de::Error::custom)?;
-    only_known(&given, &taken)
-        .map_err(|path| serde::de::Error::custom(format!("unknown field `{path}`")))?;
-    Ok(taken)
-}
-
-/// As [`strictly`], and null takes it away.
-pub(crate) fn nullable_strictly<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: DeserializeOwned + Serialize,
-    D: serde::Deserializer<'de>,
-{
-    match Option::<Value>::deserialize(deserializer)? {
-        None => Ok(Some(None)),
-        Some(given) => strictly(given)
-            .map(|taken| Some(Some(taken)))
-            .map_err(serde::de::Error::custom),
-    }
 }
 
 /// An answer in JSON.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => ApiError::internal(error).into_response(),
+        Err(error) => Problem(Refusal::internal(error)).into_response(),
     }
 }
 
@@ -299,7 +231,7 @@ pub(crate) struct Paging {
     cursor: Option<String>,
 }
 
-pub(crate) fn page_request(limit: Option<&str>, cursor: Option<&str>) -> ApiResult<PageRequest> {
+pub(crate) fn page_request(limit: Option<&str>, cursor: Option<&str>) -> Result<PageRequest> {
     let limit = match limit {
         None => PAGE_ROWS_DEFAULT,
         Some(text) => {
@@ -308,7 +240,7 @@ pub(crate) fn page_request(limit: Option<&str>, cursor: Option<&str>) -> ApiResu
                 .ok()
                 .filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
             parsed.ok_or_else(|| {
-                ApiError::invalid(
+                Refusal::invalid(
                     "limit",
                     format!("must be a whole number from 1 to {PAGE_ROWS_MAX}"),
                 )
@@ -317,107 +249,43 @@ pub(crate) fn page_request(limit: Option<&str>, cursor: Option<&str>) -> ApiResu
     };
     let cursor = match cursor {
         None => None,
-        Some(text) => Some(text.parse().map_err(
-            |error: postrider_store::queries::InvalidCursor| {
-                ApiError::field(ErrorCode::CursorInvalid, "cursor", error.to_string())
-            },
-        )?),
+        Some(text) => Some(text.parse().map_err(|error: InvalidCursor| {
+            Refusal::field(ErrorCode::CursorInvalid, "cursor", error.to_string())
+        })?),
     };
     Ok(PageRequest { limit, cursor })
 }
 
 impl Paging {
-    pub(crate) fn request(&self) -> ApiResult<PageRequest> {
+    pub(crate) fn request(&self) -> Result<PageRequest> {
         page_request(self.limit.as_deref(), self.cursor.as_deref())
     }
 
     /// Of a list whose rows are large: at most `max` of them, which is also the default.
-    pub(crate) fn request_of(&self, max: usize) -> ApiResult<PageRequest> {
+    pub(crate) fn request_of(&self, max: usize) -> Result<PageRequest> {
         let mut request = self.request()?;
         if self.limit.is_none() {
             request.limit = max;
         }
         if request.limit > max {
             let rule = format!("must be at most {max}: every row holds a whole request");
-            return Err(ApiError::invalid("limit", rule));
+            return Err(Refusal::invalid("limit", rule));
         }
         Ok(request)
     }
 }
 
-/// Characters of what somebody gave that a refusal repeats.
-const GIVEN_SHOWN: usize = 64;
-
-/// An id in a path: what is not one is simply not found.
-pub(crate) fn path_id<K: id::Kind>(text: &str) -> ApiResult<Id<K>> {
-    text.parse().map_err(|error: id::InvalidId| {
-        // Somebody who mixed up two ids searches long for one that is there.
-        let given: String = text.chars().take(GIVEN_SHOWN).collect();
-        let (noun, prefix) = (K::NOUN, error.prefix);
-        let detail =
-            format!("{given:?} is no id of this kind: that of a {noun} begins with {prefix}");
-        ApiError::new(ErrorCode::NotFound, detail)
-    })
-}
-
 /// An id in a query or a body.
-pub(crate) fn given_id<K: id::Kind>(field: &str, text: Option<&str>) -> ApiResult<Option<Id<K>>> {
+pub(crate) fn given_id<K: id::Kind>(field: &str, text: Option<&str>) -> Result<Option<Id<K>>> {
     text.map(|text| {
         text.parse()
-            .map_err(|error: id::InvalidId| ApiError::invalid(field, error.to_string()))
+            .map_err(|error: id::InvalidId| Refusal::invalid(field, error.to_string()))
     })
     .transpose()
 }
 
-pub(crate) fn given_time(field: &str, text: Option<&str>) -> ApiResult<Option<Timestamp>> {
+pub(crate) fn given_time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>> {
     let invalid =
-        |error: postrider_core::time::InvalidTimestamp| ApiError::invalid(field, error.to_string());
+        |error: postrider_core::time::InvalidTimestamp| Refusal::invalid(field, error.to_string());
     text.map(|text| text.parse().map_err(invalid)).transpose()
-}
-
-/// A text of at most `max` bytes without control characters.
-pub(crate) fn bounded(field: &str, text: &str, max: usize) -> ApiResult<()> {
-    if text.len() > max {
-        return Err(ApiError::invalid(
-            field,
-            format!("must have at most {max} bytes"),
-        ));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(ApiError::invalid(field, "must not have control characters"));
-    }
-    Ok(())
-}
-
-/// Characters without width or ink, which would make two names look the same.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{2800}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
-}
-
-pub(crate) fn required(field: &str, text: &str, max: usize) -> ApiResult<()> {
-    if text.trim().is_empty() {
-        return Err(ApiError::invalid(field, "must not be empty"));
-    }
-    let seen = |c: char| !c.is_whitespace() && !is_invisible(c);
-    if !text.chars().any(seen) {
-        return Err(ApiError::invalid(field, "must have something to see"));
-    }
-    bounded(field, text, max)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use postrider_core::notice::Confirmation;
 use postrider_core::{Id, Timestamp, id};
-use postrider_engine::Engine;
-use postrider_engine::budget::Grant;
+use postrider_service::Service;
+use postrider_service::budget::Grant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const NAME_CHARS: usize = 80;
 
 pub(crate) struct Confirming<'a> {
-    engine: &'a Engine,
+    service: &'a Service,
     mailer: &'a Mailer,
     /// Where people reach this server.
     public_url: Option<&'a str>,
@@ -34,9 +34,13 @@ pub(crate) struct Confirming<'a> {
 }
 
 impl<'a> Confirming<'a> {
-    pub(crate) fn new(engine: &'a Engine, mailer: &'a Mailer, public_url: Option<&'a str>) -> Self {
+    pub(crate) fn new(
+        service: &'a Service,
+        mailer: &'a Mailer,
+        public_url: Option<&'a str>,
+    ) -> Self {
         Self {
-            engine,
+            service,
             mailer,
             public_url,
             asked: HashMap::new(),
@@ -75,7 +79,7 @@ impl<'a> Confirming<'a> {
     }
 
     fn may_ask(&mut self, confirmation: &Confirmation) -> bool {
-        let now = self.engine.clock().now();
+        let now = self.service.now();
         self.days.retain(|_, (ends, _)| *ends > now);
         self.asked.retain(|_, at| now.since(*at) < ADDRESS_EVERY);
         // The same mailbox, however it is written.

@@ -1,6 +1,7 @@
 //! Tells people and systems that deliveries failed and endpoints gave out.
 //!
-//! The store writes a notice in the transaction of the record that caused it; this sends what is due.
+//! The store writes a notice in the transaction of the record that caused it; this sends what is due, and asks the
+//! service what that is.
 //! A mail may be sent twice when the server dies between sending it and noting that it did; an
 //! operational webhook is published once, because its idempotency key is the notice's id.
 
@@ -8,15 +9,12 @@ mod confirming;
 mod digest;
 mod mail;
 mod mailing;
-mod operations;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::notice::Confirmation;
-use postrider_engine::Engine;
-use postrider_engine::budget::Grant;
-use postrider_store::Store;
+use postrider_service::Service;
+use postrider_service::budget::Grant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +25,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Sends notices on their way.
 pub struct Notifier {
-    store: Arc<dyn Store>,
-    engine: Arc<Engine>,
+    service: Service,
     mailer: Option<Mailer>,
     /// Time between two mails to one audience; what happens meanwhile is gathered into the next.
     every: Duration,
@@ -45,16 +42,14 @@ impl std::fmt::Debug for Notifier {
 
 impl Notifier {
     pub fn new(
-        store: Arc<dyn Store>,
-        engine: Arc<Engine>,
+        service: Service,
         mailer: Option<Mailer>,
         every: Duration,
         public_url: Option<String>,
         confirmations: mpsc::Receiver<(Confirmation, Grant)>,
     ) -> Self {
         Self {
-            store,
-            engine,
+            service,
             mailer,
             every,
             public_url,
@@ -64,19 +59,19 @@ impl Notifier {
 
     /// Runs until `stop`. Operational webhooks and mail do not wait for each other.
     pub async fn run(mut self, stop: CancellationToken) {
-        // Its other end is the API's.
+        // Its other end is the service's.
         let confirmations = std::mem::replace(&mut self.confirmations, mpsc::channel(1).1);
         let publishing = stop.run_until_cancelled(self.publish());
         let confirming = async {
             if let Some(mailer) = &self.mailer {
-                confirming::Confirming::new(&self.engine, mailer, self.public_url.as_deref())
+                confirming::Confirming::new(&self.service, mailer, self.public_url.as_deref())
                     .run(confirmations, &stop)
                     .await;
             }
         };
         let mailing = async {
             if let Some(mailer) = &self.mailer {
-                mailing::Mailing::new(&*self.store, &self.engine, mailer, self.every)
+                mailing::Mailing::new(&self.service, mailer, self.every)
                     .run(&stop)
                     .await;
             }
@@ -87,7 +82,7 @@ impl Notifier {
     /// For ever.
     async fn publish(&self) {
         loop {
-            if let Err(error) = operations::publish_due(&*self.store, &self.engine).await {
+            if let Err(error) = self.service.publish_notices().await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to publish operational webhooks; trying again"

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use postrider_core::endpoint::EndpointKind;
 use postrider_core::{Id, Timestamp, id};
-use postrider_engine::Engine;
-use postrider_store::{DueNotices, MailAudience, NoticeChannel, Store, StoreError};
+use postrider_service::{MailAudience, Refusal, Service};
 use tokio_util::sync::CancellationToken;
 
 use crate::TICK;
-use crate::digest::{Digest, Names, digest, told};
+use crate::digest::{Digest, digest, told};
 use crate::mail::{MailError, Mailer};
 
 /// What fails within this time of the first failure goes into the same mail.
@@ -35,8 +33,7 @@ struct PutOff {
 }
 
 pub(crate) struct Mailing<'a> {
-    store: &'a dyn Store,
-    engine: &'a Engine,
+    service: &'a Service,
     mailer: &'a Mailer,
     every: Duration,
     /// When an audience may get its next mail.
@@ -49,27 +46,21 @@ pub(crate) struct Mailing<'a> {
 /// Why a turn ended early.
 enum Ended {
     Stopped,
-    Store(StoreError),
+    Service(Refusal),
     /// The mail server did not take a mail; the next one would hardly fare better.
     Mail(MailError),
 }
 
-impl From<StoreError> for Ended {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl From<Refusal> for Ended {
+    fn from(error: Refusal) -> Self {
+        Self::Service(error)
     }
 }
 
 impl<'a> Mailing<'a> {
-    pub(crate) fn new(
-        store: &'a dyn Store,
-        engine: &'a Engine,
-        mailer: &'a Mailer,
-        every: Duration,
-    ) -> Self {
+    pub(crate) fn new(service: &'a Service, mailer: &'a Mailer, every: Duration) -> Self {
         Self {
-            store,
-            engine,
+            service,
             mailer,
             every,
             next: HashMap::new(),
@@ -83,7 +74,7 @@ impl<'a> Mailing<'a> {
             match self.turn(stop).await {
                 Ok(()) => {}
                 Err(Ended::Stopped) => return,
-                Err(Ended::Store(error)) => tracing::warn!(
+                Err(Ended::Service(error)) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to read or settle notices; trying again"
                 ),
@@ -101,10 +92,10 @@ impl<'a> Mailing<'a> {
 
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
         self.send_put_off(stop).await?;
-        let now = self.engine.clock().now();
+        let now = self.service.now();
         self.next.retain(|_, at| *at > now);
         self.days.retain(|_, (ends, _)| *ends > now);
-        for (audience, first) in self.store.mail_audiences().await? {
+        for (audience, first) in self.service.mail_audiences().await? {
             let gathering = now.since(first) < GATHER;
             if gathering || self.next.contains_key(&audience) {
                 continue;
@@ -121,12 +112,10 @@ impl<'a> Mailing<'a> {
         audience: MailAudience,
         stop: &CancellationToken,
     ) -> Result<(), Ended> {
-        let due = DueNotices::Mail(audience);
-        let notices = self.store.due_notices(due, NOTICES_MAX).await?;
-        let tenant = self.store.tenant(audience.tenant).await?;
-        let recipients = tenant.settings.notifications.recipients(audience.class);
+        let due = self.service.mail_due(audience, NOTICES_MAX).await?;
+        let (notices, recipients) = (due.notices, due.recipients);
         if !recipients.is_empty() {
-            let now = self.engine.clock().now();
+            let now = self.service.now();
             let day = self.days.entry(audience.tenant);
             let (ends, sent) = day.or_insert((now.plus(DAY), 0));
             if *sent + recipients.len() > MAILS_PER_DAY {
@@ -135,8 +124,8 @@ impl<'a> Mailing<'a> {
                 return Ok(());
             }
             *sent += recipients.len();
-            let names = self.names(told(&notices)).await?;
-            let digest = digest(&tenant.name, audience.class, &notices, &names);
+            let names = self.service.names_of_endpoints(told(&notices)).await?;
+            let digest = digest(&due.tenant_name, audience.class, &notices, &names);
             let result = self.send(recipients.clone(), digest, 0, stop).await;
             if let (Err(Ended::Mail(_)), Some((_, sent))) =
                 (&result, self.days.get_mut(&audience.tenant))
@@ -146,31 +135,13 @@ impl<'a> Mailing<'a> {
             }
             result?;
         }
-        let ids = notices.iter().map(|notice| notice.id).collect();
-        self.store.settle_notices(NoticeChannel::Mail, ids).await?;
+        self.service.settle_mail(&notices).await?;
         Ok(())
-    }
-
-    async fn names(&self, endpoints: Vec<Id<id::Endpoint>>) -> Result<Names, StoreError> {
-        let mut names = Names::new();
-        for endpoint in self.store.endpoints(endpoints).await? {
-            let name = match endpoint.kind {
-                EndpointKind::Distribution(distribution) => Some(distribution.name),
-                EndpointKind::Key(key) => match self.store.key(key).await {
-                    Ok(key) => Some(key.name),
-                    Err(StoreError::NotFound { .. }) => None,
-                    Err(error) => return Err(error),
-                },
-                EndpointKind::Registered | EndpointKind::Callback => endpoint.description,
-            };
-            names.extend(name.map(|name| (endpoint.id, name)));
-        }
-        Ok(names)
     }
 
     /// Tries those again who were put off and whose time has come.
     async fn send_put_off(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
-        let now = self.engine.clock().now();
+        let now = self.service.now();
         while let Some(at) = self.put_off.iter().position(|mail| mail.next <= now) {
             let mail = self.put_off.remove(at);
             let (to, digest) = (mail.to.clone(), mail.digest.clone());
@@ -213,7 +184,7 @@ impl<'a> Mailing<'a> {
         self.put_off.push(PutOff {
             to,
             digest,
-            next: self.engine.clock().now().plus(self.every),
+            next: self.service.now().plus(self.every),
             tries,
         });
     }

@@ -11,7 +11,7 @@ use postrider_store_sqlite::{Options, SqliteStore};
 /// When there is no database, or a server uses it.
 pub(crate) async fn run(data: &Path) -> anyhow::Result<()> {
     let store = SqliteStore::open_existing(data, &Options::default())?;
-    let key = postrider_api::new_root_key(&store, SystemClock.now()).await?;
+    let key = postrider_service::new_root_key(&store, SystemClock.now()).await?;
     #[expect(clippy::print_stdout, reason = "the key is what the user came for")]
     {
         println!("{}", key.expose());

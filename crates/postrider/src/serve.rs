@@ -7,9 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_api::{
-    Api, ApiOptions, Listener, Lookup, Names, RegionInfo, ServerLimits, ensure_root_key,
-};
+use postrider_api::{Api, ApiOptions, Listener, ServerLimits};
 use postrider_core::Secret;
 use postrider_core::address::AddressPolicy;
 use postrider_core::seal::Sealer;
@@ -17,6 +15,7 @@ use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Watch};
 use postrider_notify::{Mailer, Notifier, SmtpOptions, SmtpTls};
+use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
 use postrider_store::{PageRequest, Store};
 use postrider_store_sqlite::SqliteStore;
 use postrider_transport::{HttpTransport, Region, SystemResolver};
@@ -128,17 +127,19 @@ impl Server {
         let mailer = mailer(&config.notifications)?;
         let (confirmations, confirmed) = mpsc::channel(CONFIRMATIONS_MAX);
         let damaged = Arc::new(AtomicU64::new(0));
-        let api_options = ApiOptions {
+        let service_options = postrider_service::Options {
             damaged: damaged.clone(),
             addresses,
             names: Names(Some(Arc::new(SystemNames(SystemResolver::new()?)))),
-            trusted_proxies: config.server.trusted_proxies.clone(),
             regions: region_infos(&config.egress),
             default_region: default_region(&config.egress)?,
             mail: mailer.is_some(),
             is_mail_address: postrider_notify::is_mail_address,
             confirmations: mailer.is_some().then_some(confirmations),
             plain_http: config.egress.plain_http,
+        };
+        let api_options = ApiOptions {
+            trusted_proxies: config.server.trusted_proxies.clone(),
             body_max: config.limits.body_bytes,
             keep_alive: Duration::from_secs(config.server.keep_alive_secs),
             bodies_bytes_max: config.limits.bodies_bytes,
@@ -171,19 +172,18 @@ impl Server {
             limits,
         })
         .await?;
+        let service = Service::new(store.clone(), engine.clone(), sealer, service_options);
+        service.resume_tasks().await?;
         let notifier = Notifier::new(
-            store.clone(),
-            engine.clone(),
+            service.clone(),
             mailer,
             Duration::from_secs(config.notifications.every_secs),
             config.notifications.public_url.clone(),
             confirmed,
         );
-        let api_store = store.clone();
-        let api = Api::new(store.clone(), engine.clone(), sealer, api_options);
-        api.resume_tasks().await?;
+        let api = Api::new(service, api_options);
         // Last, because it is told once: nothing after it can fail.
-        let mut root_key = ensure_root_key(&*api_store, clock.now()).await?;
+        let mut root_key = ensure_root_key(&*store, clock.now()).await?;
         if let (Some(key), Some(mut file)) = (&root_key, key_target) {
             std::io::Write::write_all(&mut file, key.expose().as_bytes())
                 .context("failed to write server.root_key_file")?;

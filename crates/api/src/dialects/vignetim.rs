@@ -13,16 +13,15 @@ use axum::routing::{get, post, put};
 use http::{Method, StatusCode};
 use postrider_core::Timestamp;
 use postrider_core::attempt::Outcome;
-use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::endpoint::Endpoint;
 use postrider_core::filter::Subscription;
 use postrider_core::profile::{ApiSpec, Profile};
+use postrider_service::{EndpointPatch, NewEndpoint, TestAsked};
 use serde::Serialize;
 
 use crate::Api;
-use crate::auth::actor;
-use crate::native::endpoints::{TestEvent, fresh_endpoint, must_lead_out, send_test, set_active};
 
-use body::{fields, subscription};
+use body::fields;
 use refusal::{Refusal, json, uncounted, with_standing};
 use signed::{Partner, signed};
 
@@ -134,45 +133,26 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
         let spec = partner.spec();
         let fields = fields(&api, partner, true)?;
-        if let Some(url) = &fields.url
-            && must_lead_out(&api, "url", url).await.is_err()
-        {
-            return Err(Refusal::new(
-                StatusCode::BAD_REQUEST,
-                spec.text("url_private"),
-            ));
-        }
-        let subscription = subscription(spec, fields.events.unwrap_or_default())?;
-        let profile = &partner.current.profile;
-        let made = fresh_endpoint(
-            &api,
-            profile,
-            &partner.tenant,
-            partner.mode,
-            fields.url.unwrap_or_default(),
-            subscription,
-        );
-        let (endpoint, secret) = made.map_err(|error| Refusal::from_api(spec, &error))?;
-        let endpoint = Endpoint {
+        let new = NewEndpoint {
+            url: fields.url.unwrap_or_default(),
+            events: fields.events,
             description: fields.description.flatten(),
-            ..endpoint
+            ..NewEndpoint::default()
         };
-        let stored = api
-            .store()
-            .create_endpoint(
-                endpoint.clone(),
-                Some(profile.endpoints_max()),
-                actor(&partner.key, &api),
-            )
-            .await;
-        stored.map_err(|error| Refusal::from_store(spec, error))?;
+        let made = api
+            .service
+            .create_endpoint(&partner.caller, partner.tenant, new);
+        let made = made
+            .await
+            .map_err(|error| Refusal::from_service(spec, &error))?;
+        let endpoint = &made.endpoint;
         let view = CreatedView {
-            id: profile.ids.endpoint.render(endpoint.id),
+            id: made.profile.ids.endpoint.render(endpoint.id),
             url: &endpoint.url,
             events: &endpoint.subscription,
             description: endpoint.description.as_deref(),
             active: true,
-            signing_secret: secret.expose(),
+            signing_secret: made.secret.expose(),
             created_at: endpoint.created_at,
         };
         Ok(json(StatusCode::CREATED, &view))
@@ -182,8 +162,8 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
 
 async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
-        let found = super::all_registered(&api, partner.tenant.id, partner.mode).await;
-        let found = found.map_err(|error| Refusal::from_store(partner.spec(), error))?;
+        let found = super::all_registered(&api, &partner.caller, partner.tenant).await;
+        let found = found.map_err(|error| Refusal::from_service(partner.spec(), &error))?;
         let views = found.into_iter();
         let views = views.map(|endpoint| WebhookView::new(endpoint, &partner.current.profile));
         let data = views.collect();
@@ -201,62 +181,29 @@ fn path_text(id: PathId) -> String {
 
 /// The webhook, if it is the partner's, and of the mode of its key.
 async fn found(api: &Api, partner: &Partner, id: &str) -> Result<Endpoint, Refusal> {
-    let spec = partner.spec();
-    let not_found = || Refusal::new(StatusCode::NOT_FOUND, spec.text("not_found"));
-    let id = partner
-        .current
-        .profile
-        .ids
-        .endpoint
-        .read(id)
-        .ok_or_else(not_found)?;
-    let endpoint = api
-        .store()
-        .endpoint(id)
-        .await
-        .map_err(|error| Refusal::from_store(spec, error))?;
-    let own = endpoint.tenant == partner.tenant.id
-        && endpoint.mode == partner.mode
-        && endpoint.kind == EndpointKind::Registered;
-    if own { Ok(endpoint) } else { Err(not_found()) }
+    let profile = &partner.current.profile;
+    let found = super::registered(api, &partner.caller, profile, partner.tenant, id).await;
+    found.map_err(|error| Refusal::from_service(partner.spec(), &error))
 }
 
 async fn update(State(api): State<Api>, id: PathId, request: Request<Body>) -> Response {
     let id = path_text(id);
     let handle = async |partner: &Partner| {
-        let spec = partner.spec();
         let endpoint = found(&api, partner, &id).await?;
         let fields = fields(&api, partner, false)?;
-        if let Some(url) = &fields.url
-            && must_lead_out(&api, "url", url).await.is_err()
-        {
-            return Err(Refusal::new(
-                StatusCode::BAD_REQUEST,
-                spec.text("url_private"),
-            ));
-        }
-        let subscription = fields
-            .events
-            .map(|patterns| subscription(spec, patterns))
-            .transpose()?;
-        let now = api.now();
-        let change = move |endpoint: &mut Endpoint| {
-            endpoint.url = fields.url.unwrap_or(std::mem::take(&mut endpoint.url));
-            endpoint.description = fields.description.unwrap_or(endpoint.description.take());
-            if let Some(subscription) = subscription {
-                endpoint.subscription = subscription;
-            }
-            set_active(endpoint, fields.active, now);
-            endpoint.updated_at = now;
+        let patch = EndpointPatch {
+            url: fields.url,
+            events: fields.events.map(Some),
+            description: fields.description,
+            active: fields.active,
+            ..EndpointPatch::default()
         };
-        let changed = api
-            .change_endpoint(endpoint.id, Box::new(change), actor(&partner.key, &api))
+        let id = endpoint.id.to_string();
+        let changed = api.service.change_endpoint(&partner.caller, &id, patch);
+        let (changed, profile) = changed
             .await
-            .map_err(|error| Refusal::from_api(spec, &error))?;
-        Ok(json(
-            StatusCode::OK,
-            &WebhookView::new(changed, &partner.current.profile),
-        ))
+            .map_err(|error| Refusal::from_service(partner.spec(), &error))?;
+        Ok(json(StatusCode::OK, &WebhookView::new(changed, &profile)))
     };
     signed(&api, request, handle).await
 }
@@ -265,9 +212,9 @@ async fn delete(State(api): State<Api>, id: PathId, request: Request<Body>) -> R
     let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
-        api.delete_endpoint(endpoint.id, actor(&partner.key, &api))
-            .await
-            .map_err(|error| Refusal::from_api(partner.spec(), &error))?;
+        let id = endpoint.id.to_string();
+        let deleted = api.service.delete_endpoint(&partner.caller, &id).await;
+        deleted.map_err(|error| Refusal::from_service(partner.spec(), &error))?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     signed(&api, request, handle).await
@@ -278,11 +225,14 @@ async fn test(State(api): State<Api>, id: PathId, request: Request<Body>) -> Res
     let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
-        let test = TestEvent::of_profile(&endpoint, &partner.current.profile);
-        let by = actor(&partner.key, &api);
-        let sent = send_test(&api, &endpoint, &partner.current, test, by).await;
-        let (success, attempt) = sent.map_err(|error| Refusal::from_api(partner.spec(), &error))?;
-        let profile = &partner.current.profile;
+        let id = endpoint.id.to_string();
+        let tested = api
+            .service
+            .test_endpoint(&partner.caller, &id, TestAsked::default());
+        let tested = tested
+            .await
+            .map_err(|error| Refusal::from_service(partner.spec(), &error))?;
+        let (success, attempt, profile) = (tested.success, tested.attempt, tested.profile);
         let status_code = match attempt.outcome {
             Outcome::Answered { status, .. } => Some(status),
             Outcome::Unreachable { .. } => profile.test.no_response_status,

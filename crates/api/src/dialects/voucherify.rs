@@ -13,24 +13,24 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
-use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::endpoint::Endpoint;
 use postrider_core::filter::Subscription;
 use postrider_core::limits::SUBSCRIPTION_PATTERNS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::seal::{hex, sha256};
 use postrider_core::secret::constant_time_eq;
-use postrider_core::tenant::{ApiKey, Scope, Tenant};
+use postrider_core::tenant::Scope;
 use postrider_core::{Id, Timestamp, id};
-use postrider_engine::CurrentProfile;
+use postrider_service::{
+    self as service, Caller, CurrentProfile, EndpointPatch, ErrorCode, NewEndpoint, random,
+};
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 use serde_json::{Map, Value};
 
 use crate::Api;
-use crate::auth::{actor, admit};
-use crate::native::endpoints::{fresh_endpoint, must_lead_out, set_active, valid_url};
-use crate::problem::{ApiError, ErrorCode, RETRY_AFTER_SECS};
-use crate::random;
+use crate::auth::caller_address;
+use crate::problem::{RETRY_AFTER_SECS, status};
 use crate::request::{HeldBody, json, well_formed};
 
 pub(crate) const NAME: &str = "voucherify";
@@ -141,9 +141,9 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "not_found", spec.text("not_found"))
     }
 
-    fn from_api(spec: &ApiSpec, error: &ApiError) -> Self {
+    fn from_service(spec: &ApiSpec, error: &service::Refusal) -> Self {
         error.log();
-        let status = error.code.status();
+        let status = status(error.code);
         match status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 Self::new(status, "service_unavailable", spec.text("unavailable"))
@@ -222,9 +222,9 @@ struct ListView {
 
 /// A project that the caller manages.
 struct Project {
-    tenant: Arc<Tenant>,
+    tenant: Id<id::Tenant>,
     current: CurrentProfile,
-    key: ApiKey,
+    caller: Caller,
     body: HeldBody,
 }
 
@@ -244,7 +244,7 @@ async fn managed(
     request: Request,
     handle: impl AsyncFnOnce(&Project, &str) -> Answer,
 ) -> Response {
-    let profiles = api.engine().profiles();
+    let profiles = api.service.profiles();
     let spec = super::specs(profiles)
         .find(|spec| spec.dialect == NAME && super::holds(spec, request.uri().path()));
     let Some(spec) = spec else {
@@ -279,55 +279,41 @@ async fn authenticate(
     else {
         return Err(Refusal::unauthorized(spec));
     };
-    let key = match api.store().key_by_public_id(public_id).await {
-        Ok(key) => key,
-        Err(error) if error.is_not_found() => return Err(Refusal::unauthorized(spec)),
-        Err(error) => return Err(Refusal::from_api(spec, &error.into())),
-    };
+    let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
+    let unauthorized = || Refusal::unauthorized(spec);
+    let key = api.service.key_by_public_id(public_id).await;
+    let key = key.map_err(internal)?.ok_or_else(unauthorized)?;
     if !constant_time_eq(&sha256(token.as_bytes()), &key.secret_hash) {
-        return Err(Refusal::unauthorized(spec));
+        return Err(unauthorized());
     }
-    if admit(api, &key, &parts).is_err() {
-        return Err(Refusal::unauthorized(spec));
-    }
+    let caller = api
+        .service
+        .admit(Arc::new(key), caller_address(api, &parts));
+    let caller = caller.map_err(|_| unauthorized())?;
     let unknown = || Refusal::not_found(spec, "project", project);
-    let (application, own) = match key.scope {
-        Scope::Root => return Err(Refusal::unauthorized(spec)),
-        Scope::Application(application) => (application, None),
-        Scope::Tenant(application, tenant) => (application, Some(tenant)),
+    let application = match caller.key().scope {
+        Scope::Root => return Err(unauthorized()),
+        Scope::Application(application) | Scope::Tenant(application, _) => application,
     };
-    let internal = |error: ApiError| Refusal::from_api(spec, &error);
-    let current = api
-        .0
-        .directory
-        .profile(application)
-        .await
-        .map_err(internal)?;
-    if current
-        .profile
-        .api
-        .as_ref()
-        .is_none_or(|api| api.base != spec.base)
-    {
+    let current = api.service.profile_of(application).await;
+    let current = current.map_err(internal)?;
+    let own = current.profile.api.as_ref();
+    if own.is_none_or(|own| own.base != spec.base) {
         return Err(unknown());
     }
     let format = current.profile.ids.tenant.as_ref().ok_or_else(unknown)?;
-    let id: Id<id::Tenant> = format
-        .find(project, api.store().ids())
-        .ok_or_else(unknown)?;
-    let tenant = match api.store().tenant(id).await {
-        Ok(tenant) if tenant.application == application && own.is_none_or(|own| own == id) => {
-            tenant
-        }
-        Ok(_) => return Err(unknown()),
-        Err(error) if error.is_not_found() => return Err(unknown()),
-        Err(error) => return Err(Refusal::from_api(spec, &error.into())),
+    let id: Id<id::Tenant> = api.service.find_id(format, project).ok_or_else(unknown)?;
+    let tenant = match api.service.tenant(&caller, id).await {
+        Ok((tenant, _)) => tenant.id,
+        Err(error) if error.code == ErrorCode::NotFound => return Err(unknown()),
+        Err(error) => return Err(internal(error)),
     };
-    let body = api.body(key.id.as_u128(), body).await.map_err(internal)?;
+    let holder = caller.key().id.as_u128();
+    let body = api.body(holder, body).await.map_err(internal)?;
     Ok(Project {
-        tenant: Arc::new(tenant),
+        tenant,
         current,
-        key,
+        caller,
         body,
     })
 }
@@ -335,7 +321,7 @@ async fn authenticate(
 /// What a body asks for.
 struct Fields {
     target_url: String,
-    events: Subscription,
+    events: Vec<String>,
     active: Option<bool>,
 }
 
@@ -371,7 +357,8 @@ fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     let Some(url) = body.get("target_url").and_then(Value::as_str) else {
         return Err(invalid(must("target_url", "a string")));
     };
-    valid_url(api, &project.current.profile, url)
+    api.service
+        .check_url(&project.current.profile, url)
         .map_err(|error| invalid(format!("Property .target_url {error}")))?;
     let events = events(&body, &project.current.profile)
         .ok_or_else(|| invalid(must("events", "an array of known events")))?;
@@ -411,7 +398,7 @@ fn unparsable(spec: &ApiSpec) -> Response {
 }
 
 /// Known event names, and at least one; this API has no wildcard (F-38).
-fn events(body: &Map<String, Value>, profile: &Profile) -> Option<Subscription> {
+fn events(body: &Map<String, Value>, profile: &Profile) -> Option<Vec<String>> {
     let list = body.get("events")?.as_array()?;
     let names: Vec<String> = list
         .iter()
@@ -420,7 +407,8 @@ fn events(body: &Map<String, Value>, profile: &Profile) -> Option<Subscription> 
     let known = names
         .iter()
         .all(|name| !name.contains('*') && profile.events.allows_type(name));
-    (known && names.len() <= SUBSCRIPTION_PATTERNS_MAX).then(|| Subscription::new(names).ok())?
+    let some = !names.is_empty() && names.len() <= SUBSCRIPTION_PATTERNS_MAX;
+    (known && some).then_some(names)
 }
 
 async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
@@ -429,39 +417,28 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
-        must_lead_out(&api, "target_url", &fields.target_url)
+        let new = NewEndpoint {
+            url: fields.target_url,
+            events: Some(fields.events),
+            active: fields.active,
+            ..NewEndpoint::default()
+        };
+        let made = api
+            .service
+            .create_endpoint(&project.caller, project.tenant, new);
+        let made = made
             .await
-            .map_err(|error| Refusal::from_api(project.spec(), &error))?;
-        let profile = &project.current.profile;
-        let internal = |error: ApiError| Refusal::from_api(project.spec(), &error);
-        let made = fresh_endpoint(
-            &api,
-            profile,
-            &project.tenant,
-            project.key.mode,
-            fields.target_url,
-            fields.events,
-        );
-        let (mut endpoint, _) = made.map_err(internal)?;
-        set_active(&mut endpoint, fields.active, api.now());
-        let stored = api
-            .store()
-            .create_endpoint(
-                endpoint.clone(),
-                Some(profile.endpoints_max()),
-                actor(&project.key, &api),
-            )
-            .await;
-        stored.map_err(|error| internal(error.into()))?;
-        Ok(json(StatusCode::OK, &WebhookView::new(endpoint, profile)))
+            .map_err(|error| Refusal::from_service(project.spec(), &error))?;
+        let view = WebhookView::new(made.endpoint, &made.profile);
+        Ok(json(StatusCode::OK, &view))
     };
     managed(&api, ids, request, handle).await
 }
 
 async fn list(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, _: &str| {
-        let found = super::all_registered(&api, project.tenant.id, project.key.mode).await;
-        let found = found.map_err(|error| Refusal::from_api(project.spec(), &error.into()))?;
+        let found = super::all_registered(&api, &project.caller, project.tenant).await;
+        let found = found.map_err(|error| Refusal::from_service(project.spec(), &error))?;
         let views = found.into_iter();
         let views = views.map(|endpoint| WebhookView::new(endpoint, &project.current.profile));
         let data: Vec<WebhookView> = views.collect();
@@ -480,26 +457,12 @@ async fn list(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Respo
 }
 
 async fn found(api: &Api, project: &Project, text: &str) -> Result<Endpoint, Refusal> {
-    let unknown = || Refusal::not_found(project.spec(), "webhook", text);
-    let id = project
-        .current
-        .profile
-        .ids
-        .endpoint
-        .read(text)
-        .ok_or_else(unknown)?;
-    match api.store().endpoint(id).await {
-        Ok(endpoint)
-            if endpoint.tenant == project.tenant.id
-                && endpoint.mode == project.key.mode
-                && endpoint.kind == EndpointKind::Registered =>
-        {
-            Ok(endpoint)
-        }
-        Ok(_) => Err(unknown()),
-        Err(error) if error.is_not_found() => Err(unknown()),
-        Err(error) => Err(Refusal::from_api(project.spec(), &error.into())),
-    }
+    let profile = &project.current.profile;
+    let found = super::registered(api, &project.caller, profile, project.tenant, text).await;
+    found.map_err(|error| match error.code {
+        ErrorCode::NotFound => Refusal::not_found(project.spec(), "webhook", text),
+        _ => Refusal::from_service(project.spec(), &error),
+    })
 }
 
 async fn read(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
@@ -520,19 +483,17 @@ async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
-        must_lead_out(&api, "target_url", &fields.target_url)
-            .await
-            .map_err(|error| Refusal::from_api(project.spec(), &error))?;
-        let now = api.now();
-        let change = move |endpoint: &mut Endpoint| {
-            endpoint.url = fields.target_url;
-            endpoint.subscription = fields.events;
-            set_active(endpoint, fields.active, now);
-            endpoint.updated_at = now;
+        let patch = EndpointPatch {
+            url: Some(fields.target_url),
+            events: Some(Some(fields.events)),
+            active: fields.active,
+            ..EndpointPatch::default()
         };
-        let by = actor(&project.key, &api);
-        let changed = api.change_endpoint(endpoint.id, Box::new(change), by).await;
-        let changed = changed.map_err(|error| Refusal::from_api(project.spec(), &error))?;
+        let id = endpoint.id.to_string();
+        let changed = api.service.change_endpoint(&project.caller, &id, patch);
+        let (changed, _) = changed
+            .await
+            .map_err(|error| Refusal::from_service(project.spec(), &error))?;
         Ok(json(
             StatusCode::OK,
             &WebhookView::new(changed, &project.current.profile),
@@ -544,9 +505,9 @@ async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
 async fn delete(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, id: &str| {
         let endpoint = found(&api, project, id).await?;
-        let by = actor(&project.key, &api);
-        let deleted = api.delete_endpoint(endpoint.id, by).await;
-        deleted.map_err(|error| Refusal::from_api(project.spec(), &error))?;
+        let id = endpoint.id.to_string();
+        let deleted = api.service.delete_endpoint(&project.caller, &id).await;
+        deleted.map_err(|error| Refusal::from_service(project.spec(), &error))?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     managed(&api, ids, request, handle).await

@@ -1,23 +1,19 @@
 //! The audit log: every change of configuration, by whom, before and after.
 
 use axum::extract::State;
-use axum::response::Response;
 use postrider_core::audit::AuditEntry;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::AuditFilter;
+use postrider_service::{AuditQuery, Caller};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::applications::confined;
-use super::events::bounds;
 use crate::Api;
-use crate::auth::Caller;
-use crate::problem::{ApiError, ApiResult};
-use crate::request::{Query, given_id, list as list_of, page_request};
+use crate::problem::Answer;
+use crate::request::{Query, given_id, given_time, list as list_of, page_request};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AuditQuery {
+pub(crate) struct AuditParams {
     application: Option<String>,
     tenant: Option<String>,
     subject: Option<String>,
@@ -72,32 +68,18 @@ impl From<AuditEntry> for AuditView {
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Query(query): Query<AuditQuery>,
-) -> ApiResult<Response> {
-    // What was changed for live traffic is among it.
-    caller.must_be_live()?;
-    let (own_application, own_tenant) = confined(&caller);
-    let application = given_id("application", query.application.as_deref())?;
-    if own_application.is_some_and(|own| application.is_some_and(|given| given != own)) {
-        return Err(ApiError::not_found("application"));
-    }
-    let tenant = given_id("tenant", query.tenant.as_deref())?;
-    if let Some(tenant) = tenant {
-        caller.tenant(&api, tenant).await?;
-    }
-    let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
-    let filter = AuditFilter {
-        application: own_application.or(application),
-        tenant: own_tenant.or(tenant),
-        subject: query.subject,
-        action: query.action,
-        key: given_id("key", query.key.as_deref())?,
-        since,
-        until,
+    Query(params): Query<AuditParams>,
+) -> Answer {
+    let query = AuditQuery {
+        application: given_id("application", params.application.as_deref())?,
+        tenant: given_id("tenant", params.tenant.as_deref())?,
+        subject: params.subject,
+        action: params.action,
+        key: given_id("key", params.key.as_deref())?,
+        since: given_time("since", params.since.as_deref())?,
+        until: given_time("until", params.until.as_deref())?,
     };
-    let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-    Ok(list_of(
-        api.store().list_audit(filter, page).await?,
-        AuditView::from,
-    ))
+    let page = page_request(params.limit.as_deref(), params.cursor.as_deref())?;
+    let found = api.service.list_audit(&caller, query, page).await?;
+    Ok(list_of(found, AuditView::from))
 }

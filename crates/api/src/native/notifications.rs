@@ -2,18 +2,16 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
 use http::HeaderMap;
 use postrider_core::notice::{Notice, NoticeClass};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::NoticeFilter;
+use postrider_service::{Caller, NoticeQuery};
 use serde::{Deserialize, Serialize};
 
 use crate::Api;
-use crate::auth::Caller;
-use crate::problem::ApiResult;
-use crate::request::{Path, Query, list as list_of, ok, page_request, path_id};
+use crate::problem::Answer;
+use crate::request::{Path, Query, list as list_of, ok, page_request, read_id};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,7 +52,7 @@ impl From<Notice> for NoticeView {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NoticeQuery {
+pub(crate) struct NoticeParams {
     mode: Option<Mode>,
     #[serde(default)]
     unread: bool,
@@ -66,19 +64,17 @@ pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-    Query(query): Query<NoticeQuery>,
-) -> ApiResult<Response> {
-    let tenant = caller.tenant(&api, path_id(&tenant)?).await?.id;
-    let filter = NoticeFilter {
-        tenant,
-        mode: caller.shown(query.mode)?,
-        unread: query.unread,
+    Query(params): Query<NoticeParams>,
+) -> Answer {
+    let query = NoticeQuery {
+        mode: params.mode,
+        unread: params.unread,
     };
-    let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-    Ok(list_of(
-        api.store().list_notices(filter, page).await?,
-        NoticeView::from,
-    ))
+    let page = page_request(params.limit.as_deref(), params.cursor.as_deref())?;
+    let found = api
+        .service
+        .list_notices(&caller, read_id(&tenant)?, query, page);
+    Ok(list_of(found.await?, NoticeView::from))
 }
 
 #[derive(Deserialize)]
@@ -100,12 +96,9 @@ pub(crate) async fn mark_read(
     Path(tenant): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult<Response> {
-    let tenant = caller.tenant(&api, path_id(&tenant)?).await?.id;
-    let body: ReadBody = api.read(&caller, &headers, body).await?;
-    let read = api
-        .store()
-        .read_notices(tenant, caller.shown(None)?, body.up_to, api.now())
-        .await?;
+) -> Answer {
+    let tenant = read_id(&tenant)?;
+    let ReadBody { up_to } = api.read(&caller, &headers, body).await?;
+    let read = api.service.read_notices(&caller, tenant, up_to).await?;
     Ok(ok(&ReadView { read }))
 }

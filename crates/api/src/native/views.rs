@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use postrider_core::attempt::{Attempt, Egress, Outcome, Timings};
+use postrider_core::attempt::{Egress, Outcome, Timings};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{CustomHeader, Endpoint, EndpointKind, Ordering};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::filter::Subscription;
-use postrider_core::profile::{DescribedEvent, Profile};
+use postrider_core::profile::Profile;
 use postrider_core::tenant::{
     Application, ApplicationSettings, EventType, Mode, Tenant, TenantSettings,
 };
 use postrider_core::{Id, Timestamp, id};
+use postrider_service::{AttemptShown, DeliveryListed, EventTypeListed, TaskStatus};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -114,14 +115,17 @@ impl From<EventType> for EventTypeView {
 }
 
 impl EventTypeView {
-    pub(crate) fn of_profile(t: &DescribedEvent) -> Self {
-        Self {
-            name: t.name.clone(),
-            description: t.description.clone(),
-            schema: t.schema.clone().and_then(raw_json),
-            example: t.example.clone().and_then(raw_json),
-            source: "profile",
-            created_at: None,
+    pub(crate) fn listed(t: EventTypeListed) -> Self {
+        match t {
+            EventTypeListed::Application(own) => own.into(),
+            EventTypeListed::Profile(described) => Self {
+                name: described.name,
+                description: described.description,
+                schema: described.schema.and_then(raw_json),
+                example: described.example.and_then(raw_json),
+                source: "profile",
+                created_at: None,
+            },
         }
     }
 }
@@ -316,11 +320,8 @@ impl DeliveryView {
         }
     }
 
-    pub(crate) fn listed(
-        d: &Delivery,
-        endpoint: Option<&Endpoint>,
-        last: Option<&Attempt>,
-    ) -> Self {
+    pub(crate) fn listed(row: DeliveryListed) -> Self {
+        let (endpoint, last) = (row.endpoint.as_ref(), row.last.as_ref());
         let (last_status, last_error) = match last.map(|last| &last.outcome) {
             Some(Outcome::Answered { status, .. }) => (Some(*status), None),
             Some(Outcome::Unreachable { reason, detail }) => {
@@ -336,16 +337,16 @@ impl DeliveryView {
         });
         Self {
             key,
-            url: endpoint.map(|endpoint| endpoint.url.clone()),
+            url: row.endpoint.map(|endpoint| endpoint.url),
             last_status,
             last_error,
-            ..Self::brief(d)
+            ..Self::brief(&row.delivery)
         }
     }
 
-    pub(crate) fn with_attempts(d: &Delivery, attempts: Vec<AttemptView>) -> Self {
+    pub(crate) fn with_attempts(d: &Delivery, attempts: Vec<AttemptShown>) -> Self {
         Self {
-            attempts: Some(attempts),
+            attempts: Some(attempts.into_iter().map(AttemptView::from).collect()),
             ..Self::brief(d)
         }
     }
@@ -385,17 +386,12 @@ struct ErrorView {
     detail: String,
 }
 
-impl AttemptView {
-    pub(crate) fn with_body(a: Attempt, body: Option<&[u8]>) -> Self {
-        Self {
-            request_body: body.map(|body| String::from_utf8_lossy(body).into_owned()),
-            ..Self::from(a)
-        }
-    }
-}
-
-impl From<Attempt> for AttemptView {
-    fn from(a: Attempt) -> Self {
+impl From<AttemptShown> for AttemptView {
+    fn from(shown: AttemptShown) -> Self {
+        let AttemptShown {
+            attempt: a,
+            body: sent,
+        } = shown;
         let (status_code, error) = match a.outcome {
             Outcome::Answered { status, .. } => (Some(status), None),
             Outcome::Unreachable { reason, detail } => (
@@ -430,7 +426,7 @@ impl From<Attempt> for AttemptView {
             method: "POST",
             url: a.url,
             request_headers: a.request_headers,
-            request_body: None,
+            request_body: sent.map(|body| String::from_utf8_lossy(&body).into_owned()),
             egress: a.egress,
             status_code,
             error,
@@ -440,5 +436,15 @@ impl From<Attempt> for AttemptView {
             response_truncated,
             timings: a.timings,
         }
+    }
+}
+
+/// How a task stands, and what it failed of.
+pub(super) fn task_status(status: TaskStatus) -> (&'static str, Option<String>) {
+    match status {
+        TaskStatus::Running => ("running", None),
+        TaskStatus::Finished => ("finished", None),
+        TaskStatus::Cancelled => ("cancelled", None),
+        TaskStatus::Failed(error) => ("failed", Some(error)),
     }
 }

@@ -18,7 +18,7 @@ fn the_reference_of_the_api_has_every_route_and_every_code() {
         let named = reference.contains(&format!("{route}`"));
         assert!(named, "docs/api.md does not have {route}");
     }
-    let source = read("crates/api/src/problem.rs");
+    let source = read("crates/service/src/refusal.rs");
     let (_, codes) = source.split_once("pub enum ErrorCode {").unwrap();
     let (codes, _) = codes.split_once('}').unwrap();
     let codes = codes.lines().map(|line| line.trim().trim_end_matches(','));

@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use postrider_api::{Api, ApiOptions, Listener, ServerLimits, ensure_root_key};
+use postrider_api::{Api, ApiOptions, Listener, ServerLimits};
 use postrider_core::address::AddressPolicy;
 use postrider_core::seal::Sealer;
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, Options, ProfileRegistry, SystemClock};
+use postrider_service::{Service, ensure_root_key};
 use postrider_store::Store;
 use postrider_store::memory::MemoryStore;
 use postrider_store_sqlite::SqliteStore;
@@ -56,12 +57,13 @@ impl Side {
             sealer: sealer.clone(),
             limits: MachineLimits::default(),
         });
-        let options = ApiOptions {
+        let options = postrider_service::Options {
             addresses,
             plain_http: true,
-            ..ApiOptions::default()
+            ..postrider_service::Options::default()
         };
-        let api = Api::new(store.clone(), engine.await.unwrap(), sealer, options);
+        let service = Service::new(store.clone(), engine.await.unwrap(), sealer, options);
+        let api = Api::new(service, ApiOptions::default());
         let root = ensure_root_key(&*store, clock.now())
             .await
             .unwrap()

@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 use postrider_core::endpoint_url::InvalidUrl;
-use postrider_core::filter::Subscription;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, SUBSCRIPTION_PATTERNS_MAX};
 use postrider_core::profile::{ApiSpec, Profile};
 use serde_json::{Map, Value};
@@ -10,7 +9,6 @@ use serde_json::{Map, Value};
 use super::refusal::{Message, Refusal};
 use super::signed::Partner;
 use crate::Api;
-use crate::native::endpoints::valid_url;
 use crate::request::well_formed;
 
 /// What a body asks for; what it does not name is none.
@@ -40,7 +38,7 @@ pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fie
     match body.get("url") {
         None if !creating => {}
         None => mistakes.push(spec.text("url_required").to_owned()),
-        Some(Value::String(url)) => match valid_url(api, &partner.current.profile, url) {
+        Some(Value::String(url)) => match api.service.check_url(&partner.current.profile, url) {
             Ok(()) => fields.url = Some(url.clone()),
             Err(error) => mistakes.push(url_mistake(spec, &error)),
         },
@@ -127,9 +125,4 @@ fn event_patterns(
         return Err(spec.text("events_unknown").to_owned());
     }
     Ok(texts)
-}
-
-pub(super) fn subscription(spec: &ApiSpec, patterns: Vec<String>) -> Result<Subscription, Refusal> {
-    Subscription::new(patterns)
-        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, spec.text("events_unknown")))
 }

@@ -4,11 +4,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use postrider_core::Timestamp;
 use postrider_core::profile::ApiSpec;
-use postrider_store::{Rule, StoreError};
+use postrider_service::{self as service, ErrorCode, Standing};
 use serde::Serialize;
 
-use crate::dialects::rate::Standing;
-use crate::problem::{ApiError, RETRY_AFTER_SECS};
+use crate::problem::{RETRY_AFTER_SECS, status};
 
 /// An error as NestJS writes it.
 #[derive(Debug)]
@@ -43,9 +42,22 @@ impl Refusal {
         }
     }
 
-    pub(super) fn from_api(spec: &ApiSpec, error: &ApiError) -> Self {
+    pub(super) fn from_service(spec: &ApiSpec, error: &service::Refusal) -> Self {
         error.log();
-        match error.code.status() {
+        match error.code {
+            ErrorCode::EndpointsMax => {
+                return Self::new(StatusCode::BAD_REQUEST, spec.text("endpoints_max"));
+            }
+            // What is wrong with a URL by itself was told before: its name leads somewhere private.
+            ErrorCode::EndpointUrlInvalid => {
+                return Self::new(StatusCode::BAD_REQUEST, spec.text("url_private"));
+            }
+            ErrorCode::EventTypeUnknown | ErrorCode::SubscriptionInvalid => {
+                return Self::new(StatusCode::BAD_REQUEST, spec.text("events_unknown"));
+            }
+            _ => {}
+        }
+        match status(error.code) {
             StatusCode::SERVICE_UNAVAILABLE => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, spec.text("unavailable"))
             }
@@ -60,15 +72,6 @@ impl Refusal {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, spec.text("body_too_large"))
             }
             _ => Self::new(StatusCode::BAD_REQUEST, error.detail.clone()),
-        }
-    }
-
-    pub(super) fn from_store(spec: &ApiSpec, error: StoreError) -> Self {
-        match error {
-            StoreError::Conflict {
-                rule: Rule::EndpointsMax,
-            } => Self::new(StatusCode::BAD_REQUEST, spec.text("endpoints_max")),
-            error => Self::from_api(spec, &ApiError::from(error)),
         }
     }
 }

@@ -1,29 +1,29 @@
 //! Signed requests: who asks, whether it is fresh, and whether it may (V-64 to V-66).
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use postrider_core::Timestamp;
 use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::ApiSpec;
-use postrider_core::seal::{hex, sha256};
+use postrider_core::seal::hex;
 use postrider_core::secret::constant_time_eq;
-use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
-use postrider_engine::CurrentProfile;
+use postrider_core::tenant::{Mode, Scope};
+use postrider_core::{Id, Timestamp, id};
+use postrider_service::{self as service, Caller, CurrentProfile, ErrorCode};
 
 use super::NAME;
 use super::refusal::{Answer, Refusal, uncounted, with_standing};
 use crate::Api;
+use crate::auth::caller_address;
 use crate::dialects::{holds, specs};
-use crate::native::keys::KEY_SECRET_CONTEXT;
-use crate::problem::ApiError;
 use crate::request::HeldBody;
 
 /// A caller whose signature was verified.
 pub(super) struct Partner {
-    pub(super) tenant: std::sync::Arc<Tenant>,
-    pub(super) key: ApiKey,
-    pub(super) mode: Mode,
+    pub(super) caller: Caller,
+    pub(super) tenant: Id<id::Tenant>,
     pub(super) current: CurrentProfile,
     pub(super) body: HeldBody,
 }
@@ -44,7 +44,7 @@ pub(super) async fn signed(
     request: Request,
     handle: impl AsyncFnOnce(&Partner) -> Answer,
 ) -> Response {
-    let now = api.now();
+    let now = api.service.now();
     let Some(spec) = spec_of(api, request.uri().path()) else {
         return StatusCode::NOT_FOUND.into_response();
     };
@@ -54,20 +54,18 @@ pub(super) async fn signed(
     };
     // A request that was used before counts for nothing: whoever has captured one could use up the
     // partner's requests with it. What this process has seen lately it knows without the store.
-    let seen = (verified.key.id.as_u128(), sha256(verified.nonce.as_bytes()));
-    if !verified.bearer && api.0.nonces.get(&seen).is_some() {
+    let key = verified.caller.key();
+    if !verified.bearer && api.service.saw_nonce(key.id, &verified.nonce) {
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
         return with_standing(refusal.into_response(), uncounted(&spec, now));
     }
-    let limit = match verified.key.mode {
+    let limit = match key.mode {
         Mode::Live => spec.rate_live,
         Mode::Test => spec.rate_test,
     };
     // Before anything is written: a partner over the limit costs the store nothing.
-    let standing = api
-        .0
-        .rates
-        .count(verified.key.id, limit, spec.rate_window, now);
+    let rates = &api.door.rates;
+    let standing = rates.count(key.id, limit, spec.rate_window, now);
     if standing.exceeded {
         let seconds = standing.resets_at.since(now).as_secs_f64().ceil();
         let text = spec
@@ -88,12 +86,12 @@ pub(super) async fn signed(
 /// The API section of the profile that lives at this path. Until the key tells whose profile it is,
 /// the first one speaks.
 fn spec_of(api: &Api, path: &str) -> Option<ApiSpec> {
-    specs(api.engine().profiles()).find(|spec| spec.dialect == NAME && holds(spec, path))
+    specs(api.service.profiles()).find(|spec| spec.dialect == NAME && holds(spec, path))
 }
 
 /// A request whose signature is right.
 struct Verified {
-    key: ApiKey,
+    caller: Caller,
     nonce: String,
     /// The key itself was sent, over TLS, and nothing was signed: there is no nonce.
     bearer: bool,
@@ -122,24 +120,12 @@ async fn verify(
     if now.as_unix().abs_diff(sent_at) > spec.skew.as_secs() {
         return Err(refuse("timestamp"));
     }
-    let key = match api.store().key_by_public_id(public_id).await {
-        Ok(key) => key,
-        Err(error) if error.is_not_found() => return Err(refuse("signature")),
-        Err(error) => return Err(Refusal::from_store(spec, error)),
-    };
-    let body = api
-        .body(key.id.as_u128(), body)
-        .await
-        .map_err(|error| Refusal::from_api(spec, &error))?;
-    let sealed = key
-        .sealed_secret
-        .as_deref()
-        .ok_or_else(|| refuse("signature"))?;
-    let secret = api
-        .0
-        .sealer
-        .open(sealed, KEY_SECRET_CONTEXT, key.id.as_u128())
-        .map_err(|error| Refusal::from_api(spec, &ApiError::internal(error)))?;
+    let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
+    let key = api.service.key_by_public_id(public_id).await;
+    let key = key.map_err(internal)?.ok_or_else(|| refuse("signature"))?;
+    let body = api.body(key.id.as_u128(), body).await.map_err(internal)?;
+    let secret = api.service.signing_secret(&key).map_err(internal)?;
+    let secret = secret.ok_or_else(|| refuse("signature"))?;
     let mut message =
         format!("{timestamp}.{nonce}.{}.{}.", parts.method, parts.uri.path()).into_bytes();
     message.extend_from_slice(&body);
@@ -150,13 +136,14 @@ async fn verify(
         return Err(refuse("signature"));
     }
     // Only who proved to have the key hears that it is disabled, or may not be used from there.
-    if crate::auth::admit(api, &key, &parts).is_err() {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")));
-    }
+    let caller = api
+        .service
+        .admit(Arc::new(key), caller_address(api, &parts));
+    let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
     Ok(Verified {
         nonce: nonce.to_owned(),
         bearer: false,
-        key,
+        caller,
         body,
     })
 }
@@ -175,23 +162,20 @@ async fn verify_bearer(
     text: &str,
 ) -> Result<Verified, Refusal> {
     let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
-    let key = match api.0.directory.key(sha256(text.as_bytes())).await {
-        Ok(key) => ApiKey::clone(&key),
-        Err(error) if error.is_not_found() => return Err(refuse("unauthorized")),
-        Err(error) => return Err(Refusal::from_store(spec, error)),
+    let key = match api.service.key_of(text).await {
+        Ok(key) => key,
+        Err(error) if error.code == ErrorCode::KeyUnknown => return Err(refuse("unauthorized")),
+        Err(error) => return Err(Refusal::from_service(spec, &error)),
     };
-    if crate::auth::admit(api, &key, parts).is_err() {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")));
-    }
-    let body = api
-        .body(key.id.as_u128(), body)
-        .await
-        .map_err(|error| Refusal::from_api(spec, &error))?;
+    let holder = key.id.as_u128();
+    let caller = api.service.admit(key, caller_address(api, parts));
+    let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
+    let body = api.body(holder, body).await;
     Ok(Verified {
         nonce: String::new(),
         bearer: true,
-        key,
-        body,
+        caller,
+        body: body.map_err(|error| Refusal::from_service(spec, &error))?,
     })
 }
 
@@ -203,52 +187,33 @@ async fn admit(
     now: Timestamp,
 ) -> Result<Partner, Refusal> {
     let Verified {
-        key,
+        caller,
         nonce,
         bearer,
         body,
     } = verified;
+    let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
     // After the signature, so that a stranger cannot use up a partner's nonces. Kept as long as the
     // timestamp could be accepted again.
     let expires_at = now.plus(spec.skew * 2);
-    let fresh = bearer
-        || nonce.len() <= KEY_BYTES_MAX
-            && api
-                .store()
-                .use_nonce(key.id, &nonce, expires_at)
-                .await
-                .map_err(|error| Refusal::from_store(spec, error))?;
+    let used = || api.service.use_nonce(caller.key().id, &nonce, expires_at);
+    let fresh = bearer || nonce.len() <= KEY_BYTES_MAX && used().await.map_err(internal)?;
     if !fresh {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));
     }
-    if !bearer {
-        let seen = (key.id.as_u128(), sha256(nonce.as_bytes()));
-        api.0.nonces.insert(seen, ());
-    }
     let forbidden = || Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden"));
-    let Scope::Tenant(application, tenant) = key.scope else {
+    let Scope::Tenant(application, tenant) = caller.key().scope else {
         return Err(forbidden());
     };
-    let internal = |error: ApiError| Refusal::from_api(spec, &error);
-    let current = api
-        .0
-        .directory
-        .profile(application)
-        .await
-        .map_err(internal)?;
-    if current
-        .profile
-        .api
-        .as_ref()
-        .is_none_or(|own| own.base != spec.base)
-    {
+    let current = api.service.profile_of(application).await;
+    let current = current.map_err(internal)?;
+    let own = current.profile.api.as_ref();
+    if own.is_none_or(|own| own.base != spec.base) {
         return Err(forbidden());
     }
-    let tenant = api.0.directory.tenant(tenant).await.map_err(internal)?;
     Ok(Partner {
+        caller,
         tenant,
-        key: key.clone(),
-        mode: key.mode,
         current,
         body,
     })

@@ -6,11 +6,11 @@ use postrider_core::profile::{Profile, SecretScope};
 use postrider_core::tenant::{Mode, Scope, Tenant};
 use postrider_store::Target;
 
-use super::EventBody;
-use crate::Api;
-use crate::native::endpoints::{callback, valid_url};
-use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::path_id;
+use super::NewEvent;
+use crate::Service;
+use crate::endpoints::{callback, valid_url};
+use crate::reading::read_id;
+use crate::refusal::{ErrorCode, Refusal, Result};
 
 /// Whom an event is for, and the mode that follows from it.
 pub(super) struct Address {
@@ -31,20 +31,27 @@ impl Address {
     }
 
     /// The target of an event of this mode. Asked last: it may make an endpoint.
-    pub(super) async fn target(self, api: &Api, tenant: &Tenant, mode: Mode) -> ApiResult<Target> {
+    pub(super) async fn target(
+        self,
+        service: &Service,
+        tenant: &Tenant,
+        mode: Mode,
+    ) -> Result<Target> {
         match self.to {
             To::Known(target) => Ok(target),
-            To::Callback(url) => Ok(Target::Endpoint(callback(api, tenant, mode, url).await?)),
+            To::Callback(url) => Ok(Target::Endpoint(
+                callback(service, tenant, mode, url).await?,
+            )),
         }
     }
 }
 
 pub(super) async fn address(
-    api: &Api,
+    service: &Service,
     tenant: &Tenant,
     profile: &Profile,
-    body: &EventBody<'_>,
-) -> ApiResult<Address> {
+    body: &NewEvent<'_>,
+) -> Result<Address> {
     let given = [
         ("callbackUrl", body.callback_url.is_some()),
         ("endpoint", body.endpoint.is_some()),
@@ -54,38 +61,38 @@ pub(super) async fn address(
     let mut named = given.iter().filter(|(_, given)| *given);
     if let (Some((first, _)), Some((second, _))) = (named.next(), named.next()) {
         let rule = format!("cannot be together with {first}");
-        return Err(ApiError::invalid(*second, rule));
+        return Err(Refusal::invalid(*second, rule));
     }
     if let Some(url) = &body.callback_url {
-        valid_url(api, profile, url).map_err(|error| {
+        valid_url(service, profile, url).map_err(|error| {
             let code = ErrorCode::EndpointUrlInvalid;
-            ApiError::field(code, "callbackUrl", error.to_string())
+            Refusal::field(code, "callbackUrl", error.to_string())
         })?;
         let to = To::Callback(url.clone());
         return Ok(Address { to, mode: None });
     }
     if let Some(endpoint) = &body.endpoint {
-        return Ok(Address::of(Target::Endpoint(path_id(endpoint)?)));
+        return Ok(Address::of(Target::Endpoint(read_id(endpoint)?)));
     }
     if let Some(key) = &body.key {
-        return key_address(api, tenant, key).await;
+        return key_address(service, tenant, key).await;
     }
     if let Some(distribution) = &body.distribution {
-        return distribution_address(api, tenant, profile, distribution, &body.r#type).await;
+        return distribution_address(service, tenant, profile, distribution, &body.r#type).await;
     }
     if profile.secret.scope == SecretScope::ApiKey {
         let detail = format!(
             "in the profile {} an event belongs to one API key: name its public id in key",
             profile.name
         );
-        return Err(ApiError::field(ErrorCode::AddressUnclear, "key", detail));
+        return Err(Refusal::field(ErrorCode::AddressUnclear, "key", detail));
     }
     Ok(Address::of(Target::Matching))
 }
 
-async fn key_address(api: &Api, tenant: &Tenant, public_id: &str) -> ApiResult<Address> {
-    let unknown = || ApiError::invalid("key", "is not the public id of a key of this tenant");
-    let addressee = match api.0.directory.addressee(public_id).await {
+async fn key_address(service: &Service, tenant: &Tenant, public_id: &str) -> Result<Address> {
+    let unknown = || Refusal::invalid("key", "is not the public id of a key of this tenant");
+    let addressee = match service.0.directory.addressee(public_id).await {
         Ok(addressee) => addressee,
         Err(error) if error.is_not_found() => return Err(unknown()),
         Err(error) => return Err(error.into()),
@@ -101,15 +108,15 @@ async fn key_address(api: &Api, tenant: &Tenant, public_id: &str) -> ApiResult<A
 }
 
 async fn distribution_address(
-    api: &Api,
+    service: &Service,
     tenant: &Tenant,
     profile: &Profile,
     text: &str,
     event_type: &str,
-) -> ApiResult<Address> {
+) -> Result<Address> {
     if profile.distribution.is_none() {
         let detail = format!("the profile {} has endpoints only", profile.name);
-        return Err(ApiError::field(
+        return Err(Refusal::field(
             ErrorCode::DistributionUnsupported,
             "distribution",
             detail,
@@ -118,10 +125,10 @@ async fn distribution_address(
     if text == WILDCARD {
         return Ok(Address::of(Target::Distributions));
     }
-    let unknown = || ApiError::invalid("distribution", "is not a distribution of this tenant");
+    let unknown = || Refusal::invalid("distribution", "is not a distribution of this tenant");
     let id = text.parse().ok();
-    let id = id.or_else(|| profile.find_endpoint(text, api.store().ids()));
-    let endpoint = match api.store().endpoint(id.ok_or_else(unknown)?).await {
+    let id = id.or_else(|| profile.find_endpoint(text, service.store().ids()));
+    let endpoint = match service.store().endpoint(id.ok_or_else(unknown)?).await {
         Ok(endpoint) => endpoint,
         Err(error) if error.is_not_found() => return Err(unknown()),
         Err(error) => return Err(error.into()),
@@ -133,7 +140,7 @@ async fn distribution_address(
     if !endpoint.subscription.matches(event_type) {
         let triggers = endpoint.subscription.patterns().join(", ");
         let rule = format!("does not trigger this distribution; those that do are {triggers}");
-        return Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule));
+        return Err(Refusal::field(ErrorCode::EventTypeUnknown, "type", rule));
     }
     Ok(Address {
         to: To::Known(Target::IfEnabled(endpoint.id)),
@@ -141,11 +148,7 @@ async fn distribution_address(
     })
 }
 
-pub(super) fn known_type(
-    profile: &Profile,
-    event_type: &str,
-    distributions: bool,
-) -> ApiResult<()> {
+pub(super) fn known_type(profile: &Profile, event_type: &str, distributions: bool) -> Result<()> {
     let spec = profile.distribution.as_ref();
     let of_distributions = spec.is_some_and(|spec| spec.allows(event_type));
     let (known, allowed) = if distributions && spec.is_some() {
@@ -165,5 +168,5 @@ pub(super) fn known_type(
         let known: Vec<&str> = known.into_iter().flatten().map(String::as_str).collect();
         format!("must be one of: {}", known.join(", "))
     };
-    Err(ApiError::field(ErrorCode::EventTypeUnknown, "type", rule))
+    Err(Refusal::field(ErrorCode::EventTypeUnknown, "type", rule))
 }

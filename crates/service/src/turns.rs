@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use postrider_core::{Id, id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::problem::{ApiError, ApiResult};
+use crate::refusal::{Refusal, Result};
 
 pub(crate) struct Turns<K = id::Tenant>(Mutex<HashMap<Id<K>, Weak<Semaphore>>>);
 
@@ -19,9 +19,9 @@ impl<K> Default for Turns<K> {
 
 impl<K> Turns<K> {
     /// Waits until no other has the turn of whose it is; it lasts as long as the permit.
-    pub(crate) async fn take(&self, whose: Id<K>) -> ApiResult<OwnedSemaphorePermit> {
+    pub(crate) async fn take(&self, whose: Id<K>) -> Result<OwnedSemaphorePermit> {
         let turn = self.of(whose);
-        turn.acquire_owned().await.map_err(ApiError::internal)
+        turn.acquire_owned().await.map_err(Refusal::internal)
     }
 
     fn of(&self, whose: Id<K>) -> Arc<Semaphore> {

@@ -13,11 +13,11 @@ use postrider_store::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{FORWARD, ReplayBody, filter, missed};
-use crate::Api;
-use crate::native::deliveries::resend_policy;
-use crate::native::tasks::{PAUSE, PAUSE_MAX, is_passing, patiently};
-use crate::problem::{ApiError, ApiResult, ErrorCode};
+use super::{FORWARD, NewReplay, filter, missed};
+use crate::Service;
+use crate::deliveries::resend_policy;
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::tasks::{PAUSE, PAUSE_MAX, is_passing, patiently};
 use crate::turns::Turns;
 
 /// Deliveries read at once.
@@ -34,9 +34,9 @@ const UNFINISHED_MAX: usize = 10;
 const RUNNING_MAX: usize = 4;
 
 /// Goes on with a replay that a restart interrupted.
-pub(in crate::native) fn resume(api: &Api, task: Task, tenant: Id<id::Tenant>) {
-    let place = api.0.replays.kept_place(tenant);
-    start(api, task, place);
+pub(crate) fn resume(service: &Service, task: Task, tenant: Id<id::Tenant>) {
+    let place = service.0.replays.kept_place(tenant);
+    start(service, task, place);
 }
 
 /// Who replays: a tenant's replays run one after the other, and few at once in all, so that they
@@ -67,7 +67,7 @@ pub(super) struct Place {
 }
 
 impl Replays {
-    pub(super) fn place(&self, tenant: Id<id::Tenant>) -> ApiResult<Place> {
+    pub(super) fn place(&self, tenant: Id<id::Tenant>) -> Result<Place> {
         let mut unfinished = self
             .unfinished
             .lock()
@@ -78,7 +78,7 @@ impl Replays {
         {
             let detail =
                 format!("{UNFINISHED_MAX} of this tenant are unfinished; wait for one to end");
-            return Err(ApiError::new(ErrorCode::ReplaysMax, detail));
+            return Err(Refusal::new(ErrorCode::ReplaysMax, detail));
         }
         *unfinished.entry(tenant).or_default() += 1;
         drop(unfinished);
@@ -91,7 +91,7 @@ impl Replays {
     }
 
     /// Stops one, if it runs or waits for its turn.
-    pub(in crate::native) fn cancel(&self, task: Id<id::Task>) {
+    pub(crate) fn cancel(&self, task: Id<id::Task>) {
         let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = started.get(&task) {
             token.cancel();
@@ -135,24 +135,20 @@ impl Drop for Place {
     }
 }
 
-pub(super) fn start(api: &Api, task: Task, place: Place) {
-    let api = api.clone();
-    let cancelled = api.0.replays.started(task.id);
+pub(super) fn start(service: &Service, task: Task, place: Place) {
+    let service = service.clone();
+    let cancelled = service.0.replays.started(task.id);
     #[expect(
         clippy::disallowed_methods,
         reason = "a replay outlives its request; its progress is in the store"
     )]
     tokio::spawn(async move {
         let mut task = task;
-        let replays = &api.0.replays;
+        let replays = &service.0.replays;
         let ended = async {
             let _turn = replays.turns.take(place.tenant).await?;
-            let _running = replays
-                .running
-                .acquire()
-                .await
-                .map_err(ApiError::internal)?;
-            run(&api, &mut task).await
+            let _running = replays.running.acquire().await.map_err(Refusal::internal)?;
+            run(&service, &mut task).await
         };
         let ended = tokio::select! {
             ended = ended => Some(ended),
@@ -167,47 +163,47 @@ pub(super) fn start(api: &Api, task: Task, place: Place) {
                 TaskState::Failed(error.detail)
             }
         };
-        task.finished_at = Some(api.now());
+        task.finished_at = Some(service.now());
         // Never given up: it holds nobody up, and an end that is not recorded would be none.
-        let end = patiently(u32::MAX, || api.store().put_task(task.clone()));
+        let end = patiently(u32::MAX, || service.store().put_task(task.clone()));
         if let Err(error) = end.await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "failed to record the end of a replay"
             );
         }
-        api.0.replays.ended(task.id);
+        service.0.replays.ended(task.id);
         drop(place);
     });
 }
 
-async fn run(api: &Api, task: &mut Task) -> ApiResult<()> {
-    let body: ReplayBody = serde_json::from_str(&task.request).map_err(ApiError::internal)?;
+async fn run(service: &Service, task: &mut Task) -> Result<()> {
+    let body: NewReplay = serde_json::from_str(&task.request).map_err(Refusal::internal)?;
     match missed(task, &body)? {
-        Some(query) => catch_up(api, task, query).await,
+        Some(query) => catch_up(service, task, query).await,
         None => {
             let filter = filter(task, &body)?;
-            send_again(api, task, filter).await
+            send_again(service, task, filter).await
         }
     }
 }
 
-async fn record(api: &Api, task: &Task) -> Result<(), StoreError> {
-    patiently(TRIES_MAX, || api.store().put_task(task.clone())).await
+async fn record(service: &Service, task: &Task) -> Result<(), StoreError> {
+    patiently(TRIES_MAX, || service.store().put_task(task.clone())).await
 }
 
 /// Notes how far it is: now and then, so that a task does not write more than what it sends.
-async fn note_progress(api: &Api, task: &Task) -> Result<(), StoreError> {
+async fn note_progress(service: &Service, task: &Task) -> Result<(), StoreError> {
     if (task.done + task.skipped).is_multiple_of(RECORD_EVERY) {
-        record(api, task).await?;
+        record(service, task).await?;
     }
     Ok(())
 }
 
-async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiResult<()> {
+async fn send_again(service: &Service, task: &mut Task, filter: DeliveryFilter) -> Result<()> {
     if task.total.is_none() {
-        task.total = Some(task.done + task.skipped + count(api, &filter, task).await?);
-        record(api, task).await?;
+        task.total = Some(task.done + task.skipped + count(service, &filter, task).await?);
+        record(service, task).await?;
     }
     let query = query_digest(&filter);
     let oldest_first = filter.oldest_first;
@@ -220,13 +216,13 @@ async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiRe
     };
     loop {
         let cursor = task.cursor.as_deref().map(|text| place_of(text, query));
-        let cursor = cursor.transpose().map_err(ApiError::internal)?;
+        let cursor = cursor.transpose().map_err(Refusal::internal)?;
         let request = PageRequest {
             limit: PAGE,
             cursor,
         };
         let page = patiently(TRIES_MAX, || {
-            api.store().list_deliveries(filter.clone(), request)
+            service.store().list_deliveries(filter.clone(), request)
         })
         .await?;
         for delivery in page.rows {
@@ -234,31 +230,31 @@ async fn send_again(api: &Api, task: &mut Task, filter: DeliveryFilter) -> ApiRe
             if oldest_first && delivery.id.as_u128() > task.id.as_u128() {
                 return Ok(());
             }
-            resend(api, task, &delivery).await?;
+            resend(service, task, &delivery).await?;
             task.cursor = Some(place(delivery.id.as_u128()));
-            note_progress(api, task).await?;
+            note_progress(service, task).await?;
         }
         // At the end the cursor stays: after a crash here nothing is sent again.
         let Some(next) = page.next else {
             return Ok(());
         };
         task.cursor = Some(place(next.after));
-        record(api, task).await?;
+        record(service, task).await?;
     }
 }
 
 /// What is left to do.
-async fn count(api: &Api, filter: &DeliveryFilter, task: &Task) -> ApiResult<u64> {
+async fn count(service: &Service, filter: &DeliveryFilter, task: &Task) -> Result<u64> {
     let mut total = 0;
     let query = query_digest(filter);
     let from = task.cursor.as_deref().map(|text| place_of(text, query));
     let mut page = PageRequest {
         limit: COUNTED,
-        cursor: from.transpose().map_err(ApiError::internal)?,
+        cursor: from.transpose().map_err(Refusal::internal)?,
     };
     loop {
         let counted = patiently(TRIES_MAX, || {
-            api.store().count_deliveries(filter.clone(), page)
+            service.store().count_deliveries(filter.clone(), page)
         });
         let counted = counted.await?;
         total += counted.rows;
@@ -270,45 +266,45 @@ async fn count(api: &Api, filter: &DeliveryFilter, task: &Task) -> ApiResult<u64
 }
 
 /// Gives an endpoint what it missed, the oldest first.
-async fn catch_up(api: &Api, task: &mut Task, query: MissedQuery) -> ApiResult<()> {
+async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Result<()> {
     if task.total.is_none() {
-        task.total = Some(count_missed(api, query.clone()).await?);
-        record(api, task).await?;
+        task.total = Some(count_missed(service, query.clone()).await?);
+        record(service, task).await?;
     }
     let Some(tenant) = task.tenant else {
-        return Err(ApiError::internal("a catch-up without a tenant"));
+        return Err(Refusal::internal("a catch-up without a tenant"));
     };
     loop {
         let after = task.cursor.as_deref().map(|text| place_of(text, 0));
-        let after = after.transpose().map_err(ApiError::internal)?;
+        let after = after.transpose().map_err(Refusal::internal)?;
         let query = MissedQuery {
             after: after.map(|cursor| Id::from_u128(cursor.after)),
             ..query.clone()
         };
-        let page = patiently(TRIES_MAX, || api.store().missed_events(query.clone())).await?;
+        let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await?;
         for event in page.events {
-            let profile = api.0.directory.profile(task.application).await?.version;
+            let profile = service.0.directory.profile(task.application).await?.version;
             let missed = CatchUp {
                 event,
                 endpoint: query.endpoint,
                 profile,
             };
-            unhurried(api, task, || api.engine().catch_up(tenant, missed)).await?;
+            unhurried(service, task, || service.engine().catch_up(tenant, missed)).await?;
             task.cursor = Some(place_text(event));
-            note_progress(api, task).await?;
+            note_progress(service, task).await?;
         }
         let Some(next) = page.next else {
             return Ok(());
         };
         task.cursor = Some(place_text(next));
-        record(api, task).await?;
+        record(service, task).await?;
     }
 }
 
-async fn count_missed(api: &Api, mut query: MissedQuery) -> ApiResult<u64> {
+async fn count_missed(service: &Service, mut query: MissedQuery) -> Result<u64> {
     let mut total = 0;
     loop {
-        let page = patiently(TRIES_MAX, || api.store().missed_events(query.clone())).await?;
+        let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await?;
         total += page.events.len() as u64;
         if page.next.is_none() {
             return Ok(total);
@@ -330,16 +326,19 @@ fn place_of(text: &str, query: u32) -> Result<Cursor, std::num::ParseIntError> {
 }
 
 /// Sends one again, and counts it.
-async fn resend(api: &Api, task: &mut Task, delivery: &Delivery) -> ApiResult<()> {
-    let Ok(policy) = resend_policy(api, delivery) else {
+async fn resend(service: &Service, task: &mut Task, delivery: &Delivery) -> Result<()> {
+    let Ok(policy) = resend_policy(service, delivery) else {
         task.skipped += 1;
         return Ok(());
     };
-    unhurried(api, task, || api.engine().resend(delivery, policy.series)).await
+    unhurried(service, task, || {
+        service.engine().resend(delivery, policy.series)
+    })
+    .await
 }
 
 /// Sends one, and counts it. Publishers go first: it waits while they fill the journal.
-async fn unhurried<T, F>(api: &Api, task: &mut Task, send: impl Fn() -> F) -> ApiResult<()>
+async fn unhurried<T, F>(service: &Service, task: &mut Task, send: impl Fn() -> F) -> Result<()>
 where
     F: Future<Output = Result<T, PublishError>>,
 {
@@ -361,7 +360,7 @@ where
                 tries += u32::from(failing);
                 if !std::mem::replace(&mut recorded, true) {
                     // What is not recorded now is with the next rows.
-                    drop(api.store().put_task(task.clone()).await);
+                    drop(service.store().put_task(task.clone()).await);
                 }
                 let pause = if failing { PAUSE_MAX } else { PAUSE };
                 tokio::time::sleep(pause).await;

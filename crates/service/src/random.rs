@@ -12,7 +12,7 @@ use postrider_core::tenant::Mode;
 ///
 /// # Panics
 /// When the operating system gives no randomness: then nothing may be signed or sealed.
-pub(crate) fn bytes(len: usize) -> Vec<u8> {
+pub fn bytes(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     SystemRandom::new()
         .fill(&mut bytes)

@@ -7,9 +7,9 @@ use postrider_core::limits::{CUSTOM_HEADERS_MAX, HEADER_VALUE_BYTES_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::{Id, Secret, id};
 
-use crate::Api;
-use crate::problem::{ApiError, ApiResult};
+use crate::Service;
 use crate::random::seal_nonce;
+use crate::refusal::{Refusal, Result};
 
 /// Headers that say where a message goes and where it ends: nobody's but the transport's.
 const FRAMING_HEADERS: &[&str] = &[
@@ -29,13 +29,13 @@ const HEADER_NAME_BYTES_MAX: usize = 128;
 /// The headers of `endpoint` that were `known` and become as `given`, sealed. A value of stars is what every
 /// answer shows: it keeps the value of that name.
 pub(crate) fn custom_headers(
-    api: &Api,
+    service: &Service,
     profile: &Profile,
     endpoint: Id<id::Endpoint>,
     known: &[CustomHeader],
     given: BTreeMap<String, String>,
-) -> ApiResult<NewHeaders> {
-    let sealer = &api.0.sealer;
+) -> Result<NewHeaders> {
+    let sealer = &service.0.sealer;
     let mut headers = Vec::with_capacity(given.len());
     for (name, value) in checked(profile, given)? {
         let known = known.iter().find(|header| header.name == name);
@@ -46,7 +46,7 @@ pub(crate) fn custom_headers(
         headers.push(match known.filter(same) {
             Some(header) => (header.clone(), value == CustomHeader::STARS),
             None if value == CustomHeader::STARS => {
-                return Err(ApiError::invalid(
+                return Err(Refusal::invalid(
                     format!("headers.{name}"),
                     "is only stars; they keep the value of a header that is there, and this one is not",
                 ));
@@ -78,18 +78,28 @@ impl NewHeaders {
     }
 }
 
-fn checked(profile: &Profile, given: BTreeMap<String, String>) -> ApiResult<Vec<(String, String)>> {
+/// What names of headers are made of (RFC 9110, 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What their values may have; of it every receiver makes the same.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || byte == b' ' || byte.is_ascii_graphic()
+}
+
+fn checked(profile: &Profile, given: BTreeMap<String, String>) -> Result<Vec<(String, String)>> {
     if given.is_empty() {
         return Ok(Vec::new());
     }
     if !profile.custom_headers.allow {
-        return Err(ApiError::invalid(
+        return Err(Refusal::invalid(
             "headers",
             format!("the profile {} has no custom headers", profile.name),
         ));
     }
     if given.len() > CUSTOM_HEADERS_MAX {
-        return Err(ApiError::invalid(
+        return Err(Refusal::invalid(
             "headers",
             format!("must have at most {CUSTOM_HEADERS_MAX} entries"),
         ));
@@ -98,16 +108,16 @@ fn checked(profile: &Profile, given: BTreeMap<String, String>) -> ApiResult<Vec<
     for (name, value) in given {
         let field = format!("headers.{name}");
         let lower = name.to_ascii_lowercase();
-        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Err(ApiError::invalid(field, "is not a header name"));
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(Refusal::invalid(field, "is not a header name"));
         }
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if profile.custom_headers.lower_case && !name.bytes().all(plain) {
             let rule = "must have lower-case letters, digits and dashes only";
-            return Err(ApiError::invalid(field, rule));
+            return Err(Refusal::invalid(field, rule));
         }
         if name.len() > HEADER_NAME_BYTES_MAX {
-            return Err(ApiError::invalid(
+            return Err(Refusal::invalid(
                 field,
                 format!("must have a name of at most {HEADER_NAME_BYTES_MAX} bytes"),
             ));
@@ -131,25 +141,25 @@ fn checked(profile: &Profile, given: BTreeMap<String, String>) -> ApiResult<Vec<
                 .iter()
                 .any(|spec| spec.header.eq_ignore_ascii_case(&name))
         {
-            return Err(ApiError::invalid(field, "is written by the server"));
+            return Err(Refusal::invalid(field, "is written by the server"));
         }
         if headers
             .iter()
             .any(|(known, _)| known.eq_ignore_ascii_case(&name))
         {
-            return Err(ApiError::invalid(
+            return Err(Refusal::invalid(
                 field,
                 "is there twice; upper and lower case are the same",
             ));
         }
         let sendable = !value.trim().is_empty()
             && value.len() <= HEADER_VALUE_BYTES_MAX
-            && http::HeaderValue::from_str(&value).is_ok();
-        if !sendable || !value.is_ascii() {
+            && value.bytes().all(is_text);
+        if !sendable {
             let rule = format!(
                 "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters, not all blank, without control characters"
             );
-            return Err(ApiError::invalid(field, rule));
+            return Err(Refusal::invalid(field, rule));
         }
         headers.push((name, value));
     }

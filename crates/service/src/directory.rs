@@ -11,7 +11,7 @@ use postrider_engine::cache::{Cache, Changes, Read};
 use postrider_engine::{CurrentProfile, Engine};
 use postrider_store::{Store, StoreError};
 
-use crate::problem::{ApiError, ApiResult};
+use crate::refusal::{Refusal, Result};
 use crate::schemas::{self, KnownType};
 
 /// Entries held of a kind.
@@ -93,7 +93,7 @@ impl Directory {
             .collect()
     }
 
-    pub(crate) async fn tenant(&self, id: Id<id::Tenant>) -> ApiResult<Arc<Tenant>> {
+    pub(crate) async fn tenant(&self, id: Id<id::Tenant>) -> Result<Arc<Tenant>> {
         let read = async {
             let count = self.changes.of(id.as_u128());
             self.counted(id.as_u128(), self.store.tenant(id).await, count)
@@ -101,7 +101,7 @@ impl Directory {
         Ok(self.tenants.get(id, read).await?)
     }
 
-    pub(crate) async fn application(&self, id: Id<id::Application>) -> ApiResult<Arc<Application>> {
+    pub(crate) async fn application(&self, id: Id<id::Application>) -> Result<Arc<Application>> {
         let read = async {
             let count = self.changes.of(id.as_u128());
             self.counted(id.as_u128(), self.store.application(id).await, count)
@@ -135,7 +135,7 @@ impl Directory {
         &self,
         application: Id<id::Application>,
         name: &str,
-    ) -> ApiResult<Arc<KnownType>> {
+    ) -> Result<Arc<KnownType>> {
         let thing = of_type(application, name);
         let current = self.profile(application).await?;
         let read = async {
@@ -148,7 +148,7 @@ impl Directory {
             ];
             let own = self.store.event_type(application, name).await?;
             let value = schemas::known_type(&current.profile, name, own).await?;
-            Ok::<_, ApiError>(Read {
+            Ok::<_, Refusal>(Read {
                 weight: value.weight(),
                 value,
                 stamp,
@@ -159,13 +159,10 @@ impl Directory {
     }
 
     /// The profile that new endpoints and events of an application get.
-    pub(crate) async fn profile(
-        &self,
-        application: Id<id::Application>,
-    ) -> ApiResult<CurrentProfile> {
+    pub(crate) async fn profile(&self, application: Id<id::Application>) -> Result<CurrentProfile> {
         let application = self.application(application).await?;
         self.engine.profiles().current(&application.profile).ok_or_else(|| {
-            ApiError::internal(format!(
+            Refusal::internal(format!(
                 "the application {} uses the profile {:?}, which this server does not have; configure profiles.directory",
                 application.id, application.profile
             ))

@@ -7,15 +7,15 @@ use postrider_core::filter::Subscription;
 use postrider_core::limits::DESCRIPTION_BYTES_MAX;
 use postrider_core::profile::Profile;
 
-use crate::Api;
-use crate::problem::{ApiError, ApiResult, ErrorCode};
-use crate::request::bounded;
+use crate::Service;
+use crate::reading::bounded;
+use crate::refusal::{ErrorCode, Refusal, Result};
 
 /// Deliveries per second that a limit may name.
 const RATE_MAX: u32 = 100_000;
 /// Checks a URL against the profile's schemes and the operator's addresses.
-pub(crate) fn valid_url(api: &Api, profile: &Profile, url: &str) -> Result<(), InvalidUrl> {
-    let options = &api.0.options;
+pub(crate) fn valid_url(service: &Service, profile: &Profile, url: &str) -> Result<(), InvalidUrl> {
+    let options = &service.0.options;
     let both = [Scheme::Https, Scheme::Http];
     let schemes: &[Scheme] = if options.plain_http {
         &both
@@ -37,8 +37,8 @@ const LOOKUP_MAX: Duration = Duration::from_secs(1);
 
 /// Refuses a URL whose name leads to forbidden addresses only. One that does not resolve yet is taken:
 /// it is looked up again before every connection.
-pub(crate) async fn must_lead_out(api: &Api, field: &str, url: &str) -> ApiResult<()> {
-    let Some(names) = &api.0.options.names.0 else {
+pub(crate) async fn must_lead_out(service: &Service, field: &str, url: &str) -> Result<()> {
+    let Some(names) = &service.0.options.names.0 else {
         return Ok(());
     };
     let Some(host) = domain(url) else {
@@ -46,47 +46,47 @@ pub(crate) async fn must_lead_out(api: &Api, field: &str, url: &str) -> ApiResul
     };
     let found = tokio::time::timeout(LOOKUP_MAX, names.addresses(&host)).await;
     let found = found.unwrap_or_default();
-    let policy = &api.0.options.addresses;
+    let policy = &service.0.options.addresses;
     let forbidden = !found.is_empty() && found.iter().all(|at| policy.check(*at).is_err());
     if !forbidden {
         return Ok(());
     }
     // Not which ones: what names of this network mean is not for tenants to find out.
     let rule = "must lead to a public address; its name does not";
-    Err(ApiError::field(ErrorCode::EndpointUrlInvalid, field, rule))
+    Err(Refusal::field(ErrorCode::EndpointUrlInvalid, field, rule))
 }
 
-pub(crate) fn checked_url(api: &Api, profile: &Profile, url: &str) -> ApiResult<()> {
-    valid_url(api, profile, url).map_err(|error| {
+pub(crate) fn checked_url(service: &Service, profile: &Profile, url: &str) -> Result<()> {
+    valid_url(service, profile, url).map_err(|error| {
         let mut rule = error.to_string();
         if error == InvalidUrl::HttpsOnly {
             rule.push_str(
                 "; for development, `postrider serve --dev` takes http:// and this machine",
             );
         }
-        ApiError::field(ErrorCode::EndpointUrlInvalid, "url", rule)
+        Refusal::field(ErrorCode::EndpointUrlInvalid, "url", rule)
     })
 }
 
-pub(crate) fn subscription(profile: &Profile, patterns: Vec<String>) -> ApiResult<Subscription> {
+pub(crate) fn subscription(profile: &Profile, patterns: Vec<String>) -> Result<Subscription> {
     if let Some(unknown) = patterns
         .iter()
         .find(|pattern| !profile.events.allows_pattern(pattern))
     {
-        return Err(ApiError::field(
+        return Err(Refusal::field(
             ErrorCode::EventTypeUnknown,
             "events",
             format!("{unknown:?} is not in the catalogue"),
         ));
     }
     Subscription::new(patterns).map_err(|error| {
-        ApiError::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
+        Refusal::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
     })
 }
 
-pub(crate) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
+pub(crate) fn checked_rate(rate: Option<u32>) -> Result<()> {
     match rate {
-        Some(rate) if !(1..=RATE_MAX).contains(&rate) => Err(ApiError::invalid(
+        Some(rate) if !(1..=RATE_MAX).contains(&rate) => Err(Refusal::invalid(
             "rateLimit",
             format!("must be a whole number from 1 to {RATE_MAX}, per second"),
         )),
@@ -94,8 +94,9 @@ pub(crate) fn checked_rate(rate: Option<u32>) -> ApiResult<()> {
     }
 }
 
-pub(crate) fn checked_description(description: Option<&str>) -> ApiResult<()> {
-    description.map_or(Ok(()), |text| {
-        bounded("description", text, DESCRIPTION_BYTES_MAX)
-    })
+/// A description may have lines.
+pub(crate) fn checked_description(description: Option<&str>) -> Result<()> {
+    let is_line = |c: char| matches!(c, '\n' | '\r' | '\t');
+    let text: String = description.unwrap_or_default().replace(is_line, " ");
+    bounded("description", &text, DESCRIPTION_BYTES_MAX)
 }

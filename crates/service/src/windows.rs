@@ -1,4 +1,4 @@
-//! Request limits by key: so many in a window that begins with the first request.
+//! So many in a window that begins with the first.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,11 +9,18 @@ use postrider_core::{Id, Timestamp, id};
 /// Keys counted at once; beyond, windows that are over are forgotten.
 const KEYS_MAX: usize = 100_000;
 
-pub(crate) struct RateLimits<K = id::ApiKey> {
+/// Counts of what each key, or tenant, has done in its present window.
+pub struct Windows<K = id::ApiKey> {
     windows: Mutex<HashMap<Id<K>, Window>>,
 }
 
-impl<K> Default for RateLimits<K> {
+impl<K> std::fmt::Debug for Windows<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Windows")
+    }
+}
+
+impl<K> Default for Windows<K> {
     fn default() -> Self {
         Self {
             windows: Mutex::default(),
@@ -29,23 +36,17 @@ struct Window {
 
 /// Where a key stands after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
-    pub(crate) limit: u32,
-    pub(crate) remaining: u32,
-    pub(crate) resets_at: Timestamp,
+pub struct Standing {
+    pub limit: u32,
+    pub remaining: u32,
+    pub resets_at: Timestamp,
     /// This request was one too many.
-    pub(crate) exceeded: bool,
+    pub exceeded: bool,
 }
 
-impl<K> RateLimits<K> {
+impl<K> Windows<K> {
     /// Counts one request of `key`.
-    pub(crate) fn count(
-        &self,
-        key: Id<K>,
-        limit: u32,
-        window: Duration,
-        now: Timestamp,
-    ) -> Standing {
+    pub fn count(&self, key: Id<K>, limit: u32, window: Duration, now: Timestamp) -> Standing {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= KEYS_MAX {
             windows.retain(|_, window| window.ends_at > now);
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_window_holds_so_many_and_then_begins_anew() {
-        let limits = RateLimits::<id::ApiKey>::default();
+        let limits = Windows::<id::ApiKey>::default();
         let key = Id::from_u128(1);
         let minute = Duration::from_secs(60);
         let at = Timestamp::from_secs;

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub(crate) use gate::Gate;
 
-use crate::problem::{ApiError, ApiResult};
+use crate::refusal::{Refusal, Result};
 use cost::Cost;
 
 /// Mistakes told of one event; there may be more.
@@ -88,13 +88,13 @@ fn compile(text: &str) -> Result<Compiled, String> {
 ///
 /// # Errors
 /// With the place of the mistake: `schema`, or a path below `example`.
-pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> ApiResult<()> {
+pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> Result<()> {
     let Some(schema) = event_type.schema.clone() else {
         return Ok(());
     };
     let turn = gate.slow(event_type.application).await?;
     let compiled = turn.run(move || compile(&schema)).await?;
-    let compiled = compiled.map_err(|why| ApiError::invalid("schema", why))?;
+    let compiled = compiled.map_err(|why| Refusal::invalid("schema", why))?;
     let Some(example) = &event_type.example else {
         return Ok(());
     };
@@ -103,7 +103,7 @@ pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> ApiResult<()
         .await?;
     checked.map_err(|(path, why)| {
         let place = path.replacen("data", "example", 1);
-        ApiError::invalid(place, format!("does not fit the schema: {why}"))
+        Refusal::invalid(place, format!("does not fit the schema: {why}"))
     })
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn known_type(
     profile: &Profile,
     name: &str,
     own: Option<EventType>,
-) -> ApiResult<KnownType> {
+) -> Result<KnownType> {
     let declared = own.is_some();
     let schema = match own {
         Some(own) => own.schema,
@@ -155,7 +155,7 @@ impl KnownType {
         gate: &Gate,
         application: postrider_core::Id<postrider_core::id::Application>,
         data: &str,
-    ) -> ApiResult<Result<(), Mistake>> {
+    ) -> Result<Result<(), Mistake>> {
         match &self.compiled {
             Some(compiled) => compiled.check(gate, application, data).await,
             None => Ok(Ok(())),
@@ -169,7 +169,7 @@ impl Compiled {
         gate: &Gate,
         application: postrider_core::Id<postrider_core::id::Application>,
         data: &str,
-    ) -> ApiResult<Result<(), Mistake>> {
+    ) -> Result<Result<(), Mistake>> {
         let data: Value = match serde_json::from_str(data) {
             Ok(data) => data,
             Err(error) => return Ok(Err(("data".to_owned(), error.to_string()))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postrider_core::{Id, id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::problem::{ApiError, ApiResult};
+use crate::refusal::{Refusal, Result};
 use crate::turns::Turns;
 
 /// Quick checks at once.
@@ -33,16 +33,16 @@ impl Default for Gate {
 pub(crate) struct Turn(Vec<OwnedSemaphorePermit>);
 
 impl Gate {
-    pub(super) async fn quick(&self) -> ApiResult<Turn> {
+    pub(super) async fn quick(&self) -> Result<Turn> {
         let permit = self.quick.clone().acquire_owned().await;
-        Ok(Turn(vec![permit.map_err(ApiError::internal)?]))
+        Ok(Turn(vec![permit.map_err(Refusal::internal)?]))
     }
 
     /// First the application's turn, then one among all: who asks for much waits behind themselves.
-    pub(crate) async fn slow(&self, application: Id<id::Application>) -> ApiResult<Turn> {
+    pub(crate) async fn slow(&self, application: Id<id::Application>) -> Result<Turn> {
         let own = self.applications.take(application).await?;
         let permit = self.slow.clone().acquire_owned().await;
-        Ok(Turn(vec![own, permit.map_err(ApiError::internal)?]))
+        Ok(Turn(vec![own, permit.map_err(Refusal::internal)?]))
     }
 }
 
@@ -50,7 +50,7 @@ impl Turn {
     pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> ApiResult<T> {
+    ) -> Result<T> {
         off_the_workers(move || {
             let done = work();
             drop(self.0);
@@ -63,7 +63,7 @@ impl Turn {
 /// Runs what may take long where no request waits for it.
 pub(super) async fn off_the_workers<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> ApiResult<T> {
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(ApiError::internal)
+    done.map_err(Refusal::internal)
 }

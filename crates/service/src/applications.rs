@@ -1,0 +1,288 @@
+//! Applications and their settings.
+
+use std::sync::Arc;
+
+use postrider_core::limits::KEY_BYTES_MAX;
+use postrider_core::profile::LEFT_OUT;
+use postrider_core::tenant::{Application, ApplicationSettings};
+use postrider_core::{Id, id};
+use postrider_store::{Page, PageRequest};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::reading::{only_known, present, required};
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::{Caller, Service};
+
+/// An application to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewApplication {
+    pub name: String,
+    /// Name of a profile this server knows.
+    #[serde(default = "standard")]
+    pub profile: String,
+    pub settings: Option<Map<String, Value>>,
+}
+
+fn standard() -> String {
+    "standard".to_owned()
+}
+
+/// What changes of an application; what is not named stays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationPatch {
+    #[serde(default, deserialize_with = "present")]
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub profile: Option<String>,
+    /// Merged into those that are there; null takes one back to its default (RFC 7396).
+    #[serde(default, deserialize_with = "present")]
+    pub settings: Option<Map<String, Value>>,
+}
+
+impl Service {
+    /// Makes an application; a root key may.
+    ///
+    /// # Errors
+    /// Of a field that cannot be, or what the store answers.
+    pub async fn create_application(
+        &self,
+        who: &Caller,
+        new: NewApplication,
+    ) -> Result<Application> {
+        who.must_be_root()?;
+        who.must_be_live()?;
+        required("name", &new.name, KEY_BYTES_MAX)?;
+        must_be_profile(self, &new.profile)?;
+        let now = self.now();
+        let settings = match new.settings {
+            None => ApplicationSettings::default(),
+            Some(patch) => merged(&ApplicationSettings::default(), patch)?,
+        };
+        let application = Application {
+            id: self.store().ids().next(now),
+            name: new.name,
+            profile: new.profile,
+            settings,
+            created_at: now,
+            updated_at: now,
+        };
+        check_settings(self, &application).await?;
+        self.store()
+            .create_application(application.clone(), who.actor(now))
+            .await?;
+        Ok(application)
+    }
+
+    /// All applications, the newest first, for a root key.
+    ///
+    /// # Errors
+    /// `scope_insufficient`, or what the store answers.
+    pub async fn list_applications(
+        &self,
+        who: &Caller,
+        page: PageRequest,
+    ) -> Result<Page<Application>> {
+        who.must_be_root()?;
+        Ok(self.store().list_applications(page).await?)
+    }
+
+    /// # Errors
+    /// `not_found`, also where it is another's.
+    pub async fn application(
+        &self,
+        who: &Caller,
+        id: Id<id::Application>,
+    ) -> Result<Arc<Application>> {
+        who.application(self, id).await
+    }
+
+    /// # Errors
+    /// Of a field that cannot be, of what only the operator changes, or what the store answers.
+    pub async fn change_application(
+        &self,
+        who: &Caller,
+        id: Id<id::Application>,
+        patch: ApplicationPatch,
+    ) -> Result<Application> {
+        let before = who.application(self, id).await?;
+        who.must_be_live()?;
+        let settings = patch.settings.unwrap_or_default();
+        // The product chooses its own settings; what reaches beyond it is the operator's.
+        let reaches_beyond = settings.contains_key("operationsTenant");
+        if patch.name.is_some() || patch.profile.is_some() || reaches_beyond {
+            who.must_be_root()?;
+        }
+        if let Some(name) = &patch.name {
+            required("name", name, KEY_BYTES_MAX)?;
+        }
+        if let Some(profile) = &patch.profile {
+            may_take_profile(self, &before, profile).await?;
+        }
+        let mut imagined = Application::clone(&before);
+        imagined.settings = merged(&before.settings, settings.clone())?;
+        if let Some(profile) = &patch.profile {
+            imagined.profile.clone_from(profile);
+        }
+        check_settings(self, &imagined).await?;
+        let by = who.actor(self.now());
+        let now = by.at;
+        let change = move |application: &mut Application| {
+            application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));
+            application.profile = patch
+                .profile
+                .unwrap_or(std::mem::take(&mut application.profile));
+            merge(&mut application.settings, settings);
+            application.updated_at = now;
+        };
+        self.write_application(id, Box::new(change), by).await
+    }
+}
+
+fn must_be_profile(service: &Service, name: &str) -> Result<()> {
+    if service.engine().profiles().current(name).is_some() {
+        return Ok(());
+    }
+    let known = service.engine().profiles().names().join(", ");
+    Err(Refusal::invalid(
+        "profile",
+        format!("must be one of: {known}"),
+    ))
+}
+
+/// RFC 7396: members are merged at every level, null takes one away, all else is replaced.
+fn merge_patch(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(whole) = target else { return };
+    for (name, value) in patch {
+        match value {
+            Value::Null => drop(whole.remove(&name)),
+            value => merge_patch(whole.entry(name).or_insert(Value::Null), value),
+        }
+    }
+}
+
+/// Settings with some of them changed; null takes one back to its default.
+pub(crate) fn merged<T: Serialize + DeserializeOwned>(
+    current: &T,
+    patch: Map<String, Value>,
+) -> Result<T> {
+    let mut whole = serde_json::to_value(current).map_err(Refusal::internal)?;
+    merge_patch(&mut whole, Value::Object(patch));
+    serde_path_to_error::deserialize(&whole)
+        .map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." {
+                "settings".to_owned()
+            } else {
+                format!("settings.{path}")
+            };
+            Refusal::invalid(field, error.into_inner().to_string())
+        })
+        .and_then(|merged| {
+            only_known(&whole, &merged)
+                .map_err(|name| Refusal::invalid(format!("settings.{name}"), "is not a setting"))?;
+            Ok(merged)
+        })
+}
+
+/// [`merged`] inside the transaction of a change. Each setting is checked by itself before, so it
+/// fits whatever another request has made of the others meanwhile.
+pub(crate) fn merge<T: Serialize + DeserializeOwned>(current: &mut T, patch: Map<String, Value>) {
+    if let Ok(settings) = merged(current, patch) {
+        *current = settings;
+    }
+}
+
+/// Bytes of what an application calls a mode.
+const MODE_NAME_BYTES_MAX: usize = 32;
+
+/// Refuses settings that name what is not there.
+async fn check_settings(service: &Service, application: &Application) -> Result<()> {
+    let profile = service.engine().profiles().current(&application.profile);
+    if let Some(names) = &application.settings.mode_names {
+        let modes = [("live", &names.live), ("test", &names.test)];
+        for (mode, name) in modes {
+            let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+            if name.is_empty() || name.len() > MODE_NAME_BYTES_MAX || !name.bytes().all(plain) {
+                let rule =
+                    format!("must be 1 to {MODE_NAME_BYTES_MAX} printable characters of ASCII");
+                return Err(Refusal::invalid(format!("settings.modeNames.{mode}"), rule));
+            }
+        }
+        if names.live == names.test {
+            let rule = "must not be the same for both modes";
+            return Err(Refusal::invalid("settings.modeNames", rule));
+        }
+    }
+    for name in application.settings.extra_headers.iter().flatten() {
+        let name = name.strip_prefix(LEFT_OUT).unwrap_or(name);
+        let headers = profile.iter().flat_map(|current| &current.profile.headers);
+        let optional: Vec<&str> = headers
+            .filter(|header| header.extra.is_some())
+            .map(|header| header.name.as_str())
+            .collect();
+        if !optional
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+        {
+            let rule = match optional.as_slice() {
+                [] => format!(
+                    "the profile {} has no optional headers",
+                    application.profile
+                ),
+                known => format!("must be among {}", known.join(", ")),
+            };
+            return Err(Refusal::invalid("settings.extraHeaders", rule));
+        }
+    }
+    let Some(operations) = application.settings.operations_tenant else {
+        return Ok(());
+    };
+    let field = "settings.operationsTenant";
+    let tenant = match service.0.directory.tenant(operations).await {
+        Ok(tenant) => tenant,
+        Err(error) if error.code == ErrorCode::NotFound => {
+            return Err(Refusal::invalid(field, "there is no such tenant"));
+        }
+        Err(error) => return Err(error),
+    };
+    let owner = service.0.directory.application(tenant.application).await?;
+    // What happens there would be told there again, without end.
+    if owner.id == application.id || owner.settings.operations_tenant.is_some() {
+        let rule = "must be a tenant of another application, which has no operationsTenant itself";
+        return Err(Refusal::invalid(field, rule));
+    }
+    Ok(())
+}
+
+/// Refuses another profile for an application with tenants: secrets have the form of the profile
+/// they were made under.
+async fn may_take_profile(
+    service: &Service,
+    application: &Application,
+    profile: &str,
+) -> Result<()> {
+    must_be_profile(service, profile)?;
+    if profile == application.profile {
+        return Ok(());
+    }
+    let page = PageRequest::first(1);
+    let tenants = service.store().list_tenants(application.id, page).await?;
+    if tenants.rows.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::ProfileInUse,
+        "create a new application with the other profile and move its tenants",
+    ))
+}

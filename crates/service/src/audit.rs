@@ -1,0 +1,57 @@
+//! The audit log: every change of configuration, by whom, before and after.
+
+use postrider_core::audit::AuditEntry;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{AuditFilter, Page, PageRequest};
+
+use crate::reading::must_be_range;
+use crate::refusal::{Refusal, Result};
+use crate::{Caller, Service};
+
+/// Which entries.
+#[derive(Debug, Default)]
+pub struct AuditQuery {
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+    /// The id of what was changed.
+    pub subject: Option<String>,
+    pub action: Option<String>,
+    /// The key that asked.
+    pub key: Option<Id<id::ApiKey>>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+impl Service {
+    /// What was changed within the caller's scope, the newest first.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for a test key, `not_found` of what is another's, or what the store answers.
+    pub async fn list_audit(
+        &self,
+        who: &Caller,
+        query: AuditQuery,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>> {
+        // What was changed for live traffic is among it.
+        who.must_be_live()?;
+        let (own_application, own_tenant) = who.confined();
+        if own_application.is_some_and(|own| query.application.is_some_and(|given| given != own)) {
+            return Err(Refusal::not_found("application"));
+        }
+        if let Some(tenant) = query.tenant {
+            who.tenant(self, tenant).await?;
+        }
+        must_be_range(query.since, query.until)?;
+        let filter = AuditFilter {
+            application: own_application.or(query.application),
+            tenant: own_tenant.or(query.tenant),
+            subject: query.subject,
+            action: query.action,
+            key: query.key,
+            since: query.since,
+            until: query.until,
+        };
+        Ok(self.store().list_audit(filter, page).await?)
+    }
+}

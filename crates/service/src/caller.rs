@@ -1,0 +1,234 @@
+//! Who asks, and what they may touch. What belongs to somebody else is simply not found.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use postrider_core::audit::Actor;
+use postrider_core::event::Event;
+use postrider_core::seal::sha256;
+use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
+use postrider_core::{Id, Timestamp, id};
+
+use crate::Service;
+use crate::refusal::{ErrorCode, Refusal, Result};
+
+/// Whoever proved to have a key, and may use it from where they are.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub(crate) key: Arc<ApiKey>,
+    /// None when a proxy that is trusted did not tell.
+    address: Option<IpAddr>,
+}
+
+impl Service {
+    /// The key with this text.
+    ///
+    /// # Errors
+    /// `key_unknown`.
+    pub async fn key_of(&self, text: &str) -> Result<Arc<ApiKey>> {
+        match self.0.directory.key(sha256(text.trim().as_bytes())).await {
+            Ok(key) => Ok(key),
+            Err(error) if error.is_not_found() => Err(Refusal::new(
+                ErrorCode::KeyUnknown,
+                "the key was deleted, or was never one of this server",
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets the holder of a key in, who is at `address`, as far as that is known. That they have the key the
+    /// door has to see to.
+    ///
+    /// # Errors
+    /// `key_disabled`, `key_expired` and `address_not_allowed` (`docs/systems.md`, S-40).
+    pub fn admit(&self, key: Arc<ApiKey>, address: Option<IpAddr>) -> Result<Caller> {
+        if key.disabled_at.is_some() {
+            let detail = "whoever manages the key can enable it again";
+            return Err(Refusal::new(ErrorCode::KeyDisabled, detail));
+        }
+        if let Some(expired) = key.expires_at.filter(|at| *at <= self.now()) {
+            let detail =
+                format!("it ended at {expired}; make a new key, or give it a later expiresAt");
+            return Err(Refusal::new(ErrorCode::KeyExpired, detail));
+        }
+        if key.allowed_ips.is_empty() {
+            return Ok(Caller { key, address });
+        }
+        let Some(at) = address else {
+            return Err(Refusal::new(
+                ErrorCode::AddressNotAllowed,
+                "the caller's address is not known; configure server.trusted_proxies",
+            ));
+        };
+        if key.allowed_ips.iter().any(|net| net.contains(&at)) {
+            return Ok(Caller { key, address });
+        }
+        Err(Refusal::new(
+            ErrorCode::AddressNotAllowed,
+            format!("{at} is not among the addresses that this key may be used from"),
+        ))
+    }
+}
+
+impl Caller {
+    pub fn key(&self) -> &ApiKey {
+        &self.key
+    }
+
+    /// On whose account what the caller takes goes: its tenant's, its application's, or its own.
+    pub fn holder(&self) -> u128 {
+        match self.key.scope {
+            Scope::Root => self.key.id.as_u128(),
+            Scope::Application(application) => application.as_u128(),
+            Scope::Tenant(_, tenant) => tenant.as_u128(),
+        }
+    }
+
+    /// Who makes a change, for the audit log.
+    pub(crate) fn actor(&self, at: Timestamp) -> Actor {
+        Actor {
+            key: Some(self.key.id),
+            name: Arc::from(self.key.name.as_str()),
+            at,
+        }
+    }
+
+    /// Refuses networks for the caller's own key that would shut the caller out.
+    pub(crate) fn must_stay_in(&self, networks: &[IpNet]) -> Result<()> {
+        let inside = |address: IpAddr| networks.iter().any(|net| net.contains(&address));
+        if networks.is_empty() || self.address.is_some_and(inside) {
+            return Ok(());
+        }
+        let own = self
+            .address
+            .map_or("unknown".to_owned(), |address| address.to_string());
+        let rule = format!("must hold the address that you call from ({own}): it is your own key");
+        Err(Refusal::invalid("allowedIps", rule))
+    }
+
+    pub(crate) fn must_be_root(&self) -> Result<()> {
+        match self.key.scope {
+            Scope::Root => Ok(()),
+            Scope::Application(_) | Scope::Tenant(..) => Err(Refusal::new(
+                ErrorCode::ScopeInsufficient,
+                "a root key is needed: the operator has it",
+            )),
+        }
+    }
+
+    /// The application, if the caller may manage it.
+    pub(crate) async fn application(
+        &self,
+        service: &Service,
+        id: Id<id::Application>,
+    ) -> Result<Arc<Application>> {
+        match self.key.scope {
+            Scope::Root => {}
+            Scope::Application(own) if own == id => {}
+            Scope::Tenant(own, _) if own == id => {
+                return Err(Refusal::new(
+                    ErrorCode::ScopeInsufficient,
+                    "an application key is needed",
+                ));
+            }
+            Scope::Application(_) | Scope::Tenant(..) => {
+                return Err(Refusal::not_found("application"));
+            }
+        }
+        service.0.directory.application(id).await
+    }
+
+    /// The tenant, if the caller may see what it owns.
+    pub(crate) async fn tenant(
+        &self,
+        service: &Service,
+        id: Id<id::Tenant>,
+    ) -> Result<Arc<Tenant>> {
+        let tenant = service.0.directory.tenant(id).await?;
+        if self.may_see(tenant.application, tenant.id) {
+            Ok(tenant)
+        } else {
+            Err(Refusal::not_found("tenant"))
+        }
+    }
+
+    /// The tenant, if the caller may publish for it.
+    pub(crate) async fn publisher(
+        &self,
+        service: &Service,
+        id: Id<id::Tenant>,
+    ) -> Result<Arc<Tenant>> {
+        let tenant = self.tenant(service, id).await?;
+        match self.key.scope {
+            Scope::Root | Scope::Application(_) => Ok(tenant),
+            Scope::Tenant(..) => Err(Refusal::new(
+                ErrorCode::ScopeInsufficient,
+                "publishing needs an application key: only the product publishes",
+            )),
+        }
+    }
+
+    pub(crate) fn may_see(&self, application: Id<id::Application>, tenant: Id<id::Tenant>) -> bool {
+        match self.key.scope {
+            Scope::Root => true,
+            Scope::Application(own) => own == application,
+            Scope::Tenant(_, own) => own == tenant,
+        }
+    }
+
+    /// The mode of what the caller makes: the given one, or the key's. A test key makes nothing live.
+    pub(crate) fn mode(&self, given: Option<Mode>) -> Result<Mode> {
+        let mode = given.unwrap_or(self.key.mode);
+        if self.may_touch(mode) {
+            return Ok(mode);
+        }
+        Err(Refusal::field(
+            ErrorCode::ScopeInsufficient,
+            "mode",
+            "a test key makes test events and endpoints only",
+        ))
+    }
+
+    /// A test key sees and changes nothing that is live.
+    pub(crate) fn may_touch(&self, mode: Mode) -> bool {
+        self.key.mode == Mode::Live || mode == Mode::Test
+    }
+
+    /// The mode that a list is confined to: the one asked for, as far as the caller may see it.
+    pub(crate) fn shown(&self, given: Option<Mode>) -> Result<Option<Mode>> {
+        match (self.key.mode, given) {
+            (Mode::Live, given) => Ok(given),
+            (Mode::Test, Some(Mode::Live)) => Err(Refusal::field(
+                ErrorCode::ScopeInsufficient,
+                "mode",
+                "a test key sees test events and endpoints only",
+            )),
+            (Mode::Test, _) => Ok(Some(Mode::Test)),
+        }
+    }
+
+    /// What applications and tenants have, they have for their live traffic too.
+    pub(crate) fn must_be_live(&self) -> Result<()> {
+        if self.may_touch(Mode::Live) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            ErrorCode::ScopeInsufficient,
+            "a test key changes nothing that live traffic depends on; use a live key",
+        ))
+    }
+
+    /// The scope that the caller's lists are confined to.
+    pub(crate) fn confined(&self) -> (Option<Id<id::Application>>, Option<Id<id::Tenant>>) {
+        match self.key.scope {
+            Scope::Root => (None, None),
+            Scope::Application(application) => (Some(application), None),
+            Scope::Tenant(_, tenant) => (None, Some(tenant)),
+        }
+    }
+
+    pub(crate) fn may_see_event(&self, event: &Event) -> bool {
+        self.may_see(event.application, event.tenant) && self.may_touch(event.mode)
+    }
+}

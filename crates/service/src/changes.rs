@@ -1,0 +1,136 @@
+//! Changes are written, told to the engine and forgotten by the caches, in this order and to the end, although
+//! whoever asked may go away: what is in memory follows what is stored.
+
+use postrider_core::audit::Actor;
+use postrider_core::endpoint::Endpoint;
+use postrider_core::tenant::{ApiKey, Application, Tenant};
+use postrider_core::{Id, id};
+use postrider_store::{ApplicationChange, EndpointChange, KeyChange, StoreError, TenantChange};
+
+use crate::Service;
+use crate::refusal::{Refusal, Result};
+
+impl Service {
+    /// Runs a change to its end although whoever asked for it may go away: what a change touches in memory
+    /// must follow what it wrote.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "awaited here, and ends by itself if nobody waits any more"
+        )]
+        let running = tokio::spawn(change);
+        running.await.map_err(Refusal::internal)?
+    }
+
+    /// Counts for a tenant, when it is its turn. A count that has begun holds the turn to its end,
+    /// though whoever asked may go away.
+    pub(crate) async fn counted<T: Send + 'static>(
+        &self,
+        tenant: Id<id::Tenant>,
+        count: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T> {
+        let turn = self.0.counts.take(tenant).await?;
+        self.to_the_end(async move {
+            let counted = count.await;
+            drop(turn);
+            Ok(counted?)
+        })
+        .await
+    }
+
+    pub(crate) async fn write_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+        by: Actor,
+    ) -> Result<Endpoint> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            let changed = service.store().update_endpoint(id, change, by).await?;
+            service.engine().endpoint_changed(id);
+            Ok(changed)
+        })
+        .await
+    }
+
+    pub(crate) async fn erase_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<()> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            service.store().delete_endpoint(id, by).await?;
+            service.engine().endpoint_changed(id);
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn write_application(
+        &self,
+        id: Id<id::Application>,
+        change: ApplicationChange,
+        by: Actor,
+    ) -> Result<Application> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            let changed = service.store().update_application(id, change, by).await?;
+            service.0.directory.forget(id);
+            service.engine().owner_changed(id);
+            Ok(changed)
+        })
+        .await
+    }
+
+    pub(crate) async fn write_tenant(
+        &self,
+        id: Id<id::Tenant>,
+        change: TenantChange,
+        by: Actor,
+    ) -> Result<Tenant> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            let changed = service.store().update_tenant(id, change, by).await?;
+            service.0.directory.forget(id);
+            service.engine().owner_changed(id);
+            Ok(changed)
+        })
+        .await
+    }
+
+    /// Changes a key and the endpoint that it owns.
+    pub(crate) async fn write_key(
+        &self,
+        id: Id<id::ApiKey>,
+        change: KeyChange,
+        by: Actor,
+    ) -> Result<(ApiKey, Option<Endpoint>)> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            let before = service.store().key_endpoint(id).await?;
+            let (key, endpoint) = service.store().update_key(id, change, by).await?;
+            service.0.directory.forget_key(&key);
+            for changed in before.iter().chain(&endpoint) {
+                service.engine().endpoint_changed(changed.id);
+            }
+            Ok((key, endpoint))
+        })
+        .await
+    }
+
+    /// Deletes a key with its endpoint.
+    pub(crate) async fn erase_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<()> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            let deleted = service.store().key(id).await?;
+            let endpoint = service.store().key_endpoint(id).await?;
+            service.store().delete_key(id, by).await?;
+            service.0.directory.forget_key(&deleted);
+            if let Some(endpoint) = endpoint {
+                service.engine().endpoint_changed(endpoint.id);
+            }
+            Ok(())
+        })
+        .await
+    }
+}

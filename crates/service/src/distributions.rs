@@ -1,0 +1,255 @@
+//! Distributions: named sets of events with an endpoint of their own, live or paused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postrider_core::distribution::{Distribution, Payload};
+use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::filter::Subscription;
+use postrider_core::limits::{ENDPOINTS_MAX, KEY_BYTES_MAX};
+use postrider_core::profile::{DistributionSpec, Profile};
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
+use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest};
+use serde::{Deserialize, Serialize};
+
+use crate::endpoints::{
+    checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint,
+    must_lead_out, set_active,
+};
+use crate::reading::{nullable, nullable_strictly, present, required, strictly};
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::{Caller, Service};
+
+/// Whether a distribution sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    #[default]
+    Live,
+    Paused,
+}
+
+/// A distribution to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NewDistribution {
+    pub name: String,
+    /// The `type` of its webhooks.
+    pub event_name: String,
+    pub url: String,
+    /// Event types that trigger it.
+    pub events: Vec<String>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "strictly")]
+    pub payload: Payload,
+    pub rate_limit: Option<u32>,
+    pub mode: Option<Mode>,
+    #[serde(default)]
+    pub status: Activity,
+}
+
+/// What changes of a distribution; what is not named stays, and null takes away.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DistributionPatch {
+    #[serde(default, deserialize_with = "present")]
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub event_name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub url: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub events: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub headers: Option<Option<BTreeMap<String, String>>>,
+    #[serde(default, deserialize_with = "nullable_strictly")]
+    pub payload: Option<Option<Payload>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub rate_limit: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "present")]
+    pub status: Option<Activity>,
+}
+
+impl Service {
+    /// Makes a distribution; it is an endpoint of that kind, with the profile that it is shown by.
+    ///
+    /// # Errors
+    /// `distribution_unsupported`, of a field that cannot be, or what the store answers.
+    pub async fn create_distribution(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        new: NewDistribution,
+    ) -> Result<(Endpoint, Arc<Profile>)> {
+        let tenant = who.tenant(self, tenant).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        let spec = spec(&profile)?;
+        required("name", &new.name, KEY_BYTES_MAX)?;
+        required("eventName", &new.event_name, KEY_BYTES_MAX)?;
+        checked_url(self, &profile, &new.url)?;
+        must_lead_out(self, "url", &new.url).await?;
+        checked_rate(new.rate_limit)?;
+        checked_payload(&new.payload)?;
+        let triggers = triggers(spec, new.events)?;
+        let mode = who.mode(new.mode)?;
+        let (mut endpoint, _) = fresh_endpoint(self, &profile, &tenant, mode, new.url, triggers)?;
+        endpoint.kind = EndpointKind::Distribution(Distribution {
+            name: new.name,
+            event_name: new.event_name,
+            payload: new.payload,
+        });
+        custom_headers(self, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
+        endpoint.rate_limit = new.rate_limit;
+        let by = who.actor(self.now());
+        set_active(&mut endpoint, Some(new.status == Activity::Live), by.at);
+        self.store()
+            .create_endpoint(endpoint.clone(), Some(ENDPOINTS_MAX), by)
+            .await?;
+        Ok((endpoint, profile))
+    }
+
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn list_distributions(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
+        let tenant = who.tenant(self, tenant).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        let filter = EndpointFilter {
+            tenant: tenant.id,
+            listing: EndpointListing::Distributions,
+            mode: who.shown(None)?,
+        };
+        let found = self.store().list_endpoints(filter, page).await?;
+        Ok((found, profile))
+    }
+
+    /// The distribution with this id, or the profile's form of it.
+    ///
+    /// # Errors
+    /// `not_found`, also where it is another's, or no distribution.
+    pub async fn distribution(&self, who: &Caller, id: &str) -> Result<(Endpoint, Arc<Profile>)> {
+        found(self, who, id).await
+    }
+
+    /// # Errors
+    /// Of a field that cannot be, `not_found`, or what the store answers.
+    pub async fn change_distribution(
+        &self,
+        who: &Caller,
+        id: &str,
+        patch: DistributionPatch,
+    ) -> Result<(Endpoint, Arc<Profile>)> {
+        let (endpoint, profile) = found(self, who, id).await?;
+        for (field, given) in [("name", &patch.name), ("eventName", &patch.event_name)] {
+            if let Some(text) = given {
+                required(field, text, KEY_BYTES_MAX)?;
+            }
+        }
+        if let Some(url) = &patch.url {
+            checked_url(self, &profile, url)?;
+            must_lead_out(self, "url", url).await?;
+        }
+        let payload = patch.payload.map(Option::unwrap_or_default);
+        if let Some(payload) = &payload {
+            checked_payload(payload)?;
+        }
+        checked_rate(patch.rate_limit.flatten())?;
+        let spec = spec(&profile)?;
+        let triggers = patch.events.map(|events| triggers(spec, events));
+        let triggers = triggers.transpose()?;
+        let custom = patch.headers.map(Option::unwrap_or_default);
+        let (id, known) = (endpoint.id, &endpoint.headers);
+        let custom = custom.map(|given| custom_headers(self, &profile, id, known, given));
+        let custom = custom.transpose()?;
+        let by = who.actor(self.now());
+        let now = by.at;
+        let change = move |endpoint: &mut Endpoint| {
+            if let EndpointKind::Distribution(distribution) = &mut endpoint.kind {
+                if let Some(name) = patch.name {
+                    distribution.name = name;
+                }
+                if let Some(event_name) = patch.event_name {
+                    distribution.event_name = event_name;
+                }
+                if let Some(payload) = payload {
+                    distribution.payload = payload;
+                }
+            }
+            if let Some(url) = patch.url {
+                endpoint.url = url;
+            }
+            if let Some(triggers) = triggers {
+                endpoint.subscription = triggers;
+            }
+            if let Some(custom) = custom {
+                custom.put(endpoint);
+            }
+            endpoint.rate_limit = patch.rate_limit.unwrap_or(endpoint.rate_limit);
+            let active = patch.status.map(|status| status == Activity::Live);
+            set_active(endpoint, active, now);
+            endpoint.updated_at = now;
+        };
+        let changed = self.write_endpoint(id, Box::new(change), by).await?;
+        Ok((changed, profile))
+    }
+
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn delete_distribution(&self, who: &Caller, id: &str) -> Result<()> {
+        let (endpoint, _) = found(self, who, id).await?;
+        self.erase_endpoint(endpoint.id, who.actor(self.now()))
+            .await
+    }
+}
+
+fn spec(profile: &Profile) -> Result<&DistributionSpec> {
+    profile.distribution.as_ref().ok_or_else(|| {
+        Refusal::new(
+            ErrorCode::DistributionUnsupported,
+            format!("the profile {} has endpoints only", profile.name),
+        )
+    })
+}
+
+fn triggers(spec: &DistributionSpec, events: Vec<String>) -> Result<Subscription> {
+    if let Some(unknown) = events.iter().find(|name| !spec.allows(name)) {
+        let known = spec.events.iter().flatten().cloned();
+        return Err(Refusal::field(
+            ErrorCode::EventTypeUnknown,
+            "events",
+            format!(
+                "{unknown:?} does not trigger distributions; those that do are {}",
+                known.collect::<Vec<_>>().join(", ")
+            ),
+        ));
+    }
+    Subscription::new(events).map_err(|error| {
+        Refusal::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
+    })
+}
+
+fn checked_payload(payload: &Payload) -> Result<()> {
+    let checked = payload.check();
+    checked.map_err(|error| Refusal::invalid("payload.fields", error.to_string()))
+}
+
+async fn found(service: &Service, who: &Caller, id: &str) -> Result<(Endpoint, Arc<Profile>)> {
+    let not_found = || Refusal::not_found("distribution");
+    let found = found_endpoint(service, who, id).await;
+    let (endpoint, current) = found.map_err(|error| match error.code {
+        ErrorCode::NotFound => not_found(),
+        _ => error,
+    })?;
+    match endpoint.kind {
+        EndpointKind::Distribution(_) => Ok((endpoint, current.profile)),
+        EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => {
+            Err(not_found())
+        }
+    }
+}

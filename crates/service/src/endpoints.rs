@@ -1,0 +1,511 @@
+//! Endpoints: made, listed, changed, tried out and deleted in one place, whichever door asks; and the hidden ones
+//! of callback URLs.
+
+mod headers;
+mod probe;
+mod rules;
+mod secrets;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postrider_core::audit::Actor;
+use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering, SECRET_CONTEXT};
+use postrider_core::endpoint_url::InvalidUrl;
+use postrider_core::filter::Subscription;
+use postrider_core::health::{DisableReason, Health};
+use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX};
+use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
+use postrider_core::tenant::{Mode, Scope, Tenant};
+use postrider_core::{Id, Secret, Timestamp, id};
+use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Rule, StoreError};
+use serde::Deserialize;
+
+use crate::random::{seal_nonce, secret_text};
+use crate::reading::{nullable, present, required};
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::tenants::opened_secret;
+use crate::{Caller, CurrentProfile, Service};
+
+pub use probe::{EndpointStats, TestAsked, Tested};
+pub use secrets::{Rotation, SecretShown};
+
+pub(crate) use headers::custom_headers;
+pub(crate) use probe::Probes;
+pub(crate) use rules::{checked_rate, checked_url, must_lead_out, valid_url};
+pub(crate) use secrets::rotate;
+
+use rules::{checked_description, subscription};
+
+/// An endpoint to be made.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NewEndpoint {
+    pub url: String,
+    /// Names or patterns of event types; all when none are given.
+    pub events: Option<Vec<String>>,
+    pub description: Option<String>,
+    /// The key's, when it is not given.
+    pub mode: Option<Mode>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Deliveries in a second.
+    pub rate_limit: Option<u32>,
+    #[serde(default)]
+    pub ordering: Ordering,
+    /// Adds an Ed25519 key, where the profile knows them.
+    #[serde(default)]
+    pub asymmetric: bool,
+    /// Where the profile lets its owner bring one.
+    pub secret: Option<String>,
+    #[serde(default)]
+    pub content_type: ContentType,
+    /// Made disabled with false, which only a vendor's API asks for.
+    #[serde(skip)]
+    pub active: Option<bool>,
+}
+
+/// An endpoint as it was made; its secret is shown once.
+#[derive(Debug)]
+pub struct EndpointMade {
+    pub endpoint: Endpoint,
+    pub profile: Arc<Profile>,
+    /// What signs: one of its own, or the tenant's, as the profile has it.
+    pub secret: Secret,
+    pub public_key: Option<String>,
+}
+
+/// What changes of an endpoint; what is not named stays, and null takes away.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EndpointPatch {
+    #[serde(default, deserialize_with = "present")]
+    pub url: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub events: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub description: Option<Option<String>>,
+    /// All that it is to have; a value of stars keeps the one of that name.
+    #[serde(default, deserialize_with = "nullable")]
+    pub headers: Option<Option<BTreeMap<String, String>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub rate_limit: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub ordering: Option<Option<Ordering>>,
+    #[serde(default, deserialize_with = "present")]
+    pub active: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    pub secret: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub content_type: Option<Option<ContentType>>,
+}
+
+/// What an endpoint's body is, where the profile has a choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentType {
+    #[default]
+    Json,
+    Form,
+}
+
+impl ContentType {
+    fn is_form(self, profile: &Profile) -> Result<bool> {
+        if self == Self::Form && profile.form_field.is_none() {
+            let rule = format!("the profile {} sends JSON only", profile.name);
+            return Err(Refusal::invalid("contentType", rule));
+        }
+        Ok(self == Self::Form)
+    }
+}
+
+impl Service {
+    /// Makes an endpoint.
+    ///
+    /// # Errors
+    /// Of a field that cannot be, `endpoints_max`, `endpoint_needs_key` where the profile's endpoints belong to
+    /// keys, or what the store answers.
+    pub async fn create_endpoint(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        new: NewEndpoint,
+    ) -> Result<EndpointMade> {
+        let tenant = who.tenant(self, tenant).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        if profile.secret.scope == SecretScope::ApiKey {
+            return Err(Refusal::new(
+                ErrorCode::EndpointNeedsKey,
+                "create an API key with its webhook: POST /v1/keys with tenant and webhook",
+            ));
+        }
+        checked_url(self, &profile, &new.url)?;
+        must_lead_out(self, "url", &new.url).await?;
+        checked_description(new.description.as_deref())?;
+        checked_rate(new.rate_limit)?;
+        let subscription = new.events.map_or_else(
+            || Ok(Subscription::all()),
+            |events| subscription(&profile, events),
+        )?;
+        if new.asymmetric && !profile.secret.asymmetric {
+            return Err(Refusal::invalid(
+                "asymmetric",
+                format!("the profile {} has no asymmetric keys", profile.name),
+            ));
+        }
+        let mode = who.mode(new.mode)?;
+        let form = new.content_type.is_form(&profile)?;
+        let own = new.secret.map(|text| brought(&profile, text)).transpose()?;
+        let (mut endpoint, mut secret) =
+            fresh_endpoint(self, &profile, &tenant, mode, new.url, subscription)?;
+        if let Some(own) = own {
+            endpoint.secrets = vec![sealed(self, endpoint.id, &own, endpoint.created_at)];
+            secret = own;
+        }
+        endpoint.description = new.description;
+        endpoint.form = form;
+        custom_headers(self, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
+        endpoint.rate_limit = new.rate_limit;
+        endpoint.ordering = new.ordering;
+        let mut public_key = None;
+        if new.asymmetric {
+            let pair = secrets::fresh_pair()?;
+            public_key = ed25519_public(&pair);
+            endpoint
+                .secrets
+                .push(sealed(self, endpoint.id, &pair, endpoint.created_at));
+        }
+        let by = who.actor(self.now());
+        set_active(&mut endpoint, new.active, by.at);
+        self.store()
+            .create_endpoint(endpoint.clone(), Some(profile.endpoints_max()), by)
+            .await?;
+        Ok(EndpointMade {
+            endpoint,
+            profile,
+            secret,
+            public_key,
+        })
+    }
+
+    /// A tenant's registered endpoints, the newest first, and the profile that they are shown by. Those of one
+    /// mode, or of all that the caller may see.
+    ///
+    /// # Errors
+    /// `not_found`, `scope_insufficient`, or what the store answers.
+    pub async fn list_endpoints(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
+        page: PageRequest,
+    ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
+        let tenant = who.tenant(self, tenant).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        let filter = EndpointFilter {
+            tenant: tenant.id,
+            listing: EndpointListing::Registered,
+            mode: who.shown(mode)?,
+        };
+        let found = self.store().list_endpoints(filter, page).await?;
+        Ok((found, profile))
+    }
+
+    /// The endpoint with this id, or the profile's form of it.
+    ///
+    /// # Errors
+    /// `not_found`, also where it is another's, or of a mode that the key may not see.
+    pub async fn endpoint(&self, who: &Caller, id: &str) -> Result<(Endpoint, CurrentProfile)> {
+        found(self, who, id).await
+    }
+
+    /// # Errors
+    /// Of a field that cannot be, of an endpoint that is changed elsewhere, or what the store answers.
+    pub async fn change_endpoint(
+        &self,
+        who: &Caller,
+        id: &str,
+        patch: EndpointPatch,
+    ) -> Result<(Endpoint, Arc<Profile>)> {
+        let (endpoint, CurrentProfile { profile, .. }) = found(self, who, id).await?;
+        must_be_registered(&endpoint)?;
+        if let Some(url) = &patch.url {
+            checked_url(self, &profile, url)?;
+            must_lead_out(self, "url", url).await?;
+        }
+        checked_description(patch.description.as_ref().and_then(|text| text.as_deref()))?;
+        checked_rate(patch.rate_limit.flatten())?;
+        let subscription = match patch.events {
+            Some(Some(events)) => Some(subscription(&profile, events)?),
+            Some(None) => Some(Subscription::all()),
+            None => None,
+        };
+        let (id, known) = (endpoint.id, &endpoint.headers);
+        let custom = patch
+            .headers
+            .map(|given| custom_headers(self, &profile, id, known, given.unwrap_or_default()))
+            .transpose()?;
+        let by = who.actor(self.now());
+        let now = by.at;
+        let own = patch
+            .secret
+            .map(|text| brought(&profile, text))
+            .transpose()?;
+        let own = own.map(|secret| sealed(self, id, &secret, now));
+        let opening = self.clone();
+        let form = patch
+            .content_type
+            .map(|given| given.unwrap_or_default().is_form(&profile));
+        let form = form.transpose()?;
+        let change = move |endpoint: &mut Endpoint| {
+            endpoint.url = patch.url.unwrap_or(std::mem::take(&mut endpoint.url));
+            endpoint.description = patch.description.unwrap_or(endpoint.description.take());
+            endpoint.rate_limit = patch.rate_limit.unwrap_or(endpoint.rate_limit);
+            if let Some(ordering) = patch.ordering {
+                endpoint.ordering = ordering.unwrap_or_default();
+            }
+            if let Some(subscription) = subscription {
+                endpoint.subscription = subscription;
+            }
+            if let Some(custom) = custom {
+                custom.put(endpoint);
+            }
+            if let Some(own) = own {
+                // It takes the place of the secrets, not of an Ed25519 key beside them.
+                let id = endpoint.id;
+                let is_pair = |secret: &_| secrets::is_pair(&opening, id, secret);
+                endpoint.secrets.retain(is_pair);
+                endpoint.secrets.insert(0, own);
+            }
+            endpoint.form = form.unwrap_or(endpoint.form);
+            set_active(endpoint, patch.active, now);
+            endpoint.updated_at = now;
+        };
+        let changed = self.write_endpoint(id, Box::new(change), by).await?;
+        Ok((changed, profile))
+    }
+
+    /// # Errors
+    /// `not_found`, of an endpoint that is deleted elsewhere, or what the store answers.
+    pub async fn delete_endpoint(&self, who: &Caller, id: &str) -> Result<()> {
+        let (endpoint, _) = found(self, who, id).await?;
+        must_be_registered(&endpoint)?;
+        self.erase_endpoint(endpoint.id, who.actor(self.now()))
+            .await
+    }
+
+    /// Whether a URL can be an endpoint's under a profile and the operator's policy, for doors that tell what is
+    /// wrong in their own words. Names are not looked up.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_url(&self, profile: &Profile, url: &str) -> Result<(), InvalidUrl> {
+        valid_url(self, profile, url)
+    }
+}
+
+/// A secret that the owner of an endpoint brings.
+fn brought(profile: &Profile, text: String) -> Result<Secret> {
+    if !profile.secret.client_set {
+        let rule = format!("the profile {} makes its secrets itself", profile.name);
+        return Err(Refusal::invalid("secret", rule));
+    }
+    required("secret", &text, KEY_BYTES_MAX)?;
+    let policy = &profile.secret;
+    if policy.key == KeyBytes::Base64AfterPrefix {
+        let prefix = &policy.format.prefix;
+        let key = text.strip_prefix(prefix.as_str());
+        let bytes = key.and_then(|key| STANDARD.decode(key).ok());
+        if !bytes.is_some_and(|bytes| BROUGHT_BYTES.contains(&bytes.len())) {
+            let rule = format!(
+                "must be {prefix} and {} to {} bytes in base 64",
+                BROUGHT_BYTES.start(),
+                BROUGHT_BYTES.end()
+            );
+            return Err(Refusal::invalid("secret", rule));
+        }
+    }
+    Ok(Secret::new(text))
+}
+
+/// Of a secret that its owner brings: as the Standard Webhooks specification has it.
+const BROUGHT_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A sealed secret in the profile's format, valid without end.
+fn sealed(
+    service: &Service,
+    endpoint: Id<id::Endpoint>,
+    secret: &Secret,
+    now: Timestamp,
+) -> EndpointSecret {
+    let sealed = {
+        let sealer = &service.0.sealer;
+        sealer.seal(secret, seal_nonce(), SECRET_CONTEXT, endpoint.as_u128())
+    };
+    EndpointSecret {
+        sealed,
+        created_at: now,
+        expires_at: None,
+    }
+}
+
+/// An endpoint as a dialect or the native API is about to store it, and the secret that signs for it:
+/// one of its own, or the tenant's, as the profile has it.
+pub(crate) fn fresh_endpoint(
+    service: &Service,
+    profile: &Profile,
+    tenant: &Tenant,
+    mode: Mode,
+    url: String,
+    subscription: Subscription,
+) -> Result<(Endpoint, Secret)> {
+    let mut endpoint = endpoint_without_secret(service, tenant, mode, url, subscription);
+    let secret = match profile.secret.scope {
+        SecretScope::Tenant => opened_secret(service, tenant, mode)?,
+        SecretScope::Endpoint | SecretScope::ApiKey => {
+            let secret = secret_text(&profile.secret.format, mode);
+            endpoint
+                .secrets
+                .push(sealed(service, endpoint.id, &secret, endpoint.created_at));
+            secret
+        }
+    };
+    Ok((endpoint, secret))
+}
+
+/// An endpoint for which the tenant's secret signs.
+pub(crate) fn endpoint_without_secret(
+    service: &Service,
+    tenant: &Tenant,
+    mode: Mode,
+    url: String,
+    subscription: Subscription,
+) -> Endpoint {
+    let now = service.now();
+    Endpoint {
+        id: service.store().ids().next(now),
+        application: tenant.application,
+        tenant: tenant.id,
+        kind: EndpointKind::Registered,
+        url,
+        description: None,
+        subscription,
+        mode,
+        headers: Vec::new(),
+        secrets: Vec::new(),
+        rate_limit: None,
+        ordering: Ordering::None,
+        form: false,
+        health: Health::default(),
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// The tenant's endpoint for a one-off URL, made when it is new (`docs/systems.md`, V-68, A-40).
+pub(crate) async fn callback(
+    service: &Service,
+    tenant: &Tenant,
+    mode: Mode,
+    url: String,
+) -> Result<Id<id::Endpoint>> {
+    let known = service
+        .store()
+        .callback_endpoint(tenant.id, mode, &url)
+        .await?;
+    if let Some(known) = known {
+        return Ok(known.id);
+    }
+    let all = Subscription::all();
+    let endpoint = endpoint_without_secret(service, tenant, mode, url.clone(), all);
+    let id = endpoint.id;
+    let endpoint = Endpoint {
+        kind: EndpointKind::Callback,
+        ..endpoint
+    };
+    let by = Actor::system(service.now());
+    let max = Some(CALLBACKS_MAX);
+    match service.store().create_endpoint(endpoint, max, by).await {
+        Ok(()) => Ok(id),
+        // Another event with this URL was sooner.
+        Err(StoreError::Conflict {
+            rule: Rule::NameTaken,
+        }) => {
+            let known = service
+                .store()
+                .callback_endpoint(tenant.id, mode, &url)
+                .await?;
+            let known = known.ok_or_else(|| Refusal::internal("a callback came and went"))?;
+            Ok(known.id)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The endpoint, if the caller may see it, and its profile. Its id, or the profile's form of it.
+pub(crate) async fn found(
+    service: &Service,
+    caller: &Caller,
+    text: &str,
+) -> Result<(Endpoint, CurrentProfile)> {
+    let id: Id<id::Endpoint> = match text.parse() {
+        Ok(id) => id,
+        Err(_) => {
+            let formats = service
+                .engine()
+                .profiles()
+                .names()
+                .into_iter()
+                .filter_map(|name| service.engine().profiles().current(&name));
+            let ids = service.store().ids();
+            let mut ids = formats.filter_map(|current| current.profile.find_endpoint(text, ids));
+            ids.next().ok_or_else(|| Refusal::not_found("endpoint"))?
+        }
+    };
+    let endpoint = service.store().endpoint(id).await?;
+    let own =
+        caller.may_see(endpoint.application, endpoint.tenant) && caller.may_touch(endpoint.mode);
+    if !own || endpoint.kind == EndpointKind::Callback {
+        return Err(Refusal::not_found("endpoint"));
+    }
+    let profile = service.0.directory.profile(endpoint.application).await?;
+    Ok((endpoint, profile))
+}
+
+/// What is signed with the secret of an API key's endpoint is for that key, and for who manages keys,
+/// to see and to cause.
+pub(crate) fn may_sign(caller: &Caller, endpoint: &Endpoint) -> Result<()> {
+    match (&endpoint.kind, caller.key.scope) {
+        (EndpointKind::Key(owner), Scope::Tenant(..)) if *owner != caller.key.id => {
+            Err(Refusal::new(
+                ErrorCode::ScopeInsufficient,
+                "the endpoint belongs to another API key; use that key, or one of the application",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keys' and distributions' endpoints are changed where they belong.
+fn must_be_registered(endpoint: &Endpoint) -> Result<()> {
+    let place = match &endpoint.kind {
+        EndpointKind::Registered | EndpointKind::Callback => return Ok(()),
+        EndpointKind::Key(key) => format!("/v1/keys/{key}"),
+        EndpointKind::Distribution(_) => format!("/v1/distributions/{}", endpoint.id),
+    };
+    Err(Refusal::new(
+        ErrorCode::AddressUnclear,
+        format!("it is changed and deleted at {place}"),
+    ))
+}
+
+/// Enables or disables by hand; enabling starts the counters anew.
+pub(crate) fn set_active(endpoint: &mut Endpoint, active: Option<bool>, now: Timestamp) {
+    match active {
+        Some(true) if !endpoint.health.is_enabled() => endpoint.health.enable(),
+        Some(false) => endpoint.health.disable(DisableReason::Manual, now),
+        Some(true) | None => {}
+    }
+}

@@ -1,0 +1,210 @@
+//! How an endpoint is doing: the test call, and counts of its deliveries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postrider_core::attempt::Attempt;
+use postrider_core::audit::{Actor, test_entry};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::event::Event;
+use postrider_core::filter::is_event_type;
+use postrider_core::profile::{Class, Profile};
+use postrider_core::{Id, Timestamp, id};
+
+use super::{found, may_sign};
+use crate::budget::{Budget, Grant};
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::windows::Windows;
+use crate::{Caller, CurrentProfile, Service, event_types};
+
+pub use postrider_store::EndpointStats;
+
+const STATS_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Which event a test call sends. Nothing named: the profile's own test event.
+#[derive(Debug, Default)]
+pub struct TestAsked {
+    pub event_type: Option<String>,
+    /// JSON; the example of the event type, when it is not given.
+    pub data: Option<String>,
+}
+
+/// How a test call ended.
+#[derive(Debug)]
+pub struct Tested {
+    /// By the profile's rules.
+    pub success: bool,
+    pub attempt: Attempt,
+    pub profile: Arc<Profile>,
+}
+
+impl Service {
+    /// Makes the test call: one signed request, now, whatever the endpoint's state. It is no delivery; the audit
+    /// log has who made it and how it ended, also where whoever asked goes away meanwhile.
+    ///
+    /// # Errors
+    /// `test_calls_max`, `scope_insufficient` where the endpoint is another key's, or of an event that cannot be.
+    pub async fn test_endpoint(&self, who: &Caller, id: &str, asked: TestAsked) -> Result<Tested> {
+        let (endpoint, current) = found(self, who, id).await?;
+        may_sign(who, &endpoint)?;
+        let test = asked_for(self, &endpoint, &current.profile, asked).await?;
+        let by = who.actor(self.now());
+        let (service, profile) = (self.clone(), current.profile.clone());
+        let (success, attempt) = self
+            .to_the_end(async move { test_call(&service, &endpoint, &current, test, by).await })
+            .await?;
+        Ok(Tested {
+            success,
+            attempt,
+            profile,
+        })
+    }
+
+    /// Counts of an endpoint's deliveries since then, or of the last day.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn endpoint_stats(
+        &self,
+        who: &Caller,
+        id: &str,
+        since: Option<Timestamp>,
+    ) -> Result<(Timestamp, EndpointStats)> {
+        let (endpoint, _) = found(self, who, id).await?;
+        let since = since.unwrap_or_else(|| self.now().minus(STATS_DEFAULT));
+        let store = self.0.store.clone();
+        let count = async move { store.endpoint_stats(endpoint.id, since).await };
+        Ok((since, self.counted(endpoint.tenant, count).await?))
+    }
+}
+
+/// What a test call sends.
+struct TestEvent {
+    event_type: String,
+    /// JSON.
+    data: String,
+}
+
+impl TestEvent {
+    /// The profile's own.
+    fn of_profile(endpoint: &Endpoint, profile: &Profile) -> Self {
+        let wire_id = profile.endpoint_id(endpoint.id, &endpoint.kind);
+        let data = serde_json::json!({ "webhookId": wire_id, "message": profile.test.message });
+        Self {
+            event_type: profile.test.event.clone(),
+            data: data.to_string(),
+        }
+    }
+}
+
+/// Test calls of a tenant in a minute; more are refused.
+const PROBES_PER_MINUTE: u32 = 60;
+/// Test calls of a tenant at once.
+const PROBES_AT_ONCE: usize = 4;
+/// Of all tenants.
+const PROBES_MAX: usize = 64;
+
+/// Keeps test calls, which go past lanes, breakers and rate limits, from becoming a way to flood a host.
+pub(crate) struct Probes {
+    under_way: Budget,
+    recent: Windows<id::Tenant>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            under_way: Budget::new(PROBES_MAX),
+            recent: Windows::default(),
+        }
+    }
+}
+
+impl Probes {
+    fn enter(&self, tenant: Id<id::Tenant>, now: Timestamp) -> Result<Grant> {
+        let minute = Duration::from_secs(60);
+        let standing = self.recent.count(tenant, PROBES_PER_MINUTE, minute, now);
+        let grant = self.under_way.take(tenant.as_u128(), 1);
+        match grant {
+            Some(grant) if !standing.exceeded && grant.held() <= PROBES_AT_ONCE => Ok(grant),
+            _ => Err(Refusal::new(
+                ErrorCode::TestCallsMax,
+                format!(
+                    "a tenant makes {PROBES_PER_MINUTE} test calls in a minute, {PROBES_AT_ONCE} at once; wait a little"
+                ),
+            )),
+        }
+    }
+}
+
+async fn test_call(
+    service: &Service,
+    endpoint: &Endpoint,
+    current: &CurrentProfile,
+    test: TestEvent,
+    by: Actor,
+) -> Result<(bool, Attempt)> {
+    let profile = &current.profile;
+    let now = service.now();
+    let place = service.0.probes.enter(endpoint.tenant, now)?;
+    let event = Event {
+        id: service.store().ids().next(now),
+        application: endpoint.application,
+        tenant: endpoint.tenant,
+        event_type: Arc::from(test.event_type.as_str()),
+        data: Bytes::from(test.data),
+        meta: None,
+        mode: endpoint.mode,
+        occurred_at: now,
+        created_at: now,
+        ordering_key: None,
+        deliver_before: None,
+        traceparent: None,
+    };
+    let attempt = service
+        .engine()
+        .test(endpoint.id, Arc::new(event), current.version)
+        .await?;
+    drop(place);
+    let success = profile.classify.class(&attempt.outcome) == Class::Ok;
+    tracing::info!(tenant.id = %endpoint.tenant, endpoint.id = %endpoint.id, success, "a test call was made");
+    let entry = test_entry(
+        service.store().ids().next(now),
+        by,
+        endpoint,
+        &test.event_type,
+        success,
+        &attempt.outcome,
+    );
+    if let Err(error) = service.store().note(entry).await {
+        tracing::warn!(endpoint.id = %endpoint.id, error = &error as &dyn std::error::Error, "failed to record a test call");
+    }
+    Ok((success, attempt))
+}
+
+async fn asked_for(
+    service: &Service,
+    endpoint: &Endpoint,
+    profile: &Profile,
+    asked: TestAsked,
+) -> Result<TestEvent> {
+    let event_type = match (asked.event_type, &asked.data) {
+        (Some(event_type), _) => event_type,
+        (None, None) => return Ok(TestEvent::of_profile(endpoint, profile)),
+        (None, Some(_)) => return Err(Refusal::invalid("type", "is needed with data")),
+    };
+    if !is_event_type(&event_type) {
+        return Err(Refusal::invalid("type", "is not an event type"));
+    }
+    let data = match asked.data {
+        Some(data) => data,
+        None => {
+            let example = event_types::example(service, endpoint.application, &event_type).await?;
+            let rule = "this event type has no example; give the data to send";
+            example.ok_or_else(|| Refusal::invalid("data", rule))?
+        }
+    };
+    let signable = profile.check_signable(data.as_bytes());
+    signable.map_err(|error| Refusal::invalid("data", error.to_string()))?;
+    Ok(TestEvent { event_type, data })
+}

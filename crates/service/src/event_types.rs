@@ -1,0 +1,143 @@
+//! Event types of an application, with their schemas and examples.
+
+use postrider_core::filter::is_event_type;
+use postrider_core::limits::{DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX};
+use postrider_core::profile::DescribedEvent;
+use postrider_core::tenant::EventType;
+use postrider_core::{Id, id};
+
+use crate::reading::bounded;
+use crate::refusal::{Refusal, Result};
+use crate::{Caller, Service, schemas};
+
+/// An event type as an application declares it.
+#[derive(Debug, Default)]
+pub struct NewEventType {
+    pub description: Option<String>,
+    /// JSON Schema, kept as it came, byte for byte.
+    pub schema: Option<String>,
+    /// JSON, kept as it came.
+    pub example: Option<String>,
+}
+
+/// Who describes an event type.
+#[derive(Debug)]
+pub enum EventTypeListed {
+    Profile(DescribedEvent),
+    Application(EventType),
+}
+
+impl Service {
+    /// Declares an event type, or declares it anew.
+    ///
+    /// # Errors
+    /// Of a name, a schema or an example that cannot be, `event_types_max`, or what the store answers.
+    pub async fn put_event_type(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        name: String,
+        new: NewEventType,
+    ) -> Result<EventType> {
+        let application = who.application(self, application).await?.id;
+        who.must_be_live()?;
+        if !is_event_type(&name) {
+            return Err(Refusal::invalid(
+                "name",
+                "must have letters, digits, _ and -, with dots between parts",
+            ));
+        }
+        if let Some(description) = &new.description {
+            bounded("description", description, DESCRIPTION_BYTES_MAX)?;
+        }
+        for (field, text) in [("schema", &new.schema), ("example", &new.example)] {
+            if text
+                .as_ref()
+                .is_some_and(|text| text.len() > SCHEMA_BYTES_MAX)
+            {
+                let rule = format!("must have at most {SCHEMA_BYTES_MAX} bytes");
+                return Err(Refusal::invalid(field, rule));
+            }
+        }
+        let by = who.actor(self.now());
+        let event_type = EventType {
+            application,
+            name,
+            description: new.description,
+            schema: new.schema,
+            example: new.example,
+            created_at: by.at,
+        };
+        schemas::try_out(&self.0.schemas, &event_type).await?;
+        let service = self.clone();
+        self.to_the_end(async move {
+            let store = service.store();
+            let put = store
+                .put_event_type(event_type, EVENT_TYPES_MAX, by)
+                .await?;
+            service
+                .0
+                .directory
+                .forget_event_type(application, &put.name);
+            Ok(put)
+        })
+        .await
+    }
+
+    /// The profile's event types, and the application's own, which take the place of the profile's.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn list_event_types(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+    ) -> Result<Vec<EventTypeListed>> {
+        let application = who.application(self, application).await?.id;
+        let profile = self.profile_of(application).await?.profile;
+        let own = self.store().list_event_types(application).await?;
+        let described = profile.event_types.iter();
+        let described = described.filter(|known| own.iter().all(|own| own.name != known.name));
+        let mut all: Vec<EventTypeListed> =
+            described.cloned().map(EventTypeListed::Profile).collect();
+        all.extend(own.into_iter().map(EventTypeListed::Application));
+        Ok(all)
+    }
+
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn delete_event_type(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        name: String,
+    ) -> Result<()> {
+        let application = who.application(self, application).await?.id;
+        who.must_be_live()?;
+        let (service, by) = (self.clone(), who.actor(self.now()));
+        self.to_the_end(async move {
+            service
+                .store()
+                .delete_event_type(application, &name, by)
+                .await?;
+            service.0.directory.forget_event_type(application, &name);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The example of an event type, if it has one.
+pub(crate) async fn example(
+    service: &Service,
+    application: Id<id::Application>,
+    name: &str,
+) -> Result<Option<String>> {
+    if let Some(known) = service.store().event_type(application, name).await? {
+        return Ok(known.example);
+    }
+    let profile = service.0.directory.profile(application).await?.profile;
+    let mut described = profile.event_types.iter();
+    let known = described.find(|known| known.name == name);
+    Ok(known.and_then(|known| known.example.clone()))
+}

@@ -1,0 +1,125 @@
+//! A dry run: who would get an event, why the others would not, and the exact request of each.
+
+use bytes::Bytes;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::event::Event;
+use postrider_core::limits::PAGE_ROWS_DEFAULT;
+use postrider_core::tenant::Tenant;
+use postrider_core::{Id, id};
+use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Target};
+
+use crate::endpoints::may_sign;
+use crate::events::{NewEvent, imagined};
+use crate::refusal::{Refusal, Result};
+use crate::{Caller, Service};
+
+/// Endpoints explained in one answer.
+pub const EXPLAINED_MAX: usize = PAGE_ROWS_DEFAULT;
+/// Bytes of one answer, about.
+const EXPLAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a row has beside the body, with headers as long as they may be.
+const ROW_BYTES: usize = 16 * 1024;
+
+/// What one endpoint would get of an event.
+#[derive(Debug)]
+pub struct Explained {
+    pub endpoint: Endpoint,
+    /// Every reason against it; none when it would get the event.
+    pub reasons: Vec<String>,
+    /// What it would get now, or would if nothing spoke against it. Ids and times are made up.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+impl Service {
+    /// Explains who would get an event. Nothing is stored and nothing is sent.
+    ///
+    /// # Errors
+    /// As publishing the event has, and `scope_insufficient` where it would show what another key signs.
+    pub async fn explain(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        event: NewEvent<'_>,
+        sent: &Bytes,
+        page: PageRequest,
+    ) -> Result<Page<Explained>> {
+        let tenant = who.tenant(self, tenant).await?;
+        let current = self.profile_of(tenant.application).await?;
+        let new = imagined(self, who, &tenant, &current, event, sent).await?;
+        let event = &*new.event;
+        // Each row holds the whole body: large ones make short pages.
+        let mut page = page;
+        let row_bytes = ROW_BYTES + event.payload_bytes() * 2;
+        page.limit = page.limit.min(EXPLAINED_BYTES_MAX / row_bytes).max(1);
+        let found = candidates(self, who, &tenant, new.target, page).await?;
+        let mut rows = Vec::with_capacity(found.rows.len());
+        for endpoint in found.rows {
+            let request = self
+                .engine()
+                .preview(endpoint.id, event, current.version)
+                .await?;
+            rows.push(Explained {
+                reasons: reasons(&endpoint, event, new.target),
+                endpoint,
+                headers: request.headers,
+                body: request.body,
+            });
+        }
+        let next = found.next;
+        Ok(Page { rows, next })
+    }
+}
+
+/// Who comes into question: the one that the event is addressed to, or all of its kind.
+async fn candidates(
+    service: &Service,
+    who: &Caller,
+    tenant: &Tenant,
+    target: Target,
+    page: PageRequest,
+) -> Result<Page<Endpoint>> {
+    let one = |rows| Page { rows, next: None };
+    let listing = match target {
+        Target::Nobody => return Ok(one(Vec::new())),
+        Target::Endpoint(id) | Target::IfEnabled(id) => {
+            let endpoint = service.store().endpoint(id).await?;
+            let visible = endpoint.tenant == tenant.id && who.may_touch(endpoint.mode);
+            if !visible || endpoint.kind == EndpointKind::Callback {
+                return Err(Refusal::not_found("endpoint"));
+            }
+            may_sign(who, &endpoint)?;
+            return Ok(one(vec![endpoint]));
+        }
+        Target::Matching => EndpointListing::Registered,
+        Target::Distributions => EndpointListing::Distributions,
+    };
+    let filter = EndpointFilter {
+        tenant: tenant.id,
+        listing,
+        mode: who.shown(None)?,
+    };
+    Ok(service.store().list_endpoints(filter, page).await?)
+}
+
+/// What speaks against a delivery: the same questions that the store asks when it fans out.
+fn reasons(endpoint: &Endpoint, event: &Event, target: Target) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(disabled) = endpoint.health.disabled {
+        let (reason, at) = (disabled.reason.as_str(), disabled.at);
+        reasons.push(format!("it was disabled at {at} ({reason})"));
+    }
+    if endpoint.mode != event.mode {
+        let (own, given) = (endpoint.mode.as_str(), event.mode.as_str());
+        reasons.push(format!("it is a {own} endpoint, and the event is {given}"));
+    }
+    let chosen_by_type = matches!(target, Target::Matching | Target::Distributions);
+    if chosen_by_type && !endpoint.subscription.matches(&event.event_type) {
+        let patterns = endpoint.subscription.patterns().join(", ");
+        reasons.push(format!(
+            "it subscribed to {patterns}, not to {}",
+            event.event_type
+        ));
+    }
+    reasons
+}

@@ -1,0 +1,264 @@
+//! What can be done with Postrider: every act, by whom, and within which bounds.
+//!
+//! A door — the HTTP API, a vendor's dialect, a page — reads what somebody wants, calls one method of
+//! [`Service`], and shows what it gives. The rules are here: permissions, modes, bounds, the checks of what
+//! people type, and the order in which a change is written, told to the engine and forgotten by caches. Nothing
+//! here knows HTTP.
+//!
+//! Whoever asks is a [`Caller`], and gets what they asked for or a [`Refusal`] with a stable code, the field that
+//! is wrong and a sentence that says what to do. What belongs to somebody else is not found.
+
+mod applications;
+mod audit;
+mod caller;
+mod changes;
+mod confirmations;
+mod deletions;
+mod deliveries;
+mod directory;
+mod distributions;
+mod endpoints;
+mod event_types;
+mod events;
+mod explain;
+mod keys;
+mod notifications;
+mod operations;
+mod operator;
+pub mod random;
+mod reading;
+mod refusal;
+mod replays;
+mod schemas;
+mod send_outs;
+mod signing;
+mod statistics;
+mod tasks;
+mod tenants;
+mod turns;
+mod windows;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use postrider_core::address::AddressPolicy;
+use postrider_core::notice::Confirmation;
+use postrider_core::seal::Sealer;
+use postrider_core::{Id, Timestamp, id};
+use postrider_engine::Engine;
+use postrider_store::{Store, StoreError};
+use tokio::sync::mpsc;
+
+pub use postrider_engine::budget;
+pub use postrider_engine::{CurrentProfile, ProfileRegistry};
+pub use postrider_store::queries::InvalidCursor;
+pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern};
+
+pub use applications::{ApplicationPatch, NewApplication};
+pub use audit::AuditQuery;
+pub use caller::Caller;
+pub use deletions::Deletion;
+pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_state};
+pub use distributions::{Activity, DistributionPatch, NewDistribution};
+pub use endpoints::{
+    ContentType, EndpointMade, EndpointPatch, EndpointStats, NewEndpoint, Rotation, SecretShown,
+    TestAsked, Tested,
+};
+pub use event_types::{EventTypeListed, NewEventType};
+pub use events::{EventQuery, NewEvent, Publication, Sent};
+pub use explain::{EXPLAINED_MAX, Explained};
+pub use keys::{KeyMade, KeyPatch, KeyShown, NewKey};
+pub use notifications::NoticeQuery;
+pub use operations::MailDue;
+pub use operator::{Readiness, ensure_root_key, new_root_key};
+pub use reading::{read_id, strictly};
+pub use refusal::{ErrorCode, Refusal, Result};
+pub use replays::{NewReplay, Replay};
+pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
+pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
+pub use tasks::TaskStatus;
+pub use tenants::{NewTenant, TenantMade, TenantPatch};
+pub use windows::{Standing, Windows};
+
+use budget::{Budget, Grant};
+use directory::Directory;
+
+/// Parsers that nobody outside calls, for the fuzzer.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Compiles a schema and checks data by it, where the counters let it.
+    pub fn schema(schema: &str, data: &str) {
+        crate::schemas::fuzz(schema, data);
+    }
+}
+
+/// Bounds and policies that an operator sets.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub addresses: AddressPolicy,
+    pub names: Names,
+    /// Allows plain HTTP endpoints whatever the profile says: for development.
+    pub plain_http: bool,
+    /// What receivers may allow-list.
+    pub regions: Vec<RegionInfo>,
+    /// The region of tenants that name none.
+    pub default_region: Option<String>,
+    /// How much of what is stored was found damaged.
+    pub damaged: Arc<AtomicU64>,
+    /// Whether this server can send mail.
+    pub mail: bool,
+    /// Whether mail can be addressed to a text, by the rules of whoever sends it.
+    pub is_mail_address: fn(&str) -> bool,
+    /// Who asks mail addresses whether they want notifications; none cannot.
+    pub confirmations: Option<mpsc::Sender<(Confirmation, Grant)>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            addresses: AddressPolicy::default(),
+            names: Names::default(),
+            plain_http: false,
+            regions: Vec::new(),
+            default_region: None,
+            damaged: Arc::default(),
+            mail: false,
+            is_mail_address: |_| true,
+            confirmations: None,
+        }
+    }
+}
+
+/// Looks names up when endpoints are registered.
+#[async_trait::async_trait]
+pub trait Lookup: Send + Sync + 'static {
+    /// The addresses of a name; none when it has none yet, or cannot be looked up now.
+    async fn addresses(&self, host: &str) -> Vec<IpAddr>;
+}
+
+/// How the server looks names up; none does not.
+#[derive(Clone, Default)]
+pub struct Names(pub Option<Arc<dyn Lookup>>);
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Names"
+        } else {
+            "no names"
+        })
+    }
+}
+
+/// An egress region and the addresses that the world sees its requests come from.
+#[derive(Debug, Clone)]
+pub struct RegionInfo {
+    pub name: String,
+    pub published: Vec<IpAddr>,
+}
+
+/// Used nonces that are known without the store.
+const NONCES_KNOWN: usize = 100_000;
+
+/// Everything that can be done, for whichever door. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+    sealer: Arc<Sealer>,
+    directory: Directory,
+    counts: turns::Turns,
+    schemas: schemas::Gate,
+    probes: endpoints::Probes,
+    questions: Budget,
+    /// Nonces that were used lately, by key.
+    nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
+    replays: replays::Replays,
+    deletions: deletions::Deletions,
+    options: Options,
+    /// When the store last proved that it takes writes.
+    ready: tokio::sync::Mutex<Option<Timestamp>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service({:?})", self.0.options)
+    }
+}
+
+impl Service {
+    pub fn new(
+        store: Arc<dyn Store>,
+        engine: Arc<Engine>,
+        sealer: Arc<Sealer>,
+        options: Options,
+    ) -> Self {
+        let directory = Directory::new(store.clone(), engine.clone());
+        Self(Arc::new(Inner {
+            store,
+            engine,
+            sealer,
+            directory,
+            counts: turns::Turns::default(),
+            schemas: schemas::Gate::default(),
+            probes: endpoints::Probes::default(),
+            questions: Budget::new(confirmations::QUESTIONS_MAX),
+            nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
+            replays: replays::Replays::default(),
+            deletions: deletions::Deletions::default(),
+            options,
+            ready: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Goes on with replays and deletions that a restart interrupted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn resume_tasks(&self) -> Result<(), StoreError> {
+        tasks::resume(self).await
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.0.engine.clock().now()
+    }
+
+    /// The profiles that this server knows.
+    pub fn profiles(&self) -> &ProfileRegistry {
+        self.0.engine.profiles()
+    }
+
+    /// The profile that new endpoints and events of an application get.
+    ///
+    /// # Errors
+    /// `not_found`, and `internal` where this server does not have the profile.
+    pub async fn profile_of(&self, application: Id<id::Application>) -> Result<CurrentProfile> {
+        self.0.directory.profile(application).await
+    }
+
+    /// What receivers may allow-list, and the region of tenants that name none.
+    pub fn regions(&self) -> (&[RegionInfo], Option<&str>) {
+        let options = &self.0.options;
+        (&options.regions, options.default_region.as_deref())
+    }
+
+    /// Reads an id in the form that a profile gives to its own (Voucherify's project id).
+    pub fn find_id<K: id::Kind>(
+        &self,
+        format: &postrider_core::profile::IdFormat,
+        text: &str,
+    ) -> Option<Id<K>> {
+        format.find(text, self.0.store.ids())
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+}

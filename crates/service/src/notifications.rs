@@ -1,0 +1,54 @@
+//! In-app notifications of failures, for those who asked for them in the tenant's settings.
+
+use postrider_core::notice::Notice;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
+use postrider_store::{NoticeFilter, Page, PageRequest};
+
+use crate::refusal::Result;
+use crate::{Caller, Service};
+
+/// Which notices.
+#[derive(Debug, Default)]
+pub struct NoticeQuery {
+    pub mode: Option<Mode>,
+    /// Those that nobody has read.
+    pub unread: bool,
+}
+
+impl Service {
+    /// A tenant's notices, the newest first.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn list_notices(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        query: NoticeQuery,
+        page: PageRequest,
+    ) -> Result<Page<Notice>> {
+        let filter = NoticeFilter {
+            tenant: who.tenant(self, tenant).await?.id,
+            mode: who.shown(query.mode)?,
+            unread: query.unread,
+        };
+        Ok(self.store().list_notices(filter, page).await?)
+    }
+
+    /// Marks a notice and all older ones as read; how many were not read before.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn read_notices(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        up_to: Id<id::Notice>,
+    ) -> Result<u32> {
+        let tenant = who.tenant(self, tenant).await?.id;
+        let mode = who.shown(None)?;
+        let read = self.store().read_notices(tenant, mode, up_to, self.now());
+        Ok(read.await?)
+    }
+}

@@ -1,0 +1,214 @@
+//! What happened, on its way to people and systems: operational webhooks, which are ordinary events to a tenant that
+//! the operator chose, with all that this brings; and what a mail tells, for whoever sends mail.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use postrider_core::endpoint::EndpointKind;
+use postrider_core::event::Event;
+use postrider_core::notice::Notice;
+use postrider_core::seal::sha256;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
+use postrider_engine::PublishError;
+use postrider_store::{
+    DueNotices, Idempotency, MailAudience, NewEvent, NoticeChannel, StoreError, Target,
+};
+use serde_json::json;
+
+use crate::Service;
+use crate::refusal::Result;
+
+/// Notices published in one turn.
+const PUBLISHED_MAX: u32 = 200;
+
+/// A mail that waits to be written.
+#[derive(Debug)]
+pub struct MailDue {
+    pub tenant_name: String,
+    pub recipients: Vec<String>,
+    /// In the order of time.
+    pub notices: Vec<Notice>,
+}
+
+impl Service {
+    /// Publishes the operational webhooks that are due. What cannot be published now stays due and holds up nothing
+    /// behind it; each is published once, because its idempotency key is the notice's id.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn publish_notices(&self) -> Result<()> {
+        publish_due(self).await
+    }
+
+    /// Everybody for whom a notice waits to be mailed, with the time of the oldest.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>> {
+        Ok(self.store().mail_audiences().await?)
+    }
+
+    /// What waits to be mailed to an audience, at most `notices_max` of it. Nobody to get it: no recipients.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn mail_due(&self, audience: MailAudience, notices_max: u32) -> Result<MailDue> {
+        let due = DueNotices::Mail(audience);
+        let notices = self.store().due_notices(due, notices_max).await?;
+        // Not from the cache: nobody else may have asked for this tenant for long.
+        let tenant = self.store().tenant(audience.tenant).await?;
+        let recipients = tenant.settings.notifications.recipients(audience.class);
+        Ok(MailDue {
+            recipients,
+            tenant_name: tenant.name,
+            notices,
+        })
+    }
+
+    /// They were mailed, or nobody is to get them: they wait no more.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn settle_mail(&self, notices: &[Notice]) -> Result<()> {
+        let ids = notices.iter().map(|notice| notice.id).collect();
+        let settled = self.store().settle_notices(NoticeChannel::Mail, ids);
+        Ok(settled.await?)
+    }
+
+    /// What people call endpoints: the name of a key or distribution, or a description. Those without one are left
+    /// out.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn names_of_endpoints(
+        &self,
+        endpoints: Vec<Id<id::Endpoint>>,
+    ) -> Result<HashMap<Id<id::Endpoint>, String>> {
+        let mut names = HashMap::new();
+        for endpoint in self.store().endpoints(endpoints).await? {
+            let name = match endpoint.kind {
+                EndpointKind::Distribution(distribution) => Some(distribution.name),
+                EndpointKind::Key(key) => match self.store().key(key).await {
+                    Ok(key) => Some(key.name),
+                    Err(error) if error.is_not_found() => None,
+                    Err(error) => return Err(error.into()),
+                },
+                EndpointKind::Registered | EndpointKind::Callback => endpoint.description,
+            };
+            names.extend(name.map(|name| (endpoint.id, name)));
+        }
+        Ok(names)
+    }
+}
+
+/// Publishes what is due. What cannot be published now stays due and holds up nothing behind it.
+async fn publish_due(service: &Service) -> Result<()> {
+    let store = service.store();
+    let mut after = None;
+    let mut busy = false;
+    while !busy {
+        let due = DueNotices::Publish { after };
+        let due = store.due_notices(due, PUBLISHED_MAX).await?;
+        let Some(last) = due.last() else {
+            return Ok(());
+        };
+        after = Some(last.id);
+        let mut settled = Vec::with_capacity(due.len());
+        let mut failed = None;
+        for notice in due {
+            match publish(service, &notice).await {
+                Ok(()) => settled.push(notice.id),
+                // Its tenant is gone, or it was published before: nothing more to do.
+                Err(NotPublished::Engine(PublishError::Store(
+                    StoreError::NotFound { .. } | StoreError::Conflict { .. },
+                ))) => settled.push(notice.id),
+                Err(NotPublished::Engine(PublishError::Busy(_))) => {
+                    busy = true;
+                    break;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to publish an operational webhook; trying again"
+            );
+        }
+        if !settled.is_empty() {
+            store
+                .settle_notices(NoticeChannel::Publish, settled)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a notice is not published.
+#[derive(Debug, thiserror::Error)]
+enum NotPublished {
+    #[error("the profile {0} of the application that gets it is not on this server")]
+    Profile(String),
+    #[error(transparent)]
+    Engine(#[from] PublishError),
+}
+
+impl From<StoreError> for NotPublished {
+    fn from(error: StoreError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+async fn publish(service: &Service, notice: &Notice) -> Result<(), NotPublished> {
+    let (store, engine) = (service.store(), service.engine());
+    let application = store.application(notice.application).await?;
+    let Some(operations) = application.settings.operations_tenant else {
+        return Ok(());
+    };
+    let tenant = store.tenant(operations).await?;
+    let owner = store.application(tenant.application).await?;
+    let current = engine.profiles().current(&owner.profile);
+    let current = current.ok_or(NotPublished::Profile(owner.profile))?;
+    let now = service.now();
+    let data = json!({
+        "application": notice.application,
+        "tenant": notice.tenant,
+        "endpoint": notice.endpoint,
+        "delivery": notice.delivery,
+        "eventType": &*notice.event_type,
+        "mode": notice.mode,
+        "url": notice.url,
+        "attempts": notice.attempts,
+        "error": notice.error,
+    });
+    let data = data.to_string();
+    let id: Id<id::Event> = store.ids().next(now);
+    let event = Event {
+        id,
+        application: tenant.application,
+        tenant: tenant.id,
+        event_type: Arc::from(notice.kind.event_type(notice.class)),
+        data: Bytes::from(data),
+        meta: None,
+        mode: Mode::Live,
+        occurred_at: notice.at,
+        created_at: now,
+        ordering_key: None,
+        deliver_before: None,
+        traceparent: None,
+    };
+    let idempotency = Idempotency {
+        key: format!("{}/{}", tenant.id, notice.id),
+        fingerprint: sha256(notice.id.to_string().as_bytes()),
+    };
+    let new = NewEvent {
+        event: Arc::new(event),
+        target: Target::Matching,
+        profile: current.version,
+        idempotency: Some(idempotency),
+    };
+    engine.publish(new).await?;
+    Ok(())
+}

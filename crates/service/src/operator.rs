@@ -1,0 +1,83 @@
+//! What the operator sees to: whether the server can do its work, and the key above all others.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use postrider_core::audit::Actor;
+use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::{Secret, Timestamp};
+use postrider_store::{Store, StoreError};
+
+use crate::refusal::Result;
+use crate::{Service, random};
+
+/// How often the store is asked whether it takes writes, at most.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
+/// A server that takes events, and what of its store it cannot bring on.
+#[derive(Debug, Clone, Copy)]
+pub struct Readiness {
+    /// Deliveries that wait for the next start because this process cannot bring them on: the log says of each
+    /// why, and `postrider doctor` what cannot be read.
+    pub set_aside: u64,
+    /// Rows and tables that the last round through the store could not read.
+    pub damaged: u64,
+}
+
+impl Service {
+    /// Whether the store takes writes, asked at most once a second however often this is called.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn readiness(&self) -> Result<Readiness> {
+        let mut asked = self.0.ready.lock().await;
+        let now = self.now();
+        if asked.is_none_or(|at| now.since(at) >= ASKED_EVERY || at > now) {
+            *asked = None;
+            self.store().ping().await?;
+            *asked = Some(now);
+        }
+        Ok(Readiness {
+            set_aside: self.engine().set_aside(),
+            damaged: self.0.options.damaged.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// Makes a root key when none is there that is live and enabled, and returns its text: the only
+/// time it can be seen.
+///
+/// # Errors
+/// When the store fails.
+pub async fn ensure_root_key(
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Option<Secret>, StoreError> {
+    if store.has_root_key().await? {
+        return Ok(None);
+    }
+    new_root_key(store, now).await.map(Some)
+}
+
+/// Makes a root key and returns its text: the only time it can be seen.
+///
+/// # Errors
+/// When the store fails.
+pub async fn new_root_key(store: &dyn Store, now: Timestamp) -> Result<Secret, StoreError> {
+    let secret = random::key_text(Mode::Live);
+    let key = ApiKey {
+        id: store.ids().next(now),
+        name: "root".to_owned(),
+        scope: Scope::Root,
+        mode: Mode::Live,
+        secret_hash: postrider_core::seal::sha256(secret.expose().as_bytes()),
+        public_id: None,
+        sealed_secret: None,
+        allowed_ips: Vec::new(),
+        disabled_at: None,
+        expires_at: None,
+        created_at: now,
+    };
+    store.create_key(key, None, Actor::system(now)).await?;
+    Ok(secret)
+}

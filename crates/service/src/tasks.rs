@@ -1,0 +1,79 @@
+//! What long work has in common: it has time, and waits for a store that fails for a while.
+
+use std::time::Duration;
+
+use postrider_store::{StoreError, TaskKind, TaskState};
+
+use crate::{Service, deletions, replays};
+
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How a task stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskStatus {
+    Running,
+    Finished,
+    Cancelled,
+    /// With what it failed of.
+    Failed(String),
+}
+
+impl From<TaskState> for TaskStatus {
+    fn from(state: TaskState) -> Self {
+        match state {
+            TaskState::Running => Self::Running,
+            TaskState::Finished => Self::Finished,
+            TaskState::Cancelled => Self::Cancelled,
+            TaskState::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Goes on with what a restart interrupted.
+pub(crate) async fn resume(service: &Service) -> Result<(), StoreError> {
+    for task in service.store().unfinished_tasks().await? {
+        match (task.kind, task.tenant) {
+            (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant),
+            (TaskKind::Replay, None) => {}
+            (TaskKind::Deletion, _) => deletions::start(service, task),
+        }
+    }
+    Ok(())
+}
+
+/// Tries again until the store answers, at most `tries_max` times: a task has time, and whoever asked
+/// for it has gone.
+pub(crate) async fn patiently<T, F>(tries_max: u32, ask: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = PAUSE;
+    let mut tries: u32 = 0;
+    loop {
+        match ask().await {
+            Err(error) if is_passing(&error) && tries < tries_max => {
+                tries += 1;
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a task waits for the store"
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the same call may succeed later.
+pub(crate) fn is_passing(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::TooLong
+            | StoreError::Full
+            | StoreError::Unavailable { .. }
+            | StoreError::Aborted { .. }
+            | StoreError::OutcomeUnknown { .. }
+    )
+}

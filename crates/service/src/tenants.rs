@@ -1,0 +1,315 @@
+//! Tenants: their settings, and the secret that signs for endpoints without one of their own.
+
+use std::sync::Arc;
+
+use postrider_core::limits::{EMAILS_MAX, KEY_BYTES_MAX};
+use postrider_core::notice::Channels;
+use postrider_core::profile::{Profile, SecretScope, Visibility};
+use postrider_core::tenant::{
+    Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSecret, TenantSettings,
+};
+use postrider_core::{Id, Secret, id};
+use postrider_store::{Page, PageRequest};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::applications::{merge, merged};
+use crate::confirmations;
+use crate::random::{seal_nonce, secret_text};
+use crate::reading::{present, required};
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::{Caller, Service};
+
+/// A tenant to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NewTenant {
+    pub name: String,
+    pub external_id: Option<String>,
+    pub settings: Option<Map<String, Value>>,
+}
+
+/// A tenant as it was made; its secrets are shown once.
+#[derive(Debug)]
+pub struct TenantMade {
+    pub tenant: Tenant,
+    pub profile: Arc<Profile>,
+    pub live: Secret,
+    pub test: Secret,
+}
+
+/// What changes of a tenant; what is not named stays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantPatch {
+    #[serde(default, deserialize_with = "present")]
+    pub name: Option<String>,
+    /// Merged into those that are there; null takes one back to its default (RFC 7396).
+    #[serde(default, deserialize_with = "present")]
+    pub settings: Option<Map<String, Value>>,
+}
+
+impl Service {
+    /// # Errors
+    /// Of a field that cannot be, or what the store answers.
+    pub async fn create_tenant(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        new: NewTenant,
+    ) -> Result<TenantMade> {
+        let application = who.application(self, application).await?.id;
+        who.must_be_live()?;
+        required("name", &new.name, KEY_BYTES_MAX)?;
+        if let Some(external_id) = &new.external_id {
+            required("externalId", external_id, KEY_BYTES_MAX)?;
+        }
+        let profile = self.profile_of(application).await?.profile;
+        let now = self.now();
+        let id = self.store().ids().next(now);
+        let (live, live_secret) = fresh_secret(self, &profile, id, Mode::Live);
+        let (test, test_secret) = fresh_secret(self, &profile, id, Mode::Test);
+        // Who makes a tenant is the product, and vouches for the addresses.
+        let settings = match new.settings {
+            None => TenantSettings::default(),
+            Some(mut patch) => {
+                confirmations::without_read_only(&mut patch);
+                merged(&TenantSettings::default(), patch)?
+            }
+        };
+        check_settings(self, &settings)?;
+        let tenant = Tenant {
+            id,
+            application,
+            name: new.name,
+            external_id: new.external_id,
+            live_secret,
+            test_secret,
+            settings,
+            created_at: now,
+            updated_at: now,
+        };
+        self.store()
+            .create_tenant(tenant.clone(), who.actor(now))
+            .await?;
+        Ok(TenantMade {
+            tenant,
+            profile,
+            live,
+            test,
+        })
+    }
+
+    /// The tenants of an application, the newest first, and the profile that they are shown by.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn list_tenants(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        page: PageRequest,
+    ) -> Result<(Page<Tenant>, Arc<Profile>)> {
+        let application = who.application(self, application).await?.id;
+        let profile = self.profile_of(application).await?.profile;
+        let found = self.store().list_tenants(application, page).await?;
+        Ok((found, profile))
+    }
+
+    /// The tenant that the product knows by this id of its own, or none.
+    ///
+    /// # Errors
+    /// `not_found` of the application, or what the store answers.
+    pub async fn tenant_by_external_id(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<(Option<Tenant>, Arc<Profile>)> {
+        let application = who.application(self, application).await?.id;
+        let profile = self.profile_of(application).await?.profile;
+        let store = self.store();
+        match store.tenant_by_external_id(application, external_id).await {
+            Ok(tenant) => Ok((Some(tenant), profile)),
+            Err(error) if error.is_not_found() => Ok((None, profile)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The tenant, and the profile that it is shown by.
+    ///
+    /// # Errors
+    /// `not_found`, also where it is another's.
+    pub async fn tenant(
+        &self,
+        who: &Caller,
+        id: Id<id::Tenant>,
+    ) -> Result<(Arc<Tenant>, Arc<Profile>)> {
+        let tenant = who.tenant(self, id).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        Ok((tenant, profile))
+    }
+
+    /// # Errors
+    /// Of a field that cannot be, of what a tenant's key may not change, or what the store answers.
+    pub async fn change_tenant(
+        &self,
+        who: &Caller,
+        id: Id<id::Tenant>,
+        patch: TenantPatch,
+    ) -> Result<(Tenant, Arc<Profile>)> {
+        let tenant = who.tenant(self, id).await?;
+        who.must_be_live()?;
+        let mut settings = patch.settings.unwrap_or_default();
+        let of_tenant = matches!(who.key.scope, Scope::Tenant(..));
+        let consent = confirmations::Consent::new(of_tenant, &settings);
+        confirmations::without_read_only(&mut settings);
+        if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
+            return Err(Refusal::new(
+                ErrorCode::ScopeInsufficient,
+                "a tenant's key changes its notifications only",
+            ));
+        }
+        if let Some(name) = &patch.name {
+            required("name", name, KEY_BYTES_MAX)?;
+        }
+        check_settings(self, &merged(&tenant.settings, settings.clone())?)?;
+        let by = who.actor(self.now());
+        let now = by.at;
+        let change = move |tenant: &mut Tenant| {
+            let before = tenant.settings.notifications.clone();
+            tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
+            merge(&mut tenant.settings, settings);
+            consent.apply(&before, &mut tenant.settings.notifications);
+            tenant.updated_at = now;
+        };
+        let changed = self.write_tenant(tenant.id, Box::new(change), by).await?;
+        confirmations::ask_new(self, &tenant, &changed).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        Ok((changed, profile))
+    }
+
+    /// The tenant's secret of a mode, the key's where none is given, where the profile has one for all its
+    /// endpoints and shows it again.
+    ///
+    /// # Errors
+    /// `secret_not_shown`, and `scope_insufficient` for a live one with a test key.
+    pub async fn tenant_secret(
+        &self,
+        who: &Caller,
+        id: Id<id::Tenant>,
+        mode: Option<Mode>,
+    ) -> Result<(Mode, Secret)> {
+        let tenant = who.tenant(self, id).await?;
+        let mode = who.mode(mode)?;
+        let current = self.profile_of(tenant.application).await?;
+        let policy = &current.profile.secret;
+        if policy.scope != SecretScope::Tenant || policy.show != Visibility::Always {
+            let detail = "this profile shows a tenant's secret only in the answer that made it";
+            return Err(Refusal::new(ErrorCode::SecretNotShown, detail));
+        }
+        Ok((mode, opened_secret(self, &tenant, mode)?))
+    }
+
+    /// Replaces the tenant's secret of a mode at once: the documentation of no profile has two at a time.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for a live one with a test key, or what the store answers.
+    pub async fn rotate_tenant_secret(
+        &self,
+        who: &Caller,
+        id: Id<id::Tenant>,
+        mode: Option<Mode>,
+    ) -> Result<(Mode, Secret)> {
+        let tenant = who.tenant(self, id).await?;
+        let mode = who.mode(mode)?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        let (text, fresh) = fresh_secret(self, &profile, tenant.id, mode);
+        let by = who.actor(self.now());
+        let now = by.at;
+        let change = move |tenant: &mut Tenant| {
+            *tenant.secret_mut(mode) = fresh;
+            tenant.updated_at = now;
+        };
+        self.write_tenant(tenant.id, Box::new(change), by).await?;
+        Ok((mode, text))
+    }
+}
+
+/// A secret in the profile's format, and as a tenant keeps it.
+fn fresh_secret(
+    service: &Service,
+    profile: &Profile,
+    tenant: Id<id::Tenant>,
+    mode: Mode,
+) -> (Secret, TenantSecret) {
+    let text = secret_text(&profile.secret.format, mode);
+    let sealer = &service.0.sealer;
+    let sealed = sealer.seal(&text, seal_nonce(), TENANT_SECRET_CONTEXT, tenant.as_u128());
+    let since = service.now();
+    (text, TenantSecret { sealed, since })
+}
+
+/// The tenant's signing secret of a mode.
+pub(crate) fn opened_secret(service: &Service, tenant: &Tenant, mode: Mode) -> Result<Secret> {
+    let sealed = &tenant.secret(mode).sealed;
+    let opened = service
+        .0
+        .sealer
+        .open(sealed, TENANT_SECRET_CONTEXT, tenant.id.as_u128());
+    opened.map_err(Refusal::internal)
+}
+
+/// Refuses settings that cannot work.
+fn check_settings(service: &Service, settings: &TenantSettings) -> Result<()> {
+    let notifications = &settings.notifications;
+    for (name, channels) in [
+        ("webhooks", &notifications.webhooks),
+        ("distributions", &notifications.distributions),
+    ] {
+        check_channels(service, name, channels)?;
+        if channels.email && !service.0.options.mail {
+            let field = format!("settings.notifications.{name}.email");
+            let rule =
+                "this server sends no mail: its operator has to configure notifications.smtp";
+            return Err(Refusal::invalid(field, rule));
+        }
+    }
+    if let Some(region) = &settings.region {
+        let known: Vec<&str> = service
+            .0
+            .options
+            .regions
+            .iter()
+            .map(|r| r.name.as_str())
+            .collect();
+        if !known.contains(&region.as_str()) {
+            let rule = match known.as_slice() {
+                [] => "this server has no regions".to_owned(),
+                known => format!("must be one of: {}", known.join(", ")),
+            };
+            return Err(Refusal::invalid("settings.region", rule));
+        }
+    }
+    Ok(())
+}
+
+fn check_channels(service: &Service, name: &str, channels: &Channels) -> Result<()> {
+    let field = format!("settings.notifications.{name}.emails");
+    if channels.emails.len() > EMAILS_MAX {
+        return Err(Refusal::invalid(
+            field,
+            format!("must have at most {EMAILS_MAX} entries"),
+        ));
+    }
+    if channels.email && channels.emails.is_empty() {
+        return Err(Refusal::invalid(field, "must name who gets the mail"));
+    }
+    for email in &channels.emails {
+        if email.len() > KEY_BYTES_MAX || !(service.0.options.is_mail_address)(email) {
+            let rule = format!("{email:?} is not a mail address such as ada@example.com");
+            return Err(Refusal::invalid(field, rule));
+        }
+    }
+    Ok(())
+}
