@@ -17,6 +17,9 @@ pub struct AttemptFacts {
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
     pub deliver_before: Option<Timestamp>,
+    /// The endpoint exists for the events that name its URL. Nobody could enable it again, and the next event may name
+    /// the same URL: nothing disables it.
+    pub one_off: bool,
     /// Uniform in `0..1`; jitter is drawn from it.
     pub unit_random: f64,
 }
@@ -69,6 +72,7 @@ pub fn judge(
     let next = match class {
         Class::Ok => Next::Delivered,
         Class::Stop => Next::Failed(FailReason::Stopped),
+        Class::Disable if facts.one_off => Next::Failed(FailReason::Stopped),
         Class::Disable => Next::Failed(FailReason::EndpointDisabled),
         Class::Retry | Class::Throttle => next_attempt(retry, facts, pause),
     };
@@ -82,6 +86,7 @@ pub fn judge(
     let health = match (class, next) {
         // The fault is on our side: it must not disable the receiver's endpoint.
         _ if ours => HealthChange::None,
+        _ if facts.one_off => HealthChange::None,
         (Class::Ok, _) => HealthChange::Success,
         (Class::Disable, _) => HealthChange::Gone,
         // Somebody tried by hand: no further delivery failed (`docs/systems.md`, V-30).

@@ -44,6 +44,7 @@ fn a_fault_of_ours_is_not_held_against_the_receiver() {
         started_at: Timestamp::from_secs(1),
         ended_at: Timestamp::from_secs(1),
         deliver_before: None,
+        one_off: false,
         unit_random: 0.5,
     };
     for profile in built_in() {
@@ -76,6 +77,7 @@ fn what_somebody_sends_again_by_hand_fails_without_counting() {
         started_at: Timestamp::from_secs(1),
         ended_at: Timestamp::from_secs(1),
         deliver_before: None,
+        one_off: false,
         unit_random: 0.5,
     };
     for profile in built_in() {

@@ -30,6 +30,8 @@ pub struct Sent {
     pub rendering: Option<Arc<Rendering>>,
     pub started: Moment,
     pub ended: Moment,
+    /// To an endpoint that exists for the events that name its URL.
+    pub one_off: bool,
 }
 
 /// Judges an exchange and writes its record: what was is told by the wall clock, what is to come is
@@ -51,6 +53,7 @@ pub fn settle(
             .event
             .deliver_before
             .map(|limit| sent.ended.steady_of(limit)),
+        one_off: sent.one_off,
         unit_random,
     };
     let verdict = judge(

@@ -1,9 +1,11 @@
 //! Giving an endpoint what it missed.
 
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::delivery::DeliveryState;
 use postrider_core::event::Event;
 use postrider_core::time::Moment;
-use postrider_store::{CatchUp, DueDelivery, Entity, Resend, Rule, StoreError};
+use postrider_core::{Id, id};
+use postrider_store::life::{self, CatchingUp, Head};
+use postrider_store::{CatchUp, DueDelivery, Entity, StoreError};
 use rusqlite::OptionalExtension;
 
 use crate::convert::{EVENT, SqlResult, aborted, event, state};
@@ -21,25 +23,17 @@ impl Tx {
             .event(key)
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Event))?;
-        if event.deliver_before.is_some_and(|limit| now.wall > limit) {
-            return Err(StoreError::conflict(Rule::DeliveryExpired));
+        let takes = self.takes(endpoint, event.tenant.key(), Some(event.mode))?;
+        let known = self.delivery_to(key, endpoint).map_err(aborted)?;
+        match life::catch_up(&event, takes, known, now)? {
+            CatchingUp::Again(resend) => return self.resend(now.steady, resend),
+            CatchingUp::New => {}
         }
-        self.must_be_enabled(endpoint, event.tenant.key(), Some(event.mode))?;
-        if let Some((known, attempts, state)) = self.delivery_to(key, endpoint).map_err(aborted)? {
-            if state != DeliveryState::Skipped {
-                return Err(StoreError::conflict(Rule::DeliveryExists));
-            }
-            let resend = Resend {
-                delivery: self.id(known),
-                attempts,
-                series: Series::SCHEDULED,
-            };
-            return self.resend(now.steady, resend);
-        }
-        self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let sequence = self.last_sequence;
         let id = self.ids.next(now.wall);
-        let delivery = Delivery::new(id, &event, missed.endpoint, missed.profile, now);
+        let begins = DeliveryState::Pending;
+        let delivery = life::accept(id, &event, missed.endpoint, begins, missed.profile, now);
         self.insert_delivery(&delivery, event.tenant.key(), endpoint, sequence)
             .map_err(aborted)?;
         Ok(DueDelivery {
@@ -57,19 +51,22 @@ impl Tx {
             .optional()
     }
 
-    /// The delivery of an event to an endpoint: its key, attempts and state.
+    /// The delivery of an event to an endpoint.
     fn delivery_to(
         &self,
         event: i64,
         endpoint: i64,
-    ) -> SqlResult<Option<(i64, u32, DeliveryState)>> {
+    ) -> SqlResult<Option<(Id<id::Delivery>, Head)>> {
         let mut statement = self.connection.prepare_cached(
             "select id, attempts, state, reason from delivery where event_id = ?1 and endpoint_id = ?2",
         )?;
-        statement
-            .query_row([event, endpoint], |row| {
-                Ok((row.get(0)?, row.get(1)?, state(row, 2)?))
-            })
-            .optional()
+        let row = |row: &rusqlite::Row<'_>| {
+            let head = Head {
+                attempts: row.get(1)?,
+                state: state(row, 2)?,
+            };
+            Ok((self.id(row.get(0)?), head))
+        };
+        statement.query_row([event, endpoint], row).optional()
     }
 }

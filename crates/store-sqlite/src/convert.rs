@@ -10,7 +10,7 @@ use postrider_core::endpoint::{EndpointKind, Ordering};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::tenant::Mode;
 use postrider_core::trace::TraceParent;
-use postrider_core::{Id, Timestamp};
+use postrider_core::{Id, Timestamp, id};
 use postrider_store::StoreError;
 use postrider_store::Target;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
@@ -193,6 +193,18 @@ pub(crate) fn addressee_number(target: Target) -> i64 {
         Target::Distributions => 1,
         Target::Nobody => 2,
         Target::IfEnabled(endpoint) | Target::Endpoint(endpoint) => endpoint.key(),
+    }
+}
+
+/// Whom an event was published to, as far as it matters for an endpoint; none where that was not written down yet.
+pub(crate) fn addressee(number: i64, endpoint: Id<id::Endpoint>) -> Option<Target> {
+    match number {
+        _ if number == endpoint.key() => Some(Target::Endpoint(endpoint)),
+        -1 => None,
+        0 => Some(Target::Matching),
+        1 => Some(Target::Distributions),
+        // Nobody, or another one.
+        _ => Some(Target::Nobody),
     }
 }
 

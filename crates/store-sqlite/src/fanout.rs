@@ -9,6 +9,7 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
 use postrider_store::Ways;
+use postrider_store::life::{Candidate, RecipientKind};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::convert::{SqlResult, from_json, mode, unreadable};
@@ -31,13 +32,6 @@ pub(crate) struct Audience {
     pub(crate) ways: Ways,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RecipientKind {
-    Registered,
-    Key,
-    Distribution,
-}
-
 #[derive(Debug)]
 pub(crate) struct Recipient {
     pub(crate) endpoint: i64,
@@ -45,6 +39,18 @@ pub(crate) struct Recipient {
     pub(crate) mode: Mode,
     pub(crate) subscription: Subscription,
     pub(crate) health: Health,
+}
+
+impl Recipient {
+    pub(crate) fn candidate(&self, is_named: bool) -> Candidate<'_> {
+        Candidate {
+            kind: self.kind,
+            mode: self.mode,
+            subscription: &self.subscription,
+            is_enabled: self.health.is_enabled(),
+            is_named,
+        }
+    }
 }
 
 impl Fanout {

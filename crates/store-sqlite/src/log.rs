@@ -4,11 +4,11 @@ use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
 use postrider_core::notice::{NoticeClass, NoticeKind};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
+use postrider_store::life::{self, RecipientKind};
 use postrider_store::{Failure, NoticeChannel, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::convert::{SqlResult, aborted, mode_number};
-use crate::fanout::RecipientKind;
 use crate::read::class_number;
 use crate::writer::Tx;
 
@@ -87,7 +87,9 @@ impl Tx {
         let recipient = audience.recipients.iter().find(|r| r.endpoint == endpoint);
         let class = match recipient.map(|recipient| recipient.kind) {
             Some(RecipientKind::Distribution) => NoticeClass::Distributions,
-            Some(RecipientKind::Registered | RecipientKind::Key) => NoticeClass::Webhooks,
+            Some(RecipientKind::Registered | RecipientKind::Callback | RecipientKind::Key) => {
+                NoticeClass::Webhooks
+            }
             // A callback, or one that was deleted meanwhile.
             None => stored_class(&self.connection, endpoint)?,
         };
@@ -98,11 +100,7 @@ impl Tx {
         let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, mode, url, attempts,
                    error, at, in_app, mail_due, publish_due)
                    select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, mode, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
-        let kinds = [
-            (failed, NoticeKind::DeliveryFailed),
-            (disabled, NoticeKind::EndpointDisabled),
-        ];
-        for (_, kind) in kinds.into_iter().filter(|(told, _)| *told) {
+        for kind in life::notices(failed, disabled) {
             let id: Id<id::Notice> = self.ids.next(now);
             self.connection.prepare_cached(sql)?.execute(params![
                 id.key(),

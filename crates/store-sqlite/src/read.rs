@@ -17,21 +17,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::attempt::{Attempt, Rendering};
-use postrider_core::delivery::{Delivery, DeliveryState};
-use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::delivery::Delivery;
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::{Id, Timestamp, id};
+use postrider_store::life;
 use postrider_store::queries::query_digest;
 use postrider_store::{
     Counted, DeliveryFilter, DueDelivery, DuePage, EndpointStats, Entity, EventFilter, FirstUse,
-    LaneBacklog, LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, Target,
-    TaskState,
+    LaneBacklog, LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::convert::{
-    ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, SqlResult, addressee_number, attempt, delivery, event,
-    event_summary, from_json, is_unreadable, mode, mode_number, reading, state_numbers, time,
+    ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, SqlResult, addressee, attempt, delivery, event,
+    event_summary, from_json, is_unreadable, mode, mode_number, reading, state, time,
 };
 use crate::write::due_row;
 use list::{CLOCK_SLACK, Conditions, Order, first_key};
@@ -63,16 +62,6 @@ pub(crate) fn read_first_use(
     statement
         .query_row(params![application, key], row)
         .optional()
-}
-
-/// Whether an event of this type that was published to `addressee` is one for the endpoint.
-fn addressed_to(addressee: i64, endpoint: &Endpoint, event_type: &str) -> bool {
-    let by_type = match endpoint.kind {
-        EndpointKind::Registered => addressee == addressee_number(Target::Matching),
-        EndpointKind::Distribution(_) => addressee == addressee_number(Target::Distributions),
-        EndpointKind::Callback | EndpointKind::Key(_) => false,
-    };
-    (by_type && endpoint.subscription.matches(event_type)) || addressee == endpoint.id.key()
 }
 
 pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
@@ -323,8 +312,8 @@ impl Reader {
         let after = query.after.map_or(i64::MIN, Id::key).max(first - 1);
         let before = first_key(query.until.plus(self.ahead).plus(CLOCK_SLACK));
         let sql = "select e.id, e.type, e.mode, e.addressee, e.created_at,
-                   (select d.state from delivery d where d.event_id = e.id and d.endpoint_id = ?1)
-                   from event e where e.tenant_id = ?2 and e.id > ?3 and e.id < ?4 order by e.id limit ?5";
+                   d.state, d.reason
+                   from event e left join delivery d on d.event_id = e.id and d.endpoint_id = ?1 where e.tenant_id = ?2 and e.id > ?3 and e.id < ?4 order by e.id limit ?5";
         let values = params![
             endpoint.id.key(),
             endpoint.tenant.key(),
@@ -336,12 +325,13 @@ impl Reader {
             let created_at = time(row, 4)?;
             let in_range =
                 query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
-            let addressed = addressed_to(row.get(3)?, &endpoint, row.get_ref(1)?.as_str()?);
-            let is_missed = match row.get::<_, Option<i64>>(5)? {
-                None => true,
-                Some(state) => state == state_numbers(DeliveryState::Skipped).0,
+            let addressee = addressee(row.get(3)?, endpoint.id);
+            let event_type = row.get_ref(1)?.as_str()?;
+            let known = match row.get::<_, Option<i64>>(5)? {
+                None => None,
+                Some(_) => Some(state(row, 5)?),
             };
-            Ok(in_range && addressed && is_missed && mode(row, 2)? == endpoint.mode)
+            Ok(in_range && life::is_missed(addressee, mode(row, 2)?, event_type, &endpoint, known))
         };
         let looked_at = self.all(sql, values, |row| {
             let event = Id::<id::Event>::from_key(row.get(0)?, self.salt);
@@ -418,11 +408,7 @@ impl Reader {
         let mut stats = EndpointStats::default();
         let values = params![key, floor, since.as_micros()];
         let rows = self.all(sql, values, |row| {
-            Ok((
-                crate::convert::state(row, 0)?,
-                row.get(2)?,
-                row.get::<_, i64>(3)?,
-            ))
+            Ok((state(row, 0)?, row.get(2)?, row.get::<_, i64>(3)?))
         })?;
         for (state, attempts, deliveries) in rows {
             stats.count(state, attempts, deliveries.cast_unsigned());

@@ -6,15 +6,13 @@ use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::health::HealthChange;
-use postrider_core::judge::Next;
-use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
+use postrider_store::life::{self, Change, Finish, Head};
 use postrider_store::{
-    DueDelivery, EXPIRED_TEXT, Entity, Failure, FinishDelivery, NewEvent, Published, RecordAttempt,
-    Recorded, Resend, Rule, StoreError, Target, Write, Written, beginning, failed_for_good,
-    gave_out_text, tells_of_waiting,
+    DueDelivery, Entity, FinishDelivery, NewEvent, Published, RecordAttempt, Recorded, Resend,
+    StoreError, Target, Write, Written,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -22,7 +20,7 @@ use crate::convert::{
     DELIVERY, EVENT, SqlResult, aborted, addressee_number, delivery, event, header_lines,
     mode_number, state, state_numbers, to_json,
 };
-use crate::fanout::{Recipient, RecipientKind};
+use crate::fanout::Recipient;
 use crate::manage::write_health;
 use crate::read::{read_endpoint, read_first_use};
 use crate::writer::Tx;
@@ -44,20 +42,15 @@ impl Tx {
         let delivery = found
             .ok_or(StoreError::not_found(Entity::Delivery))?
             .delivery;
-        if delivery.state != DeliveryState::Pending {
+        let Finish::Ends { is_told } = life::finish(&delivery, finish.state) else {
             return Ok(false);
-        }
+        };
         self.end(key, finish.state, now).map_err(aborted)?;
-        if failed_for_good(delivery.series.single, delivery.state, finish.state) {
+        if is_told {
             let endpoint = delivery.endpoint.key();
             let endpoint = read_endpoint(&self.connection, self.salt, endpoint).map_err(aborted)?;
-            let failure = Failure {
-                endpoint: delivery.endpoint,
-                delivery: delivery.id,
-                url: endpoint.map_or_else(String::new, |(endpoint, _)| endpoint.url),
-                attempts: delivery.attempts,
-                error: EXPIRED_TEXT.to_owned(),
-            };
+            let url = endpoint.map_or_else(String::new, |(endpoint, _)| endpoint.url);
+            let failure = life::expired(&delivery, url);
             self.tell(now, delivery.tenant.key(), &failure, true, false)
                 .map_err(aborted)?;
         }
@@ -73,27 +66,15 @@ impl Tx {
                 read_first_use(&self.connection, self.salt, application, &idempotency.key)
                     .map_err(aborted)?
         {
-            if first.fingerprint != idempotency.fingerprint {
-                return Err(StoreError::conflict(Rule::IdempotencyKeyReused));
-            }
-            return Ok(Published {
-                event: first.event,
-                created: false,
-                count: first.count,
-                deliveries: Vec::new(),
-            });
+            return life::repeated(&first, idempotency);
         }
         let recipients = self.targets(event, tenant, new.target)?;
-        self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let sequence = self.last_sequence;
         let mut deliveries = Vec::with_capacity(recipients.len());
         for (endpoint, state) in recipients {
             let id = self.ids.next(now.wall);
-            let delivery = Delivery {
-                state,
-                completed_at: state.is_final().then_some(now.wall),
-                ..Delivery::new(id, event, self.id(endpoint), new.profile, now)
-            };
+            let delivery = life::accept(id, event, self.id(endpoint), state, new.profile, now);
             self.insert_delivery(&delivery, tenant, endpoint, sequence)
                 .map_err(aborted)?;
             if state.is_final() {
@@ -139,7 +120,8 @@ impl Tx {
     ) -> Result<Vec<(i64, DeliveryState)>, StoreError> {
         if let Target::Endpoint(id) = target {
             let key = self.key(id, Entity::Endpoint)?;
-            self.must_be_enabled(key, tenant, Some(event.mode))?;
+            // It may be a callback, and those are not among the recipients.
+            life::must_take(self.takes(key, tenant, Some(event.mode))?)?;
             return Ok(vec![(key, DeliveryState::Pending)]);
         }
         let audience = self
@@ -147,46 +129,31 @@ impl Tx {
             .audience(&self.connection, tenant)
             .map_err(aborted)?;
         let audience = audience.ok_or(StoreError::not_found(Entity::Tenant))?;
-        let of_mode = audience.recipients.iter().filter(|r| r.mode == event.mode);
-        let chosen = of_mode.filter(|r| match target {
-            Target::Matching => {
-                r.kind == RecipientKind::Registered && r.subscription.matches(&event.event_type)
-            }
-            Target::Distributions => {
-                r.kind == RecipientKind::Distribution && r.subscription.matches(&event.event_type)
-            }
-            Target::IfEnabled(id) => r.endpoint == id.key(),
-            Target::Nobody | Target::Endpoint(_) => false,
-        });
+        let named = match target {
+            Target::IfEnabled(id) => Some(id.key()),
+            Target::Matching | Target::Distributions | Target::Nobody | Target::Endpoint(_) => None,
+        };
         let begins = |r: &Recipient| {
-            let state = beginning(target, r.health.is_enabled())?;
+            let candidate = r.candidate(named == Some(r.endpoint));
+            let state = candidate.begins(target, event.mode, &event.event_type)?;
             Some((r.endpoint, state))
         };
-        Ok(chosen.filter_map(begins).collect())
+        Ok(audience.recipients.iter().filter_map(begins).collect())
     }
 
-    /// Callbacks are not among the recipients, so one endpoint is looked up by itself. `mode` is the
-    /// event's: an endpoint of the other mode is not found.
-    pub(crate) fn must_be_enabled(
+    /// Whether an endpoint of a tenant is enabled; none where it is not there, or not of the mode.
+    pub(crate) fn takes(
         &self,
         endpoint: i64,
         tenant: i64,
         mode: Option<Mode>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<bool>, StoreError> {
         let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2
                    and deleted = 0 and (?3 is null or mode = ?3)";
         let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
-        match statement
-            .query_row(params![endpoint, tenant, mode.map(mode_number)], |row| {
-                row.get(0)
-            })
-            .optional()
-            .map_err(aborted)?
-        {
-            None => Err(StoreError::not_found(Entity::Endpoint)),
-            Some(false) => Err(StoreError::conflict(Rule::EndpointDisabled)),
-            Some(true) => Ok(()),
-        }
+        let values = params![endpoint, tenant, mode.map(mode_number)];
+        let found = statement.query_row(values, |row| row.get(0)).optional();
+        found.map_err(aborted)
     }
 
     fn insert_event(
@@ -246,35 +213,23 @@ impl Tx {
 
     fn record(&mut self, now: Timestamp, record: &RecordAttempt) -> Result<Recorded, StoreError> {
         let key = self.key(record.delivery, Entity::Delivery)?;
-        let found = self.attempts_and_state(key).map_err(aborted)?;
-        let (attempts, tenant, old_state) = found.ok_or(StoreError::not_found(Entity::Delivery))?;
-        if attempts + 1 != record.attempt.number {
+        let found = self.head(key).map_err(aborted)?;
+        let (tenant, head) = found.ok_or(StoreError::not_found(Entity::Delivery))?;
+        let Some(recording) = life::record(head, record, now) else {
             return Ok(Recorded {
                 applied: false,
                 disabled: None,
             });
-        }
+        };
         self.insert_attempt(key, &record.attempt).map_err(aborted)?;
-        // A delivery that was ended while its attempt ran stays ended, unless the attempt succeeded.
-        let ended = old_state != DeliveryState::Pending;
-        let new_state = if ended && record.next != Next::Delivered {
-            old_state
-        } else {
-            record.next.state()
-        };
-        self.update_delivery(key, record, new_state, now, ended)
+        self.update_delivery(key, record.attempt.number, recording.change)
             .map_err(aborted)?;
-        let change = if ended && record.health != HealthChange::Success {
-            HealthChange::None
-        } else {
-            record.health
-        };
         let disabled = self
-            .apply_health(tenant, record, change, now)
+            .apply_health(tenant, record, recording.health, now)
             .map_err(aborted)?;
-        let failed = failed_for_good(record.series.single, old_state, new_state);
-        if failed || disabled.is_some() {
-            self.tell(now, tenant, &record.into(), failed, disabled.is_some())
+        if recording.is_told || disabled.is_some() {
+            let (is_told, is_disabled) = (recording.is_told, disabled.is_some());
+            self.tell(now, tenant, &record.into(), is_told, is_disabled)
                 .map_err(aborted)?;
         }
         Ok(Recorded {
@@ -283,13 +238,19 @@ impl Tx {
         })
     }
 
-    fn attempts_and_state(&self, key: i64) -> SqlResult<Option<(u32, i64, DeliveryState)>> {
+    /// A delivery's tenant, and what its record needs.
+    fn head(&self, key: i64) -> SqlResult<Option<(i64, Head)>> {
         let mut statement = self.connection.prepare_cached(
-            "select attempts, tenant_id, state, reason from delivery where id = ?1",
+            "select tenant_id, attempts, state, reason from delivery where id = ?1",
         )?;
-        statement
-            .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, state(row, 2)?)))
-            .optional()
+        let head = |row: &rusqlite::Row<'_>| {
+            let head = Head {
+                attempts: row.get(1)?,
+                state: state(row, 2)?,
+            };
+            Ok((row.get(0)?, head))
+        };
+        statement.query_row([key], head).optional()
     }
 
     fn insert_attempt(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
@@ -358,42 +319,26 @@ impl Tx {
         Ok(self.connection.last_insert_rowid())
     }
 
-    fn update_delivery(
-        &self,
-        key: i64,
-        record: &RecordAttempt,
-        state: DeliveryState,
-        now: Timestamp,
-        ended: bool,
-    ) -> SqlResult<()> {
-        if ended && record.next != Next::Delivered {
+    fn update_delivery(&self, key: i64, attempts: u32, change: Option<Change>) -> SqlResult<()> {
+        let Some(change) = change else {
             let sql = "update delivery set attempts = ?2 where id = ?1";
-            let values = params![key, record.attempt.number];
-            return self
-                .connection
-                .prepare_cached(sql)?
-                .execute(values)
-                .map(drop);
-        }
+            let mut statement = self.connection.prepare_cached(sql)?;
+            return statement.execute(params![key, attempts]).map(drop);
+        };
         let sql = "update delivery set state = ?2, reason = ?3, attempts = ?4, due_at = coalesce(?5, due_at), sequence = coalesce(?6, sequence),
                    series_attempts = ?7, series_started_at = ?8, series_single = ?9, completed_at = ?10 where id = ?1";
-        let (number, reason) = state_numbers(state);
-        let due = match record.next {
-            Next::Retry { at } if !ended => Some(at.as_micros()),
-            Next::Retry { .. } | Next::Delivered | Next::Failed(_) => None,
-        };
-        let place = due.filter(|_| !record.keep_place);
+        let (number, reason) = state_numbers(change.state);
         self.connection.prepare_cached(sql)?.execute(params![
             key,
             number,
             reason,
-            record.attempt.number,
-            due,
-            place,
-            record.series.attempts,
-            record.series.started_at.map(Timestamp::as_micros),
-            record.series.single,
-            state.is_final().then_some(now.as_micros()),
+            attempts,
+            change.due_at.map(Timestamp::as_micros),
+            change.place.map(Timestamp::as_micros),
+            change.series.attempts,
+            change.series.started_at.map(Timestamp::as_micros),
+            change.series.single,
+            change.completed_at.map(Timestamp::as_micros),
         ])?;
         Ok(())
     }
@@ -448,23 +393,17 @@ impl Tx {
             .due(key)
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Delivery))?;
-        let mut delivery = found.delivery;
-        let is_as_seen = delivery.attempts == resend.attempts;
-        if delivery.state == DeliveryState::Pending || !is_as_seen {
-            return Err(StoreError::conflict(Rule::DeliveryPending));
-        }
-        if delivery.attempts >= ATTEMPTS_MAX {
-            return Err(StoreError::conflict(Rule::AttemptsMax));
-        }
-        self.must_be_enabled(delivery.endpoint.key(), delivery.tenant.key(), None)?;
-        self.last_sequence = now.as_micros().max(self.last_sequence + 1);
+        let (endpoint, tenant) = (found.delivery.endpoint.key(), found.delivery.tenant.key());
+        let endpoint = self.takes(endpoint, tenant, None)?;
+        let delivery = life::resend(&found.delivery, endpoint, &resend, now)?;
+        self.last_sequence = life::next_place(self.last_sequence, now);
         let sequence = self.last_sequence;
         let sql = "update delivery set state = 0, reason = null, completed_at = null, due_at = ?2, sequence = ?3, series_attempts = ?4,
                    series_started_at = ?5, series_single = ?6 where id = ?1";
-        let series = resend.series;
+        let series = delivery.series;
         let values = params![
             key,
-            now.as_micros(),
+            delivery.due_at.as_micros(),
             sequence,
             series.attempts,
             series.started_at.map(Timestamp::as_micros),
@@ -474,10 +413,6 @@ impl Tx {
             .prepare_cached(sql)
             .and_then(|mut s| s.execute(values))
             .map_err(aborted)?;
-        delivery.state = DeliveryState::Pending;
-        delivery.completed_at = None;
-        delivery.due_at = now;
-        delivery.series = series;
         Ok(DueDelivery {
             delivery,
             event: found.event,
@@ -509,22 +444,15 @@ impl Tx {
         let Some((endpoint, deleted)) = found else {
             return Ok(0);
         };
-        if !deleted && (endpoint.health.is_enabled() || endpoint.is_held()) {
+        let Some(is_told) = life::gives_out(&endpoint, deleted, state) else {
             return Ok(0);
-        }
+        };
         let waiting = self.waiting(key, limit).map_err(aborted)?;
-        let told = !deleted && tells_of_waiting(state, endpoint.health);
         let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
         for (delivery, attempts, by_hand) in waiting {
             self.end(delivery, state, now).map_err(aborted)?;
-            if told && !by_hand {
-                let failure = Failure {
-                    endpoint: endpoint.id,
-                    delivery: self.id(delivery),
-                    url: endpoint.url.clone(),
-                    attempts,
-                    error: gave_out_text(endpoint.kind.class()).to_owned(),
-                };
+            if is_told && !by_hand {
+                let failure = life::waited(self.id(delivery), attempts, &endpoint);
                 self.tell(now, endpoint.tenant.key(), &failure, true, false)
                     .map_err(aborted)?;
             }

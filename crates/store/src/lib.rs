@@ -7,6 +7,7 @@
 #[macro_use]
 pub mod conformance;
 mod error;
+pub mod life;
 pub mod memory;
 mod model;
 mod notices;
@@ -22,7 +23,7 @@ pub use queries::{
 };
 pub use write::{
     CatchUp, DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published,
-    RecordAttempt, Recorded, Resend, Target, Write, Written, beginning,
+    RecordAttempt, Recorded, Resend, Target, Write, Written,
 };
 
 use std::sync::Arc;
@@ -41,8 +42,7 @@ use postrider_core::{Id, Timestamp, id};
 
 pub use model::{Erased, Owner, Task, TaskKind, TaskState};
 pub use notices::{
-    DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Ways, failed_for_good,
-    failure_text, gave_out_text, tells_of_waiting,
+    DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Ways, failure_text,
 };
 
 /// A change of an endpoint, applied inside the transaction that reads and writes it.

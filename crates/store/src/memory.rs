@@ -60,7 +60,7 @@ struct State {
     last_sequence: i64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct EndpointRow {
     endpoint: Endpoint,
     deleted: bool,

@@ -1,8 +1,6 @@
 //! What every store tells of a failure in the same words.
 
 use postrider_core::attempt::{Attempt, Outcome};
-use postrider_core::delivery::{DeliveryState, FailReason};
-use postrider_core::health::{DisableReason, Health};
 use postrider_core::notice::{NoticeClass, NotificationSettings};
 use postrider_core::tenant::{ApplicationSettings, TenantSettings};
 use postrider_core::{Id, id};
@@ -34,16 +32,6 @@ pub enum NoticeChannel {
     Publish,
 }
 
-/// Whether `state` is the final failure somebody wants to hear of. A resend by hand is watched by
-/// whoever asked for it.
-pub fn failed_for_good(by_hand: bool, before: DeliveryState, state: DeliveryState) -> bool {
-    let failed = matches!(
-        state,
-        DeliveryState::Failed(FailReason::Exhausted | FailReason::Stopped | FailReason::Expired)
-    );
-    failed && before == DeliveryState::Pending && !by_hand
-}
-
 /// What a notice tells of a delivery.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -70,20 +58,11 @@ impl From<&RecordAttempt> for Failure {
 pub const EXPIRED_TEXT: &str = "its deliverBefore passed";
 
 /// What is told of a delivery that waited when its endpoint gave out.
-pub fn gave_out_text(class: NoticeClass) -> &'static str {
+pub(crate) fn gave_out_text(class: NoticeClass) -> &'static str {
     match class {
         NoticeClass::Webhooks => "its webhook was disabled while it waited",
         NoticeClass::Distributions => "its distribution was paused while it waited",
     }
-}
-
-/// Whether those that wait for a closed endpoint are told of one by one: not when somebody closed it,
-/// who knows.
-pub fn tells_of_waiting(state: DeliveryState, health: Health) -> bool {
-    let by_itself = health
-        .disabled
-        .is_some_and(|disabled| disabled.reason != DisableReason::Manual);
-    by_itself && state == DeliveryState::Failed(FailReason::EndpointDisabled)
 }
 
 /// How an attempt ended, in a few words.

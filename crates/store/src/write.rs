@@ -55,16 +55,6 @@ pub enum Target {
     Endpoint(Id<id::Endpoint>),
 }
 
-/// How the delivery of an event to one of its target's endpoints begins; none where there is none.
-pub fn beginning(target: Target, is_enabled: bool) -> Option<DeliveryState> {
-    match target {
-        _ if is_enabled => Some(DeliveryState::Pending),
-        // Whoever paused it wants to see what came meanwhile.
-        Target::Distributions => Some(DeliveryState::Skipped),
-        Target::Matching | Target::IfEnabled(_) | Target::Endpoint(_) | Target::Nobody => None,
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
     pub key: String,

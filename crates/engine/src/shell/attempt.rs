@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Outcome, Rendering, Timings, UnreachableReason};
-use postrider_core::delivery::{Delivery, FailReason};
+use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
-use postrider_core::health::HealthChange;
 use postrider_core::judge::{Next, Signal};
 use postrider_core::profile::{FormTooLong, Profile, RenderContext};
 use postrider_core::time::Moment;
@@ -137,6 +136,9 @@ impl Engine {
                 wall: ended_at(started.wall, &exchange, now.wall),
                 steady: ended_at(started.steady, &exchange, now.steady),
             },
+            one_off: ready
+                .as_ref()
+                .is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback),
         };
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
@@ -146,15 +148,7 @@ impl Engine {
             .as_ref()
             .map_or(true, |ready| ready.endpoint.ordering != LaneOrder::None);
         log_attempt(&profile, &due, &sent, &exchange);
-        let mut settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
-        if ready.is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback) {
-            // Nobody could enable it again, and the next order may name the same URL.
-            settled.record.health = HealthChange::None;
-            if settled.next == Next::Failed(FailReason::EndpointDisabled) {
-                settled.next = Next::Failed(FailReason::Stopped);
-                settled.record.next = settled.next;
-            }
-        }
+        let settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
         Some(Tried::Made(Box::new(Made {
             settled,
             started,

@@ -593,6 +593,7 @@ impl World {
             rendering: None,
             started: self.moment_of(started_at),
             ended: self.moment(),
+            one_off: false,
         };
         let keep_place = self.orders[&endpoint] != Ordering::None;
         let settled = settle(

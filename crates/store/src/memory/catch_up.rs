@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
-use postrider_core::endpoint::EndpointKind;
+use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::event::Event;
 use postrider_core::id::IdGenerator;
 use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 
 use super::State;
-use crate::{
-    CatchUp, DueDelivery, Entity, MissedPage, MissedQuery, Resend, Rule, StoreError, Target,
-};
+use crate::life::{self, CatchingUp, Head};
+use crate::{CatchUp, DueDelivery, Entity, MissedPage, MissedQuery, StoreError};
 
 impl State {
     pub(super) fn catch_up(
@@ -26,24 +24,23 @@ impl State {
             .get(&missed.event.as_u128())
             .cloned()
             .ok_or(StoreError::not_found(Entity::Event))?;
-        if event.deliver_before.is_some_and(|limit| now.wall > limit) {
-            return Err(StoreError::conflict(Rule::DeliveryExpired));
-        }
-        self.targets(&event, Target::Endpoint(missed.endpoint))?;
-        if let Some(known) = self.delivery_to(missed.event, missed.endpoint) {
-            if known.state != DeliveryState::Skipped {
-                return Err(StoreError::conflict(Rule::DeliveryExists));
-            }
-            let resend = Resend {
-                delivery: known.id,
-                attempts: known.attempts,
-                series: Series::SCHEDULED,
+        let endpoint = self.takes(missed.endpoint, event.tenant, Some(event.mode));
+        let known = self.delivery_to(missed.event, missed.endpoint);
+        let known = known.map(|delivery| {
+            let head = Head {
+                attempts: delivery.attempts,
+                state: delivery.state,
             };
-            return self.resend(now.steady, resend);
+            (delivery.id, head)
+        });
+        match life::catch_up(&event, endpoint, known, now)? {
+            CatchingUp::Again(resend) => return self.resend(now.steady, resend),
+            CatchingUp::New => {}
         }
-        self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let id = ids.next(now.wall);
-        let delivery = Delivery::new(id, &event, missed.endpoint, missed.profile, now);
+        let begins = DeliveryState::Pending;
+        let delivery = life::accept(id, &event, missed.endpoint, begins, missed.profile, now);
         self.insert_delivery(delivery.clone());
         Ok(DueDelivery {
             delivery,
@@ -64,23 +61,13 @@ impl State {
             .filter(|row| !row.deleted)
             .map(|row| &row.endpoint)
             .ok_or(StoreError::not_found(Entity::Endpoint))?;
-        let by_type = match endpoint.kind {
-            EndpointKind::Registered => Some(Target::Matching),
-            EndpointKind::Distribution(_) => Some(Target::Distributions),
-            EndpointKind::Callback | EndpointKind::Key(_) => None,
-        };
         let is_missed = |event: &Event| {
             let addressee = self.addressees.get(&event.id.as_u128()).copied();
-            let addressed = match addressee {
-                Some(Target::Endpoint(id) | Target::IfEnabled(id)) => id == endpoint.id,
-                other => other == by_type && endpoint.subscription.matches(&event.event_type),
-            };
             let known = self.delivery_to(event.id, endpoint.id);
-            addressed
-                && event.mode == endpoint.mode
-                && query.since.is_none_or(|since| event.created_at >= since)
+            let known = known.map(|known| known.state);
+            query.since.is_none_or(|since| event.created_at >= since)
                 && event.created_at < query.until
-                && known.is_none_or(|known| known.state == DeliveryState::Skipped)
+                && life::is_missed(addressee, event.mode, &event.event_type, endpoint, known)
         };
         let after = query.after.map_or(0, Id::as_u128);
         let looked_at: Vec<&Arc<Event>> = self

@@ -4,22 +4,19 @@ use std::sync::Arc;
 
 use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState};
-use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::{Event, EventSummary};
-use postrider_core::health::HealthChange;
 use postrider_core::id::IdGenerator;
-use postrider_core::judge::Next;
-use postrider_core::limits::ATTEMPTS_MAX;
+use postrider_core::tenant::Mode;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
-use super::{DeliveryRow, IdempotencyRow, State};
+use super::{DeliveryRow, EndpointRow, IdempotencyRow, State};
+use crate::life::{self, Candidate, Finish, Head};
 use crate::queries::query_digest;
 use crate::{
-    DeliveryFilter, DueDelivery, DuePage, EXPIRED_TEXT, Entity, EventFilter, Failure,
-    FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
-    RecordAttempt, Recorded, Resend, Rule, StoreError, Target, Write, Written, beginning,
-    failed_for_good, gave_out_text, tells_of_waiting,
+    DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, Failure, FinishDelivery, FirstUse,
+    LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published, RecordAttempt, Recorded, Resend,
+    StoreError, Target, Write, Written,
 };
 
 impl State {
@@ -45,20 +42,14 @@ impl State {
         finish: FinishDelivery,
     ) -> Result<bool, StoreError> {
         let delivery = self.delivery(finish.delivery)?;
-        if delivery.state != DeliveryState::Pending {
+        let Finish::Ends { is_told } = life::finish(&delivery, finish.state) else {
             return Ok(false);
-        }
+        };
         self.set_state(finish.delivery, finish.state, now);
-        if failed_for_good(delivery.series.single, delivery.state, finish.state) {
+        if is_told {
             let endpoint = self.endpoints.get(&delivery.endpoint.as_u128());
-            let failure = Failure {
-                endpoint: delivery.endpoint,
-                delivery: delivery.id,
-                url: endpoint.map_or_else(String::new, |row| row.endpoint.url.clone()),
-                attempts: delivery.attempts,
-                error: EXPIRED_TEXT.to_owned(),
-            };
-            self.tell(ids, now, &failure, true, false);
+            let url = endpoint.map_or_else(String::new, |row| row.endpoint.url.clone());
+            self.tell(ids, now, &life::expired(&delivery, url), true, false);
         }
         Ok(true)
     }
@@ -70,35 +61,25 @@ impl State {
         new: NewEvent,
     ) -> Result<Published, StoreError> {
         let event = new.event;
-        let idempotency = new
-            .idempotency
-            .map(|given| ((event.application.as_u128(), given.key), given.fingerprint));
-        if let Some((key, fingerprint)) = &idempotency
+        let idempotency = new.idempotency.map(|given| {
+            let key = (event.application.as_u128(), given.key.clone());
+            (key, given)
+        });
+        if let Some((key, given)) = &idempotency
             && let Some(row) = self.idempotency.get(key)
         {
-            if row.first.fingerprint != *fingerprint {
-                return Err(StoreError::conflict(Rule::IdempotencyKeyReused));
-            }
-            return Ok(Published {
-                event: row.first.event,
-                created: false,
-                count: row.first.count,
-                deliveries: Vec::new(),
-            });
+            return life::repeated(&row.first, given);
         }
         self.application(event.application)?;
         if !self.tenants.contains_key(&event.tenant.as_u128()) {
             return Err(StoreError::not_found(Entity::Tenant));
         }
         let recipients = self.targets(&event, new.target)?;
-        self.last_sequence = now.steady.as_micros().max(self.last_sequence + 1);
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let mut deliveries = Vec::with_capacity(recipients.len());
         for (endpoint, state) in recipients {
-            let delivery = Delivery {
-                state,
-                completed_at: state.is_final().then_some(now.wall),
-                ..Delivery::new(ids.next(now.wall), &event, endpoint, new.profile, now)
-            };
+            let id = ids.next(now.wall);
+            let delivery = life::accept(id, &event, endpoint, state, new.profile, now);
             self.insert_delivery(delivery.clone());
             if state.is_final() {
                 continue;
@@ -110,13 +91,13 @@ impl State {
             });
         }
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
-        if let Some((key, fingerprint)) = idempotency {
+        if let Some((key, given)) = idempotency {
             self.idempotency.insert(
                 key,
                 IdempotencyRow {
                     first: FirstUse {
                         event: event.id,
-                        fingerprint,
+                        fingerprint: given.fingerprint,
                         count,
                     },
                     at: now.steady,
@@ -139,51 +120,30 @@ impl State {
         event: &Event,
         target: Target,
     ) -> Result<Vec<(Id<id::Endpoint>, DeliveryState)>, StoreError> {
-        match target {
-            Target::Endpoint(id) => {
-                let row = self
-                    .endpoints
-                    .get(&id.as_u128())
-                    .filter(|row| !row.deleted && row.endpoint.tenant == event.tenant)
-                    .filter(|row| row.endpoint.mode == event.mode);
-                let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
-                if !row.endpoint.health.is_enabled() {
-                    return Err(StoreError::conflict(Rule::EndpointDisabled));
-                }
-                Ok(vec![(id, DeliveryState::Pending)])
-            }
-            Target::Nobody => Ok(Vec::new()),
-            Target::IfEnabled(id) => {
-                let row = self.endpoints.get(&id.as_u128()).filter(|row| {
-                    !row.deleted
-                        && row.endpoint.kind != EndpointKind::Callback
-                        && row.endpoint.tenant == event.tenant
-                        && row.endpoint.mode == event.mode
-                        && row.endpoint.health.is_enabled()
-                });
-                let live = row.map(|_| (id, DeliveryState::Pending));
-                Ok(live.into_iter().collect())
-            }
-            Target::Matching | Target::Distributions => {
-                let chosen = self
-                    .endpoints
-                    .values()
-                    .filter(|row| !row.deleted)
-                    .filter(|row| match row.endpoint.kind {
-                        EndpointKind::Registered => target == Target::Matching,
-                        EndpointKind::Distribution(_) => target == Target::Distributions,
-                        EndpointKind::Callback | EndpointKind::Key(_) => false,
-                    })
-                    .map(|row| &row.endpoint)
-                    .filter(|e| e.tenant == event.tenant && e.mode == event.mode)
-                    .filter(|e| e.subscription.matches(&event.event_type));
-                let begins = |e: &Endpoint| {
-                    let state = beginning(target, e.health.is_enabled())?;
-                    Some((e.id, state))
-                };
-                Ok(chosen.filter_map(begins).collect())
-            }
+        if let Target::Endpoint(id) = target {
+            life::must_take(self.takes(id, event.tenant, Some(event.mode)))?;
         }
+        let of_tenant = self.endpoints.values();
+        let of_tenant = of_tenant.filter(|row| !row.deleted && row.endpoint.tenant == event.tenant);
+        let begins = |row: &EndpointRow| {
+            let candidate = Candidate::new(&row.endpoint, target);
+            let state = candidate.begins(target, event.mode, &event.event_type)?;
+            Some((row.endpoint.id, state))
+        };
+        Ok(of_tenant.filter_map(begins).collect())
+    }
+
+    /// Whether an endpoint of a tenant is enabled; none where it is not there, or not of the mode.
+    pub(super) fn takes(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
+    ) -> Option<bool> {
+        let row = self.endpoints.get(&endpoint.as_u128());
+        let row = row.filter(|row| !row.deleted && row.endpoint.tenant == tenant)?;
+        let of_mode = mode.is_none_or(|mode| mode == row.endpoint.mode);
+        of_mode.then(|| row.endpoint.health.is_enabled())
     }
 
     pub(super) fn insert_delivery(&mut self, delivery: Delivery) {
@@ -204,64 +164,58 @@ impl State {
         now: Timestamp,
         record: RecordAttempt,
     ) -> Result<Recorded, StoreError> {
-        let number = record.attempt.number;
-        let by_hand = record.series.single;
         let failure = Failure::from(&record);
         let row = self
             .deliveries
             .get(&record.delivery.as_u128())
             .ok_or(StoreError::not_found(Entity::Delivery))?;
-        let (attempts, state) = (row.delivery.attempts, row.delivery.state);
-        if attempts + 1 != number {
+        let head = Head {
+            attempts: row.delivery.attempts,
+            state: row.delivery.state,
+        };
+        let Some(recording) = life::record(head, &record, now) else {
             return Ok(Recorded {
                 applied: false,
                 disabled: None,
             });
-        }
-        self.attempts
-            .entry(record.delivery.as_u128())
-            .or_default()
-            .push(record.attempt);
-        // A delivery that was ended while its attempt ran stays ended, unless the attempt succeeded.
-        let ended = state != DeliveryState::Pending;
-        let stays = ended && record.next != Next::Delivered;
-        let next_state = if stays { state } else { record.next.state() };
-        if !stays {
-            self.set_state(record.delivery, next_state, now);
+        };
+        if let Some(change) = recording.change {
+            self.set_state(record.delivery, change.state, now);
         }
         let row = self
             .deliveries
             .get_mut(&record.delivery.as_u128())
             .ok_or(StoreError::not_found(Entity::Delivery))?;
-        row.delivery.attempts = number;
-        if !stays {
-            row.delivery.series = record.series;
-        }
-        if let (Next::Retry { at }, false) = (record.next, ended) {
-            row.delivery.due_at = at;
-            if !record.keep_place {
+        row.delivery.attempts = record.attempt.number;
+        if let Some(change) = recording.change {
+            row.delivery.series = change.series;
+            row.delivery.completed_at = change.completed_at;
+            row.delivery.due_at = change.due_at.unwrap_or(row.delivery.due_at);
+            if let Some(place) = change.place {
                 let (endpoint, id) = (row.delivery.endpoint.as_u128(), row.delivery.id.as_u128());
                 self.pending.remove(&(endpoint, row.sequence, id));
-                row.sequence = at.as_micros();
+                row.sequence = place.as_micros();
                 self.pending.insert((endpoint, row.sequence, id), ());
             }
         }
-        let health = if ended && record.health != HealthChange::Success {
-            HealthChange::None
-        } else {
-            record.health
-        };
+        self.attempts
+            .entry(record.delivery.as_u128())
+            .or_default()
+            .push(record.attempt);
         let endpoint = self.endpoints.get_mut(&record.endpoint.as_u128());
         let endpoint = endpoint.filter(|row| !row.deleted);
         let before = endpoint.as_ref().map(|row| row.endpoint.clone());
-        let disabled = endpoint.and_then(|row| row.endpoint.health.apply(health, record.rule, now));
+        let apply = |row: &mut EndpointRow| {
+            let health = &mut row.endpoint.health;
+            health.apply(recording.health, record.rule, now)
+        };
+        let disabled = endpoint.and_then(apply);
         if disabled.is_some() {
             let after = self.endpoints.get(&record.endpoint.as_u128());
             let after = after.map(|row| row.endpoint.clone());
             self.note(ids, &Actor::system(now), before.as_ref(), after.as_ref());
         }
-        let failed = failed_for_good(by_hand, state, next_state);
-        self.tell(ids, now, &failure, failed, disabled.is_some());
+        self.tell(ids, now, &failure, recording.is_told, disabled.is_some());
         Ok(Recorded {
             applied: true,
             disabled,
@@ -288,35 +242,14 @@ impl State {
         now: Timestamp,
         resend: Resend,
     ) -> Result<DueDelivery, StoreError> {
-        let row = self
-            .deliveries
-            .get(&resend.delivery.as_u128())
-            .ok_or(StoreError::not_found(Entity::Delivery))?;
-        let is_as_seen = row.delivery.attempts == resend.attempts;
-        if row.delivery.state == DeliveryState::Pending || !is_as_seen {
-            return Err(StoreError::conflict(Rule::DeliveryPending));
-        }
-        if row.delivery.attempts >= ATTEMPTS_MAX {
-            return Err(StoreError::conflict(Rule::AttemptsMax));
-        }
-        let endpoint = self
-            .endpoints
-            .get(&row.delivery.endpoint.as_u128())
-            .filter(|row| !row.deleted);
-        if !endpoint
-            .ok_or(StoreError::not_found(Entity::Endpoint))?
-            .endpoint
-            .health
-            .is_enabled()
-        {
-            return Err(StoreError::conflict(Rule::EndpointDisabled));
-        }
-        self.last_sequence = now.as_micros().max(self.last_sequence + 1);
+        let delivery = self.delivery(resend.delivery)?;
+        let endpoint = self.takes(delivery.endpoint, delivery.tenant, None);
+        let again = life::resend(&delivery, endpoint, &resend, now)?;
+        self.last_sequence = life::next_place(self.last_sequence, now);
         let sequence = self.last_sequence;
         if let Some(row) = self.deliveries.get_mut(&resend.delivery.as_u128()) {
             row.sequence = sequence;
-            row.delivery.due_at = now;
-            row.delivery.series = resend.series;
+            row.delivery = again;
         }
         self.set_state(resend.delivery, DeliveryState::Pending, now);
         self.due(resend.delivery.as_u128())
@@ -388,14 +321,14 @@ impl State {
         limit: u32,
     ) -> u32 {
         let endpoint = endpoint.as_u128();
-        let row = self.endpoints.get(&endpoint);
-        let goes_on = |endpoint: &Endpoint| endpoint.health.is_enabled() || endpoint.is_held();
-        if row.is_some_and(|row| !row.deleted && goes_on(&row.endpoint)) {
-            return 0;
-        }
-        let told = row
-            .filter(|row| !row.deleted && tells_of_waiting(state, row.endpoint.health))
-            .map(|row| (row.endpoint.url.clone(), row.endpoint.kind.class()));
+        let row = self.endpoints.get(&endpoint).cloned();
+        let told = match &row {
+            None => false,
+            Some(row) => match life::gives_out(&row.endpoint, row.deleted, state) {
+                None => return 0,
+                Some(is_told) => is_told,
+            },
+        };
         let range = (endpoint, i64::MIN, 0)..=(endpoint, i64::MAX, u128::MAX);
         let ids: Vec<u128> = self
             .pending
@@ -405,17 +338,14 @@ impl State {
             .collect();
         for id in &ids {
             self.set_state(Id::from_u128(*id), state, now);
-            let (Some((url, class)), Some(row)) = (&told, self.deliveries.get(id)) else {
+            let waiting = self.deliveries.get(id).filter(|_| told);
+            let (Some(row), Some(waiting)) = (&row, waiting) else {
                 continue;
             };
-            let failure = Failure {
-                endpoint: row.delivery.endpoint,
-                delivery: row.delivery.id,
-                url: url.clone(),
-                attempts: row.delivery.attempts,
-                error: gave_out_text(*class).to_owned(),
-            };
-            self.tell(ids_of, now, &failure, !row.delivery.series.single, false);
+            let delivery = &waiting.delivery;
+            let by_hand = delivery.series.single;
+            let failure = life::waited(delivery.id, delivery.attempts, &row.endpoint);
+            self.tell(ids_of, now, &failure, !by_hand, false);
         }
         u32::try_from(ids.len()).unwrap_or(u32::MAX)
     }

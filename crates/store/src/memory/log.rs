@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
 use postrider_core::endpoint::EndpointKind;
 use postrider_core::id::IdGenerator;
-use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
+use postrider_core::notice::{Notice, NoticeClass};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 
 use super::State;
 use super::manage::newest;
+use crate::life;
 use crate::{
     AuditFilter, DueNotices, EndpointStats, Failure, MailAudience, NoticeChannel, NoticeFilter,
     Page, PageRequest, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
@@ -56,11 +57,7 @@ impl State {
         if !ways.any(class) {
             return;
         }
-        let kinds = [
-            (failed, NoticeKind::DeliveryFailed),
-            (disabled, NoticeKind::EndpointDisabled),
-        ];
-        for (_, kind) in kinds.into_iter().filter(|(told, _)| *told) {
+        for kind in life::notices(failed, disabled) {
             let notice = Notice {
                 id: ids.next(now),
                 application: application.id,
