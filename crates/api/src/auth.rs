@@ -60,9 +60,9 @@ async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
-    let key = api.service.key_of(text).await?;
+    let proof = api.service.prove(text).await?;
     if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
-        asked_by.set(&key.id);
+        asked_by.set(&proof.id());
     }
-    api.service.admit(key, caller_address(api, parts))
+    api.service.admit(proof, caller_address(api, parts))
 }

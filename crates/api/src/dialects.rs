@@ -32,7 +32,7 @@ async fn all_registered(
     caller: &Caller,
     tenant: Id<id::Tenant>,
 ) -> Result<Vec<Endpoint>> {
-    let mode = Some(caller.key().mode);
+    let mode = Some(caller.own_mode());
     let mut all = Vec::new();
     let mut page = PageRequest::first(PAGE_ROWS_MAX);
     loop {
@@ -59,7 +59,7 @@ async fn registered(
     let id: Id<id::Endpoint> = profile.ids.endpoint.read(text).ok_or_else(not_found)?;
     let (endpoint, _) = api.service.endpoint(caller, &id.to_string()).await?;
     let own = endpoint.tenant == tenant
-        && endpoint.mode == caller.key().mode
+        && endpoint.mode == caller.own_mode()
         && endpoint.kind == EndpointKind::Registered;
     if own { Ok(endpoint) } else { Err(not_found()) }
 }

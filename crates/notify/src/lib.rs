@@ -84,7 +84,7 @@ impl Notifier {
         loop {
             if let Err(error) = self.service.publish_notices().await {
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = error.cause(),
                     "failed to publish operational webhooks; trying again"
                 );
             }

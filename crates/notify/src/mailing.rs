@@ -75,7 +75,7 @@ impl<'a> Mailing<'a> {
                 Ok(()) => {}
                 Err(Ended::Stopped) => return,
                 Err(Ended::Service(error)) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = error.cause(),
                     "failed to read or settle notices; trying again"
                 ),
                 Err(Ended::Mail(error)) => tracing::warn!(

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::reading::{only_known, present, required};
+use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -87,7 +87,7 @@ impl Service {
         page: PageRequest,
     ) -> Result<Page<Application>> {
         who.must_be_root()?;
-        Ok(self.store().list_applications(page).await?)
+        Ok(self.store().list_applications(bounded_page(page)).await?)
     }
 
     /// # Errors

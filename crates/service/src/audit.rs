@@ -4,7 +4,7 @@ use postrider_core::audit::AuditEntry;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{AuditFilter, Page, PageRequest};
 
-use crate::reading::must_be_range;
+use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
 
@@ -52,6 +52,6 @@ impl Service {
             since: query.since,
             until: query.until,
         };
-        Ok(self.store().list_audit(filter, page).await?)
+        Ok(self.store().list_audit(filter, bounded_page(page)).await?)
     }
 }

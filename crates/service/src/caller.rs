@@ -3,14 +3,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use ipnet::IpNet;
 use postrider_core::audit::Actor;
 use postrider_core::event::Event;
-use postrider_core::seal::sha256;
+use postrider_core::seal::{hex, sha256};
+use postrider_core::secret::constant_time_eq;
 use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::Service;
+use crate::keys::KEY_SECRET_CONTEXT;
 use crate::refusal::{ErrorCode, Refusal, Result};
 
 /// Whoever proved to have a key, and may use it from where they are.
@@ -21,14 +24,76 @@ pub struct Caller {
     address: Option<IpAddr>,
 }
 
+/// A key that somebody says they have.
+#[derive(Debug)]
+pub struct Claim(Arc<ApiKey>);
+
+/// A key that somebody proved to have.
+#[derive(Debug)]
+pub struct Proof(Arc<ApiKey>);
+
+impl Claim {
+    /// On whose account what comes with it goes, until it is proved.
+    pub fn holder(&self) -> u128 {
+        self.0.id.as_u128()
+    }
+
+    /// Proves it by the key's text; none when that is another.
+    pub fn by_token(self, token: &str) -> Option<Proof> {
+        let hash = sha256(token.as_bytes());
+        constant_time_eq(&hash, &self.0.secret_hash).then_some(Proof(self.0))
+    }
+
+    /// Proves it by the HMAC-SHA256 of a message in hex digits; none when it is not of this key, or the key's requests
+    /// are not signed.
+    ///
+    /// # Errors
+    /// `internal` when the key's secret does not open.
+    pub fn by_signature(
+        self,
+        service: &Service,
+        message: &[u8],
+        signature: &str,
+    ) -> Result<Option<Proof>> {
+        let Some(sealed) = self.0.sealed_secret.as_deref() else {
+            return Ok(None);
+        };
+        let sealer = &service.0.sealer;
+        let opened = sealer.open(sealed, KEY_SECRET_CONTEXT, self.0.id.as_u128());
+        let secret = opened.map_err(Refusal::internal)?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+        let expected = hex(hmac::sign(&key, message).as_ref());
+        let same = constant_time_eq(expected.as_bytes(), signature.as_bytes());
+        Ok(same.then_some(Proof(self.0)))
+    }
+}
+
+impl Proof {
+    pub fn id(&self) -> Id<id::ApiKey> {
+        self.0.id
+    }
+}
+
 impl Service {
+    /// The key with this public id, which proves nothing yet; none when it is not known.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn claim(&self, public_id: &str) -> Result<Option<Claim>> {
+        match self.store().key_by_public_id(public_id).await {
+            Ok(key) => Ok(Some(Claim(Arc::new(key)))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The key with this text.
     ///
     /// # Errors
     /// `key_unknown`.
-    pub async fn key_of(&self, text: &str) -> Result<Arc<ApiKey>> {
+    pub async fn prove(&self, text: &str) -> Result<Proof> {
         match self.0.directory.key(sha256(text.trim().as_bytes())).await {
-            Ok(key) => Ok(key),
+            Ok(key) => Ok(Proof(key)),
             Err(error) if error.is_not_found() => Err(Refusal::new(
                 ErrorCode::KeyUnknown,
                 "the key was deleted, or was never one of this server",
@@ -37,12 +102,12 @@ impl Service {
         }
     }
 
-    /// Lets the holder of a key in, who is at `address`, as far as that is known. That they have the key the
-    /// door has to see to.
+    /// Lets in whoever proved to have a key, and is at `address`, as far as that is known.
     ///
     /// # Errors
     /// `key_disabled`, `key_expired` and `address_not_allowed` (`docs/systems.md`, S-40).
-    pub fn admit(&self, key: Arc<ApiKey>, address: Option<IpAddr>) -> Result<Caller> {
+    pub fn admit(&self, proof: Proof, address: Option<IpAddr>) -> Result<Caller> {
+        let Proof(key) = proof;
         if key.disabled_at.is_some() {
             let detail = "whoever manages the key can enable it again";
             return Err(Refusal::new(ErrorCode::KeyDisabled, detail));
@@ -72,8 +137,18 @@ impl Service {
 }
 
 impl Caller {
-    pub fn key(&self) -> &ApiKey {
-        &self.key
+    pub fn key(&self) -> Id<id::ApiKey> {
+        self.key.id
+    }
+
+    /// What the key makes, where nothing else is asked for.
+    pub fn own_mode(&self) -> Mode {
+        self.key.mode
+    }
+
+    /// How far the key reaches.
+    pub fn scope(&self) -> Scope {
+        self.key.scope
     }
 
     /// On whose account what the caller takes goes: its tenant's, its application's, or its own.

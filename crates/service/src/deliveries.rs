@@ -14,7 +14,7 @@ use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
 use postrider_store::{Cursor, DeliveryFilter, Page, PageRequest, Rule, StatePattern, StoreError};
 
-use crate::reading::must_be_range;
+use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -93,7 +93,10 @@ impl Service {
                 next: None,
             });
         }
-        let found = self.store().list_deliveries(filter, page).await?;
+        let found = self
+            .store()
+            .list_deliveries(filter, bounded_page(page))
+            .await?;
         Ok(Page {
             rows: with_last(self, found.rows).await?,
             next: found.next,
@@ -130,6 +133,7 @@ impl Service {
         let before = page.after(query)?;
         let before = before.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
+        let limit = limit.clamp(1, ATTEMPTS_SHOWN);
         let found = self.store().attempts(delivery.id, before, limit).await?;
         let more = found.first().filter(|first| first.number > 1);
         let next = more.map(|first| Cursor {

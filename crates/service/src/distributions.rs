@@ -1,6 +1,7 @@
 //! Distributions: named sets of events with an endpoint of their own, live or paused.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use postrider_core::distribution::{Distribution, Payload};
@@ -15,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoints::{
     checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint,
-    must_lead_out, set_active,
+    must_lead_out, set_active, without_secrets,
 };
-use crate::reading::{nullable, nullable_strictly, present, required, strictly};
+use crate::reading::{bounded_page, nullable, nullable_strictly, present, required, strictly};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -31,7 +32,7 @@ pub enum Activity {
 }
 
 /// A distribution to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewDistribution {
     pub name: String,
@@ -51,7 +52,7 @@ pub struct NewDistribution {
 }
 
 /// What changes of a distribution; what is not named stays, and null takes away.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DistributionPatch {
     #[serde(default, deserialize_with = "present")]
@@ -70,6 +71,18 @@ pub struct DistributionPatch {
     pub rate_limit: Option<Option<u32>>,
     #[serde(default, deserialize_with = "present")]
     pub status: Option<Activity>,
+}
+
+impl fmt::Debug for NewDistribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "NewDistribution", Some(&self.url))
+    }
+}
+
+impl fmt::Debug for DistributionPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "DistributionPatch", self.url.as_deref())
+    }
 }
 
 impl Service {
@@ -125,7 +138,10 @@ impl Service {
             listing: EndpointListing::Distributions,
             mode: who.shown(None)?,
         };
-        let found = self.store().list_endpoints(filter, page).await?;
+        let found = self
+            .store()
+            .list_endpoints(filter, bounded_page(page))
+            .await?;
         Ok((found, profile))
     }
 

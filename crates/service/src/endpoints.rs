@@ -7,6 +7,7 @@ mod rules;
 mod secrets;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -24,7 +25,7 @@ use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Rule, 
 use serde::Deserialize;
 
 use crate::random::{seal_nonce, secret_text};
-use crate::reading::{nullable, present, required};
+use crate::reading::{bounded_page, nullable, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::tenants::opened_secret;
 use crate::{Caller, CurrentProfile, Service};
@@ -40,7 +41,7 @@ pub(crate) use secrets::rotate;
 use rules::{checked_description, subscription};
 
 /// An endpoint to be made.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewEndpoint {
     pub url: String,
@@ -78,7 +79,7 @@ pub struct EndpointMade {
 }
 
 /// What changes of an endpoint; what is not named stays, and null takes away.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EndpointPatch {
     #[serde(default, deserialize_with = "present")]
@@ -100,6 +101,28 @@ pub struct EndpointPatch {
     pub secret: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub content_type: Option<Option<ContentType>>,
+}
+
+impl fmt::Debug for NewEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "NewEndpoint", Some(&self.url))
+    }
+}
+
+impl fmt::Debug for EndpointPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "EndpointPatch", self.url.as_deref())
+    }
+}
+
+/// A command with secrets and headers in it, which may be passwords, without them.
+pub(crate) fn without_secrets(
+    f: &mut fmt::Formatter<'_>,
+    command: &str,
+    url: Option<&str>,
+) -> fmt::Result {
+    let mut shown = f.debug_struct(command);
+    shown.field("url", &url).finish_non_exhaustive()
 }
 
 /// What an endpoint's body is, where the profile has a choice.
@@ -209,7 +232,10 @@ impl Service {
             listing: EndpointListing::Registered,
             mode: who.shown(mode)?,
         };
-        let found = self.store().list_endpoints(filter, page).await?;
+        let found = self
+            .store()
+            .list_endpoints(filter, bounded_page(page))
+            .await?;
         Ok((found, profile))
     }
 
@@ -351,8 +377,7 @@ fn sealed(
     }
 }
 
-/// An endpoint as a dialect or the native API is about to store it, and the secret that signs for it:
-/// one of its own, or the tenant's, as the profile has it.
+/// A new endpoint, and the secret that signs for it: one of its own, or the tenant's, as the profile has it.
 pub(crate) fn fresh_endpoint(
     service: &Service,
     profile: &Profile,

@@ -20,7 +20,7 @@ use postrider_store::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::reading::{must_be_range, required};
+use crate::reading::{bounded_page, must_be_range, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, CurrentProfile, Service};
 
@@ -122,24 +122,31 @@ impl Service {
         }
     }
 
-    /// Publishes many events, each of which is accepted or refused by itself; the answers are in their order.
+    /// Publishes many events, each of which is accepted or refused by itself; the answers are in their order. One that
+    /// could not even be read is refused with why. They are taken one at a time: the last is read when those before it
+    /// were judged.
     ///
     /// # Errors
     /// The outer one, where the caller may not publish for the tenant at all.
-    pub async fn publish_many(
+    pub async fn publish_many<'e>(
         &self,
         who: &Caller,
         tenant: Id<id::Tenant>,
-        events: Vec<(NewEvent<'_>, Sent<'_>)>,
+        events: impl Iterator<Item = Result<(NewEvent<'e>, Sent<'e>)>>,
     ) -> Result<Vec<Result<Publication>>> {
         let tenant = who.publisher(self, tenant).await?;
         let current = self.profile_of(tenant.application).await?;
-        let mut answers: Vec<Option<Result<Publication>>> = Vec::with_capacity(events.len());
+        let mut answers: Vec<Option<Result<Publication>>> = Vec::new();
         let mut accepted = Vec::new();
         let mut warnings = Vec::new();
-        for (event, sent) in events {
-            let judged = accepted_or_before(self, who, &tenant, &current, event, sent);
-            answers.push(match judged.await {
+        for event in events {
+            let judged = match event {
+                Ok((event, sent)) => {
+                    accepted_or_before(self, who, &tenant, &current, event, sent).await
+                }
+                Err(refusal) => Err(refusal),
+            };
+            answers.push(match judged {
                 Ok(Judged::Accepted(Accepted { new, warning })) => {
                     accepted.push(new);
                     warnings.push(warning);
@@ -184,7 +191,7 @@ impl Service {
             since: query.since,
             until: query.until,
         };
-        Ok(self.store().list_events(filter, page).await?)
+        Ok(self.store().list_events(filter, bounded_page(page)).await?)
     }
 
     /// # Errors
@@ -359,11 +366,7 @@ async fn acceptable(
         application: tenant.application,
         tenant: tenant.id,
         event_type: Arc::from(body.r#type),
-        data: match whole {
-            // No copy where the data is nearly all of the request's body, which the slice holds.
-            Some(whole) if whole.len() <= data.len() + SLICE_OVERHEAD_MAX => whole.slice_ref(data),
-            Some(_) | None => Bytes::copy_from_slice(data),
-        },
+        data: slice_of(whole, data),
         meta: body
             .meta
             .map(|meta| Bytes::copy_from_slice(meta.get().as_bytes())),
@@ -388,6 +391,18 @@ async fn acceptable(
         idempotency,
     };
     Ok(Accepted { new, warning })
+}
+
+/// The data without a copy, where it is nearly all of what it was sent in, which the slice holds.
+fn slice_of(whole: Option<&Bytes>, data: &[u8]) -> Bytes {
+    let holds = |whole: &&Bytes| {
+        let inside = whole.as_ptr_range().contains(&data.as_ptr());
+        inside && whole.len() <= data.len() + SLICE_OVERHEAD_MAX
+    };
+    match whole.filter(holds) {
+        Some(whole) => whole.slice_ref(data),
+        None => Bytes::copy_from_slice(data),
+    }
 }
 
 /// An idempotency key as the store knows it: of one tenant and one mode.

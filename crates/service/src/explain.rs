@@ -10,6 +10,7 @@ use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Target
 
 use crate::endpoints::may_sign;
 use crate::events::{NewEvent, imagined};
+use crate::reading::bounded_page;
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
 
@@ -51,7 +52,11 @@ impl Service {
         // Each row holds the whole body: large ones make short pages.
         let mut page = page;
         let row_bytes = ROW_BYTES + event.payload_bytes() * 2;
-        page.limit = page.limit.min(EXPLAINED_BYTES_MAX / row_bytes).max(1);
+        page.limit = page
+            .limit
+            .min(EXPLAINED_MAX)
+            .min(EXPLAINED_BYTES_MAX / row_bytes)
+            .max(1);
         let found = candidates(self, who, &tenant, new.target, page).await?;
         let mut rows = Vec::with_capacity(found.rows.len());
         for endpoint in found.rows {
@@ -99,7 +104,10 @@ async fn candidates(
         listing,
         mode: who.shown(None)?,
     };
-    Ok(service.store().list_endpoints(filter, page).await?)
+    Ok(service
+        .store()
+        .list_endpoints(filter, bounded_page(page))
+        .await?)
 }
 
 /// What speaks against a delivery: the same questions that the store asks when it fans out.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::endpoints::{Rotation, SecretShown, checked_url, fresh_endpoint, must_lead_out, rotate};
 use crate::random::{key_text, public_key_id, seal_nonce, secret_text};
-use crate::reading::{nullable, present, required};
+use crate::reading::{bounded_page, nullable, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -159,7 +159,7 @@ impl Service {
             tenant,
             mode: who.shown(None)?,
         };
-        let page = self.store().list_keys(filter, page).await?;
+        let page = self.store().list_keys(filter, bounded_page(page)).await?;
         let mut rows = Vec::with_capacity(page.rows.len());
         for key in page.rows {
             let endpoint = match key.scope {
@@ -217,7 +217,7 @@ impl Service {
         let now = by.at;
         let (fresh, secret) = match &patch.webhook {
             Some(Some(url)) => {
-                let (endpoint, secret) = moved_webhook(self, &key, url).await?;
+                let (endpoint, secret) = first_webhook(self, &key, url).await?;
                 (Some(endpoint), Some(secret))
             }
             Some(None) | None => (None, None),
@@ -358,7 +358,7 @@ fn owned_endpoint(
 }
 
 /// The endpoint that a key without one gets with a webhook.
-async fn moved_webhook(service: &Service, key: &ApiKey, url: &str) -> Result<(Endpoint, Secret)> {
+async fn first_webhook(service: &Service, key: &ApiKey, url: &str) -> Result<(Endpoint, Secret)> {
     must_lead_out(service, "webhook", url).await?;
     let Scope::Tenant(application, tenant) = key.scope else {
         return Err(Refusal::invalid("webhook", "belongs to a tenant's key"));

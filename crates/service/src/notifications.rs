@@ -5,6 +5,7 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::{NoticeFilter, Page, PageRequest};
 
+use crate::reading::bounded_page;
 use crate::refusal::Result;
 use crate::{Caller, Service};
 
@@ -33,7 +34,10 @@ impl Service {
             mode: who.shown(query.mode)?,
             unread: query.unread,
         };
-        Ok(self.store().list_notices(filter, page).await?)
+        Ok(self
+            .store()
+            .list_notices(filter, bounded_page(page))
+            .await?)
     }
 
     /// Marks a notice and all older ones as read; how many were not read before.

@@ -21,7 +21,7 @@ pub fn bytes(len: usize) -> Vec<u8> {
 }
 
 /// A nonce for one sealing.
-pub fn seal_nonce() -> SealNonce {
+pub(crate) fn seal_nonce() -> SealNonce {
     let mut nonce = SealNonce::default();
     let random = bytes(nonce.len());
     nonce.copy_from_slice(&random);
@@ -29,7 +29,7 @@ pub fn seal_nonce() -> SealNonce {
 }
 
 /// A secret in a profile's format, for something of this mode.
-pub fn secret_text(format: &SecretFormat, mode: Mode) -> Secret {
+pub(crate) fn secret_text(format: &SecretFormat, mode: Mode) -> Secret {
     format.make(mode, &bytes(format.random_len()))
 }
 

@@ -1,6 +1,8 @@
 //! What people type: texts within bounds, ids, and changes that name only what they change.
 
+use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::{Id, Timestamp, id};
+use postrider_store::PageRequest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +21,14 @@ pub(crate) fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// No page has more rows than [`PAGE_ROWS_MAX`], whatever door asks for it.
+pub(crate) fn bounded_page(page: PageRequest) -> PageRequest {
+    PageRequest {
+        limit: page.limit.clamp(1, PAGE_ROWS_MAX),
+        ..page
+    }
 }
 
 /// A range of time that is not empty.

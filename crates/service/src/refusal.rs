@@ -113,6 +113,14 @@ impl Refusal {
         }
     }
 
+    /// What went wrong, for the log: the cause, where there is one.
+    pub fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        match &self.source {
+            Some(source) => &**source,
+            None => self,
+        }
+    }
+
     /// Writes the cause to the log, once.
     pub fn log(&self) {
         if let Some(source) = &self.source {

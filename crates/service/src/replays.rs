@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deliveries::read_state;
 use crate::endpoints;
-use crate::reading::must_be_range;
+use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{Refusal, Result};
 use crate::tasks::TaskStatus;
 use crate::{Caller, Service};
@@ -37,8 +37,22 @@ pub struct NewReplay {
     /// Instead: what the endpoint has no delivery of, because it was disabled or not there when the event came.
     #[serde(default)]
     pub missed: bool,
+    #[serde(serialize_with = "exactly")]
     pub since: Option<Timestamp>,
+    #[serde(serialize_with = "exactly")]
     pub until: Option<Timestamp>,
+}
+
+/// Times are shown in milliseconds; what is stored has to be what was asked for.
+fn exactly<S: serde::Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let exact = at.map(|at| {
+        let micros = at.as_micros().rem_euclid(1_000);
+        at.to_string().replace('Z', &format!("{micros:03}Z"))
+    });
+    exact.serialize(serializer)
 }
 
 /// How a replay stands.
@@ -147,7 +161,10 @@ impl Service {
         page: PageRequest,
     ) -> Result<Page<Replay>> {
         let tenant = who.tenant(self, tenant).await?;
-        let page = self.store().list_tasks(tenant.id, page).await?;
+        let page = self
+            .store()
+            .list_tasks(tenant.id, bounded_page(page))
+            .await?;
         let rows = page.rows.into_iter();
         let visible = rows.filter(|task| is_visible(who, task));
         Ok(Page {
@@ -249,5 +266,33 @@ async fn found(service: &Service, who: &Caller, id: Id<id::Task>) -> Result<Task
         Ok(task)
     } else {
         Err(Refusal::not_found("replay"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_range_is_the_one_that_was_asked_for() {
+        for micros in [
+            1_774_017_075_123_456,
+            1_774_017_075_000_001,
+            1_774_017_075_000_000,
+            7,
+        ] {
+            let asked = NewReplay {
+                since: Some(Timestamp::from_micros(micros)),
+                until: Some(Timestamp::from_micros(micros + 1)),
+                ..NewReplay::default()
+            };
+            let stored = serde_json::to_string(&asked).unwrap();
+            let read: NewReplay = serde_json::from_str(&stored).unwrap();
+            assert_eq!(
+                (read.since, read.until),
+                (asked.since, asked.until),
+                "{stored}"
+            );
+        }
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::deliveries;
-use crate::reading::must_be_range;
+use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
 
@@ -144,7 +144,10 @@ impl Service {
             }
             (None, Some(wanted)) => of_type(self, filter, wanted, page).await,
             (None, None) => {
-                let page = self.store().list_deliveries(filter, page).await?;
+                let page = self
+                    .store()
+                    .list_deliveries(filter, bounded_page(page))
+                    .await?;
                 let rows = send_outs(self, page.rows).await?;
                 let next = page.next;
                 Ok(Page { rows, next })
@@ -351,7 +354,10 @@ async fn with_id(
             if let Some(event) = profile.ids.message.find(text, ids) {
                 let event = Some(event);
                 let filter = DeliveryFilter { event, ..filter };
-                return Ok(service.store().list_deliveries(filter, page).await?);
+                return Ok(service
+                    .store()
+                    .list_deliveries(filter, bounded_page(page))
+                    .await?);
             }
         }
         MessageScope::Delivery => {

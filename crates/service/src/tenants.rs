@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::applications::{merge, merged};
 use crate::confirmations;
 use crate::random::{seal_nonce, secret_text};
-use crate::reading::{present, required};
+use crate::reading::{bounded_page, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -112,7 +112,10 @@ impl Service {
     ) -> Result<(Page<Tenant>, Arc<Profile>)> {
         let application = who.application(self, application).await?.id;
         let profile = self.profile_of(application).await?.profile;
-        let found = self.store().list_tenants(application, page).await?;
+        let found = self
+            .store()
+            .list_tenants(application, bounded_page(page))
+            .await?;
         Ok((found, profile))
     }
 

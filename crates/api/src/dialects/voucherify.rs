@@ -4,8 +4,6 @@
 //! project): its public id and its text are `X-Management-Id` and `X-Management-Token`. It manages the
 //! webhooks of its own mode.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -17,8 +15,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::filter::Subscription;
 use postrider_core::limits::SUBSCRIPTION_PATTERNS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
-use postrider_core::seal::{hex, sha256};
-use postrider_core::secret::constant_time_eq;
+use postrider_core::seal::hex;
 use postrider_core::tenant::Scope;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{
@@ -281,17 +278,13 @@ async fn authenticate(
     };
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
     let unauthorized = || Refusal::unauthorized(spec);
-    let key = api.service.key_by_public_id(public_id).await;
-    let key = key.map_err(internal)?.ok_or_else(unauthorized)?;
-    if !constant_time_eq(&sha256(token.as_bytes()), &key.secret_hash) {
-        return Err(unauthorized());
-    }
-    let caller = api
-        .service
-        .admit(Arc::new(key), caller_address(api, &parts));
+    let claim = api.service.claim(public_id).await.map_err(internal)?;
+    let proof = claim.and_then(|claim| claim.by_token(token));
+    let proof = proof.ok_or_else(unauthorized)?;
+    let caller = api.service.admit(proof, caller_address(api, &parts));
     let caller = caller.map_err(|_| unauthorized())?;
     let unknown = || Refusal::not_found(spec, "project", project);
-    let application = match caller.key().scope {
+    let application = match caller.scope() {
         Scope::Root => return Err(unauthorized()),
         Scope::Application(application) | Scope::Tenant(application, _) => application,
     };
@@ -308,7 +301,7 @@ async fn authenticate(
         Err(error) if error.code == ErrorCode::NotFound => return Err(unknown()),
         Err(error) => return Err(internal(error)),
     };
-    let holder = caller.key().id.as_u128();
+    let holder = caller.key().as_u128();
     let body = api.body(holder, body).await.map_err(internal)?;
     Ok(Project {
         tenant,

@@ -192,30 +192,20 @@ pub(crate) async fn publish_batch(
         .body_of(caller.holder(), body, BATCH_BODY_BYTES_MAX)
         .await?;
     let (bytes_max, traceparent) = (api.options().body_max, traceparent(&headers));
-    let mut readable = Vec::new();
-    let mut unreadable = Vec::new();
-    for raw in events_of(&held)? {
-        match event_of(raw, bytes_max, traceparent) {
-            Ok(event) => {
-                readable.push(event);
-                unreadable.push(None);
-            }
-            Err(refusal) => unreadable.push(Some(refusal)),
-        }
-    }
-    let answers = api.service.publish_many(&caller, tenant, readable).await?;
+    let events = events_of(&held)?.into_iter();
+    let events = events.map(|raw| event_of(raw, bytes_max, traceparent));
+    let answers = api.service.publish_many(&caller, tenant, events).await?;
     let any = answers.iter().any(Result::is_ok);
-    let full = answers.iter().filter_map(|answer| answer.as_ref().err());
-    let mut full = full.filter(|refusal| status(refusal.code) == StatusCode::SERVICE_UNAVAILABLE);
-    if let (Some(full), false) = (full.next(), any) {
-        return Err(Refusal::new(full.code, full.detail.clone()).into());
+    let refusals = answers.iter().filter_map(|answer| answer.as_ref().err());
+    let mut full =
+        refusals.filter(|refusal| status(refusal.code) == StatusCode::SERVICE_UNAVAILABLE);
+    let full = full
+        .next_back()
+        .map(|full| (full.code, full.detail.clone()));
+    let data = answers.into_iter().map(BatchAnswer::from).collect();
+    if let (Some((code, detail)), false) = (full, any) {
+        return Err(Refusal::new(code, detail).into());
     }
-    let mut answers = answers.into_iter();
-    let answer = |unreadable: Option<Refusal>| match unreadable {
-        Some(refusal) => Some(BatchAnswer::from(Err(refusal))),
-        None => answers.next().map(BatchAnswer::from),
-    };
-    let data = unreadable.into_iter().filter_map(answer).collect();
     // A client that looks at the status alone must not take a batch of refusals for accepted.
     let status = if any {
         StatusCode::ACCEPTED

@@ -55,7 +55,7 @@ pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fie
     match body.get("description") {
         None => {}
         Some(Value::Null) => fields.description = Some(None),
-        Some(Value::String(text)) if text.len() <= DESCRIPTION_BYTES_MAX => {
+        Some(Value::String(text)) if is_description(text) => {
             fields.description = Some(Some(text.clone()))
         }
         Some(_) => mistakes.push(spec.text("description_text").to_owned()),
@@ -73,6 +73,11 @@ pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fie
             message: Message::Many(mistakes),
         })
     }
+}
+
+fn is_description(text: &str) -> bool {
+    let is_line = |c: char| matches!(c, '\n' | '\r' | '\t');
+    text.len() <= DESCRIPTION_BYTES_MAX && text.chars().all(|c| is_line(c) || !c.is_control())
 }
 
 fn unknown_properties(

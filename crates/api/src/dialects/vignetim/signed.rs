@@ -1,14 +1,10 @@
 //! Signed requests: who asks, whether it is fresh, and whether it may (V-64 to V-66).
 
-use std::sync::Arc;
-
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::ApiSpec;
-use postrider_core::seal::hex;
-use postrider_core::secret::constant_time_eq;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{self as service, Caller, CurrentProfile, ErrorCode};
@@ -54,18 +50,18 @@ pub(super) async fn signed(
     };
     // A request that was used before counts for nothing: whoever has captured one could use up the
     // partner's requests with it. What this process has seen lately it knows without the store.
-    let key = verified.caller.key();
-    if !verified.bearer && api.service.saw_nonce(key.id, &verified.nonce) {
+    let (key, mode) = (verified.caller.key(), verified.caller.own_mode());
+    if !verified.bearer && api.service.saw_nonce(key, &verified.nonce) {
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
         return with_standing(refusal.into_response(), uncounted(&spec, now));
     }
-    let limit = match key.mode {
+    let limit = match mode {
         Mode::Live => spec.rate_live,
         Mode::Test => spec.rate_test,
     };
     // Before anything is written: a partner over the limit costs the store nothing.
     let rates = &api.door.rates;
-    let standing = rates.count(key.id, limit, spec.rate_window, now);
+    let standing = rates.count(key, limit, spec.rate_window, now);
     if standing.exceeded {
         let seconds = standing.resets_at.since(now).as_secs_f64().ceil();
         let text = spec
@@ -121,24 +117,19 @@ async fn verify(
         return Err(refuse("timestamp"));
     }
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
-    let key = api.service.key_by_public_id(public_id).await;
-    let key = key.map_err(internal)?.ok_or_else(|| refuse("signature"))?;
-    let body = api.body(key.id.as_u128(), body).await.map_err(internal)?;
-    let secret = api.service.signing_secret(&key).map_err(internal)?;
-    let secret = secret.ok_or_else(|| refuse("signature"))?;
+    let claim = api.service.claim(public_id).await;
+    let claim = claim.map_err(internal)?;
+    let claim = claim.ok_or_else(|| refuse("signature"))?;
+    let body = api.body(claim.holder(), body).await.map_err(internal)?;
     let mut message =
         format!("{timestamp}.{nonce}.{}.{}.", parts.method, parts.uri.path()).into_bytes();
     message.extend_from_slice(&body);
-    let hmac_key =
-        aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.expose().as_bytes());
-    let expected = hex(aws_lc_rs::hmac::sign(&hmac_key, &message).as_ref());
-    if !constant_time_eq(expected.as_bytes(), signature.as_bytes()) {
-        return Err(refuse("signature"));
-    }
+    let proof = claim.by_signature(&api.service, &message, signature);
+    let proof = proof
+        .map_err(internal)?
+        .ok_or_else(|| refuse("signature"))?;
     // Only who proved to have the key hears that it is disabled, or may not be used from there.
-    let caller = api
-        .service
-        .admit(Arc::new(key), caller_address(api, &parts));
+    let caller = api.service.admit(proof, caller_address(api, &parts));
     let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
     Ok(Verified {
         nonce: nonce.to_owned(),
@@ -162,13 +153,13 @@ async fn verify_bearer(
     text: &str,
 ) -> Result<Verified, Refusal> {
     let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
-    let key = match api.service.key_of(text).await {
-        Ok(key) => key,
+    let proof = match api.service.prove(text).await {
+        Ok(proof) => proof,
         Err(error) if error.code == ErrorCode::KeyUnknown => return Err(refuse("unauthorized")),
         Err(error) => return Err(Refusal::from_service(spec, &error)),
     };
-    let holder = key.id.as_u128();
-    let caller = api.service.admit(key, caller_address(api, parts));
+    let holder = proof.id().as_u128();
+    let caller = api.service.admit(proof, caller_address(api, parts));
     let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
     let body = api.body(holder, body).await;
     Ok(Verified {
@@ -196,13 +187,13 @@ async fn admit(
     // After the signature, so that a stranger cannot use up a partner's nonces. Kept as long as the
     // timestamp could be accepted again.
     let expires_at = now.plus(spec.skew * 2);
-    let used = || api.service.use_nonce(caller.key().id, &nonce, expires_at);
+    let used = || api.service.use_nonce(caller.key(), &nonce, expires_at);
     let fresh = bearer || nonce.len() <= KEY_BYTES_MAX && used().await.map_err(internal)?;
     if !fresh {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));
     }
     let forbidden = || Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden"));
-    let Scope::Tenant(application, tenant) = caller.key().scope else {
+    let Scope::Tenant(application, tenant) = caller.scope() else {
         return Err(forbidden());
     };
     let current = api.service.profile_of(application).await;
