@@ -1,6 +1,7 @@
 //! Project automation. `cargo xtask ci` is the gate, here and everywhere.
 
 mod arrows;
+mod contract;
 mod fuzz;
 mod systems;
 
@@ -14,6 +15,7 @@ cargo xtask ci         everything the gate runs, in its order; stops at the firs
 cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 100000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
+cargo xtask contract   a running server against its OpenAPI document
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
 cargo xtask demo       the demo, as a user runs it";
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         "test" => test(rest),
         "sim" => sim(rest.first().map_or("100000", String::as_str)),
         "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
+        "contract" => contract::check(),
         "arrows" => arrows::check(),
         "systems" => systems::check(),
         "demo" => cargo(&["run", "--release", "--", "demo"]),
@@ -69,6 +72,7 @@ fn ci() -> anyhow::Result<()> {
     // The simulation's 10,000 seeds are one of the tests.
     step("tests", || test(&[]))?;
     step("receivers in six languages", receivers)?;
+    step("the API and its OpenAPI document", contract::check)?;
     step("the README's first command", readme)?;
     say("all checks passed");
     Ok(())
@@ -143,7 +147,7 @@ const LANGUAGES: &[(&str, &str)] = &[
 
 /// Installs what of it this machine lacks. What cannot be installed fails: a test that does not
 /// run proves nothing.
-fn languages() -> anyhow::Result<()> {
+pub(crate) fn languages() -> anyhow::Result<()> {
     let missing: Vec<&(&str, &str)> = LANGUAGES
         .iter()
         .filter(|(program, _)| {
@@ -183,7 +187,7 @@ fn languages() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn works(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn works(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
         .args(arguments)
         .output()
@@ -191,7 +195,7 @@ fn works(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// Runs a command and shows what it says only when it fails.
-fn quietly(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn quietly(command: &mut Command) -> anyhow::Result<()> {
     let output = command
         .output()
         .with_context(|| format!("failed to start {command:?}"))?;
@@ -249,7 +253,7 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     run(Command::new("cargo").args(arguments))
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command
         .status()
         .with_context(|| format!("cannot run {command:?}"))?;
@@ -260,6 +264,6 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "progress for the person who waits")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }

@@ -7,6 +7,7 @@ mod auth;
 mod dialects;
 mod edge;
 mod native;
+mod openapi;
 mod problem;
 mod request;
 mod server;
@@ -14,7 +15,7 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use ipnet::IpNet;
 use postrider_core::limits;
 use postrider_service::budget::Budget;
@@ -52,6 +53,13 @@ impl Default for ApiOptions {
     }
 }
 
+/// The OpenAPI document of the native API, as `/v1/openapi.json` serves it.
+pub fn openapi_json() -> String {
+    let (_, document) = native::routes().split_for_parts();
+    let document = openapi::Document::new(&openapi::completed(document));
+    String::from_utf8_lossy(&document.0).into_owned()
+}
+
 /// What every handler works with.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -79,7 +87,11 @@ impl Api {
 
     /// All routes.
     pub fn router(&self) -> Router {
-        let router = native::routes().merge(dialects::routes(self.service.profiles()));
+        let (native, document) = native::routes().split_for_parts();
+        let document = openapi::Document::new(&openapi::completed(document));
+        let router = native
+            .layer(Extension(document))
+            .merge(dialects::routes(self.service.profiles()));
         let options = self.options();
         let answers = edge::Answers::new(options.answers_bytes_max, options.keep_alive);
         router

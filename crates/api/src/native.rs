@@ -1,5 +1,10 @@
 //! The native API under `/v1`.
 
+#![expect(
+    unused_qualifications,
+    reason = "what the macro writes that describes an operation"
+)]
+
 mod applications;
 mod audit;
 mod confirmations;
@@ -18,145 +23,92 @@ mod statistics;
 mod tenants;
 mod views;
 
-use axum::Router;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use http::{Method, StatusCode, Uri};
 use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::Api;
+use crate::openapi::{Document, Refusals};
 use crate::problem::{Answer, Problem};
 use crate::request::json;
 
 pub(crate) use events::traceparent;
 
-pub(crate) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route(
-            "/v1/applications",
-            post(applications::create).get(applications::list),
-        )
-        .route(
-            "/v1/applications/{application}",
-            get(applications::read)
-                .patch(applications::update)
-                .delete(deletions::delete_application),
-        )
-        .route(
-            "/v1/applications/{application}/event-types",
-            get(event_types::list),
-        )
-        .route(
-            "/v1/applications/{application}/event-types/{name}",
-            put(event_types::put).delete(event_types::delete),
-        )
-        .route(
-            "/v1/applications/{application}/tenants",
-            post(tenants::create).get(tenants::list),
-        )
-        .route(
-            "/v1/tenants/{tenant}",
-            get(tenants::read)
-                .patch(tenants::update)
-                .delete(deletions::delete_tenant),
-        )
-        .route("/v1/tenants/{tenant}/secret", get(tenants::read_secret))
-        .route(
-            "/v1/tenants/{tenant}/rotate-secret",
-            post(tenants::rotate_secret),
-        )
-        .route(
-            "/v1/tenants/{tenant}/distributions",
-            post(distributions::create).get(distributions::list),
-        )
-        .route(
-            "/v1/distributions/{distribution}",
-            get(distributions::read)
-                .patch(distributions::update)
-                .delete(distributions::delete),
-        )
-        .route(
-            "/v1/distributions/{distribution}/test",
-            post(endpoints::test),
-        )
-        .route("/v1/tenants/{tenant}/statistics", get(statistics::read))
-        .route("/v1/tenants/{tenant}/send-outs", get(send_outs::list))
-        .route("/v1/send-outs/{delivery}", get(send_outs::read))
-        .route("/v1/send-outs/{delivery}/retry", post(send_outs::retry))
-        .route(
-            "/v1/tenants/{tenant}/notifications",
-            get(notifications::list),
-        )
-        .route(
-            "/v1/tenants/{tenant}/notifications/read",
-            post(notifications::mark_read),
-        )
-        .route(
-            "/v1/tenants/{tenant}/notifications/confirmations",
-            post(confirmations::ask_again),
-        )
-        .route("/v1/mail-confirmations", post(confirmations::confirm))
-        .route(
-            "/confirm/{code}",
-            get(confirmations::page).post(confirmations::confirm_page),
-        )
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/egress-ips", get(egress_ips))
-        .route(
-            "/v1/tenants/{tenant}/endpoints",
-            post(endpoints::create).get(endpoints::list),
-        )
-        .route(
-            "/v1/endpoints/{endpoint}",
-            get(endpoints::read)
-                .patch(endpoints::update)
-                .delete(endpoints::delete),
-        )
-        .route("/v1/endpoints/{endpoint}/test", post(endpoints::test))
-        .route("/v1/endpoints/{endpoint}/secret", get(endpoints::secret))
-        .route(
-            "/v1/endpoints/{endpoint}/rotate-secret",
-            post(endpoints::rotate_secret),
-        )
-        .route("/v1/endpoints/{endpoint}/stats", get(endpoints::stats))
-        .route(
-            "/v1/tenants/{tenant}/events",
-            post(events::publish).get(events::list),
-        )
-        .route(
-            "/v1/tenants/{tenant}/events/batch",
-            post(events::publish_batch),
-        )
-        .route("/v1/tenants/{tenant}/explain", post(explain::explain))
-        .route("/v1/events/{event}", get(events::read))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{delivery}", get(deliveries::read))
-        .route(
-            "/v1/deliveries/{delivery}/attempts",
-            get(deliveries::attempts),
-        )
-        .route("/v1/deliveries/{delivery}/resend", post(deliveries::resend))
-        .route("/v1/deliveries/{delivery}/cancel", post(deliveries::cancel))
-        .route(
-            "/v1/tenants/{tenant}/replays",
-            post(replays::create).get(replays::list),
-        )
-        .route("/v1/deletions/{deletion}", get(deletions::read))
-        .route("/v1/replays/{replay}", get(replays::read))
-        .route("/v1/replays/{replay}/cancel", post(replays::cancel))
-        .route("/v1/keys", post(keys::create).get(keys::list))
-        .route(
-            "/v1/keys/{key}",
-            get(keys::read).patch(keys::update).delete(keys::delete),
-        )
-        .route("/v1/keys/{key}/rotate-secret", post(keys::rotate_secret))
+/// Every route, and what the document says of it.
+pub(crate) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(routes!(ready))
+        .routes(routes!(egress_ips))
+        .routes(routes!(document))
+        .routes(routes!(applications::create, applications::list))
+        .routes(routes!(
+            applications::read,
+            applications::update,
+            deletions::delete_application
+        ))
+        .routes(routes!(event_types::list))
+        .routes(routes!(event_types::put, event_types::delete))
+        .routes(routes!(tenants::create, tenants::list))
+        .routes(routes!(
+            tenants::read,
+            tenants::update,
+            deletions::delete_tenant
+        ))
+        .routes(routes!(tenants::read_secret))
+        .routes(routes!(tenants::rotate_secret))
+        .routes(routes!(distributions::create, distributions::list))
+        .routes(routes!(
+            distributions::read,
+            distributions::update,
+            distributions::delete
+        ))
+        .routes(routes!(endpoints::test_distribution))
+        .routes(routes!(statistics::read))
+        .routes(routes!(send_outs::list))
+        .routes(routes!(send_outs::read))
+        .routes(routes!(send_outs::retry))
+        .routes(routes!(notifications::list))
+        .routes(routes!(notifications::mark_read))
+        .routes(routes!(confirmations::ask_again))
+        .routes(routes!(confirmations::confirm))
+        .routes(routes!(confirmations::page, confirmations::confirm_page))
+        .routes(routes!(audit::list))
+        .routes(routes!(endpoints::create, endpoints::list))
+        .routes(routes!(
+            endpoints::read,
+            endpoints::update,
+            endpoints::delete
+        ))
+        .routes(routes!(endpoints::test))
+        .routes(routes!(endpoints::secret))
+        .routes(routes!(endpoints::rotate_secret))
+        .routes(routes!(endpoints::stats))
+        .routes(routes!(events::publish, events::list))
+        .routes(routes!(events::publish_batch))
+        .routes(routes!(explain::explain))
+        .routes(routes!(events::read))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::read))
+        .routes(routes!(deliveries::attempts))
+        .routes(routes!(deliveries::resend))
+        .routes(routes!(deliveries::cancel))
+        .routes(routes!(replays::create, replays::list))
+        .routes(routes!(replays::read))
+        .routes(routes!(replays::cancel))
+        .routes(routes!(deletions::read))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::read, keys::update, keys::delete))
+        .routes(routes!(keys::rotate_secret))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Health {
     status: &'static str,
@@ -171,6 +123,10 @@ struct Health {
 }
 
 /// The process runs.
+#[utoipa::path(
+    get, path = "/health", tag = "Server", operation_id = "getHealth", security(()),
+    responses((status = OK, description = "It does.", body = Health)),
+)]
 async fn health() -> Response {
     json(
         StatusCode::OK,
@@ -184,6 +140,10 @@ async fn health() -> Response {
 }
 
 /// The store can be written, so events can be accepted.
+#[utoipa::path(
+    get, path = "/ready", tag = "Server", operation_id = "getReadiness", security(()),
+    responses((status = OK, description = "It can.", body = Health), Refusals),
+)]
 async fn ready(State(api): State<Api>) -> Answer {
     let ready = api.service.readiness().await?;
     Ok(json(
@@ -197,20 +157,34 @@ async fn ready(State(api): State<Api>) -> Answer {
     ))
 }
 
-#[derive(Serialize)]
+/// This document.
+#[utoipa::path(
+    get, path = "/v1/openapi.json", tag = "Server", operation_id = "getOpenApi", security(()),
+    responses((status = OK, description = "OpenAPI 3.1.", body = Object)),
+)]
+async fn document(Extension(document): Extension<Document>) -> Document {
+    document
+}
+
+#[derive(Serialize, ToSchema)]
 struct EgressView<'a> {
     region: &'a str,
     /// What tenants without a region of their own get.
     default: bool,
+    #[schema(value_type = Vec<String>)]
     addresses: &'a [std::net::IpAddr],
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct EgressList<'a> {
     data: Vec<EgressView<'a>>,
 }
 
 /// The addresses to allow-list (`docs/systems.md`, F-22). Open to all: firewalls have no keys.
+#[utoipa::path(
+    get, path = "/v1/egress-ips", tag = "Server", operation_id = "listEgressAddresses", security(()),
+    responses((status = OK, description = "By region.", body = EgressList<'_>)),
+)]
 async fn egress_ips(State(api): State<Api>) -> Response {
     let (regions, default) = api.service.regions();
     let regions = regions.iter().map(|region| EgressView {

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The status, and therefore who has to act. No wildcard: a new code must choose.
 pub(crate) const fn status(code: ErrorCode) -> StatusCode {
@@ -126,8 +127,8 @@ impl From<Refusal> for Problem {
 /// Seconds a client should wait after a 503.
 pub(crate) const RETRY_AFTER_SECS: u32 = 1;
 
-#[derive(Serialize)]
-struct ProblemView<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ProblemView<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -142,12 +143,8 @@ impl IntoResponse for Problem {
         let Self(refusal) = self;
         refusal.log();
         let status = status(refusal.code);
-        let code = serde_json::to_value(refusal.code)
-            .ok()
-            .and_then(|code| code.as_str().map(str::to_owned))
-            .unwrap_or_default();
         let problem = ProblemView {
-            r#type: format!("urn:postrider:problem:{code}"),
+            r#type: format!("urn:postrider:problem:{}", refusal.code.as_str()),
             title: title(refusal.code),
             status: status.as_u16(),
             code: refusal.code,

@@ -18,6 +18,11 @@ pub(crate) use postrider_service::read_id;
 use postrider_service::{ErrorCode, InvalidCursor, Page, PageRequest, Refusal, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+// Hidden, but what its own macros ask of a generic type.
+use utoipa::__dev::ComposeSchema;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::problem::Problem;
 
@@ -210,9 +215,31 @@ pub(crate) fn ok(value: &impl Serialize) -> Response {
 /// A list with its next page.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct List<T> {
+pub(crate) struct List<T> {
     data: Vec<T>,
     next_cursor: Option<String>,
+}
+
+impl<T: ToSchema> ComposeSchema for List<T> {
+    fn compose(_: Vec<RefOr<Schema>>) -> RefOr<Schema> {
+        let cursor = SchemaType::from_iter([Type::String, Type::Null]);
+        let cursor = ObjectBuilder::new()
+            .schema_type(cursor)
+            .description(Some("To be given as `cursor`; null where nothing follows."));
+        ObjectBuilder::new()
+            .property("data", Ref::from_schema_name(T::name()).to_array_builder())
+            .required("data")
+            .property("nextCursor", cursor)
+            .required("nextCursor")
+            .into()
+    }
+}
+
+impl<T: ToSchema> ToSchema for List<T> {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
 }
 
 pub(crate) fn list<R, T: Serialize>(page: Page<R>, view: impl FnMut(R) -> T) -> Response {
@@ -224,10 +251,14 @@ pub(crate) fn list<R, T: Serialize>(page: Page<R>, view: impl FnMut(R) -> T) -> 
 }
 
 /// `limit` and `cursor` of a list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 

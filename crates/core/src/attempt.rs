@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Timestamp;
 use crate::distribution::Distribution;
@@ -53,10 +54,12 @@ impl Rendering {
 }
 
 /// The local end of an attempt's connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Egress {
     /// The configured region; none where the server has no regions.
+    #[schema(value_type = Option<String>)]
     pub region: Option<Arc<str>>,
+    #[schema(value_type = String)]
     pub address: IpAddr,
 }
 
@@ -70,7 +73,7 @@ pub struct Response {
 }
 
 /// Where the time went, in microseconds; none for a phase that did not happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timings {
     pub dns_micros: Option<u32>,

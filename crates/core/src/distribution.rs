@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::limits::{JSON_DEPTH_MAX, NAME_BYTES_MAX, PAYLOAD_FIELDS_MAX};
 
@@ -20,7 +21,7 @@ pub struct Distribution {
 }
 
 /// What a distribution's webhooks carry of an event's data.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Payload {
     /// The chosen fields in their order; none takes the data as it is.
@@ -31,7 +32,7 @@ pub struct Payload {
 }
 
 /// A field of the data, and the name it gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PayloadField {
     /// Names with dots between them; a number goes into a list: `items.0.sku`.
     pub from: String,

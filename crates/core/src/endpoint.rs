@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::distribution::Distribution;
 use crate::filter::Subscription;
@@ -165,7 +166,7 @@ pub struct EndpointSecret {
 }
 
 /// In which order an endpoint gets its deliveries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Ordering {
     /// Side by side, as fast as the endpoint takes them.

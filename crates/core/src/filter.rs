@@ -1,6 +1,7 @@
 //! Which events an endpoint asked for: event type names and the patterns that select them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::limits::{EVENT_TYPE_BYTES_MAX, SUBSCRIPTION_PATTERNS_MAX};
 
@@ -20,7 +21,7 @@ pub fn is_event_type(name: &str) -> bool {
 }
 
 /// The event types an endpoint receives: exact names, `order.*`, or `*`. Kept as the user wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Subscription(Vec<String>);
 

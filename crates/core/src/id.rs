@@ -30,6 +30,15 @@ macro_rules! kinds {
             const PREFIX: &'static str = $prefix;
             const NOUN: &'static str = $noun;
         }
+        // A kind is no value; it only names the id's.
+        impl utoipa::__dev::ComposeSchema for $name {
+            fn compose(
+                _: Vec<utoipa::openapi::RefOr<utoipa::openapi::Schema>>,
+            ) -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::Object::new().into()
+            }
+        }
+        impl utoipa::ToSchema for $name {}
     )*};
 }
 

@@ -20,6 +20,7 @@ pub mod judge;
 pub mod limits;
 pub mod notice;
 pub mod profile;
+mod schema;
 pub mod seal;
 pub mod secret;
 pub mod tenant;

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::tenant::Mode;
 use crate::{Id, Secret, Timestamp, id};
 
 /// Where a tenant wants to hear of failures, by the kind of endpoint (`docs/systems.md`, F-27, F-28).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NotificationSettings {
     pub webhooks: Channels,
@@ -31,7 +32,7 @@ pub struct Confirmation {
     pub application_name: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Channels {
     pub email: bool,
@@ -72,7 +73,7 @@ impl NotificationSettings {
 }
 
 /// Which kind of endpoint a notice is about; each has its own settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum NoticeClass {
     Webhooks,

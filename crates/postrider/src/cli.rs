@@ -38,7 +38,7 @@ pub enum Command {
     /// Check a profile file, or show a built-in one
     #[command(subcommand)]
     Profile(profiles::ProfileCommand),
-    /// Look for mistakes in a configuration
+    /// Look for mistakes in a configuration, or print its schema
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Copy the database while the server runs
@@ -114,6 +114,8 @@ pub struct ServeArgs {
 pub enum ConfigCommand {
     /// Read a configuration as `serve` would, and tell all its mistakes with their lines
     Check(ServeArgs),
+    /// Print a JSON Schema of the configuration, with every key and its default: for editors
+    Schema,
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +173,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Verify(args) => verify::run(&args),
             Command::Profile(command) => profiles::run(&command),
             Command::Config(ConfigCommand::Check(args)) => config::check(&args),
+            Command::Config(ConfigCommand::Schema) => {
+                crate::output::line(&format!("{:#}", config::schema()));
+                Ok(())
+            }
             Command::Backup(args) => backup::run(&args.data, &args.target),
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
             Command::Doctor(args) => doctor::run(&args.data),

@@ -2,18 +2,22 @@
 //! command line.
 
 mod file;
+mod schema;
+
+pub use schema::schema;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use ipnet::{IpNet, Ipv6Net};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::cli::ServeArgs;
 
 /// All settings of a server. Every key is optional.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub server: ServerConfig,
@@ -26,20 +30,23 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Where the API listens. TLS is for the proxy in front.
+    #[schema(value_type = String)]
     pub listen: SocketAddr,
     /// Connections at once; fewer where the machine has not that many file descriptors.
     pub connections_max: usize,
     /// Seconds that an idle connection is kept open; more than the proxy in front keeps it.
     pub keep_alive_secs: u64,
     /// File that the first root key is written to; none prints it.
+    #[schema(value_type = Option<String>)]
     pub root_key_file: Option<PathBuf>,
     /// Seconds that requests and attempts under way get at a shutdown.
     pub shutdown_secs: u64,
     /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps`.
+    #[schema(value_type = Vec<String>)]
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -56,10 +63,11 @@ impl Default for ServerConfig {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// Directory of the database; one process owns it.
+    #[schema(value_type = String)]
     pub directory: PathBuf,
     /// Bytes the database may grow to; none is the disk's size.
     pub max_bytes: Option<u64>,
@@ -78,32 +86,39 @@ impl Default for StoreConfig {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecretsConfig {
     /// File with the master key (64 hex digits); none is `master.key` in the data directory.
+    #[schema(value_type = Option<String>)]
     pub master_key_file: Option<PathBuf>,
     /// Files with master keys that were used before: they open, the first one seals.
+    #[schema(value_type = Vec<String>)]
     pub previous_key_files: Vec<PathBuf>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressConfig {
     /// Networks that endpoints may be in although they are not public.
+    #[schema(value_type = Vec<String>)]
     pub allow: Vec<IpNet>,
     /// Networks that endpoints may not be in although they are public, or allowed.
+    #[schema(value_type = Vec<String>)]
     pub deny: Vec<IpNet>,
     /// The only ports of endpoints; none is any.
     pub ports: Vec<u16>,
     /// Prefixes (/96) of this network's translators from IPv6 to IPv4, beside `64:ff9b::/96`.
+    #[schema(value_type = Vec<String>)]
     pub nat64: Vec<Ipv6Net>,
     /// Allows plain HTTP endpoints whatever their profile says.
     pub plain_http: bool,
     /// PEM file with certificate authorities trusted besides the public ones.
+    #[schema(value_type = Option<String>)]
     pub extra_ca: Option<PathBuf>,
     /// Local addresses that deliveries leave from, in turn; none lets the system choose. Where there
     /// are regions, those say it.
+    #[schema(value_type = Vec<String>)]
     pub bind: Vec<IpAddr>,
     /// Regions with the addresses that receivers allow-list.
     pub regions: Vec<RegionConfig>,
@@ -113,18 +128,21 @@ pub struct EgressConfig {
     pub proxy: Option<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegionConfig {
+    /// What tenants call it.
     pub name: String,
     /// What the world sees, and `/v1/egress-ips` tells.
+    #[schema(value_type = Vec<String>)]
     pub published: Vec<IpAddr>,
     /// This machine's addresses that they stand for, where a gateway translates them; none are the
     /// published ones themselves.
+    #[schema(value_type = Option<Vec<String>>)]
     pub bind: Option<Vec<IpAddr>>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotificationsConfig {
     /// Seconds between two mails to the same people; what fails meanwhile is one digest.
@@ -145,22 +163,26 @@ impl Default for NotificationsConfig {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmtpConfig {
+    /// Name or address of the mail server.
     pub host: String,
     /// None is 465 for `tls`, 587 for `starttls`, 25 for `none`.
     pub port: Option<u16>,
+    /// `tls` from the start, `starttls`, or `none`.
     #[serde(default)]
     pub tls: SmtpTlsConfig,
     /// The sender, such as `Postrider <postrider@example.com>`.
     pub from: String,
+    /// The account; goes with `password_file`.
     pub username: Option<String>,
     /// File with the password.
+    #[schema(value_type = Option<String>)]
     pub password_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpTlsConfig {
     Tls,
@@ -170,7 +192,7 @@ pub enum SmtpTlsConfig {
     None,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Bytes of a request body.
@@ -201,14 +223,15 @@ impl Default for LimitsConfig {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProfilesConfig {
     /// Directory with profiles of your own (`*.toml`).
+    #[schema(value_type = Option<String>)]
     pub directory: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// A level, or a filter such as `postrider=debug,warn`.
@@ -217,7 +240,7 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,
@@ -246,7 +269,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
         let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         anyhow::ensure!(
             told.is_empty(),
-            "{} has mistakes; the README lists the keys and their forms:\n  {}",
+            "{} has mistakes; docs/configuration.md, or `postrider config schema`, has the keys and their forms:\n  {}",
             path.display(),
             told.join("\n  ")
         );
@@ -335,5 +358,5 @@ pub fn check(args: &ServeArgs) -> anyhow::Result<()> {
 fn typed(sources: config::Config) -> anyhow::Result<Config> {
     sources
         .try_deserialize()
-        .context("the configuration has a mistake; the README lists the keys and their forms")
+        .context("the configuration has a mistake; docs/configuration.md, or `postrider config schema`, has the keys and their forms")
 }

@@ -10,19 +10,21 @@ use postrider_store::{Page, PageRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
 /// An application to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewApplication {
     pub name: String,
     /// Name of a profile this server knows.
     #[serde(default = "standard")]
     pub profile: String,
+    #[schema(value_type = Option<ApplicationSettings>)]
     pub settings: Option<Map<String, Value>>,
 }
 
@@ -31,15 +33,18 @@ fn standard() -> String {
 }
 
 /// What changes of an application; what is not named stays.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationPatch {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub profile: Option<String>,
     /// Merged into those that are there; null takes one back to its default (RFC 7396).
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, value_type = Option<ApplicationSettings>)]
     pub settings: Option<Map<String, Value>>,
 }
 

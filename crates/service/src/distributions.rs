@@ -13,6 +13,7 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::endpoints::{
     checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint,
@@ -23,7 +24,7 @@ use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
 /// Whether a distribution sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Activity {
     #[default]
@@ -32,7 +33,7 @@ pub enum Activity {
 }
 
 /// A distribution to be made.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewDistribution {
     pub name: String,
@@ -52,16 +53,20 @@ pub struct NewDistribution {
 }
 
 /// What changes of a distribution; what is not named stays, and null takes away.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DistributionPatch {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub event_name: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub url: Option<String>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub events: Option<Vec<String>>,
     #[serde(default, deserialize_with = "nullable")]
     pub headers: Option<Option<BTreeMap<String, String>>>,
@@ -70,6 +75,7 @@ pub struct DistributionPatch {
     #[serde(default, deserialize_with = "nullable")]
     pub rate_limit: Option<Option<u32>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub status: Option<Activity>,
 }
 

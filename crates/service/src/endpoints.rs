@@ -39,9 +39,10 @@ pub(crate) use rules::{checked_rate, checked_url, must_lead_out, valid_url};
 pub(crate) use secrets::rotate;
 
 use rules::{checked_description, subscription};
+use utoipa::ToSchema;
 
 /// An endpoint to be made.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewEndpoint {
     pub url: String,
@@ -53,6 +54,7 @@ pub struct NewEndpoint {
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// Deliveries in a second.
+    #[schema(minimum = 1, maximum = 100_000)]
     pub rate_limit: Option<u32>,
     #[serde(default)]
     pub ordering: Ordering,
@@ -79,10 +81,11 @@ pub struct EndpointMade {
 }
 
 /// What changes of an endpoint; what is not named stays, and null takes away.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EndpointPatch {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub url: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub events: Option<Option<Vec<String>>>,
@@ -96,8 +99,10 @@ pub struct EndpointPatch {
     #[serde(default, deserialize_with = "nullable")]
     pub ordering: Option<Option<Ordering>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub active: Option<bool>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub secret: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub content_type: Option<Option<ContentType>>,
@@ -126,7 +131,7 @@ pub(crate) fn without_secrets(
 }
 
 /// What an endpoint's body is, where the profile has a choice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ContentType {
     #[default]

@@ -25,21 +25,24 @@ use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, CurrentProfile, Service};
 
 use address::{address, known_type};
+use utoipa::ToSchema;
 
 /// Bytes of a request's body beside the data, up to which the data stays a slice of it: it counts
 /// against the memory bound with its own length only.
 const SLICE_OVERHEAD_MAX: usize = 512;
 
 /// An event to be published.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewEvent<'b> {
     pub r#type: String,
     /// Kept as it came, byte for byte.
     #[serde(borrow)]
+    #[schema(value_type = serde_json::Value)]
     pub data: &'b RawValue,
     /// What else a profile's body says of the event (Voucherify's `event`).
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     pub meta: Option<&'b RawValue>,
     pub occurred_at: Option<Timestamp>,
     /// The key's, when it is not given.

@@ -11,6 +11,7 @@ use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::{KeyFilter, Page, PageRequest};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::endpoints::{Rotation, SecretShown, checked_url, fresh_endpoint, must_lead_out, rotate};
 use crate::random::{key_text, public_key_id, seal_nonce, secret_text};
@@ -22,7 +23,7 @@ use crate::{Caller, Service};
 pub(crate) const KEY_SECRET_CONTEXT: &str = "api key secret";
 
 /// A key to be made.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewKey {
     pub name: String,
@@ -58,16 +59,18 @@ pub struct KeyMade {
 }
 
 /// What changes of a key; what is not named stays, and null takes away.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct KeyPatch {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub webhook: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     pub allowed_ips: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub active: Option<bool>,
     #[serde(default, deserialize_with = "nullable")]
     pub expires_at: Option<Option<Timestamp>>,

@@ -4,10 +4,11 @@ use postrider_core::limits::ATTEMPTS_MAX;
 use postrider_engine::PublishError;
 use postrider_store::{BoxError, Entity, Rule, StoreError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Every reason for which something is refused, by the service or by a door before it. The names are part of the
 /// API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     BodyNotJson,
@@ -57,6 +58,111 @@ pub enum ErrorCode {
     StoreUnavailable,
     OutcomeUnknown,
     Internal,
+}
+
+impl ErrorCode {
+    /// As it is written in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BodyNotJson => "body_not_json",
+            Self::BodyTooDeep => "body_too_deep",
+            Self::BodyDuplicateKey => "body_duplicate_key",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::ContentTypeUnsupported => "content_type_unsupported",
+            Self::ContentEncodingUnsupported => "content_encoding_unsupported",
+            Self::HeaderInvalid => "header_invalid",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::ValidationFailed => "validation_failed",
+            Self::EndpointUrlInvalid => "endpoint_url_invalid",
+            Self::SubscriptionInvalid => "subscription_invalid",
+            Self::EventTypeUnknown => "event_type_unknown",
+            Self::CursorInvalid => "cursor_invalid",
+            Self::QueryTooLong => "query_too_long",
+            Self::DataInvalid => "data_invalid",
+            Self::DistributionUnsupported => "distribution_unsupported",
+            Self::EndpointNeedsKey => "endpoint_needs_key",
+            Self::AddressUnclear => "address_unclear",
+            Self::KeyMissing => "key_missing",
+            Self::KeyUnknown => "key_unknown",
+            Self::KeyDisabled => "key_disabled",
+            Self::KeyExpired => "key_expired",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::ScopeInsufficient => "scope_insufficient",
+            Self::NotFound => "not_found",
+            Self::RouteUnknown => "route_unknown",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NameTaken => "name_taken",
+            Self::EndpointsMax => "endpoints_max",
+            Self::EventTypesMax => "event_types_max",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::DeliveryPending => "delivery_pending",
+            Self::DeliveryEnded => "delivery_ended",
+            Self::ResendNotAllowed => "resend_not_allowed",
+            Self::EndpointDisabled => "endpoint_disabled",
+            Self::SecretNotShown => "secret_not_shown",
+            Self::RotationUnsupported => "rotation_unsupported",
+            Self::ProfileInUse => "profile_in_use",
+            Self::LastRootKey => "last_root_key",
+            Self::ReplaysMax => "replays_max",
+            Self::TestCallsMax => "test_calls_max",
+            Self::Overloaded => "overloaded",
+            Self::StoreFull => "store_full",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub const ALL: [Self; 47] = [
+        Self::BodyNotJson,
+        Self::BodyTooDeep,
+        Self::BodyDuplicateKey,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::ContentTypeUnsupported,
+        Self::ContentEncodingUnsupported,
+        Self::HeaderInvalid,
+        Self::HeadersTooLarge,
+        Self::ValidationFailed,
+        Self::EndpointUrlInvalid,
+        Self::SubscriptionInvalid,
+        Self::EventTypeUnknown,
+        Self::CursorInvalid,
+        Self::QueryTooLong,
+        Self::DataInvalid,
+        Self::DistributionUnsupported,
+        Self::EndpointNeedsKey,
+        Self::AddressUnclear,
+        Self::KeyMissing,
+        Self::KeyUnknown,
+        Self::KeyDisabled,
+        Self::KeyExpired,
+        Self::AddressNotAllowed,
+        Self::ScopeInsufficient,
+        Self::NotFound,
+        Self::RouteUnknown,
+        Self::MethodNotAllowed,
+        Self::NameTaken,
+        Self::EndpointsMax,
+        Self::EventTypesMax,
+        Self::IdempotencyKeyReused,
+        Self::DeliveryPending,
+        Self::DeliveryEnded,
+        Self::ResendNotAllowed,
+        Self::EndpointDisabled,
+        Self::SecretNotShown,
+        Self::RotationUnsupported,
+        Self::ProfileInUse,
+        Self::LastRootKey,
+        Self::ReplaysMax,
+        Self::TestCallsMax,
+        Self::Overloaded,
+        Self::StoreFull,
+        Self::StoreUnavailable,
+        Self::OutcomeUnknown,
+        Self::Internal,
+    ];
 }
 
 /// Why something was not done.

@@ -10,6 +10,7 @@ use postrider_store::{
     TaskState,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::deliveries::read_state;
 use crate::endpoints;
@@ -26,7 +27,7 @@ const FORWARD: char = '+';
 const EVENTS_LOOKED_AT: u32 = 200;
 
 /// What to replay. Without a status: what failed. It is also how the store keeps it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewReplay {
     pub endpoint: Option<Id<id::Endpoint>>,

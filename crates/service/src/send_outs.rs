@@ -15,6 +15,7 @@ use postrider_store::queries::query_digest;
 use postrider_store::{Cursor, DeliveryFilter, Page, PageRequest, StatePattern, failure_text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::deliveries;
 use crate::reading::{bounded_page, must_be_range};
@@ -25,7 +26,7 @@ use crate::{Caller, Service};
 const PAGES_SEARCHED: usize = 20;
 
 /// How a delivery stands, in the words of the audit log.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SendOutStatus {
     Succeeded,

@@ -12,6 +12,7 @@ use postrider_core::{Id, Secret, id};
 use postrider_store::{Page, PageRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::applications::{merge, merged};
 use crate::confirmations;
@@ -21,11 +22,12 @@ use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
 /// A tenant to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewTenant {
     pub name: String,
     pub external_id: Option<String>,
+    #[schema(value_type = Option<TenantSettings>)]
     pub settings: Option<Map<String, Value>>,
 }
 
@@ -39,13 +41,15 @@ pub struct TenantMade {
 }
 
 /// What changes of a tenant; what is not named stays.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantPatch {
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     /// Merged into those that are there; null takes one back to its default (RFC 7396).
     #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, value_type = Option<TenantSettings>)]
     pub settings: Option<Map<String, Value>>,
 }
 

@@ -6,32 +6,50 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_service::{AuditQuery, Caller};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::Api;
+use crate::openapi::Refusals;
 use crate::problem::Answer;
-use crate::request::{Query, given_id, given_time, list as list_of, page_request};
+use crate::request::{List, Query, given_id, given_time, list as list_of, page_request};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct AuditParams {
+    /// Of this application.
+    #[param(value_type = Option<Id<id::Application>>)]
     application: Option<String>,
+    /// Of this tenant.
+    #[param(value_type = Option<Id<id::Tenant>>)]
     tenant: Option<String>,
+    /// Of the thing with this id.
     subject: Option<String>,
+    /// Such as `endpoint.created`.
     action: Option<String>,
+    /// By this key.
+    #[param(value_type = Option<Id<id::ApiKey>>)]
     key: Option<String>,
+    /// From this time on.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
+    /// Before this time.
+    #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ActorView {
     key: Option<Id<id::ApiKey>>,
     name: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct AuditView {
     id: Id<id::AuditEntry>,
     at: Timestamp,
@@ -41,7 +59,9 @@ struct AuditView {
     subject: String,
     application: Option<Id<id::Application>>,
     tenant: Option<Id<id::Tenant>>,
+    #[schema(value_type = Option<Object>)]
     before: Option<Box<RawValue>>,
+    #[schema(value_type = Option<Object>)]
     after: Option<Box<RawValue>>,
 }
 
@@ -65,6 +85,12 @@ impl From<AuditEntry> for AuditView {
     }
 }
 
+/// Lists who changed what, the newest first.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "Audit log", operation_id = "listAudit",
+    params(AuditParams),
+    responses((status = OK, description = "Done.", body = List<AuditView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,

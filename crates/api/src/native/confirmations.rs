@@ -7,18 +7,26 @@ use http::{HeaderMap, StatusCode, header};
 use postrider_core::{Id, id};
 use postrider_service::Caller;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Api;
+use crate::openapi::{OfCode, OfTenant, Refusals};
 use crate::problem::{Answer, Problem, status};
 use crate::request::{Path, json, must_be_json, ok, read_id, typed};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AskBody {
     email: String,
 }
 
 /// Sends the mail again.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/notifications/confirmations", tag = "Notifications", operation_id = "askMailAddress",
+    params(OfTenant),
+    request_body = AskBody,
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = AskedView), Refusals),
+)]
 pub(crate) async fn ask_again(
     State(api): State<Api>,
     caller: Caller,
@@ -32,18 +40,18 @@ pub(crate) async fn ask_again(
     Ok(json(StatusCode::ACCEPTED, &AskedView { email }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct AskedView {
     email: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ConfirmBody {
     code: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ConfirmedView {
     tenant: Id<id::Tenant>,
     email: String,
@@ -55,6 +63,12 @@ const NOBODY: u128 = 0;
 const CONFIRM_BYTES_MAX: usize = 4_096;
 
 /// Takes a code back. It needs no key: who has the code reads the address.
+#[utoipa::path(
+    post, path = "/v1/mail-confirmations", tag = "Notifications", operation_id = "confirmMailAddress",
+    request_body = ConfirmBody,
+    security(()),
+    responses((status = OK, description = "Done.", body = ConfirmedView), Refusals),
+)]
 pub(crate) async fn confirm(State(api): State<Api>, headers: HeaderMap, body: Body) -> Answer {
     must_be_json(&headers)?;
     let bytes = api.body_of(NOBODY, body, CONFIRM_BYTES_MAX).await?;
@@ -64,6 +78,12 @@ pub(crate) async fn confirm(State(api): State<Api>, headers: HeaderMap, body: Bo
 }
 
 /// The page behind the link of the mail. Programs that look at links on the way only read it: a button confirms.
+#[utoipa::path(
+    get, path = "/confirm/{code}", tag = "Notifications", operation_id = "mailConfirmationPage",
+    params(OfCode),
+    security(()),
+    responses((status = OK, description = "A page.", content_type = "text/html", body = String), (status = BAD_REQUEST, description = "The link has ended.", content_type = "text/html", body = String)),
+)]
 pub(crate) async fn page(Path(_code): Path<String>) -> Response {
     html(
         StatusCode::OK,
@@ -73,6 +93,13 @@ pub(crate) async fn page(Path(_code): Path<String>) -> Response {
     )
 }
 
+/// The button of that page.
+#[utoipa::path(
+    post, path = "/confirm/{code}", tag = "Notifications", operation_id = "confirmMailAddressPage",
+    params(OfCode),
+    security(()),
+    responses((status = OK, description = "A page.", content_type = "text/html", body = String), (status = BAD_REQUEST, description = "The link has ended.", content_type = "text/html", body = String)),
+)]
 pub(crate) async fn confirm_page(State(api): State<Api>, Path(code): Path<String>) -> Response {
     match api.service.confirm(&code).await {
         Ok(_) => html(

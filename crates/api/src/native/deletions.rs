@@ -5,13 +5,15 @@ use http::StatusCode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Caller, Deletion};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::views::task_status;
 use crate::Api;
+use crate::openapi::{OfApplication, OfDeletion, OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{Path, json, ok, read_id};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DeletionView {
     id: Id<id::Task>,
@@ -43,6 +45,12 @@ impl From<Deletion> for DeletionView {
     }
 }
 
+/// Deletes a tenant with all that it has.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}", tag = "Tenants", operation_id = "deleteTenant",
+    params(OfTenant),
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = DeletionView), Refusals),
+)]
 pub(crate) async fn delete_tenant(
     State(api): State<Api>,
     caller: Caller,
@@ -55,6 +63,12 @@ pub(crate) async fn delete_tenant(
     Ok(json(StatusCode::ACCEPTED, &DeletionView::from(begun)))
 }
 
+/// Deletes an application with all that it has; a root key may.
+#[utoipa::path(
+    delete, path = "/v1/applications/{application}", tag = "Applications", operation_id = "deleteApplication",
+    params(OfApplication),
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = DeletionView), Refusals),
+)]
 pub(crate) async fn delete_application(
     State(api): State<Api>,
     caller: Caller,
@@ -65,6 +79,12 @@ pub(crate) async fn delete_application(
     Ok(json(StatusCode::ACCEPTED, &DeletionView::from(begun)))
 }
 
+/// Reads how a deletion stands.
+#[utoipa::path(
+    get, path = "/v1/deletions/{deletion}", tag = "Applications", operation_id = "getDeletion",
+    params(OfDeletion),
+    responses((status = OK, description = "Done.", body = DeletionView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let found = api.service.deletion(&caller, read_id(&id)?).await?;
     Ok(ok(&DeletionView::from(found)))

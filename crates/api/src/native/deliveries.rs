@@ -4,37 +4,66 @@ use axum::extract::State;
 use http::StatusCode;
 use postrider_core::limits::ATTEMPTS_SHOWN;
 use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Caller, DeliveryQuery, read_state};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::views::{AttemptView, DeliveryView};
 use crate::Api;
+use crate::openapi::{OfDelivery, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    Paging, Path, Query, given_id, given_time, json, list as list_of, ok, page_request, read_id,
+    List, Paging, Path, Query, given_id, given_time, json, list as list_of, ok, page_request,
+    read_id,
 };
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct DeliveryParams {
+    /// Of this application.
+    #[param(value_type = Option<Id<id::Application>>)]
     application: Option<String>,
+    /// Of this tenant.
+    #[param(value_type = Option<Id<id::Tenant>>)]
     tenant: Option<String>,
+    /// To this endpoint.
+    #[param(value_type = Option<Id<id::Endpoint>>)]
     endpoint: Option<String>,
+    /// Of this event.
+    #[param(value_type = Option<Id<id::Event>>)]
     event: Option<String>,
     /// The id that a receiver logs: `webhook-id`, a send-out's, a delivery's own.
     #[serde(rename = "webhookId")]
     webhook_id: Option<String>,
     /// The public id of an API key: what was sent to the endpoint that it owns.
     key: Option<String>,
+    /// Of this event type.
     r#type: Option<String>,
+    /// Of this mode.
     mode: Option<Mode>,
+    /// `pending`, `delivered`, `failed`, `cancelled` or `skipped`.
     status: Option<String>,
+    /// From this time on.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
+    /// Before this time.
+    #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists deliveries, the newest first.
+#[utoipa::path(
+    get, path = "/v1/deliveries", tag = "Deliveries", operation_id = "listDeliveries",
+    params(DeliveryParams),
+    responses((status = OK, description = "Done.", body = List<DeliveryView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -58,12 +87,23 @@ pub(crate) async fn list(
     Ok(list_of(found, DeliveryView::listed))
 }
 
+/// Reads a delivery with its last attempts.
+#[utoipa::path(
+    get, path = "/v1/deliveries/{delivery}", tag = "Deliveries", operation_id = "getDelivery",
+    params(OfDelivery),
+    responses((status = OK, description = "Done.", body = DeliveryView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let (delivery, attempts) = api.service.delivery(&caller, read_id(&id)?).await?;
     Ok(ok(&DeliveryView::with_attempts(&delivery, attempts)))
 }
 
 /// All attempts of a delivery in pages, the last first.
+#[utoipa::path(
+    get, path = "/v1/deliveries/{delivery}/attempts", tag = "Deliveries", operation_id = "listAttempts",
+    params(OfDelivery, Paging),
+    responses((status = OK, description = "Done.", body = List<AttemptView>), Refusals),
+)]
 pub(crate) async fn attempts(
     State(api): State<Api>,
     caller: Caller,
@@ -76,6 +116,11 @@ pub(crate) async fn attempts(
 }
 
 /// Sends it again now; 202 as soon as that is durable, or on its way past a closed lane.
+#[utoipa::path(
+    post, path = "/v1/deliveries/{delivery}/resend", tag = "Deliveries", operation_id = "resendDelivery",
+    params(OfDelivery),
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = DeliveryView), Refusals),
+)]
 pub(crate) async fn resend(
     State(api): State<Api>,
     caller: Caller,
@@ -86,6 +131,11 @@ pub(crate) async fn resend(
 }
 
 /// Ends what waits: nothing is sent any more.
+#[utoipa::path(
+    post, path = "/v1/deliveries/{delivery}/cancel", tag = "Deliveries", operation_id = "cancelDelivery",
+    params(OfDelivery),
+    responses((status = OK, description = "Done.", body = DeliveryView), Refusals),
+)]
 pub(crate) async fn cancel(
     State(api): State<Api>,
     caller: Caller,

@@ -12,15 +12,17 @@ use postrider_core::filter::Subscription;
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Activity, Caller};
+use postrider_service::{Activity, Caller, DistributionPatch, NewDistribution};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::views::starred;
 use crate::Api;
+use crate::openapi::{OfDistribution, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Paging, Path, Query, json, list as list_of, ok, read_id};
+use crate::request::{List, Paging, Path, Query, json, list as list_of, ok, read_id};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DistributionView {
     id: Id<id::Endpoint>,
@@ -77,6 +79,13 @@ impl DistributionView {
     }
 }
 
+/// Makes a distribution.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/distributions", tag = "Distributions", operation_id = "createDistribution",
+    params(OfTenant),
+    request_body = NewDistribution,
+    responses((status = CREATED, description = "Made.", body = DistributionView), Refusals),
+)]
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -92,6 +101,12 @@ pub(crate) async fn create(
     Ok(json(StatusCode::CREATED, &view))
 }
 
+/// Lists a tenant's distributions, the newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/distributions", tag = "Distributions", operation_id = "listDistributions",
+    params(OfTenant, Paging),
+    responses((status = OK, description = "Done.", body = List<DistributionView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -105,11 +120,24 @@ pub(crate) async fn list(
     Ok(list_of(page, view))
 }
 
+/// Reads a distribution.
+#[utoipa::path(
+    get, path = "/v1/distributions/{distribution}", tag = "Distributions", operation_id = "getDistribution",
+    params(OfDistribution),
+    responses((status = OK, description = "Done.", body = DistributionView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let (found, profile) = api.service.distribution(&caller, &id).await?;
     Ok(ok(&DistributionView::new(found, &profile)))
 }
 
+/// Changes a distribution: what is not named stays.
+#[utoipa::path(
+    patch, path = "/v1/distributions/{distribution}", tag = "Distributions", operation_id = "changeDistribution",
+    params(OfDistribution),
+    request_body = DistributionPatch,
+    responses((status = OK, description = "Done.", body = DistributionView), Refusals),
+)]
 pub(crate) async fn update(
     State(api): State<Api>,
     caller: Caller,
@@ -123,6 +151,12 @@ pub(crate) async fn update(
     Ok(ok(&DistributionView::new(changed, &profile)))
 }
 
+/// Deletes a distribution.
+#[utoipa::path(
+    delete, path = "/v1/distributions/{distribution}", tag = "Distributions", operation_id = "deleteDistribution",
+    params(OfDistribution),
+    responses((status = NO_CONTENT, description = "Gone."), Refusals),
+)]
 pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,

@@ -6,17 +6,26 @@ use axum::response::IntoResponse;
 use http::{HeaderMap, StatusCode};
 use postrider_core::Timestamp;
 use postrider_core::attempt::Outcome;
-use postrider_service::{Caller, Rotation, SecretShown, TestAsked};
+use postrider_service::{Caller, EndpointPatch, NewEndpoint, Rotation, SecretShown, TestAsked};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::views::EndpointView;
 use crate::Api;
+use crate::openapi::{OfDistribution, OfEndpoint, OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    Paging, Path, Query, given_time, json, list as list_of, ok, read_id, typed, well_formed,
+    List, Paging, Path, Query, given_time, json, list as list_of, ok, read_id, typed, well_formed,
 };
 
+/// Makes an endpoint; its secret is in this answer only, unless the profile shows it again.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/endpoints", tag = "Endpoints", operation_id = "createEndpoint",
+    params(OfTenant),
+    request_body = NewEndpoint,
+    responses((status = CREATED, description = "Made.", body = EndpointView), Refusals),
+)]
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -32,6 +41,12 @@ pub(crate) async fn create(
     Ok(json(StatusCode::CREATED, &view))
 }
 
+/// Lists a tenant's endpoints, the newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/endpoints", tag = "Endpoints", operation_id = "listEndpoints",
+    params(OfTenant, Paging),
+    responses((status = OK, description = "Done.", body = List<EndpointView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -45,11 +60,24 @@ pub(crate) async fn list(
     Ok(list_of(page, view))
 }
 
+/// Reads an endpoint.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}", tag = "Endpoints", operation_id = "getEndpoint",
+    params(OfEndpoint),
+    responses((status = OK, description = "Done.", body = EndpointView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let (endpoint, current) = api.service.endpoint(&caller, &id).await?;
     Ok(ok(&EndpointView::new(endpoint, &current.profile)))
 }
 
+/// Changes an endpoint: what is not named stays.
+#[utoipa::path(
+    patch, path = "/v1/endpoints/{endpoint}", tag = "Endpoints", operation_id = "changeEndpoint",
+    params(OfEndpoint),
+    request_body = EndpointPatch,
+    responses((status = OK, description = "Done.", body = EndpointView), Refusals),
+)]
 pub(crate) async fn update(
     State(api): State<Api>,
     caller: Caller,
@@ -62,6 +90,12 @@ pub(crate) async fn update(
     Ok(ok(&EndpointView::new(changed, &profile)))
 }
 
+/// Deletes an endpoint; what waits for it is cancelled.
+#[utoipa::path(
+    delete, path = "/v1/endpoints/{endpoint}", tag = "Endpoints", operation_id = "deleteEndpoint",
+    params(OfEndpoint),
+    responses((status = NO_CONTENT, description = "Gone."), Refusals),
+)]
 pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
@@ -71,7 +105,7 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SecretView {
     secret: String,
@@ -92,6 +126,12 @@ impl From<SecretShown> for SecretView {
     }
 }
 
+/// Shows the secret that signs, where the profile shows it again.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/secret", tag = "Endpoints", operation_id = "getEndpointSecret",
+    params(OfEndpoint),
+    responses((status = OK, description = "Done.", body = SecretView), Refusals),
+)]
 pub(crate) async fn secret(
     State(api): State<Api>,
     caller: Caller,
@@ -101,6 +141,13 @@ pub(crate) async fn secret(
     Ok(ok(&SecretView::from(shown)))
 }
 
+/// Gives an endpoint a new secret; the old one signs too for the overlap.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/rotate-secret", tag = "Endpoints", operation_id = "rotateEndpointSecret",
+    params(OfEndpoint),
+    request_body(content = Option<Rotation>),
+    responses((status = OK, description = "Done.", body = SecretView), Refusals),
+)]
 pub(crate) async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,
@@ -114,16 +161,17 @@ pub(crate) async fn rotate_secret(
 }
 
 /// Which event to send. Without a body: the profile's own test event.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TestBody<'b> {
     r#type: Option<String>,
     /// The example of the event type, when it is not given.
     #[serde(borrow)]
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<&'b RawValue>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct TestView<'t> {
     success: bool,
@@ -135,6 +183,13 @@ struct TestView<'t> {
     error: Option<String>,
 }
 
+/// Sends a test event to an endpoint now, whatever its state.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{endpoint}/test", tag = "Endpoints", operation_id = "testEndpoint",
+    params(OfEndpoint),
+    request_body(content = Option<TestBody<'_>>),
+    responses((status = OK, description = "Done.", body = TestView<'_>), Refusals),
+)]
 pub(crate) async fn test(
     State(api): State<Api>,
     caller: Caller,
@@ -172,13 +227,32 @@ pub(crate) async fn test(
     }))
 }
 
-#[derive(Deserialize)]
+/// Sends a test event to a distribution now, whatever its state.
+#[utoipa::path(
+    post, path = "/v1/distributions/{distribution}/test", tag = "Distributions", operation_id = "testDistribution",
+    params(OfDistribution),
+    request_body(content = Option<TestBody<'_>>),
+    responses((status = OK, description = "Done.", body = TestView<'_>), Refusals),
+)]
+pub(crate) async fn test_distribution(
+    api: State<Api>,
+    caller: Caller,
+    id: Path<String>,
+    body: Body,
+) -> Answer {
+    test(api, caller, id, body).await
+}
+
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct StatsQuery {
+    /// From this time on.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct StatsView {
     since: Timestamp,
@@ -190,6 +264,12 @@ struct StatsView {
     attempts: u64,
 }
 
+/// Counts an endpoint's deliveries, of the last day when no time is given.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{endpoint}/stats", tag = "Endpoints", operation_id = "getEndpointStats",
+    params(OfEndpoint, StatsQuery),
+    responses((status = OK, description = "Done.", body = StatsView), Refusals),
+)]
 pub(crate) async fn stats(
     State(api): State<Api>,
     caller: Caller,

@@ -7,23 +7,34 @@ use http::{HeaderMap, StatusCode};
 use postrider_service::{Caller, NewEventType, Page};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::views::EventTypeView;
 use crate::Api;
+use crate::openapi::{OfApplication, OfName, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, list as list_of, must_be_json, ok, read_id, typed, well_formed};
+use crate::request::{List, Path, list as list_of, must_be_json, ok, read_id, typed, well_formed};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EventTypeBody<'b> {
     description: Option<String>,
     /// Kept as they came, byte for byte.
     #[serde(borrow)]
+    #[schema(value_type = Option<serde_json::Value>)]
     schema: Option<&'b RawValue>,
     #[serde(borrow)]
+    #[schema(value_type = Option<serde_json::Value>)]
     example: Option<&'b RawValue>,
 }
 
+/// Declares an event type, or declares it anew.
+#[utoipa::path(
+    put, path = "/v1/applications/{application}/event-types/{name}", tag = "Event types", operation_id = "putEventType",
+    params(OfApplication, OfName),
+    request_body = EventTypeBody<'_>,
+    responses((status = OK, description = "Done.", body = EventTypeView), Refusals),
+)]
 pub(crate) async fn put(
     State(api): State<Api>,
     caller: Caller,
@@ -47,11 +58,23 @@ pub(crate) async fn put(
     Ok(ok(&EventTypeView::from(put.await?)))
 }
 
+/// Lists an application's event types, and those of its profile.
+#[utoipa::path(
+    get, path = "/v1/applications/{application}/event-types", tag = "Event types", operation_id = "listEventTypes",
+    params(OfApplication),
+    responses((status = OK, description = "Done.", body = List<EventTypeView>), Refusals),
+)]
 pub(crate) async fn list(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let rows = api.service.list_event_types(&caller, read_id(&id)?).await?;
     Ok(list_of(Page { rows, next: None }, EventTypeView::listed))
 }
 
+/// Takes the declaration of an event type away.
+#[utoipa::path(
+    delete, path = "/v1/applications/{application}/event-types/{name}", tag = "Event types", operation_id = "deleteEventType",
+    params(OfApplication, OfName),
+    responses((status = NO_CONTENT, description = "Gone."), Refusals),
+)]
 pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,

@@ -6,20 +6,22 @@ use http::{HeaderMap, StatusCode};
 use postrider_core::limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX};
 use postrider_core::tenant::Mode;
 use postrider_core::trace::TraceParent;
-use postrider_core::{Id, id};
+use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Caller, ErrorCode, EventQuery, NewEvent, Publication, Refusal, Sent};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::views::EventView;
 use crate::Api;
-use crate::problem::{Answer, status};
+use crate::openapi::{IdempotencyKey, OfEvent, OfTenant, Refusals};
+use crate::problem::{Answer, ProblemView, status};
 use crate::request::{
-    Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request, read_id, typed,
-    well_formed,
+    List, Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request, read_id,
+    typed, well_formed,
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct PublishedView {
     id: Id<id::Event>,
@@ -57,6 +59,13 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
     given.next().is_none().then_some(first)
 }
 
+/// Publishes an event; 202 when it is on disk.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/events", tag = "Events", operation_id = "publishEvent",
+    params(OfTenant, IdempotencyKey),
+    request_body = NewEvent<'_>,
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = PublishedView), Refusals),
+)]
 pub(crate) async fn publish(
     State(api): State<Api>,
     caller: Caller,
@@ -97,15 +106,16 @@ fn idempotency_key(
     Ok(Some(given.to_owned()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct BatchBody<'b> {
     #[serde(borrow)]
+    #[schema(value_type = Vec<NewEvent<'b>>)]
     events: Vec<&'b RawValue>,
 }
 
 /// The answer for one event of a batch: what was published, or why not.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum BatchAnswer {
     Published(PublishedView),
@@ -132,7 +142,7 @@ impl From<postrider_service::Result<Publication>> for BatchAnswer {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BatchView {
     data: Vec<BatchAnswer>,
 }
@@ -179,6 +189,12 @@ fn event_of(
 
 /// Publishes up to 1,000 events. Each is accepted or refused by itself; a batch of which nothing
 /// was accepted for want of room is refused as a whole.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/events/batch", tag = "Events", operation_id = "publishEvents",
+    params(OfTenant),
+    request_body = BatchBody<'_>,
+    responses(Refusals, (status = ACCEPTED, description = "Begun, or on its way.", body = BatchView), (status = BAD_REQUEST, description = "None was accepted: each says why; or the batch cannot be taken apart.", content((BatchView = "application/json"), (ProblemView<'_> = "application/problem+json")))),
+)]
 pub(crate) async fn publish_batch(
     State(api): State<Api>,
     caller: Caller,
@@ -215,17 +231,33 @@ pub(crate) async fn publish_batch(
     Ok(json(status, &BatchView { data }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct EventParams {
+    /// Of this event type.
     r#type: Option<String>,
+    /// Of this mode.
     mode: Option<Mode>,
+    /// From this time on.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
+    /// Before this time.
+    #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists a tenant's events without their data, the newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/events", tag = "Events", operation_id = "listEvents",
+    params(OfTenant, EventParams),
+    responses((status = OK, description = "Done.", body = List<EventView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -245,6 +277,12 @@ pub(crate) async fn list(
     Ok(list_of(found.await?, EventView::brief))
 }
 
+/// Reads an event with its data.
+#[utoipa::path(
+    get, path = "/v1/events/{event}", tag = "Events", operation_id = "getEvent",
+    params(OfEvent),
+    responses((status = OK, description = "Done.", body = EventView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     // A receiver that reports a problem knows the message id; for a standard profile that is the event's.
     let id = id

@@ -6,14 +6,16 @@ use http::HeaderMap;
 use postrider_core::{Id, id};
 use postrider_service::{Caller, EXPLAINED_MAX, Explained, NewEvent};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Api;
+use crate::openapi::{OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    Paging, Path, Query, list as list_of, must_be_json, read_id, typed, well_formed,
+    List, Paging, Path, Query, list as list_of, must_be_json, read_id, typed, well_formed,
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EndpointExplained {
     endpoint: Id<id::Endpoint>,
@@ -25,7 +27,7 @@ struct EndpointExplained {
     request: RequestView,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RequestView {
     headers: Vec<(String, String)>,
     body: String,
@@ -46,6 +48,13 @@ impl From<Explained> for EndpointExplained {
     }
 }
 
+/// Tells who would get an event, why the others would not, and the exact requests. Nothing is stored or sent.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/explain", tag = "Events", operation_id = "explainEvent",
+    params(OfTenant, Paging),
+    request_body = NewEvent<'_>,
+    responses((status = OK, description = "Done.", body = List<EndpointExplained>), Refusals),
+)]
 pub(crate) async fn explain(
     State(api): State<Api>,
     caller: Caller,

@@ -7,15 +7,19 @@ use http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, KeyShown, Rotation};
+use postrider_service::{Caller, KeyPatch, KeyShown, NewKey, Rotation};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::endpoints::SecretView;
 use crate::Api;
+use crate::openapi::{OfKey, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, Query, given_id, json, list as list_of, ok, page_request, read_id};
+use crate::request::{
+    List, Path, Query, given_id, json, list as list_of, ok, page_request, read_id,
+};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct KeyView {
     id: Id<id::ApiKey>,
@@ -27,6 +31,7 @@ struct KeyView {
     /// Names the key: where events are addressed to it, and in APIs whose requests are signed.
     public_id: Option<String>,
     active: bool,
+    #[schema(value_type = Vec<String>)]
     allowed_ips: Vec<IpNet>,
     /// From then on it opens nothing; none is never.
     expires_at: Option<Timestamp>,
@@ -72,6 +77,12 @@ impl From<KeyShown> for KeyView {
     }
 }
 
+/// Makes an API key; its text is in this answer only.
+#[utoipa::path(
+    post, path = "/v1/keys", tag = "Keys", operation_id = "createKey",
+    request_body = NewKey,
+    responses((status = CREATED, description = "Made.", body = KeyView), Refusals),
+)]
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -88,14 +99,26 @@ pub(crate) async fn create(
     Ok(json(StatusCode::CREATED, &view))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct KeyQuery {
+    /// Of this tenant.
+    #[param(value_type = Option<Id<id::Tenant>>)]
     tenant: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists API keys, the newest first.
+#[utoipa::path(
+    get, path = "/v1/keys", tag = "Keys", operation_id = "listKeys",
+    params(KeyQuery),
+    responses((status = OK, description = "Done.", body = List<KeyView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -107,11 +130,24 @@ pub(crate) async fn list(
     Ok(list_of(found, KeyView::from))
 }
 
+/// Reads an API key, without its text.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}", tag = "Keys", operation_id = "getKey",
+    params(OfKey),
+    responses((status = OK, description = "Done.", body = KeyView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let found = api.service.key(&caller, read_id(&id)?).await?;
     Ok(ok(&KeyView::from(found)))
 }
 
+/// Changes an API key: what is not named stays.
+#[utoipa::path(
+    patch, path = "/v1/keys/{key}", tag = "Keys", operation_id = "changeKey",
+    params(OfKey),
+    request_body = KeyPatch,
+    responses((status = OK, description = "Done.", body = KeyView), Refusals),
+)]
 pub(crate) async fn update(
     State(api): State<Api>,
     caller: Caller,
@@ -130,6 +166,12 @@ pub(crate) async fn update(
 }
 
 /// Gives the key's endpoint a new secret (SimplifyTrip's checksum key).
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/rotate-secret", tag = "Keys", operation_id = "rotateKeySecret",
+    params(OfKey),
+    request_body(content = Option<Rotation>),
+    responses((status = OK, description = "Done.", body = SecretView), Refusals),
+)]
 pub(crate) async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,
@@ -142,6 +184,12 @@ pub(crate) async fn rotate_secret(
     Ok(ok(&SecretView::from(fresh.await?)))
 }
 
+/// Deletes an API key with the endpoint that it owns.
+#[utoipa::path(
+    delete, path = "/v1/keys/{key}", tag = "Keys", operation_id = "deleteKey",
+    params(OfKey),
+    responses((status = NO_CONTENT, description = "Gone."), Refusals),
+)]
 pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,

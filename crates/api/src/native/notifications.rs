@@ -8,12 +8,14 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Caller, NoticeQuery};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::Api;
+use crate::openapi::{OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, Query, list as list_of, ok, page_request, read_id};
+use crate::request::{List, Path, Query, list as list_of, ok, page_request, read_id};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct NoticeView {
     id: Id<id::Notice>,
@@ -50,16 +52,28 @@ impl From<Notice> for NoticeView {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct NoticeParams {
+    /// Of this mode.
     mode: Option<Mode>,
     #[serde(default)]
+    /// Those that nobody has read.
     unread: bool,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists a tenant's notifications, the newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/notifications", tag = "Notifications", operation_id = "listNotifications",
+    params(OfTenant, NoticeParams),
+    responses((status = OK, description = "Done.", body = List<NoticeView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -77,19 +91,26 @@ pub(crate) async fn list(
     Ok(list_of(found.await?, NoticeView::from))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ReadBody {
     /// The newest one that was read; the older ones are too.
     up_to: Id<id::Notice>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ReadView {
     /// How many were not read before.
     read: u32,
 }
 
+/// Marks a notification and all older ones as read.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/notifications/read", tag = "Notifications", operation_id = "readNotifications",
+    params(OfTenant),
+    request_body = ReadBody,
+    responses((status = OK, description = "Done.", body = ReadView), Refusals),
+)]
 pub(crate) async fn mark_read(
     State(api): State<Api>,
     caller: Caller,

@@ -5,15 +5,17 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, Replay};
+use postrider_service::{Caller, NewReplay, Replay};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::views::task_status;
 use crate::Api;
+use crate::openapi::{OfReplay, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Paging, Path, Query, json, list as list_of, ok, read_id};
+use crate::request::{List, Paging, Path, Query, json, list as list_of, ok, read_id};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ReplayView {
     id: Id<id::Task>,
@@ -49,6 +51,13 @@ impl From<Replay> for ReplayView {
     }
 }
 
+/// Sends many deliveries again, or gives an endpoint what it missed.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/replays", tag = "Replays", operation_id = "createReplay",
+    params(OfTenant),
+    request_body = NewReplay,
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = ReplayView), Refusals),
+)]
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -62,11 +71,23 @@ pub(crate) async fn create(
     Ok(json(StatusCode::ACCEPTED, &ReplayView::from(begun)))
 }
 
+/// Reads how a replay stands.
+#[utoipa::path(
+    get, path = "/v1/replays/{replay}", tag = "Replays", operation_id = "getReplay",
+    params(OfReplay),
+    responses((status = OK, description = "Done.", body = ReplayView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let found = api.service.replay(&caller, read_id(&id)?).await?;
     Ok(ok(&ReplayView::from(found)))
 }
 
+/// Lists a tenant's replays, the newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/replays", tag = "Replays", operation_id = "listReplays",
+    params(OfTenant, Paging),
+    responses((status = OK, description = "Done.", body = List<ReplayView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -79,6 +100,11 @@ pub(crate) async fn list(
 }
 
 /// Stops a replay; what it has sent stays sent. One that has ended stays as it ended.
+#[utoipa::path(
+    post, path = "/v1/replays/{replay}/cancel", tag = "Replays", operation_id = "cancelReplay",
+    params(OfReplay),
+    responses((status = OK, description = "Done.", body = ReplayView), Refusals),
+)]
 pub(crate) async fn cancel(
     State(api): State<Api>,
     caller: Caller,

@@ -8,20 +8,24 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Caller, SendOut, SendOutQuery, SendOutStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::views::raw_bytes;
 use crate::Api;
+use crate::openapi::{OfDelivery, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, Query, given_time, json, list as list_of, ok, page_request, read_id};
+use crate::request::{
+    List, Path, Query, given_time, json, list as list_of, ok, page_request, read_id,
+};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SourceView {
     id: String,
     object: &'static str,
     name: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct SendOutView {
     status: SendOutStatus,
@@ -47,6 +51,7 @@ struct SendOutView {
     egress: Option<Egress>,
     /// The complete webhook as it was sent; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
 }
 
@@ -84,20 +89,37 @@ impl From<SendOut> for SendOutView {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(crate) struct SendOutParams {
+    /// How they stand.
     status: Option<SendOutStatus>,
+    /// As receivers see it.
     r#type: Option<String>,
+    /// With this message id.
     send_out_id: Option<String>,
     /// An endpoint or a distribution.
     source: Option<String>,
+    /// From this time on.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
+    /// Before this time.
+    #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists a tenant's webhook send-outs, the newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/send-outs", tag = "Send-outs", operation_id = "listSendOuts",
+    params(OfTenant, SendOutParams),
+    responses((status = OK, description = "Done.", body = List<SendOutView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -119,6 +141,12 @@ pub(crate) async fn list(
     Ok(list_of(found.await?, SendOutView::from))
 }
 
+/// Reads a send-out with the complete webhook.
+#[utoipa::path(
+    get, path = "/v1/send-outs/{delivery}", tag = "Send-outs", operation_id = "getSendOut",
+    params(OfDelivery),
+    responses((status = OK, description = "Done.", body = SendOutView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let (found, body) = api.service.send_out(&caller, read_id(&id)?).await?;
     Ok(ok(&SendOutView {
@@ -128,6 +156,11 @@ pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<
 }
 
 /// Sends it again: the same id and body, a new attempt.
+#[utoipa::path(
+    post, path = "/v1/send-outs/{delivery}/retry", tag = "Send-outs", operation_id = "retrySendOut",
+    params(OfDelivery),
+    responses((status = ACCEPTED, description = "Begun, or on its way.", body = SendOutView), Refusals),
+)]
 pub(crate) async fn retry(
     State(api): State<Api>,
     caller: Caller,

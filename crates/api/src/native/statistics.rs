@@ -6,26 +6,39 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{self as service, Caller, Statistics, StatisticsAsked, read_state};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::Api;
+use crate::openapi::{OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{Path, Query, given_id, given_time, ok, read_id};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct StatisticsParams {
+    /// From this time on.
+    #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
+    /// Before this time.
+    #[param(value_type = Option<Timestamp>)]
     until: Option<String>,
+    /// Of this event type.
     r#type: Option<String>,
+    /// `pending`, `delivered`, `failed`, `cancelled` or `skipped`.
     status: Option<String>,
+    /// Of this mode.
     mode: Option<Mode>,
+    /// The public id of an API key: what goes to the endpoint that it owns.
     key: Option<String>,
+    /// To this endpoint.
+    #[param(value_type = Option<Id<id::Endpoint>>)]
     endpoint: Option<String>,
     /// Length of a point of the series: `5m`, `1h`, `1d`.
     period: Option<String>,
 }
 
-#[derive(Serialize, Clone, Copy, Default)]
+#[derive(Serialize, Clone, Copy, Default, ToSchema)]
 struct Counts {
     total: u64,
     pending: u64,
@@ -50,21 +63,21 @@ impl From<service::Counts> for Counts {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ByType {
     r#type: String,
     #[serde(flatten)]
     counts: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ByMode {
     mode: Mode,
     #[serde(flatten)]
     counts: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ByEndpoint {
     endpoint: Id<id::Endpoint>,
     /// The public id of the API key that owns it.
@@ -73,14 +86,14 @@ struct ByEndpoint {
     counts: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Point {
     at: Timestamp,
     #[serde(flatten)]
     counts: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct StatisticsView {
     since: Timestamp,
@@ -130,6 +143,12 @@ impl From<Statistics> for StatisticsView {
     }
 }
 
+/// Counts a tenant's deliveries by type, mode and endpoint, and over time.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/statistics", tag = "Deliveries", operation_id = "getStatistics",
+    params(OfTenant, StatisticsParams),
+    responses((status = OK, description = "Done.", body = StatisticsView), Refusals),
+)]
 pub(crate) async fn read(
     State(api): State<Api>,
     caller: Caller,

@@ -4,14 +4,23 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use postrider_core::tenant::{Mode, Tenant};
-use postrider_service::{Caller, Page, Refusal};
+use postrider_service::{Caller, NewTenant, Page, Refusal, TenantPatch};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::views::TenantView;
 use crate::Api;
+use crate::openapi::{OfApplication, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, Query, json, list as list_of, ok, page_request, read_id};
+use crate::request::{List, Path, Query, json, list as list_of, ok, page_request, read_id};
 
+/// Makes a tenant; its secrets are in this answer only.
+#[utoipa::path(
+    post, path = "/v1/applications/{application}/tenants", tag = "Tenants", operation_id = "createTenant",
+    params(OfApplication),
+    request_body = NewTenant,
+    responses((status = CREATED, description = "Made.", body = TenantView), Refusals),
+)]
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
@@ -27,14 +36,25 @@ pub(crate) async fn create(
     Ok(json(StatusCode::CREATED, &view))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(crate) struct TenantQuery {
+    /// The one with this id of the product's own.
     external_id: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
     limit: Option<String>,
+    /// `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists tenants, the newest first, or the one with an `externalId`.
+#[utoipa::path(
+    get, path = "/v1/applications/{application}/tenants", tag = "Tenants", operation_id = "listTenants",
+    params(OfApplication, TenantQuery),
+    responses((status = OK, description = "Done.", body = List<TenantView>), Refusals),
+)]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
@@ -59,11 +79,24 @@ pub(crate) async fn list(
     Ok(list_of(page, |tenant| TenantView::new(tenant, &profile)))
 }
 
+/// Reads a tenant.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}", tag = "Tenants", operation_id = "getTenant",
+    params(OfTenant),
+    responses((status = OK, description = "Done.", body = TenantView), Refusals),
+)]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let (tenant, profile) = api.service.tenant(&caller, read_id(&id)?).await?;
     Ok(ok(&TenantView::new(Tenant::clone(&tenant), &profile)))
 }
 
+/// Changes a tenant: what is not named stays.
+#[utoipa::path(
+    patch, path = "/v1/tenants/{tenant}", tag = "Tenants", operation_id = "changeTenant",
+    params(OfTenant),
+    request_body = TenantPatch,
+    responses((status = OK, description = "Done.", body = TenantView), Refusals),
+)]
 pub(crate) async fn update(
     State(api): State<Api>,
     caller: Caller,
@@ -78,18 +111,26 @@ pub(crate) async fn update(
 }
 
 /// Which of the tenant's secrets; the mode of the caller's key when it is not given.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct SecretQuery {
+    /// The key's, when it is not given.
     mode: Option<Mode>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TenantSecretView<'s> {
     mode: Mode,
     secret: &'s str,
 }
 
+/// Shows a tenant's secret, where its profile has one for all endpoints.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/secret", tag = "Tenants", operation_id = "getTenantSecret",
+    params(OfTenant, SecretQuery),
+    responses((status = OK, description = "Done.", body = TenantSecretView<'_>), Refusals),
+)]
 pub(crate) async fn read_secret(
     State(api): State<Api>,
     caller: Caller,
@@ -104,6 +145,13 @@ pub(crate) async fn read_secret(
     Ok(ok(&TenantSecretView { mode, secret }))
 }
 
+/// Replaces a tenant's secret of a mode at once.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/rotate-secret", tag = "Tenants", operation_id = "rotateTenantSecret",
+    params(OfTenant, SecretQuery),
+    request_body(content = Option<SecretQuery>),
+    responses((status = OK, description = "Done.", body = TenantSecretView<'_>), Refusals),
+)]
 pub(crate) async fn rotate_secret(
     State(api): State<Api>,
     caller: Caller,

@@ -16,8 +16,9 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_service::{AttemptShown, DeliveryListed, EventTypeListed, TaskStatus};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ApplicationView {
     id: Id<id::Application>,
@@ -41,7 +42,7 @@ impl From<Application> for ApplicationView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TenantView {
     id: Id<id::Tenant>,
@@ -89,12 +90,14 @@ impl TenantView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EventTypeView {
     name: String,
     description: Option<String>,
+    #[schema(value_type = Option<serde_json::Value>)]
     schema: Option<Box<RawValue>>,
+    #[schema(value_type = Option<serde_json::Value>)]
     example: Option<Box<RawValue>>,
     /// Who describes it: the application itself, or its profile.
     source: &'static str,
@@ -140,7 +143,7 @@ pub(crate) fn raw_bytes(bytes: &[u8]) -> Option<Box<RawValue>> {
     raw_json(String::from_utf8(bytes.to_vec()).ok()?)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EndpointView {
     id: Id<id::Endpoint>,
@@ -208,7 +211,7 @@ impl EndpointView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EventView {
     id: Id<id::Event>,
@@ -227,8 +230,10 @@ pub(crate) struct EventView {
     traceparent: Option<String>,
     /// As published; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     meta: Option<Box<RawValue>>,
 }
 
@@ -261,7 +266,7 @@ impl EventView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DeliveryView {
     id: Id<id::Delivery>,
@@ -352,7 +357,7 @@ impl DeliveryView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AttemptView {
     number: u32,
@@ -380,7 +385,7 @@ pub(crate) struct AttemptView {
     timings: Timings,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ErrorView {
     kind: &'static str,
     detail: String,

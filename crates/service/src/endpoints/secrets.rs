@@ -8,6 +8,7 @@ use postrider_core::profile::{Profile, SecretScope, Visibility, ed25519_public, 
 use postrider_core::time::parse_duration;
 use postrider_core::{Id, Secret, Timestamp, id};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::{found, may_sign, sealed};
 use crate::random::{bytes as random_bytes, secret_text};
@@ -100,7 +101,7 @@ pub(super) fn is_pair(
 }
 
 /// How a secret is replaced; without a body, as the profile has it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rotation {
     /// How long the old secret signs too, such as `2h`; `0s` ends it now. The profile's is the most.

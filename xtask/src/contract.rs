@@ -1,0 +1,52 @@
+//! A running server held against its own OpenAPI document.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::{languages, quietly, run, say, works};
+
+/// What makes requests from the document; the same version everywhere, so that it makes the same requests.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+const SCRIPT: &str = "crates/postrider/tests/openapi/contract.py";
+
+/// Installs what is missing, and runs the check.
+///
+/// # Errors
+/// With what was found, or what could not be installed.
+pub(crate) fn check() -> anyhow::Result<()> {
+    languages()?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let environment = target.join("contract");
+    let program = environment.join("bin/st");
+    let installed = program.to_string_lossy().into_owned();
+    if !works(&installed, &["--version"]) {
+        say("installing schemathesis");
+        install(&environment).context("schemathesis could not be installed")?;
+    }
+    run(Command::new("cargo").args(["build", "--quiet", "-p", "postrider"]))?;
+    run(Command::new("python3")
+        .arg(SCRIPT)
+        .arg(target.join("debug/postrider").canonicalize()?)
+        .arg(std::path::absolute(program)?))
+}
+
+/// Into an environment of its own, so that nothing of the machine's changes.
+fn install(environment: &Path) -> anyhow::Result<()> {
+    let made = || {
+        quietly(
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(environment),
+        )
+    };
+    if made().is_err() {
+        // Some systems keep it apart.
+        quietly(Command::new("apt-get").args(["install", "--yes", "python3-venv"]))?;
+        made()?;
+    }
+    let pip = environment.join("bin/pip");
+    quietly(Command::new(pip).args(["install", "--quiet", SCHEMATHESIS]))
+}
