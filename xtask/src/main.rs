@@ -2,6 +2,7 @@
 
 mod arrows;
 mod contract;
+mod deny;
 mod fuzz;
 mod systems;
 
@@ -16,6 +17,7 @@ cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 100000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
+cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
 cargo xtask demo       the demo, as a user runs it";
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         "sim" => sim(rest.first().map_or("100000", String::as_str)),
         "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
         "contract" => contract::check(),
+        "deny" => deny::check(),
         "arrows" => arrows::check(),
         "systems" => systems::check(),
         "demo" => cargo(&["run", "--release", "--", "demo"]),
@@ -53,6 +56,7 @@ fn ci() -> anyhow::Result<()> {
     install()?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("arrows", arrows::check)?;
+    step("what comes from elsewhere", deny::check)?;
     step("requirements of the three systems", systems::check)?;
     step("lints", || {
         cargo(&[
