@@ -305,6 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn depth_and_duplicates_are_found() {
         assert_eq!(
             check_json(br#"{"a":[1,2.5,"x",null,true],"b":{"a":1}}"#),

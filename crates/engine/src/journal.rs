@@ -217,30 +217,16 @@ impl JournalTask {
         let mut answers = self.store.commit(now, batch).await.into_iter();
         let mut left = Vec::new();
         for entry in records {
-            match answers.next() {
-                Some(Ok(Written::Recorded(recorded))) => {
-                    committed.settled(entry.of, Some(recorded))
-                }
-                Some(Ok(Written::Finished(_))) => committed.settled(entry.of, None),
-                // Tried again it would be refused again, and everything else would wait for it.
-                Some(Err(StoreError::NotFound { .. })) => committed.gone(entry.of),
-                Some(Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. }))) => {
-                    committed.set_aside(entry.of, &error)
-                }
-                Some(Err(error)) => {
-                    if left.is_empty() {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "the store does not take records; trying again"
-                        );
-                    }
-                    left.push(entry);
-                }
-                other => {
-                    debug_assert!(false, "a record was answered with {other:?}");
-                    left.push(entry);
-                }
+            let Some((entry, error)) = told(committed, entry, answers.next()) else {
+                continue;
+            };
+            if left.is_empty() {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the store does not take records; trying again"
+                );
             }
+            left.push(entry);
         }
         let mut due = Vec::new();
         let mut replies = Vec::with_capacity(waiting.len());
@@ -274,4 +260,27 @@ impl JournalTask {
         }
         left
     }
+}
+
+/// Tells a lane what became of a record. One that the store did not take comes back, with why.
+fn told(
+    committed: &dyn Committed,
+    entry: RecordEntry,
+    answer: Option<Result<Written, StoreError>>,
+) -> Option<(RecordEntry, StoreError)> {
+    match answer {
+        Some(Ok(Written::Recorded(recorded))) => committed.settled(entry.of, Some(recorded)),
+        Some(Ok(Written::Finished(_))) => committed.settled(entry.of, None),
+        // Tried again it would be refused again, and everything else would wait for it.
+        Some(Err(StoreError::NotFound { .. })) => committed.gone(entry.of),
+        Some(Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. }))) => {
+            committed.set_aside(entry.of, &error);
+        }
+        Some(Err(error)) => return Some((entry, error)),
+        other => {
+            debug_assert!(false, "a record was answered with {other:?}");
+            return Some((entry, StoreError::aborted("the store gave no answer")));
+        }
+    }
+    None
 }

@@ -215,6 +215,10 @@ impl Machine {
     /// Takes one input and says what to do.
     ///
     /// All waiting is by the steady clock; the wall clock only says whether a `deliverBefore` has passed.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each input: what the machine is"
+    )]
     pub fn step(&mut self, at: impl Into<Moment>, input: Input) -> Vec<Action> {
         let at = at.into();
         let now = at.steady;

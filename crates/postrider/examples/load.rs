@@ -84,6 +84,10 @@ struct Received {
     latencies: Mutex<Vec<u32>>,
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one measurement, from the beginning to the end"
+)]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();

@@ -261,6 +261,28 @@ impl Default for LogConfig {
 /// # Errors
 /// When the file cannot be read, or a key or value is unknown; the text names it.
 pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
+    let mut config: Config = typed(sources(args)?)?;
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    if let Some(data) = &args.data {
+        config.store.directory.clone_from(data);
+    }
+    config.store.new_store = args.new_store;
+    if args.dev {
+        config.egress.plain_http = true;
+        config
+            .egress
+            .allow
+            .extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
+    }
+    let wrong = impossible(&config);
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(config)
+}
+
+/// The file and the variables.
+fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
     let mut sources = config::Config::builder();
     if let Some(path) = &args.config {
         let text = std::fs::read_to_string(path)
@@ -292,25 +314,14 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     ] {
         environment = environment.with_list_parse_key(list);
     }
-    let sources = sources
+    sources
         .add_source(environment)
         .build()
-        .context("failed to read the configuration")?;
-    let mut config: Config = typed(sources)?;
-    if let Some(listen) = args.listen {
-        config.server.listen = listen;
-    }
-    if let Some(data) = &args.data {
-        config.store.directory.clone_from(data);
-    }
-    config.store.new_store = args.new_store;
-    if args.dev {
-        config.egress.plain_http = true;
-        config
-            .egress
-            .allow
-            .extend(["127.0.0.0/8".parse::<IpNet>()?, "::1/128".parse()?]);
-    }
+        .context("failed to read the configuration")
+}
+
+/// What each value by itself allows, and together they cannot be.
+fn impossible(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, value) in [
         ("limits.body_bytes", config.limits.body_bytes),
@@ -337,8 +348,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     if let Err(error) = crate::log::filter(&config.log) {
         wrong.push(format!("{error:#}"));
     }
-    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Ok(config)
+    wrong
 }
 
 /// Reads the configuration as `serve` would, and tells all that is wrong with it.

@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When the demo cannot start, or what it shows does not happen.
+#[expect(clippy::too_many_lines, reason = "a story, told in its order")]
 pub async fn run(stay: bool) -> anyhow::Result<()> {
     let stage = Stage::set().await?;
     let client = stage.client()?;

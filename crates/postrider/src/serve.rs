@@ -1,40 +1,31 @@
 //! `postrider serve`: wiring, start and shutdown.
 
+mod parts;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use postrider_api::{Api, ApiOptions, Listener, ServerLimits};
+use postrider_api::Api;
 use postrider_core::Secret;
-use postrider_core::address::AddressPolicy;
-use postrider_core::seal::Sealer;
-use postrider_core::tenant::TENANT_SECRET_CONTEXT;
-use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Watch};
-use postrider_notify::{Mailer, Notifier, SmtpOptions, SmtpTls};
-use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
-use postrider_store::{PageRequest, Store};
-use postrider_store_sqlite::SqliteStore;
-use postrider_transport::{HttpTransport, Region, SystemResolver};
-use tokio::sync::mpsc;
+use postrider_notify::Notifier;
+use postrider_service::Service;
+use postrider_store::Store;
+use postrider_transport::HttpTransport;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::ServeArgs;
-use crate::config::{self, Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
+use crate::config::{self, Config};
 use crate::log::set_log_level;
 use crate::output::tell;
-use crate::{descriptors, log, master_key, patrol, profiles};
+use crate::{log, patrol, profiles};
+use parts::{Opened, Prepared, api_options, first_root_key, listen, root_key_target};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
-/// Questions to mail addresses on their way to the mailer; the API bounds them before.
-const CONFIRMATIONS_MAX: usize = 1_024;
-/// Applications looked through for something that the master key must open.
-const PROBED: usize = 100;
 
 /// A server that accepts and delivers.
 pub struct Server {
@@ -59,171 +50,72 @@ impl std::fmt::Debug for Server {
 
 type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Looks names up as deliveries do.
-struct SystemNames(SystemResolver);
-
-#[async_trait::async_trait]
-impl Lookup for SystemNames {
-    async fn addresses(&self, host: &str) -> Vec<std::net::IpAddr> {
-        use postrider_transport::Resolve as _;
-        self.0.resolve(host).await.unwrap_or_default()
-    }
-}
-
 impl Server {
     /// Starts a server with the given configuration.
+    ///
+    /// In this order: the store and the keys to it; all that a configuration can have wrong; the socket; then the
+    /// engine, because a server that cannot serve must not deliver either; the service and its doors; last the root
+    /// key, because it is told once.
     ///
     /// # Errors
     /// When anything it needs is not there; the text says what to do.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let directory = config.store.directory.clone();
-        let options = postrider_store_sqlite::Options {
-            max_bytes: config.store.max_bytes,
-            salt: fastrand::u64(..),
-            new_store: config.store.new_store,
-        };
-        let sqlite = Arc::new(SqliteStore::open(&directory, &options)?);
-        let store: Arc<dyn Store> = sqlite.clone();
-        let key_file = config
-            .secrets
-            .master_key_file
-            .clone()
-            .unwrap_or_else(|| directory.join("master.key"));
-        let is_new = store
-            .list_applications(PageRequest::first(1))
-            .await?
-            .rows
-            .is_empty();
-        let sealer = Arc::new(master_key::sealer(
-            &key_file,
-            &config.secrets.previous_key_files,
-            is_new,
-        )?);
-        must_open(&*store, &sealer, &key_file).await?;
-        let own: Vec<postrider_core::profile::Profile> = config
-            .profiles
-            .directory
-            .as_deref()
-            .map_or_else(|| Ok(Vec::new()), profiles::read_directory)?;
-        for profile in own.iter().filter(|own| is_built_in(&own.name)) {
-            tracing::warn!(
-                profile = profile.name,
-                "a profile of yours replaces the built-in one of its name"
-            );
-        }
-        let registry = Arc::new(ProfileRegistry::load(&*store, own).await?);
-        let addresses = AddressPolicy::new(config.egress.allow.clone())
-            .denying(config.egress.deny.clone())
-            .with_ports(config.egress.ports.clone())
-            .with_nat64(config.egress.nat64.clone());
-        let transport = Arc::new(transport(&config, addresses.clone())?);
-        let shares = descriptors::share(config.server.connections_max, config.limits.in_flight);
-        let limits = MachineLimits {
-            in_flight_max: shares.in_flight,
-            lane_in_flight_max: config.limits.endpoint_in_flight,
-            memory_max: config.limits.memory_bytes,
-            ..MachineLimits::default()
-        };
-        let mailer = mailer(&config.notifications)?;
-        let (confirmations, confirmed) = mpsc::channel(CONFIRMATIONS_MAX);
-        let damaged = Arc::new(AtomicU64::new(0));
-        let service_options = postrider_service::Options {
-            damaged: damaged.clone(),
-            addresses,
-            names: Names(Some(Arc::new(SystemNames(SystemResolver::new()?)))),
-            regions: region_infos(&config.egress),
-            default_region: default_region(&config.egress)?,
-            mail: mailer.is_some(),
-            is_mail_address: postrider_notify::is_mail_address,
-            confirmations: mailer.is_some().then_some(confirmations),
-            plain_http: config.egress.plain_http,
-        };
-        let api_options = ApiOptions {
-            trusted_proxies: config.server.trusted_proxies.clone(),
-            body_max: config.limits.body_bytes,
-            keep_alive: Duration::from_secs(config.server.keep_alive_secs),
-            bodies_bytes_max: config.limits.bodies_bytes,
-            answers_bytes_max: config.limits.answers_bytes,
-            ..ApiOptions::default()
-        };
+        let opened = Opened::open(&config).await?;
+        let prepared = Prepared::new(&config, &opened).await?;
         let key_target = root_key_target(&config)?;
-        let server_limits = ServerLimits {
-            connections_max: shares.connections,
-            idle_timeout: Duration::from_secs(config.server.keep_alive_secs),
-            ..ServerLimits::default()
-        };
-        let listener = Listener::bind(config.server.listen, server_limits)
-            .await
-            .with_context(|| {
-                format!(
-                    "failed to listen on {}; choose another address with --listen",
-                    config.server.listen
-                )
-            })?;
+        let listener = listen(&config, prepared.connections).await?;
         let address = listener.address()?;
-        // All that can be wrong was found by now: a server that cannot serve does not deliver either.
         let clock = Arc::new(SystemClock);
         let engine = Engine::start(postrider_engine::Options {
-            store: store.clone(),
-            transport: transport.clone(),
+            store: opened.store.clone(),
+            transport: prepared.transport.clone(),
             clock: clock.clone(),
-            profiles: registry.clone(),
-            sealer: sealer.clone(),
-            limits,
+            profiles: prepared.profiles.clone(),
+            sealer: opened.sealer.clone(),
+            limits: prepared.limits,
         })
         .await?;
-        let service = Service::new(store.clone(), engine.clone(), sealer, service_options);
+        let (store, sealer) = (opened.store.clone(), opened.sealer);
+        let service = Service::new(store.clone(), engine.clone(), sealer, prepared.service);
         service.resume_tasks().await?;
         let notifier = Notifier::new(
             service.clone(),
-            mailer,
+            prepared.mailer,
             Duration::from_secs(config.notifications.every_secs),
             config.notifications.public_url.clone(),
-            confirmed,
+            prepared.questions,
         );
-        let api = Api::new(service, api_options);
-        // Last, because it is told once: nothing after it can fail.
-        let mut root_key = ensure_root_key(&*store, clock.now()).await?;
-        if let (Some(key), Some(mut file)) = (&root_key, key_target) {
-            std::io::Write::write_all(&mut file, key.expose().as_bytes())
-                .context("failed to write server.root_key_file")?;
-            root_key = None;
-        }
-        let stop = CancellationToken::new();
-        let failed = CancellationToken::new();
+        let api = Api::new(service, api_options(&config));
+        let root_key = first_root_key(&*store, clock.now(), key_target).await?;
+        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         // Without any of them the process would answer and not deliver, or the other way round.
-        let must_run = |name, task: BoxedTask| Watch::new(name, &stop, &failed).over(task);
-        let serving = Box::pin(listener.serve(api.router(), stop.clone()));
-        tasks.spawn(must_run("listener", serving));
-        tasks.spawn(must_run("notifier", Box::pin(notifier.run(stop.clone()))));
-        let patrolling = stop.clone();
-        let patrolling = async move {
-            let round = patrol::patrol(sqlite, damaged);
-            patrolling.run_until_cancelled(round).await;
+        let must_run = |name, task: BoxedTask| {
+            tasks.spawn(Watch::new(name, &stop, &failed).over(task));
         };
-        tasks.spawn(must_run("patrol", Box::pin(patrolling)));
-        let reaper = stop.clone();
-        let reaping = transport.clone();
-        let reaping = async move {
-            tokio::select! {
-                () = reaper.cancelled() => {}
-                () = reaping.run_reaper() => {}
-            }
-        };
-        tasks.spawn(must_run("reaper", Box::pin(reaping)));
-        let shutdown = Duration::from_secs(config.server.shutdown_secs);
+        must_run(
+            "listener",
+            Box::pin(listener.serve(api.router(), stop.clone())),
+        );
+        must_run("notifier", Box::pin(notifier.run(stop.clone())));
+        let round = patrol::patrol(opened.sqlite, prepared.damaged);
+        must_run("patrol", until(&stop, round));
+        let transport = prepared.transport.clone();
+        must_run(
+            "reaper",
+            until(&stop, async move { transport.run_reaper().await }),
+        );
         Ok(Self {
             address,
             root_key,
             engine,
             store,
-            profiles: registry,
-            transport,
+            profiles: prepared.profiles,
+            transport: prepared.transport,
             stop,
             failed,
             tasks,
-            shutdown,
+            shutdown: Duration::from_secs(config.server.shutdown_secs),
         })
     }
 
@@ -268,148 +160,12 @@ impl Server {
     }
 }
 
-fn is_built_in(name: &str) -> bool {
-    postrider_core::profile::BUILT_IN
-        .iter()
-        .any(|(known, _)| *known == name)
-}
-
-/// Refuses a master key that does not open what the store has: with it every delivery would fail.
-async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyhow::Result<()> {
-    let applications = store.list_applications(PageRequest::first(PROBED)).await?;
-    for application in applications.rows {
-        let listed = store.list_tenants(application.id, PageRequest::first(1));
-        // One damaged row must not keep the server from starting for all others.
-        let Ok(tenants) = listed.await else { continue };
-        let Some(tenant) = tenants.rows.first() else {
-            continue;
-        };
-        let opened = sealer.open(
-            &tenant.live_secret.sealed,
-            TENANT_SECRET_CONTEXT,
-            tenant.id.as_u128(),
-        );
-        return opened.map(drop).with_context(|| {
-            let file = key_file.display();
-            format!("{file} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files")
-        });
-    }
-    Ok(())
-}
-
-fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTransport> {
-    let proxy = match &config.egress.proxy {
-        None => None,
-        Some(text) => Some(
-            text.parse()
-                .context("egress.proxy is not a URL such as http://proxy:3128")?,
-        ),
-    };
-    let resolver =
-        SystemResolver::new().context("failed to read this machine's name server configuration")?;
-    Ok(HttpTransport::new(postrider_transport::Options {
-        addresses,
-        resolver: Arc::new(resolver),
-        extra_ca: config.egress.extra_ca.clone(),
-        regions: regions(&config.egress)?,
-        default_region: default_region(&config.egress)?.map(Arc::from),
-        proxy,
-        clock: Arc::new(SystemClock),
-    })?)
-}
-
-/// The regions with this machine's addresses.
-fn regions(egress: &EgressConfig) -> anyhow::Result<Vec<Region>> {
-    if egress.regions.is_empty() {
-        let bind = egress.bind.clone();
-        return Ok(vec![Region { name: None, bind }]);
-    }
-    anyhow::ensure!(
-        egress.bind.is_empty(),
-        "egress.bind does not go with egress.regions: give each region its own bind"
-    );
-    let mut regions: Vec<Region> = Vec::new();
-    for region in &egress.regions {
-        let name: Arc<str> = Arc::from(region.name.as_str());
-        let known = regions
-            .iter()
-            .any(|known| known.name.as_ref() == Some(&name));
-        anyhow::ensure!(!known, "egress.regions has {name} twice");
-        anyhow::ensure!(
-            !region.published.is_empty(),
-            "the egress region {name} publishes no address"
-        );
-        let bind = region.bind.clone();
-        regions.push(Region {
-            name: Some(name),
-            bind: bind.unwrap_or_else(|| region.published.clone()),
-        });
-    }
-    Ok(regions)
-}
-
-fn region_infos(egress: &EgressConfig) -> Vec<RegionInfo> {
-    let info = |region: &RegionConfig| RegionInfo {
-        name: region.name.clone(),
-        published: region.published.clone(),
-    };
-    egress.regions.iter().map(info).collect()
-}
-
-fn default_region(egress: &EgressConfig) -> anyhow::Result<Option<String>> {
-    let first = egress.regions.first().map(|region| region.name.clone());
-    let Some(name) = &egress.default_region else {
-        return Ok(first);
-    };
-    anyhow::ensure!(
-        egress.regions.iter().any(|region| region.name == *name),
-        "egress.default_region {name:?} is not among egress.regions"
-    );
-    Ok(Some(name.clone()))
-}
-
-/// The mail server, if one is configured.
-fn mailer(config: &NotificationsConfig) -> anyhow::Result<Option<Mailer>> {
-    let Some(smtp) = &config.smtp else {
-        return Ok(None);
-    };
-    let (tls, port) = match smtp.tls {
-        SmtpTlsConfig::Tls => (SmtpTls::Tls, 465),
-        SmtpTlsConfig::StartTls => (SmtpTls::StartTls, 587),
-        SmtpTlsConfig::None => (SmtpTls::None, 25),
-    };
-    let password = smtp.password_file.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path);
-        let text = text.with_context(|| format!("failed to read {}", path.display()))?;
-        anyhow::Ok(Secret::new(text.trim_end()))
-    });
-    let login = match (&smtp.username, password.transpose()?) {
-        (Some(name), Some(password)) => Some((name.clone(), password)),
-        (None, None) => None,
-        _ => anyhow::bail!("notifications.smtp needs both username and password_file, or none"),
-    };
-    let mailer = Mailer::new(SmtpOptions {
-        host: smtp.host.clone(),
-        port: smtp.port.unwrap_or(port),
-        tls,
-        login,
-        from: smtp.from.clone(),
-    });
-    Ok(Some(mailer.context("notifications.smtp cannot be used")?))
-}
-
-/// Where the first root key goes, made now: a key that nobody can read would be lost.
-fn root_key_target(config: &Config) -> anyhow::Result<Option<std::fs::File>> {
-    let Some(path) = &config.server.root_key_file else {
-        return Ok(None);
-    };
-    let mut options = std::fs::File::options();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path);
-    file.map(Some)
-        .with_context(|| format!("failed to write server.root_key_file {}", path.display()))
+/// A task that ends when the server does.
+fn until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) -> BoxedTask {
+    let stop = stop.clone();
+    Box::pin(async move {
+        stop.run_until_cancelled(task).await;
+    })
 }
 
 /// Runs a server until it is told to stop.

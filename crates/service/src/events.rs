@@ -349,21 +349,7 @@ async fn acceptable(
         ));
     }
     let now = service.now();
-    if let Some(key) = &body.ordering_key {
-        required("orderingKey", key, KEY_BYTES_MAX)?;
-    }
-    if let Some(key) = &key {
-        required("idempotencyKey", key, KEY_BYTES_MAX)?;
-    }
-    if let Some(meta) = body.meta.map(RawValue::get) {
-        if !meta.starts_with('{') {
-            return Err(Refusal::invalid("meta", "must be a JSON object"));
-        }
-        if meta.len() > META_BYTES_MAX {
-            let rule = format!("must have at most {META_BYTES_MAX} bytes; data may have more");
-            return Err(Refusal::invalid("meta", rule));
-        }
-    }
+    check_fields(&body, now)?;
     let event = Event {
         id: service.store().ids().next(now),
         application: tenant.application,
@@ -380,9 +366,6 @@ async fn acceptable(
         deliver_before: body.deliver_before,
         traceparent,
     };
-    if event.deliver_before.is_some_and(|limit| limit <= now) {
-        return Err(Refusal::invalid("deliverBefore", "must be in the future"));
-    }
     let idempotency = key.map(|key| Idempotency {
         key: scoped(tenant, mode, &key),
         fingerprint: sha256(raw),
@@ -394,6 +377,29 @@ async fn acceptable(
         idempotency,
     };
     Ok(Accepted { new, warning })
+}
+
+/// Refuses what can be told to be wrong of each field by itself.
+fn check_fields(body: &NewEvent<'_>, now: Timestamp) -> Result<()> {
+    if let Some(key) = &body.ordering_key {
+        required("orderingKey", key, KEY_BYTES_MAX)?;
+    }
+    if let Some(key) = &body.idempotency_key {
+        required("idempotencyKey", key, KEY_BYTES_MAX)?;
+    }
+    if let Some(meta) = body.meta.map(RawValue::get) {
+        if !meta.starts_with('{') {
+            return Err(Refusal::invalid("meta", "must be a JSON object"));
+        }
+        if meta.len() > META_BYTES_MAX {
+            let rule = format!("must have at most {META_BYTES_MAX} bytes; data may have more");
+            return Err(Refusal::invalid("meta", rule));
+        }
+    }
+    if body.deliver_before.is_some_and(|limit| limit <= now) {
+        return Err(Refusal::invalid("deliverBefore", "must be in the future"));
+    }
+    Ok(())
 }
 
 /// The data without a copy, where it is nearly all of what it was sent in, which the slice holds.

@@ -235,6 +235,51 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Of a rule that the store holds.
+    fn of_rule(rule: Rule) -> Self {
+        match rule {
+            Rule::NameTaken => {
+                Self::new(ErrorCode::NameTaken, "choose another name or external id")
+            }
+            Rule::EventTypesMax => Self::new(
+                ErrorCode::EventTypesMax,
+                format!(
+                    "an application has at most {}; delete one",
+                    postrider_core::limits::EVENT_TYPES_MAX
+                ),
+            ),
+            Rule::EndpointsMax => Self::new(ErrorCode::EndpointsMax, "delete an endpoint first"),
+            Rule::IdempotencyKeyReused => Self::new(
+                ErrorCode::IdempotencyKeyReused,
+                "use a new key for a new event, or the same body for the same one",
+            ),
+            Rule::DeliveryPending => Self::new(
+                ErrorCode::DeliveryPending,
+                "wait until it has ended, or is due",
+            ),
+            Rule::DeliveryExists => Self::new(
+                ErrorCode::DeliveryPending,
+                "the endpoint has a delivery of this event; send that again",
+            ),
+            Rule::EndpointDisabled => {
+                Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first")
+            }
+            Rule::LastRootKey => Self::new(
+                ErrorCode::LastRootKey,
+                "nobody could manage the server any more: make another live root key first",
+            ),
+            Rule::DeliveryExpired => {
+                Self::new(ErrorCode::ResendNotAllowed, "its deliverBefore has passed")
+            }
+            Rule::AttemptsMax => Self::new(
+                ErrorCode::ResendNotAllowed,
+                format!("it has had {ATTEMPTS_MAX} attempts, as many as a delivery may have"),
+            ),
+        }
+    }
+}
+
 fn noun(entity: Entity) -> &'static str {
     match entity {
         Entity::ApiKey => "API key",
@@ -252,47 +297,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { entity } => Self::not_found(noun(entity)),
-            StoreError::Conflict { rule } => match rule {
-                Rule::NameTaken => {
-                    Self::new(ErrorCode::NameTaken, "choose another name or external id")
-                }
-                Rule::EventTypesMax => Self::new(
-                    ErrorCode::EventTypesMax,
-                    format!(
-                        "an application has at most {}; delete one",
-                        postrider_core::limits::EVENT_TYPES_MAX
-                    ),
-                ),
-                Rule::EndpointsMax => {
-                    Self::new(ErrorCode::EndpointsMax, "delete an endpoint first")
-                }
-                Rule::IdempotencyKeyReused => Self::new(
-                    ErrorCode::IdempotencyKeyReused,
-                    "use a new key for a new event, or the same body for the same one",
-                ),
-                Rule::DeliveryPending => Self::new(
-                    ErrorCode::DeliveryPending,
-                    "wait until it has ended, or is due",
-                ),
-                Rule::DeliveryExists => Self::new(
-                    ErrorCode::DeliveryPending,
-                    "the endpoint has a delivery of this event; send that again",
-                ),
-                Rule::EndpointDisabled => {
-                    Self::new(ErrorCode::EndpointDisabled, "enable the endpoint first")
-                }
-                Rule::LastRootKey => Self::new(
-                    ErrorCode::LastRootKey,
-                    "nobody could manage the server any more: make another live root key first",
-                ),
-                Rule::DeliveryExpired => {
-                    Self::new(ErrorCode::ResendNotAllowed, "its deliverBefore has passed")
-                }
-                Rule::AttemptsMax => Self::new(
-                    ErrorCode::ResendNotAllowed,
-                    format!("it has had {ATTEMPTS_MAX} attempts, as many as a delivery may have"),
-                ),
-            },
+            StoreError::Conflict { rule } => Self::of_rule(rule),
             StoreError::BadCursor => Self::field(
                 ErrorCode::CursorInvalid,
                 "cursor",

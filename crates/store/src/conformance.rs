@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     reason = "a test stops where something is not as it must be"
 )]
+#![expect(clippy::too_many_lines, reason = "a rule is told in one piece")]
 
 mod catching_up;
 mod deletions;

@@ -50,6 +50,10 @@ impl Profile {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one section after the other, as in the file"
+)]
 fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> Option<Profile> {
     let name = root.required_text("name", m);
     if name.is_empty()

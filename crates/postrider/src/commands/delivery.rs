@@ -79,6 +79,7 @@ const DELIVERY: &[&str] = &[
     "createdAt",
 ];
 
+#[expect(clippy::too_many_lines, reason = "one arm for each command")]
 pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
     match command {
         DeliveryCommand::List {

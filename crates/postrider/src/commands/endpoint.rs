@@ -97,6 +97,7 @@ const ENDPOINT: &[&str] = &[
     "secret",
 ];
 
+#[expect(clippy::too_many_lines, reason = "one arm for each command")]
 pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
     let path = |id: &str| Client::path(&["endpoints", id]);
     match command {

@@ -64,6 +64,7 @@ fn hint(text: &str) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each command")]
 pub async fn event(command: EventCommand) -> anyhow::Result<()> {
     match command {
         EventCommand::Publish {

@@ -5,6 +5,10 @@
     clippy::disallowed_methods,
     reason = "a test stops where something is not as it must be"
 )]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a test is a story, told in one piece"
+)]
 
 mod bad_input;
 mod binary;

@@ -107,42 +107,7 @@ fn checked(profile: &Profile, given: BTreeMap<String, String>) -> Result<Vec<(St
     let mut headers: Vec<(String, String)> = Vec::with_capacity(given.len());
     for (name, value) in given {
         let field = format!("headers.{name}");
-        let lower = name.to_ascii_lowercase();
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(Refusal::invalid(field, "is not a header name"));
-        }
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if profile.custom_headers.lower_case && !name.bytes().all(plain) {
-            let rule = "must have lower-case letters, digits and dashes only";
-            return Err(Refusal::invalid(field, rule));
-        }
-        if name.len() > HEADER_NAME_BYTES_MAX {
-            return Err(Refusal::invalid(
-                field,
-                format!("must have a name of at most {HEADER_NAME_BYTES_MAX} bytes"),
-            ));
-        }
-        let framing = FRAMING_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-");
-        let reserved = framing
-            || profile.custom_headers.reserved.iter().any(|pattern| {
-                match pattern.strip_suffix('*') {
-                    Some(prefix) => lower.starts_with(prefix),
-                    None => lower == *pattern,
-                }
-            });
-        let written = profile
-            .headers
-            .iter()
-            .any(|known| known.name.eq_ignore_ascii_case(&name));
-        if reserved
-            || written
-            || profile
-                .signatures
-                .iter()
-                .any(|spec| spec.header.eq_ignore_ascii_case(&name))
-        {
-            return Err(Refusal::invalid(field, "is written by the server"));
-        }
+        check_name(profile, &field, &name)?;
         if headers
             .iter()
             .any(|(known, _)| known.eq_ignore_ascii_case(&name))
@@ -152,16 +117,62 @@ fn checked(profile: &Profile, given: BTreeMap<String, String>) -> Result<Vec<(St
                 "is there twice; upper and lower case are the same",
             ));
         }
-        let sendable = !value.trim().is_empty()
-            && value.len() <= HEADER_VALUE_BYTES_MAX
-            && value.bytes().all(is_text);
-        if !sendable {
-            let rule = format!(
-                "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters, not all blank, without control characters"
-            );
-            return Err(Refusal::invalid(field, rule));
-        }
+        check_value(field, &value)?;
         headers.push((name, value));
     }
     Ok(headers)
+}
+
+fn check_name(profile: &Profile, field: &str, name: &str) -> Result<()> {
+    let lower = name.to_ascii_lowercase();
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(Refusal::invalid(field, "is not a header name"));
+    }
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if profile.custom_headers.lower_case && !name.bytes().all(plain) {
+        let rule = "must have lower-case letters, digits and dashes only";
+        return Err(Refusal::invalid(field, rule));
+    }
+    if name.len() > HEADER_NAME_BYTES_MAX {
+        return Err(Refusal::invalid(
+            field,
+            format!("must have a name of at most {HEADER_NAME_BYTES_MAX} bytes"),
+        ));
+    }
+    let framing = FRAMING_HEADERS.contains(&lower.as_str()) || lower.starts_with("proxy-");
+    let reserved =
+        framing
+            || profile.custom_headers.reserved.iter().any(|pattern| {
+                match pattern.strip_suffix('*') {
+                    Some(prefix) => lower.starts_with(prefix),
+                    None => lower == *pattern,
+                }
+            });
+    let written = profile
+        .headers
+        .iter()
+        .any(|known| known.name.eq_ignore_ascii_case(name));
+    if reserved
+        || written
+        || profile
+            .signatures
+            .iter()
+            .any(|spec| spec.header.eq_ignore_ascii_case(name))
+    {
+        return Err(Refusal::invalid(field, "is written by the server"));
+    }
+    Ok(())
+}
+
+fn check_value(field: String, value: &str) -> Result<()> {
+    let sendable = !value.trim().is_empty()
+        && value.len() <= HEADER_VALUE_BYTES_MAX
+        && value.bytes().all(is_text);
+    if !sendable {
+        let rule = format!(
+            "must be 1 to {HEADER_VALUE_BYTES_MAX} ASCII characters, not all blank, without control characters"
+        );
+        return Err(Refusal::invalid(field, rule));
+    }
+    Ok(())
 }

@@ -151,6 +151,10 @@ impl Reader {
         }
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "two questions with the same conditions, of one moment"
+    )]
     pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
         let mut conditions = Conditions::of("delivery");
         match query.endpoint {

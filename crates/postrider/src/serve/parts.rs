@@ -1,0 +1,330 @@
+//! What a server is made of, made from its configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use postrider_api::{ApiOptions, Listener, ServerLimits};
+use postrider_core::address::AddressPolicy;
+use postrider_core::notice::Confirmation;
+use postrider_core::profile::Profile;
+use postrider_core::seal::Sealer;
+use postrider_core::tenant::TENANT_SECRET_CONTEXT;
+use postrider_core::{Secret, Timestamp};
+use postrider_engine::machine::MachineLimits;
+use postrider_engine::{ProfileRegistry, SystemClock};
+use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
+use postrider_service::budget::Grant;
+use postrider_service::{Lookup, Names, RegionInfo, ensure_root_key};
+use postrider_store::{PageRequest, Store};
+use postrider_store_sqlite::SqliteStore;
+use postrider_transport::{HttpTransport, Region, SystemResolver};
+use tokio::sync::mpsc;
+
+use crate::config::{Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
+use crate::{descriptors, master_key, profiles};
+
+/// Questions to mail addresses on their way to the mailer; the API bounds them before.
+const CONFIRMATIONS_MAX: usize = 1_024;
+/// Applications looked through for something that the master key must open.
+const PROBED: usize = 100;
+
+/// Looks names up as deliveries do.
+struct SystemNames(SystemResolver);
+
+#[async_trait::async_trait]
+impl Lookup for SystemNames {
+    async fn addresses(&self, host: &str) -> Vec<std::net::IpAddr> {
+        use postrider_transport::Resolve as _;
+        self.0.resolve(host).await.unwrap_or_default()
+    }
+}
+
+/// The store, and what opens the secrets in it.
+pub(super) struct Opened {
+    pub(super) sqlite: Arc<SqliteStore>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sealer: Arc<Sealer>,
+}
+
+impl Opened {
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let directory = &config.store.directory;
+        let options = postrider_store_sqlite::Options {
+            max_bytes: config.store.max_bytes,
+            salt: fastrand::u64(..),
+            new_store: config.store.new_store,
+        };
+        let sqlite = Arc::new(SqliteStore::open(directory, &options)?);
+        let store: Arc<dyn Store> = sqlite.clone();
+        let own = config.secrets.master_key_file.clone();
+        let key_file = own.unwrap_or_else(|| directory.join("master.key"));
+        let applications = store.list_applications(PageRequest::first(1)).await?;
+        let sealer = Arc::new(master_key::sealer(
+            &key_file,
+            &config.secrets.previous_key_files,
+            applications.rows.is_empty(),
+        )?);
+        must_open(&*store, &sealer, &key_file).await?;
+        Ok(Self {
+            sqlite,
+            store,
+            sealer,
+        })
+    }
+}
+
+/// What the parts of a server are made of: all that a configuration can have wrong was found when there is one.
+pub(super) struct Prepared {
+    pub(super) profiles: Arc<ProfileRegistry>,
+    pub(super) transport: Arc<HttpTransport>,
+    pub(super) limits: MachineLimits,
+    /// Connections that the listener may have.
+    pub(super) connections: usize,
+    pub(super) mailer: Option<Mailer>,
+    /// Where the service's questions to mail addresses come out.
+    pub(super) questions: mpsc::Receiver<(Confirmation, Grant)>,
+    pub(super) service: postrider_service::Options,
+    pub(super) damaged: Arc<AtomicU64>,
+}
+
+impl Prepared {
+    pub(super) async fn new(config: &Config, opened: &Opened) -> anyhow::Result<Self> {
+        let profiles =
+            Arc::new(ProfileRegistry::load(&*opened.store, own_profiles(config)?).await?);
+        let addresses = AddressPolicy::new(config.egress.allow.clone())
+            .denying(config.egress.deny.clone())
+            .with_ports(config.egress.ports.clone())
+            .with_nat64(config.egress.nat64.clone());
+        let transport = Arc::new(transport(config, addresses.clone())?);
+        let shares = descriptors::share(config.server.connections_max, config.limits.in_flight);
+        let limits = MachineLimits {
+            in_flight_max: shares.in_flight,
+            lane_in_flight_max: config.limits.endpoint_in_flight,
+            memory_max: config.limits.memory_bytes,
+            ..MachineLimits::default()
+        };
+        let mailer = mailer(&config.notifications)?;
+        let (asking, questions) = mpsc::channel(CONFIRMATIONS_MAX);
+        let damaged = Arc::new(AtomicU64::new(0));
+        let service = postrider_service::Options {
+            addresses,
+            names: Names(Some(Arc::new(SystemNames(SystemResolver::new()?)))),
+            plain_http: config.egress.plain_http,
+            regions: region_infos(&config.egress),
+            default_region: default_region(&config.egress)?,
+            damaged: damaged.clone(),
+            mail: mailer.is_some(),
+            is_mail_address: postrider_notify::is_mail_address,
+            confirmations: mailer.is_some().then_some(asking),
+        };
+        Ok(Self {
+            profiles,
+            transport,
+            limits,
+            connections: shares.connections,
+            mailer,
+            questions,
+            service,
+            damaged,
+        })
+    }
+}
+
+/// The operator's own profiles.
+fn own_profiles(config: &Config) -> anyhow::Result<Vec<Profile>> {
+    let directory = config.profiles.directory.as_deref();
+    let own = directory.map_or_else(|| Ok(Vec::new()), profiles::read_directory)?;
+    for profile in own.iter().filter(|own| is_built_in(&own.name)) {
+        tracing::warn!(
+            profile = profile.name,
+            "a profile of yours replaces the built-in one of its name"
+        );
+    }
+    Ok(own)
+}
+
+pub(super) fn api_options(config: &Config) -> ApiOptions {
+    ApiOptions {
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        body_max: config.limits.body_bytes,
+        keep_alive: Duration::from_secs(config.server.keep_alive_secs),
+        bodies_bytes_max: config.limits.bodies_bytes,
+        answers_bytes_max: config.limits.answers_bytes,
+        ..ApiOptions::default()
+    }
+}
+
+pub(super) async fn listen(config: &Config, connections: usize) -> anyhow::Result<Listener> {
+    let limits = ServerLimits {
+        connections_max: connections,
+        idle_timeout: Duration::from_secs(config.server.keep_alive_secs),
+        ..ServerLimits::default()
+    };
+    let address = config.server.listen;
+    let bound = Listener::bind(address, limits).await;
+    bound.with_context(|| {
+        format!("failed to listen on {address}; choose another address with --listen")
+    })
+}
+
+/// The root key, if this start makes it and nobody else keeps it.
+pub(super) async fn first_root_key(
+    store: &dyn Store,
+    now: Timestamp,
+    target: Option<std::fs::File>,
+) -> anyhow::Result<Option<Secret>> {
+    let key = ensure_root_key(store, now).await?;
+    let (Some(key), Some(mut file)) = (&key, target) else {
+        return Ok(key);
+    };
+    std::io::Write::write_all(&mut file, key.expose().as_bytes())
+        .context("failed to write server.root_key_file")?;
+    Ok(None)
+}
+
+fn is_built_in(name: &str) -> bool {
+    postrider_core::profile::BUILT_IN
+        .iter()
+        .any(|(known, _)| *known == name)
+}
+
+/// Refuses a master key that does not open what the store has: with it every delivery would fail.
+async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyhow::Result<()> {
+    let applications = store.list_applications(PageRequest::first(PROBED)).await?;
+    for application in applications.rows {
+        let listed = store.list_tenants(application.id, PageRequest::first(1));
+        // One damaged row must not keep the server from starting for all others.
+        let Ok(tenants) = listed.await else { continue };
+        let Some(tenant) = tenants.rows.first() else {
+            continue;
+        };
+        let opened = sealer.open(
+            &tenant.live_secret.sealed,
+            TENANT_SECRET_CONTEXT,
+            tenant.id.as_u128(),
+        );
+        return opened.map(drop).with_context(|| {
+            let file = key_file.display();
+            format!("{file} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files")
+        });
+    }
+    Ok(())
+}
+
+fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTransport> {
+    let proxy = match &config.egress.proxy {
+        None => None,
+        Some(text) => Some(
+            text.parse()
+                .context("egress.proxy is not a URL such as http://proxy:3128")?,
+        ),
+    };
+    let resolver =
+        SystemResolver::new().context("failed to read this machine's name server configuration")?;
+    Ok(HttpTransport::new(postrider_transport::Options {
+        addresses,
+        resolver: Arc::new(resolver),
+        extra_ca: config.egress.extra_ca.clone(),
+        regions: regions(&config.egress)?,
+        default_region: default_region(&config.egress)?.map(Arc::from),
+        proxy,
+        clock: Arc::new(SystemClock),
+    })?)
+}
+
+/// The regions with this machine's addresses.
+fn regions(egress: &EgressConfig) -> anyhow::Result<Vec<Region>> {
+    if egress.regions.is_empty() {
+        let bind = egress.bind.clone();
+        return Ok(vec![Region { name: None, bind }]);
+    }
+    anyhow::ensure!(
+        egress.bind.is_empty(),
+        "egress.bind does not go with egress.regions: give each region its own bind"
+    );
+    let mut regions: Vec<Region> = Vec::new();
+    for region in &egress.regions {
+        let name: Arc<str> = Arc::from(region.name.as_str());
+        let known = regions
+            .iter()
+            .any(|known| known.name.as_ref() == Some(&name));
+        anyhow::ensure!(!known, "egress.regions has {name} twice");
+        anyhow::ensure!(
+            !region.published.is_empty(),
+            "the egress region {name} publishes no address"
+        );
+        let bind = region.bind.clone();
+        regions.push(Region {
+            name: Some(name),
+            bind: bind.unwrap_or_else(|| region.published.clone()),
+        });
+    }
+    Ok(regions)
+}
+
+fn region_infos(egress: &EgressConfig) -> Vec<RegionInfo> {
+    let info = |region: &RegionConfig| RegionInfo {
+        name: region.name.clone(),
+        published: region.published.clone(),
+    };
+    egress.regions.iter().map(info).collect()
+}
+
+fn default_region(egress: &EgressConfig) -> anyhow::Result<Option<String>> {
+    let first = egress.regions.first().map(|region| region.name.clone());
+    let Some(name) = &egress.default_region else {
+        return Ok(first);
+    };
+    anyhow::ensure!(
+        egress.regions.iter().any(|region| region.name == *name),
+        "egress.default_region {name:?} is not among egress.regions"
+    );
+    Ok(Some(name.clone()))
+}
+
+/// The mail server, if one is configured.
+fn mailer(config: &NotificationsConfig) -> anyhow::Result<Option<Mailer>> {
+    let Some(smtp) = &config.smtp else {
+        return Ok(None);
+    };
+    let (tls, port) = match smtp.tls {
+        SmtpTlsConfig::Tls => (SmtpTls::Tls, 465),
+        SmtpTlsConfig::StartTls => (SmtpTls::StartTls, 587),
+        SmtpTlsConfig::None => (SmtpTls::None, 25),
+    };
+    let password = smtp.password_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("failed to read {}", path.display()))?;
+        anyhow::Ok(Secret::new(text.trim_end()))
+    });
+    let login = match (&smtp.username, password.transpose()?) {
+        (Some(name), Some(password)) => Some((name.clone(), password)),
+        (None, None) => None,
+        _ => anyhow::bail!("notifications.smtp needs both username and password_file, or none"),
+    };
+    let mailer = Mailer::new(SmtpOptions {
+        host: smtp.host.clone(),
+        port: smtp.port.unwrap_or(port),
+        tls,
+        login,
+        from: smtp.from.clone(),
+    });
+    Ok(Some(mailer.context("notifications.smtp cannot be used")?))
+}
+
+/// Where the first root key goes, made now: a key that nobody can read would be lost.
+pub(super) fn root_key_target(config: &Config) -> anyhow::Result<Option<std::fs::File>> {
+    let Some(path) = &config.server.root_key_file else {
+        return Ok(None);
+    };
+    let mut options = std::fs::File::options();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path);
+    file.map(Some)
+        .with_context(|| format!("failed to write server.root_key_file {}", path.display()))
+}
