@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 const HELP: &str = "\
 cargo xtask ci         everything the gate runs, in its order; stops at the first failure
 cargo xtask test       all tests (arguments go on to cargo test)
-cargo xtask sim [N]    the simulation over N seeds [default: 100000]
+cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let result = match command {
         "ci" => ci(),
         "test" => test(rest),
-        "sim" => sim(rest.first().map_or("100000", String::as_str)),
+        "sim" => sim(rest.first().map_or("20000", String::as_str)),
         "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
         "contract" => contract::check(),
         "deny" => deny::check(),
@@ -73,7 +73,7 @@ fn ci() -> anyhow::Result<()> {
             .args(["doc", "--workspace", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    // The simulation's 10,000 seeds are one of the tests.
+    // The simulation's 2,000 seeds are one of the tests.
     step("tests", || test(&[]))?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;

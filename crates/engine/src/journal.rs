@@ -11,7 +11,8 @@ use std::sync::Arc;
 use postrider_core::judge::Next;
 use postrider_core::{Id, id};
 use postrider_store::{
-    DueDelivery, FinishDelivery, Published, Recorded, Store, StoreError, Write, Written,
+    DueDelivery, FinishDelivery, LaneBacklog, Published, Recorded, Store, StoreError, Write,
+    Written,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Duration;
@@ -41,6 +42,8 @@ pub(crate) trait Committed: Send + Sync + 'static {
     fn due(&self, deliveries: Vec<DueDelivery>);
     /// Somebody ended a delivery, or may have: the outcome of the commit is not known.
     fn ended(&self, finished: FinishDelivery);
+    /// Where the store has pending deliveries: some may be there that no answer told of.
+    fn backlog(&self, lanes: Vec<LaneBacklog>);
     /// An attempt's record (or an expiry) is durable.
     fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>);
     /// The store refuses an attempt's record for good: the delivery is left as it is stored.
@@ -98,6 +101,8 @@ pub(crate) struct JournalTask {
     clocks: Arc<Clocks>,
     requests: mpsc::Receiver<RequestEntry>,
     records: mpsc::Receiver<RecordEntry>,
+    /// A commit may have made deliveries that nobody was told of.
+    look: bool,
 }
 
 pub(crate) fn journal(store: Arc<dyn Store>, clocks: Arc<Clocks>) -> (Journal, JournalTask) {
@@ -115,6 +120,7 @@ pub(crate) fn journal(store: Arc<dyn Store>, clocks: Arc<Clocks>) -> (Journal, J
             clocks,
             requests: requests_in,
             records: records_in,
+            look: false,
         },
     )
 }
@@ -183,6 +189,9 @@ impl JournalTask {
             let left = self
                 .commit(&*committed, records, requests, &mut queue)
                 .await;
+            if std::mem::take(&mut self.look) {
+                self.look_for_deliveries(&*committed).await;
+            }
             if failing == left.is_empty() {
                 failing = !left.is_empty();
                 committed.available(!failing);
@@ -191,9 +200,27 @@ impl JournalTask {
         }
     }
 
+    /// Tells lanes of what the store has, after a commit whose outcome is not known: deliveries of an event that
+    /// nobody heard of would wait for the next start, and those accepted after them would overtake them. Nothing is
+    /// committed meanwhile.
+    async fn look_for_deliveries(&self, committed: &dyn Committed) {
+        loop {
+            match self.store.backlog().await {
+                Ok(lanes) => return committed.backlog(lanes),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to look for deliveries of a commit whose outcome is not known; trying again"
+                    );
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Commits one batch, tells and answers. Returns the records that the store did not take.
     async fn commit(
-        &self,
+        &mut self,
         committed: &dyn Committed,
         records: Vec<RecordEntry>,
         requests: Vec<RequestEntry>,
@@ -241,10 +268,13 @@ impl JournalTask {
                 }
                 Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
                 Ok(Written::Finished(true)) | Err(StoreError::OutcomeUnknown { .. }) => {
-                    if let Some(finish) = finish {
-                        // In the order of the writes: what was resent before is ended, what is resent after is not.
-                        committed.due(std::mem::take(&mut due));
-                        committed.ended(finish);
+                    match finish {
+                        Some(finish) => {
+                            // In the order of the writes: what was resent before is ended, what is resent after is not.
+                            committed.due(std::mem::take(&mut due));
+                            committed.ended(finish);
+                        }
+                        None => self.look = true,
                     }
                 }
                 Ok(Written::Recorded(_) | Written::Finished(false)) | Err(_) => {}

@@ -15,6 +15,5 @@ mod transport;
 pub use clock::{Clock, SystemClock};
 pub use journal::Busy;
 pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
-pub use settle::{Sent, Settled, settle};
 pub use shell::{Engine, Options, PublishError, Watch};
 pub use transport::{Exchange, Request, Transport};

@@ -1,4 +1,4 @@
-//! From an exchange to its record: pure, shared by the shell and the simulation.
+//! From an exchange to its record: pure.
 
 use std::sync::Arc;
 
@@ -14,29 +14,29 @@ use crate::transport::Exchange;
 
 /// What an attempt led to.
 #[derive(Debug, Clone)]
-pub struct Settled {
-    pub record: RecordAttempt,
-    pub next: Next,
-    pub signal: Signal,
+pub(crate) struct Settled {
+    pub(crate) record: RecordAttempt,
+    pub(crate) next: Next,
+    pub(crate) signal: Signal,
     /// The delivery as it goes on, if it does.
-    pub due: DueDelivery,
+    pub(crate) due: DueDelivery,
 }
 
 /// What was sent, when, and to where.
 #[derive(Debug, Clone)]
-pub struct Sent {
-    pub url: String,
-    pub headers: Vec<(String, String)>,
-    pub rendering: Option<Arc<Rendering>>,
-    pub started: Moment,
-    pub ended: Moment,
+pub(crate) struct Sent {
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) rendering: Option<Arc<Rendering>>,
+    pub(crate) started: Moment,
+    pub(crate) ended: Moment,
     /// To an endpoint that exists for the events that name its URL.
-    pub one_off: bool,
+    pub(crate) one_off: bool,
 }
 
 /// Judges an exchange and writes its record: what was is told by the wall clock, what is to come is
 /// planned by the steady one. `keep_place` for deliveries of ordered lanes.
-pub fn settle(
+pub(crate) fn settle(
     profile: &Profile,
     mut due: DueDelivery,
     sent: Sent,

@@ -20,8 +20,8 @@ use postrider_core::seal::Sealer;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    CatchUp, DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Recorded, Resend, Rule,
-    Store, StoreError, Write, Written,
+    CatchUp, DueDelivery, FinishDelivery, LaneBacklog, LoadDue, NewEvent, Published, Recorded,
+    Resend, Rule, Store, StoreError, Write, Written,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -38,13 +38,13 @@ pub use watch::Watch;
 
 /// Rows that one transaction gives their final state when an endpoint is closed.
 const FINISH_ROWS: u32 = 1_000;
-/// The timer wakes at least this often.
-const TIMER_MAX: Duration = Duration::from_secs(1);
+/// The timer wakes at least this often, whatever the machine waits for.
+const TIMER_MAX: Duration = Duration::from_secs(60);
 /// Pages of lanes that are read at once.
 const LOADS_MAX: usize = 8;
 /// Endpoints that are read for their lanes at once.
 const CONFIGURES_MAX: usize = 32;
-/// How often expired idempotency keys and nonces are forgotten.
+/// How often expired idempotency keys and nonces are forgotten, and how far the steady clock has come is noted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a lane waits before it asks the store for its endpoint again.
 const CONFIGURE_RETRY: Duration = Duration::from_millis(500);
@@ -149,12 +149,8 @@ impl Engine {
         engine.tasks.spawn(watch("timer").over(timer));
         let sweeper = engine.clone().run_sweeper();
         engine.tasks.spawn(watch("sweeper").over(sweeper));
-        for lane in engine.store.backlog().await? {
-            engine.apply(Input::Backlog {
-                endpoint: lane.endpoint,
-                first: lane.first,
-            });
-        }
+        let backlog = engine.store.backlog().await?;
+        Lanes(engine.clone()).backlog(backlog);
         Ok(engine)
     }
 
@@ -542,7 +538,11 @@ impl Engine {
         let kept = Duration::from_secs(postrider_core::limits::IDEMPOTENCY_HOURS * 3_600);
         loop {
             let now = self.now();
-            if let Err(error) = self.store.sweep(now.steady.minus(kept), now.wall).await {
+            let upkeep = async {
+                self.store.note_steady(now.steady).await?;
+                self.store.sweep(now.steady.minus(kept), now.wall).await
+            };
+            if let Err(error) = upkeep.await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to sweep; trying again later"
@@ -569,6 +569,15 @@ impl Committed for Lanes {
     fn due(&self, deliveries: Vec<DueDelivery>) {
         if !deliveries.is_empty() {
             self.0.apply(Input::Due(deliveries));
+        }
+    }
+
+    fn backlog(&self, lanes: Vec<LaneBacklog>) {
+        for lane in lanes {
+            self.0.apply(Input::Backlog {
+                endpoint: lane.endpoint,
+                first: lane.first,
+            });
         }
     }
 

@@ -20,7 +20,7 @@ use postrider_core::health::DisableReason;
 use postrider_engine::machine::MachineLimits;
 use world::{EndpointId, FAIR, Weather, World, status, timed_out};
 
-const SEEDS_DEFAULT: u64 = 10_000;
+const SEEDS_DEFAULT: u64 = 2_000;
 
 /// Small enough that lanes overflow into the store, caps are reached, and horizons matter.
 fn tight() -> MachineLimits {
@@ -39,8 +39,8 @@ fn one_life(seed: u64) {
     let profile = if dice.bool() { "vignetim" } else { "standard" };
     let weather = Weather {
         store_latency_ms: dice.u64(0..30),
-        commit_failure: dice.u32(3..20),
-        crash: dice.u32(20..400),
+        failure: dice.u32(5..40),
+        crash: dice.u32(40..800),
     };
     let mut world = World::new(seed, profile, tight(), weather, 2);
     let mut endpoints: Vec<EndpointId> = Vec::new();
@@ -72,7 +72,14 @@ fn one_life(seed: u64) {
                     .into_iter()
                     .find(|delivery| delivery.state.is_final());
                 if let Some(delivery) = finished {
-                    world.resend(delivery.id);
+                    world.resend(&delivery);
+                }
+            }
+            3 => {
+                let waiting = world.deliveries().into_iter();
+                let waiting: Vec<_> = waiting.filter(|it| !it.state.is_final()).collect();
+                if !waiting.is_empty() {
+                    world.cancel(&waiting[dice.usize(0..waiting.len())]);
                 }
             }
             2 => {
@@ -96,7 +103,7 @@ fn one_life(seed: u64) {
 /// What must hold when everything is over.
 fn check(world: &World) {
     let mut requests: HashMap<_, u32> = HashMap::new();
-    for (_, _, delivery, _) in &world.requests {
+    for (_, _, delivery, _) in &world.requests() {
         *requests.entry(*delivery).or_default() += 1;
     }
     let deliveries = world.deliveries();
@@ -129,14 +136,23 @@ fn check(world: &World) {
             assert!(delivery.attempts > 0);
         }
     }
-    let with_deliveries = deliveries
+    // What nobody was told of was written by a process that died, or whose commit had no known outcome.
+    let untold = deliveries
         .iter()
-        .filter(|delivery| !world.accepted.contains(&delivery.event))
+        .filter(|delivery| !world.accepted().contains(&delivery.event))
         .count();
     assert!(
-        world.crashes > 0 || with_deliveries == 0,
+        world.crashes > 0 || world.unknown() > 0 || untold == 0,
         "a delivery without an accepted event"
     );
+    for (event, count) in world.promised() {
+        let made = deliveries.iter().filter(|delivery| delivery.event == event);
+        assert_eq!(
+            made.count(),
+            count as usize,
+            "deliveries of {event}, which was accepted"
+        );
+    }
 }
 
 #[test]
@@ -197,7 +213,7 @@ fn vignetims_schedule_counts_from_the_end_of_a_time_out() {
     assert_eq!(world.starts(), [0.0, 10.0, 21.0, 36.0]);
     let completed = world.deliveries()[0].completed_at.unwrap();
     assert_eq!(
-        completed.since(world.requests[0].0),
+        completed.since(world.requests()[0].0),
         Duration::from_secs(46)
     );
 }
@@ -233,13 +249,13 @@ fn simplifytrip_makes_four_requests_five_minutes_apart_and_a_4xx_stops() {
         || status(410),
     ] {
         let world = one_delivery("simplifytrip", stop, Duration::ZERO);
-        assert_eq!(world.requests.len(), 1);
+        assert_eq!(world.requests().len(), 1);
         assert_eq!(
             world.deliveries()[0].state,
             DeliveryState::Failed(FailReason::Stopped)
         );
         assert!(
-            world.health(world.requests[0].1).is_enabled(),
+            world.health(world.requests()[0].1).is_enabled(),
             "nothing disables it"
         );
     }
@@ -252,10 +268,10 @@ fn voucherify_makes_thirteen_requests_in_a_day_and_is_disabled_by_the_last() {
         let world = one_delivery("voucherify", answer, Duration::from_secs(3));
         let expected: Vec<f64> = minutes.iter().map(|m| f64::from(*m) * 60.0).collect();
         assert_eq!(world.starts(), expected);
-        let health = world.health(world.requests[0].1);
+        let health = world.health(world.requests()[0].1);
         assert_eq!(health.disabled.unwrap().reason, DisableReason::Failures);
         assert!(
-            health.disabled.unwrap().at >= world.requests[12].0,
+            health.disabled.unwrap().at >= world.requests()[12].0,
             "not before the thirteenth"
         );
     }
@@ -264,8 +280,8 @@ fn voucherify_makes_thirteen_requests_in_a_day_and_is_disabled_by_the_last() {
 #[test]
 fn gone_disables_a_standard_endpoint_at_once() {
     let world = one_delivery("standard", || status(410), Duration::ZERO);
-    assert_eq!(world.requests.len(), 1);
-    let endpoint = world.requests[0].1;
+    assert_eq!(world.requests().len(), 1);
+    let endpoint = world.requests()[0].1;
     assert_eq!(
         world.health(endpoint).disabled.unwrap().reason,
         DisableReason::Gone
@@ -356,7 +372,7 @@ fn a_flooded_or_hanging_endpoint_does_not_delay_another() {
     }
     world.run_until(world.now.plus(Duration::from_secs(1)));
     let arrivals: Vec<Timestamp> = world
-        .requests
+        .requests()
         .iter()
         .filter(|(_, endpoint, ..)| *endpoint == healthy)
         .map(|(at, ..)| *at)
@@ -413,14 +429,14 @@ fn a_tenant_with_many_hanging_endpoints_leaves_slots_to_others() {
         world.publish(greedy, None, None);
     }
     world.run_until(world.now.plus(Duration::from_secs(1)));
-    assert_eq!(world.requests.len(), 32, "half of the slots, all hanging");
+    assert_eq!(world.requests().len(), 32, "half of the slots, all hanging");
     let published_at = world.now;
     for _ in 0..50 {
         world.publish(calm, None, None);
     }
     world.run_until(world.now.plus(Duration::from_secs(1)));
     let arrivals: Vec<Timestamp> = world
-        .requests
+        .requests()
         .iter()
         .filter(|(_, endpoint, ..)| *endpoint == healthy)
         .map(|(at, ..)| *at)
@@ -461,11 +477,10 @@ fn a_clock_that_is_set_moves_nothing_that_waits() {
         world.publish(tenant, None, None);
         world.run_until(world.now.plus(Duration::from_secs(3)));
         world.set_wall_clock(step);
-        world.crash();
         assert!(world.run_until(world.now.plus(Duration::from_secs(60))));
-        let first = world.requests[0].2;
+        let first = world.requests()[0].2;
         let of_first: Vec<f64> = world
-            .requests
+            .requests()
             .iter()
             .zip(world.starts())
             .filter(|((_, _, delivery, _), _)| *delivery == first)
@@ -473,10 +488,47 @@ fn a_clock_that_is_set_moves_nothing_that_waits() {
             .collect();
         assert_eq!(of_first, [0.0, 0.0, 1.01, 6.01], "{step}");
         let order: Vec<bool> = world
-            .requests
+            .requests()
             .iter()
             .map(|(.., id, _)| *id == first)
             .collect();
         assert_eq!(order, [true, true, true, true, false, false, false, false]);
     }
+}
+
+#[test]
+fn what_a_commit_without_an_answer_accepted_is_sent_and_not_overtaken() {
+    let mut world = World::new(1, "standard", MachineLimits::default(), FAIR, 1);
+    let tenant = world.tenants[0];
+    let answer = |_: &mut fastrand::Rng| (status(200), Duration::from_millis(1));
+    world.endpoint(tenant, Ordering::Endpoint, None, Box::new(answer));
+    world.lose_next_answer();
+    world.publish(tenant, None, None);
+    world.run_until(world.now.plus(Duration::from_millis(500)));
+    assert_eq!(world.accepted().len(), 0, "nobody was told");
+    world.publish(tenant, None, None);
+    assert!(world.run_until(world.now.plus(Duration::from_secs(60))));
+    let sent: Vec<_> = world.requests().iter().map(|(.., id, _)| *id).collect();
+    let made: Vec<_> = world.deliveries().iter().rev().map(|it| it.id).collect();
+    assert_eq!(sent, made, "both, in their order");
+    assert_eq!(sent.len(), 2);
+}
+
+/// The clock is set back, and then the process dies: what waits does not wait again for what has passed.
+#[test]
+fn a_clock_that_was_set_back_delays_nothing_over_a_restart() {
+    let mut world = World::new(1, "standard", MachineLimits::default(), FAIR, 1);
+    let tenant = world.tenants[0];
+    let refuse = |_: &mut fastrand::Rng| (status(500), Duration::ZERO);
+    world.endpoint(tenant, Ordering::None, None, Box::new(refuse));
+    world.publish(tenant, None, None);
+    world.run_until(world.now.plus(Duration::from_secs(900)));
+    let due = world.deliveries()[0].due_at;
+    let made = world.requests().len();
+    world.set_wall_clock(-86_400);
+    world.crash();
+    world.run_until(due.plus(Duration::from_secs(300)));
+    let next = world.requests()[made].0;
+    let late = next.since(due);
+    assert!(late <= Duration::from_secs(62), "{late:?} after it was due");
 }

@@ -68,13 +68,15 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
 
 /// A place that no fresh delivery has reached yet: new ones go behind it, whatever the clock says.
 /// Only places count that cannot be a retry's: those lie ahead, and stay with a delivery that was
-/// ended while it waited.
+/// ended while it waited. Or how far the steady clock had come, if that is later.
 pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
     const NEWEST: u32 = 10_000;
     let sql = "select max(sequence) from (select sequence, state, attempts from delivery order by id desc limit ?1)
                where attempts = 0 or (state = 1 and attempts = 1)";
     let newest: Option<i64> = connection.query_row(sql, [NEWEST], |row| row.get(0))?;
-    Ok(newest.unwrap_or(0))
+    let noted = "select max(value) from meta where key = 'steady'";
+    let noted: Option<i64> = connection.query_row(noted, [], |row| row.get(0))?;
+    Ok(newest.max(noted).unwrap_or(0))
 }
 
 /// A write that failed inside its transaction: it was rolled back.

@@ -213,6 +213,10 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn note_steady(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.call(move |tx| tx.note_steady(now)).await
+    }
+
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
         self.points.read(move |reader| reader.load_due(query)).await
     }

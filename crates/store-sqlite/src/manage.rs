@@ -456,6 +456,13 @@ impl Tx {
         Ok(keys.max(nonces) >= SWEPT_MAX as usize)
     }
 
+    pub(crate) fn note_steady(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.last_sequence = self.last_sequence.max(now.as_micros());
+        let sql = "insert into meta (key, value) values ('steady', ?1) on conflict (key) do update set value = max(value, ?1)";
+        let noted = self.connection.execute(sql, [now.as_micros()]);
+        noted.map_err(aborted).map(drop)
+    }
+
     /// Writes something: a full or read-only disk shows.
     pub(crate) fn ping(&mut self) -> Result<(), StoreError> {
         let sql = "insert into meta (key, value) values ('ping', 1) on conflict (key) do update set value = (value + 1) % 1000";

@@ -116,4 +116,10 @@ async fn the_place_of_a_far_retry_is_no_time_to_begin_at() {
     drop(store);
     let store = SqliteStore::open(directory.path(), &options).unwrap();
     assert_eq!(store.last_place().await.unwrap(), at(20));
+    // How far the steady clock has come counts too, and only forward.
+    store.note_steady(at(30)).await.unwrap();
+    store.note_steady(at(25)).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(directory.path(), &options).unwrap();
+    assert_eq!(store.last_place().await.unwrap(), at(30));
 }

@@ -78,8 +78,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`limits::TRANSACTION_ROWS`]: postrider_core::limits::TRANSACTION_ROWS
     async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>>;
 
-    /// The latest place that a fresh delivery has, by the steady clock of whoever made it.
+    /// The latest place that a fresh delivery has, by the steady clock of whoever made it, or what
+    /// [`Store::note_steady`] noted if that is later.
     async fn last_place(&self) -> Result<Timestamp, StoreError>;
+
+    /// Notes how far the steady clock has come, so that the next process begins there, however little is accepted
+    /// and whatever the wall clock shows then.
+    async fn note_steady(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// The first pending deliveries of one endpoint in the order of its lane.
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError>;

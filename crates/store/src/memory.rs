@@ -35,6 +35,16 @@ use crate::{
 pub struct MemoryStore {
     ids: IdGenerator,
     state: Mutex<State>,
+    weather: Option<Arc<dyn Weather>>,
+}
+
+/// What happens to an engine's calls of the model, for simulations: they are answered late, or never, or fail.
+#[async_trait]
+pub trait Weather: std::fmt::Debug + Send + Sync {
+    /// Before a call has read or changed anything; an error is its answer.
+    async fn before(&self) -> Result<(), StoreError>;
+    /// After a commit, before anybody hears of it; an error is the answer of all its writes.
+    async fn after_commit(&self) -> Result<(), StoreError>;
 }
 
 #[derive(Debug, Default)]
@@ -83,12 +93,39 @@ impl MemoryStore {
         Self {
             ids: IdGenerator::new(salt, 0),
             state: Mutex::default(),
+            weather: None,
+        }
+    }
+
+    /// A model whose callers have weather.
+    pub fn in_weather(salt: u64, weather: Arc<dyn Weather>) -> Self {
+        Self {
+            weather: Some(weather),
+            ..Self::new(salt)
+        }
+    }
+
+    async fn before(&self) -> Result<(), StoreError> {
+        match &self.weather {
+            Some(weather) => weather.before().await,
+            None => Ok(()),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The answers of a transaction that failed as a whole.
+fn failed(count: usize, error: &StoreError) -> Vec<Result<Written, StoreError>> {
+    let answer = || match error {
+        StoreError::OutcomeUnknown { .. } => StoreError::OutcomeUnknown {
+            source: error.to_string().into(),
+        },
+        error => StoreError::aborted(error.to_string()),
+    };
+    (0..count).map(|_| Err(answer())).collect()
 }
 
 #[async_trait]
@@ -98,18 +135,39 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
-        let mut state = self.state();
-        batch
-            .into_iter()
-            .map(|write| state.write(&self.ids, now, write))
-            .collect()
+        let count = batch.len();
+        if let Err(error) = self.before().await {
+            return failed(count, &error);
+        }
+        let answers = {
+            let mut state = self.state();
+            let writes = batch.into_iter();
+            writes
+                .map(|write| state.write(&self.ids, now, write))
+                .collect()
+        };
+        match &self.weather {
+            None => answers,
+            Some(weather) => match weather.after_commit().await {
+                Ok(()) => answers,
+                Err(error) => failed(count, &error),
+            },
+        }
     }
 
     async fn last_place(&self) -> Result<Timestamp, StoreError> {
         Ok(self.state().last_place())
     }
 
+    async fn note_steady(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.before().await?;
+        let mut state = self.state();
+        state.last_sequence = state.last_sequence.max(now.as_micros());
+        Ok(())
+    }
+
     async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
+        self.before().await?;
         Ok(self.state().load_due(query))
     }
 
@@ -124,6 +182,7 @@ impl Store for MemoryStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<u32, StoreError> {
+        self.before().await?;
         Ok(self
             .state()
             .finish_pending(&self.ids, endpoint, state, now, limit))
@@ -222,6 +281,7 @@ impl Store for MemoryStore {
         &self,
         delivery: Id<id::Delivery>,
     ) -> Result<Option<Arc<Rendering>>, StoreError> {
+        self.before().await?;
         let state = self.state();
         let attempts = state.attempts.get(&delivery.as_u128());
         let mut renderings = attempts.into_iter().flatten().map(|a| a.rendering.clone());
@@ -261,6 +321,7 @@ impl Store for MemoryStore {
     }
 
     async fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
+        self.before().await?;
         self.state().application(id)
     }
 
@@ -306,6 +367,7 @@ impl Store for MemoryStore {
     }
 
     async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
+        self.before().await?;
         self.state().tenant(id)
     }
 
@@ -391,6 +453,7 @@ impl Store for MemoryStore {
     }
 
     async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
+        self.before().await?;
         self.state().lane_endpoint(id)
     }
 

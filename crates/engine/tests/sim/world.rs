@@ -1,57 +1,57 @@
-//! A world in virtual time: the machine, the memory store, scripted receivers, a journal that
-//! commits late, reads that answer late, commits that fail, and crashes at any step.
+//! A world in virtual time around a real engine: its journal, its shell and its machine over the model store, with
+//! scripted receivers, a store that answers late or fails, and crashes at any step.
+//!
+//! Each life of the process is a runtime of its own whose clock stands still while anything runs. A crash drops the
+//! runtime with all that was under way in it; the store stays.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::sync::Arc;
+mod receivers;
+mod weather;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use postrider_core::attempt::{Outcome, Timings, UnreachableReason};
+use postrider_core::attempt::{Attempt, Outcome, UnreachableReason};
 use postrider_core::audit::Actor;
-use postrider_core::delivery::{DeliveryState, FailReason, Series};
+use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{Endpoint, EndpointKind, Ordering};
 use postrider_core::event::Event;
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
-use postrider_core::judge::Next;
-use postrider_core::profile::{Profile, built_in};
+use postrider_core::profile::Profile;
+use postrider_core::seal::{SealNonce, Sealer};
 use postrider_core::tenant::{
-    Application, ApplicationSettings, Mode, Tenant, TenantSecret, TenantSettings,
+    Application, ApplicationSettings, Mode, TENANT_SECRET_CONTEXT, Tenant, TenantSecret,
+    TenantSettings,
 };
-use postrider_core::time::Moment;
+use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
-use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits};
-use postrider_engine::{Exchange, Sent, settle};
+use postrider_engine::machine::MachineLimits;
+use postrider_engine::{Clock, Engine, Options, ProfileRegistry};
 use postrider_store::memory::MemoryStore;
-use postrider_store::{
-    DeliveryFilter, DueDelivery, FinishDelivery, LoadDue, NewEvent, PageRequest, Resend, Store,
-    Target, Write, Written,
-};
+use postrider_store::{DeliveryFilter, NewEvent, PageRequest, Store, Target};
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+use receivers::Receivers;
+use weather::Skies;
+pub(crate) use weather::{FAIR, Weather};
 
 pub(crate) type EndpointId = Id<id::Endpoint>;
 pub(crate) type DeliveryId = Id<id::Delivery>;
 
-/// How long things take and how often they go wrong.
-#[derive(Debug, Clone)]
-pub(crate) struct Weather {
-    /// Milliseconds at most for a commit or a read.
-    pub(crate) store_latency_ms: u64,
-    /// One commit in so many fails; 0 means none.
-    pub(crate) commit_failure: u32,
-    /// One step in so many is followed by a crash; 0 means none.
-    pub(crate) crash: u32,
-}
-
-pub(crate) const FAIR: Weather = Weather {
-    store_latency_ms: 0,
-    commit_failure: 0,
-    crash: 0,
-};
-
 /// What a receiver answers, and after how long.
-pub(crate) type Script = Box<dyn FnMut(&mut Rng) -> (Outcome, Duration)>;
+pub(crate) type Script = Box<dyn FnMut(&mut Rng) -> (Outcome, Duration) + Send>;
+
+/// How long is waited for what happens next before the world looks whether anything is left.
+const LOOKS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(60),
+    Duration::from_secs(3_600),
+    Duration::from_secs(6 * 3_600),
+];
 
 pub(crate) fn status(status: u16) -> Outcome {
     Outcome::Answered {
@@ -67,66 +67,95 @@ pub(crate) fn timed_out() -> Outcome {
     }
 }
 
-enum Happening {
-    AttemptEnds {
-        due: Box<DueDelivery>,
-        started_at: Timestamp,
-        outcome: Outcome,
-    },
-    Commit,
-    Load(LoadDue),
-    Configure(EndpointId),
-    FinishPending {
-        endpoint: EndpointId,
-        state: DeliveryState,
-    },
-    Deliver(Box<Input>),
+/// What the engine's surroundings share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    crash: tokio::sync::Notify,
 }
 
-struct Waiting {
-    write: Write,
-    /// A record, with what its lane is told afterwards; none for a publish.
-    record: Option<(DueDelivery, Next, bool)>,
+pub(crate) struct State {
+    rng: Rng,
+    weather: Weather,
+    /// The process is dead: nothing that it called answers.
+    dead: bool,
+    /// The world itself asks: it has no weather.
+    calm: bool,
+    scripts: HashMap<EndpointId, Script>,
+    orders: HashMap<EndpointId, Ordering>,
+    requests: Vec<(Timestamp, EndpointId, DeliveryId, u32)>,
+    /// Requests that are open.
+    sending: BTreeMap<DeliveryId, EndpointId>,
+    /// Events that were acknowledged, with how many deliveries.
+    accepted: Vec<(Id<id::Event>, u32)>,
+    /// Commits whose outcome nobody was told.
+    unknown: u32,
+    /// The next commit is made, and its answer lost.
+    lose_answer: bool,
+    /// What must not be, with where it was seen.
+    violations: Vec<String>,
+    /// Virtual time when this life began, and its runtime's clock then.
+    life: (Timestamp, Option<Instant>),
+    /// What the wall clock is ahead of virtual time, in seconds.
+    wall_ahead: i64,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process dies here, or has died: whoever waits for this waits for ever.
+    pub(crate) async fn die(&self) {
+        // Once: what the dead still asks for while it goes must not kill the next life.
+        if !std::mem::replace(&mut self.state().dead, true) {
+            self.crash.notify_one();
+        }
+        std::future::pending().await
+    }
+
+    fn virtual_now(&self) -> Timestamp {
+        let (began, clock) = self.state().life;
+        clock.map_or(began, |clock| began.plus(clock.elapsed()))
+    }
+}
+
+/// Virtual time as the engine's clocks.
+struct SimClock(Arc<Shared>);
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        let now = self.0.virtual_now();
+        let ahead = self.0.state().wall_ahead;
+        Timestamp::from_micros(now.as_micros() + ahead * 1_000_000)
+    }
+
+    fn elapsed(&self) -> Duration {
+        let (_, clock) = self.0.state().life;
+        clock.map_or(Duration::ZERO, |clock| clock.elapsed())
+    }
 }
 
 pub(crate) struct World {
-    /// Attempts that were given out and do not wait for the network yet.
-    starting: usize,
-    /// By the steady clock, in which the world lives.
     pub(crate) now: Timestamp,
-    /// What the wall clock is ahead of it, in seconds.
-    wall_ahead: i64,
-    pub(crate) store: MemoryStore,
-    pub(crate) rng: Rng,
-    pub(crate) requests: Vec<(Timestamp, EndpointId, DeliveryId, u32)>,
     pub(crate) crashes: u32,
-    pub(crate) accepted: Vec<Id<id::Event>>,
-    profile: &'static Profile,
-    limits: MachineLimits,
-    weather: Weather,
-    machine: Machine,
-    queue: BinaryHeap<Reverse<(Timestamp, u64)>>,
-    happenings: HashMap<u64, Happening>,
-    counter: u64,
-    journal: Vec<Waiting>,
-    commit_planned: bool,
-    halted: bool,
-    scripts: HashMap<EndpointId, Script>,
-    orders: HashMap<EndpointId, Ordering>,
-    /// Requests that are open, and attempts whose record is not committed yet.
-    sending: BTreeMap<DeliveryId, EndpointId>,
-    under_way: BTreeMap<DeliveryId, EndpointId>,
-    application: Id<id::Application>,
     pub(crate) tenants: Vec<Id<id::Tenant>>,
+    shared: Arc<Shared>,
+    store: Arc<MemoryStore>,
+    limits: MachineLimits,
+    application: Id<id::Application>,
+    sealer: Arc<Sealer>,
+    profiles: Arc<ProfileRegistry>,
+    profile_version: u32,
+    process: Option<(Runtime, Arc<Engine>)>,
 }
 
-/// The memory store never waits.
+/// A future that waits for nothing.
 fn done<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.as_mut().poll(&mut context) {
         std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("the memory store waits for nothing"),
+        std::task::Poll::Pending => panic!("the model waits for nothing"),
     }
 }
 
@@ -138,67 +167,139 @@ impl World {
         weather: Weather,
         tenants: usize,
     ) -> Self {
+        // Jitter is the engine's own: from the thread's generator.
+        fastrand::seed(seed);
         let now = Timestamp::from_secs(1_774_017_075);
-        let store = MemoryStore::new(seed);
-        let application = store.ids().next(now);
-        let row = Application {
-            id: application,
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                rng: Rng::with_seed(seed),
+                weather,
+                dead: false,
+                calm: true,
+                scripts: HashMap::new(),
+                orders: HashMap::new(),
+                requests: Vec::new(),
+                sending: BTreeMap::new(),
+                accepted: Vec::new(),
+                unknown: 0,
+                lose_answer: false,
+                violations: Vec::new(),
+                life: (now, None),
+                wall_ahead: 0,
+            }),
+            crash: tokio::sync::Notify::new(),
+        });
+        let store = Arc::new(MemoryStore::in_weather(
+            seed,
+            Arc::new(Skies(shared.clone())),
+        ));
+        let sealer = Arc::new(Sealer::new(&[7; 32], &[]));
+        let profiles = Arc::new(done(ProfileRegistry::load(&*store, Vec::new())).unwrap());
+        let current = profiles.current(profile).unwrap();
+        let mut world = Self {
+            now,
+            crashes: 0,
+            tenants: Vec::new(),
+            shared,
+            application: store.ids().next(now),
+            store,
+            limits,
+            sealer,
+            profiles,
+            profile_version: current.version,
+            process: None,
+        };
+        world.furnish(profile, &current.profile, tenants);
+        world.live();
+        world
+    }
+
+    fn furnish(&mut self, name: &str, profile: &Profile, tenants: usize) {
+        let now = self.now;
+        let application = Application {
+            id: self.application,
             name: "sim".into(),
-            profile: profile.into(),
-            settings: ApplicationSettings::default(),
+            profile: name.into(),
+            settings: ApplicationSettings {
+                // How a receiver knows which event it got, whatever the profile.
+                traceparent: true,
+                ..ApplicationSettings::default()
+            },
             created_at: now,
             updated_at: now,
         };
-        done(store.create_application(row, Actor::system(now))).unwrap();
-        let tenants: Vec<Id<id::Tenant>> = (0..tenants).map(|_| store.ids().next(now)).collect();
-        for id in &tenants {
-            let (name, external_id) = ("t".into(), None);
-            let secret = TenantSecret {
-                sealed: Vec::new(),
-                since: now,
-            };
+        done(
+            self.store
+                .create_application(application, Actor::system(now)),
+        )
+        .unwrap();
+        for _ in 0..tenants {
+            let id: Id<id::Tenant> = self.store.ids().next(now);
+            let format = &profile.secret.format;
+            let text = format.make(Mode::Live, &vec![7; format.random_len()]);
+            let (nonce, row) = (SealNonce::default(), id.as_u128());
+            let sealed = self.sealer.seal(&text, nonce, TENANT_SECRET_CONTEXT, row);
+            let secret = TenantSecret { sealed, since: now };
             let tenant = Tenant {
-                id: *id,
-                application,
-                name,
-                external_id,
+                id,
+                application: self.application,
+                name: "t".into(),
+                external_id: None,
                 live_secret: secret.clone(),
                 test_secret: secret,
                 settings: TenantSettings::default(),
                 created_at: now,
                 updated_at: now,
             };
-            done(store.create_tenant(tenant, Actor::system(now))).unwrap();
+            done(self.store.create_tenant(tenant, Actor::system(now))).unwrap();
+            self.tenants.push(id);
         }
-        Self {
-            now,
-            wall_ahead: 0,
-            store,
-            rng: Rng::with_seed(seed),
-            requests: Vec::new(),
-            crashes: 0,
-            accepted: Vec::new(),
-            profile: built_in()
-                .iter()
-                .find(|known| known.name == profile)
-                .unwrap(),
-            limits,
-            weather,
-            starting: 0,
-            machine: Machine::new(limits),
-            queue: BinaryHeap::new(),
-            happenings: HashMap::new(),
-            counter: 0,
-            journal: Vec::new(),
-            commit_planned: false,
-            halted: false,
-            scripts: HashMap::new(),
-            orders: HashMap::new(),
-            sending: BTreeMap::new(),
-            under_way: BTreeMap::new(),
-            application,
-            tenants,
+    }
+
+    /// A process begins.
+    fn live(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        {
+            let mut state = self.shared.state();
+            state.dead = false;
+            state.sending.clear();
+            state.calm = true;
         }
+        let engine = runtime.block_on(async {
+            self.shared.state().life = (self.now, Some(Instant::now()));
+            let options = Options {
+                store: self.store.clone(),
+                transport: Arc::new(Receivers {
+                    shared: self.shared.clone(),
+                    store: self.store.clone(),
+                    limits: self.limits,
+                }),
+                clock: Arc::new(SimClock(self.shared.clone())),
+                profiles: self.profiles.clone(),
+                sealer: self.sealer.clone(),
+                limits: self.limits,
+            };
+            Engine::start(options).await.unwrap()
+        });
+        self.shared.state().calm = false;
+        self.process = Some((runtime, engine));
+    }
+
+    /// The process dies: all but the store is gone. A new one starts.
+    pub(crate) fn crash(&mut self) {
+        self.crashes += 1;
+        self.shared.state().dead = true;
+        if let Some((runtime, engine)) = self.process.take() {
+            // Nothing that it still asks for is answered; this only keeps it from spawning more while it goes.
+            runtime.block_on(engine.drain(Instant::now(), Duration::ZERO));
+            drop(runtime);
+            drop(engine);
+        }
+        self.live();
     }
 
     pub(crate) fn endpoint(
@@ -214,7 +315,8 @@ impl World {
             application: self.application,
             tenant,
             kind: EndpointKind::Registered,
-            url: "https://example.com/".into(),
+            // How a transport knows whose it is.
+            url: format!("https://example.com/{id}"),
             description: None,
             subscription: Subscription::all(),
             mode: Mode::Live,
@@ -227,13 +329,11 @@ impl World {
             created_at: self.now,
             updated_at: self.now,
         };
-        done(
-            self.store
-                .create_endpoint(endpoint, None, Actor::system(self.now)),
-        )
-        .unwrap();
-        self.scripts.insert(id, script);
-        self.orders.insert(id, ordering);
+        let by = Actor::system(self.now);
+        done(self.store.create_endpoint(endpoint, None, by)).unwrap();
+        let mut state = self.shared.state();
+        state.scripts.insert(id, script);
+        state.orders.insert(id, ordering);
         id
     }
 
@@ -243,464 +343,198 @@ impl World {
         key: Option<&str>,
         deliver_before: Option<Timestamp>,
     ) {
+        let id: Id<id::Event> = self.store.ids().next(self.now);
+        let bytes = self.shared.state().rng.usize(1..400);
+        let trace = format!("00-{:032x}-0000000000000001-00", id.as_u128());
         let event = Event {
-            id: self.store.ids().next(self.now),
+            id,
             application: self.application,
             tenant,
             event_type: Arc::from("order.completed"),
-            data: Bytes::from(vec![b'1'; self.rng.usize(1..400)]),
+            data: Bytes::from(vec![b'1'; bytes]),
             meta: None,
             mode: Mode::Live,
             occurred_at: self.now,
             created_at: self.now,
             ordering_key: key.map(str::to_owned),
             deliver_before,
-            traceparent: None,
+            traceparent: Some(trace.parse::<TraceParent>().unwrap()),
         };
         let new = NewEvent {
             event: Arc::new(event),
             target: Target::Matching,
-            profile: 1,
+            profile: self.profile_version,
             idempotency: None,
         };
-        self.journal_write(Write::Publish(Box::new(new)), None);
+        let shared = self.shared.clone();
+        self.ask(async move |engine| {
+            if let Ok(published) = engine.publish(new).await {
+                shared
+                    .state()
+                    .accepted
+                    .push((published.event, published.count));
+            }
+        });
     }
 
-    pub(crate) fn resend(&mut self, delivery: DeliveryId) {
-        let attempts = done(self.store.delivery(delivery)).map_or(0, |row| row.attempts);
-        self.journal_write(
-            Write::Resend(Resend {
-                delivery,
-                attempts,
-                series: Series {
-                    single: true,
-                    ..Series::SCHEDULED
-                },
-            }),
-            None,
-        );
+    /// Somebody asks the engine for something, and may not live to hear the answer.
+    fn ask<F>(&self, call: impl FnOnce(Arc<Engine>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (runtime, engine) = self.process.as_ref().unwrap();
+        runtime.spawn(call(engine.clone()));
     }
 
-    /// Disables, enables or deletes; the engine hears of it a little later.
+    pub(crate) fn resend(&mut self, delivery: &Delivery) {
+        let delivery = delivery.clone();
+        self.ask(|engine| async move { drop(engine.resend(&delivery, false).await) });
+    }
+
+    pub(crate) fn cancel(&mut self, delivery: &Delivery) {
+        let delivery = delivery.clone();
+        self.ask(|engine| async move { drop(engine.cancel(&delivery).await) });
+    }
+
+    /// Disables, enables or deletes; the engine hears of it afterwards.
     pub(crate) fn churn(&mut self, endpoint: EndpointId) {
-        let now = self.now;
-        let changed = match self.rng.u8(0..10) {
-            0 => done(self.store.delete_endpoint(endpoint, Actor::system(now))).is_ok(),
-            1..5 => done(self.store.update_endpoint(
-                endpoint,
-                Box::new(move |e| e.health.disable(DisableReason::Manual, now)),
-                Actor::system(now),
-            ))
-            .is_ok(),
-            _ => done(self.store.update_endpoint(
-                endpoint,
-                Box::new(|e| e.health.enable()),
-                Actor::system(now),
-            ))
-            .is_ok(),
+        let (now, by) = (self.now, Actor::system(self.now));
+        let chosen = self.shared.state().rng.u8(0..10);
+        let changed = match chosen {
+            0 => done(self.store.delete_endpoint(endpoint, by)).is_ok(),
+            1..5 => {
+                let disable =
+                    Box::new(move |e: &mut Endpoint| e.health.disable(DisableReason::Manual, now));
+                done(self.store.update_endpoint(endpoint, disable, by)).is_ok()
+            }
+            _ => {
+                let enable = Box::new(|e: &mut Endpoint| e.health.enable());
+                done(self.store.update_endpoint(endpoint, enable, by)).is_ok()
+            }
         };
         if changed {
-            self.plan_store(Happening::Configure(endpoint));
+            self.ask(|engine| async move { engine.endpoint_changed(endpoint) });
         }
+    }
+
+    /// The next commit is made, and nobody is told whether it was.
+    pub(crate) fn lose_next_answer(&mut self) {
+        self.shared.state().lose_answer = true;
     }
 
     /// From now on nothing goes wrong, and every receiver answers 200.
     pub(crate) fn clear_up(&mut self) {
-        self.weather = FAIR;
-        for script in self.scripts.values_mut() {
+        let mut state = self.shared.state();
+        state.weather = FAIR;
+        for script in state.scripts.values_mut() {
             *script = Box::new(|_| (status(200), Duration::from_millis(1)));
         }
     }
 
     /// Lets time pass until `until`, or until nothing is left to happen; true for the latter.
     pub(crate) fn run_until(&mut self, until: Timestamp) -> bool {
-        loop {
-            let next = self.queue.peek().map(|Reverse((at, _))| *at);
-            let wake = self.machine.next_wake().filter(|_| !self.halted);
-            let Some(at) = [next, wake].into_iter().flatten().min() else {
-                return true;
-            };
-            if at > until {
-                self.now = until;
-                return false;
-            }
-            self.now = self.now.max(at);
-            match next {
-                Some(next) if next <= self.now => {
-                    let Some(Reverse((_, number))) = self.queue.pop() else {
-                        continue;
-                    };
-                    if let Some(happening) = self.happenings.remove(&number) {
-                        self.happen(happening);
-                    }
-                }
-                _ => self.input(Input::Tick),
-            }
-            if self.weather.crash > 0 && self.rng.u32(0..self.weather.crash) == 0 {
+        let mut looks = LOOKS.iter();
+        let mut look = LOOKS[0];
+        while self.now < until {
+            let next = self.now.plus(look).min(until);
+            let died = self.pass(next);
+            self.check();
+            if died {
                 self.crash();
+            } else if next < until && self.is_idle() {
+                return true;
+            } else if let Some(longer) = looks.next() {
+                look = *longer;
             }
         }
+        self.is_idle()
     }
 
-    /// The process dies: all but the store is gone. A new one starts.
-    pub(crate) fn crash(&mut self) {
-        self.crashes += 1;
-        self.queue.clear();
-        self.happenings.clear();
-        self.journal.clear();
-        self.under_way.clear();
-        self.sending.clear();
-        self.starting = 0;
-        self.commit_planned = false;
-        self.halted = false;
-        self.machine = Machine::new(self.limits);
-        for lane in done(self.store.backlog()).unwrap() {
-            self.input(Input::Backlog {
-                endpoint: lane.endpoint,
-                first: lane.first,
-            });
-        }
+    /// Lets time pass; true when the process died on the way.
+    fn pass(&mut self, until: Timestamp) -> bool {
+        let (runtime, _) = self.process.as_ref().unwrap();
+        let shared = self.shared.clone();
+        let died = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = shared.crash.notified() => true,
+                () = tokio::time::sleep(until.since(shared.virtual_now())) => false,
+            }
+        });
+        self.now = runtime.block_on(async { self.shared.virtual_now() });
+        died
+    }
+
+    fn is_idle(&self) -> bool {
+        let open = self.shared.state().sending.is_empty();
+        let deliveries = self.deliveries();
+        open && deliveries.iter().all(|delivery| delivery.state.is_final())
+    }
+
+    fn check(&self) {
+        let violations = std::mem::take(&mut self.shared.state().violations);
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
     }
 
     /// Somebody sets the wall clock forward, or back when `secs` is negative.
     pub(crate) fn set_wall_clock(&mut self, secs: i64) {
-        self.wall_ahead += secs;
+        self.shared.state().wall_ahead += secs;
     }
 
-    fn moment(&self) -> Moment {
-        self.moment_of(self.now)
+    /// When each request came, of what, with the number of its attempt.
+    pub(crate) fn requests(&self) -> Vec<(Timestamp, EndpointId, DeliveryId, u32)> {
+        self.shared.state().requests.clone()
     }
 
-    fn moment_of(&self, steady: Timestamp) -> Moment {
-        let ahead = self.wall_ahead * 1_000_000;
-        Moment {
-            steady,
-            wall: Timestamp::from_micros(steady.as_micros() + ahead),
-        }
+    pub(crate) fn accepted(&self) -> Vec<Id<id::Event>> {
+        self.promised()
+            .into_iter()
+            .map(|(event, _)| event)
+            .collect()
     }
 
-    fn plan(&mut self, after: Duration, happening: Happening) {
-        self.counter += 1;
-        self.happenings.insert(self.counter, happening);
-        self.queue
-            .push(Reverse((self.now.plus(after), self.counter)));
+    /// What was acknowledged: events, and how many deliveries they have.
+    pub(crate) fn promised(&self) -> Vec<(Id<id::Event>, u32)> {
+        self.shared.state().accepted.clone()
     }
 
-    fn plan_store(&mut self, happening: Happening) {
-        let after = Duration::from_millis(self.rng.u64(0..=self.weather.store_latency_ms));
-        self.plan(after, happening);
-    }
-
-    fn journal_write(&mut self, write: Write, record: Option<(DueDelivery, Next, bool)>) {
-        self.journal.push(Waiting { write, record });
-        if !self.commit_planned {
-            self.commit_planned = true;
-            self.plan_store(Happening::Commit);
-        }
-    }
-
-    fn input(&mut self, input: Input) {
-        if matches!(input, Input::Started) {
-            self.starting -= 1;
-        }
-        let actions = self.machine.step(self.moment(), input);
-        let stats = self.machine.stats();
-        assert!(stats.in_flight <= self.limits.in_flight_max, "{stats:?}");
-        // The delivery that fills it, and every lane's share.
-        let slack = (stats.lanes * 16 + 1) * 1_024;
-        assert!(
-            stats.memory_bytes <= self.limits.memory_max + slack,
-            "{stats:?}"
-        );
-        for action in actions {
-            match action {
-                Action::Send(due) => self.send(due),
-                Action::Expire(due) => {
-                    assert!(
-                        due.event
-                            .deliver_before
-                            .is_some_and(|limit| limit < self.now)
-                    );
-                    let state = DeliveryState::Failed(FailReason::Expired);
-                    let write = Write::Finish(FinishDelivery {
-                        delivery: due.delivery.id,
-                        endpoint: due.delivery.endpoint,
-                        state,
-                    });
-                    self.journal_write(
-                        write,
-                        Some((*due, Next::Failed(FailReason::Expired), true)),
-                    );
-                }
-                Action::Load {
-                    endpoint,
-                    until,
-                    wish,
-                } => self.plan_store(Happening::Load(LoadDue {
-                    endpoint,
-                    from: wish.from,
-                    until,
-                    limit: wish.rows,
-                    bytes: wish.bytes,
-                })),
-                Action::Configure(endpoint) => self.plan_store(Happening::Configure(endpoint)),
-                Action::FinishPending { endpoint, state } => {
-                    self.plan_store(Happening::FinishPending { endpoint, state })
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, due: Box<DueDelivery>) {
-        let (endpoint, id) = (due.delivery.endpoint, due.delivery.id);
-        assert!(due.delivery.due_at <= self.now, "never early");
-        assert!(
-            !self.under_way.contains_key(&id),
-            "one attempt of a delivery at a time"
-        );
-        let row = done(self.store.delivery(id)).unwrap();
-        let (state, closed) = (row.state, self.is_closed(endpoint));
-        assert!(
-            state == DeliveryState::Pending || closed,
-            "no attempt after a final state: {state:?}"
-        );
-        assert_eq!(
-            row.attempts, due.delivery.attempts,
-            "the machine knows what was recorded"
-        );
-        self.check_order(&due);
-        self.under_way.insert(id, endpoint);
-        self.sending.insert(id, endpoint);
-        self.starting += 1;
-        assert!(
-            self.starting <= self.limits.starting_max,
-            "{} attempts are begun at once",
-            self.starting
-        );
-        let begun = Duration::from_micros(self.rng.u64(0..=200));
-        self.plan(begun, Happening::Deliver(Box::new(Input::Started)));
-        let of_lane = self
-            .sending
-            .values()
-            .filter(|other| **other == endpoint)
-            .count();
-        assert!(
-            of_lane <= self.limits.lane_in_flight_max,
-            "{of_lane} requests at once"
-        );
-        self.requests
-            .push((self.now, endpoint, id, due.delivery.attempts + 1));
-        let script = self.scripts.get_mut(&endpoint).unwrap();
-        let (outcome, took) = script(&mut self.rng);
-        self.plan(
-            took,
-            Happening::AttemptEnds {
-                due,
-                started_at: self.now,
-                outcome,
-            },
-        );
-    }
-
-    fn is_closed(&self, endpoint: EndpointId) -> bool {
-        let (row, deleted) = done(self.store.lane_endpoint(endpoint)).unwrap();
-        deleted || !row.health.is_enabled()
-    }
-
-    /// An ordered lane sends nothing while something before it is undecided.
-    fn check_order(&self, due: &DueDelivery) {
-        let endpoint = due.delivery.endpoint;
-        if self.orders[&endpoint] == Ordering::None || self.is_closed(endpoint) {
-            return;
-        }
-        let page = done(self.store.load_due(LoadDue::all(endpoint))).unwrap();
-        for earlier in page.rows.iter().filter(|row| row.sequence < due.sequence) {
-            let same_key = due.event.ordering_key.is_some()
-                && earlier.event.ordering_key == due.event.ordering_key;
-            assert!(
-                self.orders[&endpoint] == Ordering::Key && !same_key,
-                "{} overtook {}",
-                due.delivery.id,
-                earlier.delivery.id
-            );
-        }
-    }
-
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::AttemptEnds {
-                due,
-                started_at,
-                outcome,
-            } => self.attempt_ended(*due, started_at, outcome),
-            Happening::Commit => self.commit(),
-            Happening::Load(query) => {
-                let endpoint = query.endpoint;
-                let input = if self.weather.commit_failure > 0
-                    && self.rng.u32(0..self.weather.commit_failure) == 0
-                {
-                    Input::LoadFailed { endpoint }
-                } else {
-                    Input::Loaded {
-                        endpoint,
-                        page: done(self.store.load_due(query)).unwrap(),
-                    }
-                };
-                // What was read is old by the time it is told.
-                self.plan_store(Happening::Deliver(Box::new(input)));
-            }
-            Happening::Configure(endpoint) => {
-                let (row, deleted) = done(self.store.lane_endpoint(endpoint)).unwrap();
-                let closed = if deleted {
-                    Some(DeliveryState::Cancelled)
-                } else {
-                    (!row.health.is_enabled())
-                        .then_some(DeliveryState::Failed(FailReason::EndpointDisabled))
-                };
-                let config = LaneConfig {
-                    tenant: row.tenant,
-                    closed,
-                    held: false,
-                    ordering: row.ordering,
-                    rate_limit: row.rate_limit,
-                    breaker: self.profile.engine.breaker,
-                    throttle: self.profile.engine.throttle,
-                };
-                self.input(Input::Configure { endpoint, config });
-            }
-            Happening::FinishPending { endpoint, state } => {
-                while done(self.store.finish_pending(endpoint, state, self.now, 3)).unwrap() > 0 {}
-                self.plan_store(Happening::Deliver(Box::new(Input::PendingFinished {
-                    endpoint,
-                })));
-            }
-            Happening::Deliver(input) => self.input(*input),
-        }
-    }
-
-    fn attempt_ended(&mut self, due: DueDelivery, started_at: Timestamp, outcome: Outcome) {
-        let endpoint = due.delivery.endpoint;
-        self.sending.remove(&due.delivery.id);
-        let exchange = Exchange {
-            outcome,
-            response: None,
-            timings: Timings::default(),
-            egress: None,
-        };
-        let sent = Sent {
-            url: String::new(),
-            headers: Vec::new(),
-            rendering: None,
-            started: self.moment_of(started_at),
-            ended: self.moment(),
-            one_off: false,
-        };
-        let keep_place = self.orders[&endpoint] != Ordering::None;
-        let settled = settle(
-            self.profile,
-            due,
-            sent,
-            exchange,
-            keep_place,
-            self.rng.f64(),
-        );
-        self.journal_write(
-            Write::Record(Box::new(settled.record)),
-            Some((settled.due, settled.next, keep_place)),
-        );
-        self.input(Input::Released {
-            endpoint,
-            started_at,
-            took: Some(self.now.since(started_at)),
-            signal: settled.signal,
-        });
-    }
-
-    fn commit(&mut self) {
-        self.commit_planned = false;
-        let waiting = std::mem::take(&mut self.journal);
-        if self.weather.commit_failure > 0 && self.rng.u32(0..self.weather.commit_failure) == 0 {
-            // Publishers are refused; records are tried again.
-            self.journal = waiting
-                .into_iter()
-                .filter(|entry| entry.record.is_some())
-                .collect();
-            if !self.journal.is_empty() {
-                self.halted = true;
-                self.commit_planned = true;
-                self.plan(Duration::from_millis(250), Happening::Commit);
-                self.input(Input::Halt);
-            }
-            return;
-        }
-        let batch = waiting.iter().map(|entry| entry.write.clone()).collect();
-        let answers = done(self.store.commit(self.moment(), batch));
-        let mut new = Vec::new();
-        let mut settled = Vec::new();
-        for (entry, answer) in waiting.into_iter().zip(answers) {
-            match (entry.record, answer) {
-                (Some((due, next, keep)), Ok(Written::Recorded(recorded))) => {
-                    assert!(recorded.applied, "each attempt is recorded once");
-                    settled.push((due, next, keep, recorded.disabled.is_some()));
-                }
-                (Some((due, next, keep)), Ok(Written::Finished(_))) => {
-                    settled.push((due, next, keep, false))
-                }
-                (None, Ok(Written::Published(published))) => {
-                    self.accepted.push(published.event);
-                    new.extend(published.deliveries);
-                }
-                (None, Ok(Written::Resent(due))) => new.push(due),
-                (None, Err(_)) => {}
-                (_, other) => panic!("{other:?}"),
-            }
-        }
-        // The answer may be lost: the process dies after the commit and before anybody hears of it.
-        if self.weather.crash > 0 && self.rng.u32(0..self.weather.crash) == 0 {
-            return self.crash();
-        }
-        if self.halted {
-            self.halted = false;
-            self.input(Input::Resume);
-        }
-        for (due, next, keep_place, disabled) in settled {
-            self.under_way.remove(&due.delivery.id);
-            if disabled {
-                self.plan_store(Happening::Configure(due.delivery.endpoint));
-            }
-            self.input(Input::Settled {
-                due: Box::new(due),
-                next,
-                keep_place,
-            });
-        }
-        self.input(Input::Due(new));
+    pub(crate) fn unknown(&self) -> u32 {
+        self.shared.state().unknown
     }
 
     /// All deliveries there are.
-    pub(crate) fn deliveries(&self) -> Vec<postrider_core::delivery::Delivery> {
-        let page = done(
-            self.store
-                .list_deliveries(DeliveryFilter::default(), PageRequest::first(1_000_000)),
-        )
-        .unwrap();
-        page.rows
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+        let all = PageRequest::first(1_000_000);
+        done(self.store.list_deliveries(DeliveryFilter::default(), all))
+            .unwrap()
+            .rows
     }
 
-    pub(crate) fn attempts(&self, delivery: DeliveryId) -> Vec<postrider_core::attempt::Attempt> {
+    pub(crate) fn attempts(&self, delivery: DeliveryId) -> Vec<Attempt> {
         done(self.store.attempts(delivery, None, u32::MAX)).unwrap()
     }
 
     pub(crate) fn health(&self, endpoint: EndpointId) -> Health {
-        done(self.store.lane_endpoint(endpoint)).unwrap().0.health
+        let found = done(self.store.endpoints(vec![endpoint])).unwrap();
+        found[0].health
     }
 
     /// Seconds from the first request to each.
     pub(crate) fn starts(&self) -> Vec<f64> {
-        let first = self.requests.first().map_or(self.now, |(at, ..)| *at);
-        self.requests
+        let requests = self.requests();
+        let first = requests.first().map_or(self.now, |(at, ..)| *at);
+        requests
             .iter()
             .map(|(at, ..)| at.since(first).as_secs_f64())
             .collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shared.state().dead = true;
+        if let Some((runtime, engine)) = self.process.take() {
+            runtime.block_on(engine.drain(Instant::now(), Duration::ZERO));
+        }
     }
 }
