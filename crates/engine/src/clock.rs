@@ -36,6 +36,9 @@ impl Clock for SystemClock {
     }
 }
 
+/// What the steady clock may be ahead of the wall clock at a start before it is told.
+const AHEAD_TOLD: Duration = Duration::from_secs(300);
+
 /// Both clocks together. The steady one begins where the wall clock is, or where the store's last
 /// process left it if that is later: what was made to wait by it goes on waiting in the same order.
 pub(crate) struct Clocks {
@@ -46,8 +49,16 @@ pub(crate) struct Clocks {
 
 impl Clocks {
     pub(crate) fn new(clock: Arc<dyn Clock>, not_before: Timestamp) -> Self {
+        let wall = clock.now();
+        if not_before.since(wall) > AHEAD_TOLD {
+            tracing::warn!(
+                %wall,
+                steady = %not_before,
+                "the clock is behind what the last process saw: what waits was planned by that, and waits as long as it would have then"
+            );
+        }
         Self {
-            begin: clock.now().max(not_before),
+            begin: wall.max(not_before),
             begun: clock.elapsed(),
             clock,
         }

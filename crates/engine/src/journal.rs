@@ -161,20 +161,18 @@ impl JournalTask {
         let mut queue = Queue::default();
         let mut failing = false;
         loop {
-            if records.is_empty() && queue.is_empty() {
-                let open = tokio::select! {
-                    entry = self.records.recv() => entry.map(|entry| records.push(entry)),
-                    entry = self.requests.recv() => entry.map(|entry| queue.push(entry)),
-                };
-                if open.is_none()
-                    && self.records.is_closed()
-                    && self.records.is_empty()
-                    && self.requests.is_empty()
-                {
-                    return;
-                }
-            } else if failing {
+            let is_over =
+                self.records.is_closed() && self.records.is_empty() && self.requests.is_empty();
+            if is_over && records.is_empty() && (queue.is_empty() || self.look) {
+                return;
+            }
+            if failing || self.look {
                 tokio::time::sleep(RETRY_PAUSE).await;
+            } else if records.is_empty() && queue.is_empty() {
+                tokio::select! {
+                    entry = self.records.recv() => records.extend(entry),
+                    entry = self.requests.recv() => entry.into_iter().for_each(|entry| queue.push(entry)),
+                }
             }
             // Half of a batch is for each, when there is more of both: neither starves the other.
             while records.len() < BATCH_MAX / 2
@@ -185,35 +183,40 @@ impl JournalTask {
             while let Ok(entry) = self.requests.try_recv() {
                 queue.push(entry);
             }
-            let requests = queue.take(BATCH_MAX / 2);
+            let mut requests = queue.take(BATCH_MAX / 2);
+            if self.look && !self.look_for_deliveries(&*committed).await {
+                // What is accepted now would overtake what may be there; records go on.
+                refuse(std::mem::take(&mut requests));
+            } else {
+                self.look = false;
+            }
             let left = self
                 .commit(&*committed, records, requests, &mut queue)
                 .await;
-            if std::mem::take(&mut self.look) {
-                self.look_for_deliveries(&*committed).await;
-            }
-            if failing == left.is_empty() {
-                failing = !left.is_empty();
-                committed.available(!failing);
+            let well = left.is_empty() && !self.look;
+            if failing == well {
+                failing = !well;
+                committed.available(well);
             }
             records = left;
         }
     }
 
     /// Tells lanes of what the store has, after a commit whose outcome is not known: deliveries of an event that
-    /// nobody heard of would wait for the next start, and those accepted after them would overtake them. Nothing is
-    /// committed meanwhile.
-    async fn look_for_deliveries(&self, committed: &dyn Committed) {
-        loop {
-            match self.store.backlog().await {
-                Ok(lanes) => return committed.backlog(lanes),
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "failed to look for deliveries of a commit whose outcome is not known; trying again"
-                    );
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
+    /// nobody heard of would wait for the next start, and those accepted after them would overtake them. False when
+    /// the store cannot be read now.
+    async fn look_for_deliveries(&self, committed: &dyn Committed) -> bool {
+        match self.store.backlog().await {
+            Ok(lanes) => {
+                committed.backlog(lanes);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to look for deliveries of a commit whose outcome is not known; trying again"
+                );
+                false
             }
         }
     }
@@ -289,6 +292,15 @@ impl JournalTask {
             drop(answer.send(result));
         }
         left
+    }
+}
+
+/// Answers those who cannot be served now.
+fn refuse(requests: Vec<RequestEntry>) {
+    for request in requests {
+        let detail =
+            "the outcome of a commit is not known, and the store cannot be read".to_owned();
+        drop(request.answer.send(Err(StoreError::Unavailable { detail })));
     }
 }
 

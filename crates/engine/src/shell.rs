@@ -538,21 +538,25 @@ impl Engine {
         let kept = Duration::from_secs(postrider_core::limits::IDEMPOTENCY_HOURS * 3_600);
         loop {
             let now = self.now();
-            let upkeep = async {
-                self.store.note_steady(now.steady).await?;
-                self.store.sweep(now.steady.minus(kept), now.wall).await
-            };
-            if let Err(error) = upkeep.await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to sweep; trying again later"
-                );
+            // Each by itself: the sweep makes room, which the note needs.
+            for done in [
+                self.store.sweep(now.steady.minus(kept), now.wall).await,
+                self.store.note_steady(now.steady).await,
+            ] {
+                if let Err(error) = done {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to sweep, or to note the time; trying again later"
+                    );
+                }
             }
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
         }
+        // The next process begins here.
+        drop(self.store.note_steady(self.now().steady).await);
     }
 }
 

@@ -172,6 +172,7 @@ impl Store for MemoryStore {
     }
 
     async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
+        self.before().await?;
         Ok(self.state().backlog())
     }
 
