@@ -15,7 +15,7 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
 use ipnet::IpNet;
 use postrider_core::limits;
 use postrider_service::budget::Budget;
@@ -54,10 +54,8 @@ impl Default for ApiOptions {
 }
 
 /// The OpenAPI document of the native API, as `/v1/openapi.json` serves it.
-pub fn openapi_json() -> String {
-    let (_, document) = native::routes().split_for_parts();
-    let document = openapi::Document::new(&openapi::completed(document));
-    String::from_utf8_lossy(&document.0).into_owned()
+pub fn openapi_json() -> &'static str {
+    &native::DOCUMENT
 }
 
 /// What every handler works with.
@@ -87,11 +85,8 @@ impl Api {
 
     /// All routes.
     pub fn router(&self) -> Router {
-        let (native, document) = native::routes().split_for_parts();
-        let document = openapi::Document::new(&openapi::completed(document));
-        let router = native
-            .layer(Extension(document))
-            .merge(dialects::routes(self.service.profiles()));
+        let (native, _) = native::routes().split_for_parts();
+        let router = native.merge(dialects::routes(self.service.profiles()));
         let options = self.options();
         let answers = edge::Answers::new(options.answers_bytes_max, options.keep_alive);
         router

@@ -23,10 +23,11 @@ mod statistics;
 mod tenants;
 mod views;
 
-use axum::Extension;
+use std::sync::LazyLock;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, header};
 use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -34,7 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Api;
-use crate::openapi::{Document, Refusals};
+use crate::openapi::{Refusals, completed};
 use crate::problem::{Answer, Problem};
 use crate::request::json;
 
@@ -162,9 +163,16 @@ async fn ready(State(api): State<Api>) -> Answer {
     get, path = "/v1/openapi.json", tag = "Server", operation_id = "getOpenApi", security(()),
     responses((status = OK, description = "OpenAPI 3.1.", body = Object)),
 )]
-async fn document(Extension(document): Extension<Document>) -> Document {
-    document
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], &**DOCUMENT).into_response()
 }
+
+/// Made when it is first asked for.
+pub(crate) static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let (_, document) = routes().split_for_parts();
+    let json = completed(document).to_pretty_json();
+    json.expect("what describes the API is JSON")
+});
 
 #[derive(Serialize, ToSchema)]
 struct EgressView<'a> {

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::header;
 use postrider_core::{Id, id};
 use postrider_service::ErrorCode;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -142,20 +139,3 @@ pub(crate) fn completed(mut document: OpenApi) -> OpenApi {
 const DESCRIPTION: &str = "Publishes events, and delivers each to the endpoints that subscribed as a signed request, at \
 least once, with a record of every attempt. Errors are problem details (RFC 9457) with a stable `code`.\n\nThe management \
 APIs of the documented systems (Vignetim, Voucherify) are beside this one, and are described by their vendors.";
-
-/// The document, made once.
-#[derive(Clone)]
-pub(crate) struct Document(pub(crate) Bytes);
-
-impl Document {
-    pub(crate) fn new(document: &OpenApi) -> Self {
-        let json = document.to_pretty_json();
-        Self(json.map(Bytes::from).unwrap_or_default())
-    }
-}
-
-impl IntoResponse for Document {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
-    }
-}

@@ -137,7 +137,7 @@ impl Service {
 }
 
 impl Caller {
-    pub fn key(&self) -> Id<id::ApiKey> {
+    pub fn key_id(&self) -> Id<id::ApiKey> {
         self.key.id
     }
 

@@ -11,15 +11,15 @@ use postrider_core::limits::{ENDPOINTS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{DistributionSpec, Profile};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
-use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest};
+use postrider_store::{EndpointListing, Page, PageRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::endpoints::{
-    checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint,
+    checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint, listed,
     must_lead_out, set_active, without_secrets,
 };
-use crate::reading::{bounded_page, nullable, nullable_strictly, present, required, strictly};
+use crate::reading::{nullable, nullable_strictly, present, required, strictly};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -137,18 +137,15 @@ impl Service {
         tenant: Id<id::Tenant>,
         page: PageRequest,
     ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
-        let tenant = who.tenant(self, tenant).await?;
-        let profile = self.profile_of(tenant.application).await?.profile;
-        let filter = EndpointFilter {
-            tenant: tenant.id,
-            listing: EndpointListing::Distributions,
-            mode: who.shown(None)?,
-        };
-        let found = self
-            .store()
-            .list_endpoints(filter, bounded_page(page))
-            .await?;
-        Ok((found, profile))
+        listed(
+            self,
+            who,
+            tenant,
+            EndpointListing::Distributions,
+            None,
+            page,
+        )
+        .await
     }
 
     /// The distribution with this id, or the profile's form of it.

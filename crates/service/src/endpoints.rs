@@ -230,18 +230,7 @@ impl Service {
         mode: Option<Mode>,
         page: PageRequest,
     ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
-        let tenant = who.tenant(self, tenant).await?;
-        let profile = self.profile_of(tenant.application).await?.profile;
-        let filter = EndpointFilter {
-            tenant: tenant.id,
-            listing: EndpointListing::Registered,
-            mode: who.shown(mode)?,
-        };
-        let found = self
-            .store()
-            .list_endpoints(filter, bounded_page(page))
-            .await?;
-        Ok((found, profile))
+        listed(self, who, tenant, EndpointListing::Registered, mode, page).await
     }
 
     /// The endpoint with this id, or the profile's form of it.
@@ -529,6 +518,26 @@ fn must_be_registered(endpoint: &Endpoint) -> Result<()> {
         ErrorCode::AddressUnclear,
         format!("it is changed and deleted at {place}"),
     ))
+}
+
+/// A tenant's endpoints of one kind, the newest first, and the profile that they are shown by.
+pub(crate) async fn listed(
+    service: &Service,
+    who: &Caller,
+    tenant: Id<id::Tenant>,
+    listing: EndpointListing,
+    mode: Option<Mode>,
+    page: PageRequest,
+) -> Result<(Page<Endpoint>, Arc<Profile>)> {
+    let tenant = who.tenant(service, tenant).await?;
+    let profile = service.profile_of(tenant.application).await?.profile;
+    let filter = EndpointFilter {
+        tenant: tenant.id,
+        listing,
+        mode: who.shown(mode)?,
+    };
+    let found = service.store().list_endpoints(filter, bounded_page(page));
+    Ok((found.await?, profile))
 }
 
 /// Enables or disables by hand; enabling starts the counters anew.

@@ -301,7 +301,7 @@ async fn authenticate(
         Err(error) if error.code == ErrorCode::NotFound => return Err(unknown()),
         Err(error) => return Err(internal(error)),
     };
-    let holder = caller.key().as_u128();
+    let holder = caller.key_id().as_u128();
     let body = api.body(holder, body).await.map_err(internal)?;
     Ok(Project {
         tenant,

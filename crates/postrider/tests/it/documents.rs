@@ -20,7 +20,7 @@ fn read(path: &str) -> String {
 #[test]
 fn the_reference_of_the_api_has_every_route_and_every_code() {
     let reference = read("docs/api.md");
-    let document: Value = serde_json::from_str(&postrider_api::openapi_json()).unwrap();
+    let document: Value = serde_json::from_str(postrider_api::openapi_json()).unwrap();
     let routes: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert!(routes.len() > 30, "{routes:?}");
     for route in routes {
@@ -50,14 +50,14 @@ fn must_be_in_the_repository(path: &str, made: &str) {
 
 #[test]
 fn the_openapi_document_is_the_one_in_the_repository() {
-    let made = postrider_api::openapi_json() + "\n";
+    let made = format!("{}\n", postrider_api::openapi_json());
     must_be_in_the_repository("docs/openapi.json", &made);
 }
 
 /// What the document says a code is answered with is what the page for people says.
 #[test]
 fn the_table_of_problem_codes_has_their_statuses() {
-    let document: Value = serde_json::from_str(&postrider_api::openapi_json()).unwrap();
+    let document: Value = serde_json::from_str(postrider_api::openapi_json()).unwrap();
     let responses = document["components"]["responses"].as_object().unwrap();
     let reference = read("docs/api.md");
     let (_, table) = reference.split_once("## Problem codes").unwrap();

@@ -50,7 +50,7 @@ pub(super) async fn signed(
     };
     // A request that was used before counts for nothing: whoever has captured one could use up the
     // partner's requests with it. What this process has seen lately it knows without the store.
-    let (key, mode) = (verified.caller.key(), verified.caller.own_mode());
+    let (key, mode) = (verified.caller.key_id(), verified.caller.own_mode());
     if !verified.bearer && api.service.saw_nonce(key, &verified.nonce) {
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
         return with_standing(refusal.into_response(), uncounted(&spec, now));
@@ -187,7 +187,7 @@ async fn admit(
     // After the signature, so that a stranger cannot use up a partner's nonces. Kept as long as the
     // timestamp could be accepted again.
     let expires_at = now.plus(spec.skew * 2);
-    let used = || api.service.use_nonce(caller.key(), &nonce, expires_at);
+    let used = || api.service.use_nonce(caller.key_id(), &nonce, expires_at);
     let fresh = bearer || nonce.len() <= KEY_BYTES_MAX && used().await.map_err(internal)?;
     if !fresh {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));
