@@ -57,6 +57,17 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["rusqlite", "tokio-postgres", "rustls", "jsonschema"],
     ),
     (
+        "pages",
+        &["core", "service"],
+        &[
+            "hyper",
+            "rusqlite",
+            "tokio-postgres",
+            "rustls",
+            "jsonschema",
+        ],
+    ),
+    (
         "notify",
         &["core", "service"],
         &["hyper", "axum", "rusqlite", "tokio-postgres"],
@@ -73,6 +84,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
             "service",
             "api",
             "notify",
+            "pages",
         ],
         &["rusqlite", "tokio-postgres"],
     ),

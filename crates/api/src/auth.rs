@@ -5,32 +5,15 @@ use std::net::IpAddr;
 use axum::extract::FromRequestParts;
 use http::header;
 use http::request::Parts;
-use postrider_service::{Caller, ErrorCode, Refusal, Result};
+use postrider_service::{Caller, CameFrom, ErrorCode, Refusal, Result};
 
 use crate::Api;
 use crate::edge::AskedBy;
 use crate::problem::Problem;
-use crate::server::Peer;
 
-/// The address of who asks: the connection's other end, or, when that is a trusted proxy, the last
-/// one in `X-Forwarded-For` that is none.
-pub(crate) fn caller_address(api: &Api, parts: &Parts) -> Option<IpAddr> {
-    let trusted = |address: &IpAddr| {
-        let mut proxies = api.options().trusted_proxies.iter();
-        proxies.any(|net| net.contains(address))
-    };
-    let mut address = parts.extensions.get::<Peer>()?.0.to_canonical();
-    let mut lines: Vec<_> = parts.headers.get_all("x-forwarded-for").iter().collect();
-    // The nearest proxy wrote last. What cannot be read makes the address unknown, never another one.
-    while let Some(line) = lines.pop().filter(|_| trusted(&address)) {
-        for text in line.to_str().ok()?.rsplit(',') {
-            if !trusted(&address) {
-                break;
-            }
-            address = text.trim().parse::<IpAddr>().ok()?.to_canonical();
-        }
-    }
-    Some(address)
+/// The address of who asks, as the edge read it.
+pub(crate) fn came_from(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<CameFrom>()?.0
 }
 
 impl FromRequestParts<Api> for Caller {
@@ -64,5 +47,5 @@ async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
     if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
         asked_by.set(&proof.id());
     }
-    api.service.admit(proof, caller_address(api, parts))
+    api.service.admit(proof, came_from(parts))
 }

@@ -1,9 +1,9 @@
 //! What holds for every request and every answer, whatever route it takes.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -13,10 +13,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use ipnet::IpNet;
 use postrider_core::seal::{hex, sha256};
 use postrider_service::budget::{Budget, Grant};
-use postrider_service::{ErrorCode, Refusal, Result, random};
+use postrider_service::{CameFrom, ErrorCode, Refusal, Result, random};
 
+use crate::ApiOptions;
 use crate::native::traceparent;
 use crate::problem::Problem;
 use crate::server::Peer;
@@ -29,13 +31,16 @@ const PIECE: usize = 64 * 1024;
 pub(crate) struct Answers {
     budget: Budget,
     keep_alive: HeaderValue,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    proxies: Arc<[IpNet]>,
 }
 
 impl Answers {
-    pub(crate) fn new(bytes_max: usize, keep_alive: Duration) -> Self {
-        let keep_alive = format!("timeout={}", keep_alive.as_secs());
+    pub(crate) fn new(options: &ApiOptions) -> Self {
+        let keep_alive = format!("timeout={}", options.keep_alive.as_secs());
         Self {
-            budget: Budget::new(bytes_max),
+            budget: Budget::new(options.answers_bytes_max),
+            proxies: Arc::from(options.trusted_proxies.as_slice()),
             keep_alive: HeaderValue::from_str(&keep_alive)
                 .expect("a number of seconds is a header value"),
         }
@@ -47,12 +52,36 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     let line = Line::begin(&request);
     let mut request = request;
     request.extensions_mut().insert(line.asked_by.clone());
+    let address = address_of(&request, &answers.proxies);
+    request.extensions_mut().insert(CameFrom(address));
     let mut response = answered(&answers.budget, request, next).await;
     line.end(&response);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
     headers.insert(REQUEST_ID, line.id);
     response
+}
+
+/// The address of who asks: the connection's other end, or, when that is a trusted proxy, the last
+/// one in `X-Forwarded-For` that is none.
+fn address_of(request: &Request, proxies: &[IpNet]) -> Option<IpAddr> {
+    let trusted = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
+    let mut address = request.extensions().get::<Peer>()?.0.to_canonical();
+    let mut lines: Vec<_> = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .iter()
+        .collect();
+    // The nearest proxy wrote last. What cannot be read makes the address unknown, never another one.
+    while let Some(line) = lines.pop().filter(|_| trusted(&address)) {
+        for text in line.to_str().ok()?.rsplit(',') {
+            if !trusted(&address) {
+                break;
+            }
+            address = text.trim().parse::<IpAddr>().ok()?.to_canonical();
+        }
+    }
+    Some(address)
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -38,6 +38,8 @@ pub struct ApiOptions {
     pub body_timeout: Duration,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where people reach this server, for links; none takes the name that it is asked by.
+    pub public_url: Option<String>,
 }
 
 impl Default for ApiOptions {
@@ -49,6 +51,7 @@ impl Default for ApiOptions {
             keep_alive: ServerLimits::default().idle_timeout,
             body_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
+            public_url: None,
         }
     }
 }
@@ -83,16 +86,16 @@ impl Api {
         Self { service, door }
     }
 
-    /// All routes.
-    pub fn router(&self) -> Router {
+    /// All routes, and behind the same edge those of `pages`.
+    pub fn router(&self, pages: Option<Router>) -> Router {
         let (native, _) = native::routes().split_for_parts();
         let router = native.merge(dialects::routes(self.service.profiles()));
-        let options = self.options();
-        let answers = edge::Answers::new(options.answers_bytes_max, options.keep_alive);
+        let answers = edge::Answers::new(self.options());
         router
             .fallback(native::not_found)
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone())
+            .merge(pages.unwrap_or_default())
             .layer(axum::middleware::from_fn_with_state(answers, edge::edge))
     }
 

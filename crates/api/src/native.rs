@@ -17,6 +17,7 @@ mod events;
 mod explain;
 mod keys;
 mod notifications;
+mod portal_links;
 mod replays;
 mod send_outs;
 mod statistics;
@@ -104,6 +105,9 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(replays::read))
         .routes(routes!(replays::cancel))
         .routes(routes!(deletions::read))
+        .routes(routes!(portal_links::create, portal_links::list))
+        .routes(routes!(portal_links::end))
+        .routes(routes!(portal_links::console))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::read, keys::update, keys::delete))
         .routes(routes!(keys::rotate_secret))

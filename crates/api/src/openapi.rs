@@ -42,6 +42,8 @@ path_params! {
     OfKey { key: Id<id::ApiKey> }
     /// A replay's id.
     OfReplay { replay: Id<id::Task> }
+    /// A portal link's id.
+    OfPortalLink { link: Id<id::Session> }
     /// A deletion's id.
     OfDeletion { deletion: Id<id::Task> }
     /// An endpoint's id, or its `wireId`.

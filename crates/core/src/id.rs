@@ -51,6 +51,7 @@ kinds! {
     Endpoint "ep_" "endpoint";
     Event "evt_" "event";
     Notice "ntc_" "notification";
+    Session "ses_" "session";
     Task "task_" "task";
     Tenant "ten_" "tenant";
 }

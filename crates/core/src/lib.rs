@@ -23,6 +23,7 @@ pub mod profile;
 mod schema;
 pub mod seal;
 pub mod secret;
+pub mod session;
 pub mod tenant;
 pub mod time;
 pub mod trace;

@@ -51,6 +51,8 @@ pub enum Command {
     RootKey(RootKeyArgs),
     /// Call any route of the API: postrider api get /v1/audit
     Api(commands::ApiArgs),
+    /// Print a link that opens the console once, in a browser, as whoever has the key
+    Console(commands::Connection),
     /// Manage applications: the products that send webhooks
     #[command(subcommand)]
     Application(commands::ApplicationCommand),
@@ -182,6 +184,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Doctor(args) => doctor::run(&args.data),
             Command::RootKey(args) => root_key::run(&args.data).await,
             Command::Api(args) => commands::api(args).await,
+            Command::Console(connection) => commands::console(&connection).await,
             Command::Application(command) => commands::application(command).await,
             Command::Tenant(command) => commands::tenant(command).await,
             Command::Endpoint(command) => commands::endpoint(command).await,

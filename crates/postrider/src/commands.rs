@@ -2,6 +2,7 @@
 
 mod api;
 mod application;
+mod console;
 mod delivery;
 mod endpoint;
 mod event;
@@ -12,6 +13,7 @@ mod tenant;
 
 pub use api::{ApiArgs, api};
 pub use application::{ApplicationCommand, application};
+pub use console::console;
 pub use delivery::{DeliveryCommand, delivery};
 pub use endpoint::{EndpointCommand, endpoint};
 pub use event::{EventCommand, event};

@@ -27,6 +27,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub notifications: NotificationsConfig,
     pub profiles: ProfilesConfig,
+    pub pages: PagesConfig,
     pub log: LogConfig,
 }
 
@@ -36,6 +37,8 @@ pub struct ServerConfig {
     /// Where the API listens. TLS is for the proxy in front.
     #[schema(value_type = String)]
     pub listen: SocketAddr,
+    /// Where people reach this server, for links in mails and into its pages: `https://hooks.example.com`.
+    pub public_url: Option<String>,
     /// Connections at once; fewer where the machine has not that many file descriptors.
     pub connections_max: usize,
     /// Seconds that an idle connection is kept open; more than the proxy in front keeps it.
@@ -54,6 +57,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            public_url: None,
             connections_max: 10_000,
             keep_alive_secs: 75,
             root_key_file: None,
@@ -147,8 +151,6 @@ pub struct RegionConfig {
 pub struct NotificationsConfig {
     /// Seconds between two mails to the same people; what fails meanwhile is one digest.
     pub every_secs: u64,
-    /// Where people reach this server, for links in mails: `https://hooks.example.com`.
-    pub public_url: Option<String>,
     /// The mail server; none sends no mail.
     pub smtp: Option<SmtpConfig>,
 }
@@ -157,7 +159,6 @@ impl Default for NotificationsConfig {
     fn default() -> Self {
         Self {
             every_secs: 300,
-            public_url: None,
             smtp: None,
         }
     }
@@ -233,6 +234,24 @@ pub struct ProfilesConfig {
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+pub struct PagesConfig {
+    /// Serves the console at `/` and the portal at `/portal`, on the API's port.
+    pub enabled: bool,
+    /// Cookies go over plain HTTP too, as on this very machine; people's sessions can be read on the way then.
+    pub plain_http: bool,
+}
+
+impl Default for PagesConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            plain_http: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// A level, or a filter such as `postrider=debug,warn`.
     pub level: String,
@@ -271,6 +290,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     config.store.new_store = args.new_store;
     if args.dev {
         config.egress.plain_http = true;
+        config.pages.plain_http = true;
         config
             .egress
             .allow

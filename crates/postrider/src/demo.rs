@@ -170,11 +170,15 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
     )
     .await?;
     if stay {
-        stage.invite(&vignetim, &id);
+        let path = format!("/v1/tenants/{vignetim}/portal-links");
+        let link = client
+            .post(&path, &json!({ "name": "ada@example.com" }))
+            .await?;
+        stage.invite(&vignetim, &id, link["url"].as_str().unwrap_or_default());
         tokio::signal::ctrl_c().await?;
     } else {
         say(
-            "\nNext: `postrider demo --stay` keeps all this running to play with; `postrider serve --dev` starts your own server.",
+            "\nNext: `postrider demo --stay` keeps all this running, with links to its pages; `postrider serve --dev` starts your own server.",
         );
     }
     stage.clear().await;

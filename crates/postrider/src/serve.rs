@@ -22,7 +22,9 @@ use crate::config::{self, Config};
 use crate::log::set_log_level;
 use crate::output::tell;
 use crate::{log, patrol, profiles};
-use parts::{Opened, Prepared, api_options, first_root_key, listen, root_key_target};
+use parts::{
+    Opened, Prepared, api_options, console_link, first_root_key, listen, pages, root_key_target,
+};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -32,6 +34,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// The root key, if this start made it.
     pub root_key: Option<Secret>,
+    /// A link that opens the console once, with that key.
+    pub console: Option<Secret>,
     engine: Arc<Engine>,
     store: Arc<dyn Store>,
     profiles: Arc<ProfileRegistry>,
@@ -82,21 +86,30 @@ impl Server {
             service.clone(),
             prepared.mailer,
             Duration::from_secs(config.notifications.every_secs),
-            config.notifications.public_url.clone(),
+            config.server.public_url.clone(),
             prepared.questions,
         );
-        let api = Api::new(service, api_options(&config));
+        let api = Api::new(service.clone(), api_options(&config));
+        let router = match pages(&config, &service) {
+            Some(pages) => postrider_pages::dress(api.router(Some(pages.router()))),
+            None => api.router(None),
+        };
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
+        let console = match &root_key {
+            Some(root_key) if config.pages.enabled => {
+                let own = config.server.public_url.clone();
+                let base = own.unwrap_or_else(|| format!("http://{address}"));
+                Some(console_link(&service, root_key, &base).await?)
+            }
+            _ => None,
+        };
         let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         // Without any of them the process would answer and not deliver, or the other way round.
         let must_run = |name, task: BoxedTask| {
             tasks.spawn(Watch::new(name, &stop, &failed).over(task));
         };
-        must_run(
-            "listener",
-            Box::pin(listener.serve(api.router(), stop.clone())),
-        );
+        must_run("listener", Box::pin(listener.serve(router, stop.clone())));
         must_run("notifier", Box::pin(notifier.run(stop.clone())));
         let round = patrol::patrol(opened.sqlite, prepared.damaged);
         must_run("patrol", until(&stop, round));
@@ -108,6 +121,7 @@ impl Server {
         Ok(Self {
             address,
             root_key,
+            console,
             engine,
             store,
             profiles: prepared.profiles,
@@ -298,12 +312,15 @@ fn greet(server: &Server, data: &Path) {
         return;
     };
     let root_key = root_key.expose();
+    let console = server.console.as_ref().map_or_else(String::new, |link| {
+        format!("\nThe console, opened once by this link; later ones are made by `postrider console`:\n\n    {}\n", link.expose())
+    });
     tell(&format!(
         "
 This is the root key. It is shown once, now; keep it:
 
     {root_key}
-
+{console}
 A product, a customer, an endpoint, an event:
 
     export POSTRIDER_URL=http://{address} POSTRIDER_KEY={root_key}

@@ -77,7 +77,7 @@ impl Service {
         };
         check_settings(self, &application).await?;
         self.store()
-            .create_application(application.clone(), who.actor(now))
+            .create_application(application.clone(), who.changes(now)?)
             .await?;
         Ok(application)
     }
@@ -133,7 +133,7 @@ impl Service {
             imagined.profile.clone_from(profile);
         }
         check_settings(self, &imagined).await?;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let now = by.at;
         let change = move |application: &mut Application| {
             application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));

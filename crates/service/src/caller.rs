@@ -9,6 +9,7 @@ use postrider_core::audit::Actor;
 use postrider_core::event::Event;
 use postrider_core::seal::{hex, sha256};
 use postrider_core::secret::constant_time_eq;
+use postrider_core::session::Portal;
 use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
@@ -16,13 +17,28 @@ use crate::Service;
 use crate::keys::KEY_SECRET_CONTEXT;
 use crate::refusal::{ErrorCode, Refusal, Result};
 
-/// Whoever proved to have a key, and may use it from where they are.
+/// Whoever proved to have a key, and may use it from where they are; or a customer whom the product let in.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    pub(crate) key: Arc<ApiKey>,
+    who: Who,
+    pub(crate) scope: Scope,
+    mode: Mode,
+    /// Sees everything within the scope but secrets, and changes nothing.
+    read_only: bool,
     /// None when a proxy that is trusted did not tell.
     address: Option<IpAddr>,
 }
+
+#[derive(Debug, Clone)]
+enum Who {
+    Key(Arc<ApiKey>),
+    /// By a portal link.
+    Customer(Id<id::Session>, Arc<str>),
+}
+
+/// The address that a request comes from, as far as the connection and the proxies that are trusted tell.
+#[derive(Debug, Clone, Copy)]
+pub struct CameFrom(pub Option<IpAddr>);
 
 /// A key that somebody says they have.
 #[derive(Debug)]
@@ -69,6 +85,11 @@ impl Claim {
 }
 
 impl Proof {
+    /// Of a key that was proved before: its session has been opened.
+    pub(crate) fn of(key: ApiKey) -> Self {
+        Self(Arc::new(key))
+    }
+
     pub fn id(&self) -> Id<id::ApiKey> {
         self.0.id
     }
@@ -118,7 +139,7 @@ impl Service {
             return Err(Refusal::new(ErrorCode::KeyExpired, detail));
         }
         if key.allowed_ips.is_empty() {
-            return Ok(Caller { key, address });
+            return Ok(Caller::of_key(key, address));
         }
         let Some(at) = address else {
             return Err(Refusal::new(
@@ -127,7 +148,7 @@ impl Service {
             ));
         };
         if key.allowed_ips.iter().any(|net| net.contains(&at)) {
-            return Ok(Caller { key, address });
+            return Ok(Caller::of_key(key, address));
         }
         Err(Refusal::new(
             ErrorCode::AddressNotAllowed,
@@ -137,36 +158,106 @@ impl Service {
 }
 
 impl Caller {
-    pub fn key_id(&self) -> Id<id::ApiKey> {
-        self.key.id
+    fn of_key(key: Arc<ApiKey>, address: Option<IpAddr>) -> Self {
+        Self {
+            scope: key.scope,
+            mode: key.mode,
+            read_only: false,
+            who: Who::Key(key),
+            address,
+        }
     }
 
-    /// What the key makes, where nothing else is asked for.
+    pub(crate) fn of_portal(session: Id<id::Session>, portal: &Portal) -> Self {
+        let name = portal.terms.name.as_deref();
+        Self {
+            who: Who::Customer(session, Arc::from(name.unwrap_or("a customer"))),
+            scope: Scope::Tenant(portal.application, portal.tenant),
+            mode: portal.mode,
+            read_only: portal.terms.read_only,
+            address: None,
+        }
+    }
+
+    /// What the caller makes, where nothing else is asked for.
     pub fn own_mode(&self) -> Mode {
-        self.key.mode
+        self.mode
     }
 
-    /// How far the key reaches.
+    /// How far the caller reaches.
     pub fn scope(&self) -> Scope {
-        self.key.scope
+        self.scope
+    }
+
+    /// Whether the caller changes nothing.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// What the caller is called in the audit log.
+    pub fn name(&self) -> &str {
+        match &self.who {
+            Who::Key(key) => &key.name,
+            Who::Customer(_, name) => name,
+        }
+    }
+
+    /// Whether it is whoever has this key.
+    pub(crate) fn has_key(&self, id: Id<id::ApiKey>) -> bool {
+        matches!(&self.who, Who::Key(key) if key.id == id)
+    }
+
+    /// Whether it is a key of a tenant: it is one among several, each with an endpoint of its own. A customer in
+    /// the portal is the whole tenant.
+    pub(crate) fn is_one_of_tenants_keys(&self) -> bool {
+        matches!((&self.who, self.scope), (Who::Key(_), Scope::Tenant(..)))
     }
 
     /// On whose account what the caller takes goes: its tenant's, its application's, or its own.
     pub fn holder(&self) -> u128 {
-        match self.key.scope {
-            Scope::Root => self.key.id.as_u128(),
+        match self.scope {
+            Scope::Root => match &self.who {
+                Who::Key(key) => key.id.as_u128(),
+                Who::Customer(session, _) => session.as_u128(),
+            },
             Scope::Application(application) => application.as_u128(),
             Scope::Tenant(_, tenant) => tenant.as_u128(),
         }
     }
 
     /// Who makes a change, for the audit log.
+    ///
+    /// # Errors
+    /// As [`Caller::must_change`].
+    pub(crate) fn changes(&self, at: Timestamp) -> Result<Actor> {
+        self.must_change()?;
+        Ok(self.actor(at))
+    }
+
+    /// Who did something that is no change of theirs: came, or went.
     pub(crate) fn actor(&self, at: Timestamp) -> Actor {
-        Actor {
-            key: Some(self.key.id),
-            name: Arc::from(self.key.name.as_str()),
-            at,
+        match &self.who {
+            Who::Key(key) => Actor {
+                key: Some(key.id),
+                name: Arc::from(key.name.as_str()),
+                at,
+            },
+            Who::Customer(_, name) => Actor {
+                key: None,
+                name: name.clone(),
+                at,
+            },
         }
+    }
+
+    /// Refuses whoever may only look: changes, what is sent, and secrets.
+    pub(crate) fn must_change(&self) -> Result<()> {
+        if self.read_only {
+            let detail =
+                "this visit is for looking: it changes nothing, sends nothing and shows no secret";
+            return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
+        }
+        Ok(())
     }
 
     /// Refuses networks for the caller's own key that would shut the caller out.
@@ -183,7 +274,7 @@ impl Caller {
     }
 
     pub(crate) fn must_be_root(&self) -> Result<()> {
-        match self.key.scope {
+        match self.scope {
             Scope::Root => Ok(()),
             Scope::Application(_) | Scope::Tenant(..) => Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
@@ -198,7 +289,7 @@ impl Caller {
         service: &Service,
         id: Id<id::Application>,
     ) -> Result<Arc<Application>> {
-        match self.key.scope {
+        match self.scope {
             Scope::Root => {}
             Scope::Application(own) if own == id => {}
             Scope::Tenant(own, _) if own == id => {
@@ -235,7 +326,7 @@ impl Caller {
         id: Id<id::Tenant>,
     ) -> Result<Arc<Tenant>> {
         let tenant = self.tenant(service, id).await?;
-        match self.key.scope {
+        match self.scope {
             Scope::Root | Scope::Application(_) => Ok(tenant),
             Scope::Tenant(..) => Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
@@ -245,7 +336,7 @@ impl Caller {
     }
 
     pub(crate) fn may_see(&self, application: Id<id::Application>, tenant: Id<id::Tenant>) -> bool {
-        match self.key.scope {
+        match self.scope {
             Scope::Root => true,
             Scope::Application(own) => own == application,
             Scope::Tenant(_, own) => own == tenant,
@@ -254,7 +345,7 @@ impl Caller {
 
     /// The mode of what the caller makes: the given one, or the key's. A test key makes nothing live.
     pub(crate) fn mode(&self, given: Option<Mode>) -> Result<Mode> {
-        let mode = given.unwrap_or(self.key.mode);
+        let mode = given.unwrap_or(self.mode);
         if self.may_touch(mode) {
             return Ok(mode);
         }
@@ -267,12 +358,12 @@ impl Caller {
 
     /// A test key sees and changes nothing that is live.
     pub(crate) fn may_touch(&self, mode: Mode) -> bool {
-        self.key.mode == Mode::Live || mode == Mode::Test
+        self.mode == Mode::Live || mode == Mode::Test
     }
 
     /// The mode that a list is confined to: the one asked for, as far as the caller may see it.
     pub(crate) fn shown(&self, given: Option<Mode>) -> Result<Option<Mode>> {
-        match (self.key.mode, given) {
+        match (self.mode, given) {
             (Mode::Live, given) => Ok(given),
             (Mode::Test, Some(Mode::Live)) => Err(Refusal::field(
                 ErrorCode::ScopeInsufficient,
@@ -296,7 +387,7 @@ impl Caller {
 
     /// The scope that the caller's lists are confined to.
     pub(crate) fn confined(&self) -> (Option<Id<id::Application>>, Option<Id<id::Tenant>>) {
-        match self.key.scope {
+        match self.scope {
             Scope::Root => (None, None),
             Scope::Application(application) => (Some(application), None),
             Scope::Tenant(_, tenant) => (None, Some(tenant)),

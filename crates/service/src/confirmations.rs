@@ -23,6 +23,7 @@ impl Service {
     /// # Errors
     /// Of an address that is not waiting for it, and `overloaded` when no mail can be sent now.
     pub async fn ask_again(&self, who: &Caller, tenant: Id<id::Tenant>, email: &str) -> Result<()> {
+        who.must_change()?;
         let tenant = who.tenant(self, tenant).await?;
         who.must_be_live()?;
         let unconfirmed = &tenant.settings.notifications.unconfirmed;

@@ -61,7 +61,7 @@ impl Service {
     /// `scope_insufficient`, `not_found`, or what the store answers.
     pub async fn delete_tenant(&self, who: &Caller, id: Id<id::Tenant>) -> Result<Deletion> {
         let tenant = who.tenant(self, id).await?;
-        if matches!(who.key.scope, Scope::Tenant(..)) {
+        if matches!(who.scope, Scope::Tenant(..)) {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
                 "a key of the application deletes its tenants",
@@ -90,7 +90,7 @@ impl Service {
     /// `not_found`, also where it is another's.
     pub async fn deletion(&self, who: &Caller, id: Id<id::Task>) -> Result<Deletion> {
         let task = self.store().task(id).await?;
-        let allowed = match who.key.scope {
+        let allowed = match who.scope {
             Scope::Root => true,
             Scope::Application(own) => task.application == own,
             Scope::Tenant(..) => false,
@@ -108,7 +108,7 @@ async fn begin(
     application: Id<id::Application>,
     tenant: Option<Id<id::Tenant>>,
 ) -> Result<Deletion> {
-    let by = who.actor(service.now());
+    let by = who.changes(service.now())?;
     let task = Task {
         id: service.store().ids().next(by.at),
         kind: TaskKind::Deletion,

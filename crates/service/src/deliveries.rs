@@ -150,6 +150,7 @@ impl Service {
     /// # Errors
     /// `resend_not_allowed`, `delivery_pending`, `endpoint_disabled`, `not_found`, or what the store answers.
     pub async fn resend(&self, who: &Caller, id: Id<id::Delivery>) -> Result<Delivery> {
+        who.must_change()?;
         let delivery = found(self, who, id).await?;
         send_again(self, delivery).await
     }
@@ -159,6 +160,7 @@ impl Service {
     /// # Errors
     /// `delivery_ended`, `not_found`, or what the store answers.
     pub async fn cancel(&self, who: &Caller, id: Id<id::Delivery>) -> Result<Delivery> {
+        who.must_change()?;
         let delivery = found(self, who, id).await?;
         let (service, id) = (self.clone(), delivery.id);
         let cancelled = self

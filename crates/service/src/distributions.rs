@@ -121,7 +121,7 @@ impl Service {
         });
         custom_headers(self, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
         endpoint.rate_limit = new.rate_limit;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         set_active(&mut endpoint, Some(new.status == Activity::Live), by.at);
         self.store()
             .create_endpoint(endpoint.clone(), Some(ENDPOINTS_MAX), by)
@@ -186,7 +186,7 @@ impl Service {
         let (id, known) = (endpoint.id, &endpoint.headers);
         let custom = custom.map(|given| custom_headers(self, &profile, id, known, given));
         let custom = custom.transpose()?;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let now = by.at;
         let change = move |endpoint: &mut Endpoint| {
             if let EndpointKind::Distribution(distribution) = &mut endpoint.kind {
@@ -222,7 +222,7 @@ impl Service {
     /// `not_found`, or what the store answers.
     pub async fn delete_distribution(&self, who: &Caller, id: &str) -> Result<()> {
         let (endpoint, _) = found(self, who, id).await?;
-        self.erase_endpoint(endpoint.id, who.actor(self.now()))
+        self.erase_endpoint(endpoint.id, who.changes(self.now())?)
             .await
     }
 }

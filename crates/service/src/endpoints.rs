@@ -19,7 +19,7 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
-use postrider_core::tenant::{Mode, Scope, Tenant};
+use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Rule, StoreError};
 use serde::Deserialize;
@@ -205,7 +205,7 @@ impl Service {
                 .secrets
                 .push(sealed(self, endpoint.id, &pair, endpoint.created_at));
         }
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         set_active(&mut endpoint, new.active, by.at);
         self.store()
             .create_endpoint(endpoint.clone(), Some(profile.endpoints_max()), by)
@@ -267,7 +267,7 @@ impl Service {
             .headers
             .map(|given| custom_headers(self, &profile, id, known, given.unwrap_or_default()))
             .transpose()?;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let now = by.at;
         let own = patch
             .secret
@@ -312,7 +312,7 @@ impl Service {
     pub async fn delete_endpoint(&self, who: &Caller, id: &str) -> Result<()> {
         let (endpoint, _) = found(self, who, id).await?;
         must_be_registered(&endpoint)?;
-        self.erase_endpoint(endpoint.id, who.actor(self.now()))
+        self.erase_endpoint(endpoint.id, who.changes(self.now())?)
             .await
     }
 
@@ -496,8 +496,8 @@ pub(crate) async fn found(
 /// What is signed with the secret of an API key's endpoint is for that key, and for who manages keys,
 /// to see and to cause.
 pub(crate) fn may_sign(caller: &Caller, endpoint: &Endpoint) -> Result<()> {
-    match (&endpoint.kind, caller.key.scope) {
-        (EndpointKind::Key(owner), Scope::Tenant(..)) if *owner != caller.key.id => {
+    match &endpoint.kind {
+        EndpointKind::Key(owner) if caller.is_one_of_tenants_keys() && !caller.has_key(*owner) => {
             Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
                 "the endpoint belongs to another API key; use that key, or one of the application",

@@ -3,7 +3,7 @@
 use postrider_core::filter::is_event_type;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX};
 use postrider_core::profile::DescribedEvent;
-use postrider_core::tenant::EventType;
+use postrider_core::tenant::{EventType, Scope};
 use postrider_core::{Id, id};
 
 use crate::reading::bounded;
@@ -59,7 +59,7 @@ impl Service {
                 return Err(Refusal::invalid(field, rule));
             }
         }
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let event_type = EventType {
             application,
             name,
@@ -93,7 +93,11 @@ impl Service {
         who: &Caller,
         application: Id<id::Application>,
     ) -> Result<Vec<EventTypeListed>> {
-        let application = who.application(self, application).await?.id;
+        // Customers subscribe to them: they may know which there are.
+        let application = match who.scope() {
+            Scope::Tenant(own, _) if own == application => own,
+            _ => who.application(self, application).await?.id,
+        };
         let profile = self.profile_of(application).await?.profile;
         let own = self.store().list_event_types(application).await?;
         let described = profile.event_types.iter();
@@ -114,7 +118,7 @@ impl Service {
     ) -> Result<()> {
         let application = who.application(self, application).await?.id;
         who.must_be_live()?;
-        let (service, by) = (self.clone(), who.actor(self.now()));
+        let (service, by) = (self.clone(), who.changes(self.now())?);
         self.to_the_end(async move {
             service
                 .store()

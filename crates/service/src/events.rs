@@ -464,7 +464,7 @@ impl Refused {
     fn new(who: &Caller, body: &NewEvent<'_>) -> Self {
         let all = body.distribution.as_deref() == Some(WILDCARD);
         let of_address = body.key.is_some() || (body.distribution.is_some() && !all);
-        let own = (!of_address).then_some(who.key.mode);
+        let own = (!of_address).then_some(who.own_mode());
         let mode = body.mode.or(own);
         let key = body.idempotency_key.clone();
         Self { key, mode }

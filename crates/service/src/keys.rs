@@ -126,7 +126,7 @@ impl Service {
         };
         let endpoint = made.shown.endpoint;
         self.store()
-            .create_key(key.clone(), endpoint.clone(), who.actor(self.now()))
+            .create_key(key.clone(), endpoint.clone(), who.changes(self.now())?)
             .await?;
         Ok(KeyMade {
             shown: KeyShown { key, endpoint },
@@ -144,9 +144,14 @@ impl Service {
         tenant: Option<Id<id::Tenant>>,
         page: PageRequest,
     ) -> Result<Page<KeyShown>> {
-        let application = match who.key.scope {
+        let application = match who.scope {
             Scope::Root => None,
             Scope::Application(application) => Some(application),
+            Scope::Tenant(application, own)
+                if !who.is_one_of_tenants_keys() && tenant == Some(own) =>
+            {
+                Some(application)
+            }
             Scope::Tenant(..) => {
                 return Err(Refusal::new(
                     ErrorCode::ScopeInsufficient,
@@ -196,7 +201,7 @@ impl Service {
         let key = found(self, who, id).await?;
         let other = patch.name.is_some() || patch.allowed_ips.is_some() || patch.active.is_some();
         let other = other || patch.expires_at.is_some();
-        if matches!(who.key.scope, Scope::Tenant(..)) && other {
+        if matches!(who.scope, Scope::Tenant(..)) && other {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
                 "a tenant's key changes its own webhook only",
@@ -205,18 +210,18 @@ impl Service {
         if let Some(name) = &patch.name {
             required("name", name, KEY_BYTES_MAX)?;
         }
-        if patch.active == Some(false) && key.id == who.key.id {
+        if patch.active == Some(false) && who.has_key(key.id) {
             return Err(Refusal::invalid("active", "a key cannot disable itself"));
         }
         let allowed_ips = patch
             .allowed_ips
             .map(|given| networks("allowedIps", &given.unwrap_or_default()))
             .transpose()?;
-        if let Some(networks) = allowed_ips.as_ref().filter(|_| key.id == who.key.id) {
+        if let Some(networks) = allowed_ips.as_ref().filter(|_| who.has_key(key.id)) {
             who.must_stay_in(networks)?;
         }
         must_be_later("expiresAt", patch.expires_at.flatten(), self.now())?;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let now = by.at;
         let (fresh, secret) = match &patch.webhook {
             Some(Some(url)) => {
@@ -291,13 +296,13 @@ impl Service {
     /// `scope_insufficient` for a tenant's key, `last_root_key`, `not_found`, or what the store answers.
     pub async fn delete_key(&self, who: &Caller, id: Id<id::ApiKey>) -> Result<()> {
         let key = found(self, who, id).await?;
-        if matches!(who.key.scope, Scope::Tenant(..)) {
+        if matches!(who.scope, Scope::Tenant(..)) {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
                 "an application key deletes keys",
             ));
         }
-        self.erase_key(key.id, who.actor(self.now())).await
+        self.erase_key(key.id, who.changes(self.now())?).await
     }
 }
 
@@ -444,13 +449,17 @@ fn product_key(service: &Service, scope: Scope, name: String, mode: Mode) -> Key
 /// The key, if the caller may manage it.
 async fn found(service: &Service, who: &Caller, id: Id<id::ApiKey>) -> Result<ApiKey> {
     let key = service.store().key(id).await?;
-    let allowed = match (who.key.scope, key.scope) {
+    let allowed = match (who.scope, key.scope) {
         (Scope::Root, _) => true,
         (Scope::Application(own), Scope::Application(other) | Scope::Tenant(other, _)) => {
             own == other
         }
-        // A tenant's key may look at itself, and move its own webhook.
-        (Scope::Tenant(..), _) => who.key.id == key.id,
+        // A tenant's key may look at itself, and move its own webhook; a customer in the portal has all of the
+        // tenant's.
+        (Scope::Tenant(_, own), Scope::Tenant(_, other)) if !who.is_one_of_tenants_keys() => {
+            own == other
+        }
+        (Scope::Tenant(..), _) => who.has_key(key.id),
         (Scope::Application(_), _) => false,
     };
     if allowed && who.may_touch(key.mode) {

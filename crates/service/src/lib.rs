@@ -31,6 +31,7 @@ mod refusal;
 mod replays;
 mod schemas;
 mod send_outs;
+mod sessions;
 mod statistics;
 mod tasks;
 mod telling;
@@ -57,7 +58,7 @@ pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern}
 
 pub use applications::{ApplicationPatch, NewApplication};
 pub use audit::AuditQuery;
-pub use caller::{Caller, Claim, Proof};
+pub use caller::{Caller, CameFrom, Claim, Proof};
 pub use deletions::Deletion;
 pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_state};
 pub use distributions::{Activity, DistributionPatch, NewDistribution};
@@ -75,6 +76,10 @@ pub use reading::{read_id, strictly};
 pub use refusal::{ErrorCode, Refusal, Result};
 pub use replays::{NewReplay, Replay};
 pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
+pub use sessions::{
+    FRAME_ORIGINS_MAX, LinkMade, NewPortalLink, PORTAL_LINK_LASTS, PORTAL_LINK_LASTS_MAX,
+    SESSION_LASTS, SESSIONS_MAX, Visit,
+};
 pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
 pub use tasks::TaskStatus;
 pub use telling::MailDue;
@@ -173,6 +178,7 @@ struct Inner {
     counts: turns::Turns,
     schemas: schemas::Gate,
     probes: endpoints::Probes,
+    door: sessions::Door,
     questions: Budget,
     /// Nonces that were used lately, by key.
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
@@ -205,6 +211,7 @@ impl Service {
             counts: turns::Turns::default(),
             schemas: schemas::Gate::default(),
             probes: endpoints::Probes::default(),
+            door: sessions::Door::default(),
             questions: Budget::new(confirmations::QUESTIONS_MAX),
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: replays::Replays::default(),

@@ -50,6 +50,7 @@ impl Service {
         tenant: Id<id::Tenant>,
         up_to: Id<id::Notice>,
     ) -> Result<u32> {
+        who.must_change()?;
         let tenant = who.tenant(self, tenant).await?.id;
         let mode = who.shown(None)?;
         let read = self.store().read_notices(tenant, mode, up_to, self.now());

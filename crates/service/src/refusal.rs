@@ -288,6 +288,7 @@ fn noun(entity: Entity) -> &'static str {
         Entity::Endpoint => "endpoint",
         Entity::Event => "event",
         Entity::EventType => "event type",
+        Entity::Session => "session",
         Entity::Task => "replay or deletion",
         Entity::Tenant => "tenant",
     }

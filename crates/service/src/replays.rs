@@ -99,6 +99,7 @@ impl Service {
         tenant: Id<id::Tenant>,
         new: NewReplay,
     ) -> Result<Replay> {
+        who.must_change()?;
         let tenant = who.tenant(self, tenant).await?;
         let mut new = new;
         new.mode = who.shown(new.mode)?;
@@ -179,6 +180,7 @@ impl Service {
     /// # Errors
     /// `not_found`, or what the store answers.
     pub async fn cancel_replay(&self, who: &Caller, id: Id<id::Task>) -> Result<Replay> {
+        who.must_change()?;
         let mut task = found(self, who, id).await?;
         if matches!(task.state, TaskState::Running | TaskState::Cancelled) {
             // First, so that it stops though whoever asked goes away; and again, should it not have.

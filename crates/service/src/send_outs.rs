@@ -178,6 +178,7 @@ impl Service {
     /// # Errors
     /// As sending a delivery again has.
     pub async fn retry_send_out(&self, who: &Caller, id: Id<id::Delivery>) -> Result<SendOut> {
+        who.must_change()?;
         let again = self.resend(who, id).await?;
         one(self, again).await
     }

@@ -94,7 +94,7 @@ impl Service {
             updated_at: now,
         };
         self.store()
-            .create_tenant(tenant.clone(), who.actor(now))
+            .create_tenant(tenant.clone(), who.changes(now)?)
             .await?;
         Ok(TenantMade {
             tenant,
@@ -168,7 +168,7 @@ impl Service {
         let tenant = who.tenant(self, id).await?;
         who.must_be_live()?;
         let mut settings = patch.settings.unwrap_or_default();
-        let of_tenant = matches!(who.key.scope, Scope::Tenant(..));
+        let of_tenant = matches!(who.scope, Scope::Tenant(..));
         let consent = confirmations::Consent::new(of_tenant, &settings);
         confirmations::without_read_only(&mut settings);
         if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
@@ -181,7 +181,7 @@ impl Service {
             required("name", name, KEY_BYTES_MAX)?;
         }
         check_settings(self, &merged(&tenant.settings, settings.clone())?)?;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let now = by.at;
         let change = move |tenant: &mut Tenant| {
             let before = tenant.settings.notifications.clone();
@@ -207,6 +207,7 @@ impl Service {
         id: Id<id::Tenant>,
         mode: Option<Mode>,
     ) -> Result<(Mode, Secret)> {
+        who.must_change()?;
         let tenant = who.tenant(self, id).await?;
         let mode = who.mode(mode)?;
         let current = self.profile_of(tenant.application).await?;
@@ -232,7 +233,7 @@ impl Service {
         let mode = who.mode(mode)?;
         let profile = self.profile_of(tenant.application).await?.profile;
         let (text, fresh) = fresh_secret(self, &profile, tenant.id, mode);
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let now = by.at;
         let change = move |tenant: &mut Tenant| {
             *tenant.secret_mut(mode) = fresh;

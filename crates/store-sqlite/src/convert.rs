@@ -56,6 +56,7 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
         "task",
         "audit",
         "notice",
+        "session",
     ] {
         let max: Option<i64> =
             connection.query_row(&format!("select max(id) from {table}"), [], |row| {

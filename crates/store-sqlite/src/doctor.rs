@@ -28,6 +28,7 @@ const JSON: &[(&str, &str, &str)] = &[
     ("endpoint", "id", "headers"),
     ("endpoint", "id", "distribution"),
     ("rendering", "id", "text"),
+    ("session", "id", "terms"),
 ];
 
 /// Numbers that stand for a few values, by table and column, with the greatest.

@@ -22,6 +22,7 @@ const EMPTY_WAIT: Duration = Duration::from_millis(500);
 /// of its rows go. The entry of the deletion tells who did it.
 const OF_TENANT: &[(&str, &str)] = &[
     ("notice", "true"),
+    ("session", "true"),
     ("audit", "action <> 'tenant.deleted'"),
     ("task", "kind = 0"),
     ("endpoint", "true"),
@@ -237,8 +238,10 @@ impl Tx {
         let values = params![owner, limit];
         let sql = format!("delete from nonce where key_id in ({page})");
         let nonces = self.connection.execute(&sql, values)?;
+        let sql = format!("delete from session where key_id in ({page})");
+        let sessions = self.connection.execute(&sql, values)?;
         let sql = format!("delete from api_key where id in ({page})");
-        Ok(nonces + self.connection.execute(&sql, values)?)
+        Ok(nonces + sessions + self.connection.execute(&sql, values)?)
     }
 
     fn erase_rows(

@@ -16,6 +16,7 @@ mod manage;
 mod open;
 mod patrol;
 mod read;
+mod sessions;
 mod write;
 mod writer;
 

@@ -453,7 +453,12 @@ impl Tx {
              (select key_id, nonce from nonce where expires_at <= ?1 order by expires_at limit ?2)",
             now,
         )?;
-        Ok(keys.max(nonces) >= SWEPT_MAX as usize)
+        let sessions = delete(
+            "delete from session where id in
+             (select id from session where expires_at <= ?1 order by expires_at limit ?2)",
+            now,
+        )?;
+        Ok(keys.max(nonces).max(sessions) >= SWEPT_MAX as usize)
     }
 
     pub(crate) fn note_steady(&mut self, now: Timestamp) -> Result<(), StoreError> {

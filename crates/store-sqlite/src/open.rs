@@ -26,6 +26,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_deletions.sql"),
     include_str!("../migrations/0003_addressees.sql"),
+    include_str!("../migrations/0004_sessions.sql"),
 ];
 
 /// A directory that this process owns until it is dropped.

@@ -5,6 +5,7 @@ mod list;
 mod log;
 mod manage;
 mod pool;
+mod sessions;
 
 pub(crate) use endpoints::{health, read_endpoint, read_key_endpoint};
 pub(crate) use log::class_number;
@@ -12,6 +13,7 @@ pub(crate) use manage::{
     EVENT_TYPE, event_type_row, read_application, read_key, read_tenant, root_key_exists,
 };
 pub(crate) use pool::Readers;
+pub(crate) use sessions::{SESSION, session_row};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,6 +18,7 @@ mod lanes;
 mod log;
 mod notices;
 mod reading;
+mod sessions;
 
 /// Runs every rule, each against a store of its own made by `$fresh`.
 #[macro_export]
@@ -91,6 +92,9 @@ macro_rules! store_conformance {
             a_count_in_pages_is_what_the_pages_hold,
             what_has_expired_is_not_caught_up,
             nothing_is_noted_of_an_owner_that_is_gone,
+            a_link_lets_one_in_once,
+            of_too_many_sessions_the_oldest_ends,
+            sessions_end_with_what_they_are_of,
         );
     };
     (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(
@@ -113,4 +117,5 @@ pub mod rules {
     pub use super::log::*;
     pub use super::notices::*;
     pub use super::reading::*;
+    pub use super::sessions::*;
 }

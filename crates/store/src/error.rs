@@ -73,6 +73,7 @@ pub enum Entity {
     Endpoint,
     Event,
     EventType,
+    Session,
     Task,
     Tenant,
 }

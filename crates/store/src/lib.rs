@@ -12,6 +12,7 @@ pub mod memory;
 mod model;
 mod notices;
 pub mod queries;
+mod sessions;
 mod write;
 
 pub use error::{Entity, Rule, StoreError};
@@ -21,6 +22,7 @@ pub use queries::{
     NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics, StatisticsGroup,
     StatisticsPoint, StatisticsQuery,
 };
+pub use sessions::{Sessions, SessionsOf};
 pub use write::{
     CatchUp, DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published,
     RecordAttempt, Recorded, Resend, Target, Write, Written,
@@ -60,7 +62,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the house remembers, and how it changes.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Sessions + Send + Sync + 'static {
     /// Makes the ids of this installation.
     fn ids(&self) -> &IdGenerator;
 
@@ -373,7 +375,7 @@ pub trait Store: Send + Sync + 'static {
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError>;
     async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError>;
 
-    /// Forgets idempotency keys older than `idempotency_before` (by the steady clock) and nonces that
+    /// Forgets idempotency keys older than `idempotency_before` (by the steady clock), and nonces and sessions that
     /// expired at `now` (by the wall clock).
     async fn sweep(&self, idempotency_before: Timestamp, now: Timestamp) -> Result<(), StoreError>;
 

@@ -7,6 +7,7 @@ mod erase;
 mod hot;
 mod log;
 mod manage;
+mod sessions;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
 use postrider_core::notice::Notice;
+use postrider_core::session::Session;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
@@ -62,6 +64,7 @@ struct State {
     attempts: HashMap<u128, Vec<Attempt>>,
     idempotency: HashMap<(u128, String), IdempotencyRow>,
     keys: BTreeMap<u128, ApiKey>,
+    sessions: BTreeMap<u128, Session>,
     nonces: HashMap<(u128, String), Timestamp>,
     profiles: Vec<ProfileRecord>,
     tasks: BTreeMap<u128, Task>,
@@ -713,6 +716,7 @@ impl Store for MemoryStore {
             .idempotency
             .retain(|_, row| row.at >= idempotency_before);
         state.nonces.retain(|_, expires_at| *expires_at > now);
+        state.sessions.retain(|_, row| row.expires_at > now);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use serde::ser::SerializeMap as _;
 use serde_json::{Map, Value};
 
 use crate::Api;
-use crate::auth::caller_address;
+use crate::auth::came_from;
 use crate::problem::{RETRY_AFTER_SECS, status};
 use crate::request::{HeldBody, json, well_formed};
 
@@ -281,7 +281,7 @@ async fn authenticate(
     let claim = api.service.claim(public_id).await.map_err(internal)?;
     let proof = claim.and_then(|claim| claim.by_token(token));
     let proof = proof.ok_or_else(unauthorized)?;
-    let caller = api.service.admit(proof, caller_address(api, &parts));
+    let caller = api.service.admit(proof, came_from(&parts));
     let caller = caller.map_err(|_| unauthorized())?;
     let unknown = || Refusal::not_found(spec, "project", project);
     let application = match caller.scope() {
@@ -301,8 +301,7 @@ async fn authenticate(
         Err(error) if error.code == ErrorCode::NotFound => return Err(unknown()),
         Err(error) => return Err(internal(error)),
     };
-    let holder = caller.key_id().as_u128();
-    let body = api.body(holder, body).await.map_err(internal)?;
+    let body = api.body(caller.holder(), body).await.map_err(internal)?;
     Ok(Project {
         tenant,
         current,

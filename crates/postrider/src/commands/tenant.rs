@@ -37,6 +37,24 @@ pub enum TenantCommand {
     Get(Id),
     /// Change one; `docs/api.md` has the members
     Update(Change),
+    /// Make a link that lets one of its people into the portal once
+    PortalLink {
+        id: String,
+        /// Who comes, for the audit log
+        #[arg(long)]
+        name: Option<String>,
+        /// They look, and change nothing
+        #[arg(long)]
+        read_only: bool,
+        /// Seconds after which the link, and what it opened, end
+        #[arg(long, value_name = "SECONDS")]
+        lasts: Option<u64>,
+        /// An origin whose pages may have the portal in a frame; can be given several times
+        #[arg(long, value_name = "ORIGIN")]
+        frame_origin: Vec<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Count its deliveries by type, mode and endpoint
     Statistics(Id),
     /// Delete a tenant with its endpoints, keys, events, deliveries and log; they are erased in the background
@@ -49,6 +67,7 @@ pub enum TenantCommand {
 
 const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
 const STATISTICS: &[&str] = &["since", "until", "totals", "moreEndpoints"];
+const PORTAL_LINK: &[&str] = &["url", "name", "readOnly", "expiresAt"];
 /// The answer that made it, which alone has its secrets.
 const MADE: &[&str] = &[
     "id",
@@ -98,6 +117,21 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
             let path = Client::path(&["tenants", &id])?;
             let deletion = connection.client()?.delete(&path).await?;
             connection.show(&deletion, DELETION);
+        }
+        TenantCommand::PortalLink {
+            id,
+            name,
+            read_only,
+            lasts,
+            frame_origin,
+            connection,
+        } => {
+            let body = given(json!({
+                "name": name, "readOnly": read_only, "lastsSecs": lasts, "frameOrigins": frame_origin,
+            }));
+            let path = Client::path(&["tenants", &id, "portal-links"])?;
+            let made = connection.client()?.post(&path, &body).await?;
+            connection.show(&made, PORTAL_LINK);
         }
         TenantCommand::Get(id) => one(Method::GET, id, &["tenants"], &[], TENANT).await?,
         TenantCommand::Update(given) => change(given, "tenants", TENANT).await?,

@@ -38,6 +38,7 @@ pub(super) struct Stage {
     parts: Arc<Mutex<Parts>>,
     directory: PathBuf,
     root_key: Secret,
+    console: Secret,
 }
 
 /// The receiver's parts, by path.
@@ -117,12 +118,15 @@ impl Stage {
             .root_key
             .clone()
             .context("a new store makes a root key")?;
+        let console = server.console.clone();
+        let console = console.context("a new store makes a link to the console")?;
         Ok(Self {
             server,
             receiver,
             parts,
             directory,
             root_key,
+            console,
         })
     }
 
@@ -181,11 +185,16 @@ impl Stage {
         (parts.received, parts.verified)
     }
 
-    pub(super) fn invite(&self, tenant: &str, delivery: &str) {
+    pub(super) fn invite(&self, tenant: &str, delivery: &str, portal: &str) {
         let url = self.server_url();
         say(&format!(
             "
-Still running. In another terminal:
+Still running. Open it in a browser; each link lets in once:
+
+    as who runs it    {}
+    as a customer     {portal}
+
+In another terminal:
 
     export POSTRIDER_URL={url} POSTRIDER_KEY={}
     postrider delivery list --tenant {tenant}
@@ -195,6 +204,7 @@ Still running. In another terminal:
     curl -H \"Authorization: Bearer $POSTRIDER_KEY\" $POSTRIDER_URL/v1/applications
 
 Ctrl-C ends it and removes everything.",
+            self.console.expose(),
             self.root_key.expose()
         ));
     }

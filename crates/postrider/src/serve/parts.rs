@@ -16,8 +16,9 @@ use postrider_core::{Secret, Timestamp};
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{ProfileRegistry, SystemClock};
 use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
+use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
-use postrider_service::{Lookup, Names, RegionInfo, ensure_root_key};
+use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
 use postrider_store::{PageRequest, Store};
 use postrider_store_sqlite::SqliteStore;
 use postrider_transport::{HttpTransport, Region, SystemResolver};
@@ -149,6 +150,7 @@ fn own_profiles(config: &Config) -> anyhow::Result<Vec<Profile>> {
 pub(super) fn api_options(config: &Config) -> ApiOptions {
     ApiOptions {
         trusted_proxies: config.server.trusted_proxies.clone(),
+        public_url: config.server.public_url.clone(),
         body_max: config.limits.body_bytes,
         keep_alive: Duration::from_secs(config.server.keep_alive_secs),
         bodies_bytes_max: config.limits.bodies_bytes,
@@ -183,6 +185,30 @@ pub(super) async fn first_root_key(
     std::io::Write::write_all(&mut file, key.expose().as_bytes())
         .context("failed to write server.root_key_file")?;
     Ok(None)
+}
+
+/// The pages, as far as they are wanted.
+pub(super) fn pages(config: &Config, service: &Service) -> Option<Pages> {
+    if !config.pages.enabled {
+        return None;
+    }
+    let options = PagesOptions {
+        plain_http: config.pages.plain_http,
+    };
+    Some(Pages::new(service.clone(), options))
+}
+
+/// A link that opens the console once, as whoever has the key.
+pub(super) async fn console_link(
+    service: &Service,
+    key: &Secret,
+    base: &str,
+) -> anyhow::Result<Secret> {
+    let who = service.admit(service.prove(key.expose()).await?, None)?;
+    let made = service.console_link(&who).await?;
+    let base = base.trim_end_matches('/');
+    let link = format!("{base}/enter?code={}", made.code.expose());
+    Ok(Secret::new(link))
 }
 
 fn is_built_in(name: &str) -> bool {

@@ -107,6 +107,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "room that is kept for events and records",
         "a_full_disk_refuses_loses_nothing_and_service_resumes",
     ),
+    ("a form", "a_form_is_bounded"),
 ];
 
 /// Rows that no test reaches, and why.
@@ -118,6 +119,18 @@ const UNREACHED: &[(&str, &str)] = &[
     (
         "wait for a lock that another process has",
         "it is another process's fault, and takes five seconds each",
+    ),
+    (
+        "time for a form to arrive",
+        "it is that of bodies, and would take thirty seconds",
+    ),
+    (
+        "forms that are read at once",
+        "it would take thousands of connections",
+    ),
+    (
+        "lookups for people who are not in",
+        "each is over in less than a millisecond",
     ),
 ];
 
@@ -328,6 +341,21 @@ fn over(server_tenants: &Tenants) -> Vec<Case> {
         format!("/v1/tenants/{t}"),
         mail,
     );
+    let links = || format!("/v1/tenants/{t}/portal-links");
+    let origins: Vec<String> = (0..9).map(|n| format!("https://a{n}.example")).collect();
+    for (row, link) in [
+        (
+            "a portal link and what it opened",
+            json!({ "lastsSecs": 604_801 }),
+        ),
+        (
+            "origins that may have a portal",
+            json!({ "frameOrigins": origins }),
+        ),
+        ("a link's name", json!({ "name": long(513) })),
+    ] {
+        case(row, "POST", links(), link);
+    }
     cases
 }
 

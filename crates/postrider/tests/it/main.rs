@@ -31,6 +31,7 @@ mod managing;
 mod model;
 mod modes;
 mod notifications;
+mod pages;
 mod process;
 mod schemas;
 mod secrecy;

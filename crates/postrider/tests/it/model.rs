@@ -72,7 +72,7 @@ impl Side {
         let listener = Listener::bind(any, ServerLimits::default()).await.unwrap();
         let address = listener.address().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(listener.serve(api.router(), stop.clone()));
+        tokio::spawn(listener.serve(api.router(None), stop.clone()));
         Self {
             address,
             root: root.expose().to_owned(),

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 
 use crate::support::{TestServer, id, text};
 
+/// Where people reach the server.
+const PUBLIC: &str = "https://hooks.example.com/";
+
 /// Mail goes to this mailbox.
 fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
     let address = mailbox.address;
     NotificationsConfig {
         every_secs,
-        public_url: Some("https://hooks.example.com/".to_owned()),
         smtp: Some(SmtpConfig {
             host: address.ip().to_string(),
             port: Some(address.port()),
@@ -25,8 +27,11 @@ fn with_mail(mailbox: &Mailbox, every_secs: u64) -> NotificationsConfig {
 
 pub(crate) async fn server_with_mail(every_secs: u64) -> (TestServer, Mailbox) {
     let mailbox = Mailbox::start();
-    let server =
-        TestServer::with(|config| config.notifications = with_mail(&mailbox, every_secs)).await;
+    let server = TestServer::with(|config| {
+        config.notifications = with_mail(&mailbox, every_secs);
+        config.server.public_url = Some(PUBLIC.to_owned());
+    })
+    .await;
     (server, mailbox)
 }
 
@@ -39,7 +44,11 @@ pub(crate) async fn server_with_hanging_mail() -> (TestServer, tokio::net::TcpLi
     if let Some(smtp) = &mut mail.smtp {
         smtp.port = Some(hanging.local_addr().unwrap().port());
     }
-    let server = TestServer::with(|config| config.notifications = mail).await;
+    let server = TestServer::with(|config| {
+        config.notifications = mail;
+        config.server.public_url = Some(PUBLIC.to_owned());
+    })
+    .await;
     (server, hanging)
 }
 

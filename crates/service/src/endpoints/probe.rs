@@ -49,7 +49,7 @@ impl Service {
         let (endpoint, current) = found(self, who, id).await?;
         may_sign(who, &endpoint)?;
         let test = asked_for(self, &endpoint, &current.profile, asked).await?;
-        let by = who.actor(self.now());
+        let by = who.changes(self.now())?;
         let (service, profile) = (self.clone(), current.profile.clone());
         let (success, attempt) = self
             .to_the_end(async move { test_call(&service, &endpoint, &current, test, by).await })

@@ -32,6 +32,7 @@ impl Service {
     /// # Errors
     /// `secret_not_shown` where the profile shows it once, `scope_insufficient` where it is another key's.
     pub async fn endpoint_secret(&self, who: &Caller, id: &str) -> Result<SecretShown> {
+        who.must_change()?;
         let (endpoint, profile) = found(self, who, id).await?;
         may_sign(who, &endpoint)?;
         if profile.profile.secret.show == Visibility::Once {
@@ -191,7 +192,7 @@ pub(crate) async fn rotate(
         endpoint.updated_at = now;
     });
     service
-        .write_endpoint(endpoint.id, change, who.actor(now))
+        .write_endpoint(endpoint.id, change, who.changes(now)?)
         .await?;
     Ok(SecretShown {
         secret,

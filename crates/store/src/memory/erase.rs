@@ -2,11 +2,20 @@
 
 use postrider_core::audit::Actor;
 use postrider_core::id::IdGenerator;
+use postrider_core::session::Holder;
 use postrider_core::tenant::Scope;
 use postrider_core::{Id, id};
 
 use super::State;
 use crate::{Entity, Erased, Owner, StoreError, Task, TaskKind};
+
+/// The entry that tells who deleted an owner.
+fn deletion(owner: Owner) -> &'static str {
+    match owner {
+        Owner::Tenant(_) => "tenant.deleted",
+        Owner::Application(_) => "application.deleted",
+    }
+}
 
 impl State {
     pub(super) fn delete_owner(
@@ -73,13 +82,14 @@ impl State {
             Scope::Tenant(application, tenant) => !is_its(application, Some(tenant)),
         });
         self.nonces.retain(|(key, _), _| keys.contains_key(key));
+        self.sessions.retain(|_, row| match &row.holder {
+            Holder::Key(key) => keys.contains_key(&key.as_u128()),
+            Holder::Portal(of) => !is_its(of.application, Some(of.tenant)),
+        });
         self.tasks.retain(|_, task| {
             task.kind == TaskKind::Deletion || !is_its(task.application, task.tenant)
         });
-        let deleted = match owner {
-            Owner::Tenant(_) => "tenant.deleted",
-            Owner::Application(_) => "application.deleted",
-        };
+        let deleted = deletion(owner);
         self.audit.retain(|_, entry| {
             let its = entry.application.is_some_and(|id| is_its(id, entry.tenant));
             if its && entry.action == deleted {
@@ -108,6 +118,7 @@ impl State {
             + self.events.len()
             + self.notices.len()
             + self.keys.len()
+            + self.sessions.len()
             + self.nonces.len()
             + self.tasks.len()
             + self.audit.len()

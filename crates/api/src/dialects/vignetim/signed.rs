@@ -12,7 +12,7 @@ use postrider_service::{self as service, Caller, CurrentProfile, ErrorCode};
 use super::NAME;
 use super::refusal::{Answer, Refusal, uncounted, with_standing};
 use crate::Api;
-use crate::auth::caller_address;
+use crate::auth::came_from;
 use crate::dialects::{holds, specs};
 use crate::request::HeldBody;
 
@@ -50,7 +50,7 @@ pub(super) async fn signed(
     };
     // A request that was used before counts for nothing: whoever has captured one could use up the
     // partner's requests with it. What this process has seen lately it knows without the store.
-    let (key, mode) = (verified.caller.key_id(), verified.caller.own_mode());
+    let (key, mode) = (verified.key, verified.caller.own_mode());
     if !verified.bearer && api.service.saw_nonce(key, &verified.nonce) {
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
         return with_standing(refusal.into_response(), uncounted(&spec, now));
@@ -87,6 +87,7 @@ fn spec_of(api: &Api, path: &str) -> Option<ApiSpec> {
 
 /// A request whose signature is right.
 struct Verified {
+    key: Id<id::ApiKey>,
     caller: Caller,
     nonce: String,
     /// The key itself was sent, over TLS, and nothing was signed: there is no nonce.
@@ -128,10 +129,12 @@ async fn verify(
     let proof = proof
         .map_err(internal)?
         .ok_or_else(|| refuse("signature"))?;
+    let key = proof.id();
     // Only who proved to have the key hears that it is disabled, or may not be used from there.
-    let caller = api.service.admit(proof, caller_address(api, &parts));
+    let caller = api.service.admit(proof, came_from(&parts));
     let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
     Ok(Verified {
+        key,
         nonce: nonce.to_owned(),
         bearer: false,
         caller,
@@ -158,11 +161,12 @@ async fn verify_bearer(
         Err(error) if error.code == ErrorCode::KeyUnknown => return Err(refuse("unauthorized")),
         Err(error) => return Err(Refusal::from_service(spec, &error)),
     };
-    let holder = proof.id().as_u128();
-    let caller = api.service.admit(proof, caller_address(api, parts));
+    let key = proof.id();
+    let caller = api.service.admit(proof, came_from(parts));
     let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
-    let body = api.body(holder, body).await;
+    let body = api.body(key.as_u128(), body).await;
     Ok(Verified {
+        key,
         nonce: String::new(),
         bearer: true,
         caller,
@@ -178,6 +182,7 @@ async fn admit(
     now: Timestamp,
 ) -> Result<Partner, Refusal> {
     let Verified {
+        key,
         caller,
         nonce,
         bearer,
@@ -187,7 +192,7 @@ async fn admit(
     // After the signature, so that a stranger cannot use up a partner's nonces. Kept as long as the
     // timestamp could be accepted again.
     let expires_at = now.plus(spec.skew * 2);
-    let used = || api.service.use_nonce(caller.key_id(), &nonce, expires_at);
+    let used = || api.service.use_nonce(key, &nonce, expires_at);
     let fresh = bearer || nonce.len() <= KEY_BYTES_MAX && used().await.map_err(internal)?;
     if !fresh {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));

@@ -1,0 +1,85 @@
+// Everything here makes pages nicer; none needs it.
+"use strict";
+
+// Times in the zone of whoever looks; the exact UTC stays in the title.
+for (const time of document.querySelectorAll("time[data-exact]")) {
+  const at = new Date(time.dateTime);
+  if (!Number.isNaN(at.getTime())) {
+    time.textContent = at.toLocaleString(undefined, {
+      dateStyle: "medium",
+      timeStyle: "medium",
+    });
+  }
+}
+
+// What is worth copying gets a button for it.
+function copier(of) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "copy";
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(of.textContent.trimEnd());
+      button.textContent = "copied";
+    } catch {
+      // Without the right to the clipboard, what is selected can still be copied by hand.
+      getSelection().selectAllChildren(of);
+      button.textContent = "selected";
+    }
+    setTimeout(() => {
+      button.textContent = "copy";
+    }, 1500);
+  });
+  return button;
+}
+if (window.isSecureContext) {
+  for (const text of document.querySelectorAll("[data-copy]")) {
+    text.after(copier(text));
+  }
+  for (const block of document.querySelectorAll("[data-copy-block]")) {
+    const box = document.createElement("div");
+    box.className = "copied";
+    block.before(box);
+    box.append(block, copier(block));
+  }
+}
+
+// What cannot be undone is asked once.
+for (const form of document.querySelectorAll("form[data-confirm]")) {
+  form.addEventListener("submit", (event) => {
+    if (!confirm(form.dataset.confirm)) event.preventDefault();
+  });
+}
+
+// A link that lets somebody in goes on by itself.
+document.querySelector("form[data-go]")?.requestSubmit();
+
+// Light, dark, or as the system has it.
+const theme = document.querySelector("[data-theme-switch]");
+const themes = ["", "light", "dark"];
+function read() {
+  try {
+    return localStorage.getItem("theme") ?? "";
+  } catch {
+    return "";
+  }
+}
+function apply(name) {
+  if (name) document.documentElement.dataset.theme = name;
+  else delete document.documentElement.dataset.theme;
+  if (theme) theme.textContent = name ? `Theme: ${name}` : "Theme: system";
+}
+apply(read());
+if (theme) {
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    const next = themes[(themes.indexOf(read()) + 1) % themes.length];
+    try {
+      localStorage.setItem("theme", next);
+    } catch {
+      // Then it lasts as long as the page.
+    }
+    apply(next);
+  });
+}

@@ -1,0 +1,167 @@
+//! Lists of deliveries: filtered by what the address says, so that every view has one.
+
+use askama::Template;
+use axum::extract::State;
+use postrider_core::tenant::Mode;
+use postrider_service::{DeliveryQuery, Refusal, read_state};
+
+use crate::Site;
+use crate::door::Visitor;
+use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::shown::{DeliveryRow, next_of, page_of};
+use crate::tenant::crumbs_below;
+use crate::words::counted;
+
+#[derive(Template)]
+#[template(path = "deliveries.html")]
+struct Deliveries {
+    frame: Frame,
+    sentence: String,
+    filters: Filters,
+    rows: Vec<DeliveryRow>,
+    next: Option<String>,
+    /// Deliveries that left nothing in what was looked at, with more to look at.
+    gap: bool,
+}
+
+impl Framed for Deliveries {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// What the form above the list holds.
+struct Filters {
+    status: String,
+    event_type: String,
+    id: String,
+    mode: String,
+    since: String,
+    until: String,
+    endpoint: String,
+    tenant: String,
+    event: String,
+}
+
+impl Filters {
+    fn pairs(&self) -> [(&str, &str); 9] {
+        [
+            ("status", &self.status),
+            ("type", &self.event_type),
+            ("id", &self.id),
+            ("mode", &self.mode),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("endpoint", &self.endpoint),
+            ("tenant", &self.tenant),
+            ("event", &self.event),
+        ]
+    }
+
+    fn any(&self) -> bool {
+        self.pairs().iter().any(|(_, value)| !value.is_empty())
+    }
+}
+
+pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let text = |name| visitor.query.text(name);
+    let filters = Filters {
+        status: text("status"),
+        event_type: text("type"),
+        id: text("id"),
+        mode: text("mode"),
+        since: text("since"),
+        until: text("until"),
+        endpoint: text("endpoint"),
+        tenant: text("tenant"),
+        event: text("event"),
+    };
+    let query = query(&visitor).map_err(&refused)?;
+    let (tenant, own) = (query.tenant, visitor.own_tenant());
+    let page = page_of(&visitor).map_err(&refused)?;
+    let found = service.list_deliveries(who, query, page);
+    let found = found.await.map_err(&refused)?;
+    let now = service.now();
+    let rows: Vec<DeliveryRow> = found
+        .rows
+        .iter()
+        .map(|listed| DeliveryRow::new(&visitor, listed, now))
+        .collect();
+    let next = next_of(&found, &visitor.href("/deliveries"), &filters.pairs());
+    let sentence = match (rows.len(), &next, filters.any()) {
+        (0, None, false) => "No delivery yet: publish an event, and it is here.".to_owned(),
+        (0, None, true) => "No delivery is like that.".to_owned(),
+        (0, Some(_), _) => "None among those that were looked at; there are older ones.".to_owned(),
+        (some, None, _) => format!(
+            "{}, the newest first.",
+            counted(some as u64, "delivery", "deliveries")
+        ),
+        (some, Some(_), _) => format!("The newest {some}; older ones follow."),
+    };
+    let crumbs = match tenant.or(own) {
+        Some(tenant) => crumbs_below(&site, &visitor, tenant).await,
+        None => vec![Link::new("/", "Overview")],
+    };
+    let page = Deliveries {
+        frame: Frame::of(&visitor, "Deliveries").behind(crumbs),
+        sentence,
+        gap: rows.is_empty() && next.is_some(),
+        filters,
+        rows,
+        next,
+    };
+    frame::show(&page)
+}
+
+fn query(visitor: &Visitor) -> Result<DeliveryQuery, Refusal> {
+    let fields = &visitor.query;
+    let text = |name| fields.get(name).map(str::to_owned);
+    Ok(DeliveryQuery {
+        tenant: id("tenant", fields.get("tenant"))?,
+        endpoint: id("endpoint", fields.get("endpoint"))?,
+        event: id("event", fields.get("event"))?,
+        webhook_id: text("id"),
+        event_type: text("type"),
+        mode: mode(fields.get("mode"))?,
+        state: read_state(fields.get("status"))?,
+        since: time("since", fields.get("since"))?,
+        until: time("until", fields.get("until"))?,
+        ..DeliveryQuery::default()
+    })
+}
+
+fn id<K: postrider_core::id::Kind>(
+    field: &str,
+    text: Option<&str>,
+) -> Result<Option<postrider_core::Id<K>>, Refusal> {
+    let parsed = text.map(str::parse::<postrider_core::Id<K>>).transpose();
+    parsed.map_err(|error| Refusal::invalid(field, error.to_string()))
+}
+
+pub(crate) fn mode(text: Option<&str>) -> Result<Option<Mode>, Refusal> {
+    match text {
+        None => Ok(None),
+        Some("live") => Ok(Some(Mode::Live)),
+        Some("test") => Ok(Some(Mode::Test)),
+        Some(_) => Err(Refusal::invalid("mode", "must be live or test")),
+    }
+}
+
+/// A time as the API writes it, or as the fields of browsers do: `2026-11-28T10:34`, which is UTC here.
+pub(crate) fn time(
+    field: &str,
+    text: Option<&str>,
+) -> Result<Option<postrider_core::Timestamp>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    let whole = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => text.to_owned(),
+    };
+    let parsed = whole.parse::<postrider_core::Timestamp>();
+    let rule = |_| Refusal::invalid(field, "must be a time such as 2026-11-28T10:34, in UTC");
+    parsed.map(Some).map_err(rule)
+}

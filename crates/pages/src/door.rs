@@ -1,0 +1,339 @@
+//! Coming in and going: with a key, or by a link that lets one in once.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::{FromRequestParts, RawQuery, Request, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use postrider_core::Secret;
+use postrider_core::seal::{hex, sha256};
+use postrider_core::session::{Holder, Session};
+use postrider_core::{Id, id};
+use postrider_service::{CameFrom, Visit};
+
+use crate::Site;
+use crate::failure::{Failure, sentence, status};
+use crate::fields::{DOOR_BYTES_MAX, Fields, Posted, read};
+use crate::frame::{Face, Frame, Framed, Shown, show, show_as};
+use crate::words::told;
+
+/// Somebody who is there.
+pub(crate) struct Visitor {
+    pub(crate) visit: Visit,
+    pub(crate) face: Face,
+    /// In every form of this visit: a page of another site does not know it.
+    pub(crate) csrf: String,
+    /// What was just done, by the address of the page.
+    pub(crate) told: Option<&'static str>,
+    /// What the address of the page asks for.
+    pub(crate) query: Fields,
+}
+
+impl Visitor {
+    pub(crate) async fn of(parts: &Parts, site: &Site) -> Result<Self, Failure> {
+        let face = site.face;
+        let asked = parts.uri.path_and_query();
+        let asked = asked.map_or("/", |asked| asked.as_str()).to_owned();
+        let nobody = || Failure::SignIn(face, asked.clone());
+        let token = cookie(&parts.headers, face).ok_or_else(nobody)?;
+        let address = parts.extensions.get::<CameFrom>().and_then(|from| from.0);
+        let visit = site.service().visit(&token, address).await;
+        let visit = visit.map_err(|refusal| Failure::Refused(face, refusal))?;
+        let visit = visit.ok_or_else(nobody)?;
+        // A customer's cookie opens the portal, and nothing else.
+        let is_customer = matches!(visit.session.holder, Holder::Portal(_));
+        if is_customer != (face == Face::Portal) {
+            return Err(nobody());
+        }
+        let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        Ok(Self {
+            told: query.get("told").and_then(told),
+            visit,
+            face,
+            csrf: hex(&sha256(format!("form:{token}").as_bytes())),
+            query,
+        })
+    }
+
+    /// A refusal, as a page of this visit's face.
+    pub(crate) fn refused(&self) -> impl Fn(postrider_service::Refusal) -> Failure + use<> {
+        let face = self.face;
+        move |refusal| Failure::Refused(face, refusal)
+    }
+
+    /// The address of a page.
+    pub(crate) fn href(&self, path: impl std::fmt::Display) -> String {
+        format!("{}{path}", self.face.base())
+    }
+
+    /// Back to a page, which tells what was done.
+    pub(crate) fn back_to(&self, path: impl std::fmt::Display, done: &str) -> Response {
+        let href = self.href(path);
+        let mark = if href.contains('?') { '&' } else { '?' };
+        Redirect::to(&format!("{href}{mark}told={done}")).into_response()
+    }
+
+    /// The tenant whose portal it is.
+    pub(crate) fn own_tenant(&self) -> Option<Id<id::Tenant>> {
+        match &self.visit.session.holder {
+            Holder::Portal(portal) => Some(portal.tenant),
+            Holder::Key(_) => None,
+        }
+    }
+}
+
+impl FromRequestParts<Site> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Failure> {
+        Self::of(parts, site).await
+    }
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignIn {
+    frame: Frame,
+    next: String,
+    wrong: Option<String>,
+}
+
+impl Framed for SignIn {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+pub(crate) async fn sign_in(RawQuery(query): RawQuery) -> Shown {
+    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
+    show(&SignIn {
+        frame: Frame::bare(Face::Console, "Sign in"),
+        next: own_path(fields.get("next")).to_owned(),
+        wrong: None,
+    })
+}
+
+pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown {
+    let (parts, body) = request.into_parts();
+    must_be_own(&parts.headers, site.face)?;
+    let address = parts.extensions.get::<CameFrom>().and_then(|from| from.0);
+    let fields = read(&site, body, DOOR_BYTES_MAX, 0).await?;
+    let next = own_path(fields.get("next")).to_owned();
+    let key = fields.get("key").unwrap_or_default();
+    match site.service().come_in(key, address).await {
+        Ok((token, visit)) => {
+            let next = match (next.as_str(), visit.caller.scope()) {
+                // Whose first page is another one.
+                ("/", postrider_core::tenant::Scope::Tenant(_, tenant)) => {
+                    format!("/tenants/{tenant}")
+                }
+                ("/", postrider_core::tenant::Scope::Application(application)) => {
+                    format!("/applications/{application}")
+                }
+                _ => next,
+            };
+            Ok(let_in(&site, &parts.headers, &token, &visit.session, &next))
+        }
+        Err(refusal) => {
+            let page = SignIn {
+                frame: Frame::bare(Face::Console, "Sign in"),
+                next,
+                wrong: Some(sentence(&refusal)),
+            };
+            show_as(status(refusal.code), &page)
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "enter.html")]
+struct Enter {
+    frame: Frame,
+    /// None of a link that has ended.
+    code: Option<String>,
+}
+
+impl Framed for Enter {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// The page of a link. Programs that look at links on the way only read it: the form uses it, by itself where
+/// scripts run.
+pub(crate) async fn link(State(site): State<Site>, RawQuery(query): RawQuery) -> Shown {
+    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
+    let code = fields.get("code").unwrap_or_default();
+    let refused = |refusal| Failure::Refused(site.face, refusal);
+    let link = site.service().look_at_link(code).await.map_err(refused)?;
+    let link = link.filter(|link| is_of(link, site.face));
+    let status = match link {
+        Some(_) => StatusCode::OK,
+        None => StatusCode::NOT_FOUND,
+    };
+    let page = Enter {
+        frame: Frame::bare(site.face, "Come in").within(ancestors(link.as_ref())),
+        code: link.map(|_| code.to_owned()),
+    };
+    show_as(status, &page)
+}
+
+pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
+    let (parts, body) = request.into_parts();
+    must_be_own(&parts.headers, site.face)?;
+    let fields = read(&site, body, DOOR_BYTES_MAX, 0).await?;
+    let code = fields.get("code").unwrap_or_default();
+    let refused = |refusal| Failure::Refused(site.face, refusal);
+    let looked = site.service().look_at_link(code).await.map_err(refused)?;
+    // Of the other face, it stays unused.
+    let used = match looked.filter(|link| is_of(link, site.face)) {
+        Some(_) => site.service().use_link(code).await.map_err(refused)?,
+        None => None,
+    };
+    match used {
+        Some((token, session)) => Ok(let_in(
+            &site,
+            &parts.headers,
+            &token,
+            &session,
+            site.face.home(),
+        )),
+        None => {
+            let page = Enter {
+                frame: Frame::bare(site.face, "Come in"),
+                code: None,
+            };
+            show_as(StatusCode::NOT_FOUND, &page)
+        }
+    }
+}
+
+pub(crate) async fn leave(State(site): State<Site>, posted: Posted) -> Shown {
+    let refused = posted.visitor.refused();
+    site.service()
+        .leave(&posted.visitor.visit)
+        .await
+        .map_err(refused)?;
+    let to = match site.face {
+        Face::Console => "/sign-in",
+        Face::Portal => "/portal",
+    };
+    let gone = format!(
+        "{}=; Path={}; Max-Age=0",
+        site.face.cookie(),
+        site.face.home()
+    );
+    let mut response = Redirect::to(to).into_response();
+    let gone = HeaderValue::from_str(&gone).map_err(Failure::internal)?;
+    response.headers_mut().insert(header::SET_COOKIE, gone);
+    Ok(response)
+}
+
+fn is_of(session: &Session, face: Face) -> bool {
+    matches!(session.holder, Holder::Portal(_)) == (face == Face::Portal)
+}
+
+fn ancestors(link: Option<&Session>) -> Vec<String> {
+    match link.map(|link| &link.holder) {
+        Some(Holder::Portal(portal)) => portal.terms.frame_origins.clone(),
+        Some(Holder::Key(_)) | None => Vec::new(),
+    }
+}
+
+/// Gives the browser its cookie, and the first page.
+fn let_in(
+    site: &Site,
+    headers: &HeaderMap,
+    token: &Secret,
+    session: &Session,
+    next: &str,
+) -> Response {
+    let left = session
+        .expires_at
+        .since(session.opened_at.unwrap_or(session.created_at));
+    let secure = is_secure(site, headers);
+    let framed = !ancestors(Some(session)).is_empty();
+    let same = match (framed, secure) {
+        // In a frame of another site the cookie is a third party's, kept for that site alone.
+        (true, true) => "SameSite=None; Partitioned",
+        (false, _) | (_, false) => "SameSite=Lax",
+    };
+    let cookie = format!(
+        "{}={}; Path={}; HttpOnly; {same}{}; Max-Age={}",
+        site.face.cookie(),
+        token.expose(),
+        site.face.home(),
+        if secure { "; Secure" } else { "" },
+        left.max(Duration::from_secs(1)).as_secs()
+    );
+    let mut response = Redirect::to(next).into_response();
+    // Hex digits and our own words: always a header value.
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Whether the cookie goes over HTTPS only: it does, but where the browser is on this very machine.
+fn is_secure(site: &Site, headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let local = matches!(name, "localhost" | "127.0.0.1" | "::1");
+    !(local || site.pages.options.plain_http)
+}
+
+/// Refuses a form that a browser says comes from another site.
+fn must_be_own(headers: &HeaderMap, face: Face) -> Result<(), Failure> {
+    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+        None | Some(b"same-origin" | b"none") => Ok(()),
+        Some(_) => Err(Failure::Forged(face)),
+    }
+}
+
+/// A path of this server, whatever was asked for: nobody is sent elsewhere.
+fn own_path(asked: Option<&str>) -> &str {
+    let own = |path: &&str| {
+        path.starts_with('/')
+            && !path.starts_with("//")
+            && !path.contains(|c: char| c == '\\' || c.is_control())
+    };
+    asked.filter(own).unwrap_or("/")
+}
+
+fn cookie(headers: &HeaderMap, face: Face) -> Option<String> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    let mut pairs = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == face.cookie()).then(|| value.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_elsewhere() {
+        assert_eq!(own_path(Some("/deliveries?a=b")), "/deliveries?a=b");
+        for elsewhere in [
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "/a\r\nset-cookie: b",
+            "",
+        ] {
+            assert_eq!(own_path(Some(elsewhere)), "/", "{elsewhere:?}");
+        }
+    }
+}

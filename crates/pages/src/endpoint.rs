@@ -1,0 +1,413 @@
+//! An endpoint: how it does in one sentence, and the acts that change that.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::delivery::DeliveryState;
+use postrider_core::endpoint::{Endpoint as CoreEndpoint, EndpointKind, Ordering};
+use postrider_core::profile::Profile;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
+use postrider_service::{
+    DeliveryListed, DeliveryQuery, EndpointPatch, ErrorCode, PageRequest, Refusal, Rotation,
+    StatisticsAsked, TestAsked, Tested,
+};
+
+use crate::Site;
+use crate::chart::{Strip, strip};
+use crate::door::Visitor;
+use crate::failure::{Failure, sentence};
+use crate::fields::{Fields, Posted};
+use crate::frame::{self, Face, Frame, Framed, Link, Shown};
+use crate::shown::{AttemptShownRow, DeliveryRow, When, name_of, read};
+use crate::tenant::{crumbs_below, rate};
+use crate::words::{self, After, Standing, grouped};
+
+/// Deliveries on the page of their endpoint.
+const RECENT: usize = 12;
+
+#[derive(Template)]
+#[template(path = "endpoint.html")]
+struct Endpoint {
+    frame: Frame,
+    id: String,
+    wire_id: String,
+    tenant: String,
+    name: String,
+    url: String,
+    sentence: String,
+    standing: Standing,
+    test: bool,
+    enabled: bool,
+    registered: bool,
+    events: Vec<String>,
+    headers: Vec<String>,
+    details: Vec<(&'static str, String)>,
+    schedule: String,
+    profile: Link,
+    created: When,
+    updated: When,
+    day: Option<Day>,
+    recent: Vec<DeliveryRow>,
+    types: Vec<String>,
+    rotates: bool,
+    /// The answer to what was just asked, where it is shown here.
+    test_call: Option<TestShown>,
+    secret: Option<SecretShown>,
+    problem: Option<String>,
+}
+
+impl Framed for Endpoint {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+struct Day {
+    strip: Strip,
+    delivered: String,
+    failed: String,
+    waiting: String,
+    attempts: String,
+    rate: String,
+}
+
+struct TestShown {
+    success: bool,
+    attempt: AttemptShownRow,
+}
+
+struct SecretShown {
+    secret: String,
+    public_key: Option<String>,
+    previous: Option<When>,
+    fresh: bool,
+}
+
+/// What an act leaves to be shown on the page.
+#[derive(Default)]
+struct Answer {
+    test_call: Option<TestShown>,
+    secret: Option<SecretShown>,
+    problem: Option<String>,
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    page(&site, &visitor, &id, Answer::default()).await
+}
+
+async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let now = service.now();
+    let (endpoint, current) = service.endpoint(who, id).await.map_err(&refused)?;
+    let profile = &current.profile;
+    let query = DeliveryQuery {
+        tenant: Some(endpoint.tenant),
+        endpoint: Some(endpoint.id),
+        ..DeliveryQuery::default()
+    };
+    let recent = service.list_deliveries(who, query, PageRequest::first(RECENT));
+    let recent = recent.await.map_err(&refused)?.rows;
+    let last = recent
+        .iter()
+        .filter(|listed| listed.delivery.state != DeliveryState::Skipped);
+    let last = last
+        .filter_map(|listed| listed.last.as_ref())
+        .max_by_key(|last| last.ended_at);
+    let day = day(site, visitor, &endpoint).await.map_err(&refused)?;
+    let types = types(site, visitor, &endpoint, profile)
+        .await
+        .map_err(&refused)?;
+    let row = |listed: &DeliveryListed| DeliveryRow::new(visitor, listed, now);
+    let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
+    let page = Endpoint {
+        frame: Frame::of(visitor, name_of(&endpoint)).behind(crumbs),
+        id: endpoint.id.to_string(),
+        wire_id: profile.endpoint_id(endpoint.id, &endpoint.kind),
+        tenant: endpoint.tenant.to_string(),
+        name: name_of(&endpoint),
+        sentence: words::of_endpoint(&endpoint, last, profile),
+        standing: Standing::of_endpoint(&endpoint),
+        test: endpoint.mode == Mode::Test,
+        enabled: endpoint.health.is_enabled(),
+        registered: endpoint.kind == EndpointKind::Registered,
+        events: endpoint.subscription.patterns().to_vec(),
+        headers: endpoint
+            .headers
+            .iter()
+            .map(|header| header.name.clone())
+            .collect(),
+        details: details(&endpoint),
+        schedule: words::schedule(profile.retry(endpoint.mode)),
+        profile: Link::new(
+            visitor.href(format_args!("/profiles/{}", profile.name)),
+            profile.name.clone(),
+        ),
+        created: When::new(endpoint.created_at, now),
+        updated: When::new(endpoint.updated_at, now),
+        day,
+        recent: recent.iter().map(row).collect(),
+        types,
+        rotates: endpoint.kind == EndpointKind::Registered && profile.secret.overlap.is_some(),
+        url: endpoint.url,
+        test_call: answer.test_call,
+        secret: answer.secret,
+        problem: answer.problem,
+    };
+    frame::show(&page)
+}
+
+fn details(endpoint: &CoreEndpoint) -> Vec<(&'static str, String)> {
+    let mut details = Vec::new();
+    if let Some(rate) = endpoint.rate_limit {
+        details.push(("Rate", format!("{rate} deliveries a second at most")));
+    }
+    match endpoint.ordering {
+        Ordering::None => {}
+        Ordering::Endpoint => {
+            details.push(("Order", "one after the other, as published".to_owned()))
+        }
+        Ordering::Key => details.push((
+            "Order",
+            "those with the same ordering key one after the other".to_owned(),
+        )),
+    }
+    if endpoint.form {
+        details.push(("Body", "a form".to_owned()));
+    }
+    match &endpoint.kind {
+        EndpointKind::Registered => {}
+        EndpointKind::Callback => {
+            details.push(("Kind", "made by the events that name its URL".to_owned()))
+        }
+        EndpointKind::Key(key) => details.push(("Kind", format!("belongs to the API key {key}"))),
+        EndpointKind::Distribution(distribution) => {
+            details.push((
+                "Kind",
+                format!("a distribution, sent as {}", distribution.event_name),
+            ));
+        }
+    }
+    details
+}
+
+/// The last day; none where there is more than a page counts.
+async fn day(
+    site: &Site,
+    visitor: &Visitor,
+    endpoint: &CoreEndpoint,
+) -> Result<Option<Day>, Refusal> {
+    let asked = StatisticsAsked {
+        endpoint: Some(endpoint.id),
+        period: Some("1h".to_owned()),
+        ..StatisticsAsked::default()
+    };
+    let who = &visitor.visit.caller;
+    let statistics = match site.service().statistics(who, endpoint.tenant, asked).await {
+        Ok(statistics) => statistics,
+        Err(refusal)
+            if matches!(
+                refusal.code,
+                ErrorCode::QueryTooLong | ErrorCode::Overloaded
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    let totals = statistics.totals;
+    Ok(Some(Day {
+        strip: strip(&statistics),
+        delivered: grouped(totals.delivered),
+        failed: grouped(totals.failed),
+        waiting: grouped(totals.pending),
+        attempts: grouped(totals.attempts),
+        rate: rate(totals.delivered, totals.failed),
+    }))
+}
+
+/// Event types that a test can be of: those that have an example.
+async fn types(
+    site: &Site,
+    visitor: &Visitor,
+    endpoint: &CoreEndpoint,
+    profile: &Profile,
+) -> Result<Vec<String>, Refusal> {
+    let who = &visitor.visit.caller;
+    let listed = site.service().list_event_types(who, endpoint.application);
+    let rows = listed.await?.into_iter().map(crate::applications::type_row);
+    let with_example = rows.filter(|row| row.example.is_some() && profile.test.event != row.name);
+    Ok(with_example.map(|row| row.name).collect())
+}
+
+/// The buttons. What was wrong, and what may be seen but once, is shown on the page itself.
+pub(crate) async fn act(
+    State(site): State<Site>,
+    Path((id, act)): Path<(String, String)>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let done = match act.as_str() {
+        "enable" => set_active(&site, &visitor, &id, true).await,
+        "disable" => set_active(&site, &visitor, &id, false).await,
+        "delete" => return delete(&site, &visitor, &id).await,
+        "test" => test(&site, &visitor, &id, &fields).await,
+        "secret" => secret(&site, &visitor, &id).await,
+        "rotate" => rotate(&site, &visitor, &id).await,
+        _ => return Err(Failure::not_found(site.face)),
+    };
+    match done {
+        Ok(Done::Told(word)) => Ok(visitor.back_to(format_args!("/endpoints/{id}"), word)),
+        Ok(Done::Shown(answer)) => page(&site, &visitor, &id, *answer).await,
+        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+            Err(Failure::Refused(site.face, refusal))
+        }
+        Err(refusal) => {
+            let answer = Answer {
+                problem: Some(sentence(&refusal)),
+                ..Answer::default()
+            };
+            page(&site, &visitor, &id, answer).await
+        }
+    }
+}
+
+enum Done {
+    Told(&'static str),
+    Shown(Box<Answer>),
+}
+
+async fn set_active(
+    site: &Site,
+    visitor: &Visitor,
+    id: &str,
+    active: bool,
+) -> Result<Done, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let (endpoint, _) = service.endpoint(who, id).await?;
+    match &endpoint.kind {
+        EndpointKind::Distribution(_) => {
+            let patch = postrider_service::DistributionPatch {
+                status: Some(if active {
+                    postrider_service::Activity::Live
+                } else {
+                    postrider_service::Activity::Paused
+                }),
+                ..Default::default()
+            };
+            service.change_distribution(who, id, patch).await?;
+        }
+        EndpointKind::Key(key) if active => {
+            let patch = postrider_service::KeyPatch {
+                active: Some(true),
+                ..Default::default()
+            };
+            service.change_key(who, *key, patch).await?;
+        }
+        EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => {
+            let patch = EndpointPatch {
+                active: Some(active),
+                ..EndpointPatch::default()
+            };
+            service.change_endpoint(who, id, patch).await?;
+        }
+    }
+    Ok(Done::Told(if active { "enabled" } else { "disabled" }))
+}
+
+async fn delete(site: &Site, visitor: &Visitor, id: &str) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let (endpoint, _) = service.endpoint(who, id).await.map_err(&refused)?;
+    service.delete_endpoint(who, id).await.map_err(&refused)?;
+    Ok(visitor.back_to(home_of(visitor, endpoint.tenant), "deleted"))
+}
+
+/// The page of a tenant, below the face's own path.
+pub(crate) fn home_of(visitor: &Visitor, tenant: Id<id::Tenant>) -> String {
+    match visitor.face {
+        Face::Portal => String::new(),
+        Face::Console => format!("/tenants/{tenant}"),
+    }
+}
+
+async fn test(site: &Site, visitor: &Visitor, id: &str, fields: &Fields) -> Result<Done, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let asked = TestAsked {
+        event_type: fields.get("type").map(str::to_owned),
+        data: None,
+    };
+    let Tested {
+        success,
+        attempt,
+        profile,
+    } = service.test_endpoint(who, id, asked).await?;
+    let shown = TestShown {
+        success,
+        attempt: AttemptShownRow::new(&attempt, None, None, &profile, After::Test, service.now()),
+    };
+    Ok(Done::Shown(Box::new(Answer {
+        test_call: Some(shown),
+        ..Answer::default()
+    })))
+}
+
+async fn secret(site: &Site, visitor: &Visitor, id: &str) -> Result<Done, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let found = service.endpoint_secret(who, id).await?;
+    Ok(Done::Shown(Box::new(Answer {
+        secret: Some(shown_secret(&found, false, service.now())),
+        ..Answer::default()
+    })))
+}
+
+async fn rotate(site: &Site, visitor: &Visitor, id: &str) -> Result<Done, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let made = service
+        .rotate_endpoint_secret(who, id, &Rotation::default())
+        .await?;
+    Ok(Done::Shown(Box::new(Answer {
+        secret: Some(shown_secret(&made, true, service.now())),
+        ..Answer::default()
+    })))
+}
+
+fn shown_secret(
+    found: &postrider_service::SecretShown,
+    fresh: bool,
+    now: postrider_core::Timestamp,
+) -> SecretShown {
+    SecretShown {
+        secret: found.secret.expose().to_owned(),
+        public_key: found.public_key.clone(),
+        previous: found.previous_valid_until.map(|at| When::new(at, now)),
+        fresh,
+    }
+}
+
+/// An endpoint that was just made: its secret is shown with it, once.
+pub(crate) async fn show_made(
+    site: &Site,
+    visitor: &Visitor,
+    made: &postrider_service::EndpointMade,
+) -> Shown {
+    let answer = Answer {
+        secret: Some(SecretShown {
+            secret: made.secret.expose().to_owned(),
+            public_key: made.public_key.clone(),
+            previous: None,
+            fresh: true,
+        }),
+        ..Answer::default()
+    };
+    page(site, visitor, &made.endpoint.id.to_string(), answer).await
+}
+
+/// Reads the id in an address.
+pub(crate) fn tenant_of(visitor: &Visitor, text: &str) -> Result<Id<id::Tenant>, Failure> {
+    read(visitor, text)
+}

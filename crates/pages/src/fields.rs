@@ -1,0 +1,89 @@
+//! Forms: read within bounds, and only where they come from the visitor's own page.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use postrider_service::{ErrorCode, Refusal};
+
+use crate::Site;
+use crate::door::Visitor;
+use crate::failure::Failure;
+
+/// Bytes of a form.
+const FORM_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a form of somebody who is not there yet.
+pub(crate) const DOOR_BYTES_MAX: usize = 4_096;
+/// Time for a form to arrive.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a form or a query says.
+#[derive(Debug, Default)]
+pub(crate) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let pairs = url::form_urlencoded::parse(bytes);
+        Self(pairs.into_owned().collect())
+    }
+
+    /// What a field holds, without the blanks around it; none when it is empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found
+            .map(|(_, value)| value.trim())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// What a field holds, empty when it is not there.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.get(name).unwrap_or_default().to_owned()
+    }
+}
+
+/// A form that a visitor's own page has sent.
+pub(crate) struct Posted {
+    pub(crate) visitor: Visitor,
+    pub(crate) fields: Fields,
+}
+
+impl FromRequest<Site> for Posted {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, site: &Site) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        let visitor = Visitor::of(&parts, site).await?;
+        let holder = visitor.visit.caller.holder();
+        let fields = read(site, body, FORM_BYTES_MAX, holder).await?;
+        if fields.get("csrf") != Some(visitor.csrf.as_str()) {
+            return Err(Failure::Forged(site.face));
+        }
+        Ok(Self { visitor, fields })
+    }
+}
+
+/// Reads a form of at most `max` bytes on the account of `holder`.
+pub(crate) async fn read(
+    site: &Site,
+    body: Body,
+    max: usize,
+    holder: u128,
+) -> Result<Fields, Failure> {
+    let refuse = |code, detail: String| Failure::Refused(site.face, Refusal::new(code, detail));
+    let Some(_grant) = site.pages.forms.take(holder, max) else {
+        let detail = "the server reads as many forms as it can; try again in a moment";
+        return Err(refuse(ErrorCode::Overloaded, detail.to_owned()));
+    };
+    let reading = axum::body::to_bytes(body, max);
+    match tokio::time::timeout(FORM_TIMEOUT, reading).await {
+        Ok(Ok(bytes)) => Ok(Fields::parse(&bytes)),
+        Ok(Err(_)) => {
+            let detail = format!("a form may have {max} bytes here");
+            Err(refuse(ErrorCode::BodyTooLarge, detail))
+        }
+        Err(_) => {
+            let detail = "the form did not arrive in time; send it again".to_owned();
+            Err(refuse(ErrorCode::BodyTimeout, detail))
+        }
+    }
+}

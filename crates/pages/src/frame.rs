@@ -1,0 +1,198 @@
+//! What surrounds every page: who is there, where they are, and the headers of its answer.
+
+use askama::Template;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use postrider_core::session::Holder;
+use postrider_core::tenant::Mode;
+
+use crate::assets::VERSION;
+use crate::door::Visitor;
+use crate::failure::Failure;
+
+/// Which of the two a page is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Face {
+    Console,
+    Portal,
+}
+
+impl Face {
+    /// What the addresses of its pages begin with.
+    pub(crate) fn base(self) -> &'static str {
+        match self {
+            Self::Console => "",
+            Self::Portal => "/portal",
+        }
+    }
+
+    pub(crate) fn cookie(self) -> &'static str {
+        match self {
+            Self::Console => "postrider_console",
+            Self::Portal => "postrider_portal",
+        }
+    }
+
+    /// Its first page.
+    pub(crate) fn home(self) -> &'static str {
+        match self {
+            Self::Console => "/",
+            Self::Portal => "/portal",
+        }
+    }
+}
+
+/// A link by name.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) href: String,
+    pub(crate) label: String,
+}
+
+impl Link {
+    pub(crate) fn new(href: impl Into<String>, label: impl Into<String>) -> Self {
+        Self {
+            href: href.into(),
+            label: label.into(),
+        }
+    }
+}
+
+/// What surrounds a page.
+pub(crate) struct Frame {
+    pub(crate) base: &'static str,
+    pub(crate) home: &'static str,
+    pub(crate) title: String,
+    pub(crate) version: &'static str,
+    pub(crate) crumbs: Vec<Link>,
+    /// None before somebody is there.
+    pub(crate) visitor: Option<Badge>,
+    /// What was just done.
+    pub(crate) told: Option<&'static str>,
+    /// Origins that may have it in a frame.
+    ancestors: Vec<String>,
+}
+
+/// Who is there.
+pub(crate) struct Badge {
+    pub(crate) name: String,
+    pub(crate) csrf: String,
+    pub(crate) read_only: bool,
+    pub(crate) test_only: bool,
+    pub(crate) audit: bool,
+    /// Where the product wants them back.
+    pub(crate) back: Option<String>,
+}
+
+impl Frame {
+    pub(crate) fn bare(face: Face, title: impl Into<String>) -> Self {
+        Self {
+            base: face.base(),
+            home: face.home(),
+            title: title.into(),
+            version: &VERSION,
+            crumbs: Vec::new(),
+            visitor: None,
+            told: None,
+            ancestors: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of(visitor: &Visitor, title: impl Into<String>) -> Self {
+        let caller = &visitor.visit.caller;
+        let (back, ancestors) = match &visitor.visit.session.holder {
+            Holder::Key(_) => (None, Vec::new()),
+            Holder::Portal(portal) => (
+                portal.terms.return_url.clone(),
+                portal.terms.frame_origins.clone(),
+            ),
+        };
+        let badge = Badge {
+            name: caller.name().to_owned(),
+            csrf: visitor.csrf.clone(),
+            read_only: caller.is_read_only(),
+            test_only: caller.own_mode() == Mode::Test,
+            audit: caller.own_mode() == Mode::Live,
+            back,
+        };
+        Self {
+            visitor: Some(badge),
+            told: visitor.told,
+            ancestors,
+            ..Self::bare(visitor.face, title)
+        }
+    }
+
+    /// With the way to it.
+    pub(crate) fn behind(mut self, crumbs: impl IntoIterator<Item = Link>) -> Self {
+        self.crumbs.extend(crumbs);
+        self
+    }
+
+    /// In frames of these origins.
+    pub(crate) fn within(mut self, origins: Vec<String>) -> Self {
+        self.ancestors = origins;
+        self
+    }
+
+    /// Whether the visitor may change something.
+    pub(crate) fn may_change(&self) -> bool {
+        self.visitor.as_ref().is_some_and(|badge| !badge.read_only)
+    }
+
+    pub(crate) fn csrf(&self) -> &str {
+        self.visitor.as_ref().map_or("", |badge| &badge.csrf)
+    }
+}
+
+/// A page that knows its frame.
+pub(crate) trait Framed: Template {
+    fn frame(&self) -> &Frame;
+}
+
+/// What handlers give.
+pub(crate) type Shown = Result<Response, Failure>;
+
+pub(crate) fn show(page: &impl Framed) -> Shown {
+    show_as(StatusCode::OK, page)
+}
+
+pub(crate) fn show_as(status: StatusCode, page: &impl Framed) -> Shown {
+    let frame = page.frame();
+    let html = page.render().map_err(Failure::internal)?;
+    let mut response = (status, html).into_response();
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        // What a page shows is the visitor's alone, and of this moment.
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let policy = HeaderValue::from_str(&policy(&frame.ancestors)).map_err(Failure::internal)?;
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    if frame.ancestors.is_empty() {
+        let deny = HeaderValue::from_static("DENY");
+        headers.insert(header::X_FRAME_OPTIONS, deny);
+    }
+    Ok(response)
+}
+
+/// Nothing but what this server gives, no script or style in the page itself, and no form to elsewhere.
+fn policy(ancestors: &[String]) -> String {
+    let ancestors = if ancestors.is_empty() {
+        "'none'".to_owned()
+    } else {
+        ancestors.join(" ")
+    };
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'; frame-ancestors {ancestors}"
+    )
+}

@@ -1,0 +1,158 @@
+//! The web pages: a console for whoever runs the product, and a portal for its customers.
+//!
+//! A door to the service and nothing else, as the API is: read, call, show. Both faces are the same pages, seen
+//! by somebody with another scope and under another path; what a visitor may see and do is the service's to say.
+//! Every page is whole without a script, and nothing is fetched from elsewhere.
+
+mod applications;
+mod assets;
+mod audit;
+mod chart;
+mod deliveries;
+mod delivery;
+mod door;
+mod endpoint;
+mod endpoint_form;
+mod events;
+mod failure;
+mod fields;
+mod frame;
+mod overview;
+mod profile;
+mod shown;
+mod statistics;
+mod tenant;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{StatusCode, header};
+use postrider_service::Service;
+use postrider_service::budget::Budget;
+
+use failure::Failure;
+use frame::Face;
+
+/// Bytes of forms in memory, of all requests together.
+const FORMS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What an operator sets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PagesOptions {
+    /// Cookies are sent over plain HTTP too: for development. Where the browser asked for this very machine
+    /// they always are.
+    pub plain_http: bool,
+}
+
+/// All pages.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    service: Service,
+    options: PagesOptions,
+    forms: Arc<Budget>,
+}
+
+/// The pages of one face, which every handler works with.
+#[derive(Debug, Clone)]
+struct Site {
+    pages: Pages,
+    face: Face,
+}
+
+impl Site {
+    fn service(&self) -> &Service {
+        &self.pages.service
+    }
+}
+
+impl Pages {
+    pub fn new(service: Service, options: PagesOptions) -> Self {
+        Self {
+            service,
+            options,
+            forms: Arc::new(Budget::new(FORMS_BYTES_MAX)),
+        }
+    }
+
+    /// The console at `/`, the portal at `/portal`.
+    pub fn router(&self) -> Router {
+        let site = |face| Site {
+            pages: self.clone(),
+            face,
+        };
+        let console = common()
+            .route("/", get(overview::show))
+            .route("/sign-in", get(door::sign_in).post(door::come_in))
+            .route("/applications/{id}", get(applications::show))
+            .with_state(site(Face::Console));
+        let portal = common()
+            .route("/", get(tenant::home))
+            .with_state(site(Face::Portal));
+        Router::new()
+            .merge(assets::routes())
+            .merge(console)
+            .nest("/portal", portal)
+    }
+}
+
+/// Lets people who ask for what is not there read that in a page; programs get the problem that it is.
+pub fn dress(router: Router) -> Router {
+    router.layer(axum::middleware::from_fn(dressed))
+}
+
+async fn dressed(request: Request, next: Next) -> Response {
+    let asked = request.headers().get(header::ACCEPT);
+    let person = asked.is_some_and(|asked| {
+        let asked = asked.to_str().unwrap_or_default();
+        asked
+            .split(',')
+            .any(|kind| kind.trim().starts_with("text/html"))
+    });
+    let face = match request.uri().path().starts_with("/portal") {
+        true => Face::Portal,
+        false => Face::Console,
+    };
+    let response = next.run(request).await;
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let problem = kind.is_some_and(|kind| kind == "application/problem+json");
+    if !(person && problem && response.status() == StatusCode::NOT_FOUND) {
+        return response;
+    }
+    let mut page = Failure::not_found(face).into_response();
+    for name in ["x-request-id", "keep-alive"] {
+        if let Some(value) = response.headers().get(name) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    page
+}
+
+/// What both faces have.
+fn common() -> Router<Site> {
+    Router::new()
+        .route("/enter", get(door::link).post(door::enter))
+        .route("/sign-out", post(door::leave))
+        .route("/tenants/{id}", get(tenant::show))
+        .route("/tenants/{id}/portal", post(tenant::open_portal))
+        .route("/tenants/{id}/endpoints", post(endpoint_form::create))
+        .route("/tenants/{id}/endpoints/new", get(endpoint_form::new))
+        .route("/tenants/{id}/events", get(events::list))
+        .route("/tenants/{id}/statistics", get(statistics::show))
+        .route("/endpoints/{id}", get(endpoint::show))
+        .route(
+            "/endpoints/{id}/edit",
+            get(endpoint_form::edit).post(endpoint_form::change),
+        )
+        .route("/endpoints/{id}/{act}", post(endpoint::act))
+        .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/{id}", get(delivery::show))
+        .route("/deliveries/{id}/{act}", post(delivery::act))
+        .route("/events/{id}", get(events::show))
+        .route("/profiles/{name}", get(profile::show))
+        .route("/audit", get(audit::list))
+}

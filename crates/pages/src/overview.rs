@@ -1,0 +1,114 @@
+//! The console's first page: how things are, in one sentence, and where to look.
+
+use askama::Template;
+use axum::extract::State;
+use postrider_core::limits::PAGE_ROWS_DEFAULT;
+use postrider_core::tenant::{Application, Scope};
+use postrider_service::{DeliveryQuery, PageRequest, read_state};
+
+use crate::Site;
+use crate::door::Visitor;
+use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::shown::{DeliveryRow, When};
+
+/// Rows of each of the two short lists.
+const SHORT: usize = 8;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    frame: Frame,
+    sentence: String,
+    applications: Vec<ApplicationRow>,
+    more: bool,
+    failed: Vec<DeliveryRow>,
+    waiting: Vec<DeliveryRow>,
+    set_aside: u64,
+    damaged: u64,
+}
+
+impl Framed for Overview {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+struct ApplicationRow {
+    link: Link,
+    profile: String,
+    created: When,
+}
+
+pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let now = service.now();
+    let (applications, more) = match who.scope() {
+        Scope::Root => {
+            let first = PageRequest::first(PAGE_ROWS_DEFAULT);
+            let page = service
+                .list_applications(who, first)
+                .await
+                .map_err(&refused)?;
+            (page.rows, page.next.is_some())
+        }
+        Scope::Application(own) => {
+            let own = service.application(who, own).await.map_err(&refused)?;
+            (vec![Application::clone(&own)], false)
+        }
+        Scope::Tenant(..) => (Vec::new(), false),
+    };
+    let listed = async |state| {
+        let query = DeliveryQuery {
+            state: read_state(Some(state))?,
+            ..DeliveryQuery::default()
+        };
+        let found = service.list_deliveries(who, query, PageRequest::first(SHORT));
+        let rows = found.await?.rows;
+        let row = |listed| DeliveryRow::new(&visitor, listed, now);
+        Ok(rows.iter().map(row).collect::<Vec<_>>())
+    };
+    let failed = listed("failed").await.map_err(&refused)?;
+    let waiting = listed("pending").await.map_err(&refused)?;
+    let ready = service.readiness().await.map_err(&refused)?;
+    let sentence = sentence(applications.len(), &failed, &waiting);
+    let row = |application: Application| ApplicationRow {
+        link: Link::new(
+            format!("/applications/{}", application.id),
+            application.name,
+        ),
+        profile: application.profile,
+        created: When::new(application.created_at, now),
+    };
+    let page = Overview {
+        frame: Frame::of(&visitor, "Overview"),
+        sentence,
+        applications: applications.into_iter().map(row).collect(),
+        more,
+        failed,
+        waiting,
+        set_aside: ready.set_aside,
+        damaged: ready.damaged,
+    };
+    frame::show(&page)
+}
+
+fn sentence(applications: usize, failed: &[DeliveryRow], waiting: &[DeliveryRow]) -> String {
+    if applications == 0 {
+        return "Nothing is here yet: the first application is one command away.".to_owned();
+    }
+    let failed = match failed.first() {
+        None => "No delivery has failed".to_owned(),
+        Some(last) => format!(
+            "The last delivery that failed was made {}",
+            last.created.ago
+        ),
+    };
+    let waiting = match waiting.len() {
+        0 => "nothing waits".to_owned(),
+        SHORT => format!("{SHORT} or more wait"),
+        1 => "1 waits to be delivered".to_owned(),
+        some => format!("{some} wait to be delivered"),
+    };
+    format!("{failed}; {waiting}.")
+}

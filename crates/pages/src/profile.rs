@@ -1,0 +1,89 @@
+//! A profile, readable: what its receivers can rely on.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::health::DisableRule;
+use postrider_core::profile::Profile as CoreProfile;
+use postrider_core::tenant::Mode;
+
+use crate::Site;
+use crate::door::Visitor;
+use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::words::{long, schedule};
+
+#[derive(Template)]
+#[template(path = "profile.html")]
+struct Profile {
+    frame: Frame,
+    name: String,
+    summary: String,
+    facts: Vec<(&'static str, String)>,
+    headers: Vec<String>,
+    signatures: Vec<(String, String)>,
+    source: String,
+}
+
+impl Framed for Profile {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Shown {
+    let current = site.service().profiles().current(&name);
+    let profile = current
+        .ok_or_else(|| crate::Failure::not_found(site.face))?
+        .profile;
+    let page = Profile {
+        frame: Frame::of(&visitor, format!("Profile {name}"))
+            .behind([Link::new(visitor.face.home(), "Home")]),
+        summary: profile.summary.clone(),
+        facts: facts(&profile),
+        headers: profile
+            .headers
+            .iter()
+            .map(|header| header.name.clone())
+            .collect(),
+        signatures: profile
+            .signatures
+            .iter()
+            .map(|signature| {
+                (
+                    signature.header.clone(),
+                    format!("{:?}", signature.algorithm),
+                )
+            })
+            .collect(),
+        source: profile.source.clone(),
+        name,
+    };
+    frame::show(&page)
+}
+
+fn facts(profile: &CoreProfile) -> Vec<(&'static str, String)> {
+    let disabled = match profile.disable {
+        DisableRule::Never => "never by itself".to_owned(),
+        DisableRule::FailedDeliveries(count) => format!("after {count} failed deliveries in a row"),
+        DisableRule::FailingFor(limit) => format!("after {} of failures only", long(limit)),
+    };
+    let mut facts = vec![
+        ("Retries", schedule(profile.retry(Mode::Live))),
+        ("Time for an answer", long(profile.http.total_timeout)),
+        ("An endpoint is disabled", disabled),
+        ("Content type", profile.content_type.clone()),
+    ];
+    if profile.retry_test.is_some() {
+        facts.insert(
+            1,
+            (
+                "Retries of test events",
+                schedule(profile.retry(Mode::Test)),
+            ),
+        );
+    }
+    facts
+}

@@ -1,0 +1,197 @@
+//! Statistics of a tenant's deliveries: every number is a link to the list behind it.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::Timestamp;
+use postrider_core::tenant::Mode;
+use postrider_service::{Counts, Refusal, StatisticsAsked};
+
+use crate::Site;
+use crate::chart::{Strip, strip, told};
+use crate::deliveries::{mode, time};
+use crate::door::Visitor;
+use crate::endpoint::tenant_of;
+use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::shown::{ROWS, name_of};
+use crate::tenant::{crumbs_below, rate};
+use crate::words::{grouped, long};
+
+/// Ranges to choose from: what the address says, what people read, in hours.
+const RANGES: [(&str, &str, u64); 4] = [
+    ("1h", "hour", 1),
+    ("24h", "24 hours", 24),
+    ("7d", "7 days", 168),
+    ("30d", "30 days", 720),
+];
+
+#[derive(Template)]
+#[template(path = "statistics.html")]
+struct Statistics {
+    frame: Frame,
+    sentence: String,
+    ranges: Vec<(Link, bool)>,
+    strip: Strip,
+    period: String,
+    tables: Vec<Table>,
+    totals: Row,
+    more_endpoints: usize,
+}
+
+impl Framed for Statistics {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+struct Table {
+    name: &'static str,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    label: String,
+    numbers: Vec<Link>,
+    rate: String,
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let refused = visitor.refused();
+    let tenant = tenant_of(&visitor, &id)?;
+    let chosen = visitor.query.get("range").unwrap_or("24h");
+    let asked = asked(&site, &visitor, chosen).map_err(&refused)?;
+    let who = &visitor.visit.caller;
+    let counted = site.service().statistics(who, tenant, asked).await;
+    let counted = counted.map_err(&refused)?;
+    let behind = Behind {
+        base: visitor.href("/deliveries"),
+        tenant: tenant.to_string(),
+        since: counted.since,
+        until: counted.until,
+    };
+    let left = counted.by_endpoint.len().saturating_sub(ROWS);
+    let path = visitor.href(format_args!("/tenants/{tenant}/statistics"));
+    let ranges = RANGES.iter().map(|(word, label, _)| {
+        let link = Link::new(format!("{path}?range={word}"), format!("last {label}"));
+        (link, *word == chosen)
+    });
+    let page = Statistics {
+        frame: Frame::of(&visitor, "Statistics")
+            .behind(crumbs_below(&site, &visitor, tenant).await),
+        sentence: format!("{}.", capital(&told(counted.totals))),
+        ranges: ranges.collect(),
+        strip: strip(&counted),
+        period: long(counted.period),
+        totals: behind.row("All".to_owned(), &[], counted.totals),
+        more_endpoints: counted.more_endpoints + left,
+        tables: tables(&site, &visitor, &counted, &behind).await,
+    };
+    frame::show(&page)
+}
+
+/// What the address asks for.
+fn asked(site: &Site, visitor: &Visitor, range: &str) -> Result<StatisticsAsked, Refusal> {
+    let range = RANGES.iter().find(|(word, ..)| *word == range);
+    let hours = range.map_or(24, |(.., hours)| *hours);
+    let begin = site
+        .service()
+        .now()
+        .minus(Duration::from_secs(hours * 3_600));
+    Ok(StatisticsAsked {
+        since: time("since", visitor.query.get("since"))?.or(Some(begin)),
+        until: time("until", visitor.query.get("until"))?,
+        mode: mode(visitor.query.get("mode"))?,
+        ..StatisticsAsked::default()
+    })
+}
+
+async fn tables(
+    site: &Site,
+    visitor: &Visitor,
+    counted: &postrider_service::Statistics,
+    behind: &Behind,
+) -> Vec<Table> {
+    let who = &visitor.visit.caller;
+    let by_type = counted.by_type.iter().map(|(name, counts)| {
+        let label = name.as_ref().to_owned();
+        behind.row(label, &[("type", name)], *counts)
+    });
+    let mut by_endpoint = Vec::new();
+    for of in counted.by_endpoint.iter().take(ROWS) {
+        let id = of.endpoint.to_string();
+        // One that was deleted has lost its name, not its number.
+        let found = site.service().endpoint(who, &id).await.ok();
+        let name = found.map(|(endpoint, _)| name_of(&endpoint));
+        let label = name.or_else(|| of.key.clone());
+        let label = label.unwrap_or_else(|| id.clone());
+        by_endpoint.push(behind.row(label, &[("endpoint", &id)], of.counts));
+    }
+    let mut tables = vec![
+        Table {
+            name: "Type",
+            rows: by_type.collect(),
+        },
+        Table {
+            name: "Endpoint",
+            rows: by_endpoint,
+        },
+    ];
+    if who.own_mode() == Mode::Live {
+        let by_mode = counted.by_mode.iter().map(|(mode, counts)| {
+            let word = mode.as_str();
+            behind.row(word.to_owned(), &[("mode", word)], *counts)
+        });
+        tables.push(Table {
+            name: "Mode",
+            rows: by_mode.collect(),
+        });
+    }
+    tables
+}
+
+/// The list that a number is of.
+struct Behind {
+    base: String,
+    tenant: String,
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Behind {
+    fn row(&self, label: String, filters: &[(&str, &str)], counts: Counts) -> Row {
+        let link = |status: &str, number: u64| {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("tenant", &self.tenant);
+            query.append_pair("since", &self.since.to_string());
+            query.append_pair("until", &self.until.to_string());
+            query.extend_pairs(filters);
+            if !status.is_empty() {
+                query.append_pair("status", status);
+            }
+            Link::new(format!("{}?{}", self.base, query.finish()), grouped(number))
+        };
+        Row {
+            label,
+            numbers: vec![
+                link("", counts.total),
+                link("delivered", counts.delivered),
+                link("failed", counts.failed),
+                link("pending", counts.pending),
+                link("cancelled", counts.cancelled),
+                link("skipped", counts.skipped),
+            ],
+            rate: rate(counts.delivered, counts.failed),
+        }
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}", first.unwrap_or_default(), letters.as_str())
+}

@@ -1,0 +1,347 @@
+//! A tenant: its endpoints and how they do, as its own people see them in the portal.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect};
+use postrider_core::profile::Profile;
+use postrider_core::tenant::{Mode, Tenant as CoreTenant};
+use postrider_core::{Id, id};
+use postrider_service::{
+    ErrorCode, KeyShown, NewPortalLink, PageRequest, Refusal, StatisticsAsked, read_state,
+};
+
+use crate::Site;
+use crate::applications::{TypeRow, type_row};
+use crate::chart::{Strip, strip};
+use crate::door::Visitor;
+use crate::fields::Posted;
+use crate::frame::{self, Face, Frame, Framed, Link, Shown};
+use crate::shown::{DeliveryRow, EndpointRow, ROWS, next_of, page_of, read};
+use crate::words::{counted, grouped};
+
+/// Failed deliveries on the first page.
+const SHORT: usize = 8;
+
+#[derive(Template)]
+#[template(path = "tenant.html")]
+struct Tenant {
+    frame: Frame,
+    id: String,
+    name: String,
+    profile: String,
+    sentence: String,
+    healthy: bool,
+    /// None where there is too much to count in a page.
+    day: Option<Day>,
+    endpoints: Vec<EndpointRow>,
+    next: Option<String>,
+    /// Whether endpoints are made here: with some profiles they belong to keys.
+    own_endpoints: bool,
+    keys: Vec<KeyRow>,
+    distributions: Vec<EndpointRow>,
+    has_distributions: bool,
+    failed: Vec<DeliveryRow>,
+    types: Vec<TypeRow>,
+    operator: bool,
+}
+
+impl Framed for Tenant {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// The last 24 hours.
+struct Day {
+    strip: Strip,
+    delivered: String,
+    failed: String,
+    waiting: String,
+    rate: String,
+}
+
+/// An API key and where its webhooks go.
+struct KeyRow {
+    name: String,
+    public_id: String,
+    endpoint: Option<Link>,
+    disabled: bool,
+    test: bool,
+}
+
+/// The portal's first page.
+pub(crate) async fn home(State(site): State<Site>, visitor: Visitor) -> Shown {
+    let Some(tenant) = visitor.own_tenant() else {
+        return Err(crate::Failure::not_found(site.face));
+    };
+    page(&site, &visitor, tenant).await
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let id = read(&visitor, &id)?;
+    page(&site, &visitor, id).await
+}
+
+async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let now = service.now();
+    let (tenant, profile) = service.tenant(who, id).await.map_err(&refused)?;
+    let asked = page_of(visitor).map_err(&refused)?;
+    let (listed, _) = service
+        .list_endpoints(who, id, None, asked)
+        .await
+        .map_err(&refused)?;
+    let path = match site.face {
+        Face::Portal => site.face.home().to_owned(),
+        Face::Console => visitor.href(format_args!("/tenants/{id}")),
+    };
+    let next = next_of(&listed, &path, &[]);
+    let endpoints: Vec<EndpointRow> = listed
+        .rows
+        .iter()
+        .map(|endpoint| EndpointRow::new(visitor, endpoint, now))
+        .collect();
+    let keys = keys(site, visitor, &tenant).await.map_err(&refused)?;
+    let first = PageRequest::first(ROWS);
+    let has_distributions = profile.distribution.is_some();
+    let distributions = if has_distributions {
+        let listed = service.list_distributions(who, id, first).await;
+        let (listed, _) = listed.map_err(&refused)?;
+        let row = |endpoint| EndpointRow::new(visitor, endpoint, now);
+        listed.rows.iter().map(row).collect()
+    } else {
+        Vec::new()
+    };
+    let query = postrider_service::DeliveryQuery {
+        tenant: Some(id),
+        state: read_state(Some("failed")).map_err(&refused)?,
+        ..Default::default()
+    };
+    let failed = service.list_deliveries(who, query, PageRequest::first(SHORT));
+    let failed = failed.await.map_err(&refused)?.rows;
+    let types = service.list_event_types(who, tenant.application).await;
+    let types = types.map_err(&refused)?;
+    let day = day(site, visitor, id).await.map_err(&refused)?;
+    let all: Vec<&EndpointRow> = endpoints.iter().chain(&distributions).collect();
+    let (sentence, healthy) = sentence(&all, keys.len(), next.is_some());
+    let crumbs = match site.face {
+        Face::Portal => Vec::new(),
+        Face::Console => crumbs(service, visitor, &tenant).await,
+    };
+    let page = Tenant {
+        frame: Frame::of(visitor, tenant.name.clone()).behind(crumbs),
+        id: id.to_string(),
+        name: tenant.name.clone(),
+        profile: profile.name.clone(),
+        sentence,
+        healthy,
+        day,
+        own_endpoints: makes_endpoints(&profile),
+        endpoints,
+        next,
+        keys,
+        distributions,
+        has_distributions,
+        failed: failed
+            .iter()
+            .map(|listed| DeliveryRow::new(visitor, listed, now))
+            .collect(),
+        types: types.into_iter().map(type_row).collect(),
+        operator: site.face == Face::Console && visitor.own_tenant().is_none(),
+    };
+    frame::show(&page)
+}
+
+/// Whether endpoints stand by themselves: with some profiles each belongs to an API key.
+pub(crate) fn makes_endpoints(profile: &Profile) -> bool {
+    profile.secret.scope != postrider_core::profile::SecretScope::ApiKey
+}
+
+/// The way to a tenant, as far as the visitor may go it.
+pub(crate) async fn crumbs(
+    service: &postrider_service::Service,
+    visitor: &Visitor,
+    tenant: &CoreTenant,
+) -> Vec<Link> {
+    let who = &visitor.visit.caller;
+    match service.application(who, tenant.application).await {
+        Ok(application) => vec![
+            Link::new("/", "Overview"),
+            Link::new(
+                format!("/applications/{}", application.id),
+                application.name.clone(),
+            ),
+        ],
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The way to something of a tenant's.
+pub(crate) async fn crumbs_below(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Vec<Link> {
+    let home = match site.face {
+        Face::Portal => return vec![Link::new("/portal", "Home")],
+        Face::Console => format!("/tenants/{id}"),
+    };
+    let found = site.service().tenant(&visitor.visit.caller, id).await;
+    let Ok((tenant, _)) = found else {
+        return Vec::new();
+    };
+    let mut crumbs = crumbs(site.service(), visitor, &tenant).await;
+    crumbs.push(Link::new(home, tenant.name.clone()));
+    crumbs
+}
+
+async fn keys(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: &Arc<CoreTenant>,
+) -> Result<Vec<KeyRow>, Refusal> {
+    let who = &visitor.visit.caller;
+    let first = PageRequest::first(ROWS);
+    let listed = match site.service().list_keys(who, Some(tenant.id), first).await {
+        Ok(listed) => listed.rows,
+        // A tenant's key does not see the others.
+        Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => Vec::new(),
+        Err(refusal) => return Err(refusal),
+    };
+    let row = |shown: KeyShown| KeyRow {
+        name: shown.key.name,
+        public_id: shown.key.public_id.unwrap_or_default(),
+        endpoint: shown.endpoint.map(|endpoint| {
+            let href = visitor.href(format_args!("/endpoints/{}", endpoint.id));
+            Link::new(href, endpoint.url)
+        }),
+        disabled: shown.key.disabled_at.is_some(),
+        test: shown.key.mode == Mode::Test,
+    };
+    Ok(listed.into_iter().map(row).collect())
+}
+
+/// The last day in figures; none where there is more than a page counts.
+async fn day(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+) -> Result<Option<Day>, Refusal> {
+    let asked = StatisticsAsked {
+        period: Some("1h".to_owned()),
+        ..StatisticsAsked::default()
+    };
+    let counted = site
+        .service()
+        .statistics(&visitor.visit.caller, tenant, asked)
+        .await;
+    let statistics = match counted {
+        Ok(statistics) => statistics,
+        Err(refusal)
+            if matches!(
+                refusal.code,
+                ErrorCode::QueryTooLong | ErrorCode::Overloaded
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    let totals = statistics.totals;
+    Ok(Some(Day {
+        strip: strip(&statistics),
+        delivered: grouped(totals.delivered),
+        failed: grouped(totals.failed),
+        waiting: grouped(totals.pending),
+        rate: rate(totals.delivered, totals.failed),
+    }))
+}
+
+/// How many of those that ended were delivered.
+pub(crate) fn rate(delivered: u64, failed: u64) -> String {
+    let ended = delivered + failed;
+    if ended == 0 {
+        return "–".to_owned();
+    }
+    // Never rounded up to all.
+    let tenths = delivered * 1_000 / ended;
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+fn sentence(endpoints: &[&EndpointRow], keys: usize, more: bool) -> (String, bool) {
+    let ill = |endpoint: &&&EndpointRow| endpoint.standing.word != "healthy";
+    let wrong: Vec<_> = endpoints.iter().filter(ill).collect();
+    let all = endpoints.len() as u64;
+    let or_more = if more { " or more" } else { "" };
+    match (wrong.as_slice(), all) {
+        ([], 0) if keys > 0 => (
+            format!(
+                "{} with or without a webhook; see below.",
+                counted(keys as u64, "API key", "API keys")
+            ),
+            true,
+        ),
+        ([], 0) => (
+            "No endpoint yet: add the first, and events are sent to it.".to_owned(),
+            true,
+        ),
+        ([], 1) => ("The endpoint is healthy.".to_owned(), true),
+        ([], all) => (format!("All {all}{or_more} endpoints are healthy."), true),
+        ([one], 1) => (format!("{} is {}.", one.name, one.standing.word), false),
+        ([one], all) => (
+            format!(
+                "{} is {}; {} of {all}{or_more} endpoints healthy.",
+                one.name,
+                one.standing.word,
+                all - 1
+            ),
+            false,
+        ),
+        (wrong, all) => (
+            format!(
+                "{} of {all}{or_more} endpoints need somebody to look.",
+                wrong.len()
+            ),
+            false,
+        ),
+    }
+}
+
+/// Lets an operator see what the tenant sees.
+pub(crate) async fn open_portal(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let visitor = &posted.visitor;
+    let refused = visitor.refused();
+    let id = read(visitor, &id)?;
+    let new = NewPortalLink {
+        name: Some(visitor.visit.caller.name().to_owned()),
+        lasts_secs: Some(3_600),
+        ..NewPortalLink::default()
+    };
+    let made = site
+        .service()
+        .create_portal_link(&visitor.visit.caller, id, new)
+        .await
+        .map_err(&refused)?;
+    let href = format!("/portal/enter?code={}", made.code.expose());
+    Ok(Redirect::to(&href).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rate;
+
+    #[test]
+    fn a_rate_is_never_rounded_up_to_all() {
+        assert_eq!(rate(0, 0), "–");
+        assert_eq!(rate(9_999, 1), "99.9 %");
+        assert_eq!(rate(10, 0), "100.0 %");
+        assert_eq!(rate(1, 2), "33.3 %");
+    }
+}

@@ -1,0 +1,725 @@
+//! The pages, as browsers get them: who is let in, what they see, and what a stranger cannot make them do.
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::support::{Reply, TestServer, http, id, text};
+
+/// A browser without scripts: it keeps cookies, and sends the forms of the pages that it has.
+struct Browser<'s> {
+    server: &'s TestServer,
+    cookies: Vec<(String, String)>,
+    csrf: String,
+}
+
+impl<'s> Browser<'s> {
+    fn new(server: &'s TestServer) -> Self {
+        Self {
+            server,
+            cookies: Vec::new(),
+            csrf: String::new(),
+        }
+    }
+
+    async fn send(&mut self, method: &str, path: &str, form: &[(&str, &str)]) -> Reply {
+        self.send_with(method, path, form, &[]).await
+    }
+
+    async fn send_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        form: &[(&str, &str)],
+        more: &[(&str, &str)],
+    ) -> Reply {
+        let cookies: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let cookies = cookies.join("; ");
+        let mut headers = vec![("cookie", cookies.as_str()), ("accept", "text/html")];
+        if method == "POST" {
+            headers.push(("content-type", "application/x-www-form-urlencoded"));
+        }
+        headers.extend(more);
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        let reply = http(self.server.address, method, path, &headers, body).await;
+        if let Some(set) = reply.headers.get("set-cookie") {
+            let (name, rest) = set.split_once('=').unwrap();
+            let (value, _) = rest.split_once(';').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+        if let Some((_, rest)) = reply.text.split_once("name=\"csrf\" value=\"") {
+            rest.split('"').next().unwrap().clone_into(&mut self.csrf);
+        }
+        reply
+    }
+
+    /// A page that must be there.
+    async fn page(&mut self, path: &str) -> String {
+        let reply = self.send("GET", path, &[]).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        assert_eq!(reply.headers["cache-control"], "no-store", "{path}");
+        assert!(
+            reply.headers["content-security-policy"]
+                .starts_with("default-src 'none'; script-src 'self'; style-src 'self'"),
+            "{path}"
+        );
+        reply.text
+    }
+
+    /// Presses a button of the last page.
+    async fn press(&mut self, path: &str, form: &[(&str, &str)]) -> Reply {
+        let csrf = self.csrf.clone();
+        let mut form = form.to_vec();
+        form.push(("csrf", &csrf));
+        self.send("POST", path, &form).await
+    }
+
+    async fn sign_in(server: &'s TestServer, key: &str) -> Self {
+        let mut browser = Self::new(server);
+        let reply = browser.send("POST", "/sign-in", &[("key", key)]).await;
+        assert_eq!(reply.status, 303, "{reply:?}");
+        browser
+    }
+
+    /// Comes in by a link.
+    async fn by_link(server: &'s TestServer, link: &str) -> Self {
+        let mut browser = Self::new(server);
+        let path = path_of(link);
+        let (path, code) = path.split_once("?code=").unwrap();
+        let reply = browser.send("POST", path, &[("code", code)]).await;
+        assert_eq!(reply.status, 303, "{reply:?}");
+        browser
+    }
+}
+
+fn path_of(link: &str) -> String {
+    let (_, rest) = link.split_once("://").unwrap();
+    rest[rest.find('/').unwrap()..].to_owned()
+}
+
+async fn portal_link(server: &TestServer, tenant: &str, asked: Value) -> Value {
+    let path = format!("/v1/tenants/{tenant}/portal-links");
+    server.good("POST", &path, asked).await
+}
+
+#[tokio::test]
+async fn the_console_opens_with_a_key_and_by_a_link_once() {
+    let server = TestServer::start().await;
+    let mut browser = Browser::new(&server);
+    let reply = browser.send("GET", "/deliveries?status=failed", &[]).await;
+    assert_eq!(reply.status, 303);
+    let sign_in = reply.headers["location"].clone();
+    assert_eq!(sign_in, "/sign-in?next=%2Fdeliveries%3Fstatus%3Dfailed");
+    assert!(
+        browser
+            .page(&sign_in)
+            .await
+            .contains("value=\"/deliveries?status=failed\"")
+    );
+    let wrong = browser
+        .send("POST", "/sign-in", &[("key", "pr_live_no")])
+        .await;
+    assert_eq!(wrong.status, 401);
+    assert!(!wrong.headers.contains_key("set-cookie"));
+    assert!(wrong.text.contains("role=\"alert\""), "{wrong:?}");
+    let key = server.root.clone();
+    let form = [("key", key.as_str()), ("next", "/deliveries?status=failed")];
+    let right = browser.send("POST", "/sign-in", &form).await;
+    assert_eq!(right.headers["location"], "/deliveries?status=failed");
+    let cookie = &right.headers["set-cookie"];
+    assert!(
+        cookie.contains("; HttpOnly; SameSite=Lax; Secure; Max-Age=43"),
+        "{cookie}"
+    );
+    assert!(!right.text.contains(&key) && !cookie.contains(&key));
+    assert!(
+        browser
+            .page("/")
+            .await
+            .contains("the first application is one command away")
+    );
+    // Nobody is sent elsewhere.
+    let elsewhere = [("key", key.as_str()), ("next", "//evil.example")];
+    let sent = Browser::new(&server)
+        .send("POST", "/sign-in", &elsewhere)
+        .await;
+    assert_eq!(sent.headers["location"], "/");
+
+    let link = server.good("POST", "/v1/console-links", Value::Null).await;
+    let path = path_of(text(&link, "url"));
+    for _ in 0..2 {
+        // Whoever looks at the link does not use it.
+        let looked = Browser::new(&server).page(&path).await;
+        assert!(
+            looked.contains("This link opens the pages once"),
+            "{looked}"
+        );
+    }
+    let mut second = Browser::by_link(&server, text(&link, "url")).await;
+    second.page("/").await;
+    let again = Browser::new(&server).send("GET", &path, &[]).await;
+    assert_eq!(again.status, 404);
+    let (path, code) = path.split_once("?code=").unwrap();
+    let again = Browser::new(&server)
+        .send("POST", path, &[("code", code)])
+        .await;
+    assert_eq!(again.status, 404);
+    assert!(!again.headers.contains_key("set-cookie"));
+
+    let left = second.press("/sign-out", &[]).await;
+    assert_eq!(left.status, 303);
+    second.cookies = vec![("postrider_console".to_owned(), code.to_owned())];
+    assert_eq!(
+        second.send("GET", "/", &[]).await.status,
+        303,
+        "a code is no token"
+    );
+}
+
+#[tokio::test]
+async fn a_failed_delivery_is_found_understood_mended_and_sent_again() {
+    let server = TestServer::start().await;
+    let bad = Receiver::start(Behaviour::Status(400)).await;
+    let good = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let link = portal_link(&server, &tenant, json!({ "name": "ada@example.com" })).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+
+    let home = browser.page("/portal").await;
+    assert!(home.contains("No endpoint yet"), "{home}");
+    browser
+        .page(&format!("/portal/tenants/{tenant}/endpoints/new"))
+        .await;
+    let new = format!("/portal/tenants/{tenant}/endpoints");
+    let wrong = browser
+        .press(&new, &[("url", "nowhere"), ("description", "orders")])
+        .await;
+    assert_eq!(wrong.status, 400);
+    assert!(
+        wrong.text.contains("value=\"nowhere\"") && wrong.text.contains("value=\"orders\""),
+        "what was typed stays"
+    );
+    let url = bad.url("/hook");
+    let made = browser
+        .press(
+            &new,
+            &[
+                ("url", &url),
+                ("description", "orders"),
+                ("events", "order.*\nvoucher.redeemed"),
+            ],
+        )
+        .await;
+    assert_eq!(made.status, 200, "{made:?}");
+    assert!(made.text.contains("whsec_"), "its secret is shown with it");
+    let listed = server
+        .good(
+            "GET",
+            &format!("/v1/tenants/{tenant}/endpoints"),
+            Value::Null,
+        )
+        .await;
+    let endpoint = id(&listed["data"][0]);
+    assert_eq!(
+        listed["data"][0]["events"],
+        json!(["order.*", "voucher.redeemed"])
+    );
+
+    let path = format!("/portal/endpoints/{endpoint}");
+    let tested = browser.press(&format!("{path}/test"), &[]).await;
+    assert!(
+        tested.text.contains("The test did not arrive") && tested.text.contains("400 Bad Request"),
+        "{tested:?}"
+    );
+
+    server
+        .publish(&tenant, "order.completed", json!({ "orderId": "o-1" }))
+        .await;
+    let deliveries = server
+        .until("/v1/deliveries", |page| {
+            page["data"][0]["attemptsMade"] == 1
+        })
+        .await;
+    let delivery = id(&deliveries["data"][0]);
+    let list = browser.page("/portal/deliveries").await;
+    assert!(list.contains(&format!("/portal/deliveries/{delivery}")));
+    let page = browser
+        .page(&format!("/portal/deliveries/{delivery}"))
+        .await;
+    for told in [
+        "Attempt 1 of",
+        "The next attempt is due",
+        "400 Bad Request",
+        "&quot;orderId&quot;: &quot;o-1&quot;",
+        "webhook-signature",
+        "ada@example.com",
+    ] {
+        let told = told.replace("&quot;", "&#34;");
+        assert!(page.contains(&told), "{told} is not in {page}");
+    }
+    let cancelled = browser
+        .press(&format!("/portal/deliveries/{delivery}/cancel"), &[])
+        .await;
+    assert_eq!(
+        cancelled.headers["location"],
+        format!("/portal/deliveries/{delivery}?told=cancelled")
+    );
+
+    let edit = browser.page(&format!("{path}/edit")).await;
+    assert!(edit.contains(&url));
+    let url = good.url("/hook");
+    let saved = browser
+        .press(
+            &format!("{path}/edit"),
+            &[("url", &url), ("description", "orders"), ("events", "*")],
+        )
+        .await;
+    assert_eq!(saved.headers["location"], format!("{path}?told=changed"));
+    assert!(
+        browser
+            .page(&format!("{path}?told=changed"))
+            .await
+            .contains("Saved.")
+    );
+    let resent = browser
+        .press(&format!("/portal/deliveries/{delivery}/resend"), &[])
+        .await;
+    assert_eq!(resent.status, 303, "{resent:?}");
+    server
+        .until(&format!("/v1/deliveries/{delivery}"), |found| {
+            found["status"] == "delivered"
+        })
+        .await;
+    assert_eq!(good.requests().len(), 1);
+    let page = browser
+        .page(&format!("/portal/deliveries/{delivery}?told=resent"))
+        .await;
+    assert!(
+        page.contains("Delivered at attempt 2: 200 OK.") && page.contains("Sent again"),
+        "{page}"
+    );
+    // By whom is in the audit log.
+    let audit = server
+        .good("GET", "/v1/audit?action=endpoint.updated", Value::Null)
+        .await;
+    assert_eq!(audit["data"][0]["actor"]["name"], "ada@example.com");
+}
+
+/// Every page and every act about what another tenant has.
+fn of_another(
+    tenant: &str,
+    endpoint: &str,
+    delivery: &str,
+    event: &str,
+) -> Vec<(&'static str, String)> {
+    let get = [
+        format!("/portal/tenants/{tenant}"),
+        format!("/portal/tenants/{tenant}/endpoints/new"),
+        format!("/portal/tenants/{tenant}/events"),
+        format!("/portal/tenants/{tenant}/statistics"),
+        format!("/portal/endpoints/{endpoint}"),
+        format!("/portal/endpoints/{endpoint}/edit"),
+        format!("/portal/deliveries?tenant={tenant}"),
+        format!("/portal/deliveries/{delivery}"),
+        format!("/portal/events/{event}"),
+    ];
+    let post = [
+        format!("/portal/tenants/{tenant}/portal"),
+        format!("/portal/tenants/{tenant}/endpoints"),
+        format!("/portal/endpoints/{endpoint}/enable"),
+        format!("/portal/endpoints/{endpoint}/disable"),
+        format!("/portal/endpoints/{endpoint}/delete"),
+        format!("/portal/endpoints/{endpoint}/test"),
+        format!("/portal/endpoints/{endpoint}/secret"),
+        format!("/portal/endpoints/{endpoint}/rotate"),
+        format!("/portal/endpoints/{endpoint}/edit"),
+        format!("/portal/deliveries/{delivery}/resend"),
+        format!("/portal/deliveries/{delivery}/cancel"),
+    ];
+    let get = get.into_iter().map(|path| ("GET", path));
+    get.chain(post.into_iter().map(|path| ("POST", path)))
+        .collect()
+}
+
+/// A tenant with an endpoint, an event and a delivery of it.
+async fn furnished(server: &TestServer, receiver: &Receiver) -> (String, String, String, String) {
+    let tenant = server.tenant("standard").await;
+    let endpoint = id(&server.endpoint(&tenant, &receiver.url("/hook")).await);
+    let event = server
+        .publish(&tenant, "order.completed", json!({ "secretOf": "another" }))
+        .await;
+    let delivery = server.finished(&format!("tenant={tenant}"), 1).await;
+    (tenant, endpoint, id(&delivery[0]), id(&event))
+}
+
+#[tokio::test]
+async fn a_customer_sees_what_is_theirs_and_nothing_else() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (tenant, endpoint, delivery, event) = furnished(&server, &receiver).await;
+    let own = server.tenant("standard").await;
+    let link = portal_link(&server, &own, json!({})).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    browser.page("/portal").await;
+    for (method, path) in of_another(&tenant, &endpoint, &delivery, &event) {
+        let form = [("url", "https://example.com/")];
+        let reply = match method {
+            "GET" => browser.send("GET", &path, &[]).await,
+            _ => browser.press(&path, &form).await,
+        };
+        assert_eq!(reply.status, 404, "{method} {path}: {reply:?}");
+        assert!(!reply.text.contains("secretOf"), "{path}");
+    }
+    // As a control: whoever may see it does, by the same paths.
+    let link = portal_link(&server, &tenant, json!({})).await;
+    let mut theirs = Browser::by_link(&server, text(&link, "url")).await;
+    for (method, path) in of_another(&tenant, &endpoint, &delivery, &event) {
+        if method == "GET" {
+            theirs.page(&path).await;
+        }
+    }
+    // A customer's cookie opens the portal alone, under whatever name.
+    let token = browser.cookies[0].1.clone();
+    browser.cookies = vec![("postrider_console".to_owned(), token)];
+    for path in ["/", "/deliveries", "/audit", &format!("/tenants/{own}")] {
+        assert_eq!(browser.send("GET", path, &[]).await.status, 303, "{path}");
+    }
+    // And no API.
+    let token = &browser.cookies[0].1;
+    let reply = server
+        .call_as(token, "GET", "/v1/deliveries", Value::Null)
+        .await;
+    assert_eq!(reply.status, 401);
+}
+
+#[tokio::test]
+async fn a_visit_for_looking_changes_nothing() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (tenant, endpoint, delivery, event) = furnished(&server, &receiver).await;
+    let link = portal_link(&server, &tenant, json!({ "readOnly": true })).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    let before = server
+        .good("GET", &format!("/v1/endpoints/{endpoint}"), Value::Null)
+        .await;
+    for (method, path) in of_another(&tenant, &endpoint, &delivery, &event) {
+        if method == "GET" {
+            let page = browser.page(&path).await;
+            assert!(
+                !page.contains("Send again") && !page.contains(">Delete<"),
+                "{path}"
+            );
+            continue;
+        }
+        let form = [("url", "https://example.com/")];
+        let reply = browser.press(&path, &form).await;
+        let refused = reply.status == 403
+            || reply.text.contains("this visit is for looking")
+            || reply.text.contains("This visit is for looking");
+        assert!(refused, "{path}: {reply:?}");
+        assert!(!reply.text.contains("whsec_"), "{path}");
+    }
+    let after = server
+        .good("GET", &format!("/v1/endpoints/{endpoint}"), Value::Null)
+        .await;
+    assert_eq!(before, after);
+    assert_eq!(receiver.requests().len(), 1, "nothing more was sent");
+}
+
+#[tokio::test]
+async fn forms_from_elsewhere_do_nothing() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (_, endpoint, delivery, _) = furnished(&server, &receiver).await;
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    browser.page(&format!("/endpoints/{endpoint}")).await;
+    let disable = format!("/endpoints/{endpoint}/disable");
+    for csrf in [None, Some(""), Some("0000")] {
+        let form: Vec<_> = csrf.iter().map(|csrf| ("csrf", *csrf)).collect();
+        let reply = browser.send("POST", &disable, &form).await;
+        assert_eq!(reply.status, 403, "{reply:?}");
+    }
+    // That of another visit is none.
+    let mut other = Browser::sign_in(&server, &server.root).await;
+    other.page(&format!("/deliveries/{delivery}")).await;
+    let reply = browser
+        .send("POST", &disable, &[("csrf", &other.csrf)])
+        .await;
+    assert_eq!(reply.status, 403);
+    let found = server
+        .good("GET", &format!("/v1/endpoints/{endpoint}"), Value::Null)
+        .await;
+    assert_eq!(found["active"], true);
+    // Nor is anybody signed in by another site.
+    let root = server.root.clone();
+    let from = [("sec-fetch-site", "cross-site")];
+    let reply = Browser::new(&server)
+        .send_with("POST", "/sign-in", &[("key", &root)], &from)
+        .await;
+    assert_eq!(reply.status, 403);
+    let right = browser.csrf.clone();
+    let reply = browser.send("POST", &disable, &[("csrf", &right)]).await;
+    assert_eq!(reply.status, 303, "{reply:?}");
+}
+
+#[tokio::test]
+async fn what_others_wrote_is_text() {
+    const EVIL: &str = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'";
+    let server = TestServer::start().await;
+    let answer = Behaviour::StatusWith(400, "x-evil", EVIL.to_owned());
+    let receiver = Receiver::start(answer).await;
+    let application = server
+        .good(
+            "POST",
+            "/v1/applications",
+            json!({ "name": EVIL, "profile": "standard" }),
+        )
+        .await;
+    let application = id(&application);
+    let path = format!("/v1/applications/{application}/tenants");
+    let tenant = id(&server
+        .good("POST", &path, json!({ "name": EVIL, "externalId": EVIL }))
+        .await);
+    let new = json!({ "url": receiver.url("/hook"), "description": EVIL });
+    let endpoint = id(&server
+        .good("POST", &format!("/v1/tenants/{tenant}/endpoints"), new)
+        .await);
+    let types = format!("/v1/applications/{application}/event-types/a.b");
+    server
+        .good(
+            "PUT",
+            &types,
+            json!({ "description": EVIL, "example": { "x": EVIL } }),
+        )
+        .await;
+    let event = server.publish(&tenant, "a.b", json!({ "x": EVIL })).await;
+    let page = server
+        .until("/v1/deliveries", |page| {
+            page["data"][0]["attemptsMade"] == 1
+        })
+        .await;
+    let (delivery, event) = (id(&page["data"][0]), id(&event));
+    let link = portal_link(&server, &tenant, json!({ "name": EVIL })).await;
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let mut customer = Browser::by_link(&server, text(&link, "url")).await;
+    let query: String = url::form_urlencoded::byte_serialize(EVIL.as_bytes()).collect();
+    let paths = [
+        format!("/tenants/{tenant}"),
+        format!("/tenants/{tenant}/events?type={query}"),
+        format!("/tenants/{tenant}/statistics"),
+        format!("/endpoints/{endpoint}"),
+        format!("/endpoints/{endpoint}?told={query}"),
+        format!("/endpoints/{endpoint}/edit"),
+        format!("/deliveries?type={query}"),
+        format!("/deliveries/{delivery}"),
+        format!("/events/{event}"),
+        format!("/audit?subject={query}"),
+        "/audit".to_owned(),
+    ];
+    let mut seen = 0;
+    for path in &paths {
+        let own = browser.page(path).await;
+        let theirs = customer.page(&format!("/portal{path}")).await;
+        for page in [own, theirs] {
+            assert!(
+                !page.contains("<script>alert") && !page.contains("<img src=x"),
+                "{path}"
+            );
+            seen += usize::from(page.contains("alert(1)"));
+        }
+    }
+    for path in [
+        "/",
+        &format!("/applications/{application}"),
+        &format!("/sign-in?next={query}"),
+    ] {
+        let page = browser.page(path).await;
+        assert!(
+            !page.contains("<script>alert") && !page.contains("<img src=x"),
+            "{path}"
+        );
+    }
+    assert!(seen > 15, "the text itself is shown: {seen}");
+}
+
+#[tokio::test]
+async fn a_portal_is_in_frames_of_its_own_product_only() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let asked = json!({ "frameOrigins": ["https://shop.example", "http://localhost:3000"], "returnUrl": "https://shop.example/settings" });
+    let link = portal_link(&server, &tenant, asked).await;
+    let framed = "frame-ancestors https://shop.example http://localhost:3000";
+    let mut browser = Browser::new(&server);
+    let path = path_of(text(&link, "url"));
+    let looked = browser.send("GET", &path, &[]).await;
+    assert!(
+        looked.headers["content-security-policy"].ends_with(framed),
+        "{looked:?}"
+    );
+    let (path, code) = path.split_once("?code=").unwrap();
+    let entered = browser.send("POST", path, &[("code", code)]).await;
+    let cookie = &entered.headers["set-cookie"];
+    assert!(
+        cookie.contains("Path=/portal; HttpOnly; SameSite=None; Partitioned; Secure"),
+        "{cookie}"
+    );
+    let page = browser.send("GET", "/portal", &[]).await;
+    assert!(page.headers["content-security-policy"].ends_with(framed));
+    assert!(!page.headers.contains_key("x-frame-options"));
+    assert!(page.text.contains("href=\"https://shop.example/settings\""));
+    // Of anybody else nothing is.
+    let link = portal_link(&server, &tenant, json!({})).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    let page = browser.send("GET", "/portal", &[]).await;
+    assert!(page.headers["content-security-policy"].ends_with("frame-ancestors 'none'"));
+    assert_eq!(page.headers["x-frame-options"], "DENY");
+    for wrong in [
+        json!({ "frameOrigins": ["https://*.example"] }),
+        json!({ "frameOrigins": ["https://a.example; script-src *"] }),
+        json!({ "returnUrl": "javascript:alert(1)" }),
+        json!({ "lastsSecs": 59 }),
+        json!({ "name": "a\nb" }),
+        json!({ "mode": "both" }),
+    ] {
+        let reply = server
+            .call(
+                "POST",
+                &format!("/v1/tenants/{tenant}/portal-links"),
+                wrong.clone(),
+            )
+            .await;
+        assert_eq!(reply.status, 400, "{wrong}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn visits_end_when_they_are_ended_and_with_whom_they_are_of() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let link = portal_link(&server, &tenant, json!({ "name": "ada" })).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    browser.page("/portal").await;
+    let path = format!("/v1/tenants/{tenant}/portal-links");
+    let listed = server.good("GET", &path, Value::Null).await;
+    assert_eq!(listed["data"][0]["name"], "ada");
+    assert!(listed["data"][0]["openedAt"].is_string() && listed["data"][0]["url"].is_null());
+    server
+        .good(
+            "DELETE",
+            &format!("/v1/portal-links/{}", id(&link)),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(browser.send("GET", "/portal", &[]).await.status, 401);
+    // Of a key.
+    let key = server
+        .good("POST", "/v1/keys", json!({ "name": "op" }))
+        .await;
+    let mut operator = Browser::sign_in(&server, text(&key, "key")).await;
+    operator.page("/").await;
+    let path = format!("/v1/keys/{}", id(&key));
+    server
+        .good("PATCH", &path, json!({ "active": false }))
+        .await;
+    assert_eq!(operator.send("GET", "/", &[]).await.status, 403);
+    server.good("DELETE", &path, Value::Null).await;
+    assert_eq!(operator.send("GET", "/", &[]).await.status, 303);
+    // Of a tenant.
+    let link = portal_link(&server, &tenant, json!({})).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    browser.page("/portal").await;
+    server
+        .good("DELETE", &format!("/v1/tenants/{tenant}"), Value::Null)
+        .await;
+    assert_eq!(browser.send("GET", "/portal", &[]).await.status, 401);
+}
+
+#[tokio::test]
+async fn only_the_product_makes_portal_links_and_within_its_mode() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}/portal-links");
+    let own = server
+        .good("POST", "/v1/keys", json!({ "name": "t", "tenant": tenant }))
+        .await;
+    let reply = server
+        .call_as(text(&own, "key"), "POST", &path, json!({}))
+        .await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (403, "scope_insufficient")
+    );
+    let test = server
+        .good("POST", "/v1/keys", json!({ "name": "x", "mode": "test" }))
+        .await;
+    let test = text(&test, "key");
+    let live = server
+        .call_as(test, "POST", &path, json!({ "mode": "live" }))
+        .await;
+    assert_eq!(live.status, 403);
+    let link = server.call_as(test, "POST", &path, json!({})).await.json();
+    assert_eq!(link["mode"], "test");
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    let home = browser.page("/portal").await;
+    assert!(home.contains("test mode"));
+    // What belongs to a live link a test key does not end.
+    let live = portal_link(&server, &tenant, json!({})).await;
+    let end = format!("/v1/portal-links/{}", id(&live));
+    assert_eq!(
+        server
+            .call_as(test, "DELETE", &end, Value::Null)
+            .await
+            .status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn pages_can_be_left_out_and_people_get_pages_where_nothing_is() {
+    let server = TestServer::start().await;
+    let mut browser = Browser::new(&server);
+    let missing = browser.send("GET", "/nothing/here", &[]).await;
+    assert_eq!(missing.status, 404);
+    assert!(
+        missing.text.contains("<h1>Not found</h1>") && missing.headers.contains_key("x-request-id")
+    );
+    assert_eq!(
+        server
+            .call("GET", "/nothing/here", Value::Null)
+            .await
+            .code(),
+        "route_unknown"
+    );
+    for path in ["/assets/pages.css", "/assets/pages.js", "/assets/icon.svg"] {
+        let asset = browser.send("GET", path, &[]).await;
+        assert_eq!(asset.status, 200);
+        assert!(asset.headers["cache-control"].contains("immutable"));
+    }
+    let without = TestServer::with(|config| config.pages.enabled = false).await;
+    for path in ["/", "/sign-in", "/portal", "/assets/pages.css"] {
+        let reply = without.call("GET", path, Value::Null).await;
+        assert_eq!(reply.code(), "route_unknown", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_bounded() {
+    let server = TestServer::start().await;
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/tenants/{tenant}/endpoints");
+    browser.page(&format!("{path}/new")).await;
+    let long = "x".repeat(256 * 1024);
+    let reply = browser.press(&path, &[("url", &long)]).await;
+    assert_eq!(reply.status, 413, "{}", reply.status);
+    let reply = Browser::new(&server)
+        .send("POST", "/sign-in", &[("key", &long[..4_096])])
+        .await;
+    assert_eq!(reply.status, 413, "{}", reply.status);
+}

@@ -1,0 +1,419 @@
+//! People at the pages: how they come in, who they are then, and how that ends.
+//!
+//! Somebody comes with a key, or by a link that the product made for a customer. The code of a link opens it once;
+//! what the browser keeps then is a token of 32 random bytes, of which the store has the hash.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_core::audit::Actor;
+use postrider_core::seal::{hex, sha256};
+use postrider_core::session::{Holder, Portal, PortalTerms, Session};
+use postrider_core::tenant::{Mode, Scope};
+use postrider_core::{Id, Secret, Timestamp, id};
+use postrider_store::{Page, PageRequest, SessionsOf};
+use serde::Deserialize;
+use url::Url;
+use utoipa::ToSchema;
+
+use crate::budget::Budget;
+use crate::reading::bounded_page;
+use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::{Caller, Proof, Service, random};
+
+/// Sessions of one key, and of one tenant; of more the oldest end.
+pub const SESSIONS_MAX: u32 = 1_000;
+/// How long somebody who came with a key stays.
+pub const SESSION_LASTS: Duration = Duration::from_secs(12 * 3_600);
+/// How long a link to the console that nobody uses opens it.
+pub(crate) const CONSOLE_LINK_LASTS: Duration = Duration::from_secs(24 * 3_600);
+/// How long a portal link, and what it opened, last when nothing is said.
+pub const PORTAL_LINK_LASTS: Duration = Duration::from_secs(12 * 3_600);
+/// The longest that one can be made for.
+pub const PORTAL_LINK_LASTS_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Origins that may have one portal in a frame.
+pub const FRAME_ORIGINS_MAX: usize = 8;
+/// Bytes of a name, an origin and a return URL.
+const TEXT_BYTES_MAX: usize = 512;
+/// Bytes of a code and of a token.
+const CODE_BYTES: usize = 32;
+
+/// A link into the portal.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct NewPortalLink {
+    /// Live, or the test mode only; the key's, when it is not given.
+    pub mode: Option<Mode>,
+    /// Looks and changes nothing, and sees no secret.
+    pub read_only: bool,
+    /// Who comes, as the audit log calls them: a mail address, a name.
+    pub name: Option<String>,
+    /// Where "back" leads: `https://shop.example/settings`.
+    pub return_url: Option<String>,
+    /// Origins whose pages may have the portal in a frame: `https://shop.example`.
+    pub frame_origins: Vec<String>,
+    /// Seconds after which the link, and what it opened, end. 12 hours, when not given; 7 days at most.
+    #[schema(minimum = 60, maximum = 604_800)]
+    pub lasts_secs: Option<u64>,
+}
+
+/// A link that was made: its code is in this answer only.
+#[derive(Debug)]
+pub struct LinkMade {
+    pub session: Session,
+    pub code: Secret,
+}
+
+/// Somebody who is there.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    pub caller: Caller,
+    pub session: Arc<Session>,
+}
+
+/// Lookups for people who are not in yet, at once. What opens something has 32 random bytes: trying does not find it,
+/// and so nobody is locked out by somebody else's tries.
+const LOOKS_AT_ONCE: usize = 64;
+
+/// Bounds what people who are not in yet make the store read.
+pub(crate) struct Door(Budget);
+
+impl Default for Door {
+    fn default() -> Self {
+        Self(Budget::new(LOOKS_AT_ONCE))
+    }
+}
+
+impl Service {
+    /// Lets somebody in who has a key. What comes back is for their browser only.
+    ///
+    /// # Errors
+    /// `key_unknown`, `key_disabled`, `key_expired`, `address_not_allowed`, and `overloaded` when too many come at once.
+    pub async fn come_in(&self, key: &str, address: Option<IpAddr>) -> Result<(Secret, Visit)> {
+        let looking = self.0.door.0.take(0, 1).ok_or_else(too_many)?;
+        let proof = self.prove(key).await?;
+        drop(looking);
+        let holder = Holder::Key(proof.id());
+        let caller = self.admit(proof, address)?;
+        let token = code();
+        let now = self.now();
+        let session = Session {
+            opened_at: Some(now),
+            ..new_session(self, holder, &token, now.plus(SESSION_LASTS))
+        };
+        let by = caller.actor(now);
+        let made = self
+            .store()
+            .create_session(session.clone(), SESSIONS_MAX, by);
+        made.await?;
+        let session = Arc::new(session);
+        Ok((token, Visit { caller, session }))
+    }
+
+    /// A link that lets somebody in once as whoever calls.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for who came by a link, or what the store answers.
+    pub async fn console_link(&self, who: &Caller) -> Result<LinkMade> {
+        let by = who.changes(self.now())?;
+        let Some(key) = by.key else {
+            let detail = "a link to the console is made with a key";
+            return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
+        };
+        let lasts = self.now().plus(CONSOLE_LINK_LASTS);
+        self.make_link(Holder::Key(key), lasts, by).await
+    }
+
+    /// A link for a customer: what it opens shows and changes what is the tenant's, of one mode or both.
+    ///
+    /// # Errors
+    /// Of a field that cannot be, `scope_insufficient` for a tenant's key, `not_found`, or what the store answers.
+    pub async fn create_portal_link(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        new: NewPortalLink,
+    ) -> Result<LinkMade> {
+        let tenant = who.tenant(self, tenant).await?;
+        must_make_links(who)?;
+        let lasts = new
+            .lasts_secs
+            .map_or(PORTAL_LINK_LASTS, Duration::from_secs);
+        if lasts < Duration::from_secs(60) || lasts > PORTAL_LINK_LASTS_MAX {
+            let most = PORTAL_LINK_LASTS_MAX.as_secs();
+            let rule = format!("must be from 60 to {most}");
+            return Err(Refusal::invalid("lastsSecs", rule));
+        }
+        let portal = Portal {
+            application: tenant.application,
+            tenant: tenant.id,
+            mode: who.mode(new.mode)?,
+            terms: terms(new)?,
+        };
+        let by = who.changes(self.now())?;
+        let ends = self.now().plus(lasts);
+        self.make_link(Holder::Portal(portal), ends, by).await
+    }
+
+    /// A tenant's portal links and whom they let in, the newest first.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for a tenant's key, `not_found`, or what the store answers.
+    pub async fn list_portal_links(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        page: PageRequest,
+    ) -> Result<Page<Session>> {
+        let tenant = who.tenant(self, tenant).await?;
+        must_make_links(who)?;
+        let of = SessionsOf::Tenant(tenant.id);
+        let listed = self.store().list_sessions(of, bounded_page(page)).await?;
+        let may_touch = |session: &Session| match &session.holder {
+            Holder::Portal(portal) => who.may_touch(portal.mode),
+            Holder::Key(_) => false,
+        };
+        Ok(Page {
+            rows: listed.rows.into_iter().filter(may_touch).collect(),
+            next: listed.next,
+        })
+    }
+
+    /// Ends a portal link, and whoever it let in is out.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for a tenant's key, `not_found`, or what the store answers.
+    pub async fn end_portal_link(&self, who: &Caller, id: Id<id::Session>) -> Result<()> {
+        let session = self.store().session(id).await?;
+        let Holder::Portal(portal) = &session.holder else {
+            return Err(Refusal::not_found("portal link"));
+        };
+        if !who.may_see(portal.application, portal.tenant) || !who.may_touch(portal.mode) {
+            return Err(Refusal::not_found("portal link"));
+        }
+        must_make_links(who)?;
+        let by = who.changes(self.now())?;
+        Ok(self.store().delete_session(id, by).await?)
+    }
+
+    /// What a link leads to, without using it; none when it was used, has ended or never was.
+    ///
+    /// # Errors
+    /// What the store answers, and `overloaded` when too many try at once.
+    pub async fn look_at_link(&self, code: &str) -> Result<Option<Session>> {
+        let _turn = self.0.door.0.take(0, 1).ok_or_else(too_many)?;
+        let found = self.store().session_by_hash(sha256(code.as_bytes())).await;
+        match found {
+            Ok(session) if session.opened_at.is_none() && session.expires_at > self.now() => {
+                Ok(Some(session))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets somebody in who has the code of a link; none when somebody had it before, or it has ended.
+    ///
+    /// # Errors
+    /// What the store answers, and `overloaded` when too many come at once.
+    pub async fn use_link(&self, code: &str) -> Result<Option<(Secret, Session)>> {
+        let Some(link) = self.look_at_link(code).await? else {
+            return Ok(None);
+        };
+        let token = self::code();
+        let now = self.now();
+        let by = match &link.holder {
+            Holder::Key(_) => Actor {
+                name: Arc::from("whoever has the link"),
+                ..Actor::system(now)
+            },
+            Holder::Portal(portal) => Caller::of_portal(link.id, portal).actor(now),
+        };
+        let (code, hash) = (sha256(code.as_bytes()), sha256(token.expose().as_bytes()));
+        match self.store().open_session(code, hash, now, by).await {
+            Ok(session) => Ok(Some((token, session))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Who has this token; none when the session has ended, or what it is of.
+    ///
+    /// # Errors
+    /// `key_disabled`, `key_expired`, `address_not_allowed`, or what the store answers.
+    pub async fn visit(&self, token: &str, address: Option<IpAddr>) -> Result<Option<Visit>> {
+        let found = self.store().session_by_hash(sha256(token.as_bytes())).await;
+        let session = match found {
+            Ok(session) => session,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if session.opened_at.is_none() || session.expires_at <= self.now() {
+            return Ok(None);
+        }
+        let caller = match &session.holder {
+            Holder::Key(key) => match self.store().key(*key).await {
+                Ok(key) => self.admit(Proof::of(key), address)?,
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            },
+            Holder::Portal(portal) => {
+                let caller = Caller::of_portal(session.id, portal);
+                match caller.tenant(self, portal.tenant).await {
+                    Ok(_) => caller,
+                    Err(refusal) if refusal.code == ErrorCode::NotFound => return Ok(None),
+                    Err(refusal) => return Err(refusal),
+                }
+            }
+        };
+        let session = Arc::new(session);
+        Ok(Some(Visit { caller, session }))
+    }
+
+    /// Ends a visit.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn leave(&self, visit: &Visit) -> Result<()> {
+        let by = visit.caller.actor(self.now());
+        match self.store().delete_session(visit.session.id, by).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn make_link(&self, holder: Holder, ends: Timestamp, by: Actor) -> Result<LinkMade> {
+        let code = code();
+        let session = new_session(self, holder, &code, ends);
+        let made = self
+            .store()
+            .create_session(session.clone(), SESSIONS_MAX, by);
+        made.await?;
+        Ok(LinkMade { session, code })
+    }
+}
+
+fn too_many() -> Refusal {
+    let detail = "as many come in at once as can; try again in a moment";
+    Refusal::new(ErrorCode::Overloaded, detail)
+}
+
+fn new_session(service: &Service, holder: Holder, code: &Secret, ends: Timestamp) -> Session {
+    let now = service.now();
+    Session {
+        id: service.store().ids().next(now),
+        holder,
+        hash: sha256(code.expose().as_bytes()),
+        created_at: now,
+        opened_at: None,
+        expires_at: ends,
+    }
+}
+
+fn code() -> Secret {
+    Secret::new(hex(&random::bytes(CODE_BYTES)))
+}
+
+/// Only the product sends its customers in.
+fn must_make_links(who: &Caller) -> Result<()> {
+    match who.scope() {
+        Scope::Root | Scope::Application(_) => Ok(()),
+        Scope::Tenant(..) => Err(Refusal::new(
+            ErrorCode::ScopeInsufficient,
+            "an application key is needed: the product makes portal links",
+        )),
+    }
+}
+
+fn terms(new: NewPortalLink) -> Result<PortalTerms> {
+    let short = |field: &str, text: &str| {
+        if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+            let rule = format!("must have 1 to {TEXT_BYTES_MAX} bytes");
+            return Err(Refusal::invalid(field, rule));
+        }
+        Ok(())
+    };
+    if let Some(name) = &new.name {
+        short("name", name)?;
+        if name.chars().any(char::is_control) {
+            return Err(Refusal::invalid("name", "must be one line"));
+        }
+    }
+    if let Some(url) = &new.return_url {
+        short("returnUrl", url)?;
+        let web = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
+        if !web {
+            let rule = "must be an https URL such as https://shop.example/settings";
+            return Err(Refusal::invalid("returnUrl", rule));
+        }
+    }
+    if new.frame_origins.len() > FRAME_ORIGINS_MAX {
+        let rule = format!("must be {FRAME_ORIGINS_MAX} at most");
+        return Err(Refusal::invalid("frameOrigins", rule));
+    }
+    let mut frame_origins = Vec::new();
+    for (at, given) in new.frame_origins.iter().enumerate() {
+        let origin = origin(given).ok_or_else(|| {
+            let rule = "must be an origin such as https://shop.example, without a path";
+            Refusal::invalid(format!("frameOrigins[{at}]"), rule)
+        })?;
+        frame_origins.push(origin);
+    }
+    Ok(PortalTerms {
+        name: new.name,
+        read_only: new.read_only,
+        return_url: new.return_url,
+        frame_origins,
+    })
+}
+
+/// An origin, written as browsers write it: what comes out goes into a header.
+fn origin(given: &str) -> Option<String> {
+    if given.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    let url = Url::parse(given).ok()?;
+    let bare = url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    let web = matches!(url.scheme(), "https" | "http") && url.host_str().is_some();
+    // `*` is a host to the parser and everybody to a browser.
+    let plain = url.host_str().is_some_and(|host| {
+        let part = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        host.bytes().all(part)
+    });
+    (bare && web && plain).then(|| url.origin().ascii_serialization())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_nothing_else() {
+        let read = |text: &str| origin(text);
+        assert_eq!(
+            read("https://Shop.example/").as_deref(),
+            Some("https://shop.example")
+        );
+        assert_eq!(
+            read("http://localhost:3000").as_deref(),
+            Some("http://localhost:3000")
+        );
+        for wrong in [
+            "*",
+            "https://*.example",
+            "https://shop.example/path",
+            "https://shop.example; script-src *",
+            "https://a:b@shop.example",
+            "javascript:alert(1)",
+            "null",
+        ] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}
