@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
+use crate::browser::{binary, target};
 use crate::{languages, quietly, run, say, works};
 
 /// What makes requests from the document; the same version everywhere, so that it makes the same requests.
@@ -17,8 +18,7 @@ const SCRIPT: &str = "crates/postrider/tests/openapi/contract.py";
 /// With what was found, or what could not be installed.
 pub(crate) fn check() -> anyhow::Result<()> {
     languages()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let target = target();
     let environment = target.join("contract");
     let program = environment.join("bin/st");
     let installed = program.to_string_lossy().into_owned();
@@ -26,17 +26,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
         say("installing schemathesis");
         install(&environment).context("schemathesis could not be installed")?;
     }
-    // The binary that the tests have used: another choice of packages would build much of it once more.
-    run(Command::new("cargo").args([
-        "test",
-        "--workspace",
-        "--all-targets",
-        "--no-run",
-        "--quiet",
-    ]))?;
     run(Command::new("python3")
         .arg(SCRIPT)
-        .arg(target.join("debug/postrider").canonicalize()?)
+        .arg(binary(&target)?)
         .arg(std::path::absolute(program)?))
 }
 

@@ -1,6 +1,7 @@
 //! Project automation. `cargo xtask ci` is the gate, here and everywhere.
 
 mod arrows;
+mod browser;
 mod contract;
 mod deny;
 mod fuzz;
@@ -17,6 +18,7 @@ cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
+cargo xtask browser  the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         "sim" => sim(rest.first().map_or("20000", String::as_str)),
         "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
         "contract" => contract::check(),
+        "browser" => browser::check(),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
         "systems" => systems::check(),
@@ -77,13 +80,14 @@ fn ci() -> anyhow::Result<()> {
     step("tests", || test(&[]))?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;
+    step("the pages in a browser", browser::check)?;
     step("the README's first command", readme)?;
     say("all checks passed");
     Ok(())
 }
 
-/// Runs the README's first command as written, but for the optimized build, which would build
-/// everything once more; and sees that the second one is this.
+/// Runs what the README's first command runs, with the binary that the tests have used: an optimized build would
+/// build everything once more. And sees that the second one is this.
 fn readme() -> anyhow::Result<()> {
     let text = std::fs::read_to_string("README.md").context("failed to read README.md")?;
     let block = text
@@ -102,12 +106,10 @@ fn readme() -> anyhow::Result<()> {
     if *second != "cargo xtask ci" {
         bail!("the README's second command must be the gate, not {second:?}");
     }
-    let words: Vec<&str> = first
-        .split_whitespace()
-        .filter(|word| *word != "--release")
-        .collect();
-    let (program, arguments) = words.split_first().context("the first command is empty")?;
-    run(Command::new(program).args(arguments))
+    let arguments = first
+        .strip_prefix("cargo run --release -- ")
+        .with_context(|| format!("the README's first command must run the release, not {first:?}"))?;
+    run(Command::new(browser::binary(&browser::target())?).args(arguments.split_whitespace()))
 }
 
 /// Adds what a machine with Rust alone lacks: two components of the toolchain. Everything else that

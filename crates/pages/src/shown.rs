@@ -95,7 +95,8 @@ fn short_url(url: &str) -> String {
 pub(crate) struct EndpointRow {
     pub(crate) href: String,
     pub(crate) name: String,
-    pub(crate) url: String,
+    /// Where it leads, unless that is its name.
+    pub(crate) url: Option<String>,
     pub(crate) events: String,
     pub(crate) standing: Standing,
     pub(crate) since: Option<When>,
@@ -110,7 +111,7 @@ impl EndpointRow {
         Self {
             href: visitor.href(format_args!("/endpoints/{}", endpoint.id)),
             name: name_of(endpoint),
-            url: endpoint.url.clone(),
+            url: (name_of(endpoint) != short_url(&endpoint.url)).then(|| endpoint.url.clone()),
             events: endpoint.subscription.patterns().join(", "),
             standing: Standing::of_endpoint(endpoint),
             since: since.map(|at| When::new(at, now)),
