@@ -55,7 +55,8 @@ pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
 
 fn apt(package: &str) -> anyhow::Result<()> {
     say(&format!("installing {package}"));
-    let how = || format!("{package} could not be installed; do it by hand where apt-get is not there");
+    let how =
+        || format!("{package} could not be installed; do it by hand where apt-get is not there");
     quietly(Command::new("apt-get").arg("update")).with_context(how)?;
     quietly(
         Command::new("apt-get")

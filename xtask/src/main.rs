@@ -108,7 +108,9 @@ fn readme() -> anyhow::Result<()> {
     }
     let arguments = first
         .strip_prefix("cargo run --release -- ")
-        .with_context(|| format!("the README's first command must run the release, not {first:?}"))?;
+        .with_context(|| {
+            format!("the README's first command must run the release, not {first:?}")
+        })?;
     run(Command::new(browser::binary(&browser::target())?).args(arguments.split_whitespace()))
 }
 

@@ -10,6 +10,7 @@ mod format;
 mod parse;
 mod reader;
 mod render;
+mod saved;
 mod schedule;
 mod sign;
 mod template;
@@ -22,10 +23,11 @@ pub use flat_kv::{Arrays, FlatKv, FormTooLong, Sort};
 pub use format::{IdFormat, KeyBytes, SecretFormat, SecretPolicy, SecretScope, Visibility};
 pub use reader::Mistake;
 pub use render::{LEFT_OUT, RenderContext, Rendered};
+pub use saved::{InvalidSaved, NoSecret, SavedHeaders, saved_request};
 pub use schedule::{Anchor, RetrySchedule, Steps};
 pub use sign::{
-    Algorithm, Encoding, SignatureSpec, SignedInput, SigningKey, ed25519_public, ed25519_secret,
-    signing_key,
+    Algorithm, Encoding, InvalidSecret, SignatureSpec, SignedInput, SigningKey, ed25519_public,
+    ed25519_secret, signing_key,
 };
 pub use template::{Hole, RenderScope, Template};
 pub use verify::VerifyError;
@@ -77,6 +79,7 @@ pub struct Profile {
     pub(crate) endpoints_max: Option<u32>,
     pub modes: ModeLabels,
     pub test: TestSpec,
+    pub portal: PortalNames,
     /// The management API this profile's vendor documents, if there is one.
     pub api: Option<ApiSpec>,
 }
@@ -301,6 +304,18 @@ pub struct EnginePolicy {
 pub struct ModeLabels {
     pub live: String,
     pub test: String,
+}
+
+/// What the vendor's own pages are called, where a customer knows them by a name of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortalNames {
+    pub endpoints: String,
+    pub deliveries: String,
+    pub statistics: String,
+    pub keys: String,
+    pub distributions: String,
+    pub notifications: String,
+    pub settings: String,
 }
 
 /// The test call: what is sent, and what is answered about it.

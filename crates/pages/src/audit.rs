@@ -63,7 +63,7 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         subject: entry.subject,
     };
     let page = Audit {
-        frame: Frame::of(&visitor, "Audit log").behind([Link::new(visitor.face.home(), "Home")]),
+        frame: Frame::of(&visitor, "Changes").behind([Link::new(visitor.face.home(), "Home")]),
         rows: found.rows.into_iter().map(row).collect(),
         subject,
         action,

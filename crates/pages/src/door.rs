@@ -1,5 +1,6 @@
 //! Coming in and going: with a key, or by a link that lets one in once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use postrider_core::Secret;
+use postrider_core::profile::Profile;
 use postrider_core::seal::{hex, sha256};
 use postrider_core::session::{Holder, Session};
 use postrider_core::{Id, id};
@@ -25,6 +27,8 @@ pub(crate) struct Visitor {
     pub(crate) face: Face,
     /// In every form of this visit: a page of another site does not know it.
     pub(crate) csrf: String,
+    /// Whose words the portal speaks; none in the console.
+    pub(crate) profile: Option<Arc<Profile>>,
     /// What was just done, by the address of the page.
     pub(crate) told: Option<&'static str>,
     /// What the address of the page asks for.
@@ -47,9 +51,18 @@ impl Visitor {
         if is_customer != (face == Face::Portal) {
             return Err(nobody());
         }
+        let profile = match &visit.session.holder {
+            Holder::Portal(portal) => {
+                let current = site.service().profile_of(portal.application).await;
+                let current = current.map_err(|refusal| Failure::Refused(face, refusal))?;
+                Some(current.profile)
+            }
+            Holder::Key(_) => None,
+        };
         let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(Self {
             told: query.get("told").and_then(told),
+            profile,
             visit,
             face,
             csrf: hex(&sha256(format!("form:{token}").as_bytes())),

@@ -22,6 +22,7 @@ use crate::shown::{AttemptShownRow, DeliveryRow, When, name_of, read};
 use crate::tenant::{crumbs_below, rate};
 use crate::words::{self, After, Standing, grouped};
 
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 /// Deliveries on the page of their endpoint.
 const RECENT: usize = 12;
 
@@ -38,7 +39,12 @@ struct Endpoint {
     standing: Standing,
     test: bool,
     enabled: bool,
-    registered: bool,
+    /// Where it is changed.
+    change: Option<String>,
+    deletes: bool,
+    catches_up: bool,
+    /// Where catching up begins when nobody says otherwise.
+    day_ago: String,
     events: Vec<String>,
     headers: Vec<String>,
     details: Vec<(&'static str, String)>,
@@ -134,7 +140,13 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         standing: Standing::of_endpoint(&endpoint),
         test: endpoint.mode == Mode::Test,
         enabled: endpoint.health.is_enabled(),
-        registered: endpoint.kind == EndpointKind::Registered,
+        change: change(visitor, &endpoint),
+        catches_up: endpoint.health.is_enabled() && endpoint.kind != EndpointKind::Callback,
+        day_ago: minute(now.minus(DAY)),
+        deletes: matches!(
+            endpoint.kind,
+            EndpointKind::Registered | EndpointKind::Distribution(_)
+        ),
         events: endpoint.subscription.patterns().to_vec(),
         headers: endpoint
             .headers
@@ -159,6 +171,24 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         problem: answer.problem,
     };
     frame::show(&page)
+}
+
+/// Where it is changed: those of keys and distributions with what they belong to.
+fn change(visitor: &Visitor, endpoint: &CoreEndpoint) -> Option<String> {
+    let path = match &endpoint.kind {
+        EndpointKind::Registered => format!("/endpoints/{}/edit", endpoint.id),
+        EndpointKind::Distribution(_) => format!("/distributions/{}/edit", endpoint.id),
+        EndpointKind::Key(key) => format!("/keys/{key}"),
+        EndpointKind::Callback => return None,
+    };
+    Some(visitor.href(path))
+}
+
+/// A time as it is typed: `2026-11-28T10:34`.
+fn minute(at: postrider_core::Timestamp) -> String {
+    let mut text = at.to_string();
+    text.truncate(16);
+    text
 }
 
 fn details(endpoint: &CoreEndpoint) -> Vec<(&'static str, String)> {
@@ -323,7 +353,11 @@ async fn delete(site: &Site, visitor: &Visitor, id: &str) -> Shown {
     let refused = visitor.refused();
     let (service, who) = (site.service(), &visitor.visit.caller);
     let (endpoint, _) = service.endpoint(who, id).await.map_err(&refused)?;
-    service.delete_endpoint(who, id).await.map_err(&refused)?;
+    let deleted = match endpoint.kind {
+        EndpointKind::Distribution(_) => service.delete_distribution(who, id).await,
+        _ => service.delete_endpoint(who, id).await,
+    };
+    deleted.map_err(&refused)?;
     Ok(visitor.back_to(home_of(visitor, endpoint.tenant), "deleted"))
 }
 

@@ -76,14 +76,7 @@ impl Values {
     }
 
     fn headers(&self) -> Result<BTreeMap<String, String>, Refusal> {
-        let mut headers = BTreeMap::new();
-        for line in self.headers.lines().filter(|line| !line.trim().is_empty()) {
-            let rule =
-                || Refusal::invalid("headers", "must be lines such as authorization: Bearer …");
-            let (name, value) = line.split_once(':').ok_or_else(rule)?;
-            headers.insert(name.trim().to_owned(), value.trim().to_owned());
-        }
-        Ok(headers)
+        header_lines(&self.headers)
     }
 
     fn rate_limit(&self) -> Result<Option<u32>, Refusal> {
@@ -98,6 +91,17 @@ impl Values {
     fn description(&self) -> Option<String> {
         (!self.description.is_empty()).then(|| self.description.clone())
     }
+}
+
+/// Headers as they are typed: one on each line.
+pub(crate) fn header_lines(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut headers = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let rule = || Refusal::invalid("headers", "must be lines such as authorization: Bearer …");
+        let (name, value) = line.split_once(':').ok_or_else(rule)?;
+        headers.insert(name.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(headers)
 }
 
 pub(crate) async fn new(

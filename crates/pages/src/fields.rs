@@ -35,6 +35,12 @@ impl Fields {
             .filter(|value| !value.is_empty())
     }
 
+    /// All that fields of this name hold.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        let found = self.0.iter().filter(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).collect()
+    }
+
     /// What a field holds, empty when it is not there.
     pub(crate) fn text(&self, name: &str) -> String {
         self.get(name).unwrap_or_default().to_owned()

@@ -3,8 +3,10 @@
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use postrider_core::profile::Profile;
 use postrider_core::session::Holder;
 use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
 
 use crate::assets::VERSION;
 use crate::door::Visitor;
@@ -69,6 +71,8 @@ pub(crate) struct Frame {
     pub(crate) visitor: Option<Badge>,
     /// What was just done.
     pub(crate) told: Option<&'static str>,
+    /// The pages that there are, by the names that the vendor gives them.
+    pub(crate) rail: Vec<Link>,
     /// Origins that may have it in a frame.
     ancestors: Vec<String>,
 }
@@ -79,7 +83,6 @@ pub(crate) struct Badge {
     pub(crate) csrf: String,
     pub(crate) read_only: bool,
     pub(crate) test_only: bool,
-    pub(crate) audit: bool,
     /// Where the product wants them back.
     pub(crate) back: Option<String>,
 }
@@ -94,6 +97,7 @@ impl Frame {
             crumbs: Vec::new(),
             visitor: None,
             told: None,
+            rail: Vec::new(),
             ancestors: Vec::new(),
         }
     }
@@ -112,12 +116,12 @@ impl Frame {
             csrf: visitor.csrf.clone(),
             read_only: caller.is_read_only(),
             test_only: caller.own_mode() == Mode::Test,
-            audit: caller.own_mode() == Mode::Live,
             back,
         };
         Self {
             visitor: Some(badge),
             told: visitor.told,
+            rail: rail(visitor),
             ancestors,
             ..Self::bare(visitor.face, title)
         }
@@ -143,6 +147,50 @@ impl Frame {
     pub(crate) fn csrf(&self) -> &str {
         self.visitor.as_ref().map_or("", |badge| &badge.csrf)
     }
+}
+
+/// The pages that somebody may see: of the operator's console a few, of a tenant's portal all that are its.
+fn rail(visitor: &Visitor) -> Vec<Link> {
+    let href = |path: &str| visitor.href(path);
+    let mut rail = vec![Link::new(visitor.face.home(), "Home")];
+    match (&visitor.profile, visitor.own_tenant()) {
+        (Some(profile), Some(tenant)) => {
+            rail.extend(tenant_links(visitor, profile, tenant));
+        }
+        _ => {
+            rail.push(Link::new(href("/deliveries"), "Deliveries"));
+            rail.push(Link::new(href("/system"), "System"));
+        }
+    }
+    if visitor.visit.caller.own_mode() == Mode::Live {
+        rail.push(Link::new(href("/audit"), "Changes"));
+    }
+    rail
+}
+
+/// The pages of a tenant beside its first one.
+pub(crate) fn tenant_links(
+    visitor: &Visitor,
+    profile: &Profile,
+    tenant: Id<id::Tenant>,
+) -> Vec<Link> {
+    let names = &profile.portal;
+    let below = |path: &str| visitor.href(format_args!("/tenants/{tenant}/{path}"));
+    // The vendor with distributions has a log of its own, with columns of its own.
+    let deliveries = if profile.distribution.is_some() {
+        below("send-outs")
+    } else {
+        visitor.href(format_args!("/deliveries?tenant={tenant}"))
+    };
+    vec![
+        Link::new(deliveries, names.deliveries.clone()),
+        Link::new(below("events"), "Events"),
+        Link::new(below("statistics"), names.statistics.clone()),
+        Link::new(below("replays"), "Replay"),
+        Link::new(below("notifications"), names.notifications.clone()),
+        Link::new(below("settings"), names.settings.clone()),
+        Link::new(below("verify"), "Verify"),
+    ]
 }
 
 /// A page that knows its frame.

@@ -10,6 +10,7 @@ mod audit;
 mod chart;
 mod deliveries;
 mod delivery;
+mod distribution;
 mod door;
 mod endpoint;
 mod endpoint_form;
@@ -17,11 +18,17 @@ mod events;
 mod failure;
 mod fields;
 mod frame;
+mod key;
+mod notifications;
 mod overview;
 mod profile;
+mod replay;
+mod send_outs;
+mod settings;
 mod shown;
 mod statistics;
 mod tenant;
+mod verify;
 mod words;
 
 use std::sync::Arc;
@@ -89,6 +96,7 @@ impl Pages {
             .route("/", get(overview::show))
             .route("/sign-in", get(door::sign_in).post(door::come_in))
             .route("/applications/{id}", get(applications::show))
+            .route("/system", get(settings::system))
             .with_state(site(Face::Console));
         let portal = common()
             .route("/", get(tenant::home))
@@ -143,6 +151,34 @@ fn common() -> Router<Site> {
         .route("/tenants/{id}/endpoints/new", get(endpoint_form::new))
         .route("/tenants/{id}/events", get(events::list))
         .route("/tenants/{id}/statistics", get(statistics::show))
+        .route(
+            "/tenants/{id}/replays",
+            get(replay::list).post(replay::create),
+        )
+        .route("/tenants/{id}/send-outs", get(send_outs::list))
+        .route("/replays/{id}", get(replay::show))
+        .route("/replays/{id}/cancel", post(replay::cancel))
+        .route("/tenants/{id}/notifications", get(notifications::show))
+        .route(
+            "/tenants/{id}/notifications/{act}",
+            post(notifications::act),
+        )
+        .route("/tenants/{id}/settings", get(settings::show))
+        .route("/tenants/{id}/settings/{act}", post(settings::act))
+        .route(
+            "/tenants/{id}/verify",
+            get(verify::show).post(verify::verify),
+        )
+        .route("/tenants/{id}/keys", post(key::create))
+        .route("/tenants/{id}/keys/new", get(key::new))
+        .route("/keys/{id}", get(key::show))
+        .route("/keys/{id}/{act}", post(key::act))
+        .route("/tenants/{id}/distributions", post(distribution::create))
+        .route("/tenants/{id}/distributions/new", get(distribution::new))
+        .route(
+            "/distributions/{id}/edit",
+            get(distribution::edit).post(distribution::change),
+        )
         .route("/endpoints/{id}", get(endpoint::show))
         .route(
             "/endpoints/{id}/edit",

@@ -6,10 +6,11 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
 use postrider_core::profile::Profile;
-use postrider_core::tenant::{Mode, Tenant as CoreTenant};
+use postrider_core::tenant::{Mode, Scope, Tenant as CoreTenant};
 use postrider_core::{Id, id};
 use postrider_service::{
-    ErrorCode, KeyShown, NewPortalLink, PageRequest, Refusal, StatisticsAsked, read_state,
+    DeliveryQuery, ErrorCode, KeyShown, NewPortalLink, PageRequest, Refusal, StatisticsAsked,
+    read_state,
 };
 
 use crate::Site;
@@ -31,6 +32,10 @@ struct Tenant {
     id: String,
     name: String,
     profile: String,
+    /// The pages beside this one, where they are not in the rail.
+    links: Vec<Link>,
+    names: postrider_core::profile::PortalNames,
+    makes_keys: bool,
     sentence: String,
     healthy: bool,
     /// None where there is too much to count in a page.
@@ -64,6 +69,7 @@ struct Day {
 
 /// An API key and where its webhooks go.
 struct KeyRow {
+    href: String,
     name: String,
     public_id: String,
     endpoint: Option<Link>,
@@ -119,13 +125,7 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
     } else {
         Vec::new()
     };
-    let query = postrider_service::DeliveryQuery {
-        tenant: Some(id),
-        state: read_state(Some("failed")).map_err(&refused)?,
-        ..Default::default()
-    };
-    let failed = service.list_deliveries(who, query, PageRequest::first(SHORT));
-    let failed = failed.await.map_err(&refused)?.rows;
+    let failed = failed(site, visitor, id).await.map_err(&refused)?;
     let types = service.list_event_types(who, tenant.application).await;
     let types = types.map_err(&refused)?;
     let day = day(site, visitor, id).await.map_err(&refused)?;
@@ -140,6 +140,13 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         id: id.to_string(),
         name: tenant.name.clone(),
         profile: profile.name.clone(),
+        links: match site.face {
+            Face::Portal => Vec::new(),
+            Face::Console => frame::tenant_links(visitor, &profile, id),
+        },
+        names: profile.portal.clone(),
+        // The product gives its customers keys.
+        makes_keys: !matches!(who.scope(), Scope::Tenant(..)),
         sentence,
         healthy,
         day,
@@ -149,14 +156,30 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         keys,
         distributions,
         has_distributions,
-        failed: failed
-            .iter()
-            .map(|listed| DeliveryRow::new(visitor, listed, now))
-            .collect(),
+        failed,
         types: types.into_iter().map(type_row).collect(),
         operator: site.face == Face::Console && visitor.own_tenant().is_none(),
     };
     frame::show(&page)
+}
+
+/// The last deliveries that failed.
+async fn failed(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+) -> Result<Vec<DeliveryRow>, Refusal> {
+    let query = DeliveryQuery {
+        tenant: Some(tenant),
+        state: read_state(Some("failed"))?,
+        ..DeliveryQuery::default()
+    };
+    let service = site.service();
+    let first = PageRequest::first(SHORT);
+    let found = service.list_deliveries(&visitor.visit.caller, query, first);
+    let (rows, now) = (found.await?.rows, service.now());
+    let row = |listed| DeliveryRow::new(visitor, listed, now);
+    Ok(rows.iter().map(row).collect())
 }
 
 /// Whether endpoints stand by themselves: with some profiles each belongs to an API key.
@@ -212,6 +235,7 @@ async fn keys(
         Err(refusal) => return Err(refusal),
     };
     let row = |shown: KeyShown| KeyRow {
+        href: visitor.href(format_args!("/keys/{}", shown.key.id)),
         name: shown.key.name,
         public_id: shown.key.public_id.unwrap_or_default(),
         endpoint: shown.endpoint.map(|endpoint| {

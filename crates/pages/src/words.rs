@@ -9,6 +9,7 @@ use postrider_core::delivery::{Delivery, DeliveryState, FailReason};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::health::{DisableReason, DisableRule};
 use postrider_core::profile::{Class, Profile, RetrySchedule, Steps};
+use postrider_service::SendOutStatus;
 
 /// What was done, by its word in the address of the page that tells it: nobody else's text is shown this way.
 pub(crate) fn told(word: &str) -> Option<&'static str> {
@@ -20,6 +21,9 @@ pub(crate) fn told(word: &str) -> Option<&'static str> {
         "created" => "The endpoint is there: events from now on are delivered to it.",
         "changed" => "Saved.",
         "deleted" => "Deleted: nothing is sent to it any more.",
+        "read" => "Marked as read.",
+        "replaying" => "Begun: it goes on by itself.",
+        "stopped" => "Stopped: what was sent stays sent.",
         "rotated" => "The endpoint has a new secret.",
         _ => return None,
     })
@@ -34,6 +38,22 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// In the words of the log of send-outs.
+    pub(crate) fn of_send_out(status: SendOutStatus) -> Self {
+        match status {
+            SendOutStatus::Succeeded => Self::new("delivered", "✓", "succeeded"),
+            SendOutStatus::Retrying => Self::new("retrying", "↻", "retrying"),
+            SendOutStatus::Failed => Self::new("failed", "✕", "failed"),
+            SendOutStatus::Skipped => Self::new("cancelled", "‖", "skipped"),
+        }
+    }
+
+    /// Of long work.
+    pub(crate) const RUNNING: Self = Self::new("waiting", "◔", "running");
+    pub(crate) const DONE: Self = Self::new("delivered", "✓", "finished");
+    pub(crate) const STOPPED: Self = Self::new("cancelled", "–", "stopped");
+    pub(crate) const BROKEN: Self = Self::new("failed", "✕", "failed");
+
     const fn new(class: &'static str, icon: &'static str, word: &'static str) -> Self {
         Self { class, icon, word }
     }

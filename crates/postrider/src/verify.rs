@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use postrider_core::profile::{Profile, SigningKey, VerifyError, built_in, signing_key};
-use postrider_core::{Secret, Timestamp};
+use postrider_core::Timestamp;
+use postrider_core::profile::{Profile, SigningKey, VerifyError, built_in, saved_request};
 use postrider_engine::{Clock, SystemClock};
 
 use crate::output::line;
@@ -45,7 +45,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         None => SystemClock.now(),
     };
     let saved = read(&args.request)?;
-    let (headers, body) = split(&saved)?;
+    let (headers, body) = saved_request(&saved)?;
     let header = |name: &str| {
         let mut named = headers.iter();
         let found = named.find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -81,30 +81,6 @@ fn read(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-type Headers<'s> = Vec<(&'s str, &'s str)>;
-
-/// Header lines, with or without a request line before them, and the body after an empty line.
-fn split(saved: &[u8]) -> anyhow::Result<(Headers<'_>, &[u8])> {
-    let form = "a saved request has header lines such as \"webhook-id: msg_1\", an empty line, and the body";
-    let mut headers = Vec::new();
-    let mut rest = saved;
-    loop {
-        let end = rest.iter().position(|byte| *byte == b'\n').context(form)?;
-        let text = std::str::from_utf8(&rest[..end]).context(form)?;
-        let text = text.trim_end_matches('\r');
-        rest = &rest[end + 1..];
-        if text.is_empty() {
-            return Ok((headers, rest));
-        }
-        match text.split_once(':') {
-            Some((name, value)) if !name.contains(' ') => headers.push((name, value.trim())),
-            // `POST /hook HTTP/1.1`
-            _ if headers.is_empty() => {}
-            _ => anyhow::bail!("{text:?} is no header; {form}"),
-        }
-    }
-}
-
 /// A built-in profile, or one that is read from a file.
 pub(crate) fn profile(name: &str) -> anyhow::Result<Profile> {
     let mut known = built_in().iter();
@@ -116,15 +92,6 @@ pub(crate) fn profile(name: &str) -> anyhow::Result<Profile> {
 }
 
 pub(crate) fn keys(profile: &Profile, secrets: &[String]) -> anyhow::Result<Vec<SigningKey>> {
-    let keys = secrets.iter().map(|text| {
-        // A text that is a key by its form only would refuse everything without a reason.
-        if let Some(prefix) = Some(&profile.secret.format.prefix).filter(|prefix| !prefix.is_empty())
-            && !text.starts_with(prefix.as_str())
-            && !(profile.secret.asymmetric && text.starts_with("whpk_"))
-        {
-            anyhow::bail!("a secret of the profile {} begins with {prefix}; copy the whole text that was shown with the endpoint", profile.name);
-        }
-        Ok(signing_key(&profile.secret, &Secret::new(text.clone()))?)
-    });
+    let keys = secrets.iter().map(|text| Ok(profile.verifying_key(text)?));
     keys.collect()
 }

@@ -14,8 +14,8 @@ use crate::profile::reader::{Mistake, Mistakes, Section, read_duration};
 use crate::profile::schedule::STEPS_MAX;
 use crate::profile::{
     Anchor, Class, Classify, CustomHeaders, EnginePolicy, HttpPolicy, IdFormat, Ids, JsonStyle,
-    KeyBytes, MessageScope, ModeLabels, Profile, ResendFrom, ResendPolicy, RetrySchedule,
-    SecretFormat, SecretPolicy, SecretScope, Steps, Template, TestSpec, Visibility,
+    KeyBytes, MessageScope, ModeLabels, PortalNames, Profile, ResendFrom, ResendPolicy,
+    RetrySchedule, SecretFormat, SecretPolicy, SecretScope, Steps, Template, TestSpec, Visibility,
 };
 use crate::seal::sha256_hex;
 
@@ -98,6 +98,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
     };
     section.finish(m);
     let test = read_test(root, m);
+    let portal = read_portal(root, m);
     let api = read_api(root, m);
     Some(Profile {
         name,
@@ -127,6 +128,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
         endpoints_max,
         modes,
         test,
+        portal,
         api,
     })
 }
@@ -458,6 +460,24 @@ fn read_resend(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> ResendPolicy {
         series,
         while_disabled,
     }
+}
+
+fn read_portal(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> PortalNames {
+    let mut section = root.section("portal", m);
+    let mut name = |key, default: &str, m: &mut Mistakes<'_>| {
+        section.text(key, m).unwrap_or_else(|| default.to_owned())
+    };
+    let portal = PortalNames {
+        endpoints: name("endpoints", "Endpoints", m),
+        deliveries: name("deliveries", "Deliveries", m),
+        statistics: name("statistics", "Statistics", m),
+        keys: name("keys", "API keys", m),
+        distributions: name("distributions", "Distributions", m),
+        notifications: name("notifications", "Notifications", m),
+        settings: name("settings", "Settings", m),
+    };
+    section.finish(m);
+    portal
 }
 
 fn read_test(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> TestSpec {

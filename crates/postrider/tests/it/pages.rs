@@ -326,12 +326,21 @@ fn of_another(
         format!("/portal/endpoints/{endpoint}"),
         format!("/portal/endpoints/{endpoint}/edit"),
         format!("/portal/deliveries?tenant={tenant}"),
+        format!("/portal/tenants/{tenant}/replays"),
+        format!("/portal/tenants/{tenant}/notifications"),
+        format!("/portal/tenants/{tenant}/settings"),
+        format!("/portal/tenants/{tenant}/verify"),
         format!("/portal/deliveries/{delivery}"),
         format!("/portal/events/{event}"),
     ];
     let post = [
         format!("/portal/tenants/{tenant}/portal"),
         format!("/portal/tenants/{tenant}/endpoints"),
+        format!("/portal/tenants/{tenant}/replays"),
+        format!("/portal/tenants/{tenant}/keys"),
+        format!("/portal/tenants/{tenant}/notifications/settings"),
+        format!("/portal/tenants/{tenant}/settings/secret"),
+        format!("/portal/tenants/{tenant}/settings/rotate"),
         format!("/portal/endpoints/{endpoint}/enable"),
         format!("/portal/endpoints/{endpoint}/disable"),
         format!("/portal/endpoints/{endpoint}/delete"),
@@ -417,7 +426,7 @@ async fn a_visit_for_looking_changes_nothing() {
             );
             continue;
         }
-        let form = [("url", "https://example.com/")];
+        let form = [("url", "https://example.com/"), ("name", "x")];
         let reply = browser.press(&path, &form).await;
         let refused = reply.status == 403
             || reply.text.contains("this visit is for looking")
@@ -722,4 +731,363 @@ async fn a_form_is_bounded() {
         .send("POST", "/sign-in", &[("key", &long[..4_096])])
         .await;
     assert_eq!(reply.status, 413, "{}", reply.status);
+}
+
+#[tokio::test]
+async fn simplifytrips_customer_gives_a_key_its_webhook_and_reads_the_statistics() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("simplifytrip").await;
+    let link = portal_link(&server, &tenant, json!({ "name": "agency" })).await;
+    let mut customer = Browser::by_link(&server, text(&link, "url")).await;
+    let home = customer.page("/portal").await;
+    for name in ["Webhook statistics", "Webhook events", ">Settings<"] {
+        assert!(home.contains(name), "{name}: {home}");
+    }
+    assert!(!home.contains("New key"), "the product gives keys");
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    operator.page(&format!("/tenants/{tenant}/keys/new")).await;
+    let keys = format!("/tenants/{tenant}/keys");
+    let wrong = operator
+        .press(&keys, &[("name", "agency"), ("webhook", "nowhere")])
+        .await;
+    assert!(
+        wrong.status == 400 && wrong.text.contains("value=\"nowhere\""),
+        "{wrong:?}"
+    );
+    let made = operator
+        .press(&keys, &[("name", "agency"), ("mode", "test")])
+        .await;
+    assert!(made.text.contains("Shown once"), "{made:?}");
+    let key = &server
+        .good("GET", &format!("/v1/keys?tenant={tenant}"), Value::Null)
+        .await["data"][0];
+    let path = format!("/portal/keys/{}", id(key));
+    assert!(customer.page("/portal").await.contains(&path));
+    customer.page(&path).await;
+    let url = receiver.url("/hook");
+    let named = customer
+        .press(&format!("{path}/webhook"), &[("webhook", &url)])
+        .await;
+    assert!(
+        named.text.contains("What its webhooks are signed with"),
+        "{named:?}"
+    );
+    let event = json!({ "type": "RETURN_REQUEST_STATUS_CHANGED", "key": key["publicId"],
+                        "data": { "returnRequestId": "r-1", "status": "REQUESTED" } });
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/events"), event)
+        .await;
+    server.finished(&format!("tenant={tenant}"), 1).await;
+    let counted = customer
+        .page(&format!("/portal/tenants/{tenant}/statistics"))
+        .await;
+    assert!(
+        counted.contains("1 delivered.") && counted.contains("RETURN_REQUEST_STATUS_CHANGED"),
+        "{counted}"
+    );
+    // Every number is a link to the list that it counts.
+    let link = counted
+        .split("href=\"")
+        .find(|rest| rest.contains("status=delivered"))
+        .unwrap();
+    let link = link.split('"').next().unwrap().replace("&#38;", "&");
+    assert!(
+        customer
+            .page(&link)
+            .await
+            .contains("1 delivery, the newest first."),
+        "{link}"
+    );
+    let gone = customer
+        .press(&format!("{path}/webhook"), &[("webhook", "")])
+        .await;
+    assert_eq!(gone.status, 303, "{gone:?}");
+    assert!(customer.page(&path).await.contains("It has no webhook"));
+}
+
+#[tokio::test]
+async fn voucherifys_customer_designs_a_distribution_is_told_of_its_pause_and_replays() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("voucherify").await;
+    let link = portal_link(&server, &tenant, json!({ "name": "marketing" })).await;
+    let mut customer = Browser::by_link(&server, text(&link, "url")).await;
+    let home = customer.page("/portal").await;
+    for name in [
+        "Distributions",
+        "Audit log · Webhook send outs",
+        "Notification center",
+        "Project settings",
+    ] {
+        assert!(home.contains(name), "{name}: {home}");
+    }
+    // Project settings show the secret, and replace it.
+    let settings = format!("/portal/tenants/{tenant}/settings");
+    customer.page(&settings).await;
+    let shown = customer
+        .press(&format!("{settings}/secret"), &[("mode", "live")])
+        .await;
+    let secret = server
+        .good("GET", &format!("/v1/tenants/{tenant}/secret"), Value::Null)
+        .await;
+    assert!(shown.text.contains(text(&secret, "secret")), "{shown:?}");
+    // The payload is designed by an example, and what is wrong keeps what was typed.
+    let new = format!("/portal/tenants/{tenant}/distributions");
+    let page = customer.page(&format!("{new}/new")).await;
+    let trigger = "customer.rewarded";
+    assert!(page.contains(&format!("value=\"{trigger}\"")), "{page}");
+    let url = receiver.url("/hook");
+    let form = [
+        ("name", "Welcome"),
+        ("event_name", "Voucher-sent"),
+        ("url", url.as_str()),
+        ("events", trigger),
+        ("fields", "voucher.code as code\ncustomer.id"),
+    ];
+    let mut twice = form.to_vec();
+    twice.push(("fields", "a as x\nb as x"));
+    twice.retain(|(name, value)| *name != "fields" || value.contains("as x"));
+    let wrong = customer.press(&new, &twice).await;
+    assert!(
+        wrong.status == 400 && wrong.text.contains("twice") && wrong.text.contains("b as x"),
+        "{wrong:?}"
+    );
+    let mut preview = form.to_vec();
+    preview.push(("preview", "1"));
+    let previewed = customer.press(&new, &preview).await;
+    assert_eq!(previewed.status, 200, "{previewed:?}");
+    assert!(
+        server
+            .good(
+                "GET",
+                &format!("/v1/tenants/{tenant}/distributions"),
+                Value::Null
+            )
+            .await["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    let made = customer.press(&new, &form).await;
+    let at = made.headers["location"].clone();
+    assert!(at.ends_with("?told=created"), "{made:?}");
+    let event = json!({ "type": trigger, "distribution": "*", "data": { "voucher": { "code": "W-7" }, "customer": { "id": "c" } } });
+    server
+        .good(
+            "POST",
+            &format!("/v1/tenants/{tenant}/events"),
+            event.clone(),
+        )
+        .await;
+    let deliveries = server.finished(&format!("tenant={tenant}"), 1).await;
+    let sent: Value = serde_json::from_slice(&receiver.requests()[0].body).unwrap();
+    assert!(sent.to_string().contains("\"code\":\"W-7\""), "{sent}");
+    // The log has the columns of the vendor's, and leads to the complete data.
+    let log = format!("/portal/tenants/{tenant}/send-outs");
+    let listed = customer.page(&format!("{log}?status=succeeded")).await;
+    for told in [
+        "Send out ID",
+        "Request ID",
+        "Executed at",
+        "Voucher-sent",
+        "Welcome (distribution)",
+        "succeeded",
+        &url,
+        "Show data",
+    ] {
+        assert!(listed.contains(told), "{told}: {listed}");
+    }
+    let failed = customer.page(&format!("{log}?status=failed")).await;
+    assert!(failed.contains("No send out is like that."));
+    let log = customer
+        .page(&format!("/portal/deliveries/{}", id(&deliveries[0])))
+        .await;
+    assert!(
+        log.contains("W-7") && log.contains("Delivered at the first attempt"),
+        "{log}"
+    );
+
+    // Who wants to be told says so, and is told.
+    let center = format!("/portal/tenants/{tenant}/notifications");
+    customer.page(&center).await;
+    let settings = [
+        ("webhooks.is", "1"),
+        ("distributions.is", "1"),
+        ("distributions.inApp", "on"),
+    ];
+    let saved = customer
+        .press(&format!("{center}/settings"), &settings)
+        .await;
+    assert_eq!(saved.status, 303, "{saved:?}");
+    let path = at.split('?').next().unwrap().to_owned();
+    customer.page(&path).await;
+    let paused = customer.press(&format!("{path}/disable"), &[]).await;
+    assert_eq!(paused.status, 303, "{paused:?}");
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/events"), event)
+        .await;
+    let skipped = server
+        .until("/v1/deliveries?status=skipped", |page| {
+            page["data"][0]["id"].is_string()
+        })
+        .await;
+    let skipped = id(&skipped["data"][0]);
+    customer.page(&path).await;
+    assert_eq!(
+        customer.press(&format!("{path}/enable"), &[]).await.status,
+        303
+    );
+    // What was skipped meanwhile is sent by a replay that says how many before it begins.
+    let replays = format!("/portal/tenants/{tenant}/replays");
+    let counted = customer
+        .page(&format!("{replays}?status=skipped&preview=1"))
+        .await;
+    assert!(
+        counted.contains("1 delivery would be sent again."),
+        "{counted}"
+    );
+    let begun = customer.press(&replays, &[("status", "skipped")]).await;
+    let replay = begun.headers["location"].clone();
+    assert!(replay.ends_with("?told=replaying"), "{begun:?}");
+    server
+        .until(&format!("/v1/deliveries/{skipped}"), |found| {
+            found["status"] == "delivered"
+        })
+        .await;
+    let mut page = String::new();
+    for _ in 0..100 {
+        page = customer.page(&replay).await;
+        if page.contains("1 of 1 sent again.") && page.contains("finished") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(page.contains("1 of 1 sent again."), "{page}");
+    assert!(customer.page(&replays).await.contains("1 of 1 sent again."));
+
+    // Of a final failure the customer hears in the notification center.
+    receiver.behave(Behaviour::Status(400));
+    let event =
+        json!({ "type": trigger, "distribution": "*", "data": { "voucher": { "code": "W-8" } } });
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/events"), event)
+        .await;
+    let waits = server
+        .until("/v1/deliveries?status=pending", |page| {
+            page["data"][0]["attemptsMade"] == 1
+        })
+        .await;
+    customer
+        .page(&format!("/portal/deliveries/{}", id(&waits["data"][0])))
+        .await;
+    assert!(customer.page(&center).await.contains("Nothing to tell."));
+}
+
+#[tokio::test]
+async fn what_failed_for_good_is_told_and_read() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(400)).await;
+    let application = server.application("trips", "simplifytrip").await;
+    let tenant = server.tenant_of(&application).await;
+    let settings = json!({ "settings": { "notifications": { "webhooks": { "inApp": true } } } });
+    server
+        .good("PATCH", &format!("/v1/tenants/{tenant}"), settings)
+        .await;
+    let key = json!({ "name": "k", "tenant": tenant, "webhook": receiver.url("/hook") });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let event = json!({ "type": "RETURN_REQUEST_STATUS_CHANGED", "key": key["publicId"], "data": { "returnRequestId": "r", "status": "REQUESTED" } });
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/events"), event)
+        .await;
+    server.finished(&format!("tenant={tenant}"), 1).await;
+    let link = portal_link(&server, &tenant, json!({})).await;
+    let mut customer = Browser::by_link(&server, text(&link, "url")).await;
+    let path = format!("/portal/tenants/{tenant}/notifications");
+    let told = customer.page(&path).await;
+    assert!(
+        told.contains("1 new one on this page.")
+            && told.contains("RETURN_REQUEST_STATUS_CHANGED failed after 1 attempt"),
+        "{told}"
+    );
+    let newest = told
+        .split("name=\"newest\" value=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    let read = customer
+        .press(&format!("{path}/read"), &[("newest", &newest)])
+        .await;
+    assert_eq!(read.status, 303, "{read:?}");
+    assert!(customer.page(&path).await.contains("Nothing new."));
+    let wrong = customer
+        .press(
+            &format!("{path}/settings"),
+            &[
+                ("webhooks.is", "1"),
+                ("webhooks.email", "on"),
+                ("webhooks.emails", "nobody"),
+            ],
+        )
+        .await;
+    assert!(wrong.text.contains("role=\"alert\""), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn a_request_is_verified_here_and_what_differs_is_told() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let endpoint = server.endpoint(&tenant, &receiver.url("/hook")).await;
+    server
+        .publish(
+            &tenant,
+            "order.completed",
+            json!({ "a": "line\nbreak", "b": [1, 2] }),
+        )
+        .await;
+    let got = receiver.wait_for(1).await.remove(0);
+    let lines = ["webhook-id", "webhook-timestamp", "webhook-signature"]
+        .map(|name| format!("{name}: {}\r\n", got.headers[name]));
+    let body = String::from_utf8(got.body.to_vec()).unwrap();
+    let request = format!("POST /hook HTTP/1.1\r\n{}\r\n{body}", lines.concat());
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let path = format!("/tenants/{tenant}/verify");
+    browser.page(&path).await;
+    let secret = text(&endpoint, "secret");
+    let changed = request.replace("[1,2]", "[1, 2]");
+    let short = request.replace("webhook-id", "webhook-no");
+    for (request, secret, said) in [
+        (request.as_str(), secret, "The signature is valid"),
+        (&changed, secret, "byte for byte"),
+        (&short, secret, "the header webhook-id is missing"),
+        (
+            &request,
+            "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "it is another secret",
+        ),
+        (&request, "hunter2", "That is no secret"),
+        ("hello", secret, "That is no request"),
+    ] {
+        let reply = browser
+            .press(&path, &[("request", request), ("secret", secret)])
+            .await;
+        assert!(reply.text.contains(said), "{said}: {reply:?}");
+        assert!(!reply.text.contains(secret), "a secret is not shown again");
+    }
+    let old = [
+        ("request", request.as_str()),
+        ("secret", secret),
+        ("at", "2020-01-01T00:00"),
+    ];
+    assert!(
+        browser
+            .press(&path, &old)
+            .await
+            .text
+            .contains("say when it came")
+    );
 }

@@ -1,0 +1,373 @@
+//! Making and changing a distribution, with its payload designed by example.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::distribution::{Distribution, Payload, PayloadField};
+use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::profile::Profile;
+use postrider_core::{Id, id};
+use postrider_service::{DistributionPatch, ErrorCode, NewDistribution, Refusal};
+
+use crate::Site;
+use crate::applications::type_row;
+use crate::deliveries::mode;
+use crate::door::Visitor;
+use crate::endpoint::{home_of, tenant_of};
+use crate::failure::{Failure, sentence};
+use crate::fields::{Fields, Posted};
+use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::shown::{BodyShown, name_of, pretty};
+use crate::tenant::crumbs_below;
+
+#[derive(Template)]
+#[template(path = "distribution_form.html")]
+struct Form {
+    frame: Frame,
+    heading: String,
+    action: String,
+    back: String,
+    is_new: bool,
+    typed: Typed,
+    triggers: Vec<(String, bool)>,
+    /// Whether event types are chosen, or typed.
+    closed: bool,
+    /// An example of the first trigger, to choose fields of.
+    example: Option<Example>,
+    wrong: Option<String>,
+}
+
+impl Framed for Form {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+struct Example {
+    event_type: String,
+    data: String,
+    /// What the designed payload makes of it.
+    designed: BodyShown,
+}
+
+#[derive(Default)]
+struct Typed {
+    name: String,
+    event_name: String,
+    url: String,
+    events: Vec<String>,
+    headers: String,
+    fields: String,
+    raw: bool,
+    mode: String,
+}
+
+impl Typed {
+    fn of(fields: &Fields) -> Self {
+        let mut events = fields.all("events");
+        let typed = fields.text("more_events");
+        let more = typed.split([',', '\n', '\r', ' ']);
+        events.extend(more.filter(|name| !name.is_empty()).map(str::to_owned));
+        Self {
+            name: fields.text("name"),
+            event_name: fields.text("event_name"),
+            url: fields.text("url"),
+            events,
+            headers: fields.text("headers"),
+            fields: fields.text("fields"),
+            raw: fields.get("raw").is_some(),
+            mode: fields.text("mode"),
+        }
+    }
+
+    fn stored(endpoint: &Endpoint, distribution: &Distribution) -> Self {
+        let fields = distribution.payload.fields.iter().flatten();
+        let headers = endpoint.headers.iter();
+        Self {
+            name: distribution.name.clone(),
+            event_name: distribution.event_name.clone(),
+            url: endpoint.url.clone(),
+            events: endpoint.subscription.patterns().to_vec(),
+            headers: headers
+                .map(|header| format!("{}: ****\n", header.name))
+                .collect(),
+            fields: fields
+                .map(|field| format!("{} as {}\n", field.from, field.to))
+                .collect(),
+            raw: distribution.payload.raw,
+            mode: endpoint.mode.as_str().to_owned(),
+        }
+    }
+
+    /// Lines such as `voucher.code as code`; a line without a name keeps the last part of its own.
+    fn payload(&self) -> Payload {
+        let lines = self.fields.lines().map(str::trim);
+        let fields: Vec<PayloadField> = lines
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                let (from, to) = match line.split_once(" as ") {
+                    Some((from, to)) => (from.trim(), to.trim()),
+                    None => (line, line.rsplit('.').next().unwrap_or(line)),
+                };
+                PayloadField {
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                }
+            })
+            .collect();
+        Payload {
+            fields: (!fields.is_empty()).then_some(fields),
+            raw: self.raw,
+        }
+    }
+
+    fn headers(&self) -> Result<BTreeMap<String, String>, Refusal> {
+        crate::endpoint_form::header_lines(&self.headers)
+    }
+}
+
+pub(crate) async fn new(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let tenant = tenant_of(&visitor, &id)?;
+    new_form(&site, &visitor, tenant, Typed::default(), None).await
+}
+
+async fn new_form(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    typed: Typed,
+    wrong: Option<String>,
+) -> Shown {
+    let back = visitor.href(home_of(visitor, tenant));
+    let action = visitor.href(format_args!("/tenants/{tenant}/distributions"));
+    let frame = Frame::of(visitor, "New distribution");
+    let frame = frame.behind(crumbs_below(site, visitor, tenant).await);
+    let heading = "New distribution".to_owned();
+    form(
+        site, visitor, tenant, frame, heading, action, back, true, typed, wrong,
+    )
+    .await
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that the form is made of")]
+async fn form(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    frame: Frame,
+    heading: String,
+    action: String,
+    back: String,
+    is_new: bool,
+    typed: Typed,
+    wrong: Option<String>,
+) -> Shown {
+    let refused = visitor.refused();
+    let who = &visitor.visit.caller;
+    let (found, profile) = site.service().tenant(who, tenant).await.map_err(&refused)?;
+    if profile.distribution.is_none() {
+        return Err(Failure::not_found(site.face));
+    }
+    let listed = site.service().list_event_types(who, found.application);
+    let rows = listed.await.map_err(&refused)?.into_iter().map(type_row);
+    let examples: Vec<(String, String)> = rows
+        .filter_map(|row| Some((row.name, row.example?)))
+        .collect();
+    let status = match wrong {
+        Some(_) => http::StatusCode::BAD_REQUEST,
+        None => http::StatusCode::OK,
+    };
+    let closed = triggers(&profile);
+    let page = Form {
+        frame,
+        heading,
+        action,
+        back,
+        is_new,
+        example: example(&typed, &examples),
+        closed: !closed.is_empty(),
+        triggers: closed
+            .into_iter()
+            .map(|name| {
+                let chosen = typed.events.contains(&name);
+                (name, chosen)
+            })
+            .collect(),
+        typed,
+        wrong,
+    };
+    frame::show_as(status, &page)
+}
+
+/// What can trigger a distribution, where the profile says.
+fn triggers(profile: &Profile) -> Vec<String> {
+    let spec = profile.distribution.as_ref();
+    spec.and_then(|spec| spec.events.clone())
+        .unwrap_or_default()
+}
+
+/// An example of what triggers it, and what its payload would be.
+fn example(typed: &Typed, examples: &[(String, String)]) -> Option<Example> {
+    let of = |name: &String| examples.iter().find(|(known, _)| known == name);
+    let (event_type, data) = typed.events.iter().find_map(of)?;
+    let compact: Option<Box<serde_json::value::RawValue>> = serde_json::from_str(data).ok();
+    let bytes = compact.as_ref().map_or(data.as_str(), |raw| raw.get());
+    let payload = typed.payload();
+    // What cannot be is told when it is saved.
+    let designed = match payload.check() {
+        Ok(()) => payload.design(bytes.as_bytes()).into_owned(),
+        Err(error) => format!("The payload {error}.").into_bytes(),
+    };
+    Some(Example {
+        event_type: event_type.clone(),
+        data: pretty(data.as_bytes()).unwrap_or_else(|| data.clone()),
+        designed: BodyShown::new(&designed.into(), false),
+    })
+}
+
+pub(crate) async fn create(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let tenant = tenant_of(&visitor, &id)?;
+    let typed = Typed::of(&fields);
+    if fields.get("preview").is_some() {
+        return new_form(&site, &visitor, tenant, typed, None).await;
+    }
+    let command = || {
+        Ok::<_, Refusal>(NewDistribution {
+            name: typed.name.clone(),
+            event_name: typed.event_name.clone(),
+            url: typed.url.clone(),
+            events: typed.events.clone(),
+            headers: typed.headers()?,
+            payload: typed.payload(),
+            rate_limit: None,
+            mode: mode(fields.get("mode"))?,
+            status: postrider_service::Activity::Live,
+        })
+    };
+    let who = &visitor.visit.caller;
+    let made = match command() {
+        Ok(command) => {
+            site.service()
+                .create_distribution(who, tenant, command)
+                .await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match made {
+        Ok((endpoint, _)) => {
+            Ok(visitor.back_to(format_args!("/endpoints/{}", endpoint.id), "created"))
+        }
+        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+            Err(Failure::Refused(site.face, refusal))
+        }
+        Err(refusal) => {
+            let wrong = Some(sentence(&refusal));
+            new_form(&site, &visitor, tenant, typed, wrong).await
+        }
+    }
+}
+
+pub(crate) async fn edit(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    edit_form(&site, &visitor, &id, None, None).await
+}
+
+async fn edit_form(
+    site: &Site,
+    visitor: &Visitor,
+    id: &str,
+    typed: Option<Typed>,
+    wrong: Option<String>,
+) -> Shown {
+    let found = site.service().distribution(&visitor.visit.caller, id).await;
+    let (endpoint, _) = found.map_err(visitor.refused())?;
+    let EndpointKind::Distribution(distribution) = &endpoint.kind else {
+        return Err(Failure::not_found(site.face));
+    };
+    let typed = typed.unwrap_or_else(|| Typed::stored(&endpoint, distribution));
+    let href = visitor.href(format_args!("/endpoints/{}", endpoint.id));
+    let action = visitor.href(format_args!("/distributions/{}/edit", endpoint.id));
+    let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
+    let crumbs = crumbs
+        .into_iter()
+        .chain([Link::new(href.clone(), name_of(&endpoint))]);
+    let frame = Frame::of(visitor, "Change distribution").behind(crumbs);
+    let heading = format!("Change {}", distribution.name);
+    let tenant = endpoint.tenant;
+    form(
+        site, visitor, tenant, frame, heading, action, href, false, typed, wrong,
+    )
+    .await
+}
+
+pub(crate) async fn change(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let typed = Typed::of(&fields);
+    if fields.get("preview").is_some() {
+        return edit_form(&site, &visitor, &id, Some(typed), None).await;
+    }
+    let command = || {
+        Ok::<_, Refusal>(DistributionPatch {
+            name: Some(typed.name.clone()),
+            event_name: Some(typed.event_name.clone()),
+            url: Some(typed.url.clone()),
+            events: Some(typed.events.clone()),
+            headers: Some(Some(typed.headers()?)),
+            payload: Some(Some(typed.payload())),
+            ..DistributionPatch::default()
+        })
+    };
+    let who = &visitor.visit.caller;
+    let changed = match command() {
+        Ok(command) => site.service().change_distribution(who, &id, command).await,
+        Err(refusal) => Err(refusal),
+    };
+    match changed {
+        Ok((endpoint, _)) => {
+            Ok(visitor.back_to(format_args!("/endpoints/{}", endpoint.id), "changed"))
+        }
+        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+            Err(Failure::Refused(site.face, refusal))
+        }
+        Err(refusal) => {
+            let wrong = Some(sentence(&refusal));
+            edit_form(&site, &visitor, &id, Some(typed), wrong).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_designed_line_by_line() {
+        let typed = Typed {
+            fields: "voucher.code as code\r\n\n customer.id \n".to_owned(),
+            events: vec!["customer.rewarded".to_owned()],
+            ..Typed::default()
+        };
+        let data = r#"{ "voucher": {"code": "A"}, "customer": {"id": 7} }"#;
+        let examples = [("customer.rewarded".to_owned(), data.to_owned())];
+        let example = example(&typed, &examples);
+        let designed = example.map(|example| example.designed.raw);
+        assert_eq!(designed.as_deref(), Some(r#"{"code":"A","id":7}"#));
+    }
+}

@@ -1,0 +1,245 @@
+//! An API key with the webhook that belongs to it.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::tenant::{Mode, Scope};
+use postrider_core::{Id, Secret, id};
+use postrider_service::{ErrorCode, KeyPatch, KeyShown, NewKey, Refusal, Rotation};
+
+use crate::Site;
+use crate::deliveries::mode;
+use crate::door::Visitor;
+use crate::endpoint::tenant_of;
+use crate::failure::{Failure, sentence};
+use crate::fields::Posted;
+use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::shown::{When, read};
+use crate::tenant::crumbs_below;
+
+#[derive(Template)]
+#[template(path = "key.html")]
+struct Key {
+    frame: Frame,
+    id: String,
+    name: String,
+    public_id: Option<String>,
+    test: bool,
+    disabled: bool,
+    created: When,
+    webhook: String,
+    endpoint: Option<Link>,
+    /// Shown once: the key itself, and what signs.
+    text: Option<String>,
+    secret: Option<String>,
+    problem: Option<String>,
+}
+
+impl Framed for Key {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// What an act leaves to be shown on the page.
+#[derive(Default)]
+struct Answer {
+    text: Option<Secret>,
+    secret: Option<Secret>,
+    webhook: Option<String>,
+    problem: Option<String>,
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let id = read(&visitor, &id)?;
+    page(&site, &visitor, id, Answer::default()).await
+}
+
+async fn page(site: &Site, visitor: &Visitor, id: Id<id::ApiKey>, answer: Answer) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let KeyShown { key, endpoint } = service.key(who, id).await.map_err(&refused)?;
+    let now = service.now();
+    let crumbs = match key.scope {
+        Scope::Tenant(_, tenant) => crumbs_below(site, visitor, tenant).await,
+        Scope::Root | Scope::Application(_) => Vec::new(),
+    };
+    let stored = endpoint.as_ref().map(|endpoint| endpoint.url.clone());
+    let shown = |secret: &Secret| secret.expose().to_owned();
+    let page = Key {
+        frame: Frame::of(visitor, key.name.clone()).behind(crumbs),
+        id: key.id.to_string(),
+        public_id: key.public_id.clone(),
+        test: key.mode == Mode::Test,
+        disabled: key.disabled_at.is_some(),
+        created: When::new(key.created_at, now),
+        webhook: answer.webhook.or(stored).unwrap_or_default(),
+        endpoint: endpoint.map(|endpoint| {
+            let href = visitor.href(format_args!("/endpoints/{}", endpoint.id));
+            Link::new(href, endpoint.url)
+        }),
+        text: answer.text.as_ref().map(shown),
+        secret: answer.secret.as_ref().map(shown),
+        problem: answer.problem,
+        name: key.name,
+    };
+    frame::show(&page)
+}
+
+/// The forms of the page.
+pub(crate) async fn act(
+    State(site): State<Site>,
+    Path((id, act)): Path<(String, String)>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let id = read(&visitor, &id)?;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let done: Result<Option<Secret>, Refusal> = match act.as_str() {
+        "webhook" => {
+            let patch = KeyPatch {
+                webhook: Some(fields.get("webhook").map(str::to_owned)),
+                ..KeyPatch::default()
+            };
+            let changed = service.change_key(who, id, patch).await;
+            changed.map(|(_, secret)| secret)
+        }
+        "rotate" => {
+            let usual = Rotation::default();
+            let rotated = service.rotate_key_secret(who, id, &usual).await;
+            rotated.map(|shown| Some(shown.secret))
+        }
+        "enable" | "disable" => {
+            let patch = KeyPatch {
+                active: Some(act == "enable"),
+                ..KeyPatch::default()
+            };
+            service.change_key(who, id, patch).await.map(|_| None)
+        }
+        _ => return Err(Failure::not_found(site.face)),
+    };
+    match done {
+        Ok(None) => Ok(visitor.back_to(format_args!("/keys/{id}"), "changed")),
+        Ok(secret) => {
+            let answer = Answer {
+                secret,
+                ..Answer::default()
+            };
+            page(&site, &visitor, id, answer).await
+        }
+        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+            Err(Failure::Refused(site.face, refusal))
+        }
+        Err(refusal) => {
+            let answer = Answer {
+                problem: Some(sentence(&refusal)),
+                webhook: Some(fields.text("webhook")),
+                ..Answer::default()
+            };
+            page(&site, &visitor, id, answer).await
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "key_form.html")]
+struct Form {
+    frame: Frame,
+    action: String,
+    back: String,
+    name: String,
+    webhook: String,
+    test: bool,
+    wrong: Option<String>,
+}
+
+impl Framed for Form {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+pub(crate) async fn new(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let tenant = tenant_of(&visitor, &id)?;
+    form(&site, &visitor, tenant, None).await
+}
+
+async fn form(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    typed: Option<(NewKey, String)>,
+) -> Shown {
+    let who = &visitor.visit.caller;
+    let found = site.service().tenant(who, tenant).await;
+    found.map_err(visitor.refused())?;
+    let (new, wrong) = typed.unzip();
+    let test = new.as_ref().is_some_and(|new| new.mode == Some(Mode::Test));
+    let status = match wrong {
+        Some(_) => http::StatusCode::BAD_REQUEST,
+        None => http::StatusCode::OK,
+    };
+    let page = Form {
+        frame: Frame::of(visitor, "New key").behind(crumbs_below(site, visitor, tenant).await),
+        action: visitor.href(format_args!("/tenants/{tenant}/keys")),
+        back: visitor.href(crate::endpoint::home_of(visitor, tenant)),
+        name: new.as_ref().map(|new| new.name.clone()).unwrap_or_default(),
+        webhook: new.and_then(|new| new.webhook).unwrap_or_default(),
+        test,
+        wrong,
+    };
+    frame::show_as(status, &page)
+}
+
+pub(crate) async fn create(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let tenant = tenant_of(&visitor, &id)?;
+    let command = |mode| NewKey {
+        name: fields.text("name"),
+        application: None,
+        tenant: Some(tenant),
+        mode,
+        webhook: fields.get("webhook").map(str::to_owned),
+        allowed_ips: Vec::new(),
+        expires_at: None,
+    };
+    let who = &visitor.visit.caller;
+    let asked = mode(fields.get("mode"));
+    let made = match &asked {
+        Ok(mode) => site.service().create_key(who, command(*mode)).await,
+        Err(refusal) => Err(Refusal::invalid("mode", refusal.detail.clone())),
+    };
+    match made {
+        Ok(made) => {
+            let answer = Answer {
+                text: Some(made.text),
+                secret: made.secret,
+                ..Answer::default()
+            };
+            page(&site, &visitor, made.shown.key.id, answer).await
+        }
+        Err(refusal)
+            if matches!(
+                refusal.code,
+                ErrorCode::NotFound | ErrorCode::ScopeInsufficient
+            ) =>
+        {
+            Err(Failure::Refused(site.face, refusal))
+        }
+        Err(refusal) => {
+            let typed = command(asked.ok().flatten());
+            form(&site, &visitor, tenant, Some((typed, sentence(&refusal)))).await
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A tenant's settings: the secret that signs for it, as its profile shows it, and the addresses to let in.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::profile::{SecretScope, Visibility};
+use postrider_core::tenant::Mode;
+use postrider_core::{Secret, Timestamp};
+use postrider_service::Refusal;
+
+use crate::Site;
+use crate::door::Visitor;
+use crate::endpoint::tenant_of;
+use crate::failure::{Failure, sentence};
+use crate::fields::Posted;
+use crate::frame::{self, Frame, Framed, Shown};
+use crate::shown::When;
+use crate::tenant::crumbs_below;
+
+#[derive(Template)]
+#[template(path = "settings.html")]
+struct Settings {
+    frame: Frame,
+    heading: String,
+    tenant: String,
+    name: String,
+    external_id: Option<String>,
+    created: When,
+    secrets: Vec<SecretRow>,
+    /// Whether one secret signs for all endpoints, or each has its own.
+    of_tenant: bool,
+    shows: bool,
+    addresses: Vec<Region>,
+    problem: Option<String>,
+}
+
+impl Framed for Settings {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+struct SecretRow {
+    mode: &'static str,
+    since: When,
+    /// Only in the answer to who asked for it.
+    text: Option<String>,
+}
+
+struct Region {
+    name: String,
+    addresses: Vec<String>,
+    own: bool,
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    page(&site, &visitor, &id, None, None).await
+}
+
+async fn page(
+    site: &Site,
+    visitor: &Visitor,
+    id: &str,
+    asked: Option<(Mode, Secret)>,
+    problem: Option<String>,
+) -> Shown {
+    let refused = visitor.refused();
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let tenant = tenant_of(visitor, id)?;
+    let now = service.now();
+    let (found, profile) = service.tenant(who, tenant).await.map_err(&refused)?;
+    let own = match who.own_mode() {
+        Mode::Live => vec![Mode::Live, Mode::Test],
+        Mode::Test => vec![Mode::Test],
+    };
+    let text = |mode: Mode| {
+        let asked = asked.as_ref().filter(|(of, _)| *of == mode);
+        asked.map(|(_, secret)| secret.expose().to_owned())
+    };
+    let (regions, default) = service.regions();
+    let region = found.settings.region.as_deref().or(default);
+    let page = Settings {
+        frame: Frame::of(visitor, profile.portal.settings.clone())
+            .behind(crumbs_below(site, visitor, tenant).await),
+        heading: profile.portal.settings.clone(),
+        tenant: tenant.to_string(),
+        name: found.name.clone(),
+        external_id: found.external_id.clone(),
+        created: When::new(found.created_at, now),
+        secrets: own
+            .into_iter()
+            .map(|mode| SecretRow {
+                mode: mode.as_str(),
+                since: When::new(found.secret(mode).since, now),
+                text: text(mode),
+            })
+            .collect(),
+        of_tenant: profile.secret.scope == SecretScope::Tenant,
+        shows: profile.secret.show == Visibility::Always,
+        addresses: regions
+            .iter()
+            .map(|info| Region {
+                name: info.name.clone(),
+                addresses: info.published.iter().map(ToString::to_string).collect(),
+                own: region == Some(info.name.as_str()),
+            })
+            .collect(),
+        problem,
+    };
+    frame::show(&page)
+}
+
+/// Shows the secret, or makes another one.
+pub(crate) async fn act(
+    State(site): State<Site>,
+    Path((id, act)): Path<(String, String)>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let tenant = tenant_of(&visitor, &id)?;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let mode = crate::deliveries::mode(fields.get("mode"));
+    let asked: Result<(Mode, Secret), Refusal> = match (act.as_str(), mode) {
+        ("secret" | "rotate", Err(refusal)) => Err(refusal),
+        ("secret", Ok(mode)) => service.tenant_secret(who, tenant, mode).await,
+        ("rotate", Ok(mode)) => service.rotate_tenant_secret(who, tenant, mode).await,
+        _ => return Err(Failure::not_found(site.face)),
+    };
+    match asked {
+        Ok(secret) => page(&site, &visitor, &id, Some(secret), None).await,
+        Err(refusal) if refusal.code == postrider_service::ErrorCode::NotFound => {
+            Err(Failure::Refused(site.face, refusal))
+        }
+        Err(refusal) => page(&site, &visitor, &id, None, Some(sentence(&refusal))).await,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "system.html")]
+struct System {
+    frame: Frame,
+    sentence: String,
+    facts: Vec<(&'static str, String)>,
+    profiles: Vec<String>,
+    addresses: Vec<Region>,
+}
+
+impl Framed for System {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// How the server itself is.
+pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown {
+    let refused = visitor.refused();
+    let service = site.service();
+    let ready = service.readiness().await.map_err(&refused)?;
+    let (regions, default) = service.regions();
+    let well = ready.set_aside == 0 && ready.damaged == 0;
+    let now: Timestamp = service.now();
+    let page = System {
+        frame: Frame::of(&visitor, "System"),
+        sentence: if well {
+            "The store takes writes, and all that is stored can be read.".to_owned()
+        } else {
+            "Somebody has to look: see what was set aside or cannot be read.".to_owned()
+        },
+        facts: vec![
+            ("Version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("Clock", now.to_string()),
+            (
+                "Deliveries set aside until the next start",
+                ready.set_aside.to_string(),
+            ),
+            ("Rows that cannot be read", ready.damaged.to_string()),
+        ],
+        profiles: service.profiles().names(),
+        addresses: regions
+            .iter()
+            .map(|info| Region {
+                name: info.name.clone(),
+                addresses: info.published.iter().map(ToString::to_string).collect(),
+                own: default == Some(info.name.as_str()),
+            })
+            .collect(),
+    };
+    frame::show(&page)
+}
