@@ -55,6 +55,37 @@ for (const form of document.querySelectorAll("form[data-confirm]")) {
 // A link that lets somebody in goes on by itself.
 document.querySelector("form[data-go]")?.requestSubmit();
 
+// What may change is looked at while somebody looks. It is shown by itself only where that moves nothing under a hand:
+// nobody has scrolled, selected or begun to press something.
+const waiting = document.querySelector("[data-glance]");
+if (waiting) {
+  const EVERY = 2000;
+  const TOGETHER = 900;
+  let looks = 0;
+  const idle = () =>
+    scrollY === 0 &&
+    getSelection().isCollapsed &&
+    [document.body, null].includes(document.activeElement);
+  const look = async () => {
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(waiting.dataset.glance, { headers: { accept: "text/plain" } });
+        if (!answer.ok) return;
+        if ((await answer.text()) !== waiting.dataset.seen) {
+          if (idle()) location.replace(waiting.querySelector("a").href);
+          else waiting.hidden = false;
+          return;
+        }
+      } catch {
+        // The server may be back the next time.
+      }
+      looks += 1;
+    }
+    if (looks < TOGETHER) setTimeout(look, EVERY);
+  };
+  setTimeout(look, EVERY);
+}
+
 // Light, dark, or as the system has it.
 const theme = document.querySelector("[data-theme-switch]");
 const themes = ["", "light", "dark"];

@@ -10,6 +10,11 @@ use crate::frame::{self, Frame, Framed, Link, Shown};
 use crate::shown::{When, next_of, page_of, pretty, read};
 use crate::words::counted;
 
+/// Event types on a page.
+pub(crate) const TYPES_SHOWN: usize = 50;
+/// Bytes of an example that is shown there.
+const EXAMPLE_SHOWN_MAX: usize = 4 * 1024;
+
 #[derive(Template)]
 #[template(path = "application.html")]
 struct Application {
@@ -22,6 +27,7 @@ struct Application {
     tenants: Vec<TenantRow>,
     next: Option<String>,
     types: Vec<TypeRow>,
+    more_types: usize,
 }
 
 impl Framed for Application {
@@ -82,7 +88,8 @@ pub(crate) async fn show(
             })
             .collect(),
         next,
-        types: types.into_iter().map(type_row).collect(),
+        more_types: types.len().saturating_sub(TYPES_SHOWN),
+        types: types.into_iter().take(TYPES_SHOWN).map(type_row).collect(),
     };
     frame::show(&page)
 }
@@ -99,6 +106,8 @@ pub(crate) fn type_row(listed: EventTypeListed) -> TypeRow {
     TypeRow {
         name,
         description: description.unwrap_or_default(),
-        example: example.map(|text| pretty(text.as_bytes()).unwrap_or(text)),
+        example: example
+            .filter(|text| text.len() <= EXAMPLE_SHOWN_MAX)
+            .map(|text| pretty(text.as_bytes()).unwrap_or(text)),
     }
 }

@@ -91,6 +91,9 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         .collect();
     let next = next_of(&found, &visitor.href("/deliveries"), &filters.pairs());
     let sentence = match (rows.len(), &next, filters.any()) {
+        (some, _, _) if some > 0 && visitor.query.get("after").is_some() => {
+            "Older ones.".to_owned()
+        }
         (0, None, false) => "No delivery yet: publish an event, and it is here.".to_owned(),
         (0, None, true) => "No delivery is like that.".to_owned(),
         (0, Some(_), _) => "None among those that were looked at; there are older ones.".to_owned(),

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery as CoreDelivery, DeliveryState, FailReason};
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Mode;
 use postrider_service::{AttemptShown, DeliveryQuery, ErrorCode, PageRequest, Refusal};
@@ -51,6 +51,8 @@ struct Delivery {
     siblings: Vec<DeliveryRow>,
     may_resend: bool,
     may_cancel: bool,
+    /// What the page shows, while that may change.
+    seen: Option<String>,
 }
 
 impl Framed for Delivery {
@@ -60,7 +62,8 @@ impl Framed for Delivery {
 }
 
 struct EndpointBadge {
-    href: String,
+    /// None of one that an event has made: it has no page.
+    href: Option<String>,
     name: String,
     url: String,
     standing: Standing,
@@ -79,10 +82,10 @@ pub(crate) async fn show(
     let (delivery, attempts) = service.delivery(who, id).await.map_err(&refused)?;
     let profile = service.profiles().version(delivery.profile);
     let profile = profile.ok_or_else(|| refused(Refusal::internal("a profile is missing")))?;
-    let endpoint = endpoint(&site, &visitor, &delivery)
+    let (own, siblings) = siblings(&site, &visitor, &delivery)
         .await
         .map_err(&refused)?;
-    let siblings = siblings(&site, &visitor, &delivery)
+    let endpoint = endpoint(&site, &visitor, &delivery, own)
         .await
         .map_err(&refused)?;
     let crumbs = crumbs_below(&site, &visitor, delivery.tenant).await;
@@ -159,7 +162,8 @@ fn page(
         earlier: delivery.attempts.saturating_sub(shown),
         attempts: rows,
         endpoint: endpoint.map(|endpoint| EndpointBadge {
-            href: visitor.href(format_args!("/endpoints/{}", endpoint.id)),
+            href: (endpoint.kind != EndpointKind::Callback)
+                .then(|| visitor.href(format_args!("/endpoints/{}", endpoint.id))),
             name: name_of(endpoint),
             url: endpoint.url.clone(),
             standing: Standing::of_endpoint(endpoint),
@@ -179,6 +183,7 @@ fn page(
             && endpoint.is_some()
             && (!disabled || profile.resend.while_disabled),
         may_cancel: may_change && waits,
+        seen: waits.then(|| seen(delivery)),
         frame,
     }
 }
@@ -218,12 +223,17 @@ fn advice(delivery: &CoreDelivery, endpoint: Option<&Endpoint>, allowed: bool) -
     Some(text.to_owned())
 }
 
-/// Where it goes; none when that was deleted.
+/// Where it goes; none when that was deleted. Those that events have made by naming their URL are nobody's to look
+/// at, and are known from the list.
 async fn endpoint(
     site: &Site,
     visitor: &Visitor,
     delivery: &CoreDelivery,
+    listed: Option<Endpoint>,
 ) -> Result<Option<Endpoint>, Refusal> {
+    if let Some(callback) = listed.filter(|listed| listed.kind == EndpointKind::Callback) {
+        return Ok(Some(callback));
+    }
     let id = delivery.endpoint.to_string();
     match site.service().endpoint(&visitor.visit.caller, &id).await {
         Ok((endpoint, _)) => Ok(Some(endpoint)),
@@ -232,11 +242,12 @@ async fn endpoint(
     }
 }
 
+/// Where the delivery itself went, and the other deliveries of its event.
 async fn siblings(
     site: &Site,
     visitor: &Visitor,
     delivery: &CoreDelivery,
-) -> Result<Vec<DeliveryRow>, Refusal> {
+) -> Result<(Option<Endpoint>, Vec<DeliveryRow>), Refusal> {
     let service = site.service();
     let query = DeliveryQuery {
         tenant: Some(delivery.tenant),
@@ -248,11 +259,29 @@ async fn siblings(
         .list_deliveries(&visitor.visit.caller, query, page)
         .await?;
     let now = service.now();
-    let others = found.rows.iter();
-    let others = others.filter(|listed| listed.delivery.id != delivery.id);
-    Ok(others
-        .map(|listed| DeliveryRow::new(visitor, listed, now))
-        .collect())
+    let (own, others): (Vec<_>, Vec<_>) = found
+        .rows
+        .into_iter()
+        .partition(|listed| listed.delivery.id == delivery.id);
+    let own = own.into_iter().find_map(|listed| listed.endpoint);
+    let row = |listed| DeliveryRow::new(visitor, listed, now);
+    Ok((own, others.iter().map(row).collect()))
+}
+
+/// How it stands, in a word that changes when it does: for pages that wait.
+pub(crate) async fn glance(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let id = read(&visitor, &id)?;
+    let found = site.service().glance(&visitor.visit.caller, id).await;
+    Ok(frame::word(seen(&found.map_err(visitor.refused())?)))
+}
+
+fn seen(delivery: &CoreDelivery) -> String {
+    let (state, attempts) = (delivery.state.as_str(), delivery.attempts);
+    format!("{state} {attempts}")
 }
 
 /// The buttons.

@@ -11,7 +11,6 @@ use postrider_core::{Id, id};
 use postrider_service::{DistributionPatch, ErrorCode, NewDistribution, Refusal};
 
 use crate::Site;
-use crate::applications::type_row;
 use crate::deliveries::mode;
 use crate::door::Visitor;
 use crate::endpoint::{home_of, tenant_of};
@@ -169,15 +168,18 @@ async fn form(
 ) -> Shown {
     let refused = visitor.refused();
     let who = &visitor.visit.caller;
-    let (found, profile) = site.service().tenant(who, tenant).await.map_err(&refused)?;
+    let (_, profile) = site.service().tenant(who, tenant).await.map_err(&refused)?;
     if profile.distribution.is_none() {
         return Err(Failure::not_found(site.face));
     }
-    let listed = site.service().list_event_types(who, found.application);
-    let rows = listed.await.map_err(&refused)?.into_iter().map(type_row);
-    let examples: Vec<(String, String)> = rows
-        .filter_map(|row| Some((row.name, row.example?)))
-        .collect();
+    let example = match typed.events.first() {
+        Some(name) => {
+            let found = site.service().event_example(who, tenant, name).await;
+            let found = found.map_err(&refused)?;
+            found.map(|data| example(&typed, name, &data))
+        }
+        None => None,
+    };
     let status = match wrong {
         Some(_) => http::StatusCode::BAD_REQUEST,
         None => http::StatusCode::OK,
@@ -189,7 +191,7 @@ async fn form(
         action,
         back,
         is_new,
-        example: example(&typed, &examples),
+        example,
         closed: !closed.is_empty(),
         triggers: closed
             .into_iter()
@@ -212,22 +214,20 @@ fn triggers(profile: &Profile) -> Vec<String> {
 }
 
 /// An example of what triggers it, and what its payload would be.
-fn example(typed: &Typed, examples: &[(String, String)]) -> Option<Example> {
-    let of = |name: &String| examples.iter().find(|(known, _)| known == name);
-    let (event_type, data) = typed.events.iter().find_map(of)?;
+fn example(typed: &Typed, event_type: &str, data: &str) -> Example {
     let compact: Option<Box<serde_json::value::RawValue>> = serde_json::from_str(data).ok();
-    let bytes = compact.as_ref().map_or(data.as_str(), |raw| raw.get());
+    let bytes = compact.as_ref().map_or(data, |raw| raw.get());
     let payload = typed.payload();
     // What cannot be is told when it is saved.
     let designed = match payload.check() {
         Ok(()) => payload.design(bytes.as_bytes()).into_owned(),
         Err(error) => format!("The payload {error}.").into_bytes(),
     };
-    Some(Example {
-        event_type: event_type.clone(),
-        data: pretty(data.as_bytes()).unwrap_or_else(|| data.clone()),
+    Example {
+        event_type: event_type.to_owned(),
+        data: pretty(data.as_bytes()).unwrap_or_else(|| data.to_owned()),
         designed: BodyShown::new(&designed.into(), false),
-    })
+    }
 }
 
 pub(crate) async fn create(
@@ -365,9 +365,7 @@ mod tests {
             ..Typed::default()
         };
         let data = r#"{ "voucher": {"code": "A"}, "customer": {"id": 7} }"#;
-        let examples = [("customer.rewarded".to_owned(), data.to_owned())];
-        let example = example(&typed, &examples);
-        let designed = example.map(|example| example.designed.raw);
-        assert_eq!(designed.as_deref(), Some(r#"{"code":"A","id":7}"#));
+        let example = example(&typed, "customer.rewarded", data);
+        assert_eq!(example.designed.raw, r#"{"code":"A","id":7}"#);
     }
 }

@@ -40,7 +40,9 @@ impl Visitor {
         let face = site.face;
         let asked = parts.uri.path_and_query();
         let asked = asked.map_or("/", |asked| asked.as_str()).to_owned();
-        let nobody = || Failure::SignIn(face, asked.clone());
+        // A form cannot be asked for again.
+        let again = parts.method == http::Method::GET;
+        let nobody = || Failure::SignIn(face, if again { asked.clone() } else { "/".to_owned() });
         let token = cookie(&parts.headers, face).ok_or_else(nobody)?;
         let address = parts.extensions.get::<CameFrom>().and_then(|from| from.0);
         let visit = site.service().visit(&token, address).await;
@@ -166,6 +168,8 @@ struct Enter {
     frame: Frame,
     /// None of a link that has ended.
     code: Option<String>,
+    /// Who is there already, in this browser.
+    present: Option<String>,
 }
 
 impl Framed for Enter {
@@ -176,8 +180,12 @@ impl Framed for Enter {
 
 /// The page of a link. Programs that look at links on the way only read it: the form uses it, by itself where
 /// scripts run.
-pub(crate) async fn link(State(site): State<Site>, RawQuery(query): RawQuery) -> Shown {
-    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
+pub(crate) async fn link(State(site): State<Site>, request: Request) -> Shown {
+    let (parts, _) = request.into_parts();
+    let fields = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    // Nobody becomes somebody else without a word.
+    let present = Visitor::of(&parts, &site).await.ok();
+    let present = present.map(|visitor| visitor.visit.caller.name().to_owned());
     let code = fields.get("code").unwrap_or_default();
     let refused = |refusal| Failure::Refused(site.face, refusal);
     let link = site.service().look_at_link(code).await.map_err(refused)?;
@@ -187,8 +195,12 @@ pub(crate) async fn link(State(site): State<Site>, RawQuery(query): RawQuery) ->
         None => StatusCode::NOT_FOUND,
     };
     let page = Enter {
-        frame: Frame::bare(site.face, "Come in").within(ancestors(link.as_ref())),
+        frame: match &link {
+            Some(link) => Frame::bare(site.face, "Come in").within(ancestors(Some(link))),
+            None => Frame::plain(site.face, "Come in"),
+        },
         code: link.map(|_| code.to_owned()),
+        present,
     };
     show_as(status, &page)
 }
@@ -215,8 +227,9 @@ pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
         )),
         None => {
             let page = Enter {
-                frame: Frame::bare(site.face, "Come in"),
+                frame: Frame::plain(site.face, "Come in"),
                 code: None,
+                present: None,
             };
             show_as(StatusCode::NOT_FOUND, &page)
         }
@@ -300,7 +313,8 @@ fn is_secure(site: &Site, headers: &HeaderMap) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     let local = matches!(name, "localhost" | "127.0.0.1" | "::1");
-    !(local || site.pages.options.plain_http)
+    let options = site.pages.options;
+    options.https || !(local || options.plain_http)
 }
 
 /// Refuses a form that a browser says comes from another site.

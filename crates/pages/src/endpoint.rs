@@ -4,8 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint as CoreEndpoint, EndpointKind, Ordering};
-use postrider_core::profile::Profile;
-use postrider_core::tenant::Mode;
+use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
 use postrider_service::{
     DeliveryListed, DeliveryQuery, EndpointPatch, ErrorCode, PageRequest, Refusal, Rotation,
@@ -39,6 +38,8 @@ struct Endpoint {
     standing: Standing,
     test: bool,
     enabled: bool,
+    /// Whether the visitor may enable or disable it: those of keys are their product's.
+    switches: bool,
     /// Where it is changed.
     change: Option<String>,
     deletes: bool,
@@ -54,7 +55,6 @@ struct Endpoint {
     updated: When,
     day: Option<Day>,
     recent: Vec<DeliveryRow>,
-    types: Vec<String>,
     rotates: bool,
     /// The answer to what was just asked, where it is shown here.
     test_call: Option<TestShown>,
@@ -70,6 +70,8 @@ impl Framed for Endpoint {
 
 struct Day {
     strip: Strip,
+    /// Since when it counts.
+    since: String,
     delivered: String,
     failed: String,
     waiting: String,
@@ -125,9 +127,6 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         .filter_map(|listed| listed.last.as_ref())
         .max_by_key(|last| last.ended_at);
     let day = day(site, visitor, &endpoint).await.map_err(&refused)?;
-    let types = types(site, visitor, &endpoint, profile)
-        .await
-        .map_err(&refused)?;
     let row = |listed: &DeliveryListed| DeliveryRow::new(visitor, listed, now);
     let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
     let page = Endpoint {
@@ -140,6 +139,13 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         standing: Standing::of_endpoint(&endpoint),
         test: endpoint.mode == Mode::Test,
         enabled: endpoint.health.is_enabled(),
+        switches: match endpoint.kind {
+            EndpointKind::Registered | EndpointKind::Distribution(_) => true,
+            EndpointKind::Key(_) => {
+                !endpoint.health.is_enabled() && !matches!(who.scope(), Scope::Tenant(..))
+            }
+            EndpointKind::Callback => false,
+        },
         change: change(visitor, &endpoint),
         catches_up: endpoint.health.is_enabled() && endpoint.kind != EndpointKind::Callback,
         day_ago: minute(now.minus(DAY)),
@@ -163,7 +169,6 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         updated: When::new(endpoint.updated_at, now),
         day,
         recent: recent.iter().map(row).collect(),
-        types,
         rotates: endpoint.kind == EndpointKind::Registered && profile.secret.overlap.is_some(),
         url: endpoint.url,
         test_call: answer.test_call,
@@ -252,26 +257,13 @@ async fn day(
     let totals = statistics.totals;
     Ok(Some(Day {
         strip: strip(&statistics),
+        since: statistics.since.to_string(),
         delivered: grouped(totals.delivered),
         failed: grouped(totals.failed),
         waiting: grouped(totals.pending),
         attempts: grouped(totals.attempts),
         rate: rate(totals.delivered, totals.failed),
     }))
-}
-
-/// Event types that a test can be of: those that have an example.
-async fn types(
-    site: &Site,
-    visitor: &Visitor,
-    endpoint: &CoreEndpoint,
-    profile: &Profile,
-) -> Result<Vec<String>, Refusal> {
-    let who = &visitor.visit.caller;
-    let listed = site.service().list_event_types(who, endpoint.application);
-    let rows = listed.await?.into_iter().map(crate::applications::type_row);
-    let with_example = rows.filter(|row| row.example.is_some() && profile.test.event != row.name);
-    Ok(with_example.map(|row| row.name).collect())
 }
 
 /// The buttons. What was wrong, and what may be seen but once, is shown on the page itself.

@@ -72,10 +72,17 @@ pub(crate) async fn list(
         test: event.mode == Mode::Test,
     };
     let rows: Vec<EventRow> = found.rows.into_iter().map(row).collect();
+    let filtered = !event_type.is_empty() || !asked.is_empty();
+    let later = visitor.query.get("after").is_some();
     let page = Events {
         frame: Frame::of(&visitor, "Events").behind(crumbs_below(&site, &visitor, tenant).await),
         sentence: match (rows.len(), &next) {
+            (0, None) if filtered => "No event is like that.".to_owned(),
             (0, None) => "No event yet.".to_owned(),
+            (0, Some(_)) => {
+                "None among those that were looked at; there are older ones.".to_owned()
+            }
+            (_, _) if later => "Older ones.".to_owned(),
             (some, None) => format!(
                 "{}, the newest first.",
                 counted(some as u64, "event", "events")

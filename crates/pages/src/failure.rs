@@ -41,6 +41,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::AddressNotAllowed
         | ErrorCode::KeyDisabled
         | ErrorCode::KeyExpired => StatusCode::FORBIDDEN,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorCode::KeyUnknown | ErrorCode::KeyMissing => StatusCode::UNAUTHORIZED,
@@ -99,7 +100,7 @@ impl IntoResponse for Failure {
             }
         };
         let page = Problem {
-            frame: Frame::bare(face, heading),
+            frame: Frame::plain(face, heading),
             heading,
             sentence,
         };

@@ -75,6 +75,8 @@ pub(crate) struct Frame {
     pub(crate) rail: Vec<Link>,
     /// Origins that may have it in a frame.
     ancestors: Vec<String>,
+    /// Anybody may: it holds nothing and does nothing.
+    anywhere: bool,
 }
 
 /// Who is there.
@@ -99,6 +101,15 @@ impl Frame {
             told: None,
             rail: Vec::new(),
             ancestors: Vec::new(),
+            anywhere: false,
+        }
+    }
+
+    /// Without anything to protect: in a portal within a frame its visitor has to read it.
+    pub(crate) fn plain(face: Face, title: impl Into<String>) -> Self {
+        Self {
+            anywhere: face == Face::Portal,
+            ..Self::bare(face, title)
         }
     }
 
@@ -185,6 +196,7 @@ pub(crate) fn tenant_links(
     vec![
         Link::new(deliveries, names.deliveries.clone()),
         Link::new(below("events"), "Events"),
+        Link::new(below("event-types"), "Event types"),
         Link::new(below("statistics"), names.statistics.clone()),
         Link::new(below("replays"), "Replay"),
         Link::new(below("notifications"), names.notifications.clone()),
@@ -223,21 +235,31 @@ pub(crate) fn show_as(status: StatusCode, page: &impl Framed) -> Shown {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let policy = HeaderValue::from_str(&policy(&frame.ancestors)).map_err(Failure::internal)?;
+    let policy = HeaderValue::from_str(&policy(frame)).map_err(Failure::internal)?;
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    if frame.ancestors.is_empty() {
+    if frame.ancestors.is_empty() && !frame.anywhere {
         let deny = HeaderValue::from_static("DENY");
         headers.insert(header::X_FRAME_OPTIONS, deny);
     }
     Ok(response)
 }
 
+/// A word for a script of ours.
+pub(crate) fn word(text: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, text).into_response()
+}
+
 /// Nothing but what this server gives, no script or style in the page itself, and no form to elsewhere.
-fn policy(ancestors: &[String]) -> String {
-    let ancestors = if ancestors.is_empty() {
-        "'none'".to_owned()
-    } else {
-        ancestors.join(" ")
+fn policy(frame: &Frame) -> String {
+    let ancestors = match frame.ancestors.as_slice() {
+        _ if frame.anywhere => "*".to_owned(),
+        [] => "'none'".to_owned(),
+        some => some.join(" "),
     };
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \

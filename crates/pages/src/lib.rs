@@ -7,6 +7,7 @@
 mod applications;
 mod assets;
 mod audit;
+mod catalogue;
 mod chart;
 mod deliveries;
 mod delivery;
@@ -39,8 +40,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{StatusCode, header};
-use postrider_service::Service;
 use postrider_service::budget::Budget;
+use postrider_service::{ErrorCode, Refusal, Service};
 
 use failure::Failure;
 use frame::Face;
@@ -54,6 +55,8 @@ pub struct PagesOptions {
     /// Cookies are sent over plain HTTP too: for development. Where the browser asked for this very machine
     /// they always are.
     pub plain_http: bool,
+    /// People reach the server over HTTPS, whatever name a proxy in front asks by.
+    pub https: bool,
 }
 
 /// All pages.
@@ -62,6 +65,8 @@ pub struct Pages {
     service: Service,
     options: PagesOptions,
     forms: Arc<Budget>,
+    /// One canonical form at a time: it may be long work.
+    verifying: Arc<tokio::sync::Semaphore>,
 }
 
 /// The pages of one face, which every handler works with.
@@ -83,6 +88,7 @@ impl Pages {
             service,
             options,
             forms: Arc::new(Budget::new(FORMS_BYTES_MAX)),
+            verifying: Arc::new(tokio::sync::Semaphore::new(1)),
         }
     }
 
@@ -128,10 +134,26 @@ async fn dressed(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let kind = response.headers().get(header::CONTENT_TYPE);
     let problem = kind.is_some_and(|kind| kind == "application/problem+json");
-    if !(person && problem && response.status() == StatusCode::NOT_FOUND) {
+    let code = match response.status() {
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
+        StatusCode::SERVICE_UNAVAILABLE => ErrorCode::Overloaded,
+        _ => return response,
+    };
+    // The router has no words of its own for a method.
+    if !person || !(problem || code == ErrorCode::MethodNotAllowed) {
         return response;
     }
-    let mut page = Failure::not_found(face).into_response();
+    let detail = match code {
+        ErrorCode::MethodNotAllowed => {
+            "there is nothing to see at this address: go on from the first page"
+        }
+        ErrorCode::Overloaded => {
+            "the server holds as many answers as it can; try again in a moment"
+        }
+        _ => "there is no such page, or it is not yours",
+    };
+    let mut page = Failure::Refused(face, Refusal::new(code, detail)).into_response();
     for name in ["x-request-id", "keep-alive"] {
         if let Some(value) = response.headers().get(name) {
             page.headers_mut().insert(name, value.clone());
@@ -150,6 +172,7 @@ fn common() -> Router<Site> {
         .route("/tenants/{id}/endpoints", post(endpoint_form::create))
         .route("/tenants/{id}/endpoints/new", get(endpoint_form::new))
         .route("/tenants/{id}/events", get(events::list))
+        .route("/tenants/{id}/event-types", get(catalogue::show))
         .route("/tenants/{id}/statistics", get(statistics::show))
         .route(
             "/tenants/{id}/replays",
@@ -157,6 +180,7 @@ fn common() -> Router<Site> {
         )
         .route("/tenants/{id}/send-outs", get(send_outs::list))
         .route("/replays/{id}", get(replay::show))
+        .route("/replays/{id}/glance", get(replay::glance))
         .route("/replays/{id}/cancel", post(replay::cancel))
         .route("/tenants/{id}/notifications", get(notifications::show))
         .route(
@@ -187,6 +211,7 @@ fn common() -> Router<Site> {
         .route("/endpoints/{id}/{act}", post(endpoint::act))
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/{id}", get(delivery::show))
+        .route("/deliveries/{id}/glance", get(delivery::glance))
         .route("/deliveries/{id}/{act}", post(delivery::act))
         .route("/events/{id}", get(events::show))
         .route("/profiles/{name}", get(profile::show))

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::extract::State;
+use axum::response::{IntoResponse, Redirect};
 use postrider_core::limits::PAGE_ROWS_DEFAULT;
 use postrider_core::tenant::{Application, Scope};
 use postrider_service::{DeliveryQuery, PageRequest, read_state};
@@ -21,8 +22,8 @@ struct Overview {
     sentence: String,
     applications: Vec<ApplicationRow>,
     more: bool,
-    failed: Vec<DeliveryRow>,
-    waiting: Vec<DeliveryRow>,
+    failed: Lately,
+    waiting: Lately,
     set_aside: u64,
     damaged: u64,
 }
@@ -33,6 +34,13 @@ impl Framed for Overview {
     }
 }
 
+/// The last deliveries of a kind.
+struct Lately {
+    rows: Vec<DeliveryRow>,
+    /// None among the newest; there are older deliveries, which were not looked at.
+    older: bool,
+}
+
 struct ApplicationRow {
     link: Link,
     profile: String,
@@ -40,6 +48,10 @@ struct ApplicationRow {
 }
 
 pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
+    if let Scope::Tenant(_, tenant) = visitor.visit.caller.scope() {
+        let own = visitor.href(format_args!("/tenants/{tenant}"));
+        return Ok(Redirect::to(&own).into_response());
+    }
     let refused = visitor.refused();
     let (service, who) = (site.service(), &visitor.visit.caller);
     let now = service.now();
@@ -64,9 +76,13 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
             ..DeliveryQuery::default()
         };
         let found = service.list_deliveries(who, query, PageRequest::first(SHORT));
-        let rows = found.await?.rows;
+        let found = found.await?;
         let row = |listed| DeliveryRow::new(&visitor, listed, now);
-        Ok(rows.iter().map(row).collect::<Vec<_>>())
+        Ok(Lately {
+            // A list looks at so many of the newest.
+            older: found.rows.is_empty() && found.next.is_some(),
+            rows: found.rows.iter().map(row).collect(),
+        })
     };
     let failed = listed("failed").await.map_err(&refused)?;
     let waiting = listed("pending").await.map_err(&refused)?;
@@ -93,18 +109,20 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
     frame::show(&page)
 }
 
-fn sentence(applications: usize, failed: &[DeliveryRow], waiting: &[DeliveryRow]) -> String {
+fn sentence(applications: usize, failed: &Lately, waiting: &Lately) -> String {
     if applications == 0 {
         return "Nothing is here yet: the first application is one command away.".to_owned();
     }
-    let failed = match failed.first() {
+    let failed = match failed.rows.first() {
+        None if failed.older => "None of the newest deliveries has failed".to_owned(),
         None => "No delivery has failed".to_owned(),
         Some(last) => format!(
             "The last delivery that failed was made {}",
             last.created.ago
         ),
     };
-    let waiting = match waiting.len() {
+    let waiting = match waiting.rows.len() {
+        0 if waiting.older => "none of them waits".to_owned(),
         0 => "nothing waits".to_owned(),
         SHORT => format!("{SHORT} or more wait"),
         1 => "1 waits to be delivered".to_owned(),

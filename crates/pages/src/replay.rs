@@ -187,7 +187,8 @@ pub(crate) async fn create(
     };
     match made {
         Ok(replay) => Ok(visitor.back_to(format_args!("/replays/{}", replay.id), "replaying")),
-        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+        // What an endpoint missed is asked for on its page.
+        Err(refusal) if refusal.code == ErrorCode::NotFound || fields.get("missed").is_some() => {
             Err(Failure::Refused(site.face, refusal))
         }
         Err(refusal) => {
@@ -209,6 +210,8 @@ struct Replay {
     created: When,
     finished: Option<When>,
     running: bool,
+    /// What the page shows, while that may change.
+    seen: Option<String>,
     skipped: u64,
 }
 
@@ -248,9 +251,26 @@ pub(crate) async fn show(
         created: When::new(replay.created_at, now),
         finished: replay.finished_at.map(|at| When::new(at, now)),
         running: replay.status == TaskStatus::Running,
+        seen: (replay.status == TaskStatus::Running).then(|| seen(&replay)),
         skipped: replay.skipped,
     };
     frame::show(&page)
+}
+
+/// How it stands, in a word that changes when it does.
+pub(crate) async fn glance(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let id = read(&visitor, &id)?;
+    let found = site.service().replay(&visitor.visit.caller, id).await;
+    Ok(frame::word(seen(&found.map_err(visitor.refused())?)))
+}
+
+fn seen(replay: &CoreReplay) -> String {
+    let running = replay.status == TaskStatus::Running;
+    format!("{running} {} {}", replay.done, replay.skipped)
 }
 
 pub(crate) async fn cancel(

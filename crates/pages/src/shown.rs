@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Response, Timings};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::limits::JSON_DEPTH_MAX;
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
@@ -16,6 +17,8 @@ use crate::words::{self, After, Standing, ago, long};
 
 /// Rows of a list on a page.
 pub(crate) const ROWS: usize = 50;
+/// Bytes of a body that is indented; of longer ones the bytes alone are shown.
+const PRETTY_BYTES_MAX: usize = 4 * BODY_SHOWN_MAX;
 /// Bytes of a body that are shown; the rest is told of.
 const BODY_SHOWN_MAX: usize = 32 * 1024;
 
@@ -164,6 +167,10 @@ pub(crate) fn pretty(bytes: &[u8]) -> Option<String> {
         text.extend(std::iter::repeat_n("  ", depth));
     };
     while let Some(letter) = letters.next() {
+        // Deep ones would be nearly all blanks, as many as the square of their length.
+        if depth > JSON_DEPTH_MAX || text.len() > PRETTY_BYTES_MAX {
+            return None;
+        }
         if quoted {
             text.push(letter);
             quoted = escaped || letter != '"';
@@ -229,7 +236,8 @@ pub(crate) struct AttemptShownRow {
     pub(crate) phases: Vec<Phase>,
     pub(crate) total: String,
     pub(crate) egress: Option<String>,
-    pub(crate) curl: String,
+    /// The same request by hand, where its body is not longer than what is shown.
+    pub(crate) curl: Option<String>,
     pub(crate) url: String,
 }
 
@@ -278,7 +286,9 @@ impl AttemptShownRow {
                 Some(region) => format!("{} (region {region})", egress.address),
                 None => egress.address.to_string(),
             }),
-            curl: curl(attempt, body),
+            curl: body
+                .is_none_or(|body| body.len() <= BODY_SHOWN_MAX)
+                .then(|| curl(attempt, body)),
             url: attempt.url.clone(),
         }
     }
@@ -386,6 +396,8 @@ mod tests {
         let expected = "{\n  \"a\": [\n    1,\n    2.50,\n    {\n      \"b\": \"x\\\"{,\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}";
         assert_eq!(pretty(text.as_bytes()).as_deref(), Some(expected));
         assert_eq!(pretty(b"<html>"), None);
+        let deep = ["[".repeat(8_000), "]".repeat(8_000)].concat();
+        assert_eq!(pretty(deep.as_bytes()), None);
     }
 
     #[test]

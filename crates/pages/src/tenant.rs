@@ -14,7 +14,6 @@ use postrider_service::{
 };
 
 use crate::Site;
-use crate::applications::{TypeRow, type_row};
 use crate::chart::{Strip, strip};
 use crate::door::Visitor;
 use crate::fields::Posted;
@@ -48,7 +47,6 @@ struct Tenant {
     distributions: Vec<EndpointRow>,
     has_distributions: bool,
     failed: Vec<DeliveryRow>,
-    types: Vec<TypeRow>,
     operator: bool,
 }
 
@@ -61,6 +59,8 @@ impl Framed for Tenant {
 /// The last 24 hours.
 struct Day {
     strip: Strip,
+    /// Since when it counts.
+    since: String,
     delivered: String,
     failed: String,
     waiting: String,
@@ -72,7 +72,7 @@ struct KeyRow {
     href: String,
     name: String,
     public_id: String,
-    endpoint: Option<Link>,
+    endpoint: Option<EndpointRow>,
     disabled: bool,
     test: bool,
 }
@@ -126,10 +126,13 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         Vec::new()
     };
     let failed = failed(site, visitor, id).await.map_err(&refused)?;
-    let types = service.list_event_types(who, tenant.application).await;
-    let types = types.map_err(&refused)?;
     let day = day(site, visitor, id).await.map_err(&refused)?;
-    let all: Vec<&EndpointRow> = endpoints.iter().chain(&distributions).collect();
+    let of_keys = keys.iter().filter_map(|key| key.endpoint.as_ref());
+    let all: Vec<&EndpointRow> = endpoints
+        .iter()
+        .chain(&distributions)
+        .chain(of_keys)
+        .collect();
     let (sentence, healthy) = sentence(&all, keys.len(), next.is_some());
     let crumbs = match site.face {
         Face::Portal => Vec::new(),
@@ -157,8 +160,7 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         distributions,
         has_distributions,
         failed,
-        types: types.into_iter().map(type_row).collect(),
-        operator: site.face == Face::Console && visitor.own_tenant().is_none(),
+        operator: !matches!(who.scope(), Scope::Tenant(..)),
     };
     frame::show(&page)
 }
@@ -234,14 +236,14 @@ async fn keys(
         Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => Vec::new(),
         Err(refusal) => return Err(refusal),
     };
+    let now = site.service().now();
     let row = |shown: KeyShown| KeyRow {
         href: visitor.href(format_args!("/keys/{}", shown.key.id)),
         name: shown.key.name,
         public_id: shown.key.public_id.unwrap_or_default(),
-        endpoint: shown.endpoint.map(|endpoint| {
-            let href = visitor.href(format_args!("/endpoints/{}", endpoint.id));
-            Link::new(href, endpoint.url)
-        }),
+        endpoint: shown
+            .endpoint
+            .map(|endpoint| EndpointRow::new(visitor, &endpoint, now)),
         disabled: shown.key.disabled_at.is_some(),
         test: shown.key.mode == Mode::Test,
     };
@@ -277,6 +279,7 @@ async fn day(
     let totals = statistics.totals;
     Ok(Some(Day {
         strip: strip(&statistics),
+        since: statistics.since.to_string(),
         delivered: grouped(totals.delivered),
         failed: grouped(totals.failed),
         waiting: grouped(totals.pending),

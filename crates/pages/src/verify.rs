@@ -1,5 +1,7 @@
 //! Verify here: whether a request that a receiver got is signed as it should be, and if not, what differs.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::Timestamp;
@@ -9,10 +11,13 @@ use crate::Site;
 use crate::deliveries::time;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::failure::sentence;
+use crate::failure::{Failure, sentence};
 use crate::fields::{Fields, Posted};
 use crate::frame::{self, Frame, Framed, Shown};
 use crate::tenant::crumbs_below;
+
+/// Bytes of a request that is verified here.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Template)]
 #[template(path = "verify.html")]
@@ -58,8 +63,13 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, typed: Option<Fields>) -
     let found = site.service().tenant(&visitor.visit.caller, tenant).await;
     let (_, profile) = found.map_err(visitor.refused())?;
     let now = site.service().now();
-    let verdict = typed.as_ref().map(|typed| verdict(&profile, typed, now));
-    let typed = typed.unwrap_or_default();
+    let (typed, verdict) = match typed {
+        None => (Fields::default(), None),
+        Some(typed) => {
+            let (typed, verdict) = verified(site, profile.clone(), typed, now).await?;
+            (typed, Some(verdict))
+        }
+    };
     let signature = profile.signatures.first();
     let page = Verify {
         frame: Frame::of(visitor, "Verify").behind(crumbs_below(site, visitor, tenant).await),
@@ -70,6 +80,30 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, typed: Option<Fields>) -
         verdict,
     };
     frame::show(&page)
+}
+
+/// Verifies on a thread of its own, one request at a time: a canonical form can be long work.
+async fn verified(
+    site: &Site,
+    profile: Arc<Profile>,
+    typed: Fields,
+    now: Timestamp,
+) -> Result<(Fields, Verdict), Failure> {
+    if typed.get("request").map_or(0, str::len) > REQUEST_BYTES_MAX {
+        let sentence = format!(
+            "A request may have {REQUEST_BYTES_MAX} bytes here; `postrider verify` takes any."
+        );
+        let valid = false;
+        return Ok((Fields::default(), Verdict { valid, sentence }));
+    }
+    let turn = site.pages.verifying.clone().acquire_owned().await;
+    let turn = turn.map_err(Failure::internal)?;
+    let work = tokio::task::spawn_blocking(move || {
+        let verdict = verdict(&profile, &typed, now);
+        drop(turn);
+        (typed, verdict)
+    });
+    work.await.map_err(Failure::internal)
 }
 
 fn verdict(profile: &Profile, typed: &Fields, now: Timestamp) -> Verdict {
@@ -89,7 +123,8 @@ fn verdict(profile: &Profile, typed: &Fields, now: Timestamp) -> Verdict {
     let text = typed.text("request");
     let plain = text.replace("\r\n", "\n");
     let mut first = None;
-    for saved in [plain.as_str(), text.as_str()] {
+    let as_sent = (plain != text).then_some(text.as_str());
+    for saved in [Some(plain.as_str()), as_sent].into_iter().flatten() {
         let bytes = saved.as_bytes();
         let (headers, body) = match saved_request(bytes) {
             Ok(read) => read,

@@ -118,6 +118,14 @@ impl Service {
         Ok((delivery, attempts))
     }
 
+    /// A delivery alone: for whoever waits for it to change.
+    ///
+    /// # Errors
+    /// `not_found`, also where it is another's.
+    pub async fn glance(&self, who: &Caller, id: Id<id::Delivery>) -> Result<Delivery> {
+        found(self, who, id).await
+    }
+
     /// All attempts of a delivery in pages, the last first.
     ///
     /// # Errors

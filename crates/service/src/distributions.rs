@@ -102,6 +102,8 @@ impl Service {
         tenant: Id<id::Tenant>,
         new: NewDistribution,
     ) -> Result<(Endpoint, Arc<Profile>)> {
+        // Before a name is looked up for them.
+        who.must_change()?;
         let tenant = who.tenant(self, tenant).await?;
         let profile = self.profile_of(tenant.application).await?.profile;
         let spec = spec(&profile)?;
@@ -164,6 +166,8 @@ impl Service {
         id: &str,
         patch: DistributionPatch,
     ) -> Result<(Endpoint, Arc<Profile>)> {
+        // Before a name is looked up for them.
+        who.must_change()?;
         let (endpoint, profile) = found(self, who, id).await?;
         for (field, given) in [("name", &patch.name), ("eventName", &patch.event_name)] {
             if let Some(text) = given {

@@ -161,6 +161,8 @@ impl Service {
         tenant: Id<id::Tenant>,
         new: NewEndpoint,
     ) -> Result<EndpointMade> {
+        // Before a name is looked up for them.
+        who.must_change()?;
         let tenant = who.tenant(self, tenant).await?;
         let profile = self.profile_of(tenant.application).await?.profile;
         if profile.secret.scope == SecretScope::ApiKey {
@@ -249,6 +251,8 @@ impl Service {
         id: &str,
         patch: EndpointPatch,
     ) -> Result<(Endpoint, Arc<Profile>)> {
+        // Before a name is looked up for them.
+        who.must_change()?;
         let (endpoint, CurrentProfile { profile, .. }) = found(self, who, id).await?;
         must_be_registered(&endpoint)?;
         if let Some(url) = &patch.url {

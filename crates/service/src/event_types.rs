@@ -84,6 +84,20 @@ impl Service {
         .await
     }
 
+    /// The example of an event type, which may be nobody's.
+    ///
+    /// # Errors
+    /// `not_found` of a tenant that is another's, or what the store answers.
+    pub async fn event_example(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        name: &str,
+    ) -> Result<Option<String>> {
+        let tenant = who.tenant(self, tenant).await?;
+        example(self, tenant.application, name).await
+    }
+
     /// The profile's event types, and the application's own, which take the place of the profile's.
     ///
     /// # Errors

@@ -24,10 +24,8 @@ use crate::{Caller, Proof, Service, random};
 
 /// Sessions of one key, and of one tenant; of more the oldest end.
 pub const SESSIONS_MAX: u32 = 1_000;
-/// How long somebody who came with a key stays.
+/// How long somebody who came with a key stays, and how long a link to the console and what it opened last.
 pub const SESSION_LASTS: Duration = Duration::from_secs(12 * 3_600);
-/// How long a link to the console that nobody uses opens it.
-pub(crate) const CONSOLE_LINK_LASTS: Duration = Duration::from_secs(24 * 3_600);
 /// How long a portal link, and what it opened, last when nothing is said.
 pub const PORTAL_LINK_LASTS: Duration = Duration::from_secs(12 * 3_600);
 /// The longest that one can be made for.
@@ -121,7 +119,7 @@ impl Service {
             let detail = "a link to the console is made with a key";
             return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
         };
-        let lasts = self.now().plus(CONSOLE_LINK_LASTS);
+        let lasts = self.now().plus(SESSION_LASTS);
         self.make_link(Holder::Key(key), lasts, by).await
     }
 

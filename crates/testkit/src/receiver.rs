@@ -19,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 pub enum Behaviour {
     /// Answers with this status and a small body.
     Status(u16),
+    /// Answers with this status and this body.
+    Body(u16, String),
     /// Answers with this status and this header.
     StatusWith(u16, &'static str, String),
     /// Waits, then answers.
@@ -241,26 +243,34 @@ async fn more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Opt
     (read > 0).then_some(())
 }
 
+/// False when the client is gone.
+async fn send(stream: &mut (impl AsyncWrite + Unpin), text: &str) -> bool {
+    stream.write_all(text.as_bytes()).await.is_ok()
+}
+
 /// Does what the script says; false closes the connection.
 async fn act<S: AsyncWrite + Unpin>(stream: &mut S, shared: &Shared, behaviour: Behaviour) -> bool {
     let answer = |status: u16, extra: &str| {
         format!("HTTP/1.1 {status} X\r\n{extra}content-length: 2\r\n\r\nok")
     };
     match behaviour {
-        Behaviour::Status(status) => stream
-            .write_all(answer(status, "").as_bytes())
+        Behaviour::Status(status) => send(stream, &answer(status, "")).await,
+        Behaviour::Body(status, body) => {
+            send(
+                stream,
+                &format!(
+                    "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                ),
+            )
             .await
-            .is_ok(),
-        Behaviour::StatusWith(status, name, value) => stream
-            .write_all(answer(status, &format!("{name}: {value}\r\n")).as_bytes())
-            .await
-            .is_ok(),
+        }
+        Behaviour::StatusWith(status, name, value) => {
+            send(stream, &answer(status, &format!("{name}: {value}\r\n"))).await
+        }
         Behaviour::SlowStatus(wait, status) => {
             tokio::time::sleep(wait).await;
-            stream
-                .write_all(answer(status, "").as_bytes())
-                .await
-                .is_ok()
+            send(stream, &answer(status, "")).await
         }
         Behaviour::Hang => {
             shared.stop.notified().await;

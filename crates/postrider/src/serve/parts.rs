@@ -194,6 +194,11 @@ pub(super) fn pages(config: &Config, service: &Service) -> Option<Pages> {
     }
     let options = PagesOptions {
         plain_http: config.pages.plain_http,
+        https: config
+            .server
+            .public_url
+            .as_ref()
+            .is_some_and(|url| url.starts_with("https://")),
     };
     Some(Pages::new(service.clone(), options))
 }

@@ -1091,3 +1091,134 @@ async fn a_request_is_verified_here_and_what_differs_is_told() {
             .contains("say when it came")
     );
 }
+
+#[tokio::test]
+async fn a_page_stays_small_whatever_a_receiver_answers() {
+    let server = TestServer::start().await;
+    // Indented, each level would be a line of its own blanks.
+    let deep = ["[".repeat(8_000), "]".repeat(8_000)].concat();
+    let receiver = Receiver::start(Behaviour::Body(400, deep)).await;
+    let tenant = server.tenant("standard").await;
+    let endpoint = id(&server.endpoint(&tenant, &receiver.url("/hook")).await);
+    server
+        .publish(&tenant, "a.b", json!({ "long": "x".repeat(200 * 1024) }))
+        .await;
+    let page = server
+        .until("/v1/deliveries", |page| {
+            page["data"][0]["attemptsMade"] == 1
+        })
+        .await;
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let path = format!("/deliveries/{}", id(&page["data"][0]));
+    let shown = browser.page(&path).await;
+    assert!(shown.len() < 150_000, "{} bytes", shown.len());
+    assert!(!shown.contains("curl -X POST"), "a command with all of it");
+    browser.page(&format!("/endpoints/{endpoint}")).await;
+    let tested = browser
+        .press(&format!("/endpoints/{endpoint}/test"), &[])
+        .await;
+    assert!(tested.text.len() < 100_000, "{} bytes", tested.text.len());
+    // What is verified is bounded too.
+    let verify = format!("/tenants/{tenant}/verify");
+    browser.page(&verify).await;
+    let long = "a: b\n".repeat(14_000);
+    let refused = browser
+        .press(&verify, &[("request", &long), ("secret", "whsec_x")])
+        .await;
+    assert!(
+        refused.text.contains("65536 bytes here"),
+        "{}",
+        refused.text.len()
+    );
+}
+
+#[tokio::test]
+async fn a_delivery_to_a_one_off_url_can_be_sent_again() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let event = json!({ "type": "a.b", "data": {}, "callbackUrl": receiver.url("/once") });
+    server
+        .good("POST", &format!("/v1/tenants/{tenant}/events"), event)
+        .await;
+    let delivery = id(&server.finished(&format!("tenant={tenant}"), 1).await[0]);
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let page = browser.page(&format!("/deliveries/{delivery}")).await;
+    assert!(
+        page.contains("Send again") && !page.contains("deleted"),
+        "{page}"
+    );
+    let again = browser
+        .press(&format!("/deliveries/{delivery}/resend"), &[])
+        .await;
+    assert_eq!(again.status, 303, "{again:?}");
+    receiver.wait_for(2).await;
+}
+
+#[tokio::test]
+async fn a_link_is_not_followed_by_itself_over_somebody_elses_visit() {
+    let server = TestServer::start().await;
+    let (own, other) = (
+        server.tenant("standard").await,
+        server.tenant("standard").await,
+    );
+    let link = portal_link(&server, &own, json!({ "name": "ada" })).await;
+    let mut browser = Browser::new(&server);
+    let fresh = browser.page(&path_of(text(&link, "url"))).await;
+    assert!(fresh.contains("data-go"));
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    let link = portal_link(&server, &other, json!({})).await;
+    let asked = browser.page(&path_of(text(&link, "url"))).await;
+    assert!(
+        !asked.contains("data-go") && asked.contains("You are in already, as ada"),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn in_a_frame_a_customer_can_read_that_the_visit_has_ended() {
+    let server = TestServer::start().await;
+    let mut browser = Browser::new(&server);
+    let ended = browser.send("GET", "/portal", &[]).await;
+    assert_eq!(ended.status, 401);
+    assert!(
+        ended.headers["content-security-policy"].ends_with("frame-ancestors *"),
+        "{ended:?}"
+    );
+    assert!(!ended.headers.contains_key("x-frame-options"));
+    // The console is in nobody's.
+    let console = browser.send("GET", "/nothing", &[]).await;
+    assert_eq!(console.headers["x-frame-options"], "DENY");
+    // Where only forms go there is a page that says so.
+    let form = browser.send("GET", "/sign-out", &[]).await;
+    assert_eq!(form.status, 405);
+    assert!(form.text.contains("go on from the first page"), "{form:?}");
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_cookie_goes_over_https_only() {
+    let server = TestServer::with(|config| {
+        config.server.public_url = Some("https://hooks.example.com".to_owned());
+    })
+    .await;
+    let key = server.root.clone();
+    // What nginx sends on when nobody tells it otherwise.
+    let stream = [("key", key.as_str())];
+    let body = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(stream)
+        .finish();
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let reply = crate::support::http_to(
+        "127.0.0.1:8080",
+        server.address,
+        "POST",
+        "/sign-in",
+        &headers,
+        body,
+    )
+    .await;
+    assert!(
+        reply.headers["set-cookie"].contains("; Secure"),
+        "{reply:?}"
+    );
+}

@@ -61,6 +61,18 @@ pub(crate) async fn http(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Reply {
+    http_to("test", address, method, path, headers, body).await
+}
+
+/// The same, asking for a host by another name.
+pub(crate) async fn http_to(
+    host: &str,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Reply {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -69,7 +81,7 @@ pub(crate) async fn http(
     let mut request = http::Request::builder()
         .method(method)
         .uri(path)
-        .header("host", "test");
+        .header("host", host);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
