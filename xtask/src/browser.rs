@@ -20,11 +20,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let target = target();
     let modules = std::path::absolute(target.join("browser"))?;
     if !works("chromium", &["--version"]) {
-        apt("chromium")?;
+        // Without a font there is nothing to press.
+        apt(&["chromium", "fonts-dejavu-core"])?;
     }
     if !modules.join("node_modules/axe-core/axe.min.js").exists() {
         if !works("npm", &["--version"]) {
-            apt("npm")?;
+            apt(&["npm"])?;
         }
         say("installing what drives the browser");
         install(&modules).context("playwright-core and axe-core could not be installed")?;
@@ -53,14 +54,16 @@ pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
     Ok(target.join("debug/postrider").canonicalize()?)
 }
 
-fn apt(package: &str) -> anyhow::Result<()> {
-    say(&format!("installing {package}"));
+fn apt(packages: &[&str]) -> anyhow::Result<()> {
+    let names = packages.join(", ");
+    say(&format!("installing {names}"));
     let how =
-        || format!("{package} could not be installed; do it by hand where apt-get is not there");
+        || format!("{names} could not be installed; do it by hand where apt-get is not there");
     quietly(Command::new("apt-get").arg("update")).with_context(how)?;
     quietly(
         Command::new("apt-get")
-            .args(["install", "--yes", "--no-install-recommends", package])
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )
     .with_context(how)

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint as CoreEndpoint, EndpointKind, Ordering};
+use postrider_core::profile::SecretScope;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
 use postrider_service::{
@@ -38,6 +39,9 @@ struct Endpoint {
     standing: Standing,
     test: bool,
     enabled: bool,
+    distribution: bool,
+    /// Whether it has a secret, or its tenant has one for all.
+    own_secret: bool,
     /// Whether the visitor may enable or disable it: those of keys are their product's.
     switches: bool,
     /// Where it is changed.
@@ -139,13 +143,9 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         standing: Standing::of_endpoint(&endpoint),
         test: endpoint.mode == Mode::Test,
         enabled: endpoint.health.is_enabled(),
-        switches: match endpoint.kind {
-            EndpointKind::Registered | EndpointKind::Distribution(_) => true,
-            EndpointKind::Key(_) => {
-                !endpoint.health.is_enabled() && !matches!(who.scope(), Scope::Tenant(..))
-            }
-            EndpointKind::Callback => false,
-        },
+        distribution: matches!(endpoint.kind, EndpointKind::Distribution(_)),
+        own_secret: profile.secret.scope != SecretScope::Tenant,
+        switches: switches(visitor, &endpoint),
         change: change(visitor, &endpoint),
         catches_up: endpoint.health.is_enabled() && endpoint.kind != EndpointKind::Callback,
         day_ago: minute(now.minus(DAY)),
@@ -176,6 +176,18 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         problem: answer.problem,
     };
     frame::show(&page)
+}
+
+/// Whether the visitor may enable or disable it: those of keys are their product's.
+fn switches(visitor: &Visitor, endpoint: &CoreEndpoint) -> bool {
+    match endpoint.kind {
+        EndpointKind::Registered | EndpointKind::Distribution(_) => true,
+        EndpointKind::Key(_) => {
+            let of_tenant = matches!(visitor.visit.caller.scope(), Scope::Tenant(..));
+            !endpoint.health.is_enabled() && !of_tenant
+        }
+        EndpointKind::Callback => false,
+    }
 }
 
 /// Where it is changed: those of keys and distributions with what they belong to.

@@ -69,6 +69,19 @@ impl Class {
             emails: channels.emails.join("\n"),
         }
     }
+
+    /// As the form has it that was not taken.
+    fn type_in(&mut self, typed: &Fields) {
+        let field = |name: &str| format!("{}.{name}", self.name);
+        if typed.get(&field("is")).is_none() {
+            return;
+        }
+        let (in_app, email) = (typed.get(&field("inApp")), typed.get(&field("email")));
+        let emails = typed.text(&field("emails"));
+        self.in_app = in_app.is_some();
+        self.email = email.is_some();
+        self.emails = emails;
+    }
 }
 
 pub(crate) async fn show(
@@ -79,7 +92,8 @@ pub(crate) async fn show(
     page(&site, &visitor, &id, None).await
 }
 
-async fn page(site: &Site, visitor: &Visitor, id: &str, problem: Option<String>) -> Shown {
+/// With what was typed and why it was not taken, where it was not.
+async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, String)>) -> Shown {
     let refused = visitor.refused();
     let (service, who) = (site.service(), &visitor.visit.caller);
     let tenant = tenant_of(visitor, id)?;
@@ -99,6 +113,10 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, problem: Option<String>)
     if profile.distribution.is_some() {
         let own = &settings.distributions;
         classes.push(Class::new("distributions", &names.distributions, own));
+    }
+    let (typed, problem) = wrong.unzip();
+    if let Some(typed) = &typed {
+        classes.iter_mut().for_each(|class| class.type_in(typed));
     }
     let page = Notifications {
         frame: Frame::of(visitor, names.notifications.clone())
@@ -181,7 +199,7 @@ pub(crate) async fn act(
         Err(refusal) if refusal.code == postrider_service::ErrorCode::NotFound => {
             Err(Failure::Refused(site.face, refusal))
         }
-        Err(refusal) => page(&site, &visitor, &id, Some(sentence(&refusal))).await,
+        Err(refusal) => page(&site, &visitor, &id, Some((fields, sentence(&refusal)))).await,
     }
 }
 

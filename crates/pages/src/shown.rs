@@ -359,14 +359,25 @@ fn curl(attempt: &Attempt, body: Option<&Bytes>) -> String {
 
 /// What is asked of a list: where its page begins.
 pub(crate) fn page_of(visitor: &Visitor) -> Result<PageRequest, Refusal> {
+    page_by(visitor, "after")
+}
+
+/// The same of one of several lists on a page, each with a name of its own for where it begins.
+pub(crate) fn page_by(visitor: &Visitor, name: &str) -> Result<PageRequest, Refusal> {
     let mut page = PageRequest::first(ROWS);
-    if let Some(text) = visitor.query.get("after") {
+    if let Some(text) = visitor.query.get(name) {
         let parsed = text.parse();
         page.cursor = Some(parsed.map_err(|error: postrider_service::InvalidCursor| {
-            Refusal::invalid("after", error.to_string())
+            Refusal::invalid(name, error.to_string())
         })?);
     }
     Ok(page)
+}
+
+/// The address of the next page of one of several lists.
+pub(crate) fn next_by<T>(page: &Page<T>, path: &str, name: &str) -> Option<String> {
+    let cursor = page.next.as_ref()?;
+    Some(format!("{path}?{name}={cursor}"))
 }
 
 /// The address of a list's next page, with the same filters.

@@ -18,7 +18,7 @@ use crate::chart::{Strip, strip};
 use crate::door::Visitor;
 use crate::fields::Posted;
 use crate::frame::{self, Face, Frame, Framed, Link, Shown};
-use crate::shown::{DeliveryRow, EndpointRow, ROWS, next_of, page_of, read};
+use crate::shown::{DeliveryRow, EndpointRow, next_by, next_of, page_by, page_of, read};
 use crate::words::{counted, grouped};
 
 /// Failed deliveries on the first page.
@@ -44,7 +44,9 @@ struct Tenant {
     /// Whether endpoints are made here: with some profiles they belong to keys.
     own_endpoints: bool,
     keys: Vec<KeyRow>,
+    next_keys: Option<String>,
     distributions: Vec<EndpointRow>,
+    next_distributions: Option<String>,
     has_distributions: bool,
     failed: Vec<DeliveryRow>,
     operator: bool,
@@ -114,17 +116,11 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         .iter()
         .map(|endpoint| EndpointRow::new(visitor, endpoint, now))
         .collect();
-    let keys = keys(site, visitor, &tenant).await.map_err(&refused)?;
-    let first = PageRequest::first(ROWS);
+    let listed = keys(site, visitor, &tenant, &path).await;
+    let (keys, next_keys) = listed.map_err(&refused)?;
     let has_distributions = profile.distribution.is_some();
-    let distributions = if has_distributions {
-        let listed = service.list_distributions(who, id, first).await;
-        let (listed, _) = listed.map_err(&refused)?;
-        let row = |endpoint| EndpointRow::new(visitor, endpoint, now);
-        listed.rows.iter().map(row).collect()
-    } else {
-        Vec::new()
-    };
+    let listed = distributions(site, visitor, id, &profile, &path).await;
+    let (distributions, next_distributions) = listed.map_err(&refused)?;
     let failed = failed(site, visitor, id).await.map_err(&refused)?;
     let day = day(site, visitor, id).await.map_err(&refused)?;
     let of_keys = keys.iter().filter_map(|key| key.endpoint.as_ref());
@@ -133,7 +129,11 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         .chain(&distributions)
         .chain(of_keys)
         .collect();
-    let (sentence, healthy) = sentence(&all, keys.len(), next.is_some());
+    // All of something is claimed only where all of it was seen.
+    let paged = ["after", "keys", "distributions"];
+    let paged = paged.iter().any(|name| visitor.query.get(name).is_some());
+    let more = next.is_some() || next_keys.is_some() || next_distributions.is_some() || paged;
+    let (sentence, healthy) = sentence(&all, keys.len(), more);
     let crumbs = match site.face {
         Face::Portal => Vec::new(),
         Face::Console => crumbs(service, visitor, &tenant).await,
@@ -157,12 +157,34 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         endpoints,
         next,
         keys,
+        next_keys,
         distributions,
+        next_distributions,
         has_distributions,
         failed,
         operator: !matches!(who.scope(), Scope::Tenant(..)),
     };
     frame::show(&page)
+}
+
+/// A page of its distributions, where its profile has them.
+async fn distributions(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    profile: &Profile,
+    path: &str,
+) -> Result<(Vec<EndpointRow>, Option<String>), Refusal> {
+    if profile.distribution.is_none() {
+        return Ok((Vec::new(), None));
+    }
+    let service = site.service();
+    let asked = page_by(visitor, "distributions")?;
+    let listed = service.list_distributions(&visitor.visit.caller, tenant, asked);
+    let (listed, now) = (listed.await?.0, service.now());
+    let next = next_by(&listed, path, "distributions");
+    let row = |endpoint| EndpointRow::new(visitor, endpoint, now);
+    Ok((listed.rows.iter().map(row).collect(), next))
 }
 
 /// The last deliveries that failed.
@@ -227,15 +249,19 @@ async fn keys(
     site: &Site,
     visitor: &Visitor,
     tenant: &Arc<CoreTenant>,
-) -> Result<Vec<KeyRow>, Refusal> {
+    path: &str,
+) -> Result<(Vec<KeyRow>, Option<String>), Refusal> {
     let who = &visitor.visit.caller;
-    let first = PageRequest::first(ROWS);
-    let listed = match site.service().list_keys(who, Some(tenant.id), first).await {
-        Ok(listed) => listed.rows,
+    let asked = page_by(visitor, "keys")?;
+    let listed = match site.service().list_keys(who, Some(tenant.id), asked).await {
+        Ok(listed) => listed,
         // A tenant's key does not see the others.
-        Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => Vec::new(),
+        Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => {
+            return Ok((Vec::new(), None));
+        }
         Err(refusal) => return Err(refusal),
     };
+    let next = next_by(&listed, path, "keys");
     let now = site.service().now();
     let row = |shown: KeyShown| KeyRow {
         href: visitor.href(format_args!("/keys/{}", shown.key.id)),
@@ -247,7 +273,7 @@ async fn keys(
         disabled: shown.key.disabled_at.is_some(),
         test: shown.key.mode == Mode::Test,
     };
-    Ok(listed.into_iter().map(row).collect())
+    Ok((listed.rows.into_iter().map(row).collect(), next))
 }
 
 /// The last day in figures; none where there is more than a page counts.
@@ -302,38 +328,37 @@ fn sentence(endpoints: &[&EndpointRow], keys: usize, more: bool) -> (String, boo
     let ill = |endpoint: &&&EndpointRow| endpoint.standing.word != "healthy";
     let wrong: Vec<_> = endpoints.iter().filter(ill).collect();
     let all = endpoints.len() as u64;
-    let or_more = if more { " or more" } else { "" };
+    // A page tells of itself only.
+    let here = if more { " on this page" } else { "" };
     match (wrong.as_slice(), all) {
-        ([], 0) if keys > 0 => (
-            format!(
-                "{} with or without a webhook; see below.",
-                counted(keys as u64, "API key", "API keys")
-            ),
-            true,
-        ),
+        ([], 0) if keys > 0 => {
+            let keys = counted(keys as u64, "API key", "API keys");
+            (format!("{keys}{here}, without a webhook so far."), true)
+        }
+        ([], 0) if more => ("No endpoint on this page.".to_owned(), true),
         ([], 0) => (
             "No endpoint yet: add the first, and events are sent to it.".to_owned(),
             true,
         ),
-        ([], 1) => ("The endpoint is healthy.".to_owned(), true),
-        ([], all) => (format!("All {all}{or_more} endpoints are healthy."), true),
+        ([], 1) if !more => ("The endpoint is healthy.".to_owned(), true),
+        ([], all) => {
+            let all = counted(all, "endpoint", "endpoints");
+            let every = if more { "The" } else { "All" };
+            let are = if all == "1 endpoint" { "is" } else { "are" };
+            (format!("{every} {all}{here} {are} healthy."), true)
+        }
         ([one], 1) => (format!("{} is {}.", one.name, one.standing.word), false),
-        ([one], all) => (
-            format!(
-                "{} is {}; {} of {all}{or_more} endpoints healthy.",
-                one.name,
-                one.standing.word,
-                all - 1
-            ),
-            false,
-        ),
-        (wrong, all) => (
-            format!(
-                "{} of {all}{or_more} endpoints need somebody to look.",
-                wrong.len()
-            ),
-            false,
-        ),
+        ([one], all) => {
+            let (name, word) = (&one.name, one.standing.word);
+            let well = all - 1;
+            let told = format!("{name} is {word}; {well} of {all} endpoints{here} are healthy.");
+            (told, false)
+        }
+        (wrong, all) => {
+            let wrong = wrong.len();
+            let told = format!("{wrong} of {all} endpoints{here} need somebody to look.");
+            (told, false)
+        }
     }
 }
 
@@ -362,7 +387,46 @@ pub(crate) async fn open_portal(
 
 #[cfg(test)]
 mod tests {
-    use super::rate;
+    use super::{EndpointRow, rate, sentence};
+    use crate::words::Standing;
+
+    #[test]
+    fn all_of_something_is_claimed_only_where_all_was_seen() {
+        let row = |standing| EndpointRow {
+            href: String::new(),
+            name: "hook".to_owned(),
+            url: None,
+            events: String::new(),
+            standing,
+            since: None,
+            test: false,
+        };
+        let healthy = Standing {
+            class: "",
+            icon: "",
+            word: "healthy",
+        };
+        let (well, ill) = (row(healthy), row(Standing::BROKEN));
+        let told = |rows: &[&EndpointRow], more| sentence(rows, 0, more).0;
+        assert_eq!(told(&[&well, &well], false), "All 2 endpoints are healthy.");
+        assert_eq!(
+            told(&[&well, &well], true),
+            "The 2 endpoints on this page are healthy."
+        );
+        assert_eq!(
+            told(&[&well], true),
+            "The 1 endpoint on this page is healthy."
+        );
+        assert_eq!(told(&[&ill], false), "hook is failed.");
+        assert_eq!(
+            told(&[&ill, &well], false),
+            "hook is failed; 1 of 2 endpoints are healthy."
+        );
+        assert_eq!(
+            told(&[&ill, &ill], true),
+            "2 of 2 endpoints on this page need somebody to look."
+        );
+    }
 
     #[test]
     fn a_rate_is_never_rounded_up_to_all() {

@@ -342,20 +342,30 @@ pub(crate) fn of_endpoint(
         };
     };
     let at = date(disabled.at);
+    // What distributions are called when they are disabled.
+    let paused = matches!(endpoint.kind, EndpointKind::Distribution(_));
+    let (word, again) = if paused {
+        ("Paused", "make it live")
+    } else {
+        ("Disabled", "enable it")
+    };
+    let failed = u64::from(health.consecutive_failures);
     match disabled.reason {
+        DisableReason::Manual if paused => {
+            format!("Paused by hand on {at}. What comes meanwhile is kept, and not sent.")
+        }
         DisableReason::Manual => {
             format!("Disabled by hand on {at}. Nothing is sent until it is enabled again.")
         }
-        DisableReason::Failures => format!(
-            "Disabled on {at} after {} failed in a row.{ended} Test it, then enable it.",
-            counted(
-                u64::from(health.consecutive_failures),
-                "delivery",
-                "deliveries"
-            )
-        ),
+        DisableReason::Failures if failed == 1 => {
+            format!("{word} on {at} when a delivery failed for good.{ended} Test it, then {again}.")
+        }
+        DisableReason::Failures => {
+            let failed = counted(failed, "delivery", "deliveries");
+            format!("{word} on {at} after {failed} failed in a row.{ended} Test it, then {again}.")
+        }
         DisableReason::Gone => format!(
-            "Disabled on {at}: the receiver answered that it is gone.{ended} Enable it if that was a mistake."
+            "{word} on {at}: the receiver answered that it is gone.{ended} If that was a mistake, {again}."
         ),
     }
 }

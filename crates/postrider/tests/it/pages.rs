@@ -1034,6 +1034,32 @@ async fn what_failed_for_good_is_told_and_read() {
         )
         .await;
     assert!(wrong.text.contains("role=\"alert\""), "{wrong:?}");
+    assert!(
+        wrong.text.contains(">nobody</textarea>"),
+        "what was typed stays"
+    );
+}
+
+#[tokio::test]
+async fn the_last_of_many_distributions_can_be_reached() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("voucherify").await;
+    for number in 0..51 {
+        let new = json!({ "name": format!("D-{number}."), "eventName": "e", "url": "https://example.com/hook",
+                          "events": ["customer.rewarded"] });
+        let path = format!("/v1/tenants/{tenant}/distributions");
+        server.good("POST", &path, new).await;
+    }
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let first = browser.page(&format!("/tenants/{tenant}")).await;
+    assert!(first.contains("D-50.") && !first.contains("D-0."));
+    assert!(first.contains("The 50 endpoints on this page are healthy."));
+    let next = first
+        .split("href=\"")
+        .find(|rest| rest.contains("?distributions="));
+    let next = next.unwrap().split('"').next().unwrap();
+    let last = browser.page(next).await;
+    assert!(last.contains("D-0.") && !last.contains("D-50."), "{last}");
 }
 
 #[tokio::test]
