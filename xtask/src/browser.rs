@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::{languages, quietly, run, say, works};
+use crate::{apt, languages, quietly, run, say, works};
 
 const SCRIPT: &str = "crates/postrider/tests/browser/pages.mjs";
 /// What drives the browser, and what looks for barriers; the same versions everywhere.
@@ -52,21 +52,6 @@ pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
         "--quiet",
     ]))?;
     Ok(target.join("debug/postrider").canonicalize()?)
-}
-
-fn apt(packages: &[&str]) -> anyhow::Result<()> {
-    let names = packages.join(", ");
-    say(&format!("installing {names}"));
-    let how =
-        || format!("{names} could not be installed; do it by hand where apt-get is not there");
-    quietly(Command::new("apt-get").arg("update")).with_context(how)?;
-    quietly(
-        Command::new("apt-get")
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(packages)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )
-    .with_context(how)
 }
 
 fn install(modules: &Path) -> anyhow::Result<()> {

@@ -171,18 +171,7 @@ pub(crate) fn languages() -> anyhow::Result<()> {
         .collect();
     if !missing.is_empty() {
         let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-        let names = packages.join(", ");
-        say(&format!("installing {names}"));
-        let how = "install it by hand where apt-get is not there";
-        quietly(Command::new("apt-get").arg("update"))
-            .with_context(|| format!("{names} is missing: {how}"))?;
-        quietly(
-            Command::new("apt-get")
-                .args(["install", "--yes", "--no-install-recommends"])
-                .args(&packages)
-                .env("DEBIAN_FRONTEND", "noninteractive"),
-        )
-        .with_context(|| format!("{names} could not be installed: {how}"))?;
+        apt(&packages)?;
     }
     if !works("python3", &["-c", "import cryptography"]) {
         // The interpreter's own installer; where the system keeps its packages to itself, the system's.
@@ -193,6 +182,22 @@ pub(crate) fn languages() -> anyhow::Result<()> {
             .context("the Python package cryptography is missing and could not be installed")?;
     }
     Ok(())
+}
+
+/// Installs packages of the system's.
+pub(crate) fn apt(packages: &[&str]) -> anyhow::Result<()> {
+    let names = packages.join(", ");
+    say(&format!("installing {names}"));
+    let how = "do it by hand where apt-get is not there";
+    quietly(Command::new("apt-get").arg("update"))
+        .with_context(|| format!("{names} is missing: {how}"))?;
+    quietly(
+        Command::new("apt-get")
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+    .with_context(|| format!("{names} could not be installed: {how}"))
 }
 
 pub(crate) fn works(program: &str, arguments: &[&str]) -> bool {

@@ -6,57 +6,9 @@ use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The status, and therefore who has to act. No wildcard: a new code must choose.
-pub(crate) const fn status(code: ErrorCode) -> StatusCode {
-    match code {
-        ErrorCode::BodyNotJson
-        | ErrorCode::BodyTooDeep
-        | ErrorCode::BodyDuplicateKey
-        | ErrorCode::HeaderInvalid
-        | ErrorCode::ValidationFailed
-        | ErrorCode::EndpointUrlInvalid
-        | ErrorCode::SubscriptionInvalid
-        | ErrorCode::EventTypeUnknown
-        | ErrorCode::DataInvalid
-        | ErrorCode::DistributionUnsupported
-        | ErrorCode::EndpointNeedsKey
-        | ErrorCode::AddressUnclear
-        | ErrorCode::QueryTooLong
-        | ErrorCode::CursorInvalid => StatusCode::BAD_REQUEST,
-        ErrorCode::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-        ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::ContentTypeUnsupported | ErrorCode::ContentEncodingUnsupported => {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-        }
-        ErrorCode::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        ErrorCode::KeyMissing
-        | ErrorCode::KeyUnknown
-        | ErrorCode::KeyDisabled
-        | ErrorCode::KeyExpired => StatusCode::UNAUTHORIZED,
-        ErrorCode::ScopeInsufficient | ErrorCode::AddressNotAllowed | ErrorCode::SecretNotShown => {
-            StatusCode::FORBIDDEN
-        }
-        ErrorCode::NotFound | ErrorCode::RouteUnknown => StatusCode::NOT_FOUND,
-        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        ErrorCode::NameTaken
-        | ErrorCode::EndpointsMax
-        | ErrorCode::EventTypesMax
-        | ErrorCode::IdempotencyKeyReused
-        | ErrorCode::DeliveryPending
-        | ErrorCode::DeliveryEnded
-        | ErrorCode::ResendNotAllowed
-        | ErrorCode::EndpointDisabled
-        | ErrorCode::RotationUnsupported
-        | ErrorCode::LastRootKey
-        | ErrorCode::ReplaysMax
-        | ErrorCode::ProfileInUse => StatusCode::CONFLICT,
-        ErrorCode::TestCallsMax => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Overloaded
-        | ErrorCode::StoreFull
-        | ErrorCode::StoreUnavailable
-        | ErrorCode::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+/// The status that goes with a code.
+pub(crate) fn status(code: ErrorCode) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 const fn title(code: ErrorCode) -> &'static str {

@@ -6,7 +6,7 @@ use postrider_service::EventTypeListed;
 
 use crate::Site;
 use crate::door::Visitor;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, next_of, page_of, pretty, read};
 use crate::words::counted;
 
@@ -28,12 +28,6 @@ struct Application {
     next: Option<String>,
     types: Vec<TypeRow>,
     more_types: usize,
-}
-
-impl Framed for Application {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct TenantRow {
@@ -91,7 +85,7 @@ pub(crate) async fn show(
         more_types: types.len().saturating_sub(TYPES_SHOWN),
         types: types.into_iter().take(TYPES_SHOWN).map(type_row).collect(),
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 pub(crate) fn type_row(listed: EventTypeListed) -> TypeRow {

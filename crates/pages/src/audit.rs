@@ -8,7 +8,7 @@ use postrider_service::AuditQuery;
 use crate::Site;
 use crate::deliveries::time;
 use crate::door::Visitor;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, next_of, page_of};
 
 #[derive(Template)]
@@ -19,12 +19,6 @@ struct Audit {
     action: String,
     rows: Vec<Row>,
     next: Option<String>,
-}
-
-impl Framed for Audit {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Row {
@@ -69,7 +63,7 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         action,
         next,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// What a change changed, field by field.

@@ -7,7 +7,7 @@ use crate::Site;
 use crate::applications::{TYPES_SHOWN, TypeRow, type_row};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::frame::{self, Frame, Framed, Shown};
+use crate::frame::{self, Frame, Shown};
 use crate::tenant::crumbs_below;
 use crate::words::counted;
 
@@ -18,12 +18,6 @@ struct Catalogue {
     sentence: String,
     types: Vec<TypeRow>,
     more: usize,
-}
-
-impl Framed for Catalogue {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 pub(crate) async fn show(
@@ -51,5 +45,5 @@ pub(crate) async fn show(
         more: count.saturating_sub(TYPES_SHOWN),
         types: types.into_iter().take(TYPES_SHOWN).map(type_row).collect(),
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }

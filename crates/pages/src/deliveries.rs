@@ -7,7 +7,7 @@ use postrider_service::{DeliveryQuery, Refusal, read_state};
 
 use crate::Site;
 use crate::door::Visitor;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{DeliveryRow, next_of, page_of};
 use crate::tenant::crumbs_below;
 use crate::words::counted;
@@ -22,12 +22,6 @@ struct Deliveries {
     next: Option<String>,
     /// Deliveries that left nothing in what was looked at, with more to look at.
     gap: bool,
-}
-
-impl Framed for Deliveries {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// What the form above the list holds.
@@ -115,7 +109,7 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         rows,
         next,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 fn query(visitor: &Visitor) -> Result<DeliveryQuery, Refusal> {

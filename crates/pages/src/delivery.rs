@@ -15,7 +15,7 @@ use crate::Site;
 use crate::chart::{Dot, Machine, timeline};
 use crate::door::Visitor;
 use crate::fields::Posted;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{AttemptShownRow, DeliveryRow, When, name_of, read};
 use crate::tenant::crumbs_below;
 use crate::words::{self, After, Standing};
@@ -53,12 +53,6 @@ struct Delivery {
     may_cancel: bool,
     /// What the page shows, while that may change.
     seen: Option<String>,
-}
-
-impl Framed for Delivery {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct EndpointBadge {
@@ -111,7 +105,7 @@ pub(crate) async fn show(
         siblings,
         now,
     );
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 #[expect(clippy::too_many_arguments, reason = "all that the page is made of")]

@@ -8,15 +8,15 @@ use postrider_core::distribution::{Distribution, Payload, PayloadField};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::profile::Profile;
 use postrider_core::{Id, id};
-use postrider_service::{DistributionPatch, ErrorCode, NewDistribution, Refusal};
+use postrider_service::{DistributionPatch, NewDistribution, Refusal};
 
 use crate::Site;
 use crate::deliveries::mode;
 use crate::door::Visitor;
 use crate::endpoint::{home_of, tenant_of};
-use crate::failure::{Failure, sentence};
+use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{BodyShown, name_of, pretty};
 use crate::tenant::crumbs_below;
 
@@ -35,12 +35,6 @@ struct Form {
     /// An example of the first trigger, to choose fields of.
     example: Option<Example>,
     wrong: Option<String>,
-}
-
-impl Framed for Form {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Example {
@@ -203,7 +197,7 @@ async fn form(
         typed,
         wrong,
     };
-    frame::show_as(status, &page)
+    frame::show_as(status, &page.frame, &page)
 }
 
 /// What can trigger a distribution, where the profile says.
@@ -267,11 +261,8 @@ pub(crate) async fn create(
         Ok((endpoint, _)) => {
             Ok(visitor.back_to(format_args!("/endpoints/{}", endpoint.id), "created"))
         }
-        Err(refusal) if refusal.code == ErrorCode::NotFound => {
-            Err(Failure::Refused(site.face, refusal))
-        }
         Err(refusal) => {
-            let wrong = Some(sentence(&refusal));
+            let wrong = Some(visitor.told_why(refusal)?);
             new_form(&site, &visitor, tenant, typed, wrong).await
         }
     }
@@ -343,11 +334,8 @@ pub(crate) async fn change(
         Ok((endpoint, _)) => {
             Ok(visitor.back_to(format_args!("/endpoints/{}", endpoint.id), "changed"))
         }
-        Err(refusal) if refusal.code == ErrorCode::NotFound => {
-            Err(Failure::Refused(site.face, refusal))
-        }
         Err(refusal) => {
-            let wrong = Some(sentence(&refusal));
+            let wrong = Some(visitor.told_why(refusal)?);
             edit_form(&site, &visitor, &id, Some(typed), wrong).await
         }
     }

@@ -13,12 +13,12 @@ use postrider_core::profile::Profile;
 use postrider_core::seal::{hex, sha256};
 use postrider_core::session::{Holder, Session};
 use postrider_core::{Id, id};
-use postrider_service::{CameFrom, Visit};
+use postrider_service::{CameFrom, ErrorCode, Refusal, Visit};
 
 use crate::Site;
 use crate::failure::{Failure, sentence, status};
 use crate::fields::{DOOR_BYTES_MAX, Fields, Posted, read};
-use crate::frame::{Face, Frame, Framed, Shown, show, show_as};
+use crate::frame::{Face, Frame, Shown, show, show_as};
 use crate::words::told;
 
 /// Somebody who is there.
@@ -73,9 +73,17 @@ impl Visitor {
     }
 
     /// A refusal, as a page of this visit's face.
-    pub(crate) fn refused(&self) -> impl Fn(postrider_service::Refusal) -> Failure + use<> {
+    pub(crate) fn refused(&self) -> impl Fn(Refusal) -> Failure + use<> {
         let face = self.face;
         move |refusal| Failure::Refused(face, refusal)
+    }
+
+    /// What the form is told that was refused; where the thing itself is not there, there is no form to go back to.
+    pub(crate) fn told_why(&self, refusal: Refusal) -> Result<String, Failure> {
+        match refusal.code {
+            ErrorCode::NotFound => Err(Failure::Refused(self.face, refusal)),
+            _ => Ok(sentence(&refusal)),
+        }
     }
 
     /// The address of a page.
@@ -115,19 +123,14 @@ struct SignIn {
     wrong: Option<String>,
 }
 
-impl Framed for SignIn {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 pub(crate) async fn sign_in(RawQuery(query): RawQuery) -> Shown {
     let fields = Fields::parse(query.unwrap_or_default().as_bytes());
-    show(&SignIn {
+    let page = SignIn {
         frame: Frame::bare(Face::Console, "Sign in"),
         next: own_path(fields.get("next")).to_owned(),
         wrong: None,
-    })
+    };
+    show(&page.frame, &page)
 }
 
 pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown {
@@ -157,7 +160,7 @@ pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown
                 next,
                 wrong: Some(sentence(&refusal)),
             };
-            show_as(status(refusal.code), &page)
+            show_as(status(refusal.code), &page.frame, &page)
         }
     }
 }
@@ -170,12 +173,6 @@ struct Enter {
     code: Option<String>,
     /// Who is there already, in this browser.
     present: Option<String>,
-}
-
-impl Framed for Enter {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// The page of a link. Programs that look at links on the way only read it: the form uses it, by itself where
@@ -202,7 +199,7 @@ pub(crate) async fn link(State(site): State<Site>, request: Request) -> Shown {
         code: link.map(|_| code.to_owned()),
         present,
     };
-    show_as(status, &page)
+    show_as(status, &page.frame, &page)
 }
 
 pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
@@ -231,7 +228,7 @@ pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
                 code: None,
                 present: None,
             };
-            show_as(StatusCode::NOT_FOUND, &page)
+            show_as(StatusCode::NOT_FOUND, &page.frame, &page)
         }
     }
 }

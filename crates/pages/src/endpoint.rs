@@ -8,19 +8,18 @@ use postrider_core::profile::SecretScope;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
 use postrider_service::{
-    DeliveryListed, DeliveryQuery, EndpointPatch, ErrorCode, PageRequest, Refusal, Rotation,
-    StatisticsAsked, TestAsked, Tested,
+    DeliveryListed, DeliveryQuery, EndpointPatch, PageRequest, Refusal, Rotation, TestAsked, Tested,
 };
 
 use crate::Site;
-use crate::chart::{Strip, strip};
+use crate::day::Day;
 use crate::door::Visitor;
-use crate::failure::{Failure, sentence};
+use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
-use crate::frame::{self, Face, Frame, Framed, Link, Shown};
+use crate::frame::{self, Face, Frame, Link, Shown};
 use crate::shown::{AttemptShownRow, DeliveryRow, When, name_of, read};
-use crate::tenant::{crumbs_below, rate};
-use crate::words::{self, After, Standing, grouped};
+use crate::tenant::crumbs_below;
+use crate::words::{self, After, Standing};
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 /// Deliveries on the page of their endpoint.
@@ -64,23 +63,6 @@ struct Endpoint {
     test_call: Option<TestShown>,
     secret: Option<SecretShown>,
     problem: Option<String>,
-}
-
-impl Framed for Endpoint {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
-struct Day {
-    strip: Strip,
-    /// Since when it counts.
-    since: String,
-    delivered: String,
-    failed: String,
-    waiting: String,
-    attempts: String,
-    rate: String,
 }
 
 struct TestShown {
@@ -130,7 +112,9 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
     let last = last
         .filter_map(|listed| listed.last.as_ref())
         .max_by_key(|last| last.ended_at);
-    let day = day(site, visitor, &endpoint).await.map_err(&refused)?;
+    let day = Day::of(site, visitor, endpoint.tenant, Some(endpoint.id))
+        .await
+        .map_err(&refused)?;
     let row = |listed: &DeliveryListed| DeliveryRow::new(visitor, listed, now);
     let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
     let page = Endpoint {
@@ -175,7 +159,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         secret: answer.secret,
         problem: answer.problem,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// Whether the visitor may enable or disable it: those of keys are their product's.
@@ -242,42 +226,6 @@ fn details(endpoint: &CoreEndpoint) -> Vec<(&'static str, String)> {
     details
 }
 
-/// The last day; none where there is more than a page counts.
-async fn day(
-    site: &Site,
-    visitor: &Visitor,
-    endpoint: &CoreEndpoint,
-) -> Result<Option<Day>, Refusal> {
-    let asked = StatisticsAsked {
-        endpoint: Some(endpoint.id),
-        period: Some("1h".to_owned()),
-        ..StatisticsAsked::default()
-    };
-    let who = &visitor.visit.caller;
-    let statistics = match site.service().statistics(who, endpoint.tenant, asked).await {
-        Ok(statistics) => statistics,
-        Err(refusal)
-            if matches!(
-                refusal.code,
-                ErrorCode::QueryTooLong | ErrorCode::Overloaded
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(refusal) => return Err(refusal),
-    };
-    let totals = statistics.totals;
-    Ok(Some(Day {
-        strip: strip(&statistics),
-        since: statistics.since.to_string(),
-        delivered: grouped(totals.delivered),
-        failed: grouped(totals.failed),
-        waiting: grouped(totals.pending),
-        attempts: grouped(totals.attempts),
-        rate: rate(totals.delivered, totals.failed),
-    }))
-}
-
 /// The buttons. What was wrong, and what may be seen but once, is shown on the page itself.
 pub(crate) async fn act(
     State(site): State<Site>,
@@ -297,12 +245,9 @@ pub(crate) async fn act(
     match done {
         Ok(Done::Told(word)) => Ok(visitor.back_to(format_args!("/endpoints/{id}"), word)),
         Ok(Done::Shown(answer)) => page(&site, &visitor, &id, *answer).await,
-        Err(refusal) if refusal.code == ErrorCode::NotFound => {
-            Err(Failure::Refused(site.face, refusal))
-        }
         Err(refusal) => {
             let answer = Answer {
-                problem: Some(sentence(&refusal)),
+                problem: Some(visitor.told_why(refusal)?),
                 ..Answer::default()
             };
             page(&site, &visitor, &id, answer).await

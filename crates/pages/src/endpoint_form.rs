@@ -14,9 +14,9 @@ use crate::Site;
 use crate::deliveries::mode;
 use crate::door::Visitor;
 use crate::endpoint::{show_made, tenant_of};
-use crate::failure::{Failure, sentence};
+use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::name_of;
 use crate::tenant::crumbs_below;
 
@@ -35,12 +35,6 @@ struct Form {
     https_only: bool,
     test_only: bool,
     wrong: Option<String>,
-}
-
-impl Framed for Form {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 #[derive(Default)]
@@ -168,7 +162,7 @@ pub(crate) async fn create(
     match made {
         Ok(made) => show_made(&site, &visitor, &made).await,
         Err(refusal) => {
-            let wrong = Some(sentence(&refusal));
+            let wrong = Some(visitor.told_why(refusal)?);
             new_form(&site, &visitor, &id, values, wrong).await
         }
     }
@@ -262,7 +256,7 @@ pub(crate) async fn change(
     match changed {
         Ok(_) => Ok(visitor.back_to(format_args!("/endpoints/{id}"), "changed")),
         Err(refusal) => {
-            let wrong = Some(sentence(&refusal));
+            let wrong = Some(visitor.told_why(refusal)?);
             edit_form(&site, &visitor, &id, Some(values), wrong).await
         }
     }
@@ -273,7 +267,7 @@ fn answered(form: &Form) -> Shown {
         Some(_) => StatusCode::BAD_REQUEST,
         None => StatusCode::OK,
     };
-    frame::show_as(status, form)
+    frame::show_as(status, &form.frame, form)
 }
 
 fn types(profile: &Profile) -> Vec<String> {

@@ -13,7 +13,7 @@ use crate::Site;
 use crate::deliveries::{mode, time};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{BodyShown, DeliveryRow, ROWS, When, name_of, next_of, page_of, read};
 use crate::tenant::crumbs_below;
 use crate::words::counted;
@@ -27,12 +27,6 @@ struct Events {
     mode: String,
     rows: Vec<EventRow>,
     next: Option<String>,
-}
-
-impl Framed for Events {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct EventRow {
@@ -94,7 +88,7 @@ pub(crate) async fn list(
         rows,
         next,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 #[derive(Template)]
@@ -116,12 +110,6 @@ struct Event {
     more: Option<String>,
     /// Endpoints without a delivery of it, each with the reasons that there are today.
     without: Vec<Without>,
-}
-
-impl Framed for Event {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Without {
@@ -173,7 +161,7 @@ pub(crate) async fn show(
         more: more.then(|| visitor.href(format_args!("/deliveries?event={id}"))),
         without,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 fn sentence(deliveries: &[DeliveryRow], more: bool) -> String {

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use postrider_service::{ErrorCode, Refusal};
 
-use crate::frame::{Face, Frame, Framed, show_as};
+use crate::frame::{Face, Frame, show_as};
 
 /// Why a page is not shown.
 #[derive(Debug)]
@@ -27,30 +27,9 @@ impl Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(Face::Console, refusal)
-    }
-}
-
 /// The status that browsers are told; the sentence is for people.
 pub(crate) fn status(code: ErrorCode) -> StatusCode {
-    match code {
-        ErrorCode::NotFound | ErrorCode::RouteUnknown => StatusCode::NOT_FOUND,
-        ErrorCode::ScopeInsufficient
-        | ErrorCode::AddressNotAllowed
-        | ErrorCode::KeyDisabled
-        | ErrorCode::KeyExpired => StatusCode::FORBIDDEN,
-        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-        ErrorCode::KeyUnknown | ErrorCode::KeyMissing => StatusCode::UNAUTHORIZED,
-        ErrorCode::Overloaded | ErrorCode::StoreUnavailable | ErrorCode::StoreFull => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        ErrorCode::Internal | ErrorCode::OutcomeUnknown => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::BAD_REQUEST,
-    }
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[derive(Template)]
@@ -59,12 +38,6 @@ struct Problem {
     frame: Frame,
     heading: &'static str,
     sentence: String,
-}
-
-impl Framed for Problem {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 impl IntoResponse for Failure {
@@ -91,7 +64,7 @@ impl IntoResponse for Failure {
                 let status = status(refusal.code);
                 let heading = match status {
                     StatusCode::NOT_FOUND => "Not found",
-                    StatusCode::FORBIDDEN => "Not allowed",
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "Not allowed",
                     StatusCode::SERVICE_UNAVAILABLE => "Not now",
                     StatusCode::INTERNAL_SERVER_ERROR => "Something failed here",
                     _ => "That was not done",
@@ -104,7 +77,7 @@ impl IntoResponse for Failure {
             heading,
             sentence,
         };
-        show_as(status, &page).unwrap_or_else(|_| status.into_response())
+        show_as(status, &page.frame, &page).unwrap_or_else(|_| status.into_response())
     }
 }
 

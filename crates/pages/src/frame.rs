@@ -205,20 +205,15 @@ pub(crate) fn tenant_links(
     ]
 }
 
-/// A page that knows its frame.
-pub(crate) trait Framed: Template {
-    fn frame(&self) -> &Frame;
-}
-
 /// What handlers give.
 pub(crate) type Shown = Result<Response, Failure>;
 
-pub(crate) fn show(page: &impl Framed) -> Shown {
-    show_as(StatusCode::OK, page)
+pub(crate) fn show(frame: &Frame, page: &impl Template) -> Shown {
+    show_as(StatusCode::OK, frame, page)
 }
 
-pub(crate) fn show_as(status: StatusCode, page: &impl Framed) -> Shown {
-    let frame = page.frame();
+/// The headers are as the frame that surrounds the page needs them.
+pub(crate) fn show_as(status: StatusCode, frame: &Frame, page: &impl Template) -> Shown {
     let html = page.render().map_err(Failure::internal)?;
     let mut response = (status, html).into_response();
     let headers = response.headers_mut();

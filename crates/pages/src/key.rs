@@ -12,7 +12,7 @@ use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::{Failure, sentence};
 use crate::fields::Posted;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, read};
 use crate::tenant::crumbs_below;
 
@@ -32,12 +32,6 @@ struct Key {
     text: Option<String>,
     secret: Option<String>,
     problem: Option<String>,
-}
-
-impl Framed for Key {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// What an act leaves to be shown on the page.
@@ -86,7 +80,7 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::ApiKey>, answer: Answer
         problem: answer.problem,
         name: key.name,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// The forms of the page.
@@ -130,12 +124,9 @@ pub(crate) async fn act(
             };
             page(&site, &visitor, id, answer).await
         }
-        Err(refusal) if refusal.code == ErrorCode::NotFound => {
-            Err(Failure::Refused(site.face, refusal))
-        }
         Err(refusal) => {
             let answer = Answer {
-                problem: Some(sentence(&refusal)),
+                problem: Some(visitor.told_why(refusal)?),
                 webhook: Some(fields.text("webhook")),
                 ..Answer::default()
             };
@@ -154,12 +145,6 @@ struct Form {
     webhook: String,
     test: bool,
     wrong: Option<String>,
-}
-
-impl Framed for Form {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 pub(crate) async fn new(
@@ -195,7 +180,7 @@ async fn form(
         test,
         wrong,
     };
-    frame::show_as(status, &page)
+    frame::show_as(status, &page.frame, &page)
 }
 
 pub(crate) async fn create(

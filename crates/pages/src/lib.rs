@@ -9,6 +9,7 @@ mod assets;
 mod audit;
 mod catalogue;
 mod chart;
+mod day;
 mod deliveries;
 mod delivery;
 mod distribution;

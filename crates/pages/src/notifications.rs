@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::Site;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::failure::{Failure, sentence};
+use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
-use crate::frame::{self, Frame, Framed, Shown};
+use crate::frame::{self, Frame, Shown};
 use crate::shown::{When, next_of, page_of};
 use crate::tenant::crumbs_below;
 use crate::words::counted;
@@ -32,12 +32,6 @@ struct Notifications {
     unconfirmed: Vec<String>,
     may_set: bool,
     problem: Option<String>,
-}
-
-impl Framed for Notifications {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Row {
@@ -142,7 +136,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
         may_set: !who.is_read_only() && who.own_mode() == Mode::Live,
         problem,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 fn row(visitor: &Visitor, notice: &Notice, now: postrider_core::Timestamp) -> Row {
@@ -196,10 +190,15 @@ pub(crate) async fn act(
     };
     match done {
         Ok(()) => Ok(visitor.back_to(format_args!("/tenants/{tenant}/notifications"), word)),
-        Err(refusal) if refusal.code == postrider_service::ErrorCode::NotFound => {
-            Err(Failure::Refused(site.face, refusal))
+        Err(refusal) => {
+            page(
+                &site,
+                &visitor,
+                &id,
+                Some((fields, visitor.told_why(refusal)?)),
+            )
+            .await
         }
-        Err(refusal) => page(&site, &visitor, &id, Some((fields, sentence(&refusal)))).await,
     }
 }
 

@@ -9,7 +9,7 @@ use postrider_service::{DeliveryQuery, PageRequest, read_state};
 
 use crate::Site;
 use crate::door::Visitor;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{DeliveryRow, When};
 
 /// Rows of each of the two short lists.
@@ -26,12 +26,6 @@ struct Overview {
     waiting: Lately,
     set_aside: u64,
     damaged: u64,
-}
-
-impl Framed for Overview {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// The last deliveries of a kind.
@@ -106,7 +100,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         set_aside: ready.set_aside,
         damaged: ready.damaged,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 fn sentence(applications: usize, failed: &Lately, waiting: &Lately) -> String {

@@ -8,7 +8,7 @@ use postrider_core::tenant::Mode;
 
 use crate::Site;
 use crate::door::Visitor;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::words::{long, schedule};
 
 #[derive(Template)]
@@ -21,12 +21,6 @@ struct Profile {
     headers: Vec<String>,
     signatures: Vec<(String, String)>,
     source: String,
-}
-
-impl Framed for Profile {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 pub(crate) async fn show(
@@ -61,7 +55,7 @@ pub(crate) async fn show(
         source: profile.source.clone(),
         name,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 fn facts(profile: &CoreProfile) -> Vec<(&'static str, String)> {

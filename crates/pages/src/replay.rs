@@ -13,7 +13,7 @@ use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::{Failure, sentence};
 use crate::fields::{Fields, Posted};
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, next_of, page_of, read};
 use crate::tenant::crumbs_below;
 use crate::words::{Standing, counted, grouped};
@@ -29,12 +29,6 @@ struct Replays {
     rows: Vec<Row>,
     next: Option<String>,
     problem: Option<String>,
-}
-
-impl Framed for Replays {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// What the form holds.
@@ -117,7 +111,7 @@ async fn page(
         next,
         problem,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// How many deliveries a replay would send again.
@@ -215,12 +209,6 @@ struct Replay {
     skipped: u64,
 }
 
-impl Framed for Replay {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 pub(crate) async fn show(
     State(site): State<Site>,
     visitor: Visitor,
@@ -254,7 +242,7 @@ pub(crate) async fn show(
         seen: (replay.status == TaskStatus::Running).then(|| seen(&replay)),
         skipped: replay.skipped,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// How it stands, in a word that changes when it does.

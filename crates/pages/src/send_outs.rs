@@ -8,7 +8,7 @@ use crate::Site;
 use crate::deliveries::time;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::frame::{self, Frame, Framed, Shown};
+use crate::frame::{self, Frame, Shown};
 use crate::shown::{When, next_of, page_of};
 use crate::tenant::crumbs_below;
 use crate::words::Standing;
@@ -34,12 +34,6 @@ struct SendOuts {
     until: String,
     rows: Vec<Row>,
     next: Option<String>,
-}
-
-impl Framed for SendOuts {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Row {
@@ -110,7 +104,7 @@ pub(crate) async fn list(
         rows: found.rows.into_iter().map(row).collect(),
         next,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 fn query(visitor: &Visitor) -> Result<SendOutQuery, Refusal> {

@@ -10,9 +10,9 @@ use postrider_service::Refusal;
 use crate::Site;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::failure::{Failure, sentence};
+use crate::failure::Failure;
 use crate::fields::Posted;
-use crate::frame::{self, Frame, Framed, Shown};
+use crate::frame::{self, Frame, Shown};
 use crate::shown::When;
 use crate::tenant::crumbs_below;
 
@@ -31,12 +31,6 @@ struct Settings {
     shows: bool,
     addresses: Vec<Region>,
     problem: Option<String>,
-}
-
-impl Framed for Settings {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct SecretRow {
@@ -110,7 +104,7 @@ async fn page(
             .collect(),
         problem,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// Shows the secret, or makes another one.
@@ -131,10 +125,7 @@ pub(crate) async fn act(
     };
     match asked {
         Ok(secret) => page(&site, &visitor, &id, Some(secret), None).await,
-        Err(refusal) if refusal.code == postrider_service::ErrorCode::NotFound => {
-            Err(Failure::Refused(site.face, refusal))
-        }
-        Err(refusal) => page(&site, &visitor, &id, None, Some(sentence(&refusal))).await,
+        Err(refusal) => page(&site, &visitor, &id, None, Some(visitor.told_why(refusal)?)).await,
     }
 }
 
@@ -146,12 +137,6 @@ struct System {
     facts: Vec<(&'static str, String)>,
     profiles: Vec<String>,
     addresses: Vec<Region>,
-}
-
-impl Framed for System {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// How the server itself is.
@@ -188,5 +173,5 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
             })
             .collect(),
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }

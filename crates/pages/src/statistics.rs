@@ -10,12 +10,13 @@ use postrider_service::{Counts, Refusal, StatisticsAsked};
 
 use crate::Site;
 use crate::chart::{Strip, strip, told};
+use crate::day::rate;
 use crate::deliveries::{mode, time};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::frame::{self, Frame, Framed, Link, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{ROWS, name_of};
-use crate::tenant::{crumbs_below, rate};
+use crate::tenant::crumbs_below;
 use crate::words::{grouped, long};
 
 /// Ranges to choose from: what the address says, what people read, in hours.
@@ -37,12 +38,6 @@ struct Statistics {
     tables: Vec<Table>,
     totals: Row,
     more_endpoints: usize,
-}
-
-impl Framed for Statistics {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Table {
@@ -91,7 +86,7 @@ pub(crate) async fn show(
         more_endpoints: counted.more_endpoints + left,
         tables: tables(&site, &visitor, &counted, &behind).await,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// What the address asks for.

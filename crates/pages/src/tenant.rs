@@ -9,17 +9,16 @@ use postrider_core::profile::Profile;
 use postrider_core::tenant::{Mode, Scope, Tenant as CoreTenant};
 use postrider_core::{Id, id};
 use postrider_service::{
-    DeliveryQuery, ErrorCode, KeyShown, NewPortalLink, PageRequest, Refusal, StatisticsAsked,
-    read_state,
+    DeliveryQuery, ErrorCode, KeyShown, NewPortalLink, PageRequest, Refusal, read_state,
 };
 
 use crate::Site;
-use crate::chart::{Strip, strip};
+use crate::day::Day;
 use crate::door::Visitor;
 use crate::fields::Posted;
-use crate::frame::{self, Face, Frame, Framed, Link, Shown};
+use crate::frame::{self, Face, Frame, Link, Shown};
 use crate::shown::{DeliveryRow, EndpointRow, next_by, next_of, page_by, page_of, read};
-use crate::words::{counted, grouped};
+use crate::words::counted;
 
 /// Failed deliveries on the first page.
 const SHORT: usize = 8;
@@ -50,23 +49,6 @@ struct Tenant {
     has_distributions: bool,
     failed: Vec<DeliveryRow>,
     operator: bool,
-}
-
-impl Framed for Tenant {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
-/// The last 24 hours.
-struct Day {
-    strip: Strip,
-    /// Since when it counts.
-    since: String,
-    delivered: String,
-    failed: String,
-    waiting: String,
-    rate: String,
 }
 
 /// An API key and where its webhooks go.
@@ -122,7 +104,7 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
     let listed = distributions(site, visitor, id, &profile, &path).await;
     let (distributions, next_distributions) = listed.map_err(&refused)?;
     let failed = failed(site, visitor, id).await.map_err(&refused)?;
-    let day = day(site, visitor, id).await.map_err(&refused)?;
+    let day = Day::of(site, visitor, id, None).await.map_err(&refused)?;
     let of_keys = keys.iter().filter_map(|key| key.endpoint.as_ref());
     let all: Vec<&EndpointRow> = endpoints
         .iter()
@@ -164,7 +146,7 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         failed,
         operator: !matches!(who.scope(), Scope::Tenant(..)),
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// A page of its distributions, where its profile has them.
@@ -276,54 +258,6 @@ async fn keys(
     Ok((listed.rows.into_iter().map(row).collect(), next))
 }
 
-/// The last day in figures; none where there is more than a page counts.
-async fn day(
-    site: &Site,
-    visitor: &Visitor,
-    tenant: Id<id::Tenant>,
-) -> Result<Option<Day>, Refusal> {
-    let asked = StatisticsAsked {
-        period: Some("1h".to_owned()),
-        ..StatisticsAsked::default()
-    };
-    let counted = site
-        .service()
-        .statistics(&visitor.visit.caller, tenant, asked)
-        .await;
-    let statistics = match counted {
-        Ok(statistics) => statistics,
-        Err(refusal)
-            if matches!(
-                refusal.code,
-                ErrorCode::QueryTooLong | ErrorCode::Overloaded
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(refusal) => return Err(refusal),
-    };
-    let totals = statistics.totals;
-    Ok(Some(Day {
-        strip: strip(&statistics),
-        since: statistics.since.to_string(),
-        delivered: grouped(totals.delivered),
-        failed: grouped(totals.failed),
-        waiting: grouped(totals.pending),
-        rate: rate(totals.delivered, totals.failed),
-    }))
-}
-
-/// How many of those that ended were delivered.
-pub(crate) fn rate(delivered: u64, failed: u64) -> String {
-    let ended = delivered + failed;
-    if ended == 0 {
-        return "–".to_owned();
-    }
-    // Never rounded up to all.
-    let tenths = delivered * 1_000 / ended;
-    format!("{}.{} %", tenths / 10, tenths % 10)
-}
-
 fn sentence(endpoints: &[&EndpointRow], keys: usize, more: bool) -> (String, bool) {
     let ill = |endpoint: &&&EndpointRow| endpoint.standing.word != "healthy";
     let wrong: Vec<_> = endpoints.iter().filter(ill).collect();
@@ -387,7 +321,7 @@ pub(crate) async fn open_portal(
 
 #[cfg(test)]
 mod tests {
-    use super::{EndpointRow, rate, sentence};
+    use super::{EndpointRow, sentence};
     use crate::words::Standing;
 
     #[test]
@@ -426,13 +360,5 @@ mod tests {
             told(&[&ill, &ill], true),
             "2 of 2 endpoints on this page need somebody to look."
         );
-    }
-
-    #[test]
-    fn a_rate_is_never_rounded_up_to_all() {
-        assert_eq!(rate(0, 0), "–");
-        assert_eq!(rate(9_999, 1), "99.9 %");
-        assert_eq!(rate(10, 0), "100.0 %");
-        assert_eq!(rate(1, 2), "33.3 %");
     }
 }

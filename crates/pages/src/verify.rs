@@ -13,7 +13,7 @@ use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::{Failure, sentence};
 use crate::fields::{Fields, Posted};
-use crate::frame::{self, Frame, Framed, Shown};
+use crate::frame::{self, Frame, Shown};
 use crate::tenant::crumbs_below;
 
 /// Bytes of a request that is verified here.
@@ -28,12 +28,6 @@ struct Verify {
     at: String,
     header: String,
     verdict: Option<Verdict>,
-}
-
-impl Framed for Verify {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 struct Verdict {
@@ -79,7 +73,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, typed: Option<Fields>) -
         header: signature.map_or_else(String::new, |signature| signature.header.to_lowercase()),
         verdict,
     };
-    frame::show(&page)
+    frame::show(&page.frame, &page)
 }
 
 /// Verifies on a thread of its own, one request at a time: a canonical form can be long work.

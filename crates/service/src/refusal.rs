@@ -114,6 +114,52 @@ impl ErrorCode {
         }
     }
 
+    /// The number by which every door tells who has to act: the status of RFC 9110. No wildcard: a new code must
+    /// choose.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BodyNotJson
+            | Self::BodyTooDeep
+            | Self::BodyDuplicateKey
+            | Self::HeaderInvalid
+            | Self::ValidationFailed
+            | Self::EndpointUrlInvalid
+            | Self::SubscriptionInvalid
+            | Self::EventTypeUnknown
+            | Self::DataInvalid
+            | Self::DistributionUnsupported
+            | Self::EndpointNeedsKey
+            | Self::AddressUnclear
+            | Self::QueryTooLong
+            | Self::CursorInvalid => 400,
+            Self::BodyTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::ContentTypeUnsupported | Self::ContentEncodingUnsupported => 415,
+            Self::HeadersTooLarge => 431,
+            Self::KeyMissing | Self::KeyUnknown | Self::KeyDisabled | Self::KeyExpired => 401,
+            Self::ScopeInsufficient | Self::AddressNotAllowed | Self::SecretNotShown => 403,
+            Self::NotFound | Self::RouteUnknown => 404,
+            Self::MethodNotAllowed => 405,
+            Self::NameTaken
+            | Self::EndpointsMax
+            | Self::EventTypesMax
+            | Self::IdempotencyKeyReused
+            | Self::DeliveryPending
+            | Self::DeliveryEnded
+            | Self::ResendNotAllowed
+            | Self::EndpointDisabled
+            | Self::RotationUnsupported
+            | Self::LastRootKey
+            | Self::ReplaysMax
+            | Self::ProfileInUse => 409,
+            Self::TestCallsMax => 429,
+            Self::Overloaded | Self::StoreFull | Self::StoreUnavailable | Self::OutcomeUnknown => {
+                503
+            }
+            Self::Internal => 500,
+        }
+    }
+
     pub const ALL: [Self; 47] = [
         Self::BodyNotJson,
         Self::BodyTooDeep,
