@@ -315,8 +315,7 @@ pub(crate) async fn open_portal(
         .create_portal_link(&visitor.visit.caller, id, new)
         .await
         .map_err(&refused)?;
-    let href = format!("/portal/enter?code={}", made.code.expose());
-    Ok(Redirect::to(&href).into_response())
+    Ok(Redirect::to(made.at("").expose()).into_response())
 }
 
 #[cfg(test)]

@@ -76,10 +76,7 @@ pub use reading::{read_id, strictly};
 pub use refusal::{ErrorCode, Refusal, Result};
 pub use replays::{NewReplay, Replay};
 pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
-pub use sessions::{
-    FRAME_ORIGINS_MAX, LinkMade, NewPortalLink, PORTAL_LINK_LASTS, PORTAL_LINK_LASTS_MAX,
-    SESSION_LASTS, SESSIONS_MAX, Visit,
-};
+pub use sessions::{LinkMade, NewPortalLink, Visit};
 pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
 pub use tasks::TaskStatus;
 pub use telling::MailDue;

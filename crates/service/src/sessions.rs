@@ -23,15 +23,15 @@ use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Proof, Service, random};
 
 /// Sessions of one key, and of one tenant; of more the oldest end.
-pub const SESSIONS_MAX: u32 = 1_000;
+const SESSIONS_MAX: u32 = 1_000;
 /// How long somebody who came with a key stays, and how long a link to the console and what it opened last.
-pub const SESSION_LASTS: Duration = Duration::from_secs(12 * 3_600);
+const SESSION_LASTS: Duration = Duration::from_secs(12 * 3_600);
 /// How long a portal link, and what it opened, last when nothing is said.
-pub const PORTAL_LINK_LASTS: Duration = Duration::from_secs(12 * 3_600);
+const PORTAL_LINK_LASTS: Duration = Duration::from_secs(12 * 3_600);
 /// The longest that one can be made for.
-pub const PORTAL_LINK_LASTS_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+const PORTAL_LINK_LASTS_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Origins that may have one portal in a frame.
-pub const FRAME_ORIGINS_MAX: usize = 8;
+const FRAME_ORIGINS_MAX: usize = 8;
 /// Bytes of a name, an origin and a return URL.
 const TEXT_BYTES_MAX: usize = 512;
 /// Bytes of a code and of a token.
@@ -61,6 +61,18 @@ pub struct NewPortalLink {
 pub struct LinkMade {
     pub session: Session,
     pub code: Secret,
+}
+
+impl LinkMade {
+    /// The link itself, at the server that people reach by `base`, such as `https://hooks.example.com`.
+    pub fn at(&self, base: &str) -> Secret {
+        let face = match self.session.holder {
+            Holder::Key(_) => "",
+            Holder::Portal(_) => "/portal",
+        };
+        let (base, code) = (base.trim_end_matches('/'), self.code.expose());
+        Secret::new(format!("{base}{face}/enter?code={code}"))
+    }
 }
 
 /// Somebody who is there.
@@ -223,9 +235,10 @@ impl Service {
         let token = self::code();
         let now = self.now();
         let by = match &link.holder {
-            Holder::Key(_) => Actor {
-                name: Arc::from("whoever has the link"),
-                ..Actor::system(now)
+            Holder::Key(key) => Actor {
+                key: Some(*key),
+                name: Arc::from("by a link to the console"),
+                at: now,
             },
             Holder::Portal(portal) => Caller::of_portal(link.id, portal).actor(now),
         };

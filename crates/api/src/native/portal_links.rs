@@ -6,8 +6,8 @@ use axum::response::IntoResponse;
 use http::{HeaderMap, StatusCode, header};
 use postrider_core::session::{Holder, Session};
 use postrider_core::tenant::Mode;
-use postrider_core::{Id, Secret, Timestamp, id};
-use postrider_service::{Caller, NewPortalLink};
+use postrider_core::{Id, Timestamp, id};
+use postrider_service::{Caller, LinkMade, NewPortalLink};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -78,7 +78,7 @@ pub(crate) async fn create(
     let tenant = read_id(&tenant)?;
     let new = api.read(&caller, &headers, body).await?;
     let made = api.service.create_portal_link(&caller, tenant, new).await?;
-    let url = link(&api, &headers, "/portal/enter", &made.code);
+    let url = link(&api, &headers, &made);
     let view = PortalLinkView {
         url: Some(url),
         ..PortalLinkView::new(made.session)
@@ -131,21 +131,20 @@ struct ConsoleLinkView {
 pub(crate) async fn console(State(api): State<Api>, caller: Caller, headers: HeaderMap) -> Answer {
     let made = api.service.console_link(&caller).await?;
     let view = ConsoleLinkView {
-        url: link(&api, &headers, "/enter", &made.code),
+        url: link(&api, &headers, &made),
         expires_at: made.session.expires_at,
     };
     Ok(json(StatusCode::CREATED, &view))
 }
 
-/// The link that a code belongs to.
-fn link(api: &Api, headers: &HeaderMap, path: &str, code: &Secret) -> String {
-    let own = api.options().public_url.as_deref();
+/// A link as whoever asked reaches this server, where nobody has said how people do.
+fn link(api: &Api, headers: &HeaderMap, made: &LinkMade) -> String {
+    let own = api.options().public_url.clone();
     let asked = || {
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok());
         format!("http://{}", host.unwrap_or("localhost"))
     };
-    let base = own.map_or_else(asked, |own| own.trim_end_matches('/').to_owned());
-    format!("{base}{path}?code={}", code.expose())
+    made.at(&own.unwrap_or_else(asked)).expose().to_owned()
 }

@@ -210,10 +210,7 @@ pub(super) async fn console_link(
     base: &str,
 ) -> anyhow::Result<Secret> {
     let who = service.admit(service.prove(key.expose()).await?, None)?;
-    let made = service.console_link(&who).await?;
-    let base = base.trim_end_matches('/');
-    let link = format!("{base}/enter?code={}", made.code.expose());
-    Ok(Secret::new(link))
+    Ok(service.console_link(&who).await?.at(base))
 }
 
 fn is_built_in(name: &str) -> bool {

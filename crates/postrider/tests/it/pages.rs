@@ -64,6 +64,15 @@ async fn the_console_opens_with_a_key_and_by_a_link_once() {
     }
     let mut second = Browser::by_link(&server, text(&link, "url")).await;
     second.page("/").await;
+    // Whose key opened it is in the audit log.
+    let audit = server
+        .good("GET", "/v1/audit?action=session.updated", Value::Null)
+        .await;
+    assert!(
+        audit["data"][0]["actor"]["key"].is_string(),
+        "{}",
+        audit["data"][0]
+    );
     let again = Browser::new(&server).send("GET", &path, &[]).await;
     assert_eq!(again.status, 404);
     let (path, code) = path.split_once("?code=").unwrap();
