@@ -34,6 +34,9 @@ pub struct ApplicationSettings {
     pub traceparent: bool,
     /// Gets this application's operational events as ordinary events, at its own endpoints.
     pub operations_tenant: Option<Id<id::Tenant>>,
+    /// Days that events, deliveries and notifications are kept when they have ended; none is as long as the server
+    /// keeps them.
+    pub retention_days: Option<u32>,
 }
 
 /// Names of the two modes, as receivers know them.

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use postrider_core::profile::{SecretScope, Visibility};
 use postrider_core::tenant::Mode;
 use postrider_core::{Secret, Timestamp};
-use postrider_service::Refusal;
+use postrider_service::{Refusal, RetentionRound};
 
 use crate::Site;
 use crate::door::Visitor;
@@ -15,6 +15,7 @@ use crate::fields::Posted;
 use crate::frame::{self, Frame, Shown};
 use crate::shown::When;
 use crate::tenant::crumbs_below;
+use crate::words;
 
 #[derive(Template)]
 #[template(path = "settings.html")]
@@ -139,6 +140,31 @@ struct System {
     addresses: Vec<Region>,
 }
 
+fn kept(days: u32) -> String {
+    match days {
+        0 => "for ever".to_owned(),
+        days => words::counted(u64::from(days), "day", "days"),
+    }
+}
+
+fn forgotten(last: Option<RetentionRound>, now: Timestamp) -> String {
+    let Some(RetentionRound {
+        at,
+        pruned,
+        used_bytes,
+    }) = last
+    else {
+        return "there was none yet since the start".to_owned();
+    };
+    let events = words::counted(pruned.events, "event", "events");
+    let deliveries = words::counted(pruned.deliveries, "delivery", "deliveries");
+    let megabytes = words::grouped(used_bytes / 1_000_000);
+    format!(
+        "{events} and {deliveries}, {}; {megabytes} MB are stored",
+        words::ago(at, now)
+    )
+}
+
 /// How the server itself is.
 pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown {
     let refused = visitor.refused();
@@ -147,6 +173,7 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
     let (regions, default) = service.regions();
     let well = ready.set_aside == 0 && ready.damaged == 0;
     let now: Timestamp = service.now();
+    let (rule, last) = service.retention();
     let page = System {
         frame: Frame::of(&visitor, "System"),
         sentence: if well {
@@ -162,6 +189,9 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
                 ready.set_aside.to_string(),
             ),
             ("Rows that cannot be read", ready.damaged.to_string()),
+            ("What has ended is kept", kept(rule.days)),
+            ("The audit log is kept", kept(rule.audit_days)),
+            ("Forgotten in the last round", forgotten(last, now)),
         ],
         profiles: service.profiles().names(),
         addresses: regions

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{backup, commands, config, demo, doctor, listen, profiles, root_key, serve, verify};
+use crate::{
+    backup, commands, config, demo, doctor, listen, profiles, prune, root_key, serve, verify,
+};
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
 /// HTTP request, at least once, on an exact retry schedule, with a record of every attempt.
@@ -47,6 +49,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Read all that is stored, while the server may be running, and tell what cannot be read
     Doctor(DoctorArgs),
+    /// Delete what is older than the configuration keeps it, while the server is stopped; or count it
+    Prune(PruneArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
     RootKey(RootKeyArgs),
     /// Call any route of the API: postrider api get /v1/audit
@@ -93,7 +97,7 @@ pub enum Command {
     Audit(commands::AuditArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ServeArgs {
     /// Configuration file (TOML); POSTRIDER__SECTION__KEY variables override it
     #[arg(long, short, env = "POSTRIDER_CONFIG")]
@@ -150,6 +154,25 @@ pub struct DoctorArgs {
     /// The server's data directory
     #[arg(long, default_value = "./postrider-data")]
     pub data: PathBuf,
+    /// First make the segments anew, by which deliveries and events are found and counted; the server must be stopped
+    #[arg(long)]
+    pub rebuild: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Configuration file (TOML), for its `[retention]`; POSTRIDER__RETENTION__KEY variables override it
+    #[arg(long, short, env = "POSTRIDER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The server's data directory [default: ./postrider-data]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Only count what would go; the server may be running
+    #[arg(long)]
+    pub plan: bool,
+    /// Then write the database anew, so that the disk gets back what was freed
+    #[arg(long, conflicts_with = "plan")]
+    pub vacuum: bool,
 }
 
 #[derive(Debug, Args)]
@@ -181,7 +204,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Backup(args) => backup::run(&args.data, &args.target),
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
-            Command::Doctor(args) => doctor::run(&args.data),
+            Command::Doctor(args) => doctor::run(&args.data, args.rebuild),
+            Command::Prune(args) => prune::run(&args).await,
             Command::RootKey(args) => root_key::run(&args.data).await,
             Command::Api(args) => commands::api(args).await,
             Command::Console(connection) => commands::console(&connection).await,

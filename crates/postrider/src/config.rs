@@ -25,6 +25,7 @@ pub struct Config {
     pub secrets: SecretsConfig,
     pub egress: EgressConfig,
     pub limits: LimitsConfig,
+    pub retention: RetentionConfig,
     pub notifications: NotificationsConfig,
     pub profiles: ProfilesConfig,
     pub pages: PagesConfig,
@@ -220,6 +221,44 @@ impl Default for LimitsConfig {
             in_flight: machine.in_flight_max,
             endpoint_in_flight: machine.lane_in_flight_max,
             memory_bytes: machine.memory_max,
+        }
+    }
+}
+
+/// How long what has ended is kept. What waits is kept whatever its age.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// Days that events, deliveries with their attempts, notifications and replays are kept; 0 is for ever.
+    /// Applications may have their own (`settings.retentionDays`).
+    pub days: u32,
+    /// Days that entries of the audit log are kept; 0 is for ever.
+    pub audit_days: u32,
+    /// Bytes of all that is stored above which the oldest go earlier, but nothing younger than a day.
+    pub max_bytes: Option<u64>,
+    /// Seconds between two rounds; the first comes after as many.
+    pub every_secs: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let rule = postrider_service::RetentionRule::default();
+        Self {
+            days: rule.days,
+            audit_days: rule.audit_days,
+            max_bytes: rule.max_bytes,
+            every_secs: rule.every.as_secs(),
+        }
+    }
+}
+
+impl RetentionConfig {
+    pub(crate) fn rule(&self) -> postrider_service::RetentionRule {
+        postrider_service::RetentionRule {
+            days: self.days,
+            audit_days: self.audit_days,
+            max_bytes: self.max_bytes,
+            every: std::time::Duration::from_secs(self.every_secs.max(1)),
         }
     }
 }

@@ -4,11 +4,15 @@ use std::path::Path;
 
 use crate::output::line;
 
-/// Reads all that is stored and tells what cannot be read.
+/// Reads all that is stored and tells what cannot be read. `rebuild` first finds deliveries and events anew.
 ///
 /// # Errors
-/// When there is no database, or something in it cannot be read.
-pub fn run(data: &Path) -> anyhow::Result<()> {
+/// When there is no database, something in it cannot be read, or a server uses what is to be rebuilt.
+pub fn run(data: &Path, rebuild: bool) -> anyhow::Result<()> {
+    if rebuild {
+        postrider_store_sqlite::SqliteStore::rebuild(data)?;
+        line("the segments were made anew");
+    }
     let findings = postrider_store_sqlite::examine(data)?;
     for finding in &findings {
         let row = finding

@@ -15,6 +15,7 @@ pub mod master_key;
 pub mod output;
 mod patrol;
 pub mod profiles;
+mod prune;
 pub mod receiver;
 mod root_key;
 pub mod serve;

@@ -23,7 +23,8 @@ use crate::log::set_log_level;
 use crate::output::tell;
 use crate::{log, patrol, profiles};
 use parts::{
-    Opened, Prepared, api_options, console_link, first_root_key, listen, pages, root_key_target,
+    Opened, Prepared, api_options, first_console_link, first_root_key, listen, pages,
+    root_key_target,
 };
 
 /// What a shutdown may take after a part of the server has ended.
@@ -95,14 +96,7 @@ impl Server {
             None => api.router(None),
         };
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
-        let console = match &root_key {
-            Some(root_key) if config.pages.enabled => {
-                let own = config.server.public_url.clone();
-                let base = own.unwrap_or_else(|| format!("http://{address}"));
-                Some(console_link(&service, root_key, &base).await?)
-            }
-            _ => None,
-        };
+        let console = first_console_link(&config, &service, root_key.as_ref(), address).await?;
         let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         // Without any of them the process would answer and not deliver, or the other way round.
@@ -111,6 +105,11 @@ impl Server {
         };
         must_run("listener", Box::pin(listener.serve(router, stop.clone())));
         must_run("notifier", Box::pin(notifier.run(stop.clone())));
+        let retaining = service.clone();
+        must_run(
+            "retention",
+            until(&stop, async move { retaining.retain().await }),
+        );
         let round = patrol::patrol(opened.sqlite, prepared.damaged);
         must_run("patrol", until(&stop, round));
         let transport = prepared.transport.clone();

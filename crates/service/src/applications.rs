@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::retention::DAYS_MAX;
 use crate::{Caller, Service};
 
 /// An application to be made.
@@ -117,7 +118,8 @@ impl Service {
         who.must_be_live()?;
         let settings = patch.settings.unwrap_or_default();
         // The product chooses its own settings; what reaches beyond it is the operator's.
-        let reaches_beyond = settings.contains_key("operationsTenant");
+        let beyond = ["operationsTenant", "retentionDays"];
+        let reaches_beyond = beyond.iter().any(|name| settings.contains_key(*name));
         if patch.name.is_some() || patch.profile.is_some() || reaches_beyond {
             who.must_be_root()?;
         }
@@ -249,6 +251,11 @@ async fn check_settings(service: &Service, application: &Application) -> Result<
             };
             return Err(Refusal::invalid("settings.extraHeaders", rule));
         }
+    }
+    let days = application.settings.retention_days;
+    if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
+        let rule = format!("must be 1 to {DAYS_MAX}, or null for as long as the server keeps it");
+        return Err(Refusal::invalid("settings.retentionDays", rule));
     }
     let Some(operations) = application.settings.operations_tenant else {
         return Ok(());

@@ -29,6 +29,7 @@ pub mod random;
 mod reading;
 mod refusal;
 mod replays;
+mod retention;
 mod schemas;
 mod send_outs;
 mod sessions;
@@ -75,6 +76,7 @@ pub use operator::{Readiness, ensure_root_key, new_root_key};
 pub use reading::{read_id, strictly};
 pub use refusal::{ErrorCode, Refusal, Result};
 pub use replays::{NewReplay, Replay};
+pub use retention::{RetentionPace, RetentionRound, RetentionRule, forget_what_is_old};
 pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
 pub use sessions::{LinkMade, NewPortalLink, Visit};
 pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
@@ -114,6 +116,8 @@ pub struct Options {
     pub is_mail_address: fn(&str) -> bool,
     /// Who asks mail addresses whether they want notifications; none cannot.
     pub confirmations: Option<mpsc::Sender<(Confirmation, Grant)>>,
+    /// How long what has ended is kept.
+    pub retention: RetentionRule,
 }
 
 impl Default for Options {
@@ -128,6 +132,7 @@ impl Default for Options {
             mail: false,
             is_mail_address: |_| true,
             confirmations: None,
+            retention: RetentionRule::default(),
         }
     }
 }
@@ -181,6 +186,7 @@ struct Inner {
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
     replays: replays::Replays,
     deletions: deletions::Deletions,
+    rounds: retention::Rounds,
     options: Options,
     /// When the store last proved that it takes writes.
     ready: tokio::sync::Mutex<Option<Timestamp>>,
@@ -213,6 +219,7 @@ impl Service {
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: replays::Replays::default(),
             deletions: deletions::Deletions::default(),
+            rounds: retention::Rounds::default(),
             options,
             ready: tokio::sync::Mutex::default(),
         }))

@@ -15,6 +15,8 @@ use postrider_store::StoreError;
 use postrider_store::Target;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
+use crate::segments::indexed_until;
+
 pub(crate) type SqlResult<T> = rusqlite::Result<T>;
 
 /// The store's salt: kept from its first day.
@@ -23,10 +25,14 @@ pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {
         "insert or ignore into meta (key, value) values ('salt', ?1)",
         [fresh.cast_signed()],
     )?;
+    salt_of(connection)
+}
+
+/// The salt of a store that has one.
+pub(crate) fn salt_of(connection: &Connection) -> SqlResult<u64> {
+    let sql = "select value from meta where key = 'salt'";
     connection
-        .query_row("select value from meta where key = 'salt'", [], |row| {
-            row.get::<_, i64>(0)
-        })
+        .query_row(sql, [], |row| row.get::<_, i64>(0))
         .map(i64::cast_unsigned)
 }
 
@@ -64,7 +70,8 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
             })?;
         greatest = greatest.max(max.unwrap_or(0));
     }
-    Ok(greatest)
+    // Whatever of it is left.
+    Ok(greatest.max(indexed_until(connection)?))
 }
 
 /// A place that no fresh delivery has reached yet: new ones go behind it, whatever the clock says.

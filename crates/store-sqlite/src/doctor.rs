@@ -63,6 +63,7 @@ pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
         });
     }
     orphans(&connection, &mut findings);
+    segments(&connection, &mut findings);
     Ok(findings)
 }
 
@@ -170,5 +171,37 @@ fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
                 what: format!("its {table} is not there, so it cannot be sent"),
             });
         }
+    }
+}
+
+/// Segments that lack something, or count what is not there: lists and counts would be wrong.
+fn segments(connection: &Connection, findings: &mut Vec<Finding>) {
+    let sql = "select number from segment s where (select count(*) from delivery where id between first_key and last_key) <>
+                   (select count(*) from delivery_of_tenant where segment = s.number)
+               or (select count(*) from delivery where id between first_key and last_key) <>
+                   (select count(*) from delivery_of_endpoint where segment = s.number)
+               or (select count(*) from event where id between first_key and last_key) <>
+                   (select count(*) from event_of_tenant where segment = s.number)
+               or exists (select tenant_id, state, count(*), sum(attempts) from delivery where id between first_key and last_key
+                          group by tenant_id, state
+                          except select tenant_id, state, sum(deliveries), sum(attempts) from tally where segment = s.number
+                          group by tenant_id, state)
+               order by number";
+    let found = connection.prepare(sql).and_then(|mut statement| {
+        let rows = statement.query_map([], |row| row.get(0))?;
+        rows.take(TOLD_MAX as usize)
+            .collect::<SqlResult<Vec<i64>>>()
+    });
+    match found {
+        Ok(found) => findings.extend(found.into_iter().map(|row| Finding {
+            table: "segment".to_owned(),
+            row: Some(row),
+            what: "it does not hold what its deliveries and events are; lists and counts lack something. Stop the server and run `postrider doctor --rebuild`".to_owned(),
+        })),
+        Err(error) => findings.push(Finding {
+            table: "segment".to_owned(),
+            row: None,
+            what: error.to_string(),
+        }),
     }
 }

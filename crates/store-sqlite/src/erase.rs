@@ -1,6 +1,5 @@
 //! Deleting a tenant or an application, and then, in small pieces, all that was its.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postrider_core::audit::Actor;
@@ -13,8 +12,6 @@ use crate::open::{BUSY_TIMEOUT_MS, checkpoint};
 use crate::read::{read_application, read_tenant};
 use crate::writer::Tx;
 
-/// Attempts that go in one piece for each delivery of it.
-const ATTEMPTS_EACH: u32 = 4;
 /// How long emptying the log waits for readers.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
 
@@ -162,13 +159,13 @@ impl Tx {
             self.fanout.forget(tenant);
             return Ok(Erased::closing(closed));
         }
-        let rows = self.erase_deliveries(tenant, limit)?;
+        let deliveries = self.some_of_tenant("delivery", tenant, limit)?;
+        let rows = self.forget_deliveries(&deliveries)?.rows;
         if rows > 0 {
             return Ok(Erased::of(rows));
         }
-        let sql =
-            "delete from event where id in (select id from event where tenant_id = ?1 limit ?2)";
-        let rows = self.connection.execute(sql, params![tenant, limit])?;
+        let events = self.some_of_tenant("event", tenant, limit)?;
+        let rows = self.forget_events(&events)?;
         if rows > 0 {
             return Ok(Erased::of(rows));
         }
@@ -198,39 +195,6 @@ impl Tx {
             self.connection.execute(sql, [key])?;
         }
         Ok(keys.into_iter().map(|key| self.id(key)).collect())
-    }
-
-    /// Deliveries with their attempts, and the designs that only those had. A delivery may have very many
-    /// attempts: then it goes when those are gone.
-    fn erase_deliveries(&self, tenant: i64, limit: u32) -> SqlResult<usize> {
-        let page = "select id from delivery where tenant_id = ?1 limit ?2";
-        let sql = format!(
-            "select delivery_id, number, rendering_id from attempt where delivery_id in ({page}) limit ?3"
-        );
-        let attempts_max = limit.saturating_mul(ATTEMPTS_EACH);
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let values = params![tenant, limit, attempts_max];
-        let attempts =
-            statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let attempts: Vec<(i64, i64, Option<i64>)> = attempts.collect::<SqlResult<_>>()?;
-        let sql = "delete from attempt where delivery_id = ?1 and number = ?2";
-        for (delivery, number, _) in &attempts {
-            let mut delete = self.connection.prepare_cached(sql)?;
-            delete.execute([delivery, number])?;
-        }
-        let renderings = attempts.iter().filter_map(|(_, _, rendering)| *rendering);
-        let renderings: BTreeSet<i64> = renderings.collect();
-        let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
-        for rendering in renderings {
-            self.connection.prepare_cached(sql)?.execute([rendering])?;
-        }
-        let mut rows = attempts.len();
-        if rows < attempts_max as usize {
-            let sql = format!("delete from delivery where id in ({page})");
-            let mut statement = self.connection.prepare_cached(&sql)?;
-            rows += statement.execute(params![tenant, limit])?;
-        }
-        Ok(rows)
     }
 
     fn erase_keys(&self, column: &str, owner: i64, limit: u32) -> SqlResult<usize> {

@@ -10,12 +10,15 @@ mod convert;
 mod doctor;
 mod erase;
 mod fanout;
+mod forget;
 mod keys;
 mod log;
 mod manage;
 mod open;
 mod patrol;
 mod read;
+mod retention;
+mod segments;
 mod sessions;
 mod write;
 mod writer;
@@ -47,6 +50,8 @@ pub use backup::{backup, restore};
 pub use doctor::{Finding, examine};
 pub use patrol::{Patrolled, Piece};
 use read::Readers;
+pub use retention::plan;
+pub use segments::Segments;
 use writer::Writer;
 
 /// Settings of the embedded store.
@@ -58,6 +63,7 @@ pub struct Options {
     pub salt: u64,
     /// Makes a new store in a directory that has remains of an earlier one.
     pub new_store: bool,
+    pub segments: Segments,
 }
 
 /// Why a data directory cannot be opened.
@@ -96,6 +102,12 @@ pub enum OpenError {
         path: PathBuf,
         found: i64,
         known: usize,
+    },
+    #[error("{path} cannot be read; `postrider doctor` tells what of it")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: Box<StoreError>,
     },
     #[error("cannot open {path}")]
     Sqlite {
@@ -159,6 +171,21 @@ impl SqliteStore {
         Self::open(directory, options)
     }
 
+    /// Finds all deliveries and events of a stopped server anew: for when [`examine`] says that a segment is wrong.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open_existing`].
+    pub fn rebuild(directory: &Path) -> Result<(), OpenError> {
+        let file = directory.join(open::FILE);
+        open::must_exist(&file)?;
+        {
+            let _owned = open::DataDirectory::claim(directory, false)?;
+            let connection = open::open_writer(&file, None)?;
+            segments::clear(&connection).map_err(|source| OpenError::from_sqlite(&file, source))?;
+        }
+        Self::open(directory, &Options::default()).map(drop)
+    }
+
     /// Opens the store in `directory`, which is created if it is missing and owned until drop.
     ///
     /// # Errors
@@ -179,8 +206,9 @@ impl SqliteStore {
             ids.clone(),
             salt,
             last_sequence,
-            options.max_bytes,
-        );
+            options,
+        )
+        .map_err(wrap)?;
         let readers =
             |connections, time_max| Readers::new(file.clone(), ids.clone(), connections, time_max);
         let (points, lists, counts) = (

@@ -27,6 +27,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_deletions.sql"),
     include_str!("../migrations/0003_addressees.sql"),
     include_str!("../migrations/0004_sessions.sql"),
+    include_str!("../migrations/0005_segments.sql"),
 ];
 
 /// A directory that this process owns until it is dropped.

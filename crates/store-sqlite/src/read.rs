@@ -6,6 +6,7 @@ mod log;
 mod manage;
 mod pool;
 mod sessions;
+mod statistics;
 
 pub(crate) use endpoints::{health, read_endpoint, read_key_endpoint};
 pub(crate) use log::class_number;
@@ -21,12 +22,12 @@ use std::time::Duration;
 use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::delivery::Delivery;
 use postrider_core::event::{Event, EventSummary};
-use postrider_core::{Id, Timestamp, id};
+use postrider_core::{Id, id};
 use postrider_store::life;
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    Counted, DeliveryFilter, DueDelivery, DuePage, EndpointStats, Entity, EventFilter, FirstUse,
-    LaneBacklog, LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, TaskState,
+    Counted, DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, FirstUse, LaneBacklog,
+    LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, TaskState,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -35,14 +36,17 @@ use crate::convert::{
     event_summary, from_json, is_unreadable, mode, mode_number, reading, state, time,
 };
 use crate::write::due_row;
-use list::{CLOCK_SLACK, Conditions, Order, first_key};
+pub(crate) use list::key_before;
+use list::{
+    Conditions, DELIVERIES_OF_ENDPOINT, DELIVERIES_OF_TENANT, EVENTS_OF_TENANT, Order, first_key,
+};
 
 /// One connection, and how it is asked.
 pub(crate) struct Reader {
     pub(crate) connection: Connection,
-    salt: u64,
+    pub(crate) salt: u64,
     /// How far ids have been ahead of the clock.
-    ahead: Duration,
+    pub(crate) ahead: Duration,
 }
 
 /// What an idempotency key was used for.
@@ -76,6 +80,19 @@ pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
 }
 
 impl Reader {
+    pub(crate) fn new(connection: Connection, salt: u64, ahead: Duration) -> Self {
+        Self {
+            connection,
+            salt,
+            ahead,
+        }
+    }
+
+    /// The id of a row, of whatever kind.
+    pub(crate) fn id_of(&self, key: i64) -> u128 {
+        Id::<()>::from_key(key, self.salt).as_u128()
+    }
+
     fn key<K>(&self, id: Id<K>, entity: Entity) -> Result<i64, StoreError> {
         id.key_in(self.salt).ok_or(StoreError::not_found(entity))
     }
@@ -192,16 +209,17 @@ impl Reader {
         filter: &EventFilter,
         page: PageRequest,
     ) -> Result<Page<EventSummary>, StoreError> {
-        let mut conditions = Conditions::of("event");
-        conditions.add_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        let mut conditions = Conditions::of("event e");
+        if let Some(tenant) = filter.tenant {
+            conditions.owned_by(EVENTS_OF_TENANT, tenant.key());
+        }
         conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
         conditions.filter_opt("type = ?", filter.event_type.clone());
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         self.add_between(&mut conditions, "created_at", filter.since, filter.until);
-        let select = format!("select {EVENT_SUMMARY} from event e");
         let row = |row: &Row<'_>| event_summary(row, self.salt);
         self.page(
-            &select,
+            EVENT_SUMMARY,
             conditions,
             query_digest(filter),
             page,
@@ -240,10 +258,9 @@ impl Reader {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<Delivery>, StoreError> {
-        let select = format!("select {DELIVERY} from delivery d");
         let row = |row: &Row<'_>| delivery(row, self.salt);
         self.page(
-            &select,
+            DELIVERY,
             self.deliveries_of(filter),
             query_digest(filter),
             page,
@@ -258,7 +275,7 @@ impl Reader {
         page: PageRequest,
     ) -> Result<Counted, StoreError> {
         let found = self.page(
-            "select id from delivery d",
+            "d.id",
             self.deliveries_of(filter),
             query_digest(filter),
             page,
@@ -277,19 +294,28 @@ impl Reader {
         } else {
             Order::NewestFirst
         };
-        let mut conditions = Conditions::of("delivery").in_order(order);
-        // One of them says where to look; the others are looked at there.
-        let narrow = [
-            ("event_id = ?", filter.event.map(Id::key)),
-            ("endpoint_id = ?", filter.endpoint.map(Id::key)),
-            ("tenant_id = ?", filter.tenant.map(Id::key)),
-        ];
-        for (part, value) in narrow {
-            if conditions.is_wide() {
-                conditions.add_opt(part, value);
-            } else {
-                conditions.filter_opt(part, value);
+        let mut conditions = Conditions::of("delivery d").in_order(order);
+        let (event, endpoint, tenant) = (
+            filter.event.map(Id::key),
+            filter.endpoint.map(Id::key),
+            filter.tenant.map(Id::key),
+        );
+        // The narrowest of them says where to look; the others are looked at there.
+        match (event, endpoint, tenant) {
+            (Some(event), ..) => {
+                conditions.add("event_id = ?", event);
+                conditions.filter_opt("endpoint_id = ?", endpoint);
+                conditions.filter_opt("tenant_id = ?", tenant);
+                conditions.add_state(filter.state);
             }
+            (None, Some(endpoint), _) => {
+                conditions.add_state_of(DELIVERIES_OF_ENDPOINT, endpoint, filter.state);
+                conditions.filter_opt("tenant_id = ?", tenant);
+            }
+            (None, None, Some(tenant)) => {
+                conditions.add_state_of(DELIVERIES_OF_TENANT, tenant, filter.state);
+            }
+            (None, None, None) => conditions.add_state(filter.state),
         }
         conditions.filter_opt(
             "tenant_id in (select id from tenant where application_id = ?)",
@@ -298,9 +324,6 @@ impl Reader {
         conditions.filter_opt("event_type = ?", filter.event_type.clone());
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         self.add_between(&mut conditions, "created_at", filter.since, filter.until);
-        let narrow =
-            filter.event.is_none() && (filter.endpoint.or(filter.tenant.map(Id::cast))).is_some();
-        conditions.add_state(filter.state, narrow);
         conditions
     }
 
@@ -309,35 +332,32 @@ impl Reader {
         if deleted {
             return Err(StoreError::not_found(Entity::Endpoint));
         }
+        let mut conditions = Conditions::of("event e").in_order(Order::OldestFirst);
+        conditions.owned_by(EVENTS_OF_TENANT, endpoint.tenant.key());
         // An id begins with its time: events out of the range are not even looked at.
-        let first = query.since.map_or(0, first_key);
-        let after = query.after.map_or(i64::MIN, Id::key).max(first - 1);
-        let before = first_key(query.until.plus(self.ahead).plus(CLOCK_SLACK));
-        let sql = "select e.id, e.type, e.mode, e.addressee, e.created_at,
-                   d.state, d.reason
-                   from event e left join delivery d on d.event_id = e.id and d.endpoint_id = ?1 where e.tenant_id = ?2 and e.id > ?3 and e.id < ?4 order by e.id limit ?5";
-        let values = params![
-            endpoint.id.key(),
-            endpoint.tenant.key(),
-            after,
-            before,
-            query.rows
-        ];
-        let is_missed = |row: &Row<'_>| -> SqlResult<bool> {
+        conditions.starting_at(query.since.map_or(0, first_key));
+        conditions.ending_before(key_before(query.until, self.ahead));
+        if let Some(after) = query.after {
+            conditions.starting_at(after.key().saturating_add(1));
+        }
+        let state_of = |event: Id<id::Event>| {
+            let sql = "select state, reason from delivery where event_id = ?1 and endpoint_id = ?2";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let values = [event.key(), endpoint.id.key()];
+            statement.query_row(values, |row| state(row, 0)).optional()
+        };
+        let is_missed = |event, row: &Row<'_>| -> SqlResult<bool> {
             let created_at = time(row, 4)?;
             let in_range =
                 query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
             let addressee = addressee(row.get(3)?, endpoint.id);
-            let event_type = row.get_ref(1)?.as_str()?;
-            let known = match row.get::<_, Option<i64>>(5)? {
-                None => None,
-                Some(_) => Some(state(row, 5)?),
-            };
-            Ok(in_range && life::is_missed(addressee, mode(row, 2)?, event_type, &endpoint, known))
+            let (mode, event_type) = (mode(row, 2)?, row.get_ref(1)?.as_str()?);
+            let known = state_of(event)?;
+            Ok(in_range && life::is_missed(addressee, mode, event_type, &endpoint, known))
         };
-        let looked_at = self.all(sql, values, |row| {
+        let row = |row: &Row<'_>| {
             let event = Id::<id::Event>::from_key(row.get(0)?, self.salt);
-            match is_missed(row) {
+            match is_missed(event, row) {
                 Ok(is_missed) => Ok((event, is_missed)),
                 // One that does not read keeps nothing else from its endpoint.
                 Err(error) if is_unreadable(&error) => {
@@ -346,14 +366,22 @@ impl Reader {
                 }
                 Err(error) => Err(error),
             }
-        })?;
-        let is_full = looked_at.len() >= query.rows as usize;
+        };
+        let looked_at = self.page(
+            "e.id, e.type, e.mode, e.addressee, e.created_at",
+            conditions,
+            0,
+            PageRequest::first(query.rows as usize),
+            row,
+            |(event, _)| event.as_u128(),
+        )?;
+        let rows = &looked_at.rows;
         Ok(MissedPage {
-            next: looked_at.last().filter(|_| is_full).map(|(id, _)| *id),
-            events: looked_at
-                .into_iter()
+            next: looked_at.next.and(rows.last()).map(|(event, _)| *event),
+            events: rows
+                .iter()
                 .filter(|(_, missed)| *missed)
-                .map(|(id, _)| id)
+                .map(|(event, _)| *event)
                 .collect(),
         })
     }
@@ -395,26 +423,5 @@ impl Reader {
                    where a.delivery_id = ?1 order by a.number limit 1";
         let mut found = self.all(sql, [key], |row| Ok(Arc::new(from_json(row, 0)?)))?;
         Ok(found.pop())
-    }
-
-    pub(crate) fn endpoint_stats(
-        &self,
-        endpoint: Id<id::Endpoint>,
-        since: Timestamp,
-    ) -> Result<EndpointStats, StoreError> {
-        let key = self.key(endpoint, Entity::Endpoint)?;
-        let sql = "select state, reason, sum(attempts), count(*) from delivery
-                   where endpoint_id = ?1 and id >= ?2 and created_at >= ?3 group by state, reason";
-        // An id begins with its time: rows before `since` are not even looked at.
-        let floor = first_key(since);
-        let mut stats = EndpointStats::default();
-        let values = params![key, floor, since.as_micros()];
-        let rows = self.all(sql, values, |row| {
-            Ok((state(row, 0)?, row.get(2)?, row.get::<_, i64>(3)?))
-        })?;
-        for (state, attempts, deliveries) in rows {
-            stats.count(state, attempts, deliveries.cast_unsigned());
-        }
-        Ok(stats)
     }
 }

@@ -18,7 +18,7 @@ impl Tx {
         condition: &str,
         value: &dyn rusqlite::ToSql,
     ) -> Result<Session, StoreError> {
-        let sql = format!("{SESSION} where {condition}");
+        let sql = format!("select {SESSION} from session where {condition}");
         let row = |row: &Row<'_>| session_row(row, self.salt);
         let found = self.connection.query_row(&sql, [value], row).optional();
         found

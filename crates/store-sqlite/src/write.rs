@@ -157,7 +157,7 @@ impl Tx {
     }
 
     fn insert_event(
-        &self,
+        &mut self,
         event: &Event,
         application: i64,
         tenant: i64,
@@ -181,11 +181,13 @@ impl Tx {
             addressee,
             event.traceparent.map(|trace| trace.to_string()),
         ])?;
-        Ok(())
+        drop(statement);
+        self.unentered.events += 1;
+        self.enter_late(event.id.key(), tenant)
     }
 
     pub(crate) fn insert_delivery(
-        &self,
+        &mut self,
         delivery: &Delivery,
         tenant: i64,
         endpoint: i64,
@@ -208,6 +210,8 @@ impl Tx {
             state_numbers(delivery.state).0,
             delivery.completed_at.map(Timestamp::as_micros),
         ])?;
+        drop(statement);
+        self.unentered.deliveries += 1;
         Ok(())
     }
 
@@ -222,8 +226,10 @@ impl Tx {
             });
         };
         self.insert_attempt(key, &record.attempt).map_err(aborted)?;
-        self.update_delivery(key, record.attempt.number, recording.change)
-            .map_err(aborted)?;
+        self.counted(key, || {
+            self.update_delivery(key, record.attempt.number, recording.change)
+        })
+        .map_err(aborted)?;
         let disabled = self
             .apply_health(tenant, record, recording.health, now)
             .map_err(aborted)?;
@@ -409,10 +415,11 @@ impl Tx {
             series.started_at.map(Timestamp::as_micros),
             series.single
         ];
-        self.connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute(values))
-            .map_err(aborted)?;
+        let revive = || {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.execute(values).map(drop)
+        };
+        self.counted(key, revive).map_err(aborted)?;
         Ok(DueDelivery {
             delivery,
             event: found.event,
@@ -476,10 +483,10 @@ impl Tx {
         let (number, reason) = state_numbers(state);
         let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1";
         let values = params![delivery, number, reason, now.as_micros()];
-        self.connection
-            .prepare_cached(sql)?
-            .execute(values)
-            .map(drop)
+        self.counted(delivery, || {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.execute(values).map(drop)
+        })
     }
 }
 

@@ -12,9 +12,11 @@ use postrider_store::{Entity, StoreError, Write, Written};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::convert::{aborted, commit_failed, note_ahead};
+use crate::Options;
+use crate::convert::{SqlResult, aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::open::{DataDirectory, Mark, PAGE_SIZE, set_mark};
+use crate::segments::{Segments, Unentered, indexed_until};
 
 /// Jobs that wait for the thread: one under way, one behind it; the journal gathers meanwhile.
 const QUEUE: usize = 2;
@@ -48,6 +50,10 @@ pub(crate) struct Tx {
     pub(crate) salt: u64,
     pub(crate) fanout: Fanout,
     pub(crate) last_sequence: i64,
+    pub(crate) segments: Segments,
+    /// Every delivery and event up to this key is in a segment.
+    pub(crate) indexed_until: i64,
+    pub(crate) unentered: Unentered,
     noted_ahead: Duration,
     /// Bytes that the database may have.
     max_bytes: Option<u64>,
@@ -62,8 +68,8 @@ impl Writer {
         ids: Arc<IdGenerator>,
         salt: u64,
         last_sequence: i64,
-        max_bytes: Option<u64>,
-    ) -> Self {
+        options: &Options,
+    ) -> SqlResult<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let mut tx = Tx {
             connection,
@@ -71,10 +77,15 @@ impl Writer {
             salt,
             fanout: Fanout::default(),
             last_sequence,
+            segments: options.segments,
+            indexed_until: 0,
+            unentered: Unentered::default(),
             noted_ahead: Duration::ZERO,
-            max_bytes,
+            max_bytes: options.max_bytes,
             directory,
         };
+        tx.indexed_until = indexed_until(&tx.connection)?;
+        tx.enter_all();
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
@@ -84,6 +95,7 @@ impl Writer {
                         tracing::error!("a write broke off inside the server; it was undone");
                         tx.roll_back();
                     }
+                    tx.enter_due();
                 }
                 if let Err(error) = set_mark(&tx.connection, Mark::Closed) {
                     tracing::warn!(
@@ -93,10 +105,10 @@ impl Writer {
                 }
             })
             .expect("a process that cannot start one thread cannot run");
-        Self {
+        Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),
-        }
+        })
     }
 
     pub(crate) async fn run<T: Send + 'static>(
@@ -150,7 +162,7 @@ fn gone() -> StoreError {
 }
 
 impl Tx {
-    fn in_transaction<T>(
+    pub(crate) fn in_transaction<T>(
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

@@ -4,8 +4,8 @@ use postrider_store::conformance::fixture::{World, at, secs, world};
 use postrider_store::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, Write};
 use postrider_store_sqlite::{Options, SqliteStore};
 
-/// More than a list looks at (`read::SCAN_ROWS_MAX`).
-const MANY: usize = 20_500;
+/// More than a list looks at (`SCAN_ROWS_MAX`), both of what is in segments and of what is in none yet.
+const MANY: usize = 42_000;
 
 async fn publish(world: &World<'_>, event_type: &str, count: usize) {
     let batch = (0..count).map(|_| {
@@ -32,10 +32,14 @@ async fn a_rare_row_is_found_behind_many_others_in_a_later_page() {
         ..DeliveryFilter::default()
     };
     let first = store.list_deliveries(rare(None), page).await.unwrap();
-    assert!(first.rows.is_empty() && first.next.is_some());
-    page.cursor = first.next;
-    let second = store.list_deliveries(rare(None), page).await.unwrap();
-    assert_eq!((second.rows.len(), second.next), (1, None));
+    assert!(first.rows.is_empty() && first.next.is_some(), "{first:?}");
+    let mut found = first;
+    // How much is in no segment yet, nobody knows: it takes a page of its own or not.
+    while found.rows.is_empty() {
+        page.cursor = Some(found.next.unwrap());
+        found = store.list_deliveries(rare(None), page).await.unwrap();
+    }
+    assert_eq!((found.rows.len(), found.next), (1, None));
     let events = EventFilter {
         tenant: Some(world.tenant),
         event_type: Some("rare".into()),
@@ -44,9 +48,12 @@ async fn a_rare_row_is_found_behind_many_others_in_a_later_page() {
     page.cursor = None;
     let first = store.list_events(events.clone(), page).await.unwrap();
     assert!(first.rows.is_empty());
-    page.cursor = first.next;
-    let second = store.list_events(events, page).await.unwrap();
-    assert_eq!((second.rows.len(), second.next), (1, None));
+    let mut found = first;
+    while found.rows.is_empty() {
+        page.cursor = Some(found.next.unwrap());
+        found = store.list_events(events.clone(), page).await.unwrap();
+    }
+    assert_eq!((found.rows.len(), found.next), (1, None));
     // What an index serves needs no second page.
     page.cursor = None;
     let later = rare(Some(secs(1)));

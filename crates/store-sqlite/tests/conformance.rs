@@ -8,7 +8,7 @@
 use std::ops::Deref;
 
 use postrider_store::Store;
-use postrider_store_sqlite::{Options, SqliteStore};
+use postrider_store_sqlite::{Options, Segments, SqliteStore};
 
 /// A store in a directory that goes away with it.
 struct Fresh(
@@ -23,12 +23,13 @@ impl Deref for Fresh {
     }
 }
 
-fn fresh() -> Fresh {
+fn fresh(segments: Segments) -> Fresh {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(
         directory.path(),
         &Options {
             salt: 42,
+            segments,
             ..Options::default()
         },
     )
@@ -36,4 +37,25 @@ fn fresh() -> Fresh {
     Fresh(store, directory)
 }
 
-postrider_store::store_conformance!(fresh());
+/// Everything is in no segment yet.
+mod behind_the_segments {
+    postrider_store::store_conformance!(super::fresh(super::Segments::default()));
+}
+
+/// Everything is in a segment at once, and each has a few deliveries only.
+mod in_small_segments {
+    const SMALL: super::Segments = super::Segments {
+        piece: 1,
+        deliveries: 3,
+    };
+    postrider_store::store_conformance!(super::fresh(SMALL));
+}
+
+/// Something is always in no segment yet.
+mod in_part {
+    const PART: super::Segments = super::Segments {
+        piece: 2,
+        deliveries: 2,
+    };
+    postrider_store::store_conformance!(super::fresh(PART));
+}

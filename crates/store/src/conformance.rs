@@ -18,6 +18,7 @@ mod lanes;
 mod log;
 mod notices;
 mod reading;
+mod retention;
 mod sessions;
 
 /// Runs every rule, each against a store of its own made by `$fresh`.
@@ -95,6 +96,9 @@ macro_rules! store_conformance {
             a_link_lets_one_in_once,
             of_too_many_sessions_the_oldest_ends,
             sessions_end_with_what_they_are_of,
+            what_ended_long_ago_goes_and_what_waits_stays,
+            an_application_may_keep_what_it_has_for_longer,
+            notices_tasks_and_the_audit_log_go_by_their_age,
         );
     };
     (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(
@@ -117,5 +121,6 @@ pub mod rules {
     pub use super::log::*;
     pub use super::notices::*;
     pub use super::reading::*;
+    pub use super::retention::*;
     pub use super::sessions::*;
 }

@@ -12,6 +12,7 @@ pub mod memory;
 mod model;
 mod notices;
 pub mod queries;
+mod retention;
 mod sessions;
 mod write;
 
@@ -22,6 +23,7 @@ pub use queries::{
     NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics, StatisticsGroup,
     StatisticsPoint, StatisticsQuery,
 };
+pub use retention::{Aged, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
 pub use write::{
     CatchUp, DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published,
@@ -62,7 +64,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the house remembers, and how it changes.
 #[async_trait]
-pub trait Store: Sessions + Send + Sync + 'static {
+pub trait Store: Sessions + Retention + Send + Sync + 'static {
     /// Makes the ids of this installation.
     fn ids(&self) -> &IdGenerator;
 

@@ -7,6 +7,7 @@ mod erase;
 mod hot;
 mod log;
 mod manage;
+mod retention;
 mod sessions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -304,7 +305,7 @@ impl Store for MemoryStore {
             .values()
             .filter(|row| row.delivery.endpoint == endpoint && row.delivery.created_at >= since)
         {
-            stats.count(row.delivery.state, row.delivery.attempts, 1);
+            stats.count(row.delivery.state, row.delivery.attempts.into(), 1);
         }
         Ok(stats)
     }

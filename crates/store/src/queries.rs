@@ -283,7 +283,8 @@ pub struct EndpointStats {
 }
 
 impl EndpointStats {
-    pub fn count(&mut self, state: DeliveryState, attempts: u32, deliveries: u64) {
+    /// Counts deliveries in a state, and the attempts that they took together.
+    pub fn count(&mut self, state: DeliveryState, attempts: u64, deliveries: u64) {
         let slot = match state {
             DeliveryState::Pending => &mut self.pending,
             DeliveryState::Delivered => &mut self.delivered,
@@ -292,7 +293,7 @@ impl EndpointStats {
             DeliveryState::Skipped => &mut self.skipped,
         };
         *slot += deliveries;
-        self.attempts += u64::from(attempts);
+        self.attempts += attempts;
     }
 }
 

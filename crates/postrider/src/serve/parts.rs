@@ -1,5 +1,6 @@
 //! What a server is made of, made from its configuration.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -57,6 +58,7 @@ impl Opened {
             max_bytes: config.store.max_bytes,
             salt: fastrand::u64(..),
             new_store: config.store.new_store,
+            ..postrider_store_sqlite::Options::default()
         };
         let sqlite = Arc::new(SqliteStore::open(directory, &options)?);
         let store: Arc<dyn Store> = sqlite.clone();
@@ -120,6 +122,7 @@ impl Prepared {
             mail: mailer.is_some(),
             is_mail_address: postrider_notify::is_mail_address,
             confirmations: mailer.is_some().then_some(asking),
+            retention: config.retention.rule(),
         };
         Ok(Self {
             profiles,
@@ -203,14 +206,20 @@ pub(super) fn pages(config: &Config, service: &Service) -> Option<Pages> {
     Some(Pages::new(service.clone(), options))
 }
 
-/// A link that opens the console once, as whoever has the key.
-pub(super) async fn console_link(
+/// A link that opens the console once, as whoever has the root key, if this start made it and there are pages.
+pub(super) async fn first_console_link(
+    config: &Config,
     service: &Service,
-    key: &Secret,
-    base: &str,
-) -> anyhow::Result<Secret> {
+    root_key: Option<&Secret>,
+    address: SocketAddr,
+) -> anyhow::Result<Option<Secret>> {
+    let Some(key) = root_key.filter(|_| config.pages.enabled) else {
+        return Ok(None);
+    };
+    let own = config.server.public_url.clone();
+    let base = own.unwrap_or_else(|| format!("http://{address}"));
     let who = service.admit(service.prove(key.expose()).await?, None)?;
-    Ok(service.console_link(&who).await?.at(base))
+    Ok(Some(service.console_link(&who).await?.at(&base)))
 }
 
 fn is_built_in(name: &str) -> bool {

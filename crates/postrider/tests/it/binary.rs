@@ -150,3 +150,25 @@ pub(crate) fn output(command: &mut Command) -> Output {
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// Where the library is that fakes the clock of a process.
+fn faketime() -> std::path::PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap();
+    let mut folders = folders.map(|entry| entry.unwrap().path());
+    folders
+        .find_map(|folder| {
+            let library = folder.join("faketime/libfaketime.so.1");
+            library.exists().then_some(library)
+        })
+        .expect("libfaketime is missing; `cargo xtask test` installs it")
+}
+
+/// A process whose wall clock is as far ahead as the file `clock` says, as in `+91d`.
+pub(crate) fn by_clock(mut command: Command, clock: &Path) -> Command {
+    command
+        .env("LD_PRELOAD", faketime())
+        .env("FAKETIME_TIMESTAMP_FILE", clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command
+}

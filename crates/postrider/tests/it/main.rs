@@ -33,6 +33,7 @@ mod modes;
 mod notifications;
 mod pages;
 mod process;
+mod retention;
 mod schemas;
 mod secrecy;
 mod send_outs;

@@ -13,7 +13,8 @@ use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    Process, call, endpoint, greeted, output, postrider, publish, serve, tenant, text, until,
+    Process, by_clock, call, endpoint, greeted, output, postrider, publish, serve, tenant, text,
+    until,
 };
 use crate::support::http;
 
@@ -905,18 +906,6 @@ async fn the_first_root_key_goes_to_a_file_where_one_is_named() {
     );
 }
 
-/// Where the library is that fakes the clock of a process.
-fn faketime() -> std::path::PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").unwrap();
-    let mut folders = folders.map(|entry| entry.unwrap().path());
-    folders
-        .find_map(|folder| {
-            let library = folder.join("faketime/libfaketime.so.1");
-            library.exists().then_some(library)
-        })
-        .expect("libfaketime is missing; `cargo xtask test` installs it")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clock_is_set_an_hour_back_and_forward_and_nothing_stalls() {
     let directory = tempfile::tempdir().unwrap();
@@ -924,13 +913,9 @@ async fn the_clock_is_set_an_hour_back_and_forward_and_nothing_stalls() {
     let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
     set("+0");
     let receiver = Receiver::start(Behaviour::Status(503)).await;
-    let child = postrider()
+    let child = by_clock(postrider(), &clock)
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(directory.path().join("data"))
-        .env("LD_PRELOAD", faketime())
-        .env("FAKETIME_TIMESTAMP_FILE", &clock)
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

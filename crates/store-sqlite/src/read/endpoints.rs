@@ -160,11 +160,10 @@ impl Reader {
             EndpointListing::Distributions => "kind = 3 and deleted = 0",
         });
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
-        let select = format!("select {ENDPOINT} from endpoint");
         let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
         let query = query_digest(&("endpoints", filter));
         let id = |row: &Endpoint| row.id.as_u128();
-        let page = self.page(&select, conditions, query, page, row, id)?;
+        let page = self.page(ENDPOINT, conditions, query, page, row, id)?;
         Ok(page.within(PAGE_BYTES_MAX, query, Endpoint::text_bytes, id))
     }
 

@@ -1,4 +1,4 @@
-//! Reading the audit log, notices and statistics.
+//! Reading the audit log and notices.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use postrider_core::notice::{Notice, NoticeClass, NoticeKind};
 use postrider_core::{Id, Timestamp};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    AuditFilter, DueNotices, EndpointStats, MailAudience, NoticeFilter, Page, PageRequest,
-    Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
+    AuditFilter, DueNotices, MailAudience, NoticeFilter, Page, PageRequest, StoreError,
 };
-use rusqlite::{Row, params_from_iter};
+use rusqlite::Row;
 
 use super::Reader;
 use super::list::Conditions;
-use crate::convert::{SqlResult, mode, mode_number, reading, state, time, time_opt, unreadable};
+use crate::convert::{SqlResult, mode, mode_number, time, time_opt, unreadable};
 
-const AUDIT: &str = "select id, at, application_id, tenant_id, key_id, actor, action, subject, before, after from audit";
-const NOTICE: &str = "select id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
-    in_app, mail_due, publish_due, read_at, mode from notice";
+const AUDIT: &str =
+    "id, at, application_id, tenant_id, key_id, actor, action, subject, before, after";
+const NOTICE: &str = "id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
+    in_app, mail_due, publish_due, read_at, mode";
 
 fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
     let key = |column: usize| row.get::<_, Option<i64>>(column);
@@ -138,99 +138,17 @@ impl Reader {
         match due {
             DueNotices::Mail(MailAudience { tenant, class }) => {
                 let sql = format!(
-                    "{NOTICE} where mail_due = 1 and tenant_id = ?1 and class = ?2 order by id limit ?3"
+                    "select {NOTICE} from notice where mail_due = 1 and tenant_id = ?1 and class = ?2 order by id limit ?3"
                 );
                 self.all(&sql, (tenant.key(), class_number(class), limit), row)
             }
             DueNotices::Publish { after } => {
-                let sql =
-                    format!("{NOTICE} where publish_due = 1 and id > ?1 order by id limit ?2");
+                let sql = format!(
+                    "select {NOTICE} from notice where publish_due = 1 and id > ?1 order by id limit ?2"
+                );
                 let after = after.map_or(i64::MIN, Id::key);
                 self.all(&sql, (after, limit), row)
             }
         }
-    }
-
-    #[expect(
-        clippy::too_many_lines,
-        reason = "two questions with the same conditions, of one moment"
-    )]
-    pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
-        let mut conditions = Conditions::of("delivery");
-        match query.endpoint {
-            Some(endpoint) => {
-                conditions.add("endpoint_id = ?", endpoint.key());
-                conditions.filter("tenant_id = ?", query.tenant.key());
-            }
-            None => conditions.add("tenant_id = ?", query.tenant.key()),
-        }
-        self.add_between(
-            &mut conditions,
-            "created_at",
-            Some(query.since),
-            Some(query.until),
-        );
-        conditions.filter_opt("event_type = ?", query.event_type.clone());
-        conditions.filter_opt("mode = ?", query.mode.map(mode_number));
-        conditions.add_state(query.state, true);
-        let filter = conditions.sql();
-        let count = |stats: &mut EndpointStats, row: &Row<'_>, at: usize| {
-            let deliveries: i64 = row.get(at + 3)?;
-            stats.count(
-                state(row, at)?,
-                row.get(at + 2)?,
-                deliveries.cast_unsigned(),
-            );
-            SqlResult::Ok(())
-        };
-        let mut statistics = Statistics::default();
-        // Both answers are of one moment: their counts agree.
-        let _snapshot = self.connection.unchecked_transaction().map_err(reading)?;
-        let sql = format!(
-            "select event_type, endpoint_id, mode, state, reason, sum(attempts), count(*) from delivery{filter}
-             group by event_type, endpoint_id, mode, state, reason order by event_type, endpoint_id, mode"
-        );
-        let groups = &mut statistics.groups;
-        self.all(&sql, params_from_iter(conditions.values()), |row| {
-            let event_type = row.get_ref(0)?.as_str()?;
-            let (endpoint, mode) = (Id::from_key(row.get(1)?, self.salt), mode(row, 2)?);
-            let same = |group: &StatisticsGroup| {
-                (&*group.event_type, group.endpoint, group.mode) == (event_type, endpoint, mode)
-            };
-            if !groups.last().is_some_and(same) {
-                groups.push(StatisticsGroup {
-                    event_type: Arc::from(event_type),
-                    endpoint,
-                    mode,
-                    counts: EndpointStats::default(),
-                });
-            }
-            match groups.last_mut() {
-                Some(group) => count(&mut group.counts, row, 3),
-                None => Ok(()),
-            }
-        })?;
-        let period = i64::try_from(query.period.as_micros())
-            .unwrap_or(i64::MAX)
-            .max(1);
-        let sql = format!(
-            "select created_at / {period} * {period} as point, state, reason, sum(attempts), count(*) from delivery{filter}
-             group by point, state, reason order by point"
-        );
-        let series = &mut statistics.series;
-        self.all(&sql, params_from_iter(conditions.values()), |row| {
-            let at = time(row, 0)?;
-            if series.last().is_none_or(|point| point.at != at) {
-                series.push(StatisticsPoint {
-                    at,
-                    counts: EndpointStats::default(),
-                });
-            }
-            match series.last_mut() {
-                Some(point) => count(&mut point.counts, row, 1),
-                None => Ok(()),
-            }
-        })?;
-        Ok(statistics)
     }
 }

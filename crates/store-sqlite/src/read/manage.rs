@@ -16,13 +16,12 @@ use crate::convert::{
     SqlResult, from_json, mode, mode_number, reading, time, time_opt, unreadable,
 };
 
-const APPLICATION: &str =
-    "select id, name, profile, created_at, updated_at, settings from application";
-const TENANT: &str = "select id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \
-    test_secret, test_since from tenant";
+const APPLICATION: &str = "id, name, profile, created_at, updated_at, settings";
+const TENANT: &str = "id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \
+    test_secret, test_since";
 pub(crate) const EVENT_TYPE: &str =
     "select name, description, schema, example, created_at from event_type";
-const API_KEY: &str = "select id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at from api_key";
+const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at";
 /// Whose owner is still there.
 const OWNED: &str =
     "(application_id is null or exists (select 1 from application where id = application_id))
@@ -102,11 +101,12 @@ fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
 /// One row by its key, on the writer's connection.
 fn read_row<T>(
     connection: &Connection,
-    select: &str,
+    (columns, table): (&str, &str),
     key: i64,
     row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
 ) -> SqlResult<Option<T>> {
-    let mut statement = connection.prepare_cached(&format!("{select} where id = ?1"))?;
+    let mut statement =
+        connection.prepare_cached(&format!("select {columns} from {table} where id = ?1"))?;
     statement.query_row([key], row).optional()
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn read_application(
     salt: u64,
     key: i64,
 ) -> SqlResult<Option<Application>> {
-    read_row(connection, APPLICATION, key, |row| {
+    read_row(connection, (APPLICATION, "application"), key, |row| {
         application_row(row, salt)
     })
 }
@@ -125,11 +125,15 @@ pub(crate) fn read_tenant(
     salt: u64,
     key: i64,
 ) -> SqlResult<Option<Tenant>> {
-    read_row(connection, TENANT, key, |row| tenant_row(row, salt))
+    read_row(connection, (TENANT, "tenant"), key, |row| {
+        tenant_row(row, salt)
+    })
 }
 
 pub(crate) fn read_key(connection: &Connection, salt: u64, key: i64) -> SqlResult<Option<ApiKey>> {
-    read_row(connection, API_KEY, key, |row| key_row(row, salt))
+    read_row(connection, (API_KEY, "api_key"), key, |row| {
+        key_row(row, salt)
+    })
 }
 
 /// Whether a key that [`ApiKey::manages_all`] is there, beside `other_than`.
@@ -144,7 +148,7 @@ pub(crate) fn root_key_exists(
 
 impl Reader {
     pub(crate) fn application(&self, id: Id<id::Application>) -> Result<Application, StoreError> {
-        let sql = format!("{APPLICATION} where id = ?1");
+        let sql = format!("select {APPLICATION} from application where id = ?1");
         self.one(&sql, id, Entity::Application, |row| {
             application_row(row, self.salt)
         })
@@ -167,7 +171,7 @@ impl Reader {
 
     pub(crate) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
         self.one(
-            &format!("{TENANT} where id = ?1"),
+            &format!("select {TENANT} from tenant where id = ?1"),
             id,
             Entity::Tenant,
             |row| tenant_row(row, self.salt),
@@ -180,7 +184,8 @@ impl Reader {
         external_id: &str,
     ) -> Result<Tenant, StoreError> {
         let application = self.key(application, Entity::Tenant)?;
-        let sql = format!("{TENANT} where application_id = ?1 and external_id = ?2");
+        let sql =
+            format!("select {TENANT} from tenant where application_id = ?1 and external_id = ?2");
         self.find(
             &sql,
             params![application, external_id],
@@ -230,7 +235,7 @@ impl Reader {
 
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
         self.find(
-            &format!("{API_KEY} where secret_hash = ?1 and {OWNED}"),
+            &format!("select {API_KEY} from api_key where secret_hash = ?1 and {OWNED}"),
             params![hash],
             Entity::ApiKey,
             |row| key_row(row, self.salt),
@@ -239,7 +244,7 @@ impl Reader {
 
     pub(crate) fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {
         self.find(
-            &format!("{API_KEY} where public_id = ?1 and {OWNED}"),
+            &format!("select {API_KEY} from api_key where public_id = ?1 and {OWNED}"),
             params![public_id],
             Entity::ApiKey,
             |row| key_row(row, self.salt),
@@ -248,7 +253,7 @@ impl Reader {
 
     pub(crate) fn key_by_id(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
         self.one(
-            &format!("{API_KEY} where id = ?1"),
+            &format!("select {API_KEY} from api_key where id = ?1"),
             id,
             Entity::ApiKey,
             |row| key_row(row, self.salt),

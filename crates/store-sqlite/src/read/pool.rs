@@ -72,11 +72,7 @@ impl Readers {
             let connection = idle
                 .map_or_else(|| open_reader(&shared.file), Ok)
                 .map_err(reading)?;
-            let mut reader = Reader {
-                connection,
-                salt: shared.ids.salt(),
-                ahead: shared.ids.ahead(),
-            };
+            let mut reader = Reader::new(connection, shared.ids.salt(), shared.ids.ahead());
             let until = shared.time_max.map(|time_max| Instant::now() + time_max);
             let over = until.map(|until| move || Instant::now() >= until);
             let answer = reader

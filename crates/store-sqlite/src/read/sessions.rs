@@ -10,7 +10,8 @@ use super::Reader;
 use super::list::Conditions;
 use crate::convert::{SqlResult, from_json, mode, time, time_opt, unreadable};
 
-pub(crate) const SESSION: &str = "select id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at from session";
+pub(crate) const SESSION: &str =
+    "id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at";
 
 pub(crate) fn session_row(row: &Row<'_>, salt: u64) -> SqlResult<Session> {
     let key: Option<i64> = row.get(2)?;
@@ -37,14 +38,14 @@ pub(crate) fn session_row(row: &Row<'_>, salt: u64) -> SqlResult<Session> {
 
 impl Reader {
     pub(crate) fn session_by_hash(&self, hash: [u8; 32]) -> Result<Session, StoreError> {
-        let sql = format!("{SESSION} where hash = ?1");
+        let sql = format!("select {SESSION} from session where hash = ?1");
         self.find(&sql, params![hash], Entity::Session, |row| {
             session_row(row, self.salt)
         })
     }
 
     pub(crate) fn session(&self, id: Id<id::Session>) -> Result<Session, StoreError> {
-        let sql = format!("{SESSION} where id = ?1");
+        let sql = format!("select {SESSION} from session where id = ?1");
         self.one(&sql, id, Entity::Session, |row| session_row(row, self.salt))
     }
 

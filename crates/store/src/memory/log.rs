@@ -202,11 +202,13 @@ impl State {
                 mode: delivery.mode,
                 counts: EndpointStats::default(),
             });
-            group.counts.count(delivery.state, delivery.attempts, 1);
+            group
+                .counts
+                .count(delivery.state, delivery.attempts.into(), 1);
             let point = series
                 .entry(query.period_of(delivery.created_at))
                 .or_default();
-            point.count(delivery.state, delivery.attempts, 1);
+            point.count(delivery.state, delivery.attempts.into(), 1);
         }
         Statistics {
             groups: groups.into_values().collect(),

@@ -1,0 +1,51 @@
+//! `postrider prune`: what is old goes now, or is only counted.
+
+use postrider_engine::{Clock as _, SystemClock};
+use postrider_service::{RetentionPace, forget_what_is_old};
+use postrider_store::Pruned;
+use postrider_store_sqlite::{Options, SqliteStore, plan};
+
+use crate::cli::{PruneArgs, ServeArgs};
+use crate::config;
+use crate::output::line;
+
+/// Forgets what is older than the configuration keeps it, or with `--plan` counts it, also while a server runs.
+///
+/// # Errors
+/// When there is no database, the configuration has mistakes, or a server uses what is to be pruned.
+pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
+    let config = config::load(&ServeArgs {
+        config: args.config.clone(),
+        data: args.data.clone(),
+        ..ServeArgs::default()
+    })?;
+    let (rule, directory) = (config.retention.rule(), &config.store.directory);
+    let clock = SystemClock;
+    if args.plan {
+        let now = clock.now();
+        let planned = plan(directory, |applications| rule.keep(applications, now))?;
+        tell("would go", planned);
+        return Ok(());
+    }
+    let store = SqliteStore::open_existing(directory, &Options::default())?;
+    let round = forget_what_is_old(&store, &clock, &rule, RetentionPace::Alone).await?;
+    tell("are gone", round.pruned);
+    if args.vacuum {
+        store.vacuum().await?;
+        line("the file was written anew");
+    }
+    Ok(())
+}
+
+fn tell(what: &str, pruned: Pruned) {
+    let Pruned {
+        events,
+        deliveries,
+        notices,
+        tasks,
+        audit,
+    } = pruned;
+    line(&format!(
+        "{events} events, {deliveries} deliveries, {notices} notifications, {tasks} tasks and {audit} entries of the audit log {what}"
+    ));
+}

@@ -1,0 +1,212 @@
+//! What ended long ago is forgotten, by the server itself and by hand; what waits is not.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+
+use crate::binary::{
+    Process, by_clock, call, endpoint, greeted, output, postrider, publish, tenant, text, until,
+};
+use crate::support::http;
+
+/// A server with a clock that can be set, and a round every second.
+fn serve(directory: &Path, clock: &Path, is_first: bool) -> Process {
+    let child = by_clock(postrider(), clock)
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(directory)
+        .env("POSTRIDER__RETENTION__EVERY_SECS", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    greeted(child, is_first)
+}
+
+fn rows(page: &Value) -> Vec<&str> {
+    let rows = page["data"].as_array().unwrap();
+    rows.iter().map(|row| row["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_ninety_days_ago_is_forgotten_and_what_waits_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, clock) = (
+        directory.path().join("data"),
+        directory.path().join("clock"),
+    );
+    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
+    set("+0");
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let silent = Receiver::start(Behaviour::Hang).await;
+    let process = serve(&data, &clock, true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    let old = publish(&process, &root, &tenant).await;
+    let delivered = format!("/v1/deliveries?tenant={tenant}&status=delivered");
+    until(&process, &root, &delivered, |page| rows(page).len() == 1).await;
+    endpoint(&process, &root, &tenant, &silent.url("/")).await;
+    let half = publish(&process, &root, &tenant).await;
+    until(&process, &root, &delivered, |page| rows(page).len() == 2).await;
+    silent.wait_for(1).await;
+    let statistics =
+        format!("/v1/tenants/{tenant}/statistics?since=2020-01-01T00:00:00Z&period=366d");
+    let total = |statistics: &Value| statistics["totals"]["total"].as_u64().unwrap();
+    let before = call(&process, &root, "GET", &statistics, Value::Null).await;
+    assert_eq!(total(&before), 3, "{before}");
+
+    set("+89d");
+    let event = |event: &Value| format!("/v1/events/{}", event["id"].as_str().unwrap());
+    // One that ends now shows that rounds went by: it is not old, and neither are the others.
+    let young = publish(&process, &root, &tenant).await;
+    until(&process, &root, &delivered, |page| rows(page).len() == 3).await;
+    set("+91d");
+    let all = format!("/v1/deliveries?tenant={tenant}");
+    let left = until(&process, &root, &delivered, |page| rows(page).len() == 1).await;
+    assert_eq!(left["data"][0]["event"], young["id"], "{left}");
+    let waits = call(&process, &root, "GET", &all, Value::Null).await;
+    assert_eq!(rows(&waits).len(), 3, "{waits}");
+    let after = call(&process, &root, "GET", &statistics, Value::Null).await;
+    assert_eq!(total(&after), 3, "{after}");
+    // The event of which something waits is there, the other is not.
+    call(&process, &root, "GET", &event(&half), Value::Null).await;
+    let bearer = format!("Bearer {root}");
+    let headers = [("authorization", bearer.as_str())];
+    let gone = http(process.address, "GET", &event(&old), &headers, "").await;
+    assert_eq!(gone.status, 404, "{gone:?}");
+    let audit = call(&process, &root, "GET", "/v1/audit", Value::Null).await;
+    assert!(rows(&audit).len() >= 4, "kept for a year: {audit}");
+    set("+500d");
+    until(&process, &root, "/v1/audit", |page| rows(page).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_keeps_its_own_for_as_long_as_the_operator_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, clock) = (
+        directory.path().join("data"),
+        directory.path().join("clock"),
+    );
+    std::fs::write(&clock, "+0").unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let process = serve(&data, &clock, true);
+    let root = process.root.clone().unwrap();
+    let mut tenants = Vec::new();
+    for profile in ["standard", "vignetim"] {
+        let tenant = tenant(&process, &root, profile).await;
+        endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+        tenants.push(tenant);
+    }
+    let applications = call(&process, &root, "GET", "/v1/applications", Value::Null).await;
+    let application = applications["data"].as_array().unwrap();
+    let application = application
+        .iter()
+        .find(|one| one["name"] == "standard")
+        .unwrap();
+    let path = format!("/v1/applications/{}", application["id"].as_str().unwrap());
+    let days = |days: Value| json!({ "settings": { "retentionDays": days } });
+    for impossible in [json!(0), json!(3_651), json!("90")] {
+        let bearer = format!("Bearer {root}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let body = days(impossible).to_string();
+        let refused = http(process.address, "PATCH", &path, &headers, body).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(
+            refused.json().to_string().contains("retentionDays"),
+            "{refused:?}"
+        );
+    }
+    call(&process, &root, "PATCH", &path, days(json!(200))).await;
+    let key = json!({ "name": "product", "application": application["id"] });
+    let key = call(&process, &root, "POST", "/v1/keys", key).await;
+    let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let body = days(json!(9)).to_string();
+    let refused = http(process.address, "PATCH", &path, &headers, body).await;
+    assert_eq!(
+        refused.status, 403,
+        "the disk is the operator's: {refused:?}"
+    );
+
+    for tenant in &tenants {
+        let path = format!("/v1/tenants/{tenant}/events");
+        let event = json!({ "type": "order.completed", "data": { "orderId": "1" } });
+        call(&process, &root, "POST", &path, event).await;
+    }
+    receiver.wait_for(2).await;
+    let of = |tenant: &str| format!("/v1/deliveries?tenant={tenant}&status=delivered");
+    for tenant in &tenants {
+        until(&process, &root, &of(tenant), |page| rows(page).len() == 1).await;
+    }
+    std::fs::write(&clock, "+91d").unwrap();
+    until(&process, &root, &of(&tenants[1]), |page| {
+        rows(page).is_empty()
+    })
+    .await;
+    let kept = call(&process, &root, "GET", &of(&tenants[0]), Value::Null).await;
+    assert_eq!(rows(&kept).len(), 1, "{kept}");
+    std::fs::write(&clock, "+201d").unwrap();
+    until(&process, &root, &of(&tenants[0]), |page| {
+        rows(page).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_go_can_be_counted_and_made_to_go_by_hand() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, clock) = (
+        directory.path().join("data"),
+        directory.path().join("clock"),
+    );
+    std::fs::write(&clock, "+0").unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let process = serve(&data, &clock, true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    for _ in 0..3 {
+        publish(&process, &root, &tenant).await;
+    }
+    let delivered = format!("/v1/deliveries?tenant={tenant}&status=delivered");
+    until(&process, &root, &delivered, |page| rows(page).len() == 3).await;
+    // Its own clock is ahead; the server's is not.
+    let later = directory.path().join("later");
+    std::fs::write(&later, "+91d").unwrap();
+    let prune = |flags: &[&str]| {
+        let mut command = by_clock(postrider(), &later);
+        command.arg("prune").args(flags).arg("--data").arg(&data);
+        output(&mut command)
+    };
+    let planned = prune(&["--plan"]);
+    assert!(
+        text(&planned.stdout).starts_with("3 events, 3 deliveries,"),
+        "{planned:?}"
+    );
+    let refused = prune(&[]);
+    assert!(!refused.status.success());
+    assert!(text(&refused.stderr).contains("in use"), "{refused:?}");
+    drop(process);
+    let pruned = prune(&["--vacuum"]);
+    let told = text(&pruned.stdout);
+    assert!(
+        told.starts_with("3 events, 3 deliveries,") && told.contains("are gone"),
+        "{pruned:?}"
+    );
+    let planned = prune(&["--plan"]);
+    assert!(
+        text(&planned.stdout).starts_with("0 events, 0 deliveries,"),
+        "{planned:?}"
+    );
+    let process = serve(&data, &clock, false);
+    let left = call(&process, &root, "GET", &delivered, Value::Null).await;
+    assert_eq!(rows(&left).len(), 0, "{left}");
+}

@@ -1,0 +1,313 @@
+//! Forgetting what ended long ago: a reader finds the next piece, the writer deletes it.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use postrider_core::tenant::Application;
+use postrider_core::{Id, Timestamp};
+use postrider_store::{Aged, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError};
+use rusqlite::params;
+
+use crate::convert::{SqlResult, aborted, ahead, reading, salt_of, time};
+use crate::read::{Reader, key_before};
+use crate::writer::Tx;
+use crate::{OpenError, SqliteStore, open};
+
+/// Rows that a piece looks at.
+const LOOK_ROWS: u32 = 2_000;
+/// Events and deliveries that go in one piece, about: the writer is busy with them for some milliseconds.
+const PIECE_ROWS: usize = 200;
+
+/// Applications that a plan knows.
+const APPLICATIONS_MAX: usize = 100_000;
+
+/// An event with those of its deliveries that ended long ago.
+struct Old {
+    event: i64,
+    deliveries: Vec<i64>,
+    /// It has no others.
+    is_over: bool,
+}
+
+/// What a reader found to go.
+enum Piece {
+    Events(Vec<Old>),
+    Rows(Vec<i64>),
+}
+
+impl Reader {
+    /// What of the next rows is to go, and the key of the last row that was looked at, if there may be more.
+    fn old(&self, keep: &Keep, from: PruneFrom) -> Result<(Piece, Option<i64>), StoreError> {
+        let after = Id::<()>::from_u128(from.after).key();
+        let after = if from.after == 0 { -1 } else { after };
+        let found = match from.what {
+            Aged::Events => self.old_events(keep, after),
+            Aged::Notices => {
+                let row = "id, at, application_id from notice where true";
+                self.old_rows(row, after, keep.latest(), |application| {
+                    keep.of(application)
+                })
+            }
+            Aged::Tasks => {
+                let row = "id, finished_at, application_id from task where finished_at is not null";
+                self.old_rows(row, after, keep.latest(), |application| {
+                    keep.of(application)
+                })
+            }
+            Aged::Audit => {
+                let row = "id, at, coalesce(application_id, 0) from audit where true";
+                self.old_rows(row, after, keep.audit_before, |_| keep.audit_before)
+            }
+        };
+        found.map_err(reading)
+    }
+
+    fn old_events(&self, keep: &Keep, after: i64) -> SqlResult<(Piece, Option<i64>)> {
+        let sql = "select id, created_at, application_id from event where id > ?1 and id < ?2 order by id limit ?3";
+        let mut events = self.connection.prepare_cached(sql)?;
+        let sql = "select id, state <> 0 and coalesce(completed_at, created_at) < ?2 from delivery where event_id = ?1";
+        let mut deliveries = self.connection.prepare_cached(sql)?;
+        let before = key_before(keep.latest(), self.ahead);
+        let mut rows = events.query(params![after, before, LOOK_ROWS])?;
+        let (mut found, mut count, mut looked_at) = (Vec::new(), 0, 0);
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let event: i64 = row.get(0)?;
+            (looked_at, last) = (looked_at + 1, Some(event));
+            let before = keep.of(Id::from_key(row.get(2)?, self.salt));
+            if time(row, 1)? >= before {
+                continue;
+            }
+            let mut old = Old {
+                event,
+                deliveries: Vec::new(),
+                is_over: true,
+            };
+            let mut of_it = deliveries.query(params![event, before.as_micros()])?;
+            while let Some(row) = of_it.next()? {
+                if row.get(1)? {
+                    old.deliveries.push(row.get(0)?);
+                } else {
+                    old.is_over = false;
+                }
+            }
+            count += old.deliveries.len() + usize::from(old.is_over);
+            found.push(old);
+            if count >= PIECE_ROWS {
+                return Ok((Piece::Events(found), last));
+            }
+        }
+        Ok((
+            Piece::Events(found),
+            last.filter(|_| looked_at == LOOK_ROWS),
+        ))
+    }
+
+    /// Of a table whose rows go one by one: `row` has their key, their time and their application.
+    fn old_rows(
+        &self,
+        row: &str,
+        after: i64,
+        latest: Timestamp,
+        before: impl Fn(Id<postrider_core::id::Application>) -> Timestamp,
+    ) -> SqlResult<(Piece, Option<i64>)> {
+        let sql = format!("select {row} and id > ?1 and id < ?2 order by id limit ?3");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let end = key_before(latest, self.ahead);
+        let mut rows = statement.query(params![after, end, LOOK_ROWS])?;
+        let (mut found, mut looked_at, mut last) = (Vec::new(), 0, None);
+        while let Some(row) = rows.next()? {
+            (looked_at, last) = (looked_at + 1, Some(row.get(0)?));
+            if time(row, 1)? < before(Id::from_key(row.get(2)?, self.salt)) {
+                found.push(row.get(0)?);
+            }
+        }
+        Ok((Piece::Rows(found), last.filter(|_| looked_at == LOOK_ROWS)))
+    }
+
+    fn used_bytes(&self) -> Result<u64, StoreError> {
+        let count = |name: &str| {
+            let value = self
+                .connection
+                .pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            value.map(i64::unsigned_abs).map_err(reading)
+        };
+        let pages = count("page_count")?.saturating_sub(count("freelist_count")?);
+        Ok(pages.saturating_mul(open::PAGE_SIZE.into()))
+    }
+}
+
+impl Tx {
+    /// Deletes a piece, but for what was sent again since it was looked at. False where some of it has more attempts
+    /// than go at once.
+    fn forget(&mut self, what: Aged, piece: &Piece) -> SqlResult<(Pruned, bool)> {
+        match piece {
+            Piece::Events(events) => self.forget_old(events),
+            Piece::Rows(rows) => {
+                let (table, mut pruned) = (table_of(what), Pruned::default());
+                let sql = format!("delete from {table} where id = ?1");
+                let mut delete = self.connection.prepare_cached(&sql)?;
+                let mut gone = 0;
+                for row in rows {
+                    gone += delete.execute([row])? as u64;
+                }
+                *count_of(&mut pruned, what) = gone;
+                Ok((pruned, true))
+            }
+        }
+    }
+
+    fn forget_old(&self, events: &[Old]) -> SqlResult<(Pruned, bool)> {
+        let sql = "select state <> 0 from delivery where id = ?1";
+        let mut has_ended = self.connection.prepare_cached(sql)?;
+        let mut deliveries = Vec::new();
+        for delivery in events.iter().flat_map(|old| &old.deliveries) {
+            if has_ended.query_row([delivery], |row| row.get(0))? {
+                deliveries.push(*delivery);
+            }
+        }
+        let mut pruned = Pruned::default();
+        if !self.forget_deliveries(&deliveries)?.is_all {
+            return Ok((pruned, false));
+        }
+        pruned.deliveries = deliveries.len() as u64;
+        let sql = "select not exists (select 1 from delivery where event_id = ?1)";
+        let mut has_none = self.connection.prepare_cached(sql)?;
+        let mut over = Vec::new();
+        for old in events.iter().filter(|old| old.is_over) {
+            if has_none.query_row([old.event], |row| row.get(0))? {
+                over.push(old.event);
+            }
+        }
+        pruned.events = self.forget_events(&over)? as u64;
+        Ok((pruned, true))
+    }
+
+    /// Segments of which nothing is left, but for the last one, which is the mark.
+    fn forget_segments(&self) -> SqlResult<()> {
+        let sql = "delete from segment where number < (select max(number) from segment)
+                   and not exists (select 1 from delivery_of_tenant where segment = number)
+                   and not exists (select 1 from event_of_tenant where segment = number)";
+        self.connection.execute(sql, []).map(drop)
+    }
+}
+
+fn table_of(what: Aged) -> &'static str {
+    match what {
+        Aged::Events => "event",
+        Aged::Notices => "notice",
+        Aged::Tasks => "task",
+        Aged::Audit => "audit",
+    }
+}
+
+fn count_of(pruned: &mut Pruned, what: Aged) -> &mut u64 {
+    match what {
+        Aged::Events => &mut pruned.events,
+        Aged::Notices => &mut pruned.notices,
+        Aged::Tasks => &mut pruned.tasks,
+        Aged::Audit => &mut pruned.audit,
+    }
+}
+
+/// Where a round goes on behind a piece.
+fn next(what: Aged, last: Option<u128>) -> Option<PruneFrom> {
+    match last {
+        Some(after) => Some(PruneFrom { what, after }),
+        None => what.next().map(PruneFrom::beginning),
+    }
+}
+
+#[async_trait]
+impl Retention for SqliteStore {
+    async fn prune(
+        &self,
+        keep: &Keep,
+        from: PruneFrom,
+    ) -> Result<(Pruned, Option<PruneFrom>), StoreError> {
+        let what = from.what;
+        let keep = keep.clone();
+        let find = move |reader: &Reader| {
+            let (piece, last) = reader.old(&keep, from)?;
+            Ok((piece, last.map(|last| reader.id_of(last))))
+        };
+        let (piece, last) = self.lists.read(find).await?;
+        let is_last = last.is_none();
+        let forget = move |tx: &mut Tx| {
+            let forgotten = tx.forget(what, &piece)?;
+            if is_last && what == Aged::Events {
+                tx.forget_segments()?;
+            }
+            Ok(forgotten)
+        };
+        let (pruned, is_all) = (self.writer)
+            .call(move |tx| forget(tx).map_err(aborted))
+            .await?;
+        // The rest of a piece with very many attempts goes in the next.
+        let next = if is_all { next(what, last) } else { Some(from) };
+        Ok((pruned, next))
+    }
+
+    async fn used_bytes(&self) -> Result<u64, StoreError> {
+        self.points.read(Reader::used_bytes).await
+    }
+}
+
+impl SqliteStore {
+    /// Writes the database anew, so that the disk gets back what was freed; it needs as much room once more meanwhile.
+    ///
+    /// # Errors
+    /// `Full`, or what SQLite says.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        let vacuumed = self.writer.run(|tx| tx.connection.execute_batch("vacuum"));
+        match vacuumed.await {
+            Some(done) => done.map_err(aborted),
+            None => Err(StoreError::aborted("the writer has ended")),
+        }
+    }
+}
+
+/// What a round would forget of the store in `directory`, which a server may be using. `keep` says of all applications
+/// until when theirs are kept.
+///
+/// # Errors
+/// When there is no database, or it cannot be read.
+pub fn plan(
+    directory: &Path,
+    keep: impl FnOnce(&[Application]) -> Keep,
+) -> Result<Pruned, OpenError> {
+    let file = directory.join(open::FILE);
+    open::must_be_ours(&file)?;
+    let wrap = |source| OpenError::from_sqlite(&file, source);
+    let connection = open::open_reader(&file).map_err(wrap)?;
+    let salt = salt_of(&connection).map_err(wrap)?;
+    let ahead = ahead(&connection).map_err(wrap)?;
+    let reader = Reader::new(connection, salt, ahead);
+    let planned = reader.plan(keep);
+    planned.map_err(|error| OpenError::Unreadable {
+        path: file.clone(),
+        source: Box::new(error),
+    })
+}
+
+impl Reader {
+    fn plan(&self, keep: impl FnOnce(&[Application]) -> Keep) -> Result<Pruned, StoreError> {
+        let applications = self.list_applications(PageRequest::first(APPLICATIONS_MAX))?;
+        let keep = keep(&applications.rows);
+        let (mut pruned, mut from) = (Pruned::default(), Some(PruneFrom::default()));
+        while let Some(piece) = from {
+            let (found, last) = self.old(&keep, piece)?;
+            match found {
+                Piece::Events(events) => {
+                    for old in events {
+                        pruned.deliveries += old.deliveries.len() as u64;
+                        pruned.events += u64::from(old.is_over);
+                    }
+                }
+                Piece::Rows(rows) => *count_of(&mut pruned, piece.what) += rows.len() as u64,
+            }
+            from = next(piece.what, last.map(|last| self.id_of(last)));
+        }
+        Ok(pruned)
+    }
+}

@@ -1,0 +1,202 @@
+//! What ended long ago goes; what waits stays, however old.
+
+use postrider_core::delivery::FailReason;
+use postrider_core::health::HealthChange;
+use postrider_core::judge::Next;
+use postrider_core::{Id, Timestamp, id};
+
+use super::fixture::{World, at, by, record, secs, world};
+use crate::{
+    AuditFilter, DeliveryFilter, EventFilter, Keep, NoticeFilter, PageRequest, PruneFrom, Pruned,
+    Store, Target, Task, TaskKind, TaskState,
+};
+
+fn keep(before: Timestamp) -> Keep {
+    Keep {
+        before,
+        own: [].into(),
+        audit_before: Timestamp::from_micros(0),
+    }
+}
+
+/// A whole round.
+async fn prune(store: &dyn Store, keep: &Keep) -> Pruned {
+    let (mut sum, mut from) = (Pruned::default(), Some(PruneFrom::default()));
+    while let Some(piece) = from {
+        let (pruned, next) = store.prune(keep, piece).await.unwrap();
+        sum += pruned;
+        from = next;
+    }
+    sum
+}
+
+async fn end(
+    world: &World<'_>,
+    endpoint: Id<id::Endpoint>,
+    delivery: Id<id::Delivery>,
+    now: Timestamp,
+) {
+    let failed = Next::Failed(FailReason::Stopped);
+    let ended = record(delivery, endpoint, 1, failed, HealthChange::None, now);
+    world.record(now, ended).await.unwrap();
+}
+
+async fn counted(world: &World<'_>) -> (usize, usize, u64) {
+    let store = world.store;
+    let deliveries = DeliveryFilter {
+        tenant: Some(world.tenant),
+        ..DeliveryFilter::default()
+    };
+    let events = EventFilter {
+        tenant: Some(world.tenant),
+        ..EventFilter::default()
+    };
+    let page = PageRequest::first(99);
+    let deliveries = store.list_deliveries(deliveries, page).await.unwrap();
+    let events = store.list_events(events, page).await.unwrap();
+    let query = crate::StatisticsQuery {
+        tenant: world.tenant,
+        since: at(0),
+        until: secs(9_999),
+        event_type: None,
+        endpoint: None,
+        mode: None,
+        state: None,
+        period: std::time::Duration::from_secs(3_600),
+    };
+    let statistics = store.statistics(query).await.unwrap();
+    let groups = statistics.groups.iter().map(|group| group.counts);
+    let sum = groups.map(|c| c.pending + c.delivered + c.failed + c.cancelled + c.skipped);
+    (deliveries.rows.len(), events.rows.len(), sum.sum())
+}
+
+pub async fn what_ended_long_ago_goes_and_what_waits_stays(store: &dyn Store) {
+    let world = world(store).await;
+    let (one, two) = (world.endpoint().await, world.endpoint().await);
+    let nobody = crate::NewEvent {
+        target: Target::Nobody,
+        ..world.publishing(secs(1), "order.completed")
+    };
+    let nobody = world.publish_new(secs(1), nobody).await.unwrap().event;
+    let both = world.publish(secs(2)).await;
+    let half = world.publish(secs(3)).await;
+    let late = world.publish(secs(4)).await;
+    let young = world.publish(secs(500)).await;
+    let to = |published: &crate::Published, endpoint| {
+        let found = published.deliveries.iter().map(|due| &due.delivery);
+        let mut found = found.filter(|delivery| delivery.endpoint == endpoint);
+        found.next().unwrap().id
+    };
+    for endpoint in [one, two] {
+        end(&world, endpoint, to(&both, endpoint), secs(10)).await;
+        end(&world, endpoint, to(&young, endpoint), secs(501)).await;
+    }
+    // One of its deliveries waits; the other's end is young.
+    end(&world, one, to(&half, one), secs(10)).await;
+    end(&world, one, to(&late, one), secs(10)).await;
+    end(&world, two, to(&late, two), secs(400)).await;
+    assert_eq!(counted(&world).await, (8, 5, 8));
+
+    let none = prune(store, &keep(secs(1))).await;
+    assert!(none.is_nothing(), "{none:?}");
+    let pruned = prune(store, &keep(secs(100))).await;
+    assert_eq!((pruned.events, pruned.deliveries), (2, 4));
+    assert_eq!(counted(&world).await, (4, 3, 4));
+    for event in [nobody, both.event] {
+        assert!(store.event(event).await.unwrap_err().is_not_found());
+    }
+    let waits = to(&half, two);
+    assert!(store.delivery(waits).await.is_ok());
+    assert_eq!(world.due(two, Timestamp::MAX, 9).await.rows.len(), 1);
+    let gone = to(&half, one);
+    assert!(store.delivery(gone).await.unwrap_err().is_not_found());
+    assert!(store.attempts(gone, None, 9).await.unwrap().is_empty());
+    // What is left ends, and goes with its event.
+    end(&world, two, waits, secs(600)).await;
+    let pruned = prune(store, &keep(secs(1_000))).await;
+    assert_eq!((pruned.events, pruned.deliveries), (3, 4));
+    assert_eq!(counted(&world).await, (0, 0, 0));
+    // New ones are found as ever.
+    world.publish(secs(1_001)).await;
+    assert_eq!(counted(&world).await, (2, 1, 2));
+}
+
+pub async fn an_application_may_keep_what_it_has_for_longer(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let delivery = world.publish(secs(1)).await.deliveries[0].delivery.id;
+    end(&world, endpoint, delivery, secs(2)).await;
+    let longer = Keep {
+        own: [(world.application, secs(1))].into(),
+        ..keep(secs(100))
+    };
+    assert!(prune(store, &longer).await.is_nothing());
+    let shorter = Keep {
+        own: [(world.application, secs(100))].into(),
+        ..keep(secs(1))
+    };
+    let pruned = prune(store, &shorter).await;
+    assert_eq!((pruned.events, pruned.deliveries), (1, 1));
+}
+
+pub async fn notices_tasks_and_the_audit_log_go_by_their_age(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    for now in [secs(1), secs(50)] {
+        let delivery = world.publish(now).await.deliveries[0].delivery.id;
+        end(&world, endpoint, delivery, now).await;
+    }
+    let task = |state, finished_at| Task {
+        id: store.ids().next(at(1)),
+        kind: TaskKind::Replay,
+        application: world.application,
+        tenant: Some(world.tenant),
+        request: String::new(),
+        state,
+        total: None,
+        done: 0,
+        skipped: 0,
+        cursor: None,
+        created_at: at(1),
+        finished_at,
+    };
+    let runs = task(TaskState::Running, None);
+    let (old, young) = (
+        task(TaskState::Finished, Some(secs(2))),
+        task(TaskState::Finished, Some(secs(50))),
+    );
+    for task in [&runs, &old, &young] {
+        store.put_task(task.clone()).await.unwrap();
+    }
+    let notices = NoticeFilter {
+        tenant: world.tenant,
+        mode: None,
+        unread: false,
+    };
+    let page = PageRequest::first(9);
+    let told = store.list_notices(notices, page).await.unwrap().rows.len();
+    let pruned = prune(store, &keep(secs(10))).await;
+    assert_eq!((pruned.events, pruned.tasks, pruned.audit), (1, 1, 0));
+    let left = store.list_notices(notices, page).await.unwrap().rows.len();
+    assert_eq!(left as u64 + pruned.notices, told as u64);
+    assert_eq!(left, told / 2);
+    for (task, is_there) in [(runs, true), (old, false), (young, true)] {
+        assert_eq!(store.task(task.id).await.is_ok(), is_there);
+    }
+    let entries = store
+        .list_audit(AuditFilter::default(), page)
+        .await
+        .unwrap();
+    assert!(!entries.rows.is_empty());
+    let all = Keep {
+        audit_before: by().at.plus(std::time::Duration::from_micros(1)),
+        ..keep(at(0))
+    };
+    let pruned = prune(store, &all).await;
+    assert_eq!(pruned.audit, entries.rows.len() as u64);
+    let entries = store
+        .list_audit(AuditFilter::default(), page)
+        .await
+        .unwrap();
+    assert!(entries.rows.is_empty());
+}

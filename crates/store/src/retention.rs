@@ -1,0 +1,109 @@
+//! The part of the seam that forgets: what ended long ago, in small pieces, oldest first.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use postrider_core::{Id, Timestamp, id};
+
+use crate::StoreError;
+
+/// Until when what has ended is kept. What still waits is kept whatever its age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// Events, deliveries with their attempts, notices and tasks that ended before go.
+    pub before: Timestamp,
+    /// Of applications that keep them longer or shorter.
+    pub own: BTreeMap<Id<id::Application>, Timestamp>,
+    /// Entries of the audit log before go.
+    pub audit_before: Timestamp,
+}
+
+impl Keep {
+    /// From when on an application's are kept.
+    pub fn of(&self, application: Id<id::Application>) -> Timestamp {
+        self.own.get(&application).copied().unwrap_or(self.before)
+    }
+
+    /// From when on everybody's are kept.
+    pub fn latest(&self) -> Timestamp {
+        self.own.values().copied().fold(self.before, Timestamp::max)
+    }
+}
+
+/// What a round looks at, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Aged {
+    /// With their deliveries and attempts.
+    #[default]
+    Events,
+    Notices,
+    Tasks,
+    Audit,
+}
+
+impl Aged {
+    /// What comes after it; none ends the round.
+    pub fn next(self) -> Option<Self> {
+        match self {
+            Self::Events => Some(Self::Notices),
+            Self::Notices => Some(Self::Tasks),
+            Self::Tasks => Some(Self::Audit),
+            Self::Audit => None,
+        }
+    }
+}
+
+/// Where a round goes on: a round begins with the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PruneFrom {
+    pub what: Aged,
+    /// The id of the last row that was looked at.
+    pub after: u128,
+}
+
+impl PruneFrom {
+    pub fn beginning(what: Aged) -> Self {
+        Self { what, after: 0 }
+    }
+}
+
+/// How much is gone, or would go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    pub events: u64,
+    pub deliveries: u64,
+    pub notices: u64,
+    pub tasks: u64,
+    pub audit: u64,
+}
+
+impl Pruned {
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl std::ops::AddAssign for Pruned {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.deliveries += other.deliveries;
+        self.notices += other.notices;
+        self.tasks += other.tasks;
+        self.audit += other.audit;
+    }
+}
+
+/// What ended long ago, and how it goes.
+#[async_trait]
+pub trait Retention: Send + Sync + 'static {
+    /// Forgets what of the next rows is not to be kept, and returns where the round goes on; none when it has come to
+    /// its end. A piece looks at a bounded number of rows. An event goes when the last of its deliveries does.
+    async fn prune(
+        &self,
+        keep: &Keep,
+        from: PruneFrom,
+    ) -> Result<(Pruned, Option<PruneFrom>), StoreError>;
+
+    /// Bytes that all that is stored takes; what was freed and can be used again is not counted.
+    async fn used_bytes(&self) -> Result<u64, StoreError>;
+}
