@@ -1,7 +1,7 @@
 //! What a delivery costs the store as its history grows, and what looking at the history costs then.
 //!
 //! ```text
-//! cargo run --release -p postrider-store-sqlite --example ageing -- DELIVERIES ENDPOINTS DIRECTORY
+//! cargo run --release -p postrider-store-sqlite --example ageing -- DELIVERIES ENDPOINTS DIRECTORY [PIECE SEGMENT]
 //! ```
 //!
 //! Each group of 64 events, of as many random tenants with one endpoint each, is accepted in one commit with the
@@ -29,7 +29,7 @@ use postrider_store::{
     DeliveryFilter, EventFilter, NewEvent, PageRequest, RecordAttempt, StatePattern,
     StatisticsQuery, Store, Target, Write, Written,
 };
-use postrider_store_sqlite::{Options, SqliteStore};
+use postrider_store_sqlite::{Options, Segments, SqliteStore};
 
 const GROUP: usize = 64;
 const PAYLOAD: &[u8] = &[b'x'; 1_024];
@@ -41,14 +41,21 @@ async fn main() {
     let args: Vec<String> = std::env::args().collect();
     let number = |at: usize| args[at].parse::<u64>().unwrap();
     let (total, endpoints, directory) = (number(1), number(2), Path::new(&args[3]));
-    let store = SqliteStore::open(directory, &Options::default()).unwrap();
+    let mut options = Options::default();
+    if args.len() > 5 {
+        options.segments = Segments {
+            piece: u32::try_from(number(4)).unwrap(),
+            deliveries: u32::try_from(number(5)).unwrap(),
+        };
+    }
+    let store = SqliteStore::open(directory, &options).unwrap();
     let world = world(&store).await;
     let owners = owners(&world, endpoints).await;
     let mut dice = 88_172_645_463_325_252_u64;
     let mut waiting: Vec<(Id<id::Delivery>, Id<id::Endpoint>)> = Vec::new();
     let (mut done, step) = (0, total / 8);
     let (mut since, mut cpu_since) = (Instant::now(), cpu());
-    let mut slowest = Duration::ZERO;
+    let mut commits = Vec::new();
     while done < total {
         let now = now();
         let mut batch: Vec<Write> = waiting
@@ -66,15 +73,21 @@ async fn main() {
                 waiting.push((due.delivery.id, due.delivery.endpoint));
             }
         }
-        slowest = slowest.max(begun.elapsed());
+        commits.push(begun.elapsed());
         done += GROUP as u64;
         if done % step < GROUP as u64 {
             let micros = (cpu() - cpu_since).as_micros() / u128::from(step);
             let rate = f64::from(u32::try_from(step).unwrap()) / since.elapsed().as_secs_f64();
+            commits.sort();
+            let of = |thousandth: usize| commits[(commits.len() - 1) * thousandth / 1_000];
             println!(
-                "{done:>10} deliveries  {rate:>7.0}/s  cpu {micros:>4} us each  slowest commit {slowest:?}"
+                "{done:>10} deliveries  {rate:>7.0}/s  cpu {micros:>4} us each  commits {:>5.1?} p50 {:>5.1?} p99 {:>5.1?} max",
+                of(500),
+                of(990),
+                of(1_000)
             );
-            (since, cpu_since, slowest) = (Instant::now(), cpu(), Duration::ZERO);
+            commits.clear();
+            (since, cpu_since) = (Instant::now(), cpu());
         }
     }
     let bytes = std::fs::metadata(directory.join("postrider.db"))

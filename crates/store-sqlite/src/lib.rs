@@ -6,6 +6,7 @@
 
 mod backup;
 mod catch_up;
+mod checkpoint;
 mod convert;
 mod doctor;
 mod erase;

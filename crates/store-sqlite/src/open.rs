@@ -17,8 +17,6 @@ pub(crate) const PAGE_SIZE: u32 = 8_192;
 /// KiB of pages the writer keeps in memory, at most.
 const WRITER_CACHE_KIB: i32 = 64 * 1_024;
 const READER_CACHE_KIB: i32 = 4 * 1_024;
-/// Pages in the write-ahead log before it is copied into the database.
-const CHECKPOINT_PAGES: u32 = 4_000;
 pub(crate) const BUSY_TIMEOUT_MS: u32 = 5_000;
 
 /// Numbered, forward only. `user_version` is the number of the last one applied.
@@ -229,9 +227,6 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
         .map_err(wrap)?;
     connection
         .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
-        .map_err(wrap)?;
-    connection
-        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         .map_err(wrap)?;
     connection
         .pragma_update(None, "temp_store", "memory")

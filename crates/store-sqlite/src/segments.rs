@@ -21,11 +21,12 @@ pub struct Segments {
 }
 
 impl Default for Segments {
-    /// As measured: 1,024 rows are entered within a few milliseconds.
+    /// As measured with 10,000 endpoints: larger pieces keep commits waiting, larger segments make a piece touch more
+    /// pages, smaller ones are more places to look at.
     fn default() -> Self {
         Self {
-            piece: 1_024,
-            deliveries: 32_768,
+            piece: 512,
+            deliveries: 8_192,
         }
     }
 }

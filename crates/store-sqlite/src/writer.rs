@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Options;
+use crate::checkpoint::Checkpointer;
 use crate::convert::{SqlResult, aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::open::{DataDirectory, Mark, PAGE_SIZE, set_mark};
@@ -64,13 +65,14 @@ pub(crate) struct Tx {
 impl Writer {
     pub(crate) fn start(
         directory: DataDirectory,
-        connection: Connection,
+        mut connection: Connection,
         ids: Arc<IdGenerator>,
         salt: u64,
         last_sequence: i64,
         options: &Options,
     ) -> SqlResult<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let checkpointer = Checkpointer::start(&directory.file, &mut connection)?;
         let mut tx = Tx {
             connection,
             ids,
@@ -96,7 +98,9 @@ impl Writer {
                         tx.roll_back();
                     }
                     tx.enter_due();
+                    checkpointer.look(&tx.connection);
                 }
+                drop(checkpointer);
                 if let Err(error) = set_mark(&tx.connection, Mark::Closed) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
