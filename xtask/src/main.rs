@@ -1,6 +1,7 @@
 //! Project automation. `cargo xtask ci` is the gate, here and everywhere.
 
 mod arrows;
+mod bench;
 mod browser;
 mod contract;
 mod deny;
@@ -18,10 +19,11 @@ cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
-cargo xtask browser  the pages in a real browser, with pictures of all of them
+cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
+cargo xtask bench [N]  what the store costs over N deliveries, and a server under load [default: 400000]
 cargo xtask demo       the demo, as a user runs it";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         "deny" => deny::check(),
         "arrows" => arrows::check(),
         "systems" => systems::check(),
+        "bench" => bench::bench(rest.first().map_or("400000", String::as_str)),
         "demo" => cargo(&["run", "--release", "--", "demo"]),
         _ => {
             say(HELP);

@@ -1,4 +1,4 @@
-//! What a delivery costs the store as its history grows, and what looking at the history costs then.
+//! What a delivery costs the store as its history grows, and what looking at the history and forgetting it costs then.
 //!
 //! ```text
 //! cargo run --release -p postrider-store-sqlite --example ageing -- DELIVERIES ENDPOINTS DIRECTORY [PIECE SEGMENT]
@@ -26,8 +26,8 @@ use postrider_core::judge::Next;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::conformance::fixture::{World, record, world};
 use postrider_store::{
-    DeliveryFilter, EventFilter, NewEvent, PageRequest, RecordAttempt, StatePattern,
-    StatisticsQuery, Store, Target, Write, Written,
+    DeliveryFilter, EventFilter, Keep, NewEvent, PageRequest, PruneFrom, Pruned, RecordAttempt,
+    StatePattern, StatisticsQuery, Store, Target, Write, Written,
 };
 use postrider_store_sqlite::{Options, Segments, SqliteStore};
 
@@ -50,41 +50,24 @@ async fn main() {
     }
     let store = SqliteStore::open(directory, &options).unwrap();
     let world = world(&store).await;
-    let owners = owners(&world, endpoints).await;
-    let mut dice = 88_172_645_463_325_252_u64;
-    let mut waiting: Vec<(Id<id::Delivery>, Id<id::Endpoint>)> = Vec::new();
+    let mut load = Load {
+        owners: owners(&world, endpoints).await,
+        world,
+        dice: 88_172_645_463_325_252,
+        waiting: Vec::new(),
+    };
     let (mut done, step) = (0, total / 8);
     let (mut since, mut cpu_since) = (Instant::now(), cpu());
     let mut commits = Vec::new();
     while done < total {
-        let now = now();
-        let mut batch: Vec<Write> = waiting
-            .drain(..)
-            .map(|(delivery, endpoint)| an_end(&mut dice, delivery, endpoint, now))
-            .collect();
-        batch.extend((0..GROUP).map(|_| {
-            let (tenant, _) = owners[usize::try_from(next(&mut dice) % endpoints).unwrap()];
-            publishing(&world, tenant, now)
-        }));
-        let begun = Instant::now();
-        for answer in store.commit(now.into(), batch).await {
-            if let Written::Published(published) = answer.unwrap() {
-                let due = published.deliveries.first().unwrap();
-                waiting.push((due.delivery.id, due.delivery.endpoint));
-            }
-        }
-        commits.push(begun.elapsed());
+        commits.push(load.group().await);
         done += GROUP as u64;
         if done % step < GROUP as u64 {
             let micros = (cpu() - cpu_since).as_micros() / u128::from(step);
             let rate = f64::from(u32::try_from(step).unwrap()) / since.elapsed().as_secs_f64();
-            commits.sort();
-            let of = |thousandth: usize| commits[(commits.len() - 1) * thousandth / 1_000];
             println!(
-                "{done:>10} deliveries  {rate:>7.0}/s  cpu {micros:>4} us each  commits {:>5.1?} p50 {:>5.1?} p99 {:>5.1?} max",
-                of(500),
-                of(990),
-                of(1_000)
+                "{done:>10} deliveries  {rate:>7.0}/s  cpu {micros:>4} us each  commits {}",
+                spread(&mut commits)
             );
             commits.clear();
             (since, cpu_since) = (Instant::now(), cpu());
@@ -94,7 +77,79 @@ async fn main() {
         .unwrap()
         .len();
     println!("{} bytes each", bytes / total);
-    look(&store, owners[0]).await;
+    look(&store, load.owners[0]).await;
+    forget(&mut load).await;
+}
+
+/// Events and their ends, group by group.
+struct Load<'s> {
+    world: World<'s>,
+    owners: Vec<(Id<id::Tenant>, Id<id::Endpoint>)>,
+    dice: u64,
+    waiting: Vec<(Id<id::Delivery>, Id<id::Endpoint>)>,
+}
+
+impl Load<'_> {
+    /// Commits the next group, and tells how long that took.
+    async fn group(&mut self) -> Duration {
+        let now = now();
+        let waiting = std::mem::take(&mut self.waiting);
+        let ended = waiting.into_iter();
+        let mut batch: Vec<Write> = ended
+            .map(|(delivery, endpoint)| an_end(&mut self.dice, delivery, endpoint, now))
+            .collect();
+        batch.extend((0..GROUP).map(|_| {
+            let at = next(&mut self.dice) % self.owners.len() as u64;
+            let (tenant, _) = self.owners[usize::try_from(at).unwrap()];
+            publishing(&self.world, tenant, now)
+        }));
+        let begun = Instant::now();
+        for answer in self.world.store.commit(now.into(), batch).await {
+            if let Written::Published(published) = answer.unwrap() {
+                let due = published.deliveries.first().unwrap();
+                self.waiting.push((due.delivery.id, due.delivery.endpoint));
+            }
+        }
+        begun.elapsed()
+    }
+}
+
+/// Forgets all that was there, with a group of new deliveries after each piece, as a round and publishers take turns.
+async fn forget(load: &mut Load<'_>) {
+    let keep = Keep {
+        before: now(),
+        own: [].into(),
+        audit_before: now(),
+    };
+    let (mut from, mut pruned) = (Some(PruneFrom::default()), Pruned::default());
+    let (mut pieces, mut commits, cpu_since) = (Vec::new(), Vec::new(), cpu());
+    while let Some(piece) = from {
+        let begun = Instant::now();
+        let (gone, next) = load.world.store.prune(&keep, piece).await.unwrap();
+        pieces.push(begun.elapsed());
+        (pruned, from) = (sum(pruned, gone), next);
+        commits.push(load.group().await);
+    }
+    let micros = (cpu() - cpu_since).as_micros() / u128::from(pruned.deliveries.max(1));
+    println!(
+        "forgot {} deliveries in {} pieces of {}; commits between them {}; cpu {micros} us each with those",
+        pruned.deliveries,
+        pieces.len(),
+        spread(&mut pieces),
+        spread(&mut commits)
+    );
+}
+
+fn sum(mut pruned: Pruned, gone: Pruned) -> Pruned {
+    pruned += gone;
+    pruned
+}
+
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    let of = |thousandth: usize| times[(times.len() - 1) * thousandth / 1_000];
+    let (median, late, last) = (of(500), of(990), of(1_000));
+    format!("{median:>5.1?} p50 {late:>5.1?} p99 {last:>5.1?} max")
 }
 
 async fn owners(world: &World<'_>, count: u64) -> Vec<(Id<id::Tenant>, Id<id::Endpoint>)> {
