@@ -84,15 +84,24 @@ impl Reader {
                 is_over: true,
             };
             let mut of_it = deliveries.query(params![event, before.as_micros()])?;
+            let mut has_more = false;
             while let Some(row) = of_it.next()? {
-                if row.get(1)? {
-                    old.deliveries.push(row.get(0)?);
-                } else {
+                if !row.get::<_, bool>(1)? {
                     old.is_over = false;
+                } else if count < PIECE_ROWS {
+                    old.deliveries.push(row.get(0)?);
+                    count += 1;
+                } else {
+                    (old.is_over, has_more) = (false, true);
+                    break;
                 }
             }
-            count += old.deliveries.len() + usize::from(old.is_over);
+            count += usize::from(old.is_over);
             found.push(old);
+            if has_more {
+                // One event may have thousands: the next piece begins with it.
+                return Ok((Piece::Events(found), Some(event - 1)));
+            }
             if count >= PIECE_ROWS {
                 return Ok((Piece::Events(found), last));
             }
@@ -134,6 +143,17 @@ impl Reader {
         };
         let pages = count("page_count")?.saturating_sub(count("freelist_count")?);
         Ok(pages.saturating_mul(open::PAGE_SIZE.into()))
+    }
+}
+
+impl Piece {
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Events(events) => events
+                .iter()
+                .all(|old| old.deliveries.is_empty() && !old.is_over),
+            Self::Rows(rows) => rows.is_empty(),
+        }
     }
 }
 
@@ -233,6 +253,9 @@ impl Retention for SqliteStore {
         };
         let (piece, last) = self.lists.read(find).await?;
         let is_last = last.is_none();
+        if piece.is_nothing() && !is_last {
+            return Ok((Pruned::default(), next(what, last)));
+        }
         let forget = move |tx: &mut Tx| {
             let forgotten = tx.forget(what, &piece)?;
             if is_last && what == Aged::Events {

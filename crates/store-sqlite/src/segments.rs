@@ -81,10 +81,23 @@ impl Tx {
     /// Enters what has come together in whole pieces. What fails is tried again with the next piece: until then it
     /// is scanned.
     pub(crate) fn enter_due(&mut self) {
+        const TOLD_EACH: u32 = 50;
+        let mut pieces: u32 = 0;
         while self.unentered.is_due(self.segments.piece) {
             let entered = self.in_transaction(|tx| tx.enter_piece().map_err(aborted));
             match entered {
-                Ok(Some(until)) => self.indexed_until = until,
+                Ok(Some(until)) => {
+                    self.indexed_until = until;
+                    pieces += 1;
+                    // Only an earlier version leaves so much.
+                    if pieces % TOLD_EACH == 0 {
+                        tracing::info!(
+                            pieces,
+                            rows_each = self.segments.piece,
+                            "entering what is stored into segments"
+                        );
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(
@@ -99,20 +112,16 @@ impl Tx {
         }
     }
 
-    /// Enters all that an earlier version left, before anybody looks.
+    /// Enters all that an earlier version left, before anybody looks: whole segments at once, since nobody waits for
+    /// commits yet.
     pub(crate) fn enter_all(&mut self) {
-        const TOLD_EACH: u32 = 500;
-        for pieces in 1_u32.. {
+        let usual = self.segments.piece;
+        for piece in [usual.max(self.segments.deliveries), usual] {
+            self.segments.piece = piece;
             self.count_unentered();
-            let before = self.indexed_until;
             self.enter_due();
-            if self.indexed_until == before {
-                return;
-            }
-            if pieces.is_multiple_of(TOLD_EACH) {
-                tracing::info!(pieces, "entering what is stored into segments");
-            }
         }
+        self.segments.piece = usual;
     }
 
     /// Counts again, up to a few pieces: what was rolled back was counted too.

@@ -130,3 +130,44 @@ async fn the_place_of_a_far_retry_is_no_time_to_begin_at() {
     let store = SqliteStore::open(directory.path(), &options).unwrap();
     assert_eq!(store.last_place().await.unwrap(), at(30));
 }
+
+#[tokio::test]
+async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to() {
+    use postrider_core::delivery::FailReason;
+    use postrider_core::health::HealthChange;
+    use postrider_core::judge::Next;
+    use postrider_store::conformance::fixture::record;
+    use postrider_store::{Keep, PruneFrom, Pruned};
+    /// More than a piece (`PIECE_ROWS`) takes.
+    const ENDPOINTS: usize = 450;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    for _ in 0..ENDPOINTS {
+        world.endpoint().await;
+    }
+    let published = world.publish(at(1)).await;
+    let ends = published.deliveries.iter().map(|due| {
+        let (delivery, endpoint) = (due.delivery.id, due.delivery.endpoint);
+        let stopped = Next::Failed(FailReason::Stopped);
+        let end = record(delivery, endpoint, 1, stopped, HealthChange::None, at(2));
+        Write::Record(Box::new(end))
+    });
+    let answers = store.commit(at(2).into(), ends.collect()).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let keep = Keep {
+        before: secs(9),
+        own: [].into(),
+        audit_before: at(0),
+    };
+    let (mut sum, mut from) = (Pruned::default(), Some(PruneFrom::default()));
+    while let Some(piece) = from {
+        let (pruned, next) = postrider_store::Retention::prune(&store, &keep, piece)
+            .await
+            .unwrap();
+        assert!(pruned.deliveries <= 200, "{pruned:?}");
+        sum += pruned;
+        from = next;
+    }
+    assert_eq!((sum.events, sum.deliveries), (1, ENDPOINTS as u64));
+}
