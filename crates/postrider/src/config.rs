@@ -234,7 +234,8 @@ pub struct RetentionConfig {
     pub days: u32,
     /// Days that entries of the audit log are kept; 0 is for ever.
     pub audit_days: u32,
-    /// Bytes of all that is stored above which the oldest go earlier, but nothing younger than a day.
+    /// Bytes of all that is stored above which the oldest go earlier, but nothing younger than a day, and nothing of
+    /// applications with a time of their own.
     pub max_bytes: Option<u64>,
     /// Seconds between two rounds; the first comes after as many.
     pub every_secs: u64,

@@ -25,6 +25,11 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         let now = clock.now();
         let planned = plan(directory, |applications| rule.keep(applications, now))?;
         tell("would go", planned);
+        if let Some(max) = rule.max_bytes {
+            line(&format!(
+                "and as long as more than retention.max_bytes ({max}) is stored, the oldest that are older than a day"
+            ));
+        }
         return Ok(());
     }
     let store = SqliteStore::open_existing(directory, &Options::default())?;

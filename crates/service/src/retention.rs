@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider_core::Timestamp;
 use postrider_core::tenant::Application;
 use postrider_engine::Clock;
-use postrider_store::{Keep, PageRequest, PruneFrom, Pruned, Store, StoreError};
+use postrider_store::{EventFilter, Keep, PageRequest, PruneFrom, Pruned, Store, StoreError};
 
 use crate::Service;
 
@@ -28,7 +28,8 @@ pub struct RetentionRule {
     pub days: u32,
     /// Days that entries of the audit log are kept; 0 is for ever.
     pub audit_days: u32,
-    /// Bytes above which the oldest go earlier, but nothing younger than a day.
+    /// Bytes above which the oldest go earlier, but nothing younger than a day, and nothing of applications with a time
+    /// of their own.
     pub max_bytes: Option<u64>,
     /// Time between two rounds.
     pub every: Duration,
@@ -93,10 +94,12 @@ impl Service {
     pub async fn retain(&self) {
         let clock = self.0.engine.clock();
         let every = self.0.options.retention.every.max(PAUSE_MIN);
+        let mut before = (clock.now(), clock.elapsed());
         loop {
-            let before = (clock.now(), clock.elapsed());
             tokio::time::sleep(every).await;
-            if !is_even(clock, before) {
+            let is_even = is_even(clock, before);
+            before = (clock.now(), clock.elapsed());
+            if !is_even {
                 tracing::warn!(
                     "the clock was set; nothing is judged by its age until the next round"
                 );
@@ -170,6 +173,16 @@ pub async fn forget_what_is_old(
 ) -> Result<RetentionRound, StoreError> {
     let at = clock.now();
     let keep = rule.keep(&applications(store).await?, at);
+    if pace == RetentionPace::Polite && !is_plausible(store, &keep).await? {
+        tracing::warn!(
+            "by this clock all that is stored is old; nothing is forgotten before something new was accepted, or postrider prune says so"
+        );
+        return Ok(RetentionRound {
+            at,
+            pruned: Pruned::default(),
+            used_bytes: store.used_bytes().await?,
+        });
+    }
     let mut pruned = Pruned::default();
     let mut from = Some(PruneFrom::default());
     while let Some(piece) = from {
@@ -178,7 +191,8 @@ pub async fn forget_what_is_old(
     if let Some(max) = rule.max_bytes {
         let youngest = Keep {
             before: at.minus(YOUNGEST),
-            own: [].into(),
+            // Who has a time of their own, has it whatever others store.
+            own: keep.own,
             audit_before: Timestamp::from_micros(i64::MIN),
         };
         let mut from = Some(PruneFrom::default());
@@ -193,6 +207,14 @@ pub async fn forget_what_is_old(
         pruned,
         used_bytes: store.used_bytes().await?,
     })
+}
+
+/// Whether something is young by this clock. Otherwise it is more likely wrong than the server was idle for so long, and
+/// nothing grows meanwhile.
+async fn is_plausible(store: &dyn Store, keep: &Keep) -> Result<bool, StoreError> {
+    let newest = store.list_events(EventFilter::default(), PageRequest::first(1));
+    let newest = newest.await?.rows.into_iter().next();
+    Ok(newest.is_none_or(|event| event.created_at >= keep.before))
 }
 
 async fn forget_piece(

@@ -8,6 +8,7 @@ create table segment (
     first_at   integer,          -- when its deliveries were accepted
     last_at    integer
 ) strict;
+create unique index segment_first on segment (first_key);
 
 create table delivery_of_tenant (
     segment integer not null,

@@ -4,9 +4,9 @@
 //! little that came in the meantime, so that it may begin the log anew: only then can nobody have added to it.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -26,6 +26,8 @@ pub(crate) struct Checkpointer {
     pages: Arc<AtomicI32>,
     /// The thread has copied what there was when it began.
     copied: Arc<AtomicBool>,
+    /// Held while it copies.
+    copying: Arc<Mutex<()>>,
 }
 
 impl Drop for Checkpointer {
@@ -47,13 +49,15 @@ impl Checkpointer {
             Arc::new(AtomicI32::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
+        let copying = Arc::new(Mutex::new(()));
         let (begin, begun) = sync_channel::<()>(1);
         let thread = std::thread::Builder::new()
             .name("postrider-copier".to_owned())
             .spawn({
-                let copied = copied.clone();
+                let (copied, copying) = (copied.clone(), copying.clone());
                 move || {
                     while begun.recv().is_ok() {
+                        let _held = copying.lock();
                         match checkpoint(&connection, "passive") {
                             Ok(_) => copied.store(true, Ordering::Release),
                             Err(error) => tracing::warn!(
@@ -75,7 +79,13 @@ impl Checkpointer {
             thread: Some(thread),
             pages,
             copied,
+            copying,
         })
+    }
+
+    /// Waits for a copy that is under way; none begins while the guard is there.
+    pub(crate) fn wait(&self) -> MutexGuard<'_, ()> {
+        self.copying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Between two commits of the writer.

@@ -186,6 +186,10 @@ fn segments(connection: &Connection, findings: &mut Vec<Finding>) {
                           group by tenant_id, state
                           except select tenant_id, state, sum(deliveries), sum(attempts) from tally where segment = s.number
                           group by tenant_id, state)
+               or exists (select tenant_id, state, sum(deliveries), sum(attempts) from tally where segment = s.number
+                          group by tenant_id, state
+                          except select tenant_id, state, count(*), sum(attempts) from delivery where id between first_key and last_key
+                          group by tenant_id, state)
                order by number";
     let found = connection.prepare(sql).and_then(|mut statement| {
         let rows = statement.query_map([], |row| row.get(0))?;

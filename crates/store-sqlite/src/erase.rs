@@ -7,6 +7,7 @@ use postrider_core::{Id, id};
 use postrider_store::{Entity, Erased, Owner, StoreError, Task};
 use rusqlite::{OptionalExtension, params};
 
+use crate::checkpoint::Checkpointer;
 use crate::convert::{SqlResult, aborted};
 use crate::open::{BUSY_TIMEOUT_MS, checkpoint};
 use crate::read::{read_application, read_tenant};
@@ -91,10 +92,18 @@ impl Tx {
     /// What was erased stands in the log until that is written over. Where somebody reads just now, it is left to
     /// be written over: the writer does not wait for readers.
     pub(crate) fn empty_log(&mut self) {
+        // While the log is being copied, nobody empties it.
+        let copying = self.checkpointer.as_ref().map(Checkpointer::wait);
         let emptied = self
             .connection
             .busy_timeout(EMPTY_WAIT)
             .and_then(|()| checkpoint(&self.connection, "truncate"));
+        drop(copying);
+        if matches!(emptied, Ok(false)) {
+            tracing::warn!(
+                "the log could not be emptied after a deletion; it is written over in time, and emptied at the next clean end"
+            );
+        }
         let usual = BUSY_TIMEOUT_MS;
         let restored = self.connection.pragma_update(None, "busy_timeout", usual);
         if let Err(error) = emptied.and(restored) {

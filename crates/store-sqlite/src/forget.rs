@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::params;
 
 use crate::convert::SqlResult;
+use crate::segments::keys_text;
 use crate::writer::Tx;
 
 /// What went of some deliveries.
@@ -23,59 +24,38 @@ impl Tx {
     pub(crate) fn forget_deliveries(&self, deliveries: &[i64]) -> SqlResult<Forgotten> {
         // One more, so that none is not all.
         let attempts_max = deliveries.len() * ATTEMPTS_EACH + 1;
-        let mut rows = 0;
-        let mut renderings = BTreeSet::new();
-        for delivery in deliveries {
-            let room = attempts_max.saturating_sub(rows);
-            rows += self.forget_attempts(*delivery, room, &mut renderings)?;
-            if rows >= attempts_max {
-                break;
-            }
-        }
-        let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
-        for rendering in renderings {
-            self.connection.prepare_cached(sql)?.execute([rendering])?;
-        }
+        let keys = keys_text(deliveries);
+        let mut rows = self.forget_attempts(&keys, attempts_max)?;
         let is_all = rows < attempts_max;
         if is_all {
-            let sql = "delete from delivery where id = ?1";
-            let mut delete = self.connection.prepare_cached(sql)?;
-            for delivery in deliveries {
-                self.leave_with_delivery(*delivery)?;
-                rows += delete.execute([delivery])?;
-            }
+            self.leave_with_deliveries(deliveries)?;
+            let sql = "delete from delivery where id in (select value from json_each(?1))";
+            rows += self.connection.prepare_cached(sql)?.execute([keys])?;
         }
         Ok(Forgotten { rows, is_all })
     }
 
-    fn forget_attempts(
-        &self,
-        delivery: i64,
-        limit: usize,
-        renderings: &mut BTreeSet<i64>,
-    ) -> SqlResult<usize> {
-        let sql = "delete from attempt where delivery_id = ?1
-                   and number in (select number from attempt where delivery_id = ?1 limit ?2) returning rendering_id";
+    fn forget_attempts(&self, deliveries: &str, limit: usize) -> SqlResult<usize> {
+        let sql = "delete from attempt where (delivery_id, number) in (
+                       select a.delivery_id, a.number from json_each(?1) k cross join attempt a on a.delivery_id = k.value limit ?2)
+                   returning rendering_id";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let gone = statement.query_map(
-            params![delivery, i64::try_from(limit).unwrap_or(i64::MAX)],
-            |row| row.get(0),
-        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let gone = statement.query_map(params![deliveries, limit], |row| row.get(0))?;
         let gone: Vec<Option<i64>> = gone.collect::<SqlResult<_>>()?;
-        renderings.extend(gone.iter().flatten());
+        let renderings: BTreeSet<i64> = gone.iter().flatten().copied().collect();
+        let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
+        for rendering in renderings {
+            self.connection.prepare_cached(sql)?.execute([rendering])?;
+        }
         Ok(gone.len())
     }
 
     /// Events of which no delivery is left; returns how many went.
     pub(crate) fn forget_events(&self, events: &[i64]) -> SqlResult<usize> {
-        let mut delete = self
-            .connection
-            .prepare_cached("delete from event where id = ?1")?;
-        let mut rows = 0;
-        for event in events {
-            self.leave_with_event(*event)?;
-            rows += delete.execute([event])?;
-        }
-        Ok(rows)
+        self.leave_with_events(events)?;
+        let sql = "delete from event where id in (select value from json_each(?1))";
+        let mut delete = self.connection.prepare_cached(sql)?;
+        delete.execute([keys_text(events)])
     }
 }

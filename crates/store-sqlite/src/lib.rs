@@ -182,7 +182,9 @@ impl SqliteStore {
         {
             let _owned = open::DataDirectory::claim(directory, false)?;
             let connection = open::open_writer(&file, None)?;
-            segments::clear(&connection).map_err(|source| OpenError::from_sqlite(&file, source))?;
+            segments::clear(&connection)
+                .and_then(|()| open::set_mark(&connection, open::Mark::Closed))
+                .map_err(|source| OpenError::from_sqlite(&file, source))?;
         }
         Self::open(directory, &Options::default()).map(drop)
     }

@@ -375,11 +375,9 @@ impl Reader {
             row,
             |(event, _)| event.as_u128(),
         )?;
-        let rows = &looked_at.rows;
         Ok(MissedPage {
-            next: looked_at.next.and(rows.last()).map(|(event, _)| *event),
-            events: rows
-                .iter()
+            next: looked_at.next.map(|cursor| Id::from_u128(cursor.after)),
+            events: (looked_at.rows.iter())
                 .filter(|(_, missed)| *missed)
                 .map(|(event, _)| *event)
                 .collect(),

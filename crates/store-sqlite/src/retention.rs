@@ -10,22 +10,25 @@ use rusqlite::params;
 
 use crate::convert::{SqlResult, aborted, ahead, reading, salt_of, time};
 use crate::read::{Reader, key_before};
+use crate::segments::keys_text;
 use crate::writer::Tx;
 use crate::{OpenError, SqliteStore, open};
 
 /// Rows that a piece looks at.
 const LOOK_ROWS: u32 = 2_000;
+/// The same, with the deliveries of events: one event may have thousands.
+const LOOK_ROWS_SUM: u32 = 20_000;
 /// Events and deliveries that go in one piece, about: the writer is busy with them for some milliseconds.
 const PIECE_ROWS: usize = 200;
 
 /// Applications that a plan knows.
 const APPLICATIONS_MAX: usize = 100_000;
 
-/// An event with those of its deliveries that ended long ago.
+/// An event whose deliveries all ended long ago, with those of them that go now.
 struct Old {
     event: i64,
     deliveries: Vec<i64>,
-    /// It has no others.
+    /// There are no others.
     is_over: bool,
 }
 
@@ -37,13 +40,19 @@ enum Piece {
 
 impl Reader {
     /// What of the next rows is to go, and the key of the last row that was looked at, if there may be more.
-    fn old(&self, keep: &Keep, from: PruneFrom) -> Result<(Piece, Option<i64>), StoreError> {
+    fn old(
+        &self,
+        keep: &Keep,
+        from: PruneFrom,
+        rows_max: usize,
+    ) -> Result<(Piece, Option<i64>), StoreError> {
         let after = Id::<()>::from_u128(from.after).key();
         let after = if from.after == 0 { -1 } else { after };
         let found = match from.what {
-            Aged::Events => self.old_events(keep, after),
+            Aged::Events => self.old_events(keep, after, rows_max),
             Aged::Notices => {
-                let row = "id, at, application_id from notice where true";
+                let row =
+                    "id, at, application_id from notice where mail_due = 0 and publish_due = 0";
                 self.old_rows(row, after, keep.latest(), |application| {
                     keep.of(application)
                 })
@@ -62,53 +71,58 @@ impl Reader {
         found.map_err(reading)
     }
 
-    fn old_events(&self, keep: &Keep, after: i64) -> SqlResult<(Piece, Option<i64>)> {
+    /// Events all of whose deliveries ended long ago. As long as one waits, the others tell what was sent.
+    fn old_events(
+        &self,
+        keep: &Keep,
+        after: i64,
+        rows_max: usize,
+    ) -> SqlResult<(Piece, Option<i64>)> {
         let sql = "select id, created_at, application_id from event where id > ?1 and id < ?2 order by id limit ?3";
         let mut events = self.connection.prepare_cached(sql)?;
-        let sql = "select id, state <> 0 and coalesce(completed_at, created_at) < ?2 from delivery where event_id = ?1";
+        let sql = "select count(*), total(state = 0 or coalesce(completed_at, created_at) >= ?2) = 0 from delivery where event_id = ?1";
+        let mut count = self.connection.prepare_cached(sql)?;
+        let sql = "select id from delivery where event_id = ?1 limit ?2";
         let mut deliveries = self.connection.prepare_cached(sql)?;
         let before = key_before(keep.latest(), self.ahead);
         let mut rows = events.query(params![after, before, LOOK_ROWS])?;
-        let (mut found, mut count, mut looked_at) = (Vec::new(), 0, 0);
+        let (mut found, mut taken, mut looked_at) = (Vec::new(), 0, 0);
         let mut last = None;
         while let Some(row) = rows.next()? {
             let event: i64 = row.get(0)?;
             (looked_at, last) = (looked_at + 1, Some(event));
             let before = keep.of(Id::from_key(row.get(2)?, self.salt));
-            if time(row, 1)? >= before {
-                continue;
-            }
-            let mut old = Old {
-                event,
-                deliveries: Vec::new(),
-                is_over: true,
-            };
-            let mut of_it = deliveries.query(params![event, before.as_micros()])?;
-            let mut has_more = false;
-            while let Some(row) = of_it.next()? {
-                if !row.get::<_, bool>(1)? {
-                    old.is_over = false;
-                } else if count < PIECE_ROWS {
-                    old.deliveries.push(row.get(0)?);
-                    count += 1;
-                } else {
-                    (old.is_over, has_more) = (false, true);
-                    break;
+            if time(row, 1)? < before {
+                let of_it = params![event, before.as_micros()];
+                let (of_it, is_over) =
+                    count.query_row(of_it, |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let of_it: u32 = of_it;
+                looked_at += of_it;
+                if is_over {
+                    let room = rows_max.saturating_sub(taken);
+                    let limit = i64::try_from(room).unwrap_or(i64::MAX);
+                    let ids = deliveries.query_map([event, limit], |row| row.get(0))?;
+                    let ids: Vec<i64> = ids.collect::<SqlResult<_>>()?;
+                    let is_all = ids.len() == of_it as usize;
+                    taken += ids.len() + usize::from(is_all);
+                    found.push(Old {
+                        event,
+                        deliveries: ids,
+                        is_over: is_all,
+                    });
+                    if !is_all {
+                        // One event may have thousands: the next piece begins with it.
+                        return Ok((Piece::Events(found), Some(event - 1)));
+                    }
                 }
             }
-            count += usize::from(old.is_over);
-            found.push(old);
-            if has_more {
-                // One event may have thousands: the next piece begins with it.
-                return Ok((Piece::Events(found), Some(event - 1)));
-            }
-            if count >= PIECE_ROWS {
+            if taken >= rows_max || looked_at >= LOOK_ROWS_SUM {
                 return Ok((Piece::Events(found), last));
             }
         }
         Ok((
             Piece::Events(found),
-            last.filter(|_| looked_at == LOOK_ROWS),
+            last.filter(|_| looked_at >= LOOK_ROWS),
         ))
     }
 
@@ -129,6 +143,9 @@ impl Reader {
             (looked_at, last) = (looked_at + 1, Some(row.get(0)?));
             if time(row, 1)? < before(Id::from_key(row.get(2)?, self.salt)) {
                 found.push(row.get(0)?);
+            }
+            if found.len() >= PIECE_ROWS {
+                return Ok((Piece::Rows(found), last));
             }
         }
         Ok((Piece::Rows(found), last.filter(|_| looked_at == LOOK_ROWS)))
@@ -160,9 +177,14 @@ impl Piece {
 impl Tx {
     /// Deletes a piece, but for what was sent again since it was looked at. False where some of it has more attempts
     /// than go at once.
-    fn forget(&mut self, what: Aged, piece: &Piece) -> SqlResult<(Pruned, bool)> {
+    fn forget(
+        &mut self,
+        what: Aged,
+        piece: &Piece,
+        latest: Timestamp,
+    ) -> SqlResult<(Pruned, bool)> {
         match piece {
-            Piece::Events(events) => self.forget_old(events),
+            Piece::Events(events) => self.forget_old(events, latest),
             Piece::Rows(rows) => {
                 let (table, mut pruned) = (table_of(what), Pruned::default());
                 let sql = format!("delete from {table} where id = ?1");
@@ -177,28 +199,30 @@ impl Tx {
         }
     }
 
-    fn forget_old(&self, events: &[Old]) -> SqlResult<(Pruned, bool)> {
-        let sql = "select state <> 0 from delivery where id = ?1";
-        let mut has_ended = self.connection.prepare_cached(sql)?;
-        let mut deliveries = Vec::new();
-        for delivery in events.iter().flat_map(|old| &old.deliveries) {
-            if has_ended.query_row([delivery], |row| row.get(0))? {
-                deliveries.push(*delivery);
-            }
-        }
+    fn forget_old(&self, events: &[Old], latest: Timestamp) -> SqlResult<(Pruned, bool)> {
+        let found: Vec<i64> = events
+            .iter()
+            .flat_map(|old| old.deliveries.clone())
+            .collect();
+        // One that was sent again since it was found waits, or has a young end.
+        let sql =
+            "select id from delivery where state <> 0 and coalesce(completed_at, created_at) < ?2
+                   and id in (select value from json_each(?1))";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let values = params![keys_text(&found), latest.as_micros()];
+        let deliveries = statement.query_map(values, |row| row.get(0))?;
+        let deliveries: Vec<i64> = deliveries.collect::<SqlResult<_>>()?;
         let mut pruned = Pruned::default();
         if !self.forget_deliveries(&deliveries)?.is_all {
             return Ok((pruned, false));
         }
         pruned.deliveries = deliveries.len() as u64;
-        let sql = "select not exists (select 1 from delivery where event_id = ?1)";
-        let mut has_none = self.connection.prepare_cached(sql)?;
-        let mut over = Vec::new();
-        for old in events.iter().filter(|old| old.is_over) {
-            if has_none.query_row([old.event], |row| row.get(0))? {
-                over.push(old.event);
-            }
-        }
+        let over = events.iter().filter(|old| old.is_over);
+        let over: Vec<i64> = over.map(|old| old.event).collect();
+        let sql = "select value from json_each(?1) where not exists (select 1 from delivery where event_id = value)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let over = statement.query_map([keys_text(&over)], |row| row.get(0))?;
+        let over: Vec<i64> = over.collect::<SqlResult<_>>()?;
         pruned.events = self.forget_events(&over)? as u64;
         Ok((pruned, true))
     }
@@ -245,10 +269,10 @@ impl Retention for SqliteStore {
         keep: &Keep,
         from: PruneFrom,
     ) -> Result<(Pruned, Option<PruneFrom>), StoreError> {
-        let what = from.what;
+        let (what, latest) = (from.what, keep.latest());
         let keep = keep.clone();
         let find = move |reader: &Reader| {
-            let (piece, last) = reader.old(&keep, from)?;
+            let (piece, last) = reader.old(&keep, from, PIECE_ROWS)?;
             Ok((piece, last.map(|last| reader.id_of(last))))
         };
         let (piece, last) = self.lists.read(find).await?;
@@ -257,7 +281,7 @@ impl Retention for SqliteStore {
             return Ok((Pruned::default(), next(what, last)));
         }
         let forget = move |tx: &mut Tx| {
-            let forgotten = tx.forget(what, &piece)?;
+            let forgotten = tx.forget(what, &piece, latest)?;
             if is_last && what == Aged::Events {
                 tx.forget_segments()?;
             }
@@ -282,7 +306,11 @@ impl SqliteStore {
     /// # Errors
     /// `Full`, or what SQLite says.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
-        let vacuumed = self.writer.run(|tx| tx.connection.execute_batch("vacuum"));
+        let vacuumed = self.writer.run(|tx| {
+            // The whole database once more does not fit into memory.
+            let sql = "pragma temp_store = file; vacuum; pragma temp_store = memory";
+            tx.connection.execute_batch(sql)
+        });
         match vacuumed.await {
             Some(done) => done.map_err(aborted),
             None => Err(StoreError::aborted("the writer has ended")),
@@ -319,7 +347,7 @@ impl Reader {
         let keep = keep(&applications.rows);
         let (mut pruned, mut from) = (Pruned::default(), Some(PruneFrom::default()));
         while let Some(piece) = from {
-            let (found, last) = self.old(&keep, piece)?;
+            let (found, last) = self.old(&keep, piece, usize::MAX)?;
             match found {
                 Piece::Events(events) => {
                     for old in events {

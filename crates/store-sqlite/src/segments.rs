@@ -5,9 +5,11 @@
 //! number of endpoints, and hardly with the history. The last segment's `last_key` is the mark: what is behind it is in
 //! no segment yet.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::convert::{SqlResult, aborted};
+use crate::convert::{SqlResult, aborted, to_json};
 use crate::writer::Tx;
 
 /// How deliveries and events are put into segments.
@@ -52,6 +54,11 @@ impl Unentered {
     }
 }
 
+/// Keys as JSON, for statements about many rows at once.
+pub(crate) fn keys_text(keys: &[i64]) -> String {
+    to_json(&keys)
+}
+
 /// Empties all segments, so that everything is entered again.
 pub(crate) fn clear(connection: &Connection) -> SqlResult<()> {
     connection.execute_batch(
@@ -63,12 +70,21 @@ pub(crate) fn clear(connection: &Connection) -> SqlResult<()> {
 /// How exactly tallies know when a delivery was accepted: five minutes.
 pub(crate) const TALLY_MICROS: i64 = 300_000_000;
 
-/// Adds a range of deliveries to the tallies of a segment.
-const TALLY: &str =
-    "insert into tally (segment, tenant_id, endpoint_id, event_type, mode, period, state, deliveries, attempts)
-     select ?1, tenant_id, endpoint_id, event_type, mode, created_at / 300000000, state, ?4 * count(*), ?4 * sum(attempts)
-     from delivery where id between ?2 and ?3 group by 2, 3, 4, 5, 6, 7
-     on conflict do update set deliveries = deliveries + excluded.deliveries, attempts = attempts + excluded.attempts";
+/// Adds deliveries to the tallies of the segment ?1, as many times as ?2 says.
+macro_rules! tally {
+    ($which:literal) => {
+        concat!(
+            "insert into tally (segment, tenant_id, endpoint_id, event_type, mode, period, state, deliveries, attempts)
+             select ?1, tenant_id, endpoint_id, event_type, mode, created_at / 300000000, state, ?2 * count(*), ?2 * sum(attempts)
+             from delivery where ",
+            $which,
+            " group by 2, 3, 4, 5, 6, 7
+             on conflict do update set deliveries = deliveries + excluded.deliveries, attempts = attempts + excluded.attempts"
+        )
+    };
+}
+const TALLY_RANGE: &str = tally!("id between ?3 and ?4");
+const TALLY_KEYS: &str = tally!("id in (select value from json_each(?3))");
 
 /// A segment that takes more.
 struct Open {
@@ -89,8 +105,9 @@ impl Tx {
                 Ok(Some(until)) => {
                     self.indexed_until = until;
                     pieces += 1;
+                    self.look_at_log();
                     // Only an earlier version leaves so much.
-                    if pieces % TOLD_EACH == 0 {
+                    if pieces.is_multiple_of(TOLD_EACH) {
                         tracing::info!(
                             pieces,
                             rows_each = self.segments.piece,
@@ -133,9 +150,18 @@ impl Tx {
             let mut statement = self.connection.prepare_cached(&sql)?;
             statement.query_row(params![self.indexed_until, max], |row| row.get(0))
         };
+        let counted = |count: SqlResult<u32>| {
+            count.unwrap_or_else(|error| {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what is in no segment yet could not be counted; lists take longer until it is"
+                );
+                0
+            })
+        };
         self.unentered = Unentered {
-            deliveries: count("delivery").unwrap_or(0),
-            events: count("event").unwrap_or(0),
+            deliveries: counted(count("delivery")),
+            events: counted(count("event")),
         };
     }
 
@@ -155,8 +181,8 @@ impl Tx {
             let mut statement = self.connection.prepare_cached(sql)?;
             statement.execute([number, from, until])?;
         }
-        let mut tally = self.connection.prepare_cached(TALLY)?;
-        tally.execute([number, from, until, 1])?;
+        let mut tally = self.connection.prepare_cached(TALLY_RANGE)?;
+        tally.execute([number, 1, from, until])?;
         let sql = "update segment set last_key = ?3, deliveries = deliveries + count,
                    first_at = coalesce(min(first_at, first), first_at, first), last_at = coalesce(max(last_at, last), last_at, last)
                    from (select count(*) count, min(created_at) first, max(created_at) last from delivery where id between ?2 and ?3)
@@ -219,53 +245,63 @@ impl Tx {
         let Some(segment) = self.segment_of(delivery)? else {
             return change();
         };
-        self.uncount(segment, delivery)?;
+        let keys = keys_text(&[delivery]);
+        self.uncount(segment, &keys)?;
         change()?;
-        let mut statement = self.connection.prepare_cached(TALLY)?;
-        statement
-            .execute([segment, delivery, delivery, 1])
-            .map(drop)
+        let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
+        statement.execute(params![segment, 1, keys]).map(drop)
     }
 
-    fn uncount(&self, segment: i64, delivery: i64) -> SqlResult<()> {
-        let mut statement = self.connection.prepare_cached(TALLY)?;
-        statement.execute([segment, delivery, delivery, -1])?;
-        let sql = "delete from tally where deliveries = 0 and (segment, tenant_id, endpoint_id, event_type, mode, period, state)
-                   = (select ?1, tenant_id, endpoint_id, event_type, mode, created_at / 300000000, state from delivery where id = ?2)";
+    fn uncount(&self, segment: i64, keys: &str) -> SqlResult<()> {
+        let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
+        statement.execute(params![segment, -1, keys])?;
+        let sql = "delete from tally where deliveries = 0 and (segment, tenant_id, endpoint_id, event_type, mode, period, state) in (
+                       select ?1, tenant_id, endpoint_id, event_type, mode, created_at / 300000000, state
+                       from delivery where id in (select value from json_each(?2)))";
         let mut statement = self.connection.prepare_cached(sql)?;
-        statement.execute([segment, delivery]).map(drop)
+        statement.execute(params![segment, keys]).map(drop)
     }
 
-    /// Takes a delivery that is about to be deleted out of its segment.
-    pub(crate) fn leave_with_delivery(&self, delivery: i64) -> SqlResult<()> {
-        if delivery > self.indexed_until {
-            return Ok(());
-        }
-        let Some(segment) = self.segment_of(delivery)? else {
-            return Ok(());
-        };
-        self.uncount(segment, delivery)?;
-        for sql in [
-            "delete from delivery_of_endpoint where segment = ?1 and owner = (select endpoint_id from delivery where id = ?2) and key = ?2",
-            "delete from delivery_of_tenant where segment = ?1 and owner = (select tenant_id from delivery where id = ?2) and key = ?2",
-        ] {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute([segment, delivery])?;
+    /// Takes deliveries that are about to be deleted out of their segments.
+    pub(crate) fn leave_with_deliveries(&self, deliveries: &[i64]) -> SqlResult<()> {
+        for (segment, keys) in self.by_segment(deliveries)? {
+            self.uncount(segment, &keys)?;
+            for sql in [
+                "delete from delivery_of_endpoint where (segment, owner, key) in (
+                     select ?1, endpoint_id, id from delivery where id in (select value from json_each(?2)))",
+                "delete from delivery_of_tenant where (segment, owner, key) in (
+                     select ?1, tenant_id, id from delivery where id in (select value from json_each(?2)))",
+            ] {
+                let mut statement = self.connection.prepare_cached(sql)?;
+                statement.execute(params![segment, keys])?;
+            }
         }
         Ok(())
     }
 
-    /// Takes an event that is about to be deleted out of its segment.
-    pub(crate) fn leave_with_event(&self, event: i64) -> SqlResult<()> {
-        if event > self.indexed_until {
-            return Ok(());
+    /// Takes events that are about to be deleted out of their segments.
+    pub(crate) fn leave_with_events(&self, events: &[i64]) -> SqlResult<()> {
+        for (segment, keys) in self.by_segment(events)? {
+            let sql = "delete from event_of_tenant where (segment, owner, key) in (
+                           select ?1, tenant_id, id from event where id in (select value from json_each(?2)))";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.execute(params![segment, keys])?;
         }
-        let Some(segment) = self.segment_of(event)? else {
-            return Ok(());
-        };
-        let sql = "delete from event_of_tenant where segment = ?1 and owner = (select tenant_id from event where id = ?2) and key = ?2";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.execute([segment, event]).map(drop)
+        Ok(())
+    }
+
+    /// The segments that keys are in, each with those; what is in none yet is left out.
+    fn by_segment(&self, keys: &[i64]) -> SqlResult<Vec<(i64, String)>> {
+        let mut parts: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for key in keys.iter().filter(|key| **key <= self.indexed_until) {
+            if let Some(segment) = self.segment_of(*key)? {
+                parts.entry(segment).or_default().push(*key);
+            }
+        }
+        let parts = parts.into_iter();
+        Ok(parts
+            .map(|(segment, keys)| (segment, keys_text(&keys)))
+            .collect())
     }
 
     /// Up to `limit` rows of a tenant, in no order that matters.
@@ -292,7 +328,8 @@ impl Tx {
     }
 
     fn segment_of(&self, key: i64) -> SqlResult<Option<i64>> {
-        let sql = "select number from segment where first_key <= ?1 order by number desc limit 1";
+        let sql =
+            "select number from segment where first_key <= ?1 order by first_key desc limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.query_row([key], |row| row.get(0)).optional()
     }

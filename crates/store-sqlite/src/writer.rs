@@ -55,6 +55,8 @@ pub(crate) struct Tx {
     /// Every delivery and event up to this key is in a segment.
     pub(crate) indexed_until: i64,
     pub(crate) unentered: Unentered,
+    /// None when the last write is done.
+    pub(crate) checkpointer: Option<Checkpointer>,
     noted_ahead: Duration,
     /// Bytes that the database may have.
     max_bytes: Option<u64>,
@@ -82,6 +84,7 @@ impl Writer {
             segments: options.segments,
             indexed_until: 0,
             unentered: Unentered::default(),
+            checkpointer: Some(checkpointer),
             noted_ahead: Duration::ZERO,
             max_bytes: options.max_bytes,
             directory,
@@ -98,9 +101,9 @@ impl Writer {
                         tx.roll_back();
                     }
                     tx.enter_due();
-                    checkpointer.look(&tx.connection);
+                    tx.look_at_log();
                 }
-                drop(checkpointer);
+                tx.checkpointer = None;
                 if let Err(error) = set_mark(&tx.connection, Mark::Closed) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -315,6 +318,13 @@ impl Tx {
             self.noted_ahead = ahead;
         }
         Ok(())
+    }
+
+    /// Between two transactions: whether the log is to be copied.
+    pub(crate) fn look_at_log(&self) {
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.look(&self.connection);
+        }
     }
 
     fn roll_back(&mut self) {

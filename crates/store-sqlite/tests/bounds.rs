@@ -2,7 +2,7 @@
 
 use postrider_store::conformance::fixture::{World, at, secs, world};
 use postrider_store::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, Write};
-use postrider_store_sqlite::{Options, SqliteStore};
+use postrider_store_sqlite::{Options, SqliteStore, plan};
 
 /// More than a list looks at (`SCAN_ROWS_MAX`), both of what is in segments and of what is in none yet.
 const MANY: usize = 42_000;
@@ -160,6 +160,9 @@ async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to
         own: [].into(),
         audit_before: at(0),
     };
+    // A plan deletes nothing, so it cannot go piece by piece.
+    let planned = plan(directory.path(), |_| keep.clone()).unwrap();
+    assert_eq!((planned.events, planned.deliveries), (1, ENDPOINTS as u64));
     let (mut sum, mut from) = (Pruned::default(), Some(PruneFrom::default()));
     while let Some(piece) = from {
         let (pruned, next) = postrider_store::Retention::prune(&store, &keep, piece)

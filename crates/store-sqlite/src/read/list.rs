@@ -106,7 +106,8 @@ impl Reader {
         if !is_filtered {
             return Ok(None);
         }
-        let asked = conditions.looked_at(stretch);
+        // An index alone has it, unless a condition looks at the rows.
+        let asked = conditions.looked_at(stretch, !conditions.indexed.parts.is_empty());
         let sql = format!(
             "select {}{} limit 1 offset {SCAN_ROWS_MAX}",
             asked.key,
@@ -319,8 +320,8 @@ impl Conditions {
         self.filters.parts.extend(filter);
     }
 
-    /// All that is looked at in a stretch.
-    fn looked_at(&self, stretch: Stretch) -> Asked {
+    /// All that is looked at in a stretch; without the table's rows where only their keys are asked for.
+    fn looked_at(&self, stretch: Stretch, with_rows: bool) -> Asked {
         let mut asked = Asked {
             from: self.table.to_owned(),
             parts: Vec::new(),
@@ -335,15 +336,19 @@ impl Conditions {
                 asked.key = "x.key";
                 asked.segment = Some("s.number");
                 asked.from = format!(
-                    "segment s cross join {} x on x.segment = s.number cross join {} on id = x.key",
-                    by.index, self.table
+                    "segment s cross join {} x on x.segment = s.number",
+                    by.index
                 );
+                if with_rows {
+                    asked.from += &format!(" cross join {} on id = x.key", self.table);
+                }
                 asked.add("x.owner = ?".to_owned(), owner);
                 if self.low > i64::MIN {
-                    asked.add("s.last_key >= ?".to_owned(), self.low);
+                    // Not by an index: segments are gone through in their order.
+                    asked.add("+s.last_key >= ?".to_owned(), self.low);
                 }
                 if self.high < i64::MAX {
-                    asked.add("s.first_key < ?".to_owned(), self.high);
+                    asked.add("+s.first_key < ?".to_owned(), self.high);
                 }
             }
         }
@@ -359,7 +364,7 @@ impl Conditions {
 
     /// What a stretch has for the list, no further than to `floor`.
     fn asked(&self, stretch: Stretch, floor: Option<i64>) -> Asked {
-        let mut asked = self.looked_at(stretch);
+        let mut asked = self.looked_at(stretch, true);
         if let Some(floor) = floor {
             let not_behind = match self.order {
                 Order::NewestFirst => ">=",

@@ -182,7 +182,8 @@ impl Reader {
         ask(&sql, values, &mut each)?;
         let sql = format!(
             "select {ROW}, created_at, 1, attempts from delivery d
-             where id > ? and id >= ? and id < ? and created_at >= ? and created_at < ? and {parts}"
+             where id > ? and id >= ? and id < ? and created_at >= ? and created_at < ? and +{}",
+            question.parts.join(" and +")
         );
         ask(&sql, vec![mark, low, high, since, until], &mut each)
     }

@@ -1,8 +1,7 @@
 //! Forgetting in the model: the whole round in one piece.
 
 use async_trait::async_trait;
-use postrider_core::delivery::DeliveryState;
-use postrider_core::{Id, id};
+use postrider_core::delivery::{Delivery, DeliveryState};
 
 use super::{MemoryStore, State};
 use crate::{Aged, Keep, PruneFrom, Pruned, Retention, StoreError, TaskState};
@@ -18,24 +17,23 @@ impl State {
         for (event, before) in old {
             let of_it =
                 (self.deliveries.values()).filter(|row| row.delivery.event.as_u128() == event);
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                of_it.map(|row| &row.delivery).partition(|delivery| {
-                    let ended_at = delivery.completed_at.unwrap_or(delivery.created_at);
-                    delivery.state != DeliveryState::Pending && ended_at < before
-                });
-            let is_over = kept.is_empty();
-            let gone: Vec<Id<id::Delivery>> =
-                gone.into_iter().map(|delivery| delivery.id).collect();
+            let of_it: Vec<&Delivery> = of_it.map(|row| &row.delivery).collect();
+            let is_over = of_it.iter().all(|delivery| {
+                let ended_at = delivery.completed_at.unwrap_or(delivery.created_at);
+                delivery.state != DeliveryState::Pending && ended_at < before
+            });
+            if !is_over {
+                continue;
+            }
+            let gone: Vec<u128> = of_it.iter().map(|delivery| delivery.id.as_u128()).collect();
             for delivery in &gone {
-                self.deliveries.remove(&delivery.as_u128());
-                self.attempts.remove(&delivery.as_u128());
+                self.deliveries.remove(delivery);
+                self.attempts.remove(delivery);
             }
+            self.events.remove(&event);
+            self.addressees.remove(&event);
             pruned.deliveries += gone.len() as u64;
-            if is_over {
-                self.events.remove(&event);
-                self.addressees.remove(&event);
-                pruned.events += 1;
-            }
+            pruned.events += 1;
         }
         pruned
     }
@@ -46,8 +44,10 @@ impl State {
             Aged::Events => self.prune_events(keep),
             Aged::Notices => {
                 let before = self.notices.len();
-                self.notices
-                    .retain(|_, notice| notice.at >= keep.of(notice.application));
+                self.notices.retain(|_, notice| {
+                    let waits = notice.mail_due || notice.publish_due;
+                    waits || notice.at >= keep.of(notice.application)
+                });
                 Pruned {
                     notices: count(before, self.notices.len()),
                     ..Pruned::default()
