@@ -45,7 +45,7 @@ async fn main() {
     if args.len() > 5 {
         options.segments = Segments {
             piece: u32::try_from(number(4)).unwrap(),
-            deliveries: u32::try_from(number(5)).unwrap(),
+            size: u32::try_from(number(5)).unwrap(),
         };
     }
     let store = SqliteStore::open(directory, &options).unwrap();

@@ -4,7 +4,7 @@ create table segment (
     number     integer primary key,
     first_key  integer not null, -- keys of deliveries and events, both inside
     last_key   integer not null, -- of the last segment: everything behind it is in none yet
-    deliveries integer not null,
+    size       integer not null, -- deliveries, or events where those are more
     first_at   integer,          -- when its deliveries were accepted
     last_at    integer
 ) strict;

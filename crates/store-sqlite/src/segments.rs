@@ -18,8 +18,9 @@ pub struct Segments {
     /// Rows of a kind that are entered at once. A list looks at up to as many one by one, and a commit may wait for as
     /// many to be entered.
     pub piece: u32,
-    /// Deliveries of one segment, about: more make fewer places to look at, and more pages that a piece touches.
-    pub deliveries: u32,
+    /// Deliveries of one segment, or events where those are more, about: larger ones are fewer places to look at, and
+    /// more pages that a piece touches.
+    pub size: u32,
 }
 
 impl Default for Segments {
@@ -28,7 +29,7 @@ impl Default for Segments {
     fn default() -> Self {
         Self {
             piece: 512,
-            deliveries: 8_192,
+            size: 8_192,
         }
     }
 }
@@ -133,7 +134,7 @@ impl Tx {
     /// commits yet.
     pub(crate) fn enter_all(&mut self) {
         let usual = self.segments.piece;
-        for piece in [usual.max(self.segments.deliveries), usual] {
+        for piece in [usual.max(self.segments.size), usual] {
             self.segments.piece = piece;
             self.count_unentered();
             self.enter_due();
@@ -183,7 +184,7 @@ impl Tx {
         }
         let mut tally = self.connection.prepare_cached(TALLY_RANGE)?;
         tally.execute([number, 1, from, until])?;
-        let sql = "update segment set last_key = ?3, deliveries = deliveries + count,
+        let sql = "update segment set last_key = ?3, size = size + max(count, (select count(*) from event where id between ?2 and ?3)),
                    first_at = coalesce(min(first_at, first), first_at, first), last_at = coalesce(max(last_at, last), last_at, last)
                    from (select count(*) count, min(created_at) first, max(created_at) last from delivery where id between ?2 and ?3)
                    where number = ?1";
@@ -202,20 +203,19 @@ impl Tx {
 
     /// The last segment, or a new one if that is full.
     fn open_segment(&self) -> SqlResult<Open> {
-        let sql = "select number, last_key, deliveries from segment order by number desc limit 1";
+        let sql = "select number, last_key, size from segment order by number desc limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let last: Option<(i64, i64, u32)> = statement.query_row([], row).optional()?;
-        if let Some((number, last_key, deliveries)) = last
-            && deliveries < self.segments.deliveries
+        if let Some((number, last_key, size)) = last
+            && size < self.segments.size
         {
             let from = last_key + 1;
             return Ok(Open { number, from });
         }
         let (number, from) =
             last.map_or((1, 0), |(number, last_key, _)| (number + 1, last_key + 1));
-        let sql =
-            "insert into segment (number, first_key, last_key, deliveries) values (?1, ?2, ?2, 0)";
+        let sql = "insert into segment (number, first_key, last_key, size) values (?1, ?2, ?2, 0)";
         self.connection.execute(sql, [number, from])?;
         Ok(Open { number, from })
     }

@@ -44,18 +44,12 @@ mod behind_the_segments {
 
 /// Everything is in a segment at once, and each has a few deliveries only.
 mod in_small_segments {
-    const SMALL: super::Segments = super::Segments {
-        piece: 1,
-        deliveries: 3,
-    };
+    const SMALL: super::Segments = super::Segments { piece: 1, size: 3 };
     postrider_store::store_conformance!(super::fresh(SMALL));
 }
 
 /// Something is always in no segment yet.
 mod in_part {
-    const PART: super::Segments = super::Segments {
-        piece: 2,
-        deliveries: 2,
-    };
+    const PART: super::Segments = super::Segments { piece: 2, size: 2 };
     postrider_store::store_conformance!(super::fresh(PART));
 }

@@ -22,13 +22,10 @@ use postrider_store_sqlite::{Options, Segments, SqliteStore, examine};
 /// Nothing is entered.
 const NONE: Segments = Segments {
     piece: u32::MAX,
-    deliveries: u32::MAX,
+    size: u32::MAX,
 };
 /// Of ten deliveries and their events, seven are in two segments.
-const SMALL: Segments = Segments {
-    piece: 4,
-    deliveries: 3,
-};
+const SMALL: Segments = Segments { piece: 4, size: 3 };
 
 fn open(directory: &Path, segments: Segments) -> SqliteStore {
     let options = Options {
@@ -134,6 +131,13 @@ async fn ten(world: &World<'_>) -> Vec<Id<id::Delivery>> {
     made
 }
 
+async fn ten_events(world: &World<'_>) {
+    for i in 0..10 {
+        let new = world.publishing(minute(i), "even");
+        world.publish_new(minute(i), new).await.unwrap();
+    }
+}
+
 /// One fails, one is delivered at the second attempt: both long after they were entered.
 async fn go_on(world: &World<'_>, endpoint: Id<id::Endpoint>, made: &[Id<id::Delivery>]) {
     let stopped = Next::Failed(FailReason::Stopped);
@@ -215,15 +219,18 @@ async fn what_is_in_segments_is_counted_as_it_changes() {
 }
 
 #[tokio::test]
+async fn events_that_nobody_gets_fill_segments_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), SMALL);
+    let world = world(&store).await;
+    ten_events(&world).await;
+    assert_eq!(entered(directory.path()), (2, 0, 0, 8));
+}
+
+#[tokio::test]
 async fn an_event_whose_id_others_have_overtaken_is_listed_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(
-        directory.path(),
-        Segments {
-            piece: 1,
-            deliveries: 2,
-        },
-    );
+    let store = open(directory.path(), Segments { piece: 1, size: 2 });
     let world = world(&store).await;
     world.endpoint().await;
     let early = world.publishing(at(1), "order.completed");
