@@ -174,7 +174,8 @@ pub async fn forget_what_is_old(
     let at = clock.now();
     let keep = rule.keep(&applications(store).await?, at);
     if pace == RetentionPace::Polite && !is_plausible(store, &keep).await? {
-        tracing::warn!(
+        // An idle server comes here each hour.
+        tracing::info!(
             "by this clock all that is stored is old; nothing is forgotten before something new was accepted, or postrider prune says so"
         );
         return Ok(RetentionRound {
