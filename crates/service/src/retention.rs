@@ -139,7 +139,7 @@ impl Service {
             tracing::warn!(
                 used_bytes = round.used_bytes,
                 max_bytes,
-                "what waits, or is younger than a day, takes more than retention.max_bytes"
+                "what waits, is younger than a day, or has a time of its own takes more than retention.max_bytes; raise it, or have less to keep"
             );
         }
         let mut last = self

@@ -166,9 +166,7 @@ impl Reader {
 impl Piece {
     fn is_nothing(&self) -> bool {
         match self {
-            Self::Events(events) => events
-                .iter()
-                .all(|old| old.deliveries.is_empty() && !old.is_over),
+            Self::Events(events) => events.is_empty(),
             Self::Rows(rows) => rows.is_empty(),
         }
     }

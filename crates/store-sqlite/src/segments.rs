@@ -68,16 +68,22 @@ pub(crate) fn clear(connection: &Connection) -> SqlResult<()> {
     )
 }
 
-/// How exactly tallies know when a delivery was accepted: five minutes.
-pub(crate) const TALLY_MICROS: i64 = 300_000_000;
+/// How exactly tallies know when a delivery was accepted: five minutes. A macro, so that statements can have it.
+macro_rules! tally_micros {
+    () => {
+        300_000_000
+    };
+}
+pub(crate) const TALLY_MICROS: i64 = tally_micros!();
 
 /// Adds deliveries to the tallies of the segment ?1, as many times as ?2 says.
 macro_rules! tally {
     ($which:literal) => {
         concat!(
             "insert into tally (segment, tenant_id, endpoint_id, event_type, mode, period, state, deliveries, attempts)
-             select ?1, tenant_id, endpoint_id, event_type, mode, created_at / 300000000, state, ?2 * count(*), ?2 * sum(attempts)
-             from delivery where ",
+             select ?1, tenant_id, endpoint_id, event_type, mode, created_at / ",
+            tally_micros!(),
+            ", state, ?2 * count(*), ?2 * sum(attempts) from delivery where ",
             $which,
             " group by 2, 3, 4, 5, 6, 7
              on conflict do update set deliveries = deliveries + excluded.deliveries, attempts = attempts + excluded.attempts"
@@ -120,7 +126,7 @@ impl Tx {
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "what was accepted could not be entered into its segment; lists take longer until it is"
+                        "what was accepted could not be entered into its segment; lists take longer until it is. It is tried again; if this goes on, see whether the disk is full, and run postrider doctor"
                     );
                     self.unentered = Unentered::default();
                     return;
@@ -255,9 +261,12 @@ impl Tx {
     fn uncount(&self, segment: i64, keys: &str) -> SqlResult<()> {
         let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
         statement.execute(params![segment, -1, keys])?;
-        let sql = "delete from tally where deliveries = 0 and (segment, tenant_id, endpoint_id, event_type, mode, period, state) in (
-                       select ?1, tenant_id, endpoint_id, event_type, mode, created_at / 300000000, state
-                       from delivery where id in (select value from json_each(?2)))";
+        let sql = concat!(
+            "delete from tally where deliveries = 0 and (segment, tenant_id, endpoint_id, event_type, mode, period, state) in (
+                 select ?1, tenant_id, endpoint_id, event_type, mode, created_at / ",
+            tally_micros!(),
+            ", state from delivery where id in (select value from json_each(?2)))"
+        );
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute(params![segment, keys]).map(drop)
     }

@@ -131,7 +131,6 @@ pub trait Store: Sessions + Retention + Send + Sync + 'static {
         key: &str,
     ) -> Result<Option<FirstUse>, StoreError>;
     async fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError>;
-    /// Newest first.
     /// Counts a page of [`Store::list_deliveries`].
     async fn count_deliveries(
         &self,
@@ -140,6 +139,7 @@ pub trait Store: Sessions + Retention + Send + Sync + 'static {
     ) -> Result<Counted, StoreError>;
     /// What an endpoint missed, for [`CatchUp`]. A deleted endpoint is not found.
     async fn missed_events(&self, query: MissedQuery) -> Result<MissedPage, StoreError>;
+    /// Newest first, unless the filter says otherwise.
     async fn list_deliveries(
         &self,
         filter: DeliveryFilter,

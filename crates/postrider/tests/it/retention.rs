@@ -1,6 +1,6 @@
 //! What ended long ago is forgotten, by the server itself and by hand; what waits is not.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use postrider_testkit::{Behaviour, Receiver};
@@ -11,17 +11,42 @@ use crate::binary::{
 };
 use crate::support::http;
 
-/// A server with a clock that can be set, and a round every second.
-fn serve(directory: &Path, clock: &Path, is_first: bool) -> Process {
-    let child = by_clock(postrider(), clock)
-        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(directory)
-        .env("POSTRIDER__RETENTION__EVERY_SECS", "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    greeted(child, is_first)
+/// A data directory, and a clock that can be set.
+struct Place {
+    directory: tempfile::TempDir,
+    data: PathBuf,
+    clock: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Self {
+            data: directory.path().join("data"),
+            clock: directory.path().join("clock"),
+            directory,
+        };
+        place.set("+0");
+        place
+    }
+
+    /// How far the clock is ahead.
+    fn set(&self, offset: &str) {
+        std::fs::write(&self.clock, offset).unwrap();
+    }
+
+    /// A server by that clock, with a round every second.
+    fn serve(&self, is_first: bool) -> Process {
+        let child = by_clock(postrider(), &self.clock)
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&self.data)
+            .env("POSTRIDER__RETENTION__EVERY_SECS", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        greeted(child, is_first)
+    }
 }
 
 /// Without it everything would be old by the server's clock, and that clock not be believed.
@@ -44,16 +69,10 @@ fn rows(page: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ended_ninety_days_ago_is_forgotten_and_what_waits_is_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, clock) = (
-        directory.path().join("data"),
-        directory.path().join("clock"),
-    );
-    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
-    set("+0");
+    let place = Place::new();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let silent = Receiver::start(Behaviour::Hang).await;
-    let process = serve(&data, &clock, true);
+    let process = place.serve(true);
     let root = process.root.clone().unwrap();
     let tenant = tenant(&process, &root, "standard").await;
     endpoint(&process, &root, &tenant, &receiver.url("/")).await;
@@ -70,12 +89,12 @@ async fn what_ended_ninety_days_ago_is_forgotten_and_what_waits_is_kept() {
     let before = call(&process, &root, "GET", &statistics, Value::Null).await;
     assert_eq!(total(&before), 3, "{before}");
 
-    set("+89d");
+    place.set("+89d");
     let event = |event: &Value| format!("/v1/events/{}", event["id"].as_str().unwrap());
     // One that ends now shows that rounds went by: it is not old, and neither are the others.
     let young = publish(&process, &root, &tenant).await;
     until(&process, &root, &delivered, |page| rows(page).len() == 3).await;
-    set("+91d");
+    place.set("+91d");
     until(&process, &root, &delivered, |page| rows(page).len() == 2).await;
     // An event of which something waits stays whole.
     let all = format!("/v1/deliveries?tenant={tenant}");
@@ -96,7 +115,7 @@ async fn what_ended_ninety_days_ago_is_forgotten_and_what_waits_is_kept() {
     assert_eq!(gone.status, 404, "{gone:?}");
     let audit = call(&process, &root, "GET", "/v1/audit", Value::Null).await;
     assert!(rows(&audit).len() >= 4, "kept for a year: {audit}");
-    set("+500d");
+    place.set("+500d");
     // Everything is old by this clock: it is not believed before something new has come.
     publish(&process, &root, &tenant).await;
     until(&process, &root, "/v1/audit", |page| rows(page).is_empty()).await;
@@ -104,14 +123,9 @@ async fn what_ended_ninety_days_ago_is_forgotten_and_what_waits_is_kept() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_keeps_its_own_for_as_long_as_the_operator_says() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, clock) = (
-        directory.path().join("data"),
-        directory.path().join("clock"),
-    );
-    std::fs::write(&clock, "+0").unwrap();
+    let place = Place::new();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
-    let process = serve(&data, &clock, true);
+    let process = place.serve(true);
     let root = process.root.clone().unwrap();
     let mut tenants = Vec::new();
     for profile in ["standard", "vignetim"] {
@@ -166,7 +180,7 @@ async fn an_application_keeps_its_own_for_as_long_as_the_operator_says() {
     for tenant in &tenants {
         until(&process, &root, &of(tenant), |page| rows(page).len() == 1).await;
     }
-    std::fs::write(&clock, "+91d").unwrap();
+    place.set("+91d");
     publish_to_nobody(&process, &root).await;
     until(&process, &root, &of(&tenants[1]), |page| {
         rows(page).is_empty()
@@ -174,7 +188,7 @@ async fn an_application_keeps_its_own_for_as_long_as_the_operator_says() {
     .await;
     let kept = call(&process, &root, "GET", &of(&tenants[0]), Value::Null).await;
     assert_eq!(rows(&kept).len(), 1, "{kept}");
-    std::fs::write(&clock, "+201d").unwrap();
+    place.set("+201d");
     publish_to_nobody(&process, &root).await;
     until(&process, &root, &of(&tenants[0]), |page| {
         rows(page).is_empty()
@@ -184,14 +198,9 @@ async fn an_application_keeps_its_own_for_as_long_as_the_operator_says() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_would_go_can_be_counted_and_made_to_go_by_hand() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, clock) = (
-        directory.path().join("data"),
-        directory.path().join("clock"),
-    );
-    std::fs::write(&clock, "+0").unwrap();
+    let place = Place::new();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
-    let process = serve(&data, &clock, true);
+    let process = place.serve(true);
     let root = process.root.clone().unwrap();
     let tenant = tenant(&process, &root, "standard").await;
     endpoint(&process, &root, &tenant, &receiver.url("/")).await;
@@ -201,11 +210,15 @@ async fn what_would_go_can_be_counted_and_made_to_go_by_hand() {
     let delivered = format!("/v1/deliveries?tenant={tenant}&status=delivered");
     until(&process, &root, &delivered, |page| rows(page).len() == 3).await;
     // Its own clock is ahead; the server's is not.
-    let later = directory.path().join("later");
+    let later = place.directory.path().join("later");
     std::fs::write(&later, "+91d").unwrap();
     let prune = |flags: &[&str]| {
         let mut command = by_clock(postrider(), &later);
-        command.arg("prune").args(flags).arg("--data").arg(&data);
+        command
+            .arg("prune")
+            .args(flags)
+            .arg("--data")
+            .arg(&place.data);
         output(&mut command)
     };
     let planned = prune(&["--plan"]);
@@ -228,7 +241,7 @@ async fn what_would_go_can_be_counted_and_made_to_go_by_hand() {
         text(&planned.stdout).starts_with("0 events, 0 deliveries,"),
         "{planned:?}"
     );
-    let process = serve(&data, &clock, false);
+    let process = place.serve(false);
     let left = call(&process, &root, "GET", &delivered, Value::Null).await;
     assert_eq!(rows(&left).len(), 0, "{left}");
 }
