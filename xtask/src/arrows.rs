@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["hyper", "axum", "rusqlite", "tokio-postgres"],
     ),
     (
-        "store-sqlite",
+        "store-sql",
         &["core", "store"],
         &["hyper", "axum", "tokio-postgres"],
     ),
@@ -78,7 +78,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &[
             "core",
             "store",
-            "store-sqlite",
+            "store-sql",
             "engine",
             "transport",
             "service",

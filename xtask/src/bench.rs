@@ -26,7 +26,7 @@ pub(crate) fn bench(deliveries: &str) -> anyhow::Result<()> {
         run(command.args(["build", "--release"]).args(arguments))
     };
     cargo(&["-p", "postrider", "--bin", "postrider", "--example", "load"])?;
-    cargo(&["-p", "postrider-store-sqlite", "--example", "ageing"])?;
+    cargo(&["-p", "postrider-store-sql", "--example", "ageing"])?;
     let built = target().join("release");
     let scratch = target().join("bench");
     for endpoints in ENDPOINTS {

@@ -11,7 +11,7 @@ use std::path::Path;
 pub fn run(data: &Path, target: &Path) -> anyhow::Result<()> {
     let terminal = std::io::stderr().is_terminal();
     let pages = Cell::new(0);
-    postrider_store_sqlite::backup(data, target, |left, all| {
+    postrider_store_sql::backup(data, target, |left, all| {
         pages.set(all);
         if terminal && all > 0 {
             #[expect(

@@ -10,10 +10,10 @@ use crate::output::line;
 /// When there is no database, something in it cannot be read, or a server uses what is to be rebuilt.
 pub fn run(data: &Path, rebuild: bool) -> anyhow::Result<()> {
     if rebuild {
-        postrider_store_sqlite::SqliteStore::rebuild(data)?;
+        postrider_store_sql::SqlStore::rebuild(data)?;
         line("the segments were made anew");
     }
-    let findings = postrider_store_sqlite::examine(data)?;
+    let findings = postrider_store_sql::examine(data)?;
     for finding in &findings {
         let row = finding
             .row
@@ -35,7 +35,7 @@ pub fn run(data: &Path, rebuild: bool) -> anyhow::Result<()> {
 /// # Errors
 /// When a server uses the directory, or the file is no backup.
 pub fn restore(copy: &Path, data: &Path) -> anyhow::Result<()> {
-    let aside = postrider_store_sqlite::restore(copy, data)?;
+    let aside = postrider_store_sql::restore(copy, data)?;
     line(&format!(
         "restored {} into {}",
         copy.display(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use postrider_store_sqlite::{Patrolled, SqliteStore};
+use postrider_store_sql::{Patrolled, SqlStore};
 
 /// Between two pieces of some rows each: 2,000 rows a second, and some 1 % of a core.
 const BETWEEN_PIECES: Duration = Duration::from_millis(100);
@@ -16,7 +16,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(30);
 const TOLD_MAX: u64 = 20;
 
 /// For ever. `damaged` is what the last whole round found, and at least what this one has found so far.
-pub(crate) async fn patrol(store: Arc<SqliteStore>, damaged: Arc<AtomicU64>) {
+pub(crate) async fn patrol(store: Arc<SqlStore>, damaged: Arc<AtomicU64>) {
     loop {
         let found = round(&store, &damaged).await;
         damaged.store(found, Ordering::Relaxed);
@@ -24,7 +24,7 @@ pub(crate) async fn patrol(store: Arc<SqliteStore>, damaged: Arc<AtomicU64>) {
     }
 }
 
-async fn round(store: &SqliteStore, damaged: &AtomicU64) -> u64 {
+async fn round(store: &SqlStore, damaged: &AtomicU64) -> u64 {
     let mut found: u64 = 0;
     let mut from = Patrolled::default();
     loop {

@@ -3,7 +3,7 @@
 use postrider_engine::{Clock as _, SystemClock};
 use postrider_service::{RetentionPace, forget_what_is_old};
 use postrider_store::Pruned;
-use postrider_store_sqlite::{Options, SqliteStore, plan};
+use postrider_store_sql::{Options, SqlStore, plan};
 
 use crate::cli::{PruneArgs, ServeArgs};
 use crate::config;
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let store = SqliteStore::open_existing(directory, &Options::default())?;
+    let store = SqlStore::open_existing(directory, &Options::default())?;
     let round = forget_what_is_old(&store, &clock, &rule, RetentionPace::Alone).await?;
     tell("are gone", round.pruned);
     if args.vacuum {

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use postrider_engine::{Clock, SystemClock};
-use postrider_store_sqlite::{Options, SqliteStore};
+use postrider_store_sql::{Options, SqlStore};
 
 /// Makes one more root key in the store of a stopped server, and prints it.
 ///
 /// # Errors
 /// When there is no database, or a server uses it.
 pub(crate) async fn run(data: &Path) -> anyhow::Result<()> {
-    let store = SqliteStore::open_existing(data, &Options::default())?;
+    let store = SqlStore::open_existing(data, &Options::default())?;
     let key = postrider_service::new_root_key(&store, SystemClock.now()).await?;
     #[expect(clippy::print_stdout, reason = "the key is what the user came for")]
     {

@@ -9,7 +9,9 @@
 
 pub mod certificates;
 pub mod mailbox;
+pub mod postgres;
 pub mod receiver;
 
 pub use mailbox::{Mail, Mailbox};
+pub use postgres::Postgres;
 pub use receiver::{Behaviour, Receiver, Request};

@@ -21,7 +21,7 @@ use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
 use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
 use postrider_store::{PageRequest, Store};
-use postrider_store_sqlite::SqliteStore;
+use postrider_store_sql::SqlStore;
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
 
@@ -46,7 +46,7 @@ impl Lookup for SystemNames {
 
 /// The store, and what opens the secrets in it.
 pub(super) struct Opened {
-    pub(super) sqlite: Arc<SqliteStore>,
+    pub(super) sqlite: Arc<SqlStore>,
     pub(super) store: Arc<dyn Store>,
     pub(super) sealer: Arc<Sealer>,
 }
@@ -54,13 +54,13 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         let directory = &config.store.directory;
-        let options = postrider_store_sqlite::Options {
+        let options = postrider_store_sql::Options {
             max_bytes: config.store.max_bytes,
             salt: fastrand::u64(..),
             new_store: config.store.new_store,
-            ..postrider_store_sqlite::Options::default()
+            ..postrider_store_sql::Options::default()
         };
-        let sqlite = Arc::new(SqliteStore::open(directory, &options)?);
+        let sqlite = Arc::new(SqlStore::open(directory, &options)?);
         let store: Arc<dyn Store> = sqlite.clone();
         let own = config.secrets.master_key_file.clone();
         let key_file = own.unwrap_or_else(|| directory.join("master.key"));

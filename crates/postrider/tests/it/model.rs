@@ -14,7 +14,7 @@ use postrider_engine::{Clock, Engine, Options, ProfileRegistry, SystemClock};
 use postrider_service::{Service, ensure_root_key};
 use postrider_store::Store;
 use postrider_store::memory::MemoryStore;
-use postrider_store_sqlite::SqliteStore;
+use postrider_store_sql::SqlStore;
 use postrider_transport::{HttpTransport, SystemResolver};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -303,8 +303,8 @@ fn next(rng: &mut Rng, known: &Known, application: &str) -> Call {
 
 async fn one_world(seed: u64) {
     let directory = tempfile::tempdir().unwrap();
-    let options = postrider_store_sqlite::Options::default();
-    let sqlite = SqliteStore::open(directory.path(), &options).unwrap();
+    let options = postrider_store_sql::Options::default();
+    let sqlite = SqlStore::open(directory.path(), &options).unwrap();
     let mut sides = [
         Side::start(Arc::new(MemoryStore::new(1))).await,
         Side::start(Arc::new(sqlite)).await,

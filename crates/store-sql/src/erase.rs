@@ -1,0 +1,250 @@
+//! Deleting a tenant or an application, and then, in small pieces, all that was its.
+
+use std::time::Duration;
+
+use crate::sql::{Optional, SqlResult, params};
+use postrider_core::audit::Actor;
+use postrider_core::{Id, id};
+use postrider_store::{Entity, Erased, Owner, StoreError, Task};
+
+use crate::convert::aborted;
+use crate::read::{read_application, read_tenant};
+use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::open::{BUSY_TIMEOUT_MS, checkpoint};
+use crate::writer::Tx;
+
+/// How long emptying the log waits for readers.
+const EMPTY_WAIT: Duration = Duration::from_millis(500);
+
+/// What a tenant has beside endpoints, events and deliveries: tables with a `tenant_id`, each with which
+/// of its rows go. The entry of the deletion tells who did it.
+const OF_TENANT: &[(&str, &str)] = &[
+    ("notice", "true"),
+    ("session", "true"),
+    ("audit", "action <> 'tenant.deleted'"),
+    ("task", "kind = 0"),
+    ("endpoint", "true"),
+];
+const OF_APPLICATION: &[(&str, &str)] = &[
+    ("audit", "action <> 'application.deleted'"),
+    ("task", "kind = 0"),
+];
+
+impl Tx {
+    pub(crate) fn delete_owner(
+        &mut self,
+        owner: Owner,
+        task: &Task,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        match owner {
+            Owner::Tenant(id) => {
+                let key = self.key(id, Entity::Tenant)?;
+                let before = read_tenant(&self.connection, self.salt, key).map_err(aborted)?;
+                let before = before.ok_or(StoreError::not_found(Entity::Tenant))?;
+                let sql = "delete from tenant where id = ?1";
+                self.connection.execute(sql, [key]).map_err(aborted)?;
+                self.fanout.forget(key);
+                self.note(by, Some(&before), None).map_err(aborted)?;
+            }
+            Owner::Application(id) => {
+                let key = self.key(id, Entity::Application)?;
+                let before = read_application(&self.connection, self.salt, key);
+                let before = before.map_err(aborted)?;
+                let before = before.ok_or(StoreError::not_found(Entity::Application))?;
+                let sql = "delete from application where id = ?1";
+                self.connection.execute(sql, [key]).map_err(aborted)?;
+                self.fanout.clear();
+                self.note(by, Some(&before), None).map_err(aborted)?;
+            }
+        }
+        self.put_task(task)
+    }
+
+    /// One piece of what is left of a deleted owner's.
+    pub(crate) fn erase(&mut self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
+        // What is erased is not to be found in the file either; elsewhere the zeros would cost too much.
+        self.zero_what_is_deleted(true)?;
+        let erased = self.erase_piece(owner, limit);
+        self.zero_what_is_deleted(false)?;
+        erased
+    }
+
+    fn zero_what_is_deleted(&self, on: bool) -> Result<(), StoreError> {
+        let Some(connection) = self.connection.sqlite() else {
+            return Ok(());
+        };
+        let set = connection.pragma_update_and_check(None, "secure_delete", on, |_| Ok(()));
+        set.map_err(|error| aborted(error.into()))
+    }
+
+    fn erase_piece(&mut self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
+        match owner {
+            Owner::Tenant(id) => {
+                let key = self.key(id, Entity::Tenant)?;
+                self.erase_tenant(key, limit).map_err(aborted)
+            }
+            Owner::Application(id) => {
+                let key = self.key(id, Entity::Application)?;
+                self.erase_application(key, limit).map_err(aborted)
+            }
+        }
+    }
+
+    /// What was erased stands in the log until that is written over. Where somebody reads just now, it is left to
+    /// be written over: the writer does not wait for readers.
+    pub(crate) fn empty_log(&mut self) {
+        let Some(connection) = self.connection.sqlite() else {
+            return;
+        };
+        // While the log is being copied, nobody empties it.
+        let copying = self.checkpointer.as_ref().map(Checkpointer::wait);
+        let emptied = connection
+            .busy_timeout(EMPTY_WAIT)
+            .and_then(|()| checkpoint(connection, "truncate"));
+        drop(copying);
+        if matches!(emptied, Ok(false)) {
+            tracing::warn!(
+                "the log could not be emptied after a deletion; it is written over in time, and emptied at the next clean end"
+            );
+        }
+        let usual = BUSY_TIMEOUT_MS;
+        let restored = connection.pragma_update(None, "busy_timeout", usual);
+        if let Err(error) = emptied.and(restored) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the log could not be emptied after a deletion"
+            );
+        }
+    }
+
+    fn erase_application(&mut self, application: i64, limit: u32) -> SqlResult<Erased> {
+        // Those of all its tenants first: what is sent cannot be rendered any more.
+        let closed = self.close_endpoints(
+            "select e.id from tenant t join endpoint e on e.tenant_id = t.id and e.deleted = 0 where t.application_id = ?1 limit ?2",
+            application,
+            limit,
+        )?;
+        if !closed.is_empty() {
+            return Ok(Erased::closing(closed));
+        }
+        let sql = "select id from tenant where application_id = ?1 limit 1";
+        let tenant: Option<i64> = self
+            .connection
+            .query_row(sql, [application], |row| row.get(0))
+            .optional()?;
+        if let Some(tenant) = tenant {
+            let mut erased = self.erase_tenant(tenant, limit)?;
+            if erased.done {
+                let sql = "delete from tenant where id = ?1";
+                self.connection.execute(sql, [tenant])?;
+                self.fanout.forget(tenant);
+                erased.rows += 1;
+                erased.done = false;
+            }
+            return Ok(erased);
+        }
+        for sql in [
+            "delete from idempotency where (application_id, key) in
+             (select application_id, key from idempotency where application_id = ?1 limit ?2)",
+            "delete from event_type where (application_id, name) in
+             (select application_id, name from event_type where application_id = ?1 limit ?2)",
+        ] {
+            let rows = self.connection.execute(sql, params![application, limit])?;
+            if rows > 0 {
+                return Ok(Erased::of(rows));
+            }
+        }
+        let rows = self.erase_keys("application_id", application, limit)?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        self.erase_rows(OF_APPLICATION, "application_id", application, limit)
+    }
+
+    fn erase_tenant(&mut self, tenant: i64, limit: u32) -> SqlResult<Erased> {
+        let closed = self.close_endpoints(
+            "select id from endpoint where tenant_id = ?1 and deleted = 0 limit ?2",
+            tenant,
+            limit,
+        )?;
+        if !closed.is_empty() {
+            self.fanout.forget(tenant);
+            return Ok(Erased::closing(closed));
+        }
+        let deliveries = self.some_of_tenant("delivery", tenant, limit)?;
+        let rows = self.forget_deliveries(&deliveries)?.rows;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        let events = self.some_of_tenant("event", tenant, limit)?;
+        let rows = self.forget_events(&events)?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        let rows = self.erase_keys("tenant_id", tenant, limit)?;
+        if rows > 0 {
+            return Ok(Erased::of(rows));
+        }
+        self.erase_rows(OF_TENANT, "tenant_id", tenant, limit)
+    }
+
+    /// Endpoints end first, so that nothing is sent while the rest goes.
+    fn close_endpoints(
+        &self,
+        live: &str,
+        owner: i64,
+        limit: u32,
+    ) -> SqlResult<Vec<Id<id::Endpoint>>> {
+        let mut statement = self.connection.prepare_cached(live)?;
+        let keys: Vec<i64> = statement.query_all(params![owner, limit], |row| row.get(0))?;
+        for key in &keys {
+            self.connection.execute(
+                "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
+                [key],
+            )?;
+            let sql = "delete from endpoint_secret where endpoint_id = ?1";
+            self.connection.execute(sql, [key])?;
+        }
+        Ok(keys.into_iter().map(|key| self.id(key)).collect())
+    }
+
+    fn erase_keys(&self, column: &str, owner: i64, limit: u32) -> SqlResult<usize> {
+        let page = format!("select id from api_key where {column} = ?1 limit ?2");
+        let values = params![owner, limit];
+        let sql = format!("delete from nonce where key_id in ({page})");
+        let nonces = self.connection.execute(&sql, values)?;
+        let sql = format!("delete from session where key_id in ({page})");
+        let sessions = self.connection.execute(&sql, values)?;
+        let sql = format!("delete from api_key where id in ({page})");
+        Ok(nonces + sessions + self.connection.execute(&sql, values)?)
+    }
+
+    fn erase_rows(
+        &self,
+        tables: &[(&str, &str)],
+        column: &str,
+        owner: i64,
+        limit: u32,
+    ) -> SqlResult<Erased> {
+        for (table, which) in tables {
+            let sql = format!(
+                "delete from {table} where id in (select id from {table} where {column} = ?1 and {which} limit ?2)"
+            );
+            let rows = self.connection.execute(&sql, params![owner, limit])?;
+            if rows > 0 {
+                return Ok(Erased::of(rows));
+            }
+        }
+        // Who deleted it is kept; what it was called and whom it mailed is not.
+        let sql = format!(
+            "update audit set before = null where {column} = ?1 and action like '%.deleted'"
+        );
+        self.connection.execute(&sql, [owner])?;
+        Ok(Erased {
+            closed: Vec::new(),
+            rows: 0,
+            done: true,
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Who gets what: a tenant's endpoints, as the writer knows them, and who is told of failures.
+//!
+//! Only the writer thread uses it, and every change goes through that thread, so it is never stale:
+//! a change of an endpoint forgets its tenant, a rollback forgets everything.
+
+use std::collections::HashMap;
+
+use crate::sql::{Connection, Optional, SqlResult, unreadable};
+use postrider_core::filter::Subscription;
+use postrider_core::health::Health;
+use postrider_core::tenant::Mode;
+use postrider_store::Ways;
+use postrider_store::life::{Candidate, RecipientKind};
+
+use crate::convert::{from_json, mode};
+use crate::read::health;
+
+/// Tenants held; beyond, all are forgotten and read again as they come.
+const TENANTS_MAX: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Fanout {
+    tenants: HashMap<i64, Audience>,
+}
+
+/// All that a tenant has for its events.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    pub(crate) application: i64,
+    /// Not the callbacks: those are many, and nothing is asked of them.
+    pub(crate) recipients: Vec<Recipient>,
+    pub(crate) ways: Ways,
+}
+
+#[derive(Debug)]
+pub(crate) struct Recipient {
+    pub(crate) endpoint: i64,
+    pub(crate) kind: RecipientKind,
+    pub(crate) mode: Mode,
+    pub(crate) subscription: Subscription,
+    pub(crate) health: Health,
+}
+
+impl Recipient {
+    pub(crate) fn candidate(&self, is_named: bool) -> Candidate<'_> {
+        Candidate {
+            kind: self.kind,
+            mode: self.mode,
+            subscription: &self.subscription,
+            is_enabled: self.health.is_enabled(),
+            is_named,
+        }
+    }
+}
+
+impl Fanout {
+    pub(crate) fn clear(&mut self) {
+        self.tenants.clear();
+    }
+
+    pub(crate) fn forget(&mut self, tenant: i64) {
+        self.tenants.remove(&tenant);
+    }
+
+    /// The tenant's endpoints that are not deleted; none when there is no such tenant.
+    pub(crate) fn audience(
+        &mut self,
+        connection: &Connection,
+        tenant: i64,
+    ) -> SqlResult<Option<&mut Audience>> {
+        if !self.tenants.contains_key(&tenant) {
+            let mut statement = connection.prepare_cached(
+                "select t.application_id, a.settings, t.settings from tenant t
+                 join application a on a.id = t.application_id where t.id = ?1",
+            )?;
+            let found = statement.query_row([tenant], |row| {
+                let ways = Ways::new(&from_json(row, 1)?, &from_json(row, 2)?);
+                Ok((row.get(0)?, ways))
+            });
+            let Some((application, ways)) = found.optional()? else {
+                return Ok(None);
+            };
+            if self.tenants.len() >= TENANTS_MAX {
+                self.tenants.clear();
+            }
+            let audience = Audience {
+                application,
+                recipients: load(connection, tenant)?,
+                ways,
+            };
+            self.tenants.insert(tenant, audience);
+        }
+        Ok(self.tenants.get_mut(&tenant))
+    }
+}
+
+fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
+    let mut statement = connection.prepare_cached(
+        "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind
+         from endpoint where tenant_id = ?1 and kind <> 1 and deleted = 0 order by id",
+    )?;
+    statement.query_all([tenant], |row| {
+        Ok(Recipient {
+            endpoint: row.get(0)?,
+            kind: match row.get(7)? {
+                0 => RecipientKind::Registered,
+                2 => RecipientKind::Key,
+                3 => RecipientKind::Distribution,
+                other => return Err(unreadable(7, format!("endpoint kind {other}"))),
+            },
+            mode: mode(row, 1)?,
+            subscription: from_json(row, 2)?,
+            health: health(row, 3)?,
+        })
+    })
+}

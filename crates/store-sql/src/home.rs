@@ -1,0 +1,93 @@
+//! What a store is in, and what holds it: a directory, or a server.
+
+use postrider_store::StoreError;
+
+use crate::convert::aborted;
+use crate::postgres::Ownership;
+use crate::sql::{Connection, SqlResult};
+use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::open::{DataDirectory, Mark, set_mark, used_bytes};
+
+/// Room on the disk that is kept for events and records.
+const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Owned by this process until it is dropped.
+#[derive(Debug)]
+pub(crate) enum Home {
+    Directory {
+        directory: DataDirectory,
+        /// Bytes that the database may have.
+        max_bytes: Option<u64>,
+    },
+    Server(Ownership),
+}
+
+impl Home {
+    /// Copies the log beside the writer, where there is one.
+    pub(crate) fn checkpointer(&self, writer: &mut Connection) -> SqlResult<Option<Checkpointer>> {
+        match (self, writer) {
+            (Self::Directory { directory, .. }, Connection::Sqlite(writer)) => {
+                Ok(Some(Checkpointer::start(&directory.file, writer)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Sees that what is written goes where it belongs. Returns a connection where there must be another one.
+    pub(crate) fn must_be_there(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<Option<Connection>, StoreError> {
+        match self {
+            Self::Directory { directory, .. } if directory.is_in_place() => Ok(None),
+            Self::Directory { directory, .. } => {
+                let detail = format!(
+                    "{} was moved or deleted while the server runs; put it back where it was, or stop the server",
+                    directory.file.display()
+                );
+                Err(StoreError::Unavailable { detail })
+            }
+            Self::Server(ownership) if connection.is_gone() => {
+                ownership.again().map(Some).map_err(aborted)
+            }
+            Self::Server(_) => Ok(None),
+        }
+    }
+
+    pub(crate) fn must_have_reserve(&self, connection: &Connection) -> Result<(), StoreError> {
+        let (
+            Self::Directory {
+                directory,
+                max_bytes,
+            },
+            Connection::Sqlite(connection),
+        ) = (self, connection)
+        else {
+            return Ok(());
+        };
+        let (reserve, free) = match max_bytes {
+            Some(max) => {
+                let used = used_bytes(connection).map_err(|error| aborted(error.into()))?;
+                (RESERVE_BYTES.min(max / 8), max.saturating_sub(used))
+            }
+            None => (RESERVE_BYTES, directory.free_bytes().unwrap_or(u64::MAX)),
+        };
+        if free < reserve {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
+    /// After the last write.
+    pub(crate) fn close(&self, connection: &Connection) {
+        let Some(connection) = connection.sqlite() else {
+            return;
+        };
+        if let Err(error) = set_mark(connection, Mark::Closed) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to note that the store was closed"
+            );
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Writing the audit log and notices, in the transaction of what they tell of.
+
+use crate::sql::{Connection, Optional, SqlResult, params};
+use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
+use postrider_core::notice::{NoticeClass, NoticeKind};
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::life::{self, RecipientKind};
+use postrider_store::{Failure, NoticeChannel, StoreError};
+
+use crate::convert::{aborted, mode_number};
+use crate::read::class_number;
+use crate::writer::Tx;
+
+fn stored_class(connection: &Connection, endpoint: i64) -> SqlResult<NoticeClass> {
+    let mut statement = connection.prepare_cached("select kind = 3 from endpoint where id = ?1")?;
+    let distribution = statement
+        .query_row([endpoint], |row| row.get(0))
+        .optional()?;
+    Ok(match distribution {
+        Some(true) => NoticeClass::Distributions,
+        Some(false) | None => NoticeClass::Webhooks,
+    })
+}
+
+impl Tx {
+    /// Records a change in the audit log.
+    pub(crate) fn note<T: Audited>(
+        &self,
+        by: &Actor,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) -> SqlResult<()> {
+        let Some(entry) = entry(self.ids.next(by.at), by, before, after) else {
+            return Ok(());
+        };
+        self.insert_audit(&entry)
+    }
+
+    /// Records something unless its owner is gone: nobody would erase it.
+    pub(crate) fn note_of_owner(&self, entry: &AuditEntry) -> SqlResult<()> {
+        let sql = "select (cast(?1 as bigint) is null or exists (select 1 from tenant where id = ?1))
+                   and (cast(?2 as bigint) is null or exists (select 1 from application where id = ?2))";
+        let owner = params![entry.tenant.map(Id::key), entry.application.map(Id::key)];
+        let exists: bool = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row(owner, |row| row.get(0))?;
+        if exists {
+            self.insert_audit(entry)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn insert_audit(&self, entry: &AuditEntry) -> SqlResult<()> {
+        let sql = "insert into audit (id, at, application_id, tenant_id, key_id, actor, action, subject, before, after)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        self.connection.prepare_cached(sql)?.execute(params![
+            entry.id.key(),
+            entry.actor.at.as_micros(),
+            entry.application.map(Id::key),
+            entry.tenant.map(Id::key),
+            entry.actor.key.map(Id::key),
+            &*entry.actor.name,
+            entry.action,
+            entry.subject,
+            entry.before,
+            entry.after,
+        ])?;
+        Ok(())
+    }
+
+    /// Writes the notices that a failure gives cause for.
+    pub(crate) fn tell(
+        &mut self,
+        now: Timestamp,
+        tenant: i64,
+        failure: &Failure,
+        failed: bool,
+        disabled: bool,
+    ) -> SqlResult<()> {
+        let (endpoint, delivery) = (failure.endpoint.key(), failure.delivery.key());
+        let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
+            return Ok(());
+        };
+        let recipient = audience.recipients.iter().find(|r| r.endpoint == endpoint);
+        let class = match recipient.map(|recipient| recipient.kind) {
+            Some(RecipientKind::Distribution) => NoticeClass::Distributions,
+            Some(RecipientKind::Registered | RecipientKind::Callback | RecipientKind::Key) => {
+                NoticeClass::Webhooks
+            }
+            // A callback, or one that was deleted meanwhile.
+            None => stored_class(&self.connection, endpoint)?,
+        };
+        let (ways, application) = (audience.ways, audience.application);
+        if !ways.any(class) {
+            return Ok(());
+        }
+        let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, mode, url, attempts,
+                   error, at, in_app, mail_due, publish_due)
+                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, mode, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
+        for kind in life::notices(failed, disabled) {
+            let id: Id<id::Notice> = self.ids.next(now);
+            self.connection.prepare_cached(sql)?.execute(params![
+                id.key(),
+                application,
+                tenant,
+                class_number(class),
+                match kind {
+                    NoticeKind::DeliveryFailed => 0,
+                    NoticeKind::EndpointDisabled => 1,
+                },
+                endpoint,
+                delivery,
+                failure.url,
+                failure.attempts,
+                failure.error,
+                now.as_micros(),
+                ways.in_app(class),
+                ways.mail(class),
+                ways.publish,
+            ])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read_notices(
+        &mut self,
+        tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
+        let sql = "update notice set read_at = ?3 where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null
+                   and (cast(?4 as bigint) is null or mode = ?4)";
+        let mode = mode.map(mode_number);
+        let changed = self
+            .connection
+            .execute(
+                sql,
+                params![tenant.key(), last.key(), now.as_micros(), mode],
+            )
+            .map_err(aborted)?;
+        Ok(u32::try_from(changed).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn settle_notices(
+        &mut self,
+        channel: NoticeChannel,
+        ids: &[Id<id::Notice>],
+    ) -> Result<(), StoreError> {
+        let sql = match channel {
+            NoticeChannel::Mail => "update notice set mail_due = 0 where id = ?1",
+            NoticeChannel::Publish => "update notice set publish_due = 0 where id = ?1",
+        };
+        for id in ids {
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.execute([id.key()]))
+                .map_err(aborted)?;
+        }
+        Ok(())
+    }
+}

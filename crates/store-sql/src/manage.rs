@@ -1,0 +1,476 @@
+//! Writes to applications, tenants, endpoints, profiles and tasks.
+
+use crate::sql::{Connection, Failure, Optional, SqlError, SqlResult, params};
+use postrider_core::audit::Actor;
+use postrider_core::delivery::ProfileVersion;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::health::Health;
+use postrider_core::tenant::{Application, EventType, Tenant};
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{
+    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TaskKind, TenantChange,
+};
+
+use crate::convert::{aborted, kind_number, mode_number, ordering_number, to_json};
+use crate::read::{
+    EVENT_TYPE, event_type_row, read_application, read_endpoint, read_tenant, task_state,
+};
+use crate::writer::Tx;
+
+/// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
+const SWEPT_MAX: u32 = 5_000;
+
+/// A unique index that refuses a row tells the caller that a name is taken.
+pub(crate) fn taken(error: SqlError) -> StoreError {
+    match error.failure() {
+        Failure::Taken => StoreError::conflict(Rule::NameTaken),
+        _ => aborted(error),
+    }
+}
+
+pub(crate) fn write_health(
+    connection: &Connection,
+    endpoint: i64,
+    health: &Health,
+) -> SqlResult<()> {
+    let sql = "update endpoint set disabled_reason = ?2, disabled_at = ?3, consecutive_failures = ?4, failing_since = ?5 where id = ?1";
+    connection.prepare_cached(sql)?.execute(params![
+        endpoint,
+        health.disabled.map(|disabled| disabled.reason.as_str()),
+        health.disabled.map(|disabled| disabled.at.as_micros()),
+        health.consecutive_failures,
+        health.failing_since.map(Timestamp::as_micros),
+    ])?;
+    Ok(())
+}
+
+impl Tx {
+    pub(crate) fn create_application(
+        &mut self,
+        application: &Application,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        let sql = "insert into application (id, name, profile, settings, created_at, updated_at) values (?1, ?2, ?3, ?4, ?5, ?6)";
+        let values = params![
+            application.id.key(),
+            application.name,
+            application.profile,
+            to_json(&application.settings),
+            application.created_at.as_micros(),
+            application.updated_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(taken)?;
+        self.note(by, None, Some(application)).map_err(aborted)
+    }
+
+    pub(crate) fn update_application(
+        &mut self,
+        id: Id<id::Application>,
+        change: ApplicationChange,
+        by: &Actor,
+    ) -> Result<Application, StoreError> {
+        let key = self.key(id, Entity::Application)?;
+        let before = read_application(&self.connection, self.salt, key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::Application))?;
+        let mut application = before.clone();
+        change(&mut application);
+        let sql = "update application set name = ?2, profile = ?3, settings = ?4, updated_at = ?5 where id = ?1";
+        let values = params![
+            key,
+            application.name,
+            application.profile,
+            to_json(&application.settings),
+            application.updated_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(taken)?;
+        // Who is told of failures may have changed for all its tenants.
+        self.fanout.clear();
+        self.note(by, Some(&before), Some(&application))
+            .map_err(aborted)?;
+        Ok(application)
+    }
+
+    pub(crate) fn create_tenant(&mut self, tenant: &Tenant, by: &Actor) -> Result<(), StoreError> {
+        let application = self.key(tenant.application, Entity::Application)?;
+        self.must_exist("application", application, Entity::Application)?;
+        let sql = "insert into tenant (id, application_id, name, external_id, settings, created_at, updated_at,
+                   live_secret, live_since, test_secret, test_since) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let values = params![
+            tenant.id.key(),
+            application,
+            tenant.name,
+            tenant.external_id,
+            to_json(&tenant.settings),
+            tenant.created_at.as_micros(),
+            tenant.updated_at.as_micros(),
+            tenant.live_secret.sealed,
+            tenant.live_secret.since.as_micros(),
+            tenant.test_secret.sealed,
+            tenant.test_secret.since.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(taken)?;
+        self.note(by, None, Some(tenant)).map_err(aborted)
+    }
+
+    pub(crate) fn update_tenant(
+        &mut self,
+        id: Id<id::Tenant>,
+        change: TenantChange,
+        by: &Actor,
+    ) -> Result<Tenant, StoreError> {
+        let key = self.key(id, Entity::Tenant)?;
+        let before = read_tenant(&self.connection, self.salt, key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::Tenant))?;
+        let mut tenant = before.clone();
+        change(&mut tenant);
+        let sql = "update tenant set name = ?2, settings = ?3, updated_at = ?4, live_secret = ?5, live_since = ?6,
+                   test_secret = ?7, test_since = ?8 where id = ?1";
+        let values = params![
+            key,
+            tenant.name,
+            to_json(&tenant.settings),
+            tenant.updated_at.as_micros(),
+            tenant.live_secret.sealed,
+            tenant.live_secret.since.as_micros(),
+            tenant.test_secret.sealed,
+            tenant.test_secret.since.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.fanout.forget(key);
+        self.note(by, Some(&before), Some(&tenant))
+            .map_err(aborted)?;
+        Ok(tenant)
+    }
+
+    pub(crate) fn must_exist(
+        &self,
+        table: &str,
+        key: i64,
+        entity: Entity,
+    ) -> Result<(), StoreError> {
+        let sql = format!("select 1 from {table} where id = ?1");
+        let found = self
+            .connection
+            .prepare_cached(&sql)
+            .and_then(|mut s| s.exists([key]))
+            .map_err(aborted)?;
+        if found {
+            Ok(())
+        } else {
+            Err(StoreError::not_found(entity))
+        }
+    }
+
+    pub(crate) fn put_event_type(
+        &mut self,
+        mut event_type: EventType,
+        max: usize,
+        by: &Actor,
+    ) -> Result<EventType, StoreError> {
+        let application = self.key(event_type.application, Entity::Application)?;
+        self.must_exist("application", application, Entity::Application)?;
+        let before = self.event_type(event_type.application, &event_type.name)?;
+        match &before {
+            Some(before) => event_type.created_at = before.created_at,
+            None => {
+                let sql = "select count(*) from event_type where application_id = ?1";
+                let count: i64 = self
+                    .connection
+                    .query_row(sql, [application], |row| row.get(0))
+                    .map_err(aborted)?;
+                if usize::try_from(count).unwrap_or(usize::MAX) >= max {
+                    return Err(StoreError::conflict(Rule::EventTypesMax));
+                }
+            }
+        }
+        let sql = "insert into event_type (application_id, name, description, schema, example, created_at) values (?1, ?2, ?3, ?4, ?5, ?6)
+                   on conflict (application_id, name) do update set description = excluded.description, schema = excluded.schema, example = excluded.example";
+        let values = params![
+            application,
+            event_type.name,
+            event_type.description,
+            event_type.schema,
+            event_type.example,
+            event_type.created_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.note(by, before.as_ref(), Some(&event_type))
+            .map_err(aborted)?;
+        Ok(event_type)
+    }
+
+    fn event_type(
+        &self,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>, StoreError> {
+        let sql = format!("{EVENT_TYPE} where application_id = ?1 and name = ?2");
+        self.connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| {
+                let values = params![application.key(), name];
+                statement
+                    .query_row(values, |row| event_type_row(row, application))
+                    .optional()
+            })
+            .map_err(aborted)
+    }
+
+    pub(crate) fn delete_event_type(
+        &mut self,
+        application: Id<id::Application>,
+        name: &str,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        let key = self.key(application, Entity::EventType)?;
+        let before = self
+            .event_type(application, name)?
+            .ok_or(StoreError::not_found(Entity::EventType))?;
+        let sql = "delete from event_type where application_id = ?1 and name = ?2";
+        self.connection
+            .execute(sql, params![key, name])
+            .map_err(aborted)?;
+        self.note(by, Some(&before), None).map_err(aborted)
+    }
+
+    pub(crate) fn create_endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+        max: Option<u32>,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        let tenant = self.key(endpoint.tenant, Entity::Tenant)?;
+        self.must_exist("tenant", tenant, Entity::Tenant)?;
+        let (kind, mode) = (kind_number(&endpoint.kind), mode_number(endpoint.mode));
+        if let Some(max) = max {
+            let sql = "select count(*) from endpoint where tenant_id = ?1 and mode = ?2 and kind = ?3 and deleted = 0";
+            let count: u32 = self
+                .connection
+                .query_row(sql, params![tenant, mode, kind], |row| row.get(0))
+                .map_err(aborted)?;
+            if count >= max {
+                let idle = match endpoint.kind {
+                    EndpointKind::Callback => self.idle_callback(tenant, mode).map_err(aborted)?,
+                    _ => None,
+                };
+                let idle = idle.ok_or(StoreError::conflict(Rule::EndpointsMax))?;
+                self.delete_endpoint(self.id(idle), by)?;
+            }
+        }
+        let sql = "insert into endpoint (id, application_id, tenant_id, kind, url, subscription, mode, headers, ordering, created_at, updated_at)
+                   values (?1, ?2, ?3, ?4, '', '', ?5, '', 0, ?6, ?6)";
+        let values = params![
+            endpoint.id.key(),
+            endpoint.application.key(),
+            tenant,
+            kind,
+            mode,
+            endpoint.created_at.as_micros()
+        ];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.write_endpoint(endpoint).map_err(taken)?;
+        if endpoint.kind != EndpointKind::Callback {
+            self.fanout.forget(tenant);
+        }
+        self.note(by, None, Some(endpoint)).map_err(aborted)
+    }
+
+    /// The oldest callback that nothing waits for.
+    fn idle_callback(&self, tenant: i64, mode: i64) -> SqlResult<Option<i64>> {
+        let sql = "select id from endpoint as oldest where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0
+                   and not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) order by id limit 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let values = params![tenant, mode];
+        statement.query_row(values, |row| row.get(0)).optional()
+    }
+
+    /// Writes all that can change.
+    fn write_endpoint(&self, endpoint: &Endpoint) -> SqlResult<()> {
+        let key = endpoint.id.key();
+        let (owner, distribution) = match &endpoint.kind {
+            EndpointKind::Registered | EndpointKind::Callback => (None, None),
+            EndpointKind::Key(owner) => (Some(owner.key()), None),
+            EndpointKind::Distribution(distribution) => (None, Some(to_json(distribution))),
+        };
+        let sql = "update endpoint set url = ?2, description = ?3, subscription = ?4, headers = ?5, rate_limit = ?6, ordering = ?7,
+                   updated_at = ?8, key_id = ?9, distribution = ?10, form = ?11 where id = ?1";
+        self.connection.execute(
+            sql,
+            params![
+                key,
+                endpoint.url,
+                endpoint.description,
+                to_json(&endpoint.subscription),
+                to_json(&endpoint.headers),
+                endpoint.rate_limit,
+                ordering_number(endpoint.ordering),
+                endpoint.updated_at.as_micros(),
+                owner,
+                distribution,
+                endpoint.form,
+            ],
+        )?;
+        write_health(&self.connection, key, &endpoint.health)?;
+        self.connection
+            .execute("delete from endpoint_secret where endpoint_id = ?1", [key])?;
+        for (position, secret) in (0_i64..).zip(&endpoint.secrets) {
+            let sql = "insert into endpoint_secret (endpoint_id, position, sealed, created_at, expires_at) values (?1, ?2, ?3, ?4, ?5)";
+            let expires_at = secret.expires_at.map(Timestamp::as_micros);
+            self.connection.execute(
+                sql,
+                params![
+                    key,
+                    position,
+                    secret.sealed,
+                    secret.created_at.as_micros(),
+                    expires_at
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn live_endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
+        let key = self.key(id, Entity::Endpoint)?;
+        let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        found
+            .filter(|(_, deleted)| !deleted)
+            .map(|(endpoint, _)| endpoint)
+            .ok_or(StoreError::not_found(Entity::Endpoint))
+    }
+
+    pub(crate) fn update_endpoint(
+        &mut self,
+        id: Id<id::Endpoint>,
+        change: EndpointChange,
+        by: &Actor,
+    ) -> Result<Endpoint, StoreError> {
+        let before = self.live_endpoint(id)?;
+        let mut endpoint = before.clone();
+        change(&mut endpoint);
+        self.write_endpoint(&endpoint).map_err(aborted)?;
+        self.fanout.forget(endpoint.tenant.key());
+        self.note(by, Some(&before), Some(&endpoint))
+            .map_err(aborted)?;
+        Ok(endpoint)
+    }
+
+    pub(crate) fn delete_endpoint(
+        &mut self,
+        id: Id<id::Endpoint>,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        let before = self.live_endpoint(id)?;
+        self.connection
+            .execute(
+                // What records need of it stays; what took room is let go.
+                "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
+                [id.key()],
+            )
+            .map_err(aborted)?;
+        self.connection
+            .execute(
+                "delete from endpoint_secret where endpoint_id = ?1",
+                [id.key()],
+            )
+            .map_err(aborted)?;
+        self.fanout.forget(before.tenant.key());
+        self.note(by, Some(&before), None).map_err(aborted)
+    }
+
+    pub(crate) fn put_profile(
+        &mut self,
+        name: &str,
+        source: &str,
+    ) -> Result<ProfileVersion, StoreError> {
+        let sql = "select version from profile where name = ?1 and source = ?2";
+        let known = self
+            .connection
+            .query_row(sql, params![name, source], |row| row.get(0))
+            .optional()
+            .map_err(aborted)?;
+        if let Some(version) = known {
+            return Ok(version);
+        }
+        let sql = "insert into profile (name, source) values (?1, ?2) returning version";
+        self.connection
+            .query_row(sql, params![name, source], |row| row.get(0))
+            .map_err(aborted)
+    }
+
+    pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        let (state, error) = task_state(&task.state);
+        let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total)
+                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
+                   where cast(?12 as bigint) = 1 or exists (select 1 from tenant where id = ?3) -- not a replay of a deleted tenant's
+                   on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
+                   skipped = excluded.skipped, total = excluded.total, cursor = excluded.cursor, finished_at = excluded.finished_at
+                   where task.state = 0";
+        let values = params![
+            task.id.key(),
+            task.application.key(),
+            task.tenant.map_or(0, Id::key),
+            task.request,
+            state,
+            error,
+            task.done.cast_signed(),
+            task.skipped.cast_signed(),
+            task.cursor,
+            task.created_at.as_micros(),
+            task.finished_at.map(Timestamp::as_micros),
+            match task.kind {
+                TaskKind::Replay => 0,
+                TaskKind::Deletion => 1,
+            },
+            task.total.map(u64::cast_signed),
+        ];
+        self.connection
+            .execute(sql, values)
+            .map_err(aborted)
+            .map(drop)
+    }
+
+    /// One page of what nobody asks for again; true when there may be more.
+    pub(crate) fn sweep(
+        &mut self,
+        idempotency_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let delete = |sql: &str, before: Timestamp| {
+            self.connection
+                .execute(sql, params![before.as_micros(), SWEPT_MAX])
+                .map_err(aborted)
+        };
+        let keys = delete(
+            "delete from idempotency where (application_id, key) in
+             (select application_id, key from idempotency where at < ?1 order by at limit ?2)",
+            idempotency_before,
+        )?;
+        let nonces = delete(
+            "delete from nonce where (key_id, nonce) in
+             (select key_id, nonce from nonce where expires_at <= ?1 order by expires_at limit ?2)",
+            now,
+        )?;
+        let sessions = delete(
+            "delete from session where id in
+             (select id from session where expires_at <= ?1 order by expires_at limit ?2)",
+            now,
+        )?;
+        Ok(keys.max(nonces).max(sessions) >= SWEPT_MAX as usize)
+    }
+
+    pub(crate) fn note_steady(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.last_sequence = self.last_sequence.max(now.as_micros());
+        let sql = "insert into meta (key, value) values ('steady', ?1) on conflict (key) do update set value = case when meta.value < excluded.value then excluded.value else meta.value end";
+        let noted = self.connection.execute(sql, [now.as_micros()]);
+        noted.map_err(aborted).map(drop)
+    }
+
+    /// Writes something: a full or read-only disk shows.
+    pub(crate) fn ping(&mut self) -> Result<(), StoreError> {
+        let sql = "insert into meta (key, value) values ('ping', 1) on conflict (key) do update set value = (meta.value + 1) % 1000";
+        self.connection.execute(sql, ()).map_err(aborted).map(drop)
+    }
+}

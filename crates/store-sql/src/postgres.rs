@@ -1,0 +1,220 @@
+//! PostgreSQL instead of a file of our own.
+//!
+//! One server at a time owns a database: the connection that writes holds a lock, and loses it with itself. So nobody
+//! can write who is not the owner, however late what he sends arrives; no clock and no lease is needed for that. Who
+//! comes second waits, and takes over when the lock is free.
+
+mod dialect;
+mod options;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use options::PostgresOptions;
+pub(crate) use session::{Session, failure, text_of, value};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::OpenError;
+use crate::sql::{Connection, Optional as _, SqlError, SqlResult};
+use options::Target;
+
+/// The lock of a database's owner: "PRDR", and which of our locks it is.
+const OWNER_LOCK: i64 = 0x5052_4452_0000_0001;
+/// The oldest PostgreSQL that has all that is used.
+const VERSION_MIN: i64 = 130_000;
+/// Between two tries to reach a database that is away: what is asked meanwhile is refused at once.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Numbered, forward only; `meta` has the number of the last one applied.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
+
+/// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
+/// another take over.
+const SETUP: &str =
+    "set search_path = postrider; set synchronous_commit = on; set lock_timeout = '10s';
+    set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning; set tcp_keepalives_idle = 5;
+    set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3; set tcp_user_timeout = 10000";
+
+/// Makes connections that read.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    target: Arc<Target>,
+}
+
+impl Source {
+    /// What takes longer than `time_max` is broken off by the database.
+    pub(crate) fn open(&self, time_max: Option<Duration>) -> SqlResult<Connection> {
+        let timeout = time_max.map_or(0, |time_max| time_max.as_millis());
+        let setup = format!("{SETUP}; set statement_timeout = {timeout}");
+        Session::connect(&self.target, &setup).map(Connection::Postgres)
+    }
+}
+
+/// The right to write, as long as its connection lives.
+#[derive(Debug)]
+pub(crate) struct Ownership {
+    source: Source,
+    /// Grows with each owner: who finds another number was not the owner all the time.
+    epoch: i64,
+    lost: watch::Sender<bool>,
+    /// Nobody tries to reach the database before.
+    next_try: Instant,
+}
+
+/// A database that is ours, and the connection that says so.
+pub(crate) struct Owned {
+    pub(crate) name: String,
+    pub(crate) connection: Connection,
+    pub(crate) ownership: Ownership,
+    pub(crate) source: Source,
+    /// Turns true when somebody else owns it.
+    pub(crate) lost: watch::Receiver<bool>,
+}
+
+/// Connects, takes the lock, and brings the tables to what this version has. Blocks.
+pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
+    let target = Target::new(options)?;
+    let name = target.name.clone();
+    let wrap = |source| OpenError::Database {
+        name: name.to_string(),
+        source,
+    };
+    let source = Source {
+        target: Arc::new(target),
+    };
+    let connection = source.open(None).map_err(wrap)?;
+    let version = number(
+        &connection,
+        "select current_setting('server_version_num')::bigint",
+    )
+    .map_err(wrap)?;
+    if version < VERSION_MIN {
+        return Err(OpenError::Url {
+            what: format!(
+                "{name} is PostgreSQL {}; {} is the oldest that will do",
+                version / 10_000,
+                VERSION_MIN / 10_000
+            ),
+        });
+    }
+    if !lock(&connection).map_err(wrap)? {
+        return Err(OpenError::Owned {
+            name: name.to_string(),
+        });
+    }
+    let found = schema(&connection).map_err(wrap)?;
+    if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
+        return Err(OpenError::NewerDatabase {
+            name: name.to_string(),
+            found,
+            known: MIGRATIONS.len(),
+        });
+    }
+    migrate(&connection, found).map_err(wrap)?;
+    let epoch = number(
+        &connection,
+        "insert into meta (key, value) values ('epoch', 1) on conflict (key) do update set value = meta.value + 1 returning value",
+    )
+    .map_err(wrap)?;
+    let (lost, is_lost) = watch::channel(false);
+    Ok(Owned {
+        name: name.to_string(),
+        connection,
+        ownership: Ownership {
+            source: source.clone(),
+            epoch,
+            lost,
+            next_try: Instant::now(),
+        },
+        source,
+        lost: is_lost,
+    })
+}
+
+fn number(connection: &Connection, sql: &str) -> SqlResult<i64> {
+    connection.query_row(sql, (), |row| row.get(0))
+}
+
+fn lock(connection: &Connection) -> SqlResult<bool> {
+    connection.query_row("select pg_try_advisory_lock(?1)", [OWNER_LOCK], |row| {
+        row.get(0)
+    })
+}
+
+/// The number of the last migration that was applied; 0 in an empty database.
+fn schema(connection: &Connection) -> SqlResult<i64> {
+    let is_there = "select to_regclass('postrider.meta') is not null";
+    if !connection.query_row(is_there, (), |row| row.get(0))? {
+        return Ok(0);
+    }
+    let sql = "select value from meta where key = 'schema'";
+    let found = connection.query_row(sql, (), |row| row.get(0)).optional()?;
+    Ok(found.unwrap_or(0))
+}
+
+fn migrate(connection: &Connection, done: i64) -> SqlResult<()> {
+    for (number, sql) in (1_i64..)
+        .zip(MIGRATIONS)
+        .filter(|(number, _)| *number > done)
+    {
+        // One message is one transaction.
+        connection.execute_batch(&format!(
+            "begin; create schema if not exists postrider; {sql};
+             insert into meta (key, value) values ('schema', {number}) on conflict (key) do update set value = excluded.value; commit"
+        ))?;
+    }
+    Ok(())
+}
+
+impl Ownership {
+    /// Another connection in the place of one that is gone, if the database was ours all the time.
+    pub(crate) fn again(&mut self) -> SqlResult<Connection> {
+        let gone = |what: &str| SqlError::Unreachable(what.to_owned());
+        if *self.lost.borrow() {
+            return Err(gone("another server owns it now"));
+        }
+        if Instant::now() < self.next_try {
+            return Err(gone("it was away a moment ago"));
+        }
+        self.next_try = Instant::now() + RECONNECT_PAUSE;
+        let connection = self.source.open(None)?;
+        let is_ours = lock(&connection)?;
+        let epoch = number(&connection, "select value from meta where key = 'epoch'")?;
+        if epoch != self.epoch {
+            self.lost.send_replace(true);
+            return Err(gone("another server owns it now"));
+        }
+        if !is_ours {
+            // The connection before has not ended there yet, or somebody is about to take over.
+            return Err(gone("its lock is not free"));
+        }
+        tracing::info!("the database is there again");
+        Ok(connection)
+    }
+}
+
+impl Session {
+    /// Bytes that the database has on the disk.
+    pub(crate) fn used_bytes(&self) -> SqlResult<u64> {
+        let statement = self.prepare("select pg_database_size(current_database())")?;
+        let rows = self.query(&statement, &[])?;
+        let size = rows
+            .first()
+            .map(|row| crate::sql::Row::Postgres(row).get(0));
+        let size: i64 = size.unwrap_or(Err(SqlError::NoRow))?;
+        Ok(size.unsigned_abs())
+    }
+}
+
+/// Waits until somebody else owns the database; for ever where nobody can.
+pub(crate) async fn lost(receiver: Option<watch::Receiver<bool>>) {
+    let Some(mut receiver) = receiver else {
+        return std::future::pending().await;
+    };
+    // Without its sender nothing can be lost any more: the store is closed.
+    if receiver.wait_for(|is_lost| *is_lost).await.is_err() {
+        std::future::pending().await
+    }
+}

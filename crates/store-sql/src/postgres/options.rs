@@ -1,0 +1,105 @@
+//! Where a database is, and how to get in.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::OpenError;
+
+/// A PostgreSQL database to keep everything in.
+#[derive(Debug, Clone, Default)]
+pub struct PostgresOptions {
+    /// `postgres://user@host/database`, or the words of libpq; `sslmode=require` and the like are understood.
+    pub url: String,
+    /// A file that holds the password alone; otherwise it is the URL's.
+    pub password_file: Option<PathBuf>,
+    /// Certificates in PEM that the server's must be signed by; otherwise those of the web.
+    pub ca_file: Option<PathBuf>,
+    /// A random number for a new store; a store that exists keeps its own.
+    pub salt: u64,
+    pub segments: crate::Segments,
+}
+
+/// How a connection is made.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) config: tokio_postgres::Config,
+    pub(super) tls: MakeRustlsConnect,
+    /// For messages, without the password.
+    pub(super) name: Arc<str>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Target").field(&self.name).finish()
+    }
+}
+
+impl Target {
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, OpenError> {
+        let wrong = |what: String| OpenError::Url { what };
+        let mut config: tokio_postgres::Config = options
+            .url
+            .parse()
+            .map_err(|error: tokio_postgres::Error| wrong(super::session::text_of(&error)))?;
+        let io = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| OpenError::Io { path, source }
+        };
+        if let Some(path) = &options.password_file {
+            let password = std::fs::read_to_string(path).map_err(io(path))?;
+            config.password(password.trim_end_matches(['\r', '\n']));
+        }
+        if config.get_dbname().is_none() {
+            return Err(wrong("it names no database".to_owned()));
+        }
+        config.application_name("postrider");
+        config.keepalives_idle(std::time::Duration::from_secs(30));
+        let mut roots = rustls::RootCertStore::empty();
+        match &options.ca_file {
+            Some(path) => {
+                let pem = std::fs::read(path).map_err(io(path))?;
+                for certificate in CertificateDer::pem_slice_iter(&pem) {
+                    let certificate = certificate
+                        .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+                }
+                if roots.is_empty() {
+                    return Err(wrong(format!("{} has no certificate", path.display())));
+                }
+                // Whoever names whom to trust does not want to go on in the clear.
+                config.ssl_mode(SslMode::Require);
+            }
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = name_of(&config).into();
+        Ok(Self {
+            config,
+            tls: MakeRustlsConnect::new(tls),
+            name,
+        })
+    }
+}
+
+fn name_of(config: &tokio_postgres::Config) -> String {
+    use tokio_postgres::config::Host;
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        #[cfg(unix)]
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    format!("{} at {host}", config.get_dbname().unwrap_or_default())
+}

@@ -1,0 +1,352 @@
+//! A connection to PostgreSQL, asked by one thread.
+//!
+//! It has a runtime of its own, so that a question and its answer stay on the thread that asks. What is enqueued goes
+//! out together with the next question, and costs no way of its own.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::FutureExt as _;
+use futures_util::future::{join, join_all};
+use tokio::runtime::Runtime;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Row, Statement};
+
+use super::dialect;
+use super::options::Target;
+use crate::sql::{Failure, SqlError, SqlResult, ValueRef, unreadable};
+
+/// Statements that a connection keeps ready; beyond, it begins anew.
+const STATEMENTS_MAX: usize = 512;
+/// How long a connection may take to be made.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Answers that are waited for at once, at most.
+const ENQUEUED_MAX: usize = 2_048;
+
+type Enqueued = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send>>;
+
+pub(crate) struct Session {
+    /// None only while it is dropped.
+    runtime: Option<Runtime>,
+    client: Arc<Client>,
+    /// By what they were made of.
+    statements: RefCell<HashMap<String, Statement>>,
+    enqueued: RefCell<Vec<Enqueued>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // It may be dropped where nobody may wait.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A value as its column has it: most are 64-bit integers, but what a statement only compares may be less.
+impl ToSql for ValueRef<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Integer(value) if *kind == Type::INT4 => i32::try_from(*value)?.to_sql(kind, out),
+            Self::Integer(value) if *kind == Type::INT2 => i16::try_from(*value)?.to_sql(kind, out),
+            Self::Integer(value) if *kind == Type::BOOL => (*value != 0).to_sql(kind, out),
+            Self::Integer(value) => value.to_sql(kind, out),
+            // The one character that its texts cannot have.
+            Self::Text(text) if text.contains('\0') => {
+                text.replace('\0', "\u{fffd}").to_sql(kind, out)
+            }
+            Self::Text(text) => text.to_sql(kind, out),
+            Self::Blob(bytes) => bytes.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// A value that outlives whoever enqueued it.
+#[derive(Debug)]
+enum Owned {
+    Null,
+    Integer(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+impl From<&ValueRef<'_>> for Owned {
+    fn from(value: &ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Null => Self::Null,
+            ValueRef::Integer(value) => Self::Integer(*value),
+            ValueRef::Text(text) => Self::Text((*text).to_owned()),
+            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
+}
+
+impl Owned {
+    fn borrowed(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(value) => ValueRef::Integer(*value),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }
+    }
+}
+
+/// A value of a row.
+struct Read<'r>(ValueRef<'r>);
+
+impl<'r> FromSql<'r> for Read<'r> {
+    fn from_sql(
+        kind: &Type,
+        raw: &'r [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(match *kind {
+            Type::INT8 => ValueRef::Integer(i64::from_sql(kind, raw)?),
+            Type::INT4 => ValueRef::Integer(i32::from_sql(kind, raw)?.into()),
+            Type::INT2 => ValueRef::Integer(i16::from_sql(kind, raw)?.into()),
+            Type::BOOL => ValueRef::Integer(bool::from_sql(kind, raw)?.into()),
+            Type::BYTEA => ValueRef::Blob(raw),
+            _ => ValueRef::Text(<&str>::from_sql(kind, raw)?),
+        }))
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(ValueRef::Null))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        matches!(
+            *kind,
+            Type::INT8 | Type::INT4 | Type::INT2 | Type::BOOL | Type::BYTEA | Type::TEXT
+        )
+    }
+}
+
+pub(crate) fn value(row: &Row, column: usize) -> SqlResult<ValueRef<'_>> {
+    row.try_get::<_, Read<'_>>(column)
+        .map(|read| read.0)
+        .map_err(|error| unreadable(column, text_of(&error)))
+}
+
+/// What the server says, and what it is about; never a value of a statement.
+pub(crate) fn text_of(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => std::error::Error::source(error)
+            .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+    }
+}
+
+pub(crate) fn failure(error: &tokio_postgres::Error) -> Failure {
+    let Some(code) = error.code() else {
+        // Not the server's answer: the way to it is broken, unless it is a value of ours.
+        let is_ours = std::error::Error::source(error).is_some_and(|cause| {
+            !cause.is::<std::io::Error>() && error.to_string().contains("serializing")
+        });
+        return if is_ours {
+            Failure::Refused
+        } else {
+            Failure::Unreachable
+        };
+    };
+    if *code == SqlState::DISK_FULL {
+        Failure::Full
+    } else if *code == SqlState::UNIQUE_VIOLATION {
+        Failure::Taken
+    } else if *code == SqlState::QUERY_CANCELED {
+        Failure::Interrupted
+    } else if [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+    ]
+    .contains(code)
+    {
+        Failure::Busy
+    } else if *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED {
+        Failure::Unreadable
+    } else {
+        match code.code().get(..2) {
+            // Connection exceptions, too few resources, the operator's intervention, a standby.
+            Some("08" | "53" | "57") => Failure::Unreachable,
+            _ if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Failure::Unreachable,
+            // Integrity constraints, values that a column cannot hold, rows that an index cannot.
+            Some("22" | "23" | "54") => Failure::Refused,
+            _ => Failure::Other,
+        }
+    }
+}
+
+impl Session {
+    /// Makes a connection; `setup` is executed on it first.
+    pub(super) fn connect(target: &Target, setup: &str) -> SqlResult<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| SqlError::Unreachable(error.to_string()))?;
+        let connecting = target.config.connect(target.tls.clone());
+        let connected =
+            runtime.block_on(async { tokio::time::timeout(CONNECT_TIME_MAX, connecting).await });
+        let (client, connection) =
+            connected.map_err(|_| SqlError::Unreachable("it does not answer".to_owned()))??;
+        // It ends with the client; whoever asks next hears why.
+        runtime.spawn(async move { drop(connection.await) });
+        runtime.block_on(client.batch_execute(setup))?;
+        let client = Arc::new(client);
+        Ok(Self {
+            runtime: Some(runtime),
+            client,
+            statements: RefCell::default(),
+            enqueued: RefCell::default(),
+        })
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("it is there until the drop")
+    }
+
+    /// Whether the connection is gone, as far as that is known.
+    pub(crate) fn is_gone(&self) -> bool {
+        // The connection looks at its socket only while somebody waits.
+        self.runtime().block_on(tokio::task::yield_now());
+        self.client.is_closed()
+    }
+
+    pub(crate) fn prepare(&self, sql: &str) -> SqlResult<Statement> {
+        if let Some(known) = self.statements.borrow().get(sql) {
+            return Ok(known.clone());
+        }
+        let (enqueued, prepared) = {
+            let text = dialect::postgres(sql);
+            let waiting = join_all(self.enqueued.take());
+            self.runtime()
+                .block_on(join(waiting, self.client.prepare(&text)))
+        };
+        all_well(enqueued)?;
+        let prepared = prepared?;
+        let mut statements = self.statements.borrow_mut();
+        if statements.len() >= STATEMENTS_MAX {
+            statements.clear();
+        }
+        statements.insert(sql.to_owned(), prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Waits for an answer, and for those of what went before.
+    fn answer<T>(
+        &self,
+        question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> SqlResult<T> {
+        let waiting = join_all(self.enqueued.take());
+        let (enqueued, answer) = self.runtime().block_on(join(waiting, question));
+        all_well(enqueued)?;
+        Ok(answer?)
+    }
+
+    pub(crate) fn execute(
+        &self,
+        statement: &Statement,
+        values: &[ValueRef<'_>],
+    ) -> SqlResult<usize> {
+        let changed = self.answer(self.client.execute_raw(statement, values.iter()))?;
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    pub(crate) fn query(
+        &self,
+        statement: &Statement,
+        values: &[ValueRef<'_>],
+    ) -> SqlResult<Vec<Row>> {
+        let values: Vec<&(dyn ToSql + Sync)> = values
+            .iter()
+            .map(|value| value as &(dyn ToSql + Sync))
+            .collect();
+        self.answer(self.client.query(statement, &values))
+    }
+
+    pub(crate) fn enqueue(&self, statement: &Statement, values: &[ValueRef<'_>]) -> SqlResult<()> {
+        let (client, statement) = (self.client.clone(), statement.clone());
+        let values: Vec<Owned> = values.iter().map(Owned::from).collect();
+        let enqueued = async move {
+            let values: Vec<ValueRef<'_>> = values.iter().map(Owned::borrowed).collect();
+            client.execute_raw(&statement, values.iter()).await
+        };
+        self.send(Box::pin(enqueued));
+        if self.enqueued.borrow().len() >= ENQUEUED_MAX {
+            return self.flush();
+        }
+        Ok(())
+    }
+
+    /// Puts a question behind those that are on their way: it is written down when it is looked at first.
+    fn send(&self, mut question: Enqueued) {
+        let question = match (&mut question).now_or_never() {
+            Some(answer) => Box::pin(std::future::ready(answer)),
+            None => question,
+        };
+        self.enqueued.borrow_mut().push(question);
+    }
+
+    pub(crate) fn flush(&self) -> SqlResult<()> {
+        let waiting = self.enqueued.take();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        all_well(self.runtime().block_on(join_all(waiting)))
+    }
+
+    pub(crate) fn batch(&self, sql: &str) -> SqlResult<()> {
+        self.answer(self.client.batch_execute(sql))
+    }
+
+    /// Begins a transaction together with its first statement.
+    pub(crate) fn begin(&self) -> SqlResult<()> {
+        if self.client.is_closed() {
+            return Err(SqlError::Unreachable("the connection is gone".to_owned()));
+        }
+        let client = self.client.clone();
+        let begin = async move { client.batch_execute("begin").await.map(|()| 0) };
+        // What an earlier transaction left is none of this one's.
+        self.enqueued.take();
+        self.send(Box::pin(begin));
+        Ok(())
+    }
+
+    pub(crate) fn roll_back(&self) {
+        // Nobody asks any more how the rest of it went.
+        self.enqueued.take();
+        drop(
+            self.runtime()
+                .block_on(self.client.batch_execute("rollback")),
+        );
+    }
+}
+
+fn all_well(answers: Vec<Result<u64, tokio_postgres::Error>>) -> SqlResult<()> {
+    for answer in answers {
+        answer?;
+    }
+    Ok(())
+}

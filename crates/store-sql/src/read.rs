@@ -1,0 +1,453 @@
+//! Reading: what each question asks of the database.
+
+mod endpoints;
+mod list;
+mod log;
+mod manage;
+mod pool;
+mod sessions;
+mod statistics;
+
+pub(crate) use endpoints::{health, read_endpoint, read_key_endpoint};
+pub(crate) use log::class_number;
+pub(crate) use manage::{
+    EVENT_TYPE, event_type_row, read_application, read_key, read_tenant, root_key_exists,
+};
+pub(crate) use pool::{Readers, Source};
+pub(crate) use sessions::{SESSION, session_row};
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sql::{Connection, Optional, Params, Row, SqlResult, params};
+use postrider_core::attempt::{Attempt, Rendering};
+use postrider_core::delivery::Delivery;
+use postrider_core::event::{Event, EventSummary};
+use postrider_core::{Id, id};
+use postrider_store::life;
+use postrider_store::queries::query_digest;
+use postrider_store::{
+    Counted, DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, FirstUse, LaneBacklog,
+    LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, TaskState,
+};
+
+use crate::convert::{
+    ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, addressee, attempt, delivery, event, event_summary,
+    from_json, is_unreadable, mode, mode_number, reading, state, time,
+};
+use crate::write::due_row;
+pub(crate) use list::key_before;
+use list::{
+    Conditions, DELIVERIES_OF_ENDPOINT, DELIVERIES_OF_TENANT, EVENTS_OF_TENANT, Order, first_key,
+};
+
+/// One connection, and how it is asked.
+pub(crate) struct Reader {
+    pub(crate) connection: Connection,
+    pub(crate) salt: u64,
+    /// How far ids have been ahead of the clock.
+    pub(crate) ahead: Duration,
+}
+
+/// What an idempotency key was used for.
+pub(crate) fn read_first_use(
+    connection: &Connection,
+    salt: u64,
+    application: i64,
+    key: &str,
+) -> SqlResult<Option<FirstUse>> {
+    let sql = "select event_id, fingerprint, deliveries from idempotency where application_id = ?1 and key = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = |row: &Row<'_>| {
+        Ok(FirstUse {
+            event: Id::from_key(row.get(0)?, salt),
+            fingerprint: row.get(1)?,
+            count: row.get(2)?,
+        })
+    };
+    statement
+        .query_row(params![application, key], row)
+        .optional()
+}
+
+pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
+    match state {
+        TaskState::Running => (0, None),
+        TaskState::Finished => (1, None),
+        TaskState::Failed(error) => (2, Some(error)),
+        TaskState::Cancelled => (3, None),
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(connection: Connection, salt: u64, ahead: Duration) -> Self {
+        Self {
+            connection,
+            salt,
+            ahead,
+        }
+    }
+
+    /// The id of a row, of whatever kind.
+    pub(crate) fn id_of(&self, key: i64) -> u128 {
+        Id::<()>::from_key(key, self.salt).as_u128()
+    }
+
+    fn key<K>(&self, id: Id<K>, entity: Entity) -> Result<i64, StoreError> {
+        id.key_in(self.salt).ok_or(StoreError::not_found(entity))
+    }
+
+    /// One row by the key of its id.
+    fn one<K, T>(
+        &self,
+        sql: &str,
+        id: Id<K>,
+        entity: Entity,
+        row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<T, StoreError> {
+        let key = self.key(id, entity)?;
+        self.find(sql, params![key], entity, row)
+    }
+
+    fn find<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        entity: Entity,
+        row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<T, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        statement
+            .query_row(values, row)
+            .optional()
+            .map_err(reading)?
+            .ok_or(StoreError::not_found(entity))
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        row: impl FnMut(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        statement.query_all(values, row).map_err(reading)
+    }
+
+    pub(crate) fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
+        let endpoint = self.key(query.endpoint, Entity::Endpoint)?;
+        let sql = format!(
+            "select {DELIVERY}, {EVENT} from delivery d join event e on e.id = d.event_id
+             where d.endpoint_id = ?1 and d.state = 0 and d.sequence between ?2 and ?3 order by d.sequence, d.id limit ?4"
+        );
+        let (from, until) = (query.from.as_micros(), query.until.as_micros());
+        let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
+        let limit = self.due_within(&query, endpoint).map_err(reading)?;
+        let mut rows: Vec<DueDelivery> = Vec::new();
+        let mut bytes = 0;
+        let (mut place, mut id) = (from, i64::MIN);
+        let each = |row: &Row<'_>| {
+            if bytes >= query.bytes {
+                return Ok(ControlFlow::Break(()));
+            }
+            (id, place) = (row.get(0)?, row.get(15)?);
+            match due_row(row, self.salt) {
+                Ok(due) => {
+                    bytes += due.event.payload_bytes();
+                    rows.push(due);
+                }
+                // The others of its lane are not to wait for it.
+                Err(error) if is_unreadable(&error) => {
+                    let delivery: Id<id::Delivery> = Id::from_key(id, self.salt);
+                    tracing::error!(delivery.id = %delivery, error = &error as &dyn std::error::Error, "a stored delivery cannot be read; it is set aside until `postrider doctor` is satisfied and the server is started again");
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        let values = params![endpoint, from, until, limit];
+        statement.each(values, each).map_err(reading)?;
+        // The first place behind the page: strictly behind its last row.
+        let sql = "select sequence from delivery where endpoint_id = ?1 and state = 0 and (sequence, id) > (?2, ?3)
+                   order by sequence, id limit 1";
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        let next = statement
+            .query_row(params![endpoint, place, id], |row| time(row, 0))
+            .optional()
+            .map_err(reading)?;
+        Ok(DuePage { rows, next })
+    }
+
+    /// How many deliveries a page may have so that it is not much larger than was asked for: a database that is asked
+    /// over the network sends all of them at once.
+    fn due_within(&self, query: &LoadDue, endpoint: i64) -> SqlResult<u32> {
+        if !self.connection.is_remote() {
+            return Ok(query.limit);
+        }
+        let sql = "select octet_length(e.data) + coalesce(octet_length(e.meta), 0) from delivery d join event e on e.id = d.event_id
+                   where d.endpoint_id = ?1 and d.state = 0 and d.sequence between ?2 and ?3 order by d.sequence, d.id limit ?4";
+        let (mut rows, mut bytes) = (0, 0);
+        let values = params![
+            endpoint,
+            query.from.as_micros(),
+            query.until.as_micros(),
+            query.limit
+        ];
+        self.connection.prepare_cached(sql)?.each(values, |row| {
+            rows += 1;
+            bytes += row.get::<u32>(0)? as usize;
+            Ok(if bytes < query.bytes {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        })?;
+        Ok(rows)
+    }
+
+    pub(crate) fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
+        // One look into the index for each lane with work, however long and however many are idle.
+        let sql = "with recursive lane(endpoint) as (
+                       select min(endpoint_id) from delivery where state = 0
+                       union all
+                       select (select min(endpoint_id) from delivery where state = 0 and endpoint_id > lane.endpoint)
+                       from lane where lane.endpoint is not null)
+                   select endpoint, (select min(sequence) from delivery where state = 0 and endpoint_id = lane.endpoint)
+                   from lane where endpoint is not null";
+        self.all(sql, (), |row| {
+            Ok(LaneBacklog {
+                endpoint: Id::from_key(row.get(0)?, self.salt),
+                first: time(row, 1)?,
+            })
+        })
+    }
+
+    pub(crate) fn event(&self, id: Id<id::Event>) -> Result<Event, StoreError> {
+        self.one(
+            &format!("select {EVENT} from event e where id = ?1"),
+            id,
+            Entity::Event,
+            |row| event(row, 0, self.salt),
+        )
+    }
+
+    pub(crate) fn list_events(
+        &self,
+        filter: &EventFilter,
+        page: PageRequest,
+    ) -> Result<Page<EventSummary>, StoreError> {
+        let mut conditions = Conditions::of("event e");
+        if let Some(tenant) = filter.tenant {
+            conditions.owned_by(EVENTS_OF_TENANT, tenant.key());
+        }
+        conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
+        conditions.filter_opt("type = ?", filter.event_type.clone());
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
+        self.add_between(&mut conditions, "created_at", filter.since, filter.until);
+        let row = |row: &Row<'_>| event_summary(row, self.salt);
+        self.page(
+            EVENT_SUMMARY,
+            conditions,
+            query_digest(filter),
+            page,
+            row,
+            |event| event.id.as_u128(),
+        )
+    }
+
+    pub(crate) fn event_summaries(
+        &self,
+        ids: &[Id<id::Event>],
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        let sql = format!("select {EVENT_SUMMARY} from event e where id = ?1");
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.extend(self.all(&sql, [id.key()], |row| event_summary(row, self.salt))?);
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn first_use(
+        &self,
+        application: Id<id::Application>,
+        key: &str,
+    ) -> Result<Option<FirstUse>, StoreError> {
+        read_first_use(&self.connection, self.salt, application.key(), key).map_err(reading)
+    }
+
+    pub(crate) fn delivery(&self, id: Id<id::Delivery>) -> Result<Delivery, StoreError> {
+        let sql = format!("select {DELIVERY} from delivery d where id = ?1");
+        self.one(&sql, id, Entity::Delivery, |row| delivery(row, self.salt))
+    }
+
+    pub(crate) fn list_deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>, StoreError> {
+        let row = |row: &Row<'_>| delivery(row, self.salt);
+        self.page(
+            DELIVERY,
+            self.deliveries_of(filter),
+            query_digest(filter),
+            page,
+            row,
+            |delivery| delivery.id.as_u128(),
+        )
+    }
+
+    pub(crate) fn count_deliveries(
+        &self,
+        filter: &DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Counted, StoreError> {
+        let found = self.page(
+            "d.id",
+            self.deliveries_of(filter),
+            query_digest(filter),
+            page,
+            |row| Ok(Id::<id::Delivery>::from_key(row.get(0)?, self.salt)),
+            |id| id.as_u128(),
+        )?;
+        Ok(Counted {
+            rows: found.rows.len() as u64,
+            next: found.next,
+        })
+    }
+
+    fn deliveries_of(&self, filter: &DeliveryFilter) -> Conditions {
+        let order = if filter.oldest_first {
+            Order::OldestFirst
+        } else {
+            Order::NewestFirst
+        };
+        let mut conditions = Conditions::of("delivery d").in_order(order);
+        let (event, endpoint, tenant) = (
+            filter.event.map(Id::key),
+            filter.endpoint.map(Id::key),
+            filter.tenant.map(Id::key),
+        );
+        // The narrowest of them says where to look; the others are looked at there.
+        match (event, endpoint, tenant) {
+            (Some(event), ..) => {
+                conditions.add("event_id = ?", event);
+                conditions.filter_opt("endpoint_id = ?", endpoint);
+                conditions.filter_opt("tenant_id = ?", tenant);
+                conditions.add_state(filter.state);
+            }
+            (None, Some(endpoint), _) => {
+                conditions.add_state_of(DELIVERIES_OF_ENDPOINT, endpoint, filter.state);
+                conditions.filter_opt("tenant_id = ?", tenant);
+            }
+            (None, None, Some(tenant)) => {
+                conditions.add_state_of(DELIVERIES_OF_TENANT, tenant, filter.state);
+            }
+            (None, None, None) => conditions.add_state(filter.state),
+        }
+        conditions.filter_opt(
+            "tenant_id in (select id from tenant where application_id = ?)",
+            filter.application.map(Id::key),
+        );
+        conditions.filter_opt("event_type = ?", filter.event_type.clone());
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
+        self.add_between(&mut conditions, "created_at", filter.since, filter.until);
+        conditions
+    }
+
+    pub(crate) fn missed_events(&self, query: &MissedQuery) -> Result<MissedPage, StoreError> {
+        let (endpoint, deleted) = self.lane_endpoint(query.endpoint)?;
+        if deleted {
+            return Err(StoreError::not_found(Entity::Endpoint));
+        }
+        let mut conditions = Conditions::of("event e").in_order(Order::OldestFirst);
+        conditions.owned_by(EVENTS_OF_TENANT, endpoint.tenant.key());
+        // An id begins with its time: events out of the range are not even looked at.
+        conditions.starting_at(query.since.map_or(0, first_key));
+        conditions.ending_before(key_before(query.until, self.ahead));
+        if let Some(after) = query.after {
+            conditions.starting_at(after.key().saturating_add(1));
+        }
+        let state_of = |event: Id<id::Event>| {
+            let sql = "select state, reason from delivery where event_id = ?1 and endpoint_id = ?2";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let values = [event.key(), endpoint.id.key()];
+            statement.query_row(values, |row| state(row, 0)).optional()
+        };
+        let is_missed = |event, row: &Row<'_>| -> SqlResult<bool> {
+            let created_at = time(row, 4)?;
+            let in_range =
+                query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
+            let addressee = addressee(row.get(3)?, endpoint.id);
+            let (mode, event_type) = (mode(row, 2)?, row.text(1)?);
+            let known = state_of(event)?;
+            Ok(in_range && life::is_missed(addressee, mode, event_type, &endpoint, known))
+        };
+        let row = |row: &Row<'_>| {
+            let event = Id::<id::Event>::from_key(row.get(0)?, self.salt);
+            match is_missed(event, row) {
+                Ok(is_missed) => Ok((event, is_missed)),
+                // One that does not read keeps nothing else from its endpoint.
+                Err(error) if is_unreadable(&error) => {
+                    tracing::error!(event.id = %event, error = &error as &dyn std::error::Error, "a stored event cannot be read; it is left out of a catch-up");
+                    Ok((event, false))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let looked_at = self.page(
+            "e.id, e.type, e.mode, e.addressee, e.created_at",
+            conditions,
+            0,
+            PageRequest::first(query.rows as usize),
+            row,
+            |(event, _)| event.as_u128(),
+        )?;
+        Ok(MissedPage {
+            next: looked_at.next.map(|cursor| Id::from_u128(cursor.after)),
+            events: (looked_at.rows.iter())
+                .filter(|(_, missed)| *missed)
+                .map(|(event, _)| *event)
+                .collect(),
+        })
+    }
+
+    pub(crate) fn attempts(
+        &self,
+        delivery: Id<id::Delivery>,
+        before: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<Attempt>, StoreError> {
+        let key = self.key(delivery, Entity::Delivery)?;
+        let sql = format!(
+            "select {ATTEMPT} from attempt where delivery_id = ?1 and number < ?2 order by number desc limit ?3"
+        );
+        let before = before.unwrap_or(u32::MAX);
+        let mut rows = self.all(&sql, params![key, before, limit], attempt)?;
+        rows.reverse();
+        Ok(rows)
+    }
+
+    pub(crate) fn last_attempts(
+        &self,
+        deliveries: &[Id<id::Delivery>],
+    ) -> Result<Vec<(Id<id::Delivery>, Attempt)>, StoreError> {
+        let mut found = Vec::with_capacity(deliveries.len());
+        for id in deliveries {
+            let last = self.attempts(*id, None, 1)?.pop();
+            found.extend(last.map(|attempt| (*id, attempt)));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError> {
+        let key = self.key(delivery, Entity::Delivery)?;
+        let sql = "select r.text from attempt a join rendering r on r.id = a.rendering_id
+                   where a.delivery_id = ?1 order by a.number limit 1";
+        let mut found = self.all(sql, [key], |row| Ok(Arc::new(from_json(row, 0)?)))?;
+        Ok(found.pop())
+    }
+}

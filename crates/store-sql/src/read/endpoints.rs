@@ -1,0 +1,190 @@
+//! Reading endpoints with their secrets.
+
+use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
+use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
+use postrider_core::health::{DisableReason, Disabled, Health};
+use postrider_core::limits::PAGE_BYTES_MAX;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
+use postrider_store::queries::query_digest;
+use postrider_store::{EndpointFilter, EndpointListing, Entity, Page, PageRequest, StoreError};
+
+use super::Reader;
+use super::list::Conditions;
+use crate::convert::{from_json, mode, mode_number, reading, time, time_opt};
+
+pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
+    let disabled = match row.get::<Option<String>>(at)? {
+        None => None,
+        Some(text) => {
+            let reason = DisableReason::parse(&text).ok_or_else(|| unreadable(at, text))?;
+            Some(Disabled {
+                reason,
+                at: time(row, at + 1)?,
+            })
+        }
+    };
+    Ok(Health {
+        disabled,
+        consecutive_failures: row.get(at + 2)?,
+        failing_since: time_opt(row, at + 3)?,
+    })
+}
+
+const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
+    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form";
+
+fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
+    let endpoint = Endpoint {
+        id: Id::from_key(row.get(0)?, salt),
+        application: Id::from_key(row.get(1)?, salt),
+        tenant: Id::from_key(row.get(2)?, salt),
+        kind: match row.get(3)? {
+            0 => EndpointKind::Registered,
+            1 => EndpointKind::Callback,
+            2 => EndpointKind::Key(Id::from_key(row.get(18)?, salt)),
+            3 => EndpointKind::Distribution(from_json(row, 19)?),
+            other => return Err(unreadable(3, format!("endpoint kind {other}"))),
+        },
+        url: row.get(4)?,
+        description: row.get(5)?,
+        subscription: from_json(row, 6)?,
+        mode: mode(row, 7)?,
+        headers: from_json(row, 8)?,
+        secrets: Vec::new(),
+        rate_limit: row.get(9)?,
+        ordering: match row.get(10)? {
+            0 => Ordering::None,
+            1 => Ordering::Endpoint,
+            2 => Ordering::Key,
+            other => return Err(unreadable(10, format!("ordering {other}"))),
+        },
+        form: row.get(20)?,
+        health: health(row, 11)?,
+        created_at: time(row, 15)?,
+        updated_at: time(row, 16)?,
+    };
+    Ok((endpoint, row.get(17)?))
+}
+
+fn with_secrets(connection: &Connection, mut endpoint: Endpoint) -> SqlResult<Endpoint> {
+    let sql = "select sealed, created_at, expires_at from endpoint_secret where endpoint_id = ?1 order by position";
+    let mut statement = connection.prepare_cached(sql)?;
+    endpoint.secrets = statement.query_all([endpoint.id.key()], |row| {
+        Ok(EndpointSecret {
+            sealed: row.get(0)?,
+            created_at: time(row, 1)?,
+            expires_at: time_opt(row, 2)?,
+        })
+    })?;
+    Ok(endpoint)
+}
+
+/// An endpoint with its secrets, and whether it is deleted.
+pub(crate) fn read_endpoint(
+    connection: &Connection,
+    salt: u64,
+    key: i64,
+) -> SqlResult<Option<(Endpoint, bool)>> {
+    let mut statement =
+        connection.prepare_cached(&format!("select {ENDPOINT} from endpoint where id = ?1"))?;
+    let found = statement
+        .query_row([key], |row| endpoint_row(row, salt))
+        .optional()?;
+    found
+        .map(|(endpoint, deleted)| Ok((with_secrets(connection, endpoint)?, deleted)))
+        .transpose()
+}
+
+/// The endpoint that a key owns, unless it is deleted.
+pub(crate) fn read_key_endpoint(
+    connection: &Connection,
+    salt: u64,
+    key: i64,
+) -> SqlResult<Option<Endpoint>> {
+    let sql =
+        format!("select {ENDPOINT} from endpoint where key_id = ?1 and kind = 2 and deleted = 0");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement
+        .query_row([key], |row| endpoint_row(row, salt))
+        .optional()?;
+    found
+        .map(|(endpoint, _)| with_secrets(connection, endpoint))
+        .transpose()
+}
+
+impl Reader {
+    pub(crate) fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError> {
+        let (endpoint, deleted) = self.lane_endpoint(id)?;
+        if deleted {
+            Err(StoreError::not_found(Entity::Endpoint))
+        } else {
+            Ok(endpoint)
+        }
+    }
+
+    pub(crate) fn lane_endpoint(
+        &self,
+        id: Id<id::Endpoint>,
+    ) -> Result<(Endpoint, bool), StoreError> {
+        let key = self.key(id, Entity::Endpoint)?;
+        read_endpoint(&self.connection, self.salt, key)
+            .map_err(reading)?
+            .ok_or(StoreError::not_found(Entity::Endpoint))
+    }
+
+    pub(crate) fn endpoints(&self, ids: &[Id<id::Endpoint>]) -> Result<Vec<Endpoint>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.lane_endpoint(*id) {
+                Ok((endpoint, _)) => found.push(endpoint),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn list_endpoints(
+        &self,
+        filter: EndpointFilter,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError> {
+        let mut conditions = Conditions::of("endpoint");
+        conditions.add("tenant_id = ?", filter.tenant.key());
+        conditions.add_text(match filter.listing {
+            EndpointListing::Registered => "kind = 0 and deleted = 0",
+            EndpointListing::Distributions => "kind = 3 and deleted = 0",
+        });
+        conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
+        let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
+        let query = query_digest(&("endpoints", filter));
+        let id = |row: &Endpoint| row.id.as_u128();
+        let page = self.page(ENDPOINT, conditions, query, page, row, id)?;
+        Ok(page.within(PAGE_BYTES_MAX, query, Endpoint::text_bytes, id))
+    }
+
+    pub(crate) fn callback_endpoint(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        url: &str,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        let sql = format!(
+            "select {ENDPOINT} from endpoint where tenant_id = ?1 and kind = 1 and deleted = 0 and mode = ?2 and url = ?3"
+        );
+        let mut statement = self.connection.prepare_cached(&sql).map_err(reading)?;
+        let values = params![tenant.key(), mode_number(mode), url];
+        let found = statement
+            .query_row(values, |row| endpoint_row(row, self.salt))
+            .optional()
+            .map_err(reading)?;
+        found
+            .map(|(endpoint, _)| with_secrets(&self.connection, endpoint).map_err(reading))
+            .transpose()
+    }
+
+    pub(crate) fn key_endpoint(&self, key: Id<id::ApiKey>) -> Result<Option<Endpoint>, StoreError> {
+        read_key_endpoint(&self.connection, self.salt, key.key()).map_err(reading)
+    }
+}

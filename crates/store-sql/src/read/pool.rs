@@ -1,0 +1,128 @@
+//! Read-only connections, used on blocking threads.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::sql::{Connection, SqlResult};
+use postrider_core::id::IdGenerator;
+use postrider_store::StoreError;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Reader;
+use crate::convert::reading;
+use crate::postgres::Source as Server;
+use crate::sqlite::open::open_reader;
+
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 10_000;
+
+/// Connections for one kind of reading, so that the kinds do not wait for each other.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+}
+
+/// Where connections come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    File(PathBuf),
+    Server(Server),
+}
+
+impl Source {
+    fn open(&self, time_max: Option<Duration>) -> SqlResult<Connection> {
+        match self {
+            Self::File(file) => Ok(Connection::Sqlite(open_reader(file)?)),
+            Self::Server(server) => server.open(time_max),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    source: Source,
+    ids: Arc<IdGenerator>,
+    time_max: Option<Duration>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that is there, or a new one.
+    fn connection(&self) -> SqlResult<Connection> {
+        loop {
+            let Some(idle) = self.idle().pop() else {
+                return self.source.open(self.time_max);
+            };
+            if !idle.is_gone() {
+                return Ok(idle);
+            }
+        }
+    }
+
+    /// Sees that what takes too long is broken off; the other database does so by itself.
+    fn limit(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let Connection::Sqlite(connection) = connection else {
+            return Ok(());
+        };
+        let until = self.time_max.map(|time_max| Instant::now() + time_max);
+        let over = until.map(|until| move || Instant::now() >= until);
+        connection
+            .progress_handler(STEPS_PER_LOOK, over)
+            .map_err(|error| reading(error.into()))
+    }
+}
+
+impl Readers {
+    /// At most `connections`, opened as they are needed. What takes longer than `time_max` is broken off.
+    pub(crate) fn new(
+        source: Source,
+        ids: Arc<IdGenerator>,
+        connections: usize,
+        time_max: Option<Duration>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            source,
+            ids,
+            time_max,
+            idle: Mutex::default(),
+        });
+        Self {
+            shared,
+            permits: Arc::new(Semaphore::new(connections)),
+        }
+    }
+
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(StoreError::aborted)?;
+        let shared = self.shared.clone();
+        let work = move || {
+            let connection = shared.connection().map_err(reading)?;
+            let mut reader = Reader::new(connection, shared.ids.salt(), shared.ids.ahead());
+            let limited = shared.limit(&mut reader.connection);
+            let answer = limited.and_then(|()| query(&reader));
+            if !reader.connection.is_gone() {
+                shared.idle().push(reader.connection);
+            }
+            drop(permit);
+            answer
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(StoreError::aborted)?
+    }
+}

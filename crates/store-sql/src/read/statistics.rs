@@ -1,0 +1,211 @@
+//! Counts of deliveries: of whole segments from their tallies, of the rest from the rows.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::sql::{Row, SqlResult, Value, unreadable};
+use postrider_core::delivery::{DeliveryState, FailReason};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::{
+    EndpointStats, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
+};
+
+use super::Reader;
+use super::list::{
+    DELIVERIES_OF_ENDPOINT, DELIVERIES_OF_TENANT, first_key, key_before, state_condition,
+};
+use crate::convert::{mode, mode_number, reading, time};
+use crate::segments::{TALLY_MICROS, indexed_until};
+
+/// Deliveries that are alike in all that statistics tell apart.
+struct Alike<'r> {
+    event_type: &'r str,
+    endpoint: i64,
+    mode: Mode,
+    state: DeliveryState,
+    /// When they were accepted, as exactly as the tallies know.
+    at: Timestamp,
+    deliveries: u64,
+    attempts: u64,
+}
+
+/// What is counted, as SQL: `?` in the order of the values.
+struct Question {
+    since: Timestamp,
+    until: Timestamp,
+    owner: (super::list::OwnedBy, i64),
+    /// Nobody asks for a time that tallies do not know.
+    by_tallies: bool,
+    parts: Vec<String>,
+    values: Vec<Rc<dyn Value>>,
+}
+
+impl Question {
+    fn must_be(&mut self, part: &str, value: Option<impl Value + 'static>) {
+        if let Some(value) = value {
+            self.parts.push(part.to_owned());
+            self.values.push(Rc::new(value));
+        }
+    }
+}
+
+impl Reader {
+    pub(crate) fn endpoint_stats(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        since: Timestamp,
+    ) -> Result<EndpointStats, StoreError> {
+        let (Endpoint { tenant, .. }, _) = self.lane_endpoint(endpoint)?;
+        let mut question = Question {
+            since,
+            until: Timestamp::MAX,
+            owner: (DELIVERIES_OF_ENDPOINT, endpoint.key()),
+            by_tallies: true,
+            parts: Vec::new(),
+            values: Vec::new(),
+        };
+        question.must_be("tenant_id = ?", Some(tenant.key()));
+        question.must_be("endpoint_id = ?", Some(endpoint.key()));
+        let mut stats = EndpointStats::default();
+        self.count(&question, |alike| {
+            stats.count(alike.state, alike.attempts, alike.deliveries);
+        })?;
+        Ok(stats)
+    }
+
+    pub(crate) fn statistics(&self, query: &StatisticsQuery) -> Result<Statistics, StoreError> {
+        let tenant = query.tenant.key();
+        let endpoint = query.endpoint.map(Id::key);
+        let period = query.period.as_micros();
+        let mut question = Question {
+            since: query.since,
+            until: query.until,
+            owner: endpoint.map_or((DELIVERIES_OF_TENANT, tenant), |endpoint| {
+                (DELIVERIES_OF_ENDPOINT, endpoint)
+            }),
+            by_tallies: period.is_multiple_of(u128::from(TALLY_MICROS.unsigned_abs())),
+            parts: Vec::new(),
+            values: Vec::new(),
+        };
+        question.must_be("tenant_id = ?", Some(tenant));
+        question.must_be("endpoint_id = ?", endpoint);
+        question.must_be("event_type = ?", query.event_type.clone());
+        question.must_be("mode = ?", query.mode.map(mode_number));
+        question
+            .parts
+            .extend(query.state.map(|state| state_condition(state).to_owned()));
+        let mut groups: BTreeMap<Arc<str>, BTreeMap<(i64, bool), EndpointStats>> = BTreeMap::new();
+        let mut series: BTreeMap<Timestamp, EndpointStats> = BTreeMap::new();
+        self.count(&question, |alike| {
+            if !groups.contains_key(alike.event_type) {
+                groups.insert(Arc::from(alike.event_type), BTreeMap::new());
+            }
+            let of_type = groups.get_mut(alike.event_type);
+            let key = (alike.endpoint, alike.mode == Mode::Test);
+            let group = of_type.map(|of_type| of_type.entry(key).or_default());
+            let point = series.entry(query.period_of(alike.at)).or_default();
+            for counts in group.into_iter().chain([point]) {
+                counts.count(alike.state, alike.attempts, alike.deliveries);
+            }
+        })?;
+        let groups = groups.into_iter().flat_map(|(event_type, of_type)| {
+            of_type
+                .into_iter()
+                .map(move |((endpoint, is_test), counts)| StatisticsGroup {
+                    event_type: event_type.clone(),
+                    endpoint: Id::from_key(endpoint, self.salt),
+                    mode: if is_test { Mode::Test } else { Mode::Live },
+                    counts,
+                })
+        });
+        let series = series.into_iter();
+        Ok(Statistics {
+            groups: groups.collect(),
+            series: series
+                .map(|(at, counts)| StatisticsPoint { at, counts })
+                .collect(),
+        })
+    }
+
+    /// Goes through all that a question is about, each delivery once, as of one moment.
+    fn count(
+        &self,
+        question: &Question,
+        mut each: impl FnMut(&Alike<'_>),
+    ) -> Result<(), StoreError> {
+        const ROW: &str = "event_type, endpoint_id, mode, state";
+        let _snapshot = self.connection.snapshot().map_err(reading)?;
+        let mark = indexed_until(&self.connection).map_err(reading)?;
+        let (since, until) = (question.since.as_micros(), question.until.as_micros());
+        let (low, high) = (
+            first_key(question.since),
+            key_before(question.until, self.ahead),
+        );
+        let (by, owner) = question.owner;
+        let parts = question.parts.join(" and ");
+        let ask = |sql: &str, first: Vec<i64>, each: &mut dyn FnMut(&Alike<'_>)| {
+            let first = first
+                .into_iter()
+                .map(|value| Rc::new(value) as Rc<dyn Value>);
+            let values: Vec<Rc<dyn Value>> = first.chain(question.values.iter().cloned()).collect();
+            let rows = self.all(sql, values, |row| {
+                each(&alike(row)?);
+                Ok(())
+            });
+            rows.map(drop)
+        };
+        let is_whole = "(s.first_at >= ? and s.last_at < ?)";
+        if question.by_tallies {
+            let sql = format!(
+                "select {ROW}, period * {TALLY_MICROS}, t.deliveries, attempts
+                 from segment s cross join tally t on t.segment = s.number
+                 where s.last_key >= ? and s.first_key < ? and {is_whole} and {parts}"
+            );
+            ask(&sql, vec![low, high, since, until], &mut each)?;
+        }
+        let by_rows = if question.by_tallies {
+            "not "
+        } else {
+            "true or "
+        };
+        let sql = format!(
+            "select {ROW}, created_at, 1, attempts
+             from segment s cross join {} x on x.segment = s.number cross join delivery d on d.id = x.key
+             where s.last_key >= ? and s.first_key < ? and ({by_rows}{is_whole}) and x.owner = ? and x.key >= ? and x.key < ?
+             and created_at >= ? and created_at < ? and {parts}",
+            by.index()
+        );
+        let values = vec![low, high, since, until, owner, low, high, since, until];
+        ask(&sql, values, &mut each)?;
+        let sql = format!(
+            "select {ROW}, created_at, 1, attempts from delivery d
+             where id > ? and id >= ? and id < ? and created_at >= ? and created_at < ? and +{}",
+            question.parts.join(" and +")
+        );
+        ask(&sql, vec![mark, low, high, since, until], &mut each)
+    }
+}
+
+fn alike<'r>(row: &'r Row<'_>) -> SqlResult<Alike<'r>> {
+    let count = |column| row.get::<i64>(column).map(i64::unsigned_abs);
+    Ok(Alike {
+        event_type: row.text(0)?,
+        endpoint: row.get(1)?,
+        mode: mode(row, 2)?,
+        state: match row.get(3)? {
+            0 => DeliveryState::Pending,
+            1 => DeliveryState::Delivered,
+            // Why it failed is not counted.
+            2 => DeliveryState::Failed(FailReason::Exhausted),
+            3 => DeliveryState::Cancelled,
+            4 => DeliveryState::Skipped,
+            other => return Err(unreadable(3, format!("state {other}"))),
+        },
+        at: time(row, 4)?,
+        deliveries: count(5)?,
+        attempts: count(6)?,
+    })
+}

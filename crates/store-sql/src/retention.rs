@@ -1,0 +1,367 @@
+//! Forgetting what ended long ago: a reader finds the next piece, the writer deletes it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::sql::{Connection, SqlError, SqlResult, params};
+use async_trait::async_trait;
+use postrider_core::tenant::Application;
+use postrider_core::{Id, Timestamp};
+use postrider_store::{Aged, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError};
+
+use crate::convert::{aborted, ahead, reading, salt_of, time};
+use crate::read::{Reader, key_before};
+use crate::segments::keys_text;
+use crate::sqlite::open;
+use crate::writer::Tx;
+use crate::{OpenError, SqlStore};
+
+/// Rows that a piece looks at.
+const LOOK_ROWS: u32 = 2_000;
+/// The same, with the deliveries of events: one event may have thousands.
+const LOOK_ROWS_SUM: u32 = 20_000;
+/// Events and deliveries that go in one piece, about: the writer is busy with them for some milliseconds.
+const PIECE_ROWS: usize = 200;
+
+/// Applications that a plan knows.
+const APPLICATIONS_MAX: usize = 100_000;
+
+/// An event whose deliveries all ended long ago, with those of them that go now.
+struct Old {
+    event: i64,
+    deliveries: Vec<i64>,
+    /// There are no others.
+    is_over: bool,
+}
+
+/// What a reader found to go.
+enum Piece {
+    Events(Vec<Old>),
+    Rows(Vec<i64>),
+}
+
+impl Reader {
+    /// What of the next rows is to go, and the key of the last row that was looked at, if there may be more.
+    fn old(
+        &self,
+        keep: &Keep,
+        from: PruneFrom,
+        rows_max: usize,
+    ) -> Result<(Piece, Option<i64>), StoreError> {
+        let after = Id::<()>::from_u128(from.after).key();
+        let after = if from.after == 0 { -1 } else { after };
+        let found = match from.what {
+            Aged::Events => self.old_events(keep, after, rows_max),
+            Aged::Notices => {
+                let row =
+                    "id, at, application_id from notice where mail_due = 0 and publish_due = 0";
+                self.old_rows(row, after, keep.latest(), |application| {
+                    keep.of(application)
+                })
+            }
+            Aged::Tasks => {
+                let row = "id, finished_at, application_id from task where finished_at is not null";
+                self.old_rows(row, after, keep.latest(), |application| {
+                    keep.of(application)
+                })
+            }
+            Aged::Audit => {
+                let row = "id, at, coalesce(application_id, 0) from audit where true";
+                self.old_rows(row, after, keep.audit_before, |_| keep.audit_before)
+            }
+        };
+        found.map_err(reading)
+    }
+
+    /// Events all of whose deliveries ended long ago. As long as one waits, the others tell what was sent.
+    fn old_events(
+        &self,
+        keep: &Keep,
+        after: i64,
+        rows_max: usize,
+    ) -> SqlResult<(Piece, Option<i64>)> {
+        let sql = "select id, created_at, application_id from event where id > ?1 and id < ?2 order by id limit ?3";
+        let mut events = self.connection.prepare_cached(sql)?;
+        let sql = "select count(*), count(case when state = 0 or coalesce(completed_at, created_at) >= ?2 then 1 end) = 0
+                   from delivery where event_id = ?1";
+        let mut count = self.connection.prepare_cached(sql)?;
+        let sql = "select id from delivery where event_id = ?1 limit ?2";
+        let mut deliveries = self.connection.prepare_cached(sql)?;
+        let before = key_before(keep.latest(), self.ahead);
+        let (mut found, mut taken, mut looked_at) = (Vec::new(), 0, 0);
+        let (mut last, mut is_cut) = (None, false);
+        let values = params![after, before, LOOK_ROWS];
+        events.each(values, |row| {
+            let event: i64 = row.get(0)?;
+            (looked_at, last) = (looked_at + 1, Some(event));
+            let before = keep.of(Id::from_key(row.get(2)?, self.salt));
+            if time(row, 1)? < before {
+                let of_it = params![event, before.as_micros()];
+                let (of_it, is_over) =
+                    count.query_row(of_it, |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let of_it: u32 = of_it;
+                looked_at += of_it;
+                if is_over {
+                    let room = rows_max.saturating_sub(taken);
+                    let limit = i64::try_from(room).unwrap_or(i64::MAX);
+                    let ids: Vec<i64> = deliveries.query_all([event, limit], |row| row.get(0))?;
+                    let is_all = ids.len() == of_it as usize;
+                    taken += ids.len() + usize::from(is_all);
+                    found.push(Old {
+                        event,
+                        deliveries: ids,
+                        is_over: is_all,
+                    });
+                    if !is_all {
+                        // One event may have thousands: the next piece begins with it.
+                        (last, is_cut) = (Some(event - 1), true);
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+            if taken >= rows_max || looked_at >= LOOK_ROWS_SUM {
+                is_cut = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let last = last.filter(|_| is_cut || looked_at >= LOOK_ROWS);
+        Ok((Piece::Events(found), last))
+    }
+
+    /// Of a table whose rows go one by one: `row` has their key, their time and their application.
+    fn old_rows(
+        &self,
+        row: &str,
+        after: i64,
+        latest: Timestamp,
+        before: impl Fn(Id<postrider_core::id::Application>) -> Timestamp,
+    ) -> SqlResult<(Piece, Option<i64>)> {
+        let sql = format!("select {row} and id > ?1 and id < ?2 order by id limit ?3");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let end = key_before(latest, self.ahead);
+        let (mut found, mut looked_at, mut last) = (Vec::new(), 0, None);
+        statement.each(params![after, end, LOOK_ROWS], |row| {
+            (looked_at, last) = (looked_at + 1, Some(row.get(0)?));
+            if time(row, 1)? < before(Id::from_key(row.get(2)?, self.salt)) {
+                found.push(row.get(0)?);
+            }
+            Ok(if found.len() >= PIECE_ROWS {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        let is_more = found.len() >= PIECE_ROWS || looked_at == LOOK_ROWS;
+        Ok((Piece::Rows(found), last.filter(|_| is_more)))
+    }
+
+    fn used_bytes(&self) -> Result<u64, StoreError> {
+        let used = match &self.connection {
+            Connection::Sqlite(connection) => open::used_bytes(connection).map_err(SqlError::from),
+            Connection::Postgres(session) => session.used_bytes(),
+        };
+        used.map_err(reading)
+    }
+}
+
+impl Piece {
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Events(events) => events.is_empty(),
+            Self::Rows(rows) => rows.is_empty(),
+        }
+    }
+}
+
+impl Tx {
+    /// Deletes a piece, but for what was sent again since it was looked at. False where some of it has more attempts
+    /// than go at once.
+    fn forget(
+        &mut self,
+        what: Aged,
+        piece: &Piece,
+        latest: Timestamp,
+    ) -> SqlResult<(Pruned, bool)> {
+        match piece {
+            Piece::Events(events) => self.forget_old(events, latest),
+            Piece::Rows(rows) => {
+                let (table, mut pruned) = (table_of(what), Pruned::default());
+                let sql = format!("delete from {table} where id = ?1");
+                let mut delete = self.connection.prepare_cached(&sql)?;
+                let mut gone = 0;
+                for row in rows {
+                    gone += delete.execute([row])? as u64;
+                }
+                *count_of(&mut pruned, what) = gone;
+                Ok((pruned, true))
+            }
+        }
+    }
+
+    fn forget_old(&self, events: &[Old], latest: Timestamp) -> SqlResult<(Pruned, bool)> {
+        let found: Vec<i64> = events
+            .iter()
+            .flat_map(|old| old.deliveries.clone())
+            .collect();
+        // One that was sent again since it was found waits, or has a young end.
+        let sql =
+            "select id from delivery where state <> 0 and coalesce(completed_at, created_at) < ?2
+                   and id in (select value from json_each(?1))";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let values = params![keys_text(&found), latest.as_micros()];
+        let deliveries: Vec<i64> = statement.query_all(values, |row| row.get(0))?;
+        let mut pruned = Pruned::default();
+        if !self.forget_deliveries(&deliveries)?.is_all {
+            return Ok((pruned, false));
+        }
+        pruned.deliveries = deliveries.len() as u64;
+        let over = events.iter().filter(|old| old.is_over);
+        let over: Vec<i64> = over.map(|old| old.event).collect();
+        let sql = "select value from json_each(?1) where not exists (select 1 from delivery where event_id = value)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let over: Vec<i64> = statement.query_all([keys_text(&over)], |row| row.get(0))?;
+        pruned.events = self.forget_events(&over)? as u64;
+        Ok((pruned, true))
+    }
+
+    /// Segments of which nothing is left, but for the last one, which is the mark.
+    fn forget_segments(&self) -> SqlResult<()> {
+        let sql = "delete from segment where number < (select max(number) from segment)
+                   and not exists (select 1 from delivery_of_tenant where segment = number)
+                   and not exists (select 1 from event_of_tenant where segment = number)";
+        self.connection.execute(sql, ()).map(drop)
+    }
+}
+
+fn table_of(what: Aged) -> &'static str {
+    match what {
+        Aged::Events => "event",
+        Aged::Notices => "notice",
+        Aged::Tasks => "task",
+        Aged::Audit => "audit",
+    }
+}
+
+fn count_of(pruned: &mut Pruned, what: Aged) -> &mut u64 {
+    match what {
+        Aged::Events => &mut pruned.events,
+        Aged::Notices => &mut pruned.notices,
+        Aged::Tasks => &mut pruned.tasks,
+        Aged::Audit => &mut pruned.audit,
+    }
+}
+
+/// Where a round goes on behind a piece.
+fn next(what: Aged, last: Option<u128>) -> Option<PruneFrom> {
+    match last {
+        Some(after) => Some(PruneFrom { what, after }),
+        None => what.next().map(PruneFrom::beginning),
+    }
+}
+
+#[async_trait]
+impl Retention for SqlStore {
+    async fn prune(
+        &self,
+        keep: &Keep,
+        from: PruneFrom,
+    ) -> Result<(Pruned, Option<PruneFrom>), StoreError> {
+        let (what, latest) = (from.what, keep.latest());
+        let keep = keep.clone();
+        let find = move |reader: &Reader| {
+            let (piece, last) = reader.old(&keep, from, PIECE_ROWS)?;
+            Ok((piece, last.map(|last| reader.id_of(last))))
+        };
+        let (piece, last) = self.lists.read(find).await?;
+        let is_last = last.is_none();
+        if piece.is_nothing() && !is_last {
+            return Ok((Pruned::default(), next(what, last)));
+        }
+        let forget = move |tx: &mut Tx| {
+            let forgotten = tx.forget(what, &piece, latest)?;
+            if is_last && what == Aged::Events {
+                tx.forget_segments()?;
+            }
+            Ok(forgotten)
+        };
+        let (pruned, is_all) = (self.writer)
+            .call(move |tx| forget(tx).map_err(aborted))
+            .await?;
+        // The rest of a piece with very many attempts goes in the next.
+        let next = if is_all { next(what, last) } else { Some(from) };
+        Ok((pruned, next))
+    }
+
+    async fn used_bytes(&self) -> Result<u64, StoreError> {
+        self.points.read(Reader::used_bytes).await
+    }
+}
+
+impl SqlStore {
+    /// Writes the database anew, so that the disk gets back what was freed; it needs as much room once more meanwhile.
+    ///
+    /// # Errors
+    /// `Full`, or what SQLite says.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        let vacuumed = self.writer.run(|tx| {
+            // The whole database once more does not fit into memory.
+            let sql = "pragma temp_store = file; vacuum; pragma temp_store = memory";
+            // The other database does that by itself, all the time.
+            let is_ours = tx.connection.sqlite().is_some();
+            tx.connection
+                .execute_batch(if is_ours { sql } else { "vacuum" })
+        });
+        match vacuumed.await {
+            Some(done) => done.map_err(aborted),
+            None => Err(StoreError::aborted("the writer has ended")),
+        }
+    }
+}
+
+/// What a round would forget of the store in `directory`, which a server may be using. `keep` says of all applications
+/// until when theirs are kept.
+///
+/// # Errors
+/// When there is no database, or it cannot be read.
+pub fn plan(
+    directory: &Path,
+    keep: impl FnOnce(&[Application]) -> Keep,
+) -> Result<Pruned, OpenError> {
+    let file = directory.join(open::FILE);
+    open::must_be_ours(&file)?;
+    let wrap = |source| OpenError::from_sqlite(&file, source);
+    let connection = open::open_reader(&file)
+        .map(Connection::Sqlite)
+        .map_err(|error| wrap(error.into()))?;
+    let salt = salt_of(&connection).map_err(wrap)?;
+    let ahead = ahead(&connection).map_err(wrap)?;
+    let reader = Reader::new(connection, salt, ahead);
+    let planned = reader.plan(keep);
+    planned.map_err(|error| OpenError::Unreadable {
+        path: file.clone(),
+        source: Box::new(error),
+    })
+}
+
+impl Reader {
+    fn plan(&self, keep: impl FnOnce(&[Application]) -> Keep) -> Result<Pruned, StoreError> {
+        let applications = self.list_applications(PageRequest::first(APPLICATIONS_MAX))?;
+        let keep = keep(&applications.rows);
+        let (mut pruned, mut from) = (Pruned::default(), Some(PruneFrom::default()));
+        while let Some(piece) = from {
+            let (found, last) = self.old(&keep, piece, usize::MAX)?;
+            match found {
+                Piece::Events(events) => {
+                    for old in events {
+                        pruned.deliveries += old.deliveries.len() as u64;
+                        pruned.events += u64::from(old.is_over);
+                    }
+                }
+                Piece::Rows(rows) => *count_of(&mut pruned, piece.what) += rows.len() as u64,
+            }
+            from = next(piece.what, last.map(|last| self.id_of(last)));
+        }
+        Ok(pruned)
+    }
+}

@@ -1,0 +1,546 @@
+//! One way to ask a database, whichever it is: every statement of this crate is written once, for both.
+//!
+//! Statements are SQLite's, of the part that both know; [`postgres`](crate::postgres) turns what is left into the
+//! other's words. All numbers are 64-bit integers, in both.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::postgres::{self, Session};
+
+pub(crate) type SqlResult<T> = Result<T, SqlError>;
+
+/// Why a statement failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{}", postgres::text_of(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The connection to the database is gone, and no new one could be made.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
+    /// A value that is none of those we write.
+    #[error("column {column} cannot be read: {what}")]
+    Unreadable { column: usize, what: String },
+    #[error("there is no such row")]
+    NoRow,
+}
+
+/// What a failure means, as far as the store tells it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No room on the disk.
+    Full,
+    /// A damaged page, or a value that is none of ours.
+    Unreadable,
+    /// Another row has what only one may have.
+    Taken,
+    /// A value that the database cannot hold.
+    Refused,
+    /// It took too long, and was broken off.
+    Interrupted,
+    /// Somebody else was in the way; nothing was done.
+    Busy,
+    /// The database cannot be reached, or does not take writes.
+    Unreachable,
+    Other,
+}
+
+impl SqlError {
+    pub(crate) fn failure(&self) -> Failure {
+        use rusqlite::ErrorCode;
+        match self {
+            Self::Sqlite(
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..),
+            )
+            | Self::Unreadable { .. } => Failure::Unreadable,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => Failure::Full,
+                Some(ErrorCode::DatabaseCorrupt) => Failure::Unreadable,
+                Some(ErrorCode::ConstraintViolation) => Failure::Taken,
+                Some(ErrorCode::OperationInterrupted) => Failure::Interrupted,
+                Some(ErrorCode::DatabaseBusy) => Failure::Busy,
+                _ => Failure::Other,
+            },
+            Self::Postgres(error) => postgres::failure(error),
+            Self::Unreachable(_) => Failure::Unreachable,
+            Self::NoRow => Failure::Other,
+        }
+    }
+}
+
+/// A column whose value is none of those we write.
+pub(crate) fn unreadable(column: usize, what: impl Into<String>) -> SqlError {
+    SqlError::Unreadable {
+        column,
+        what: what.into(),
+    }
+}
+
+pub(crate) trait Optional<T> {
+    /// None instead of an error where there is no row.
+    fn optional(self) -> SqlResult<Option<T>>;
+}
+
+impl<T> Optional<T> for SqlResult<T> {
+    fn optional(self) -> SqlResult<Option<T>> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(SqlError::NoRow) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A value on its way into a statement, or out of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ValueRef<'v> {
+    Null,
+    Integer(i64),
+    Text(&'v str),
+    Blob(&'v [u8]),
+}
+
+/// What can be given to a statement.
+pub(crate) trait Value {
+    fn value(&self) -> ValueRef<'_>;
+}
+
+macro_rules! integers {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            fn value(&self) -> ValueRef<'_> {
+                ValueRef::Integer(i64::from(*self))
+            }
+        }
+        impl Column for $type {
+            fn of(value: ValueRef<'_>) -> Option<Self> {
+                match value {
+                    ValueRef::Integer(value) => value.try_into().ok(),
+                    ValueRef::Null | ValueRef::Text(_) | ValueRef::Blob(_) => None,
+                }
+            }
+        }
+    )*};
+}
+integers!(i64, i32, u32, u16);
+
+impl Value for bool {
+    fn value(&self) -> ValueRef<'_> {
+        ValueRef::Integer(i64::from(*self))
+    }
+}
+
+impl Value for str {
+    fn value(&self) -> ValueRef<'_> {
+        ValueRef::Text(self)
+    }
+}
+
+impl Value for String {
+    fn value(&self) -> ValueRef<'_> {
+        ValueRef::Text(self)
+    }
+}
+
+impl Value for [u8] {
+    fn value(&self) -> ValueRef<'_> {
+        ValueRef::Blob(self)
+    }
+}
+
+impl Value for Vec<u8> {
+    fn value(&self) -> ValueRef<'_> {
+        ValueRef::Blob(self)
+    }
+}
+
+impl<const N: usize> Value for [u8; N] {
+    fn value(&self) -> ValueRef<'_> {
+        ValueRef::Blob(self)
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    fn value(&self) -> ValueRef<'_> {
+        self.as_ref().map_or(ValueRef::Null, Value::value)
+    }
+}
+
+impl<T: Value + ?Sized> Value for &T {
+    fn value(&self) -> ValueRef<'_> {
+        T::value(self)
+    }
+}
+
+impl<T: Value + ?Sized> Value for Arc<T> {
+    fn value(&self) -> ValueRef<'_> {
+        T::value(self)
+    }
+}
+
+impl<T: Value + ?Sized> Value for Rc<T> {
+    fn value(&self) -> ValueRef<'_> {
+        T::value(self)
+    }
+}
+
+/// What can be read from a row.
+pub(crate) trait Column: Sized {
+    fn of(value: ValueRef<'_>) -> Option<Self>;
+}
+
+impl Column for bool {
+    fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Integer(value) => Some(value != 0),
+            ValueRef::Null | ValueRef::Text(_) | ValueRef::Blob(_) => None,
+        }
+    }
+}
+
+impl Column for String {
+    fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Text(text) => Some(text.to_owned()),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Blob(_) => None,
+        }
+    }
+}
+
+impl Column for Vec<u8> {
+    fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Text(_) => None,
+        }
+    }
+}
+
+impl<const N: usize> Column for [u8; N] {
+    fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Blob(bytes) => bytes.try_into().ok(),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Text(_) => None,
+        }
+    }
+}
+
+impl<T: Column> Column for Option<T> {
+    fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Null => Some(None),
+            value => T::of(value).map(Some),
+        }
+    }
+}
+
+/// The values of a statement, in their order.
+pub(crate) trait Params {
+    fn values<R>(self, take: impl FnOnce(&[ValueRef<'_>]) -> R) -> R;
+}
+
+impl Params for () {
+    fn values<R>(self, take: impl FnOnce(&[ValueRef<'_>]) -> R) -> R {
+        take(&[])
+    }
+}
+
+impl<T: Value, const N: usize> Params for [T; N] {
+    fn values<R>(self, take: impl FnOnce(&[ValueRef<'_>]) -> R) -> R {
+        take(&self.each_ref().map(Value::value))
+    }
+}
+
+impl<const N: usize> Params for &[&dyn Value; N] {
+    fn values<R>(self, take: impl FnOnce(&[ValueRef<'_>]) -> R) -> R {
+        take(&self.map(Value::value))
+    }
+}
+
+impl Params for Vec<Rc<dyn Value>> {
+    fn values<R>(self, take: impl FnOnce(&[ValueRef<'_>]) -> R) -> R {
+        let values: Vec<_> = self.iter().map(|value| value.value()).collect();
+        take(&values)
+    }
+}
+
+/// Values of several types.
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        &[$(&$value as &dyn $crate::sql::Value),*]
+    };
+}
+pub(crate) use params;
+
+/// A row of an answer.
+pub(crate) enum Row<'r> {
+    Sqlite(&'r rusqlite::Row<'r>),
+    Postgres(&'r tokio_postgres::Row),
+}
+
+impl Row<'_> {
+    pub(crate) fn value(&self, column: usize) -> SqlResult<ValueRef<'_>> {
+        match self {
+            Self::Sqlite(row) => Ok(match row.get_ref(column)? {
+                rusqlite::types::ValueRef::Null => ValueRef::Null,
+                rusqlite::types::ValueRef::Integer(value) => ValueRef::Integer(value),
+                rusqlite::types::ValueRef::Text(text) => match std::str::from_utf8(text) {
+                    Ok(text) => ValueRef::Text(text),
+                    Err(error) => return Err(unreadable(column, error.to_string())),
+                },
+                rusqlite::types::ValueRef::Blob(bytes) => ValueRef::Blob(bytes),
+                rusqlite::types::ValueRef::Real(value) => {
+                    return Err(unreadable(column, value.to_string()));
+                }
+            }),
+            Self::Postgres(row) => postgres::value(row, column),
+        }
+    }
+
+    pub(crate) fn get<T: Column>(&self, column: usize) -> SqlResult<T> {
+        let value = self.value(column)?;
+        T::of(value).ok_or_else(|| {
+            let what = match value {
+                ValueRef::Null => "a value is missing".to_owned(),
+                ValueRef::Integer(value) => value.to_string(),
+                ValueRef::Text(_) => "a text".to_owned(),
+                ValueRef::Blob(_) => "bytes".to_owned(),
+            };
+            unreadable(column, what)
+        })
+    }
+
+    pub(crate) fn text(&self, column: usize) -> SqlResult<&str> {
+        match self.value(column)? {
+            ValueRef::Text(text) => Ok(text),
+            _ => Err(unreadable(column, "it is no text")),
+        }
+    }
+
+    pub(crate) fn text_or_null(&self, column: usize) -> SqlResult<Option<&str>> {
+        match self.value(column)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(text) => Ok(Some(text)),
+            _ => Err(unreadable(column, "it is no text")),
+        }
+    }
+
+    pub(crate) fn bytes(&self, column: usize) -> SqlResult<&[u8]> {
+        match self.value(column)? {
+            ValueRef::Blob(bytes) => Ok(bytes),
+            _ => Err(unreadable(column, "it is not bytes")),
+        }
+    }
+}
+
+/// A connection to either database.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Sqlite(rusqlite::Connection),
+    Postgres(Session),
+}
+
+/// A statement that is ready to be asked, again and again.
+pub(crate) enum Statement<'c> {
+    Sqlite(rusqlite::CachedStatement<'c>),
+    Postgres(&'c Session, tokio_postgres::Statement),
+}
+
+/// While it is there, all that is read is of one moment.
+pub(crate) struct Snapshot<'c>(&'c Connection);
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        // Nothing was written; a connection that is gone has nothing to end.
+        drop(self.0.execute_batch("rollback"));
+    }
+}
+
+impl Connection {
+    pub(crate) fn prepare_cached(&self, sql: &str) -> SqlResult<Statement<'_>> {
+        match self {
+            Self::Sqlite(connection) => Ok(Statement::Sqlite(connection.prepare_cached(sql)?)),
+            Self::Postgres(session) => Ok(Statement::Postgres(session, session.prepare(sql)?)),
+        }
+    }
+
+    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> SqlResult<usize> {
+        self.prepare_cached(sql)?.execute(params)
+    }
+
+    pub(crate) fn query_row<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+    ) -> SqlResult<T> {
+        self.prepare_cached(sql)?.query_row(params, row)
+    }
+
+    /// Statements without values or answers.
+    pub(crate) fn execute_batch(&self, sql: &str) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
+            Self::Postgres(session) => session.batch(sql),
+        }
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) fn begin(&self) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(_) => self.execute_batch("begin immediate"),
+            Self::Postgres(session) => session.begin(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> SqlResult<Snapshot<'_>> {
+        self.execute_batch(match self {
+            Self::Sqlite(_) => "begin",
+            Self::Postgres(_) => "begin isolation level repeatable read read only",
+        })?;
+        Ok(Snapshot(self))
+    }
+
+    pub(crate) fn roll_back(&self) {
+        match self {
+            // It has rolled back by itself after some errors; then there is nothing to do.
+            Self::Sqlite(_) => drop(self.execute_batch("rollback")),
+            Self::Postgres(session) => session.roll_back(),
+        }
+    }
+
+    /// Waits for what [`Statement::enqueue`] left on its way.
+    pub(crate) fn flush(&self) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(session) => session.flush(),
+        }
+    }
+
+    /// Whether it was cut off, as far as that is known.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(session) => session.is_gone(),
+        }
+    }
+
+    /// Whether each question costs a way over the network.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    pub(crate) fn sqlite(&self) -> Option<&rusqlite::Connection> {
+        match self {
+            Self::Sqlite(connection) => Some(connection),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl Statement<'_> {
+    /// Returns how many rows it changed.
+    pub(crate) fn execute(&mut self, params: impl Params) -> SqlResult<usize> {
+        match self {
+            Self::Sqlite(statement) => {
+                params.values(|values| Ok(statement.execute(rusqlite::params_from_iter(values))?))
+            }
+            Self::Postgres(session, statement) => {
+                params.values(|values| session.execute(statement, values))
+            }
+        }
+    }
+
+    /// Executes it in its order, but need not wait for the answer: what fails of it, the next statement, or
+    /// [`Connection::flush`], tells.
+    pub(crate) fn enqueue(&mut self, params: impl Params) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(_) => self.execute(params).map(drop),
+            Self::Postgres(session, statement) => {
+                params.values(|values| session.enqueue(statement, values))
+            }
+        }
+    }
+
+    pub(crate) fn query_row<T>(
+        &mut self,
+        params: impl Params,
+        row: impl FnOnce(&Row<'_>) -> SqlResult<T>,
+    ) -> SqlResult<T> {
+        match self {
+            Self::Sqlite(statement) => params.values(|values| {
+                let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+                match rows.next()? {
+                    Some(found) => row(&Row::Sqlite(found)),
+                    None => Err(SqlError::NoRow),
+                }
+            }),
+            Self::Postgres(session, statement) => {
+                let rows = params.values(|values| session.query(statement, values))?;
+                rows.first()
+                    .map_or(Err(SqlError::NoRow), |found| row(&Row::Postgres(found)))
+            }
+        }
+    }
+
+    /// Goes through the rows as long as `row` says so.
+    pub(crate) fn each(
+        &mut self,
+        params: impl Params,
+        mut row: impl FnMut(&Row<'_>) -> SqlResult<std::ops::ControlFlow<()>>,
+    ) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(statement) => params.values(|values| {
+                let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+                while let Some(found) = rows.next()? {
+                    if row(&Row::Sqlite(found))?.is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }),
+            Self::Postgres(session, statement) => {
+                for found in params.values(|values| session.query(statement, values))? {
+                    if row(&Row::Postgres(&found))?.is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn query_all<T>(
+        &mut self,
+        params: impl Params,
+        mut row: impl FnMut(&Row<'_>) -> SqlResult<T>,
+    ) -> SqlResult<Vec<T>> {
+        let mut found = Vec::new();
+        self.each(params, |each| {
+            found.push(row(each)?);
+            Ok(std::ops::ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    pub(crate) fn exists(&mut self, params: impl Params) -> SqlResult<bool> {
+        Ok(self.query_row(params, |_| Ok(())).optional()?.is_some())
+    }
+}
+
+impl rusqlite::ToSql for ValueRef<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, ValueRef as Sqlite};
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => Sqlite::Null,
+            Self::Integer(value) => Sqlite::Integer(*value),
+            Self::Text(text) => Sqlite::Text(text.as_bytes()),
+            Self::Blob(bytes) => Sqlite::Blob(bytes),
+        }))
+    }
+}

@@ -1,0 +1,357 @@
+//! Opening a data directory: the lock, the connection settings, the migrations.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::OpenError;
+
+pub(crate) const FILE: &str = "postrider.db";
+const LOCK: &str = "postrider.lock";
+/// The server keeps its master key here, unless it is told another place.
+const MASTER_KEY: &str = "master.key";
+/// Marks our files: "PRDR".
+const APPLICATION_ID: i32 = 0x5052_4452;
+pub(crate) const PAGE_SIZE: u32 = 8_192;
+/// KiB of pages the writer keeps in memory, at most.
+const WRITER_CACHE_KIB: i32 = 64 * 1_024;
+const READER_CACHE_KIB: i32 = 4 * 1_024;
+pub(crate) const BUSY_TIMEOUT_MS: u32 = 5_000;
+
+/// Numbered, forward only. `user_version` is the number of the last one applied.
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../migrations/sqlite/0002_deletions.sql"),
+    include_str!("../../migrations/sqlite/0003_addressees.sql"),
+    include_str!("../../migrations/sqlite/0004_sessions.sql"),
+    include_str!("../../migrations/sqlite/0005_segments.sql"),
+];
+
+/// A directory that this process owns until it is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    pub(crate) file: PathBuf,
+    /// The database itself is locked: whoever deletes the lock file lets nobody else in. The file beside it
+    /// keeps out versions that know only that.
+    database: File,
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Takes a directory, and makes the database's file in it if that is new and `may_create`.
+    pub(crate) fn claim(directory: &Path, may_create: bool) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: directory.to_owned(),
+            source,
+        };
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        // Customers' payloads are in there.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(io)?;
+        let file = directory.join(FILE);
+        let is_there = std::fs::metadata(&file).is_ok_and(|found| found.len() > 0);
+        if !is_there
+            && !may_create
+            && let Some(left) = remains(directory)
+        {
+            return Err(OpenError::Missing {
+                path: file,
+                beside: left,
+            });
+        }
+        let owned = Self::take(directory)?;
+        must_belong(&owned.file)?;
+        Ok(owned)
+    }
+
+    fn take(directory: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            path: directory.to_owned(),
+            source,
+        };
+        let file = directory.join(FILE);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join(LOCK))
+            .map_err(io)?;
+        let database = make_private(&file).map_err(io)?;
+        for locked in [&lock, &database] {
+            match locked.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OpenError::InUse {
+                        path: directory.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(source)) => return Err(io(source)),
+            }
+        }
+        Ok(Self {
+            file,
+            database,
+            _lock: lock,
+        })
+    }
+
+    /// Takes a directory whose database is about to be replaced, in whatever state it is.
+    pub(crate) fn claim_for_restore(directory: &Path) -> Result<Self, OpenError> {
+        Self::take(directory)
+    }
+
+    /// Whether the path still leads to the file that is open here.
+    pub(crate) fn is_in_place(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let same = |path: std::fs::Metadata, open: std::fs::Metadata| {
+                (path.dev(), path.ino()) == (open.dev(), open.ino())
+            };
+            match (std::fs::metadata(&self.file), self.database.metadata()) {
+                (Ok(path), Ok(open)) => same(path, open),
+                _ => false,
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            self.file.exists() && self.database.metadata().is_ok()
+        }
+    }
+
+    /// Bytes that the disk has for us.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        #[cfg(unix)]
+        {
+            let disk = rustix::fs::fstatvfs(&self.database).ok()?;
+            Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        }
+        #[cfg(not(unix))]
+        None
+    }
+}
+
+/// What of an earlier store is in a directory that has no database.
+fn remains(directory: &Path) -> Option<String> {
+    [MASTER_KEY, &companion("-wal"), &companion("-shm")]
+        .into_iter()
+        .find(|name| directory.join(name).exists())
+        .map(str::to_owned)
+}
+
+fn companion(suffix: &str) -> String {
+    format!("{FILE}{suffix}")
+}
+
+/// What a database says of itself in its own file, whatever is in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i64)]
+pub(crate) enum Mark {
+    /// A process has it open, or died with it.
+    Open = 0,
+    /// It was closed, and has no log that matters.
+    Closed = 1,
+    /// `backup` made it, and nobody has opened it since.
+    Copy = 2,
+}
+
+/// Refuses a copy beside the log of the database that was there before: SQLite would apply it. Tells
+/// when the log is gone that an unclean end has left.
+fn must_belong(file: &Path) -> Result<(), OpenError> {
+    let log = PathBuf::from(format!("{}-wal", file.display()));
+    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let mark = own_mark(file);
+    if mark == Some(Mark::Copy as i64) && has_log {
+        return Err(OpenError::ForeignLog { path: log });
+    }
+    if mark == Some(Mark::Open as i64) && !has_log {
+        tracing::error!(
+            path = %log.display(),
+            "the last run did not end cleanly, and its write-ahead log is gone: what was accepted shortly before may be lost. Compare with what the product has published"
+        );
+    }
+    Ok(())
+}
+
+/// The mark in the database's file itself. None when it is new, of an older version, or does not read.
+fn own_mark(file: &Path) -> Option<i64> {
+    let path = file
+        .to_str()?
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let uri = format!("file:{path}?immutable=1");
+    let connection = Connection::open_with_flags(uri, flags).ok()?;
+    let sql = "select value from meta where key = 'mark'";
+    connection.query_row(sql, [], |row| row.get(0)).ok()
+}
+
+/// Writes the mark, through the log into the file.
+///
+/// False when a reader was in the way: then it waits in the log with everything else.
+pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<bool> {
+    let sql = "insert into meta (key, value) values ('mark', ?1) on conflict (key) do update set value = excluded.value";
+    connection.execute(sql, [mark as i64])?;
+    let how = if mark == Mark::Closed {
+        "truncate"
+    } else {
+        "full"
+    };
+    checkpoint(connection, how)
+}
+
+/// Copies the log into the database. False when a reader was in the way.
+pub(crate) fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result<bool> {
+    connection.query_row(&format!("pragma wal_checkpoint({how})"), [], |row| {
+        row.get::<_, i64>(0).map(|busy| busy == 0)
+    })
+}
+
+/// Opens the writing connection, creating and migrating the database as needed.
+pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connection, OpenError> {
+    let wrap = |source| OpenError::from_sqlite(file, source);
+    let mut connection = Connection::open(file).map_err(wrap)?;
+    connection
+        .pragma_update(None, "page_size", PAGE_SIZE)
+        .map_err(wrap)?;
+    check_file(&connection, file)?;
+    connection
+        .pragma_update(None, "journal_mode", "wal")
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "synchronous", "full")
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "temp_store", "memory")
+        .map_err(wrap)?;
+    connection
+        .pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)
+        .map_err(wrap)?;
+    if let Some(bytes) = max_bytes {
+        connection
+            .pragma_update(
+                None,
+                "max_page_count",
+                i64::try_from(bytes.div_ceil(u64::from(PAGE_SIZE))).unwrap_or(i64::MAX),
+            )
+            .map_err(wrap)?;
+    }
+    connection.set_prepared_statement_cache_capacity(64);
+    migrate(&mut connection).map_err(wrap)?;
+    let was_copy = own_mark(file) == Some(Mark::Copy as i64);
+    // Its log would look like another database's after a crash.
+    if !set_mark(&connection, Mark::Open).map_err(wrap)? && was_copy {
+        return Err(OpenError::InUse {
+            path: file.to_owned(),
+        });
+    }
+    Ok(connection)
+}
+
+/// Makes the file for its owner only, if it is not there; SQLite gives its companions the same mode.
+pub(crate) fn make_private(file: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
+pub(crate) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    connection.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Refuses a file that is not ours, and one that a newer Postrider wrote.
+fn check_file(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let wrap = |source| OpenError::from_sqlite(file, source);
+    let number = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(wrap)
+    };
+    let tables: i64 = connection
+        .query_row("select count(*) from sqlite_master", [], |row| row.get(0))
+        .map_err(wrap)?;
+    if tables > 0 && number("application_id")? != i64::from(APPLICATION_ID) {
+        return Err(OpenError::NotOurs {
+            path: file.to_owned(),
+        });
+    }
+    let version = number("user_version")?;
+    if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
+        return Err(OpenError::Newer {
+            path: file.to_owned(),
+            found: version,
+            known: MIGRATIONS.len(),
+        });
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let done: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for (number, sql) in (1_i64..)
+        .zip(MIGRATIONS)
+        .filter(|(number, _)| *number > done)
+    {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Bytes that are in use, of the file's.
+pub(crate) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let count = |name: &str| {
+        let value = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        value.map(i64::unsigned_abs)
+    };
+    let pages = count("page_count")?.saturating_sub(count("freelist_count")?);
+    Ok(pages.saturating_mul(PAGE_SIZE.into()))
+}
+
+/// Refuses what is no database of ours, or of a newer version.
+pub(crate) fn must_be_ours(file: &Path) -> Result<(), OpenError> {
+    must_exist(file)?;
+    let connection = open_reader(file).map_err(|source| OpenError::from_sqlite(file, source))?;
+    check_file(&connection, file)?;
+    let tables: i64 = connection
+        .query_row("select count(*) from sqlite_master", [], |row| row.get(0))
+        .map_err(|source| OpenError::from_sqlite(file, source))?;
+    if tables == 0 {
+        return Err(OpenError::NotOurs {
+            path: file.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses to make a database where the user means one that is there.
+pub(crate) fn must_exist(file: &Path) -> Result<(), OpenError> {
+    if file.exists() {
+        return Ok(());
+    }
+    let source = std::io::Error::new(
+        std::io::ErrorKind::NotFound,
+        "there is no database; name the server's data directory with --data",
+    );
+    Err(OpenError::Io {
+        path: file.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,538 @@
+//! The writes of the hot path.
+
+use crate::sql::{Optional, Row, SqlResult, params};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use postrider_core::attempt::{Attempt, Outcome, Rendering};
+use postrider_core::audit::Actor;
+use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::event::Event;
+use postrider_core::health::HealthChange;
+use postrider_core::tenant::Mode;
+use postrider_core::time::Moment;
+use postrider_core::{Id, Timestamp, id};
+use postrider_store::life::{self, Change, Finish, Head};
+use postrider_store::{
+    DueDelivery, Entity, FinishDelivery, NewEvent, Published, RecordAttempt, Recorded, Resend,
+    StoreError, Target, Write, Written,
+};
+
+use crate::convert::{
+    DELIVERY, EVENT, aborted, addressee_number, delivery, event, header_lines, mode_number, state,
+    state_numbers, to_json,
+};
+use crate::fanout::Recipient;
+use crate::manage::write_health;
+use crate::read::{read_endpoint, read_first_use};
+use crate::segments::keys_text;
+use crate::writer::Tx;
+
+impl Tx {
+    pub(crate) fn write(&mut self, now: Moment, write: &Write) -> Result<Written, StoreError> {
+        match write {
+            Write::Publish(new) => self.publish(now, new).map(Written::Published),
+            Write::Record(record) => self.record(now.wall, record).map(Written::Recorded),
+            Write::Finish(finish) => self.finish(now.wall, *finish).map(Written::Finished),
+            Write::Resend(resend) => self.resend(now.steady, *resend).map(Written::Resent),
+            Write::CatchUp(missed) => self.catch_up(now, *missed).map(Written::Resent),
+        }
+    }
+
+    fn finish(&mut self, now: Timestamp, finish: FinishDelivery) -> Result<bool, StoreError> {
+        let key = self.key(finish.delivery, Entity::Delivery)?;
+        self.heads.remove(&key);
+        let found = self.due(key).map_err(aborted)?;
+        let delivery = found
+            .ok_or(StoreError::not_found(Entity::Delivery))?
+            .delivery;
+        let Finish::Ends { is_told } = life::finish(&delivery, finish.state) else {
+            return Ok(false);
+        };
+        self.end(key, finish.state, now).map_err(aborted)?;
+        if is_told {
+            let endpoint = delivery.endpoint.key();
+            let endpoint = read_endpoint(&self.connection, self.salt, endpoint).map_err(aborted)?;
+            let url = endpoint.map_or_else(String::new, |(endpoint, _)| endpoint.url);
+            let failure = life::expired(&delivery, url);
+            self.tell(now, delivery.tenant.key(), &failure, true, false)
+                .map_err(aborted)?;
+        }
+        Ok(true)
+    }
+
+    fn publish(&mut self, now: Moment, new: &NewEvent) -> Result<Published, StoreError> {
+        let event = &new.event;
+        let application = self.key(event.application, Entity::Application)?;
+        let tenant = self.key(event.tenant, Entity::Tenant)?;
+        if let Some(idempotency) = &new.idempotency
+            && let Some(first) =
+                read_first_use(&self.connection, self.salt, application, &idempotency.key)
+                    .map_err(aborted)?
+        {
+            return life::repeated(&first, idempotency);
+        }
+        let recipients = self.targets(event, tenant, new.target)?;
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
+        let sequence = self.last_sequence;
+        let mut deliveries = Vec::with_capacity(recipients.len());
+        for (endpoint, state) in recipients {
+            let id = self.ids.next(now.wall);
+            let delivery = life::accept(id, event, self.id(endpoint), state, new.profile, now);
+            self.insert_delivery(&delivery, tenant, endpoint, sequence)
+                .map_err(aborted)?;
+            if state.is_final() {
+                continue;
+            }
+            deliveries.push(DueDelivery {
+                delivery,
+                event: event.clone(),
+                sequence,
+            });
+        }
+        self.insert_event(event, application, tenant, addressee_number(new.target))
+            .map_err(aborted)?;
+        let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
+        if let Some(idempotency) = &new.idempotency {
+            let sql = "insert into idempotency (application_id, key, event_id, fingerprint, deliveries, at) values (?1, ?2, ?3, ?4, ?5, ?6)";
+            let values = params![
+                application,
+                idempotency.key,
+                event.id.key(),
+                idempotency.fingerprint,
+                count,
+                now.steady.as_micros()
+            ];
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.enqueue(values))
+                .map_err(aborted)?;
+        }
+        Ok(Published {
+            event: event.id,
+            created: true,
+            count,
+            deliveries,
+        })
+    }
+
+    fn targets(
+        &mut self,
+        event: &Event,
+        tenant: i64,
+        target: Target,
+    ) -> Result<Vec<(i64, DeliveryState)>, StoreError> {
+        if let Target::Endpoint(id) = target {
+            let key = self.key(id, Entity::Endpoint)?;
+            // It may be a callback, and those are not among the recipients.
+            life::must_take(self.takes(key, tenant, Some(event.mode))?)?;
+            return Ok(vec![(key, DeliveryState::Pending)]);
+        }
+        let audience = self
+            .fanout
+            .audience(&self.connection, tenant)
+            .map_err(aborted)?;
+        let audience = audience.ok_or(StoreError::not_found(Entity::Tenant))?;
+        let named = match target {
+            Target::IfEnabled(id) => Some(id.key()),
+            Target::Matching | Target::Distributions | Target::Nobody | Target::Endpoint(_) => None,
+        };
+        let begins = |r: &Recipient| {
+            let candidate = r.candidate(named == Some(r.endpoint));
+            let state = candidate.begins(target, event.mode, &event.event_type)?;
+            Some((r.endpoint, state))
+        };
+        Ok(audience.recipients.iter().filter_map(begins).collect())
+    }
+
+    /// Whether an endpoint of a tenant is enabled; none where it is not there, or not of the mode.
+    pub(crate) fn takes(
+        &self,
+        endpoint: i64,
+        tenant: i64,
+        mode: Option<Mode>,
+    ) -> Result<Option<bool>, StoreError> {
+        let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2
+                   and deleted = 0 and (cast(?3 as bigint) is null or mode = ?3)";
+        let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
+        let values = params![endpoint, tenant, mode.map(mode_number)];
+        let found = statement.query_row(values, |row| row.get(0)).optional();
+        found.map_err(aborted)
+    }
+
+    fn insert_event(
+        &mut self,
+        event: &Event,
+        application: i64,
+        tenant: i64,
+        addressee: i64,
+    ) -> SqlResult<()> {
+        let sql = "insert into event (id, application_id, tenant_id, type, mode, occurred_at, created_at, ordering_key, deliver_before, data, meta, addressee, traceparent)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.enqueue(params![
+            event.id.key(),
+            application,
+            tenant,
+            &*event.event_type,
+            mode_number(event.mode),
+            event.occurred_at.as_micros(),
+            event.created_at.as_micros(),
+            event.ordering_key,
+            event.deliver_before.map(Timestamp::as_micros),
+            &*event.data,
+            event.meta.as_deref(),
+            addressee,
+            event.traceparent.map(|trace| trace.to_string()),
+        ])?;
+        drop(statement);
+        self.unentered.events += 1;
+        self.enter_late(event.id.key(), tenant)
+    }
+
+    pub(crate) fn insert_delivery(
+        &mut self,
+        delivery: &Delivery,
+        tenant: i64,
+        endpoint: i64,
+        sequence: i64,
+    ) -> SqlResult<()> {
+        let sql = "insert into delivery (id, event_id, endpoint_id, tenant_id, event_type, profile, state, attempts, due_at, sequence,
+                   series_attempts, series_single, created_at, mode, completed_at) values (?1, ?2, ?3, ?4, ?5, ?6, ?11, 0, ?7, ?8, 0, 0, ?9, ?10, ?12)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.enqueue(params![
+            delivery.id.key(),
+            delivery.event.key(),
+            endpoint,
+            tenant,
+            &*delivery.event_type,
+            delivery.profile,
+            delivery.due_at.as_micros(),
+            sequence,
+            delivery.created_at.as_micros(),
+            mode_number(delivery.mode),
+            state_numbers(delivery.state).0,
+            delivery.completed_at.map(Timestamp::as_micros),
+        ])?;
+        drop(statement);
+        self.unentered.deliveries += 1;
+        Ok(())
+    }
+
+    fn record(&mut self, now: Timestamp, record: &RecordAttempt) -> Result<Recorded, StoreError> {
+        let key = self.key(record.delivery, Entity::Delivery)?;
+        let found = self.head(key).map_err(aborted)?;
+        let (tenant, head) = found.ok_or(StoreError::not_found(Entity::Delivery))?;
+        let Some(recording) = life::record(head, record, now) else {
+            return Ok(Recorded {
+                applied: false,
+                disabled: None,
+            });
+        };
+        self.insert_attempt(key, &record.attempt).map_err(aborted)?;
+        self.counted(key, || {
+            self.update_delivery(key, record.attempt.number, recording.change)
+        })
+        .map_err(aborted)?;
+        let disabled = self
+            .apply_health(tenant, record, recording.health, now)
+            .map_err(aborted)?;
+        if recording.is_told || disabled.is_some() {
+            let (is_told, is_disabled) = (recording.is_told, disabled.is_some());
+            self.tell(now, tenant, &record.into(), is_told, is_disabled)
+                .map_err(aborted)?;
+        }
+        Ok(Recorded {
+            applied: true,
+            disabled,
+        })
+    }
+
+    /// Reads what the records of a batch need in one go, where each question has a way to go.
+    pub(crate) fn look_ahead(&mut self, batch: &[Write]) -> SqlResult<()> {
+        self.heads.clear();
+        if !self.connection.is_remote() {
+            return Ok(());
+        }
+        let records = batch.iter().filter_map(|write| match write {
+            Write::Record(record) => record.delivery.key_in(self.salt),
+            Write::Publish(_) | Write::Finish(_) | Write::Resend(_) | Write::CatchUp(_) => None,
+        });
+        let keys: Vec<i64> = records.collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let sql = "select tenant_id, attempts, state, reason, id from delivery where id in (select value from json_each(?1))";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut heads = HashMap::with_capacity(keys.len());
+        statement.each([keys_text(&keys)], |row| {
+            // One that does not read is told of where it is needed.
+            if let Ok(head) = head(row) {
+                heads.insert(row.get(4)?, head);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        drop(statement);
+        self.heads = heads;
+        Ok(())
+    }
+
+    /// A delivery's tenant, and what its record needs.
+    fn head(&mut self, key: i64) -> SqlResult<Option<(i64, Head)>> {
+        // Known of the first write only: that changes it.
+        if let Some(known) = self.heads.remove(&key) {
+            return Ok(Some(known));
+        }
+        let mut statement = self.connection.prepare_cached(
+            "select tenant_id, attempts, state, reason from delivery where id = ?1",
+        )?;
+        statement.query_row([key], head).optional()
+    }
+
+    fn insert_attempt(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
+        let sql = "insert into attempt (delivery_id, number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail,
+                   response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual,
+                   region, local_address, rendering_id)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+        let rendering = attempt.rendering.as_deref();
+        let rendering = rendering
+            .map(|rendering| self.rendering_id(rendering))
+            .transpose()?;
+        let (status, retry_after, reason, detail) = match &attempt.outcome {
+            Outcome::Answered {
+                status,
+                retry_after_secs,
+            } => (Some(*status), *retry_after_secs, None, None),
+            Outcome::Unreachable { reason, detail } => {
+                (None, None, Some(reason.as_str()), Some(detail.as_str()))
+            }
+        };
+        let response = attempt.response.as_ref();
+        let timings = attempt.timings;
+        self.connection.prepare_cached(sql)?.enqueue(params![
+            delivery,
+            attempt.number,
+            attempt.started_at.as_micros(),
+            attempt.ended_at.as_micros(),
+            attempt.url,
+            header_lines(&attempt.request_headers),
+            status,
+            retry_after,
+            reason,
+            detail,
+            response.map(|response| header_lines(&response.headers)),
+            response.map(|response| &*response.body),
+            response.is_some_and(|response| response.truncated),
+            timings.dns_micros,
+            timings.connect_micros,
+            timings.tls_micros,
+            timings.first_byte_micros,
+            timings.total_micros,
+            attempt.manual,
+            attempt
+                .egress
+                .as_ref()
+                .and_then(|egress| egress.region.as_deref()),
+            attempt
+                .egress
+                .as_ref()
+                .map(|egress| egress.address.to_string()),
+            rendering,
+        ])?;
+        Ok(())
+    }
+
+    fn rendering_id(&self, rendering: &Rendering) -> SqlResult<i64> {
+        let text = to_json(rendering);
+        let mut known = self
+            .connection
+            .prepare_cached("select id from rendering where text = ?1")?;
+        if let Some(id) = known.query_row([&text], |row| row.get(0)).optional()? {
+            return Ok(id);
+        }
+        let sql = "insert into rendering (text) values (?1) returning id";
+        self.connection.query_row(sql, [&text], |row| row.get(0))
+    }
+
+    fn update_delivery(&self, key: i64, attempts: u32, change: Option<Change>) -> SqlResult<()> {
+        let Some(change) = change else {
+            let sql = "update delivery set attempts = ?2 where id = ?1";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            return statement.enqueue(params![key, attempts]);
+        };
+        let sql = "update delivery set state = ?2, reason = ?3, attempts = ?4, due_at = coalesce(?5, due_at), sequence = coalesce(?6, sequence),
+                   series_attempts = ?7, series_started_at = ?8, series_single = ?9, completed_at = ?10 where id = ?1";
+        let (number, reason) = state_numbers(change.state);
+        self.connection.prepare_cached(sql)?.enqueue(params![
+            key,
+            number,
+            reason,
+            attempts,
+            change.due_at.map(Timestamp::as_micros),
+            change.place.map(Timestamp::as_micros),
+            change.series.attempts,
+            change.series.started_at.map(Timestamp::as_micros),
+            change.series.single,
+            change.completed_at.map(Timestamp::as_micros),
+        ])?;
+        Ok(())
+    }
+
+    fn apply_health(
+        &mut self,
+        tenant: i64,
+        record: &RecordAttempt,
+        change: HealthChange,
+        now: Timestamp,
+    ) -> SqlResult<Option<postrider_core::health::DisableReason>> {
+        let endpoint = record.endpoint.key();
+        let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
+            return Ok(None);
+        };
+        let Some(recipient) = audience
+            .recipients
+            .iter_mut()
+            .find(|recipient| recipient.endpoint == endpoint)
+        else {
+            return Ok(None);
+        };
+        let before = recipient.health;
+        let disabled = recipient.health.apply(change, record.rule, now);
+        let after = recipient.health;
+        // A success on a healthy endpoint, by far the most common, writes nothing.
+        if after != before {
+            // That the server disabled it is a change of configuration like a person's.
+            let known = match disabled {
+                Some(_) => read_endpoint(&self.connection, self.salt, endpoint)?,
+                None => None,
+            };
+            write_health(&self.connection, endpoint, &after)?;
+            if let Some((before, _)) = known {
+                let changed = Endpoint {
+                    health: after,
+                    ..before.clone()
+                };
+                self.note(&Actor::system(now), Some(&before), Some(&changed))?;
+            }
+        }
+        Ok(disabled)
+    }
+
+    pub(crate) fn resend(
+        &mut self,
+        now: Timestamp,
+        resend: Resend,
+    ) -> Result<DueDelivery, StoreError> {
+        let key = self.key(resend.delivery, Entity::Delivery)?;
+        self.heads.remove(&key);
+        let found = self
+            .due(key)
+            .map_err(aborted)?
+            .ok_or(StoreError::not_found(Entity::Delivery))?;
+        let (endpoint, tenant) = (found.delivery.endpoint.key(), found.delivery.tenant.key());
+        let endpoint = self.takes(endpoint, tenant, None)?;
+        let delivery = life::resend(&found.delivery, endpoint, &resend, now)?;
+        self.last_sequence = life::next_place(self.last_sequence, now);
+        let sequence = self.last_sequence;
+        let sql = "update delivery set state = 0, reason = null, completed_at = null, due_at = ?2, sequence = ?3, series_attempts = ?4,
+                   series_started_at = ?5, series_single = ?6 where id = ?1";
+        let series = delivery.series;
+        let values = params![
+            key,
+            delivery.due_at.as_micros(),
+            sequence,
+            series.attempts,
+            series.started_at.map(Timestamp::as_micros),
+            series.single
+        ];
+        let revive = || {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.execute(values).map(drop)
+        };
+        self.counted(key, revive).map_err(aborted)?;
+        Ok(DueDelivery {
+            delivery,
+            event: found.event,
+            sequence,
+        })
+    }
+
+    fn due(&self, key: i64) -> SqlResult<Option<DueDelivery>> {
+        let sql = format!(
+            "select {DELIVERY}, {} from delivery d join event e on e.id = d.event_id where d.id = ?1",
+            EVENT
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        statement
+            .query_row([key], |row| due_row(row, self.salt))
+            .optional()
+    }
+
+    pub(crate) fn finish_pending(
+        &mut self,
+        endpoint: Id<id::Endpoint>,
+        state: DeliveryState,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, StoreError> {
+        let key = self.key(endpoint, Entity::Endpoint)?;
+        let found = read_endpoint(&self.connection, self.salt, key).map_err(aborted)?;
+        // Erased with its tenant: so is what was pending.
+        let Some((endpoint, deleted)) = found else {
+            return Ok(0);
+        };
+        let Some(is_told) = life::gives_out(&endpoint, deleted, state) else {
+            return Ok(0);
+        };
+        let waiting = self.waiting(key, limit).map_err(aborted)?;
+        let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+        for (delivery, attempts, by_hand) in waiting {
+            self.end(delivery, state, now).map_err(aborted)?;
+            if is_told && !by_hand {
+                let failure = life::waited(self.id(delivery), attempts, &endpoint);
+                self.tell(now, endpoint.tenant.key(), &failure, true, false)
+                    .map_err(aborted)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The first pending deliveries of an endpoint: their keys, attempts, and whether they are resent
+    /// by hand.
+    fn waiting(&self, endpoint: i64, limit: u32) -> SqlResult<Vec<(i64, u32, bool)>> {
+        let sql = "select id, attempts, series_single from delivery where endpoint_id = ?1 and state = 0 order by sequence limit ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        statement.query_all([endpoint, limit.into()], row)
+    }
+
+    /// Gives a delivery its final state.
+    fn end(&self, delivery: i64, state: DeliveryState, now: Timestamp) -> SqlResult<()> {
+        let (number, reason) = state_numbers(state);
+        let sql = "update delivery set state = ?2, reason = ?3, completed_at = ?4 where id = ?1";
+        let values = params![delivery, number, reason, now.as_micros()];
+        self.counted(delivery, || {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.execute(values).map(drop)
+        })
+    }
+}
+
+/// A row of `tenant_id, attempts, state, reason`.
+fn head(row: &Row<'_>) -> SqlResult<(i64, Head)> {
+    let head = Head {
+        attempts: row.get(1)?,
+        state: state(row, 2)?,
+    };
+    Ok((row.get(0)?, head))
+}
+
+/// A row of `DELIVERY, EVENT`.
+pub(crate) fn due_row(row: &Row<'_>, salt: u64) -> SqlResult<DueDelivery> {
+    Ok(DueDelivery {
+        delivery: delivery(row, salt)?,
+        sequence: row.get(15)?,
+        event: std::sync::Arc::new(event(row, crate::convert::DELIVERY_COLUMNS, salt)?),
+    })
+}

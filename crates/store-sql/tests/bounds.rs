@@ -1,0 +1,176 @@
+//! What is bounded in the embedded store only: how many rows a list looks at.
+
+use postrider_store::conformance::fixture::{World, at, secs, world};
+use postrider_store::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, Write};
+use postrider_store_sql::{Options, SqlStore, plan};
+
+/// More than a list looks at (`SCAN_ROWS_MAX`), both of what is in segments and of what is in none yet.
+const MANY: usize = 42_000;
+
+async fn publish(world: &World<'_>, event_type: &str, count: usize) {
+    let batch = (0..count).map(|_| {
+        let new = world.publishing(at(1), event_type);
+        Write::Publish(Box::new(new))
+    });
+    let answers = world.store.commit(at(1).into(), batch.collect()).await;
+    assert!(answers.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_rare_row_is_found_behind_many_others_in_a_later_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    world.endpoint().await;
+    publish(&world, "rare", 1).await;
+    publish(&world, "common", MANY).await;
+    let mut page = PageRequest::first(50);
+    let rare = |since| DeliveryFilter {
+        tenant: Some(world.tenant),
+        event_type: Some("rare".into()),
+        since,
+        ..DeliveryFilter::default()
+    };
+    let first = store.list_deliveries(rare(None), page).await.unwrap();
+    assert!(first.rows.is_empty() && first.next.is_some(), "{first:?}");
+    let mut found = first;
+    // How much is in no segment yet, nobody knows: it takes a page of its own or not.
+    while found.rows.is_empty() {
+        page.cursor = Some(found.next.unwrap());
+        found = store.list_deliveries(rare(None), page).await.unwrap();
+    }
+    assert_eq!((found.rows.len(), found.next), (1, None));
+    let events = EventFilter {
+        tenant: Some(world.tenant),
+        event_type: Some("rare".into()),
+        ..EventFilter::default()
+    };
+    page.cursor = None;
+    let first = store.list_events(events.clone(), page).await.unwrap();
+    assert!(first.rows.is_empty());
+    let mut found = first;
+    while found.rows.is_empty() {
+        page.cursor = Some(found.next.unwrap());
+        found = store.list_events(events.clone(), page).await.unwrap();
+    }
+    assert_eq!((found.rows.len(), found.next), (1, None));
+    // What an index serves needs no second page.
+    page.cursor = None;
+    let later = rare(Some(secs(1)));
+    let none = store.list_deliveries(later, page).await.unwrap();
+    assert_eq!((none.rows.len(), none.next), (0, None));
+}
+
+#[tokio::test]
+async fn what_failed_is_looked_for_in_its_own_index_or_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    let endpoint = world.endpoint().await;
+    publish(&world, "common", MANY).await;
+    let page = PageRequest::first(50);
+    let failed = DeliveryFilter {
+        state: Some(StatePattern::Failed),
+        ..DeliveryFilter::default()
+    };
+    // Of all tenants no index serves it: some rows are looked at, and there are more.
+    let of_all = store.list_deliveries(failed.clone(), page).await.unwrap();
+    assert!(of_all.rows.is_empty() && of_all.next.is_some());
+    for narrow in [
+        DeliveryFilter {
+            tenant: Some(world.tenant),
+            ..failed.clone()
+        },
+        DeliveryFilter {
+            endpoint: Some(endpoint),
+            ..failed.clone()
+        },
+    ] {
+        let found = store.list_deliveries(narrow, page).await.unwrap();
+        assert!(found.rows.is_empty() && found.next.is_none());
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_a_far_retry_is_no_time_to_begin_at() {
+    use postrider_core::audit::Actor;
+    use postrider_core::delivery::DeliveryState;
+    use postrider_core::health::HealthChange;
+    use postrider_core::judge::Next;
+    use postrider_store::conformance::fixture::record;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::default();
+    let store = SqlStore::open(directory.path(), &options).unwrap();
+    {
+        let world = world(&store).await;
+        let endpoint = world.endpoint().await;
+        let delivery = world.publish(at(10)).await.deliveries[0].delivery.id;
+        let far = Next::Retry { at: secs(86_400) };
+        let failed = HealthChange::Failure {
+            delivery_failed: false,
+        };
+        let attempt = record(delivery, endpoint, 1, far, failed, at(11));
+        world.record(at(11), attempt).await.unwrap();
+        store
+            .delete_endpoint(endpoint, Actor::system(at(12)))
+            .await
+            .unwrap();
+        let ended = store.finish_pending(endpoint, DeliveryState::Cancelled, at(12), 10);
+        assert_eq!(ended.await.unwrap(), 1);
+        world.endpoint().await;
+        world.publish(at(20)).await;
+    }
+    drop(store);
+    let store = SqlStore::open(directory.path(), &options).unwrap();
+    assert_eq!(store.last_place().await.unwrap(), at(20));
+    // How far the steady clock has come counts too, and only forward.
+    store.note_steady(at(30)).await.unwrap();
+    store.note_steady(at(25)).await.unwrap();
+    drop(store);
+    let store = SqlStore::open(directory.path(), &options).unwrap();
+    assert_eq!(store.last_place().await.unwrap(), at(30));
+}
+
+#[tokio::test]
+async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to() {
+    use postrider_core::delivery::FailReason;
+    use postrider_core::health::HealthChange;
+    use postrider_core::judge::Next;
+    use postrider_store::conformance::fixture::record;
+    use postrider_store::{Keep, PruneFrom, Pruned};
+    /// More than a piece (`PIECE_ROWS`) takes.
+    const ENDPOINTS: usize = 450;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    for _ in 0..ENDPOINTS {
+        world.endpoint().await;
+    }
+    let published = world.publish(at(1)).await;
+    let ends = published.deliveries.iter().map(|due| {
+        let (delivery, endpoint) = (due.delivery.id, due.delivery.endpoint);
+        let stopped = Next::Failed(FailReason::Stopped);
+        let end = record(delivery, endpoint, 1, stopped, HealthChange::None, at(2));
+        Write::Record(Box::new(end))
+    });
+    let answers = store.commit(at(2).into(), ends.collect()).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let keep = Keep {
+        before: secs(9),
+        own: [].into(),
+        audit_before: at(0),
+    };
+    // A plan deletes nothing, so it cannot go piece by piece.
+    let planned = plan(directory.path(), |_| keep.clone()).unwrap();
+    assert_eq!((planned.events, planned.deliveries), (1, ENDPOINTS as u64));
+    let (mut sum, mut from) = (Pruned::default(), Some(PruneFrom::default()));
+    while let Some(piece) = from {
+        let (pruned, next) = postrider_store::Retention::prune(&store, &keep, piece)
+            .await
+            .unwrap();
+        assert!(pruned.deliveries <= 200, "{pruned:?}");
+        sum += pruned;
+        from = next;
+    }
+    assert_eq!((sum.events, sum.deliveries), (1, ENDPOINTS as u64));
+}
