@@ -177,9 +177,12 @@ pub struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub struct RootKeyArgs {
-    /// The server's data directory
-    #[arg(long, default_value = "./postrider-data")]
-    pub data: PathBuf,
+    /// The server's configuration file (TOML), for its `[store]`; POSTRIDER__STORE__KEY variables override it
+    #[arg(long, short, env = "POSTRIDER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The server's data directory [default: ./postrider-data]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
 }
 
 /// Runs one command to its end.
@@ -206,7 +209,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
             Command::Doctor(args) => doctor::run(&args.data, args.rebuild),
             Command::Prune(args) => prune::run(&args).await,
-            Command::RootKey(args) => root_key::run(&args.data).await,
+            Command::RootKey(args) => root_key::run(&args).await,
             Command::Api(args) => commands::api(args).await,
             Command::Console(connection) => commands::console(&connection).await,
             Command::Application(command) => commands::application(command).await,

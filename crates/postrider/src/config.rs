@@ -71,11 +71,21 @@ impl Default for ServerConfig {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// Directory of the database; one process owns it.
+    /// Directory of the database and the master key; one process owns it.
     #[schema(value_type = String)]
     pub directory: PathBuf,
     /// Bytes the database may grow to; none is the disk's size.
     pub max_bytes: Option<u64>,
+    /// A PostgreSQL database instead of one in the directory: `postgres://user@host/database?sslmode=require`. One server
+    /// at a time owns it; others wait and take over.
+    pub url: Option<String>,
+    /// File with the password for it alone; otherwise it is the URL's.
+    #[schema(value_type = Option<String>)]
+    pub password_file: Option<PathBuf>,
+    /// PEM file with the authorities that may have signed the database's certificate; then the connection is encrypted.
+    /// None is those of the web.
+    #[schema(value_type = Option<String>)]
+    pub ca_file: Option<PathBuf>,
     /// Makes a new store in a directory that has remains of an earlier one.
     #[serde(skip)]
     pub new_store: bool,
@@ -86,8 +96,25 @@ impl Default for StoreConfig {
         Self {
             directory: PathBuf::from("./postrider-data"),
             max_bytes: None,
+            url: None,
+            password_file: None,
+            ca_file: None,
             new_store: false,
         }
+    }
+}
+
+impl StoreConfig {
+    /// The database of a server, if everything is to be kept in one.
+    pub(crate) fn postgres(&self) -> Option<postrider_store_sql::PostgresOptions> {
+        let url = self.url.clone()?;
+        Some(postrider_store_sql::PostgresOptions {
+            url,
+            password_file: self.password_file.clone(),
+            ca_file: self.ca_file.clone(),
+            salt: fastrand::u64(..),
+            ..postrider_store_sql::PostgresOptions::default()
+        })
     }
 }
 
@@ -397,6 +424,27 @@ fn impossible(config: &Config) -> Vec<String> {
     ] {
         if value == 0 {
             wrong.push(format!("{name} must be at least 1"));
+        }
+    }
+    let has_url = config.store.url.is_some();
+    for (name, is_set) in [
+        ("store.max_bytes", config.store.max_bytes.is_some()),
+        ("retention.max_bytes", config.retention.max_bytes.is_some()),
+    ] {
+        if has_url && is_set {
+            wrong.push(format!(
+                "{name} is for a database in store.directory; how much the one of store.url may have its own settings say"
+            ));
+        }
+    }
+    for (name, is_set) in [
+        ("store.password_file", config.store.password_file.is_some()),
+        ("store.ca_file", config.store.ca_file.is_some()),
+    ] {
+        if !has_url && is_set {
+            wrong.push(format!(
+                "{name} is for the database of store.url, and there is none"
+            ));
         }
     }
     let prefixes = config.egress.nat64.iter();

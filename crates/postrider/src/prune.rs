@@ -1,5 +1,6 @@
 //! `postrider prune`: what is old goes now, or is only counted.
 
+use postrider_core::tenant::Application;
 use postrider_engine::{Clock as _, SystemClock};
 use postrider_service::{RetentionPace, forget_what_is_old};
 use postrider_store::Pruned;
@@ -23,7 +24,12 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let clock = SystemClock;
     if args.plan {
         let now = clock.now();
-        let planned = plan(directory, |applications| rule.keep(applications, now))?;
+        let planned_by = rule.clone();
+        let keep = move |applications: &[Application]| planned_by.keep(applications, now);
+        let planned = match config.store.postgres() {
+            Some(options) => SqlStore::plan_in(options, keep).await?,
+            None => plan(directory, keep)?,
+        };
         tell("would go", planned);
         if let Some(max) = rule.max_bytes {
             line(&format!(
@@ -32,7 +38,13 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let store = SqlStore::open_existing(directory, &Options::default())?;
+    let store = match config.store.postgres() {
+        Some(_) if args.vacuum => anyhow::bail!(
+            "--vacuum is for a database in a directory; PostgreSQL gives room back by itself (autovacuum)"
+        ),
+        Some(options) => SqlStore::connect(options).await?,
+        None => SqlStore::open_existing(directory, &Options::default())?,
+    };
     let round = forget_what_is_old(&store, &clock, &rule, RetentionPace::Alone).await?;
     tell("are gone", round.pruned);
     if args.vacuum {

@@ -1,16 +1,25 @@
 //! `postrider root-key`: for whoever lost the root key.
 
-use std::path::Path;
-
 use postrider_engine::{Clock, SystemClock};
 use postrider_store_sql::{Options, SqlStore};
+
+use crate::cli::{RootKeyArgs, ServeArgs};
+use crate::config;
 
 /// Makes one more root key in the store of a stopped server, and prints it.
 ///
 /// # Errors
 /// When there is no database, or a server uses it.
-pub(crate) async fn run(data: &Path) -> anyhow::Result<()> {
-    let store = SqlStore::open_existing(data, &Options::default())?;
+pub(crate) async fn run(args: &RootKeyArgs) -> anyhow::Result<()> {
+    let config = config::load(&ServeArgs {
+        config: args.config.clone(),
+        data: args.data.clone(),
+        ..ServeArgs::default()
+    })?;
+    let store = match config.store.postgres() {
+        Some(options) => SqlStore::connect(options).await?,
+        None => SqlStore::open_existing(&config.store.directory, &Options::default())?,
+    };
     let key = postrider_service::new_root_key(&store, SystemClock.now()).await?;
     #[expect(clippy::print_stdout, reason = "the key is what the user came for")]
     {

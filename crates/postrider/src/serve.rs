@@ -110,7 +110,15 @@ impl Server {
             "retention",
             until(&stop, async move { retaining.retain().await }),
         );
-        let round = patrol::patrol(opened.sqlite, prepared.damaged);
+        let owned = opened.sql.clone();
+        must_run(
+            "ownership",
+            until(&stop, async move {
+                owned.lost().await;
+                tracing::error!("another server has taken over the database");
+            }),
+        );
+        let round = patrol::patrol(opened.sql, prepared.damaged);
         must_run("patrol", until(&stop, round));
         let transport = prepared.transport.clone();
         must_run(
@@ -190,7 +198,11 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     log::start(&config.log)?;
     let data = config.store.directory.clone();
     let mut signals = Signals::new()?;
-    let server = Server::start(config).await?;
+    // It may wait for another server to end.
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        () = signals.stop() => return Ok(()),
+    };
     greet(&server, &data);
     loop {
         tokio::select! {

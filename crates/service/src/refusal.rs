@@ -362,7 +362,7 @@ impl From<StoreError> for Refusal {
                 tracing::error!(detail, "the store is not available");
                 Self::new(
                     ErrorCode::StoreUnavailable,
-                    "nothing was stored; the operator has to look after the data directory",
+                    "nothing was stored, try again; if it goes on, the operator has to look after the store",
                 )
             }
             StoreError::OutcomeUnknown { source } => Self {

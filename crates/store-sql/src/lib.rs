@@ -133,6 +133,12 @@ pub enum OpenError {
         #[source]
         source: SqlError,
     },
+    #[error("the database {name} cannot be read")]
+    UnreadableDatabase {
+        name: String,
+        #[source]
+        source: Box<StoreError>,
+    },
     #[error(
         "the database {name} was written by a newer Postrider (schema {found}, this one knows {known}); run that version"
     )]
@@ -177,6 +183,8 @@ pub struct SqlStore {
 const POINT_CONNECTIONS: usize = 4;
 const LIST_CONNECTIONS: usize = 4;
 const COUNT_CONNECTIONS: usize = 2;
+/// Between two looks whether the database is ours.
+const OWNERSHIP_PAUSE: Duration = Duration::from_secs(1);
 /// How long a list or a count may take; beyond, it is broken off with `TooLong`.
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -257,8 +265,17 @@ impl SqlStore {
     }
 
     /// Waits until another server owns the database: then this one must stop. For ever where that cannot be.
+    ///
+    /// Asks every second, so that a server that writes nothing hears of it too, and is back as soon as its database.
     pub async fn lost(&self) {
-        postgres::lost(self.lost.clone()).await;
+        let Some(lost) = &self.lost else {
+            return std::future::pending().await;
+        };
+        while !*lost.borrow() {
+            // What is wrong is told by whoever needs it.
+            drop(self.writer.call(|_| Ok(())).await);
+            tokio::time::sleep(OWNERSHIP_PAUSE).await;
+        }
     }
 
     fn start(

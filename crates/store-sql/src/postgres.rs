@@ -5,6 +5,7 @@
 //! comes second waits, and takes over when the lock is free.
 
 mod dialect;
+mod gathered;
 mod options;
 mod session;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use options::PostgresOptions;
-pub(crate) use session::{Session, failure, text_of, value};
+pub(crate) use session::{Prepared, Session, failure, text_of, value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -31,11 +32,14 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
-/// another take over.
+/// another take over. Every statement is meant to go by an index, row by row: what the planner takes tables to be like,
+/// before it has looked at them or while they grow fast, must not make it read all of one.
 const SETUP: &str =
     "set search_path = postrider; set synchronous_commit = on; set lock_timeout = '10s';
     set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning; set tcp_keepalives_idle = 5;
-    set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3; set tcp_user_timeout = 10000";
+    set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3; set tcp_user_timeout = 10000;
+    set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
+    set plan_cache_mode = force_generic_plan";
 
 /// Makes connections that read.
 #[derive(Debug, Clone)]
@@ -44,6 +48,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Where connections come from, and what the database is called.
+    pub(crate) fn of(options: &PostgresOptions) -> Result<(Self, String), OpenError> {
+        let target = Target::new(options)?;
+        let name = target.name.to_string();
+        let target = Arc::new(target);
+        Ok((Self { target }, name))
+    }
+
     /// What takes longer than `time_max` is broken off by the database.
     pub(crate) fn open(&self, time_max: Option<Duration>) -> SqlResult<Connection> {
         let timeout = time_max.map_or(0, |time_max| time_max.as_millis());
@@ -75,14 +87,10 @@ pub(crate) struct Owned {
 
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.
 pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
-    let target = Target::new(options)?;
-    let name = target.name.clone();
+    let (source, name) = Source::of(options)?;
     let wrap = |source| OpenError::Database {
-        name: name.to_string(),
+        name: name.clone(),
         source,
-    };
-    let source = Source {
-        target: Arc::new(target),
     };
     let connection = source.open(None).map_err(wrap)?;
     let version = number(
@@ -100,14 +108,12 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         });
     }
     if !lock(&connection).map_err(wrap)? {
-        return Err(OpenError::Owned {
-            name: name.to_string(),
-        });
+        return Err(OpenError::Owned { name });
     }
     let found = schema(&connection).map_err(wrap)?;
     if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
         return Err(OpenError::NewerDatabase {
-            name: name.to_string(),
+            name,
             found,
             known: MIGRATIONS.len(),
         });
@@ -120,7 +126,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
     .map_err(wrap)?;
     let (lost, is_lost) = watch::channel(false);
     Ok(Owned {
-        name: name.to_string(),
+        name,
         connection,
         ownership: Ownership {
             source: source.clone(),
@@ -205,16 +211,5 @@ impl Session {
             .map(|row| crate::sql::Row::Postgres(row).get(0));
         let size: i64 = size.unwrap_or(Err(SqlError::NoRow))?;
         Ok(size.unsigned_abs())
-    }
-}
-
-/// Waits until somebody else owns the database; for ever where nobody can.
-pub(crate) async fn lost(receiver: Option<watch::Receiver<bool>>) {
-    let Some(mut receiver) = receiver else {
-        return std::future::pending().await;
-    };
-    // Without its sender nothing can be lost any more: the store is closed.
-    if receiver.wait_for(|is_lost| *is_lost).await.is_err() {
-        std::future::pending().await
     }
 }

@@ -10,11 +10,12 @@ use postrider_core::{Id, Timestamp};
 use postrider_store::{Aged, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError};
 
 use crate::convert::{aborted, ahead, reading, salt_of, time};
+use crate::postgres::Source as Server;
 use crate::read::{Reader, key_before};
 use crate::segments::keys_text;
 use crate::sqlite::open;
 use crate::writer::Tx;
-use crate::{OpenError, SqlStore};
+use crate::{OpenError, PostgresOptions, SqlStore};
 
 /// Rows that a piece looks at.
 const LOOK_ROWS: u32 = 2_000;
@@ -305,12 +306,13 @@ impl SqlStore {
     /// `Full`, or what SQLite says.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         let vacuumed = self.writer.run(|tx| {
+            // The other database does that by itself, all the time.
+            let Some(connection) = tx.connection.sqlite() else {
+                return Ok(());
+            };
             // The whole database once more does not fit into memory.
             let sql = "pragma temp_store = file; vacuum; pragma temp_store = memory";
-            // The other database does that by itself, all the time.
-            let is_ours = tx.connection.sqlite().is_some();
-            tx.connection
-                .execute_batch(if is_ours { sql } else { "vacuum" })
+            Ok(connection.execute_batch(sql)?)
         });
         match vacuumed.await {
             Some(done) => done.map_err(aborted),
@@ -342,6 +344,35 @@ pub fn plan(
         path: file.clone(),
         source: Box::new(error),
     })
+}
+
+impl SqlStore {
+    /// As [`plan`], of a database that a server may own.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn plan_in(
+        options: PostgresOptions,
+        keep: impl FnOnce(&[Application]) -> Keep + Send + 'static,
+    ) -> Result<Pruned, OpenError> {
+        let plan = move || {
+            let (source, name) = Server::of(&options)?;
+            let planned = source.open(None).map_err(reading).and_then(|connection| {
+                let salt = salt_of(&connection).map_err(reading)?;
+                let ahead = ahead(&connection).map_err(reading)?;
+                Reader::new(connection, salt, ahead).plan(keep)
+            });
+            planned.map_err(|error| OpenError::UnreadableDatabase {
+                name,
+                source: Box::new(error),
+            })
+        };
+        let planned = tokio::task::spawn_blocking(plan).await;
+        planned.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
 }
 
 impl Reader {

@@ -154,7 +154,7 @@ impl Tx {
         let max = self.segments.piece.saturating_mul(2);
         let count = |table: &str| -> SqlResult<u32> {
             let sql = format!(
-                "select count(*) from (select 1 from {table} where id > ?1 limit ?2) as some"
+                "select count(*) from (select 1 from {table} where id > ?1 limit ?2) as behind"
             );
             let mut statement = self.connection.prepare_cached(&sql)?;
             statement.query_row(params![self.indexed_until, max], |row| row.get(0))

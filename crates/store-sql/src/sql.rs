@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::postgres::{self, Session};
+use crate::postgres::{self, Prepared, Session};
 
 pub(crate) type SqlResult<T> = Result<T, SqlError>;
 
@@ -348,7 +348,7 @@ pub(crate) enum Connection {
 /// A statement that is ready to be asked, again and again.
 pub(crate) enum Statement<'c> {
     Sqlite(rusqlite::CachedStatement<'c>),
-    Postgres(&'c Session, tokio_postgres::Statement),
+    Postgres(&'c Session, Arc<Prepared>),
 }
 
 /// While it is there, all that is read is of one moment.
@@ -456,8 +456,8 @@ impl Statement<'_> {
         }
     }
 
-    /// Executes it in its order, but need not wait for the answer: what fails of it, the next statement, or
-    /// [`Connection::flush`], tells.
+    /// Executes it before the next question, together with others of its kind: what fails of it, that question, or
+    /// [`Connection::flush`], tells. Not for two changes of one row.
     pub(crate) fn enqueue(&mut self, params: impl Params) -> SqlResult<()> {
         match self {
             Self::Sqlite(_) => self.execute(params).map(drop),

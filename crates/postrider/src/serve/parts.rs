@@ -21,7 +21,7 @@ use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
 use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
 use postrider_store::{PageRequest, Store};
-use postrider_store_sql::SqlStore;
+use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
 
@@ -30,6 +30,8 @@ use crate::{descriptors, master_key, profiles};
 
 /// Questions to mail addresses on their way to the mailer; the API bounds them before.
 const CONFIRMATIONS_MAX: usize = 1_024;
+/// Between two tries to own a database that another server owns.
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// Applications looked through for something that the master key must open.
 const PROBED: usize = 100;
 
@@ -46,7 +48,7 @@ impl Lookup for SystemNames {
 
 /// The store, and what opens the secrets in it.
 pub(super) struct Opened {
-    pub(super) sqlite: Arc<SqlStore>,
+    pub(super) sql: Arc<SqlStore>,
     pub(super) store: Arc<dyn Store>,
     pub(super) sealer: Arc<Sealer>,
 }
@@ -60,8 +62,14 @@ impl Opened {
             new_store: config.store.new_store,
             ..postrider_store_sql::Options::default()
         };
-        let sqlite = Arc::new(SqlStore::open(directory, &options)?);
-        let store: Arc<dyn Store> = sqlite.clone();
+        let sql = Arc::new(match config.store.postgres() {
+            Some(options) => {
+                make_private(directory)?;
+                take_over(options).await?
+            }
+            None => SqlStore::open(directory, &options)?,
+        });
+        let store: Arc<dyn Store> = sql.clone();
         let own = config.secrets.master_key_file.clone();
         let key_file = own.unwrap_or_else(|| directory.join("master.key"));
         let applications = store.list_applications(PageRequest::first(1)).await?;
@@ -71,11 +79,35 @@ impl Opened {
             applications.rows.is_empty(),
         )?);
         must_open(&*store, &sealer, &key_file).await?;
-        Ok(Self {
-            sqlite,
-            store,
-            sealer,
-        })
+        Ok(Self { sql, store, sealer })
+    }
+}
+
+/// Makes the directory for the master key, where the database is elsewhere.
+fn make_private(directory: &Path) -> anyhow::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let made = builder.create(directory);
+    made.with_context(|| format!("failed to create {}", directory.display()))
+}
+
+/// Opens a database of a server; waits as long as another one owns it.
+async fn take_over(options: PostgresOptions) -> anyhow::Result<SqlStore> {
+    let mut is_told = false;
+    loop {
+        match SqlStore::connect(options.clone()).await {
+            Ok(store) => return Ok(store),
+            Err(error @ OpenError::Owned { .. }) => {
+                if !is_told {
+                    is_told = true;
+                    tracing::info!("{error}; waiting to take over when that one ends");
+                }
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

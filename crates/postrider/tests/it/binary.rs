@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::http;
+use postrider_testkit::Postgres;
+
+use crate::support::{http, on_postgres};
 
 pub(crate) fn postrider() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
@@ -36,11 +38,31 @@ pub(crate) fn serve(data: &Path) -> Process {
     logged(data, Stdio::null())
 }
 
+/// What starts a server with its data in a directory, or in the database that the directory names.
+pub(crate) fn serving(data: &Path) -> Command {
+    let mut command = postrider();
+    command
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data);
+    if on_postgres() && !data.join(STORE_URL).exists() {
+        in_postgres(data, &Postgres::shared().database());
+    }
+    if let Ok(url) = std::fs::read_to_string(data.join(STORE_URL)) {
+        command.env("POSTRIDER__STORE__URL", url);
+    }
+    command
+}
+
+const STORE_URL: &str = "store-url";
+
+/// Makes servers with this directory keep everything in a database.
+pub(crate) fn in_postgres(data: &Path, url: &str) {
+    std::fs::write(data.join(STORE_URL), url).unwrap();
+}
+
 /// A server whose log goes somewhere.
 pub(crate) fn logged(data: &Path, log: impl Into<Stdio>) -> Process {
-    let child = postrider()
-        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
+    let child = serving(data)
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()

@@ -32,6 +32,7 @@ mod model;
 mod modes;
 mod notifications;
 mod pages;
+mod postgres;
 mod process;
 mod retention;
 mod schemas;

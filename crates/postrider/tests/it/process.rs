@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postrider_testkit::{Behaviour, Receiver};
+use postrider_testkit::{Behaviour, Postgres, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    Process, by_clock, call, endpoint, greeted, output, postrider, publish, serve, tenant, text,
-    until,
+    Process, by_clock, call, endpoint, greeted, in_postgres, output, postrider, publish, serve,
+    tenant, text, until,
 };
 use crate::support::http;
 
@@ -82,7 +82,17 @@ fn numbers(receiver: &Receiver) -> HashMap<u64, u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load() {
+    killed_under_load(tempfile::tempdir().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_in_postgres_when_the_process_is_killed_under_load() {
     let directory = tempfile::tempdir().unwrap();
+    in_postgres(directory.path(), &Postgres::shared().database());
+    killed_under_load(directory).await;
+}
+
+async fn killed_under_load(directory: tempfile::TempDir) {
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let mut process = serve(directory.path());
     let root = process.root.clone().unwrap();

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use postrider::config::Config;
 use postrider::serve::Server;
 use postrider_core::seal::hex;
+use postrider_testkit::Postgres;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -121,7 +122,15 @@ pub(crate) fn config(directory: &TempDir) -> Config {
     config.store.directory = directory.path().join("data");
     config.egress.allow = vec!["127.0.0.0/8".parse().unwrap()];
     config.egress.plain_http = true;
+    if on_postgres() {
+        config.store.url = Some(Postgres::shared().database());
+    }
     config
+}
+
+/// Whether all tests are to keep their store in PostgreSQL: `TEST_STORE=postgres`.
+pub(crate) fn on_postgres() -> bool {
+    std::env::var("TEST_STORE").is_ok_and(|store| store == "postgres")
 }
 
 impl TestServer {

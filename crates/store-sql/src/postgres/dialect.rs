@@ -1,5 +1,7 @@
 //! What of our statements is SQLite's alone, in PostgreSQL's words.
 
+use tokio_postgres::types::Type;
+
 /// Numbers the values (`?1` is `$1`, and `?` the next one), and replaces what SQLite says in another way: its function
 /// for the keys in a JSON list, its words that keep the order of a join, and the plus that keeps an index away.
 pub(super) fn postgres(sql: &str) -> String {
@@ -25,9 +27,79 @@ pub(super) fn postgres(sql: &str) -> String {
     text
 }
 
+/// A statement of [`postgres`]'s that inserts or updates one row, for many rows at once: each value is then a list. None
+/// for what is neither, and for values of other types than ours.
+pub(super) fn of_many(sql: &str, types: &[Type]) -> Option<String> {
+    let lists: Vec<&str> = types.iter().map(list_of).collect::<Option<_>>()?;
+    let lists: Vec<String> = (1..)
+        .zip(lists)
+        .map(|(number, list)| format!("${number}::{list}"))
+        .collect();
+    let names: Vec<String> = (1..=types.len())
+        .map(|number| format!("p{number}"))
+        .collect();
+    let rows = format!(
+        " from unnest({}) as u({})",
+        lists.join(", "),
+        names.join(", ")
+    );
+    let sql = sql.replace('$', "u.p");
+    if sql.starts_with("insert into ") {
+        let (into, values) = sql.split_once(" values (")?;
+        let values = values.strip_suffix(')')?;
+        return Some(format!("{into} select {values}{rows}"));
+    }
+    let (set, which) = sql.split_once(" where ")?;
+    sql.starts_with("update ")
+        .then(|| format!("{set}{rows} where {which}"))
+}
+
+fn list_of(kind: &Type) -> Option<&'static str> {
+    if *kind == Type::INT8 {
+        Some("bigint[]")
+    } else if *kind == Type::TEXT {
+        Some("text[]")
+    } else if *kind == Type::BYTEA {
+        Some("bytea[]")
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::postgres;
+    use tokio_postgres::types::Type;
+
+    use super::{of_many, postgres};
+
+    #[test]
+    fn one_row_becomes_many() {
+        assert_eq!(
+            of_many(
+                "insert into t (a, b, c) values ($2, 0, $1)",
+                &[Type::INT8, Type::TEXT]
+            )
+            .as_deref(),
+            Some(
+                "insert into t (a, b, c) select u.p2, 0, u.p1 from unnest($1::bigint[], $2::text[]) as u(p1, p2)"
+            )
+        );
+        assert_eq!(
+            of_many(
+                "update t set a = coalesce($2, a) where id = $1",
+                &[Type::INT8, Type::BYTEA]
+            )
+            .as_deref(),
+            Some(
+                "update t set a = coalesce(u.p2, a) from unnest($1::bigint[], $2::bytea[]) as u(p1, p2) where id = u.p1"
+            )
+        );
+        assert_eq!(of_many("delete from t where id = $1", &[Type::INT8]), None);
+        assert_eq!(
+            of_many("insert into t (a) values ($1)", &[Type::FLOAT8]),
+            None
+        );
+    }
 
     #[test]
     fn values_are_numbered_and_hints_are_left_out() {

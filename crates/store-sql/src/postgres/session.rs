@@ -1,12 +1,13 @@
 //! A connection to PostgreSQL, asked by one thread.
 //!
-//! It has a runtime of its own, so that a question and its answer stay on the thread that asks. What is enqueued goes
-//! out together with the next question, and costs no way of its own.
+//! It has a runtime of its own, so that a question and its answer stay on the thread that asks. Rows that are enqueued are
+//! gathered, statement by statement, and go out together with the next question: many rows in one statement, and no way
+//! of their own.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +19,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::dialect;
+use super::gathered::Gathered;
 use super::options::Target;
 use crate::sql::{Failure, SqlError, SqlResult, ValueRef, unreadable};
 
@@ -25,18 +27,26 @@ use crate::sql::{Failure, SqlError, SqlResult, ValueRef, unreadable};
 const STATEMENTS_MAX: usize = 512;
 /// How long a connection may take to be made.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
-/// Answers that are waited for at once, at most.
-const ENQUEUED_MAX: usize = 2_048;
+/// A statement on its way, and its answer.
+type Sent = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send>>;
 
-type Enqueued = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send>>;
+/// A statement that the database knows.
+pub(crate) struct Prepared {
+    /// Its text in the database's words.
+    text: String,
+    statement: Statement,
+    /// The same for many rows, once somebody has more than one; none where there is no such thing.
+    of_many: OnceLock<Option<Arc<Statement>>>,
+}
 
 pub(crate) struct Session {
     /// None only while it is dropped.
     runtime: Option<Runtime>,
     client: Arc<Client>,
     /// By what they were made of.
-    statements: RefCell<HashMap<String, Statement>>,
-    enqueued: RefCell<Vec<Enqueued>>,
+    statements: RefCell<HashMap<String, Arc<Prepared>>>,
+    gathered: RefCell<Gathered>,
+    sent: RefCell<Vec<Sent>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -81,37 +91,6 @@ impl ToSql for ValueRef<'_> {
     }
 
     to_sql_checked!();
-}
-
-/// A value that outlives whoever enqueued it.
-#[derive(Debug)]
-enum Owned {
-    Null,
-    Integer(i64),
-    Text(String),
-    Blob(Vec<u8>),
-}
-
-impl From<&ValueRef<'_>> for Owned {
-    fn from(value: &ValueRef<'_>) -> Self {
-        match value {
-            ValueRef::Null => Self::Null,
-            ValueRef::Integer(value) => Self::Integer(*value),
-            ValueRef::Text(text) => Self::Text((*text).to_owned()),
-            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
-        }
-    }
-}
-
-impl Owned {
-    fn borrowed(&self) -> ValueRef<'_> {
-        match self {
-            Self::Null => ValueRef::Null,
-            Self::Integer(value) => ValueRef::Integer(*value),
-            Self::Text(text) => ValueRef::Text(text),
-            Self::Blob(bytes) => ValueRef::Blob(bytes),
-        }
-    }
 }
 
 /// A value of a row.
@@ -219,7 +198,8 @@ impl Session {
             runtime: Some(runtime),
             client,
             statements: RefCell::default(),
-            enqueued: RefCell::default(),
+            gathered: RefCell::default(),
+            sent: RefCell::default(),
         })
     }
 
@@ -229,23 +209,27 @@ impl Session {
 
     /// Whether the connection is gone, as far as that is known.
     pub(crate) fn is_gone(&self) -> bool {
-        // The connection looks at its socket only while somebody waits.
-        self.runtime().block_on(tokio::task::yield_now());
+        // The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
+        const TURNS: usize = 8;
+        self.runtime().block_on(async {
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+        });
         self.client.is_closed()
     }
 
-    pub(crate) fn prepare(&self, sql: &str) -> SqlResult<Statement> {
+    pub(crate) fn prepare(&self, sql: &str) -> SqlResult<Arc<Prepared>> {
         if let Some(known) = self.statements.borrow().get(sql) {
             return Ok(known.clone());
         }
-        let (enqueued, prepared) = {
-            let text = dialect::postgres(sql);
-            let waiting = join_all(self.enqueued.take());
-            self.runtime()
-                .block_on(join(waiting, self.client.prepare(&text)))
-        };
-        all_well(enqueued)?;
-        let prepared = prepared?;
+        let text = dialect::postgres(sql);
+        let statement = self.answer(self.client.prepare(&text))?;
+        let prepared = Arc::new(Prepared {
+            text,
+            statement,
+            of_many: OnceLock::new(),
+        });
         let mut statements = self.statements.borrow_mut();
         if statements.len() >= STATEMENTS_MAX {
             statements.clear();
@@ -259,62 +243,79 @@ impl Session {
         &self,
         question: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> SqlResult<T> {
-        let waiting = join_all(self.enqueued.take());
-        let (enqueued, answer) = self.runtime().block_on(join(waiting, question));
-        all_well(enqueued)?;
+        self.send_gathered();
+        let sent = join_all(self.sent.take());
+        let (sent, answer) = self.runtime().block_on(join(sent, question));
+        all_well(sent)?;
         Ok(answer?)
     }
 
-    pub(crate) fn execute(
-        &self,
-        statement: &Statement,
-        values: &[ValueRef<'_>],
-    ) -> SqlResult<usize> {
-        let changed = self.answer(self.client.execute_raw(statement, values.iter()))?;
+    pub(crate) fn execute(&self, prepared: &Prepared, values: &[ValueRef<'_>]) -> SqlResult<usize> {
+        let changed = self.answer(self.client.execute_raw(&prepared.statement, values.iter()))?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn query(
         &self,
-        statement: &Statement,
+        prepared: &Prepared,
         values: &[ValueRef<'_>],
     ) -> SqlResult<Vec<Row>> {
         let values: Vec<&(dyn ToSql + Sync)> = values
             .iter()
             .map(|value| value as &(dyn ToSql + Sync))
             .collect();
-        self.answer(self.client.query(statement, &values))
+        self.answer(self.client.query(&prepared.statement, &values))
     }
 
-    pub(crate) fn enqueue(&self, statement: &Statement, values: &[ValueRef<'_>]) -> SqlResult<()> {
-        let (client, statement) = (self.client.clone(), statement.clone());
-        let values: Vec<Owned> = values.iter().map(Owned::from).collect();
-        let enqueued = async move {
-            let values: Vec<ValueRef<'_>> = values.iter().map(Owned::borrowed).collect();
-            client.execute_raw(&statement, values.iter()).await
+    /// Gathers a row for a statement. Rows of one statement stay in their order; which of two statements comes first is
+    /// only certain where a question is between them.
+    pub(crate) fn enqueue(&self, prepared: &Prepared, values: &[ValueRef<'_>]) -> SqlResult<()> {
+        let Some(of_many) = self.of_many(prepared)? else {
+            return self.execute(prepared, values).map(drop);
         };
-        self.send(Box::pin(enqueued));
-        if self.enqueued.borrow().len() >= ENQUEUED_MAX {
+        let is_full = self.gathered.borrow_mut().add(of_many, values);
+        if is_full {
             return self.flush();
         }
         Ok(())
     }
 
-    /// Puts a question behind those that are on their way: it is written down when it is looked at first.
-    fn send(&self, mut question: Enqueued) {
-        let question = match (&mut question).now_or_never() {
-            Some(answer) => Box::pin(std::future::ready(answer)),
-            None => question,
+    fn of_many<'p>(&self, prepared: &'p Prepared) -> SqlResult<Option<&'p Arc<Statement>>> {
+        if let Some(known) = prepared.of_many.get() {
+            return Ok(known.as_ref());
+        }
+        let of_many = match dialect::of_many(&prepared.text, prepared.statement.params()) {
+            Some(text) => Some(Arc::new(self.answer(self.client.prepare(&text))?)),
+            None => None,
         };
-        self.enqueued.borrow_mut().push(question);
+        Ok(prepared.of_many.get_or_init(|| of_many).as_ref())
+    }
+
+    fn send_gathered(&self) {
+        for (statement, columns) in self.gathered.take().statements {
+            let client = self.client.clone();
+            self.send(Box::pin(async move {
+                client.execute_raw(&*statement, columns.iter()).await
+            }));
+        }
+    }
+
+    /// Puts a statement behind those that are on their way: it is written down when it is looked at first.
+    fn send(&self, mut statement: Sent) {
+        let statement = match (&mut statement).now_or_never() {
+            Some(answer) => Box::pin(std::future::ready(answer)),
+            None => statement,
+        };
+        self.sent.borrow_mut().push(statement);
     }
 
     pub(crate) fn flush(&self) -> SqlResult<()> {
-        let waiting = self.enqueued.take();
-        if waiting.is_empty() {
+        self.send_gathered();
+        let sent = self.sent.take();
+        if sent.is_empty() {
             return Ok(());
         }
-        all_well(self.runtime().block_on(join_all(waiting)))
+        all_well(self.runtime().block_on(join_all(sent)))
     }
 
     pub(crate) fn batch(&self, sql: &str) -> SqlResult<()> {
@@ -326,17 +327,22 @@ impl Session {
         if self.client.is_closed() {
             return Err(SqlError::Unreachable("the connection is gone".to_owned()));
         }
+        self.forget();
         let client = self.client.clone();
-        let begin = async move { client.batch_execute("begin").await.map(|()| 0) };
-        // What an earlier transaction left is none of this one's.
-        self.enqueued.take();
-        self.send(Box::pin(begin));
+        self.send(Box::pin(async move {
+            client.batch_execute("begin").await.map(|()| 0)
+        }));
         Ok(())
     }
 
+    /// What an earlier transaction left is none of the next one's.
+    fn forget(&self) {
+        self.gathered.take();
+        self.sent.take();
+    }
+
     pub(crate) fn roll_back(&self) {
-        // Nobody asks any more how the rest of it went.
-        self.enqueued.take();
+        self.forget();
         drop(
             self.runtime()
                 .block_on(self.client.batch_execute("rollback")),

@@ -1,0 +1,203 @@
+//! A server whose store is PostgreSQL: taking over from another one, and a database that goes away.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use postrider_testkit::{Behaviour, Postgres, Receiver};
+use serde_json::{Value, json};
+
+use crate::binary::{
+    Process, call, endpoint, greeted, in_postgres, output, postrider, publish, serve, serving,
+    tenant, text, until,
+};
+use crate::support::http;
+
+/// A directory for a node of a database, with the master key that all its nodes have.
+fn node(directory: &Path, name: &str, url: &str, of: Option<&Path>) -> std::path::PathBuf {
+    let data = directory.join(name);
+    std::fs::create_dir(&data).unwrap();
+    in_postgres(&data, url);
+    if let Some(first) = of {
+        std::fs::copy(first.join("master.key"), data.join("master.key")).unwrap();
+    }
+    data
+}
+
+/// Starts a server that must wait, and returns when it says so.
+fn waiting(data: &Path) -> Child {
+    let mut child = serving(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let told = log.find_map(|line| {
+        line.ok()
+            .filter(|line| line.contains("waiting to take over"))
+    });
+    assert!(told.is_some(), "it does not wait");
+    // What it says later goes nowhere, but it can say it.
+    std::thread::spawn(move || log.for_each(drop));
+    child
+}
+
+/// Asks a server that may have no store just now.
+async fn ask(process: &Process, key: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    let bearer = format!("Bearer {key}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let reply = http(process.address, method, path, &headers, body.to_owned()).await;
+    let code = if reply.status < 300 {
+        String::new()
+    } else {
+        reply.code()
+    };
+    (reply.status, code)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_server_waits_and_takes_over_what_the_first_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let receiver = Receiver::start(Behaviour::Hang).await;
+    let data = node(directory.path(), "first", &url, None);
+    let mut first = serve(&data);
+    let root = first.root.clone().unwrap();
+    let customer = tenant(&first, &root, "standard").await;
+    endpoint(&first, &root, &customer, &receiver.url("/")).await;
+    publish(&first, &root, &customer).await;
+    receiver.wait_for(1).await;
+    let second = waiting(&node(directory.path(), "second", &url, Some(&data)));
+    receiver.behave(Behaviour::Status(200));
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    let second = greeted(second, false);
+    // What was under way when the first ended has no record, and is sent again.
+    let path = format!("/v1/deliveries?tenant={customer}&status=delivered");
+    let one = |page: &Value| page["data"].as_array().is_some_and(|rows| rows.len() == 1);
+    until(&second, &root, &path, one).await;
+    assert_eq!(receiver.requests().len(), 2);
+    let made = output(
+        postrider()
+            .arg("root-key")
+            .env("POSTRIDER__STORE__URL", &url),
+    );
+    assert!(
+        text(&made.stderr).contains("is in use by another postrider"),
+        "{}",
+        text(&made.stderr)
+    );
+    let planned = output(
+        postrider()
+            .args(["prune", "--plan"])
+            .env("POSTRIDER__STORE__URL", &url),
+    );
+    assert!(planned.status.success(), "{}", text(&planned.stderr));
+    assert!(
+        text(&planned.stdout).starts_with("0 events"),
+        "{}",
+        text(&planned.stdout)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_database_was_taken_over_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let data = node(directory.path(), "first", &url, None);
+    let mut first = serve(&data);
+    let second = waiting(&node(directory.path(), "second", &url, Some(&data)));
+    // Until the second is faster than the first is back.
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
+    let stop = "select pg_terminate_backend(l.pid) from pg_locks l where l.locktype = 'advisory' and l.granted
+                and l.database = (select oid from pg_database where datname = current_database())";
+    std::process::Command::new("kill")
+        .args(["-STOP", &first.child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(Postgres::shared().execute(&url, cut) && Postgres::shared().execute(&url, stop));
+    let second = greeted(second, false);
+    std::process::Command::new("kill")
+        .args(["-CONT", &first.child.id().to_string()])
+        .status()
+        .unwrap();
+    let ended = first.child.wait().unwrap();
+    assert!(!ended.success(), "{ended}");
+    let ready = http(second.address, "GET", "/ready", &[], "").await;
+    assert_eq!(ready.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_costs_nothing_that_was_acknowledged() {
+    let mut server = Postgres::start();
+    let directory = tempfile::tempdir().unwrap();
+    let data = node(directory.path(), "only", &server.database(), None);
+    let receiver = Receiver::start(Behaviour::SlowStatus(Duration::from_millis(300), 200)).await;
+    let process = serve(&data);
+    let root = process.root.clone().unwrap();
+    let customer = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &customer, &receiver.url("/")).await;
+    for _ in 0..5 {
+        publish(&process, &root, &customer).await;
+    }
+    receiver.wait_for(1).await;
+    server.crash();
+    let path = format!("/v1/tenants/{customer}/events");
+    let event = json!({ "type": "a", "data": 1 }).to_string();
+    let refused = ask(&process, &root, "POST", &path, &event).await;
+    assert!(
+        refused == (503, "store_unavailable".to_owned())
+            || refused == (503, "outcome_unknown".to_owned()),
+        "{refused:?}"
+    );
+    let mut ready = 200;
+    while ready != 503 {
+        ready = http(process.address, "GET", "/ready", &[], "").await.status;
+    }
+    server.start_again();
+    while ask(&process, &root, "POST", &path, &event).await.0 != 202 {}
+    while http(process.address, "GET", "/ready", &[], "").await.status != 200 {}
+    let pending = format!("/v1/deliveries?tenant={customer}&status=pending&limit=1");
+    let none = |page: &Value| page["data"].as_array().is_some_and(Vec::is_empty);
+    until(&process, &root, &pending, none).await;
+    // Five before, and at least the one that was accepted after.
+    let delivered = format!("/v1/deliveries?tenant={customer}&status=delivered");
+    let page = call(&process, &root, "GET", &delivered, Value::Null).await;
+    assert!(page["data"].as_array().unwrap().len() >= 6, "{page}");
+}
+
+#[test]
+fn what_cannot_be_used_is_told_with_what_to_do() {
+    let tried = |name: &str, value: &str, more: &[(&str, &str)]| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = postrider();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(directory.path()).env(name, value);
+        command.envs(more.iter().copied());
+        let output = output(&mut command);
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    let url = "POSTRIDER__STORE__URL";
+    assert!(tried(url, "postgres://127.0.0.1/", &[]).contains("it names no database"));
+    let secret = "postgres://postgres:s3cret@127.0.0.1:1/postrider";
+    let told = tried(url, secret, &[]);
+    assert!(
+        told.contains("cannot use the database postrider at 127.0.0.1"),
+        "{told}"
+    );
+    assert!(!told.contains("s3cret"), "{told}");
+    let bytes = [("POSTRIDER__STORE__MAX_BYTES", "1000000")];
+    assert!(
+        tried(url, secret, &bytes).contains("store.max_bytes is for a database in store.directory")
+    );
+    let file = tried("POSTRIDER__STORE__PASSWORD_FILE", "/nowhere", &[]);
+    assert!(
+        file.contains("store.password_file is for the database of store.url"),
+        "{file}"
+    );
+}
