@@ -26,7 +26,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
     (
         "store-sql",
         &["core", "store"],
-        &["hyper", "axum", "tokio-postgres"],
+        &["hyper", "axum"],
     ),
     (
         "engine",

@@ -144,8 +144,8 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
 }
 
-/// Programs that tests need, receivers in other languages and a clock that is set, and the packages that
-/// bring them.
+/// Programs that tests need, receivers in other languages, a clock that is set and a database, and the packages
+/// that bring them.
 const LANGUAGES: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("python3", "python3"),
@@ -154,6 +154,7 @@ const LANGUAGES: &[(&str, &str)] = &[
     ("php", "php-cli"),
     ("ruby", "ruby"),
     ("faketime", "faketime"),
+    ("psql", "postgresql"),
 ];
 
 /// Installs what of it this machine lacks. What cannot be installed fails: a test that does not
