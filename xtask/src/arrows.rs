@@ -23,11 +23,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["core"],
         &["hyper", "axum", "rusqlite", "tokio-postgres"],
     ),
-    (
-        "store-sql",
-        &["core", "store"],
-        &["hyper", "axum"],
-    ),
+    ("store-sql", &["core", "store"], &["hyper", "axum"]),
     (
         "engine",
         &["core", "store"],

@@ -8,6 +8,7 @@ mod deny;
 mod fuzz;
 mod systems;
 
+use std::num::NonZero;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -135,11 +136,14 @@ fn install() -> anyhow::Result<()> {
 
 fn test(arguments: &[String]) -> anyhow::Result<()> {
     languages()?;
+    // Most of what the tests of the server do is waiting.
+    let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut command = Command::new("cargo");
     // A snapshot that differs is a failure, never a new file.
     run(command
         .args(["test", "--workspace", "--all-targets"])
         .args(arguments)
+        .env("RUST_TEST_THREADS", threads.to_string())
         .env("INSTA_UPDATE", "no"))?;
     run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -9,6 +10,12 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::OpenError;
+
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// How long what was sent may be on its way.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
 /// A PostgreSQL database to keep everything in.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +65,12 @@ impl Target {
             return Err(wrong("it names no database".to_owned()));
         }
         config.application_name("postrider");
-        config.keepalives_idle(std::time::Duration::from_secs(30));
+        // A database that vanishes without a word is noticed after about ten seconds.
+        config
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX);
         let mut roots = rustls::RootCertStore::empty();
         match &options.ca_file {
             Some(path) => {
