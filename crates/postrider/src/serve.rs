@@ -23,7 +23,7 @@ use crate::log::set_log_level;
 use crate::output::tell;
 use crate::{log, patrol, profiles};
 use parts::{
-    Opened, Prepared, api_options, first_console_link, first_root_key, listen, pages,
+    Opened, Prepared, api_options, first_console_link, first_root_key, listen, owned, pages,
     root_key_target,
 };
 
@@ -110,14 +110,7 @@ impl Server {
             "retention",
             until(&stop, async move { retaining.retain().await }),
         );
-        let owned = opened.sql.clone();
-        must_run(
-            "ownership",
-            until(&stop, async move {
-                owned.lost().await;
-                tracing::error!("another server has taken over the database");
-            }),
-        );
+        must_run("ownership", until(&stop, owned(opened.sql.clone())));
         let round = patrol::patrol(opened.sql, prepared.damaged);
         must_run("patrol", until(&stop, round));
         let transport = prepared.transport.clone();

@@ -120,7 +120,8 @@ fn unavailable(error: &SqlError) -> StoreError {
 /// A commit that failed: unless the database says that it undid it, nobody knows.
 pub(crate) fn commit_failed(error: SqlError) -> StoreError {
     match (error.failure(), &error) {
-        (Failure::Full, _) => StoreError::Full,
+        // The other database may be full behind what it has written already.
+        (Failure::Full, SqlError::Sqlite(_)) => StoreError::Full,
         (Failure::Busy, _) => StoreError::aborted(error),
         // It was there to say so.
         (Failure::Taken | Failure::Refused, SqlError::Postgres(_)) => StoreError::aborted(error),

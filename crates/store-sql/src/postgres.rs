@@ -118,12 +118,12 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
             known: MIGRATIONS.len(),
         });
     }
+    // Whoever owned it before must not go on with tables that it does not know.
+    if found > 0 {
+        next_epoch(&connection).map_err(wrap)?;
+    }
     migrate(&connection, found).map_err(wrap)?;
-    let epoch = number(
-        &connection,
-        "insert into meta (key, value) values ('epoch', 1) on conflict (key) do update set value = meta.value + 1 returning value",
-    )
-    .map_err(wrap)?;
+    let epoch = next_epoch(&connection).map_err(wrap)?;
     let (lost, is_lost) = watch::channel(false);
     Ok(Owned {
         name,
@@ -141,6 +141,11 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
 
 fn number(connection: &Connection, sql: &str) -> SqlResult<i64> {
     connection.query_row(sql, (), |row| row.get(0))
+}
+
+fn next_epoch(connection: &Connection) -> SqlResult<i64> {
+    let sql = "insert into meta (key, value) values ('epoch', 1) on conflict (key) do update set value = meta.value + 1 returning value";
+    number(connection, sql)
 }
 
 fn lock(connection: &Connection) -> SqlResult<bool> {
@@ -184,10 +189,10 @@ impl Ownership {
         if Instant::now() < self.next_try {
             return Err(gone("it was away a moment ago"));
         }
+        let found = self.look();
+        // A try may take longer than the pause.
         self.next_try = Instant::now() + RECONNECT_PAUSE;
-        let connection = self.source.open(None)?;
-        let is_ours = lock(&connection)?;
-        let epoch = number(&connection, "select value from meta where key = 'epoch'")?;
+        let (connection, is_ours, epoch) = found?;
         if epoch != self.epoch {
             self.lost.send_replace(true);
             return Err(gone("another server owns it now"));
@@ -198,6 +203,14 @@ impl Ownership {
         }
         tracing::info!("the database is there again");
         Ok(connection)
+    }
+
+    /// A connection, whether it has the lock, and whose the database is.
+    fn look(&self) -> SqlResult<(Connection, bool, i64)> {
+        let connection = self.source.open(None)?;
+        let is_ours = lock(&connection)?;
+        let epoch = number(&connection, "select value from meta where key = 'epoch'")?;
+        Ok((connection, is_ours, epoch))
     }
 }
 

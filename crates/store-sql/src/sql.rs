@@ -18,8 +18,9 @@ pub(crate) type SqlResult<T> = Result<T, SqlError>;
 pub enum SqlError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// What the server says has values in it, which are nobody's to print: it is no source.
     #[error("{}", postgres::text_of(.0))]
-    Postgres(#[from] tokio_postgres::Error),
+    Postgres(Box<tokio_postgres::Error>),
     /// The connection to the database is gone, and no new one could be made.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
@@ -28,6 +29,12 @@ pub enum SqlError {
     Unreadable { column: usize, what: String },
     #[error("there is no such row")]
     NoRow,
+}
+
+impl From<tokio_postgres::Error> for SqlError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(Box::new(error))
+    }
 }
 
 /// What a failure means, as far as the store tells it apart.
@@ -236,6 +243,14 @@ impl Connection {
         }
     }
 
+    /// Undoes what came since a savepoint, and what was on its way.
+    pub(crate) fn roll_back_to(&self, savepoint: &str) -> SqlResult<()> {
+        if let Self::Postgres(session) = self {
+            session.forget();
+        }
+        self.execute_batch(&format!("rollback to {savepoint}"))
+    }
+
     /// Waits for what [`Statement::enqueue`] left on its way.
     pub(crate) fn flush(&self) -> SqlResult<()> {
         match self {
@@ -307,6 +322,24 @@ impl Statement<'_> {
                 rows.first()
                     .map_or(Err(SqlError::NoRow), |found| row(&Row::Postgres(found)))
             }
+        }
+    }
+
+    /// Goes through rows that may be very many, without having all of them at once. `row` must not ask anything else of
+    /// the connection, which answers one question after the other.
+    pub(crate) fn stream(
+        &mut self,
+        params: impl Params,
+        mut row: impl FnMut(&Row<'_>) -> SqlResult<()>,
+    ) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(_) => self.each(params, |found| {
+                row(found)?;
+                Ok(std::ops::ControlFlow::Continue(()))
+            }),
+            Self::Postgres(session, statement) => params.values(|values| {
+                session.stream(statement, values, |found| row(&Row::Postgres(found)))
+            }),
         }
     }
 

@@ -189,10 +189,10 @@ impl Tx {
     /// Goes back to a database that was away.
     fn must_be_at_home(&mut self) -> Result<(), StoreError> {
         if let Some(connection) = self.home.must_be_there(&self.connection)? {
-            self.connection = connection;
             // What became of the last commit there nobody has told.
+            let indexed_until = indexed_until(&connection).map_err(aborted)?;
+            (self.connection, self.indexed_until) = (connection, indexed_until);
             self.fanout.clear();
-            self.indexed_until = indexed_until(&self.connection).map_err(aborted)?;
             self.unentered = Unentered::default();
         }
         Ok(())
@@ -290,8 +290,8 @@ impl Tx {
             })
         });
         if written.is_err() {
-            run(self, "rollback to one")?;
             self.fanout.clear();
+            self.connection.roll_back_to("one").map_err(aborted)?;
         }
         run(self, "release one")?;
         written

@@ -106,9 +106,17 @@ async fn take_over(options: PostgresOptions) -> anyhow::Result<SqlStore> {
                 }
                 tokio::time::sleep(BETWEEN_TRIES).await;
             }
+            // Who waits goes on waiting when the database is away too: it may be why the other one ends.
+            Err(OpenError::Database { .. }) if is_told => tokio::time::sleep(BETWEEN_TRIES).await,
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Ends when another server has taken over the database.
+pub(super) async fn owned(store: Arc<SqlStore>) {
+    store.lost().await;
+    tracing::error!("another server has taken over the database");
 }
 
 /// What the parts of a server are made of: all that a configuration can have wrong was found when there is one.

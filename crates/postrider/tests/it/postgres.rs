@@ -191,6 +191,15 @@ fn what_cannot_be_used_is_told_with_what_to_do() {
         "{told}"
     );
     assert!(!told.contains("s3cret"), "{told}");
+    let told = tried(
+        url,
+        "postgres://postgres:s3@cret@127.0.0.1:1/postrider",
+        &[],
+    );
+    assert!(
+        told.contains("write %40") && !told.contains("cret"),
+        "{told}"
+    );
     let bytes = [("POSTRIDER__STORE__MAX_BYTES", "1000000")];
     assert!(
         tried(url, secret, &bytes).contains("store.max_bytes is for a database in store.directory")

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::OpenError;
 
+/// How long one address may take to answer, unless the URL says it.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// How long a host may take until a connection is ready.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -18,7 +22,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
 /// A PostgreSQL database to keep everything in.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct PostgresOptions {
     /// `postgres://user@host/database`, or the words of libpq; `sslmode=require` and the like are understood.
     pub url: String,
@@ -31,11 +35,22 @@ pub struct PostgresOptions {
     pub segments: crate::Segments,
 }
 
+impl std::fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may have a password.
+        f.debug_struct("PostgresOptions")
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How a connection is made.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) config: tokio_postgres::Config,
     pub(super) tls: MakeRustlsConnect,
+    /// How long it may take to be ready, whichever of its hosts answers.
+    pub(super) time_max: Duration,
     /// For messages, without the password.
     pub(super) name: Arc<str>,
 }
@@ -65,6 +80,20 @@ impl Target {
             return Err(wrong("it names no database".to_owned()));
         }
         config.application_name("postrider");
+        // A replica has locks of its own, and takes no writes.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIME);
+        }
+        let mut hosts = config.get_hosts().iter();
+        if hosts.any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(wrong(
+                "its host has an @: write %40 for one in the password, or use store.password_file"
+                    .to_owned(),
+            ));
+        }
+        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
+        let time_max = CONNECT_TIME_MAX.saturating_mul(hosts.max(1));
         // A database that vanishes without a word is noticed after about ten seconds.
         config
             .keepalives_idle(KEEPALIVE_IDLE)
@@ -100,13 +129,13 @@ impl Target {
         Ok(Self {
             config,
             tls: MakeRustlsConnect::new(tls),
+            time_max,
             name,
         })
     }
 }
 
 fn name_of(config: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::Host;
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         #[cfg(unix)]

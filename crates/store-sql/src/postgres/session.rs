@@ -8,11 +8,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -25,8 +24,8 @@ use crate::sql::{Failure, SqlError, SqlResult, ValueRef, unreadable};
 
 /// Statements that a connection keeps ready; beyond, it begins anew.
 const STATEMENTS_MAX: usize = 512;
-/// How long a connection may take to be made.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Rows that are looked at in one go.
+const ROWS_AT_ONCE: usize = 256;
 /// A statement on its way, and its answer.
 type Sent = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send>>;
 
@@ -40,8 +39,7 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) struct Session {
-    /// None only while it is dropped.
-    runtime: Option<Runtime>,
+    runtime: OwnRuntime,
     client: Arc<Client>,
     /// By what they were made of.
     statements: RefCell<HashMap<String, Arc<Prepared>>>,
@@ -55,12 +53,21 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl Drop for Session {
+/// A runtime that may be dropped where nobody may wait, and waits for nothing, such as a name that is looked up.
+struct OwnRuntime(Option<Runtime>);
+
+impl Drop for OwnRuntime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // It may be dropped where nobody may wait.
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+impl std::ops::Deref for OwnRuntime {
+    type Target = Runtime;
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("it is there until the drop")
     }
 }
 
@@ -185,17 +192,22 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|error| SqlError::Unreachable(error.to_string()))?;
-        let connecting = target.config.connect(target.tls.clone());
+        let runtime = OwnRuntime(Some(runtime));
+        let connecting = async {
+            let (client, connection) = target.config.connect(target.tls.clone()).await?;
+            // It ends with the client; whoever asks next hears why.
+            runtime.spawn(async move { drop(connection.await) });
+            client.batch_execute(setup).await?;
+            Ok::<_, tokio_postgres::Error>(client)
+        };
+        let time_max = target.time_max;
         let connected =
-            runtime.block_on(async { tokio::time::timeout(CONNECT_TIME_MAX, connecting).await });
-        let (client, connection) =
+            runtime.block_on(async { tokio::time::timeout(time_max, connecting).await });
+        let client =
             connected.map_err(|_| SqlError::Unreachable("it does not answer".to_owned()))??;
-        // It ends with the client; whoever asks next hears why.
-        runtime.spawn(async move { drop(connection.await) });
-        runtime.block_on(client.batch_execute(setup))?;
         let client = Arc::new(client);
         Ok(Self {
-            runtime: Some(runtime),
+            runtime,
             client,
             statements: RefCell::default(),
             gathered: RefCell::default(),
@@ -203,15 +215,11 @@ impl Session {
         })
     }
 
-    fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("it is there until the drop")
-    }
-
     /// Whether the connection is gone, as far as that is known.
     pub(crate) fn is_gone(&self) -> bool {
         // The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
         const TURNS: usize = 8;
-        self.runtime().block_on(async {
+        self.runtime.block_on(async {
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
             }
@@ -245,7 +253,7 @@ impl Session {
     ) -> SqlResult<T> {
         self.send_gathered();
         let sent = join_all(self.sent.take());
-        let (sent, answer) = self.runtime().block_on(join(sent, question));
+        let (sent, answer) = self.runtime.block_on(join(sent, question));
         all_well(sent)?;
         Ok(answer?)
     }
@@ -265,6 +273,24 @@ impl Session {
             .map(|value| value as &(dyn ToSql + Sync))
             .collect();
         self.answer(self.client.query(&prepared.statement, &values))
+    }
+
+    /// Goes through the rows, some at a time. Nothing else may be asked meanwhile: it would wait for the rows, and they
+    /// for us.
+    pub(crate) fn stream(
+        &self,
+        prepared: &Prepared,
+        values: &[ValueRef<'_>],
+        mut row: impl FnMut(&Row) -> SqlResult<()>,
+    ) -> SqlResult<()> {
+        let rows = self.answer(self.client.query_raw(&prepared.statement, values.iter()))?;
+        let mut rows = std::pin::pin!(rows.ready_chunks(ROWS_AT_ONCE));
+        while let Some(found) = self.runtime.block_on(rows.next()) {
+            for found in found {
+                row(&found?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gathers a row for a statement. Rows of one statement stay in their order; which of two statements comes first is
@@ -315,7 +341,7 @@ impl Session {
         if sent.is_empty() {
             return Ok(());
         }
-        all_well(self.runtime().block_on(join_all(sent)))
+        all_well(self.runtime.block_on(join_all(sent)))
     }
 
     pub(crate) fn batch(&self, sql: &str) -> SqlResult<()> {
@@ -336,17 +362,14 @@ impl Session {
     }
 
     /// What an earlier transaction left is none of the next one's.
-    fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.gathered.take();
         self.sent.take();
     }
 
     pub(crate) fn roll_back(&self) {
         self.forget();
-        drop(
-            self.runtime()
-                .block_on(self.client.batch_execute("rollback")),
-        );
+        drop(self.runtime.block_on(self.client.batch_execute("rollback")));
     }
 }
 

@@ -151,11 +151,16 @@ impl Reader {
                 .into_iter()
                 .map(|value| Rc::new(value) as Rc<dyn Value>);
             let values: Vec<Rc<dyn Value>> = first.chain(question.values.iter().cloned()).collect();
-            let rows = self.all(sql, values, |row| {
-                each(&alike(row)?);
-                Ok(())
-            });
-            rows.map(drop)
+            let counted = self
+                .connection
+                .prepare_cached(sql)
+                .and_then(|mut statement| {
+                    statement.stream(values, |row| {
+                        each(&alike(row)?);
+                        Ok(())
+                    })
+                });
+            counted.map_err(reading)
         };
         let is_whole = "(s.first_at >= ? and s.last_at < ?)";
         if question.by_tallies {
