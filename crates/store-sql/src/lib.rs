@@ -4,7 +4,7 @@
 //! transaction, flushed to disk (`synchronous=FULL`) before it is answered. Readers see committed
 //! data only and never wait for the writer.
 //!
-//! Each statement is written once, for both databases ([`sql`]); what only one of them has is in a module of its name.
+//! Each statement is written once, for both databases (`sql`); what only one of them has is in a module of its name.
 
 mod catch_up;
 mod convert;
