@@ -1,6 +1,5 @@
 //! Giving an endpoint what it missed.
 
-use crate::sql::{Optional, Row, SqlResult};
 use postrider_core::delivery::DeliveryState;
 use postrider_core::event::Event;
 use postrider_core::time::Moment;
@@ -9,6 +8,7 @@ use postrider_store::life::{self, CatchingUp, Head};
 use postrider_store::{CatchUp, DueDelivery, Entity, StoreError};
 
 use crate::convert::{EVENT, aborted, event, state};
+use crate::sql::{Optional, Row, SqlResult};
 use crate::writer::Tx;
 
 impl Tx {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sql::{Connection, Failure, Optional, Row, SqlError, SqlResult, unreadable};
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Egress, Outcome, Response, Timings, UnreachableReason};
 use postrider_core::delivery::{Delivery, DeliveryState, FailReason, Series};
@@ -16,6 +15,7 @@ use postrider_store::StoreError;
 use postrider_store::Target;
 
 use crate::segments::indexed_until;
+use crate::sql::{Connection, Failure, Optional, Row, SqlError, SqlResult, unreadable};
 
 /// The store's salt: kept from its first day.
 pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::sql::{Optional, SqlResult, params};
 use postrider_core::audit::Actor;
 use postrider_core::{Id, id};
 use postrider_store::{Entity, Erased, Owner, StoreError, Task};
 
 use crate::convert::aborted;
 use crate::read::{read_application, read_tenant};
+use crate::sql::{Optional, SqlResult, params};
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::open::{BUSY_TIMEOUT_MS, checkpoint};
 use crate::writer::Tx;

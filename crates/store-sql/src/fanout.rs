@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use crate::sql::{Connection, Optional, SqlResult, unreadable};
 use postrider_core::filter::Subscription;
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
@@ -14,6 +13,7 @@ use postrider_store::life::{Candidate, RecipientKind};
 
 use crate::convert::{from_json, mode};
 use crate::read::health;
+use crate::sql::{Connection, Optional, SqlResult, unreadable};
 
 /// Tenants held; beyond, all are forgotten and read again as they come.
 const TENANTS_MAX: usize = 10_000;

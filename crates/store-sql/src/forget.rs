@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::sql::{SqlResult, params};
-
 use crate::segments::keys_text;
+use crate::sql::{SqlResult, params};
 use crate::writer::Tx;
 
 /// What went of some deliveries.

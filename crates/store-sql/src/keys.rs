@@ -1,6 +1,5 @@
 //! Writes to API keys, the endpoints they own, and nonces.
 
-use crate::sql::params;
 use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::{ApiKey, Scope};
@@ -10,6 +9,7 @@ use postrider_store::{Entity, KeyChange, Rule, StoreError};
 use crate::convert::{aborted, mode_number, to_json};
 use crate::manage::taken;
 use crate::read::{read_key, read_key_endpoint, root_key_exists};
+use crate::sql::params;
 use crate::writer::Tx;
 
 impl Tx {

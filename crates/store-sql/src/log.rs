@@ -1,6 +1,5 @@
 //! Writing the audit log and notices, in the transaction of what they tell of.
 
-use crate::sql::{Connection, Optional, SqlResult, params};
 use postrider_core::audit::{Actor, AuditEntry, Audited, entry};
 use postrider_core::notice::{NoticeClass, NoticeKind};
 use postrider_core::tenant::Mode;
@@ -10,6 +9,7 @@ use postrider_store::{Failure, NoticeChannel, StoreError};
 
 use crate::convert::{aborted, mode_number};
 use crate::read::class_number;
+use crate::sql::{Connection, Optional, SqlResult, params};
 use crate::writer::Tx;
 
 fn stored_class(connection: &Connection, endpoint: i64) -> SqlResult<NoticeClass> {

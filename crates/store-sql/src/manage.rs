@@ -1,6 +1,5 @@
 //! Writes to applications, tenants, endpoints, profiles and tasks.
 
-use crate::sql::{Connection, Failure, Optional, SqlError, SqlResult, params};
 use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
@@ -15,6 +14,7 @@ use crate::convert::{aborted, kind_number, mode_number, ordering_number, to_json
 use crate::read::{
     EVENT_TYPE, event_type_row, read_application, read_endpoint, read_tenant, task_state,
 };
+use crate::sql::{Connection, Failure, Optional, SqlError, SqlResult, params};
 use crate::writer::Tx;
 
 /// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.

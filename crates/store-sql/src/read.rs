@@ -20,7 +20,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sql::{Connection, Optional, Params, Row, SqlResult, params};
 use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::delivery::Delivery;
 use postrider_core::event::{Event, EventSummary};
@@ -36,6 +35,7 @@ use crate::convert::{
     ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, addressee, attempt, delivery, event, event_summary,
     from_json, is_unreadable, mode, mode_number, reading, state, time,
 };
+use crate::sql::{Connection, Optional, Params, Row, SqlResult, params};
 use crate::write::due_row;
 pub(crate) use list::key_before;
 use list::{

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::sql::{Connection, SqlError, SqlResult, params};
 use async_trait::async_trait;
 use postrider_core::tenant::Application;
 use postrider_core::{Id, Timestamp};
@@ -13,6 +12,7 @@ use crate::convert::{aborted, ahead, reading, salt_of, time};
 use crate::postgres::Source as Server;
 use crate::read::{Reader, key_before};
 use crate::segments::keys_text;
+use crate::sql::{Connection, SqlError, SqlResult, params};
 use crate::sqlite::open;
 use crate::writer::Tx;
 use crate::{OpenError, PostgresOptions, SqlStore};

@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::sql::{Connection, Optional, Row, SqlResult, params};
-
 use crate::convert::{aborted, to_json};
+use crate::sql::{Connection, Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
 /// How deliveries and events are put into segments.

@@ -1,6 +1,5 @@
 //! Sessions of people at the pages.
 
-use crate::sql::{Optional, Row, Value, params};
 use async_trait::async_trait;
 use postrider_core::audit::Actor;
 use postrider_core::session::{Holder, Session};
@@ -10,6 +9,7 @@ use postrider_store::{Entity, Page, PageRequest, Sessions, SessionsOf, StoreErro
 use crate::SqlStore;
 use crate::convert::{aborted, mode_number, to_json};
 use crate::read::{SESSION, session_row};
+use crate::sql::{Optional, Row, Value, params};
 use crate::writer::Tx;
 
 impl Tx {

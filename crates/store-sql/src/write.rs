@@ -1,6 +1,5 @@
 //! The writes of the hot path.
 
-use crate::sql::{Optional, Row, SqlResult, params};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -27,6 +26,7 @@ use crate::fanout::Recipient;
 use crate::manage::write_health;
 use crate::read::{read_endpoint, read_first_use};
 use crate::segments::keys_text;
+use crate::sql::{Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
 impl Tx {

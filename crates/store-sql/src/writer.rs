@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sql::{Connection, Failure, SqlError, SqlResult};
 use postrider_core::id::IdGenerator;
 use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::time::Moment;
@@ -18,6 +17,7 @@ use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::home::Home;
 use crate::segments::{Segments, Unentered, indexed_until};
+use crate::sql::{Connection, Failure, SqlError, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
 
 /// Jobs that wait for the thread: one under way, one behind it; the journal gathers meanwhile.

@@ -1,6 +1,5 @@
 //! Reading endpoints with their secrets.
 
-use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::limits::PAGE_BYTES_MAX;
@@ -12,6 +11,7 @@ use postrider_store::{EndpointFilter, EndpointListing, Entity, Page, PageRequest
 use super::Reader;
 use super::list::Conditions;
 use crate::convert::{from_json, mode, mode_number, reading, time, time_opt};
+use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
 
 pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
     let disabled = match row.get::<Option<String>>(at)? {

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::sql::{Row, SqlResult, Value};
 use postrider_core::{Id, Timestamp};
 use postrider_store::{Page, PageRequest, StatePattern, StoreError};
 
 use super::Reader;
 use crate::convert::reading;
 use crate::segments::indexed_until;
+use crate::sql::{Row, SqlResult, Value};
 
 /// Rows of a stretch that a list with filters looks at before it gives what it has, and where to go on.
 const SCAN_ROWS_MAX: u32 = 20_000;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant, TenantSecret};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
@@ -13,6 +12,7 @@ use postrider_store::{
 use super::Reader;
 use super::list::Conditions;
 use crate::convert::{from_json, mode, mode_number, reading, time, time_opt};
+use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 
 const APPLICATION: &str = "id, name, profile, created_at, updated_at, settings";
 const TENANT: &str = "id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::sql::{Connection, SqlResult};
 use postrider_core::id::IdGenerator;
 use postrider_store::StoreError;
 use tokio::sync::Semaphore;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::Reader;
 use crate::convert::reading;
 use crate::postgres::Source as Server;
+use crate::sql::{Connection, SqlResult};
 use crate::sqlite::open::open_reader;
 
 /// Steps of SQLite's machine between two looks at the clock.

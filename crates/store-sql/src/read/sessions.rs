@@ -1,6 +1,5 @@
 //! Reading sessions.
 
-use crate::sql::{Row, SqlResult, params, unreadable};
 use postrider_core::session::{Holder, Portal, Session};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
@@ -9,6 +8,7 @@ use postrider_store::{Entity, Page, PageRequest, SessionsOf, StoreError};
 use super::Reader;
 use super::list::Conditions;
 use crate::convert::{from_json, mode, time, time_opt};
+use crate::sql::{Row, SqlResult, params, unreadable};
 
 pub(crate) const SESSION: &str =
     "id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at";

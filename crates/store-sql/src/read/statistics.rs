@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::sql::{Row, SqlResult, Value, unreadable};
 use postrider_core::delivery::{DeliveryState, FailReason};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::Mode;
@@ -19,6 +18,7 @@ use super::list::{
 };
 use crate::convert::{mode, mode_number, reading, time};
 use crate::segments::{TALLY_MICROS, indexed_until};
+use crate::sql::{Row, SqlResult, Value, unreadable};
 
 /// Deliveries that are alike in all that statistics tell apart.
 struct Alike<'r> {
