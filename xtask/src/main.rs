@@ -136,6 +136,7 @@ fn install() -> anyhow::Result<()> {
 
 fn test(arguments: &[String]) -> anyhow::Result<()> {
     languages()?;
+    database()?;
     // Most of what the tests of the server do is waiting.
     let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut command = Command::new("cargo");
@@ -148,8 +149,8 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
 }
 
-/// Programs that tests need, receivers in other languages, a clock that is set and a database, and the packages
-/// that bring them.
+/// Programs that tests need, receivers in other languages and a clock that is set, and the packages that
+/// bring them.
 const LANGUAGES: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("python3", "python3"),
@@ -158,7 +159,6 @@ const LANGUAGES: &[(&str, &str)] = &[
     ("php", "php-cli"),
     ("ruby", "ruby"),
     ("faketime", "faketime"),
-    ("psql", "postgresql"),
 ];
 
 /// Installs what of it this machine lacks. What cannot be installed fails: a test that does not
@@ -190,6 +190,20 @@ pub(crate) fn languages() -> anyhow::Result<()> {
             .context("the Python package cryptography is missing and could not be installed")?;
     }
     Ok(())
+}
+
+/// Installs PostgreSQL, of which the tests start servers of their own, where it is missing. Its client alone is not it.
+fn database() -> anyhow::Result<()> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut servers = versions
+        .flatten()
+        .map(|version| version.path().join("bin/postgres"));
+    if servers.any(|server| server.exists()) {
+        return Ok(());
+    }
+    apt(&["postgresql"])
 }
 
 /// Installs packages of the system's.
