@@ -106,7 +106,10 @@ impl Tx {
     pub(crate) fn enter_due(&mut self) {
         const TOLD_EACH: u32 = 50;
         let mut pieces: u32 = 0;
-        while self.unentered.is_due(self.segments.piece) {
+        while self
+            .unentered
+            .is_due(self.segments.piece.saturating_mul(self.held_back() + 1))
+        {
             let entered = self.in_transaction(|tx| tx.enter_piece().map_err(aborted));
             match entered {
                 Ok(Some(until)) => {
@@ -136,6 +139,12 @@ impl Tx {
         }
     }
 
+    /// Pieces that stay behind the segments. Most deliveries end soon: whoever changes one that is entered must move it
+    /// from one tally to another, and where each question has a way to go, that is several ways.
+    fn held_back(&self) -> u32 {
+        u32::from(self.connection.is_remote())
+    }
+
     /// Enters all that an earlier version left, before anybody looks: whole segments at once, since nobody waits for
     /// commits yet.
     pub(crate) fn enter_all(&mut self) {
@@ -150,7 +159,7 @@ impl Tx {
 
     /// Counts again, up to a few pieces: what was rolled back was counted too.
     fn count_unentered(&mut self) {
-        let max = self.segments.piece.saturating_mul(2);
+        let max = self.segments.piece.saturating_mul(self.held_back() + 2);
         let count = |table: &str| -> SqlResult<u32> {
             let sql = format!(
                 "select count(*) from (select 1 from {table} where id > ?1 limit ?2) as behind"

@@ -67,7 +67,7 @@ async fn what_is_accepted_is_entered_into_segments() {
     {
         let world = world(&store).await;
         world.endpoint().await;
-        for second in 0..5 {
+        for second in 0..7 {
             world.publish(secs(second)).await;
         }
     }
