@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use ipnet::{IpNet, Ipv6Net};
+use postrider_store_sql::{Options, PostgresOptions, SqlStore};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -105,15 +106,33 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
+    /// The store of a server that is stopped; it must be there.
+    ///
+    /// # Errors
+    /// When there is none, or a server uses it.
+    pub(crate) async fn open_existing(&self) -> anyhow::Result<SqlStore> {
+        let must_exist = true;
+        Ok(match self.postgres() {
+            Some(options) => {
+                let options = PostgresOptions {
+                    must_exist,
+                    ..options
+                };
+                SqlStore::connect(options).await?
+            }
+            None => SqlStore::open_existing(&self.directory, &Options::default())?,
+        })
+    }
+
     /// The database of a server, if everything is to be kept in one.
-    pub(crate) fn postgres(&self) -> Option<postrider_store_sql::PostgresOptions> {
+    pub(crate) fn postgres(&self) -> Option<PostgresOptions> {
         let url = self.url.clone()?;
-        Some(postrider_store_sql::PostgresOptions {
+        Some(PostgresOptions {
             url,
             password_file: self.password_file.clone(),
             ca_file: self.ca_file.clone(),
             salt: fastrand::u64(..),
-            ..postrider_store_sql::PostgresOptions::default()
+            ..PostgresOptions::default()
         })
     }
 }

@@ -4,7 +4,7 @@ use postrider_core::tenant::Application;
 use postrider_engine::{Clock as _, SystemClock};
 use postrider_service::{RetentionPace, forget_what_is_old};
 use postrider_store::Pruned;
-use postrider_store_sql::{Options, SqlStore, plan};
+use postrider_store_sql::{SqlStore, plan};
 
 use crate::cli::{PruneArgs, ServeArgs};
 use crate::config;
@@ -38,13 +38,11 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let store = match config.store.postgres() {
-        Some(_) if args.vacuum => anyhow::bail!(
-            "--vacuum is for a database in a directory; PostgreSQL gives room back by itself (autovacuum)"
-        ),
-        Some(options) => SqlStore::connect(options).await?,
-        None => SqlStore::open_existing(directory, &Options::default())?,
-    };
+    anyhow::ensure!(
+        !args.vacuum || config.store.url.is_none(),
+        "--vacuum is for a database in a directory; PostgreSQL gives room back by itself (autovacuum)"
+    );
+    let store = config.store.open_existing().await?;
     let round = forget_what_is_old(&store, &clock, &rule, RetentionPace::Alone).await?;
     tell("are gone", round.pruned);
     if args.vacuum {

@@ -1,7 +1,6 @@
 //! `postrider root-key`: for whoever lost the root key.
 
 use postrider_engine::{Clock, SystemClock};
-use postrider_store_sql::{Options, SqlStore};
 
 use crate::cli::{RootKeyArgs, ServeArgs};
 use crate::config;
@@ -16,10 +15,7 @@ pub(crate) async fn run(args: &RootKeyArgs) -> anyhow::Result<()> {
         data: args.data.clone(),
         ..ServeArgs::default()
     })?;
-    let store = match config.store.postgres() {
-        Some(options) => SqlStore::connect(options).await?,
-        None => SqlStore::open_existing(&config.store.directory, &Options::default())?,
-    };
+    let store = config.store.open_existing().await?;
     let key = postrider_service::new_root_key(&store, SystemClock.now()).await?;
     #[expect(clippy::print_stdout, reason = "the key is what the user came for")]
     {

@@ -110,7 +110,7 @@ pub enum OpenError {
     },
     #[error("store.url: {what}")]
     Url { what: String },
-    #[error("the database {name} is in use by another postrider server")]
+    #[error("the database {name} is in use by another postrider server; stop that one first")]
     Owned { name: String },
     #[error("cannot use the database {name}")]
     Database {

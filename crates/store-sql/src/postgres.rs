@@ -118,6 +118,11 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
             known: MIGRATIONS.len(),
         });
     }
+    if found == 0 && options.must_exist {
+        return Err(OpenError::Url {
+            what: format!("{name} has no Postrider store; name the server's database"),
+        });
+    }
     // Whoever owned it before must not go on with tables that it does not know.
     if found > 0 {
         next_epoch(&connection).map_err(wrap)?;

@@ -102,7 +102,7 @@ async fn take_over(options: PostgresOptions) -> anyhow::Result<SqlStore> {
             Err(error @ OpenError::Owned { .. }) => {
                 if !is_told {
                     is_told = true;
-                    tracing::info!("{error}; waiting to take over when that one ends");
+                    tracing::info!("waiting to take over when it ends: {error}");
                 }
                 tokio::time::sleep(BETWEEN_TRIES).await;
             }
