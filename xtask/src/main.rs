@@ -159,6 +159,7 @@ const LANGUAGES: &[(&str, &str)] = &[
     ("php", "php-cli"),
     ("ruby", "ruby"),
     ("faketime", "faketime"),
+    ("promtool", "prometheus"),
 ];
 
 /// Installs what of it this machine lacks. What cannot be installed fails: a test that does not

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use postrider_service::budget::{Budget, Grant};
 use postrider_service::{CameFrom, ErrorCode, Refusal, Result, random};
 
 use crate::ApiOptions;
+use crate::metrics::Metrics;
 use crate::native::traceparent;
 use crate::problem::Problem;
 use crate::server::Peer;
@@ -30,16 +31,18 @@ const PIECE: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
     budget: Budget,
+    metrics: Arc<Metrics>,
     keep_alive: HeaderValue,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     proxies: Arc<[IpNet]>,
 }
 
 impl Answers {
-    pub(crate) fn new(options: &ApiOptions) -> Self {
+    pub(crate) fn new(options: &ApiOptions, budget: Budget, metrics: Arc<Metrics>) -> Self {
         let keep_alive = format!("timeout={}", options.keep_alive.as_secs());
         Self {
-            budget: Budget::new(options.answers_bytes_max),
+            budget,
+            metrics,
             proxies: Arc::from(options.trusted_proxies.as_slice()),
             keep_alive: HeaderValue::from_str(&keep_alive)
                 .expect("a number of seconds is a header value"),
@@ -55,7 +58,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     let address = address_of(&request, &answers.proxies);
     request.extensions_mut().insert(CameFrom(address));
     let mut response = answered(&answers.budget, request, next).await;
-    line.end(&response);
+    line.end(&response, &answers.metrics);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
     headers.insert(REQUEST_ID, line.id);
@@ -103,6 +106,7 @@ struct Line {
     id: HeaderValue,
     method: Method,
     path: String,
+    route: Option<MatchedPath>,
     asked_by: AskedBy,
     /// Of the trace that the client gave.
     trace: Option<String>,
@@ -130,20 +134,23 @@ impl Line {
                 path if path.starts_with("/confirm/") => "/confirm/…".to_owned(),
                 path => path.to_owned(),
             },
+            route: request.extensions().get().cloned(),
             asked_by: AskedBy::default(),
             trace: traceparent(request.headers()).map(|given| given.trace_id()),
             began: tokio::time::Instant::now(),
         }
     }
 
-    fn end(&self, response: &Response) {
+    fn end(&self, response: &Response, metrics: &Metrics) {
         let status = response.status();
+        let took = self.began.elapsed();
+        metrics.answered(&self.method, self.route.as_ref(), status, took);
         let (id, key) = (
             self.id.to_str().unwrap_or_default(),
             self.asked_by.0.get().map_or("-", String::as_str),
         );
         let trace = self.trace.as_deref();
-        let micros = self.began.elapsed().as_micros();
+        let micros = took.as_micros();
         let (method, path, status_code) = (&self.method, &self.path, status.as_u16());
         // What succeeds is told where somebody looks for it; a failure of ours always.
         if status.is_server_error() {

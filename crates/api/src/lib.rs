@@ -6,6 +6,7 @@
 mod auth;
 mod dialects;
 mod edge;
+mod metrics;
 mod native;
 mod openapi;
 mod problem;
@@ -15,13 +16,14 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+pub use axum::Router;
 use ipnet::IpNet;
 use postrider_core::limits;
 use postrider_service::budget::Budget;
 use postrider_service::{Caller, Result, Service, Windows};
 
-pub use server::{Listener, ServerLimits};
+pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
+pub use server::{Connections, Listener, ServerLimits};
 
 /// Bounds and policies of HTTP that an operator sets.
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub struct Api {
 struct Door {
     rates: Windows,
     bodies: Budget,
+    answers: Budget,
+    metrics: Arc<Metrics>,
     options: ApiOptions,
 }
 
@@ -81,21 +85,44 @@ impl Api {
         let door = Arc::new(Door {
             rates: Windows::default(),
             bodies: Budget::new(options.bodies_bytes_max),
+            answers: Budget::new(options.answers_bytes_max),
+            metrics: Arc::default(),
             options,
         });
         Self { service, door }
     }
 
-    /// All routes, and behind the same edge those of `pages`.
-    pub fn router(&self, pages: Option<Router>) -> Router {
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.door.metrics
+    }
+
+    /// Bytes of request bodies and of answers that are held now.
+    pub fn held_bytes(&self) -> (usize, usize) {
+        (self.door.bodies.taken(), self.door.answers.taken())
+    }
+
+    /// How many bytes there may be of either.
+    pub fn held_bytes_max(&self) -> (usize, usize) {
+        let options = self.options();
+        (options.bodies_bytes_max, options.answers_bytes_max)
+    }
+
+    /// All routes, and behind the same edge those of `pages`; `/metrics` shows `exposition`.
+    pub fn router(&self, pages: Option<Router>, exposition: Arc<dyn Exposition>) -> Router {
         let (native, _) = native::routes().split_for_parts();
         let router = native.merge(dialects::routes(self.service.profiles()));
-        let answers = edge::Answers::new(self.options());
+        let answers = edge::Answers::new(
+            self.options(),
+            self.door.answers.clone(),
+            self.door.metrics.clone(),
+        );
         router
             .fallback(native::not_found)
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone())
             .merge(pages.unwrap_or_default())
+            .layer(axum::Extension(exposition))
             .layer(axum::middleware::from_fn_with_state(answers, edge::edge))
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(health))
         .routes(routes!(ready))
+        .routes(routes!(crate::metrics::metrics))
         .routes(routes!(egress_ips))
         .routes(routes!(document))
         .routes(routes!(applications::create, applications::list))

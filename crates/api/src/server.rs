@@ -56,6 +56,25 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 pub struct Listener {
     listener: TcpListener,
     limits: ServerLimits,
+    permits: Arc<Semaphore>,
+}
+
+/// The connections of a listener.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    max: usize,
+    permits: Arc<Semaphore>,
+}
+
+impl Connections {
+    /// How many are open, one that waits for the next client counted in.
+    pub fn open(&self) -> usize {
+        self.max.saturating_sub(self.permits.available_permits())
+    }
+
+    pub fn max(&self) -> usize {
+        self.max
+    }
 }
 
 impl Listener {
@@ -75,7 +94,15 @@ impl Listener {
         Ok(Self {
             listener: socket.listen(BACKLOG)?,
             limits,
+            permits: Arc::new(Semaphore::new(limits.connections_max)),
         })
+    }
+
+    pub fn connections(&self) -> Connections {
+        Connections {
+            max: self.limits.connections_max,
+            permits: self.permits.clone(),
+        }
     }
 
     /// # Errors
@@ -86,7 +113,6 @@ impl Listener {
 
     /// Serves until `stop`; then accepts no more and waits for the requests under way.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
         let graceful = GracefulShutdown::new();
         let connections = TaskTracker::new();
         let mut builder = http1::Builder::new();
@@ -97,7 +123,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = accept(&self.listener, &permits) => accepted,
+                accepted = accept(&self.listener, &self.permits) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else {
                 continue;

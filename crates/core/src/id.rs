@@ -24,7 +24,7 @@ pub trait Kind: Copy + Send + Sync + 'static {
 
 macro_rules! kinds {
     ($($name:ident $prefix:literal $noun:literal;)*) => {$(
-        #[derive(Clone, Copy, Debug)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name {}
         impl Kind for $name {
             const PREFIX: &'static str = $prefix;

@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Duration;
 
 use crate::clock::Clocks;
+use crate::metrics::Metrics;
 use crate::shell::PastLane;
+pub(crate) use queue::WAITING_MAX;
 use queue::{Place, Queue, Room};
 
 /// Writes in one transaction.
@@ -101,11 +103,17 @@ pub(crate) struct JournalTask {
     clocks: Arc<Clocks>,
     requests: mpsc::Receiver<RequestEntry>,
     records: mpsc::Receiver<RecordEntry>,
+    metrics: Arc<Metrics>,
     /// A commit may have made deliveries that nobody was told of.
     look: bool,
 }
 
-pub(crate) fn journal(store: Arc<dyn Store>, clocks: Arc<Clocks>) -> (Journal, JournalTask) {
+pub(crate) fn journal(
+    store: Arc<dyn Store>,
+    clocks: Arc<Clocks>,
+    metrics: Arc<Metrics>,
+) -> (Journal, JournalTask) {
+    metrics.store_takes_records.set(1);
     let (requests, requests_in) = mpsc::channel(REQUESTS_ON_THEIR_WAY);
     let (records, records_in) = mpsc::channel(RECORDS_MAX);
     let journal = Journal {
@@ -120,6 +128,7 @@ pub(crate) fn journal(store: Arc<dyn Store>, clocks: Arc<Clocks>) -> (Journal, J
             clocks,
             requests: requests_in,
             records: records_in,
+            metrics,
             look: false,
         },
     )
@@ -145,6 +154,11 @@ impl Journal {
             })
             .map_err(|_| Busy)?;
         Ok(Requested(answered))
+    }
+
+    /// Requests that wait, and their payload in KiB.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        self.room.taken()
     }
 
     /// Hands a record over; waits while too many wait.
@@ -196,6 +210,7 @@ impl JournalTask {
             let well = left.is_empty() && !self.look;
             if failing == well {
                 failing = !well;
+                self.metrics.store_takes_records.set(well.into());
                 committed.available(well);
             }
             records = left;
@@ -244,13 +259,17 @@ impl JournalTask {
         if batch.is_empty() {
             return Vec::new();
         }
+        self.metrics.commit_writes.observe(count_of(batch.len()));
         let mut answers = self.store.commit(now, batch).await.into_iter();
+        let took = self.clocks.now().steady.since(now.steady);
+        self.metrics.commits.observe(took.as_secs_f64());
         let mut left = Vec::new();
         for entry in records {
             let Some((entry, error)) = told(committed, entry, answers.next()) else {
                 continue;
             };
             if left.is_empty() {
+                self.metrics.commit_failures.inc();
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the store does not take records; trying again"
@@ -293,6 +312,11 @@ impl JournalTask {
         }
         left
     }
+}
+
+/// As a histogram takes it.
+fn count_of(writes: usize) -> f64 {
+    u32::try_from(writes).map_or(f64::MAX, f64::from)
 }
 
 /// Answers those who cannot be served now.

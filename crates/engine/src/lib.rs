@@ -7,6 +7,7 @@ pub mod cache;
 pub mod clock;
 mod journal;
 pub mod machine;
+mod metrics;
 mod profiles;
 mod settle;
 mod shell;
@@ -14,6 +15,7 @@ mod transport;
 
 pub use clock::{Clock, SystemClock};
 pub use journal::Busy;
+pub use metrics::Metrics;
 pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
 pub use shell::{Engine, Options, PublishError, Watch};
 pub use transport::{Exchange, Request, Transport};

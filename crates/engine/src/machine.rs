@@ -11,6 +11,7 @@ mod concurrency;
 mod lane;
 mod rate;
 mod shares;
+mod survey;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -25,11 +26,13 @@ use postrider_store::{DueDelivery, DuePage};
 use lane::{Lane, Turn};
 use shares::Shares;
 
+pub use survey::{LanesStanding, Standing, Survey};
+
 type EndpointId = Id<id::Endpoint>;
 type TenantId = Id<id::Tenant>;
 
 /// The machine's bounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineLimits {
     /// Requests under way at once, over all lanes.
     pub in_flight_max: usize,
@@ -173,7 +176,7 @@ pub struct Machine {
     halted: bool,
 }
 
-/// Figures for metrics and tests.
+/// Figures that cost nothing to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineStats {
     pub lanes: usize,

@@ -29,7 +29,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Clocks};
 use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journal};
-use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats};
+use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats, Survey};
+use crate::metrics::Metrics;
 use crate::profiles::ProfileRegistry;
 use crate::transport::Transport;
 use endpoints::EndpointCache;
@@ -59,6 +60,8 @@ pub struct Options {
     pub profiles: Arc<ProfileRegistry>,
     pub sealer: Arc<Sealer>,
     pub limits: MachineLimits,
+    /// Tenants that have counts of their own; see [`Metrics`].
+    pub counted_tenants: usize,
 }
 
 impl std::fmt::Debug for Options {
@@ -90,6 +93,7 @@ pub struct Engine {
     loads: Semaphore,
     configures: Semaphore,
     past_lanes: PastLanes,
+    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -117,7 +121,8 @@ impl Engine {
             options.clock,
             options.store.last_place().await?,
         ));
-        let (handle, task) = journal(options.store.clone(), clocks.clone());
+        let metrics = Arc::new(Metrics::new(options.counted_tenants));
+        let (handle, task) = journal(options.store.clone(), clocks.clone(), metrics.clone());
         let engine = Arc::new(Self {
             endpoints: EndpointCache::new(
                 options.store.clone(),
@@ -141,6 +146,7 @@ impl Engine {
             loads: Semaphore::new(LOADS_MAX),
             configures: Semaphore::new(CONFIGURES_MAX),
             past_lanes: PastLanes::default(),
+            metrics,
         });
         let watch = |name| Watch::new(name, &engine.stop, &engine.failed);
         let journal = task.run(Arc::new(Lanes(engine.clone())));
@@ -159,6 +165,14 @@ impl Engine {
     /// # Errors
     /// `Busy` when too much waits; the store's refusals and failures.
     pub async fn publish(&self, event: NewEvent) -> Result<Published, PublishError> {
+        let (application, begun) = (event.event.application, self.now().steady);
+        let published = self.publish_one(event).await;
+        let took = self.now().steady.since(begun);
+        self.metrics.published(application, took, &published);
+        published
+    }
+
+    async fn publish_one(&self, event: NewEvent) -> Result<Published, PublishError> {
         let (tenant, bytes) = (event.event.tenant, event.event.payload_bytes());
         match self
             .journal()?
@@ -176,6 +190,17 @@ impl Engine {
         &self,
         events: Vec<NewEvent>,
     ) -> Vec<Result<Published, PublishError>> {
+        let begun = self.now().steady;
+        let applications: Vec<_> = events.iter().map(|new| new.event.application).collect();
+        let published = self.publish_all(events).await;
+        let took = self.now().steady.since(begun);
+        for (application, published) in applications.into_iter().zip(&published) {
+            self.metrics.published(application, took, published);
+        }
+        published
+    }
+
+    async fn publish_all(&self, events: Vec<NewEvent>) -> Vec<Result<Published, PublishError>> {
         let Ok(journal) = self.journal() else {
             return events.iter().map(|_| Err(Busy.into())).collect();
         };
@@ -257,7 +282,11 @@ impl Engine {
             .answer()
             .await?
         {
-            Written::Finished(finished) => Ok(finished),
+            Written::Finished(finished) => {
+                self.metrics
+                    .closed(DeliveryState::Cancelled, finished.into());
+                Ok(finished)
+            }
             other => Err(unexpected(&other).into()),
         }
     }
@@ -299,6 +328,26 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .stats()
+    }
+
+    /// A look at every lane.
+    pub fn survey(&self) -> Survey {
+        let now = self.now().steady;
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.survey(now)
+    }
+
+    /// How many of them there may be; one more is refused.
+    pub const WAITING_MAX: (usize, usize) = crate::journal::WAITING_MAX;
+
+    /// Requests that wait for a commit, and their payload in KiB.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.journal().map_or((0, 0), |journal| journal.waiting())
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub fn clock(&self) -> &dyn Clock {
@@ -500,7 +549,7 @@ impl Engine {
                 .await
             {
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(finished) => self.metrics.closed(state, finished),
                 Err(error) if error.is_not_found() => break,
                 Err(error) => {
                     tracing::warn!(
@@ -566,6 +615,15 @@ fn unexpected(written: &Written) -> StoreError {
     }
 }
 
+/// How a delivery ended, if it did.
+fn ends_as(next: Next) -> Option<DeliveryState> {
+    match next {
+        Next::Delivered => Some(DeliveryState::Delivered),
+        Next::Failed(reason) => Some(DeliveryState::Failed(reason)),
+        Next::Retry { .. } => None,
+    }
+}
+
 /// What the journal tells the engine.
 struct Lanes(Arc<Engine>);
 
@@ -600,10 +658,16 @@ impl Committed for Lanes {
             past_lane,
         } = settled;
         let endpoint = due.delivery.endpoint;
+        if let Some(state) = ends_as(next)
+            && recorded.is_none_or(|recorded| recorded.applied)
+        {
+            self.0.metrics.ended(due.event.application, state);
+        }
         // A record that had been applied before may have disabled the endpoint without us hearing of it.
         let look =
             recorded.is_some_and(|recorded| recorded.disabled.is_some() || !recorded.applied);
         if let Some(reason) = recorded.and_then(|recorded| recorded.disabled) {
+            self.0.metrics.disabled(reason);
             tracing::info!(endpoint.id = %endpoint, reason = reason.as_str(), "endpoint disabled");
         }
         if look {

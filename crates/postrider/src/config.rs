@@ -30,6 +30,7 @@ pub struct Config {
     pub notifications: NotificationsConfig,
     pub profiles: ProfilesConfig,
     pub pages: PagesConfig,
+    pub metrics: MetricsConfig,
     pub log: LogConfig,
 }
 
@@ -334,6 +335,16 @@ impl Default for PagesConfig {
             plain_http: false,
         }
     }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Where `/metrics` is served to everybody who reaches it, such as `127.0.0.1:9464`; none serves it on the API's port only, to root keys.
+    #[schema(value_type = Option<String>)]
+    pub listen: Option<SocketAddr>,
+    /// Tenants that have counts of their own, the first that come; all others are one.
+    pub tenants: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

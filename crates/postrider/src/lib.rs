@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod listen;
 mod log;
 pub mod master_key;
+mod metrics;
 pub mod output;
 mod patrol;
 pub mod profiles;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_api::Api;
+use postrider_api::{Api, Exposition, Listener, metrics_router};
 use postrider_core::Secret;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Watch};
 use postrider_notify::Notifier;
@@ -20,11 +20,12 @@ use tokio_util::task::TaskTracker;
 use crate::cli::ServeArgs;
 use crate::config::{self, Config};
 use crate::log::set_log_level;
+use crate::metrics::{Metrics, Sources};
 use crate::output::tell;
 use crate::{log, patrol, profiles};
 use parts::{
-    Opened, Prepared, api_options, first_console_link, first_root_key, listen, owned, pages,
-    root_key_target,
+    Opened, Prepared, Sockets, api_options, disk, first_console_link, first_root_key, owned,
+    root_key_target, router,
 };
 
 /// What a shutdown may take after a part of the server has ended.
@@ -33,6 +34,8 @@ const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
 /// A server that accepts and delivers.
 pub struct Server {
     pub address: SocketAddr,
+    /// Where metrics are served without a key, if they are.
+    pub metrics_address: Option<SocketAddr>,
     /// The root key, if this start made it.
     pub root_key: Option<Secret>,
     /// A link that opens the console once, with that key.
@@ -41,9 +44,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     profiles: Arc<ProfileRegistry>,
     transport: Arc<HttpTransport>,
-    stop: CancellationToken,
-    failed: CancellationToken,
-    tasks: TaskTracker,
+    running: Running,
     shutdown: Duration,
 }
 
@@ -53,7 +54,34 @@ impl std::fmt::Debug for Server {
     }
 }
 
-type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What runs as long as the server does.
+#[derive(Default)]
+struct Running {
+    stop: CancellationToken,
+    failed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Without it the process would answer and not deliver, or the other way round.
+    fn must(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let watch = Watch::new(name, &self.stop, &self.failed);
+        self.tasks.spawn(watch.over(Box::pin(task)));
+    }
+
+    /// The same of a task that ends when the server does.
+    fn must_until_stopped(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let stop = self.stop.clone();
+        let task = Box::pin(task);
+        self.must(name, async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+}
 
 impl Server {
     /// Starts a server with the given configuration.
@@ -68,8 +96,12 @@ impl Server {
         let opened = Opened::open(&config).await?;
         let prepared = Prepared::new(&config, &opened).await?;
         let key_target = root_key_target(&config)?;
-        let listener = listen(&config, prepared.connections).await?;
+        let Sockets {
+            api: listener,
+            collectors,
+        } = Sockets::open(&config, prepared.connections).await?;
         let address = listener.address()?;
+        let metrics_address = collectors.as_ref().map(Listener::address).transpose()?;
         let clock = Arc::new(SystemClock);
         let engine = Engine::start(postrider_engine::Options {
             store: opened.store.clone(),
@@ -78,6 +110,7 @@ impl Server {
             profiles: prepared.profiles.clone(),
             sealer: opened.sealer.clone(),
             limits: prepared.limits,
+            counted_tenants: config.metrics.tenants,
         })
         .await?;
         let (store, sealer) = (opened.store.clone(), opened.sealer);
@@ -91,44 +124,40 @@ impl Server {
             prepared.questions,
         );
         let api = Api::new(service.clone(), api_options(&config));
-        let router = match pages(&config, &service) {
-            Some(pages) => postrider_pages::dress(api.router(Some(pages.router()))),
-            None => api.router(None),
-        };
+        let metrics: Arc<dyn Exposition> = Arc::new(Metrics::new(Sources {
+            engine: engine.clone(),
+            store: opened.sql.clone(),
+            service: service.clone(),
+            api: api.clone(),
+            connections: listener.connections(),
+            disk: disk(&config),
+        }));
+        let router = router(&config, &service, &api, metrics.clone());
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
         let console = first_console_link(&config, &service, root_key.as_ref(), address).await?;
-        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        // Without any of them the process would answer and not deliver, or the other way round.
-        let must_run = |name, task: BoxedTask| {
-            tasks.spawn(Watch::new(name, &stop, &failed).over(task));
-        };
-        must_run("listener", Box::pin(listener.serve(router, stop.clone())));
-        must_run("notifier", Box::pin(notifier.run(stop.clone())));
-        let retaining = service.clone();
-        must_run(
-            "retention",
-            until(&stop, async move { retaining.retain().await }),
-        );
-        must_run("ownership", until(&stop, owned(opened.sql.clone())));
-        let round = patrol::patrol(opened.sql, prepared.damaged);
-        must_run("patrol", until(&stop, round));
+        let running = Running::default();
+        let stop = &running.stop;
+        running.must("listener", listener.serve(router, stop.clone()));
+        if let Some(collectors) = collectors {
+            let serving = collectors.serve(metrics_router(metrics), stop.clone());
+            running.must("metrics listener", serving);
+        }
+        running.must("notifier", notifier.run(stop.clone()));
+        running.must_until_stopped("retention", async move { service.retain().await });
+        running.must_until_stopped("ownership", owned(opened.sql.clone()));
+        running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
         let transport = prepared.transport.clone();
-        must_run(
-            "reaper",
-            until(&stop, async move { transport.run_reaper().await }),
-        );
+        running.must_until_stopped("reaper", async move { transport.run_reaper().await });
         Ok(Self {
             address,
+            metrics_address,
             root_key,
             console,
             engine,
             store,
             profiles: prepared.profiles,
             transport: prepared.transport,
-            stop,
-            failed,
-            tasks,
+            running,
             shutdown: Duration::from_secs(config.server.shutdown_secs),
         })
     }
@@ -136,7 +165,7 @@ impl Server {
     /// Waits until something without which the server cannot go on has ended.
     pub async fn failed(&self) {
         tokio::select! {
-            () = self.failed.cancelled() => {}
+            () = self.running.failed.cancelled() => {}
             () = self.engine.failed() => {}
         }
     }
@@ -160,26 +189,18 @@ impl Server {
     /// Accepts no more, finishes what is under way. False when the time was not enough: what was
     /// cut off is delivered again after the next start.
     pub async fn shut_down(self) -> bool {
-        self.stop.cancel();
-        self.tasks.close();
+        self.running.stop.cancel();
+        self.running.tasks.close();
         // One deadline for all: clients first, because they publish; then what is being sent; a
         // twentieth is kept for the records.
         let deadline = tokio::time::Instant::now() + self.shutdown;
         let for_clients = deadline - self.shutdown / 4;
-        let served = tokio::time::timeout_at(for_clients, self.tasks.wait())
+        let served = tokio::time::timeout_at(for_clients, self.running.tasks.wait())
             .await
             .is_ok();
         let drained = self.engine.drain(deadline, self.shutdown / 20).await;
         served && drained
     }
-}
-
-/// A task that ends when the server does.
-fn until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) -> BoxedTask {
-    let stop = stop.clone();
-    Box::pin(async move {
-        stop.run_until_cancelled(task).await;
-    })
 }
 
 /// Runs a server until it is told to stop.
@@ -312,6 +333,11 @@ fn greet(server: &Server, data: &Path) {
         env!("CARGO_PKG_VERSION"),
         data.display()
     ));
+    if let Some(metrics) = server.metrics_address {
+        tell(&format!(
+            "Metrics for Prometheus on http://{metrics}/metrics"
+        ));
+    }
     let Some(root_key) = &server.root_key else {
         return;
     };

@@ -51,6 +51,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         profiles: Arc::new(ProfileRegistry::load(&*store, Vec::new()).await?),
         sealer: sealer.clone(),
         limits: MachineLimits::default(),
+        counted_tenants: 0,
     })
     .await?;
     let options = postrider_service::Options::default();

@@ -8,6 +8,7 @@ use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Secret, Timestamp};
 use postrider_store::{Store, StoreError};
 
+use crate::caller::Caller;
 use crate::refusal::Result;
 use crate::{Service, random};
 
@@ -25,6 +26,14 @@ pub struct Readiness {
 }
 
 impl Service {
+    /// Who sees what the server measures of itself: it tells of all tenants.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for all but root keys.
+    pub fn must_see_metrics(&self, caller: &Caller) -> Result<()> {
+        caller.must_be_root()
+    }
+
     /// Whether the store takes writes, asked at most once a second however often this is called.
     ///
     /// # Errors

@@ -1,8 +1,11 @@
 //! What a store is in, and what holds it: a directory, or a server.
 
+use std::sync::Arc;
+
 use postrider_store::StoreError;
 
 use crate::convert::aborted;
+use crate::metrics::Metrics;
 use crate::postgres::Ownership;
 use crate::sql::{Connection, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
@@ -24,10 +27,14 @@ pub(crate) enum Home {
 
 impl Home {
     /// Copies the log beside the writer, where there is one.
-    pub(crate) fn checkpointer(&self, writer: &mut Connection) -> SqlResult<Option<Checkpointer>> {
+    pub(crate) fn checkpointer(
+        &self,
+        writer: &mut Connection,
+        metrics: Arc<Metrics>,
+    ) -> SqlResult<Option<Checkpointer>> {
         match (self, writer) {
             (Self::Directory { directory, .. }, Connection::Sqlite(writer)) => {
-                Ok(Some(Checkpointer::start(&directory.file, writer)?))
+                Ok(Some(Checkpointer::start(&directory.file, writer, metrics)?))
             }
             _ => Ok(None),
         }

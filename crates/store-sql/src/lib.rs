@@ -15,6 +15,7 @@ mod home;
 mod keys;
 mod log;
 mod manage;
+mod metrics;
 mod postgres;
 mod read;
 mod retention;
@@ -34,6 +35,7 @@ use postrider_core::id::IdGenerator;
 use postrider_store::StoreError;
 
 use home::Home;
+pub use metrics::Metrics;
 pub use postgres::PostgresOptions;
 use read::{Readers, Source};
 pub use retention::plan;
@@ -45,7 +47,7 @@ pub use sqlite::doctor::{Finding, examine};
 use sqlite::open;
 pub use sqlite::patrol::{Patrolled, Piece};
 use tokio::sync::watch;
-use writer::Writer;
+use writer::{Begin, Writer};
 
 /// Settings of the embedded store.
 #[derive(Debug, Clone, Default)]
@@ -156,6 +158,7 @@ pub struct SqlStore {
     /// Whether somebody else owns it now; none where nobody can.
     lost: Option<watch::Receiver<bool>>,
     writer: Writer,
+    metrics: Arc<Metrics>,
     /// For what is found by its key, and for the engine.
     points: Readers,
     /// For lists, which look at many rows.
@@ -174,6 +177,11 @@ const OWNERSHIP_PAUSE: Duration = Duration::from_secs(1);
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl SqlStore {
+    /// What it measures of itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Looks at the next few rows of all that is stored; see [`Patrolled`].
     ///
     /// # Errors
@@ -275,7 +283,15 @@ impl SqlStore {
         let last_sequence = convert::last_sequence(&connection)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
         ids.was_ahead(convert::ahead(&connection)?);
-        let writer = Writer::start(home, connection, ids.clone(), salt, last_sequence, segments)?;
+        let metrics = Arc::new(Metrics::default());
+        let begin = Begin {
+            ids: ids.clone(),
+            salt,
+            last_sequence,
+            segments,
+            metrics: metrics.clone(),
+        };
+        let writer = Writer::start(home, connection, begin)?;
         let readers = |connections, time_max| {
             Readers::new(source.clone(), ids.clone(), connections, time_max)
         };
@@ -288,6 +304,7 @@ impl SqlStore {
             ids,
             lost: None,
             writer,
+            metrics,
             points,
             lists,
             counts,

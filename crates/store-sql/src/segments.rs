@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::convert::{aborted, to_json};
+use crate::metrics::timed;
 use crate::sql::{Connection, Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
@@ -110,7 +111,10 @@ impl Tx {
             .unentered
             .is_due(self.segments.piece.saturating_mul(self.held_back() + 1))
         {
-            let entered = self.in_transaction(|tx| tx.enter_piece().map_err(aborted));
+            let metrics = self.metrics.clone();
+            let entered = timed(&metrics.pieces, || {
+                self.in_transaction(|tx| tx.enter_piece().map_err(aborted))
+            });
             match entered {
                 Ok(Some(until)) => {
                     self.indexed_until = until;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::home::Home;
+use crate::metrics::Metrics;
 use crate::segments::{Segments, Unentered, indexed_until};
 use crate::sql::{Connection, Failure, SqlError, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
@@ -42,6 +43,15 @@ impl Drop for Writer {
     }
 }
 
+/// Where a writer begins, and what it tells of itself.
+pub(crate) struct Begin {
+    pub(crate) ids: Arc<IdGenerator>,
+    pub(crate) salt: u64,
+    pub(crate) last_sequence: i64,
+    pub(crate) segments: Segments,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// What a transaction works with.
 pub(crate) struct Tx {
     pub(crate) connection: Connection,
@@ -57,22 +67,23 @@ pub(crate) struct Tx {
     pub(crate) unentered: Unentered,
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
+    pub(crate) metrics: Arc<Metrics>,
     noted_ahead: Duration,
     /// Owned until the last write is done.
     home: Home,
 }
 
 impl Writer {
-    pub(crate) fn start(
-        home: Home,
-        mut connection: Connection,
-        ids: Arc<IdGenerator>,
-        salt: u64,
-        last_sequence: i64,
-        segments: Segments,
-    ) -> SqlResult<Self> {
+    pub(crate) fn start(home: Home, mut connection: Connection, begin: Begin) -> SqlResult<Self> {
+        let Begin {
+            ids,
+            salt,
+            last_sequence,
+            segments,
+            metrics,
+        } = begin;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
-        let checkpointer = home.checkpointer(&mut connection)?;
+        let checkpointer = home.checkpointer(&mut connection, metrics.clone())?;
         let mut tx = Tx {
             connection,
             ids,
@@ -84,6 +95,7 @@ impl Writer {
             indexed_until: 0,
             unentered: Unentered::default(),
             checkpointer,
+            metrics,
             noted_ahead: Duration::ZERO,
             home,
         };

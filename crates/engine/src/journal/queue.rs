@@ -14,6 +14,8 @@ type TenantId = Id<id::Tenant>;
 const REQUESTS_MAX: usize = 8_192;
 /// KiB of payload that waits; more is refused.
 const REQUEST_KIB_MAX: usize = 64 * 1_024;
+/// Of both.
+pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known.
 const FAN_OUT_UNKNOWN: usize = 256;
 /// Tenants whose last fan-out is remembered.
@@ -43,6 +45,11 @@ impl Default for Room {
 }
 
 impl Room {
+    /// Requests and KiB of payload that have a place.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.requests.taken(), self.kib.taken())
+    }
+
     pub(super) fn take(&self, tenant: TenantId, bytes: usize) -> Result<Place, Busy> {
         let holder = tenant.as_u128();
         Ok(Place {

@@ -137,6 +137,26 @@ impl Lane {
         self.stored.is_some() || self.loading.is_some()
     }
 
+    pub(super) fn has_underway(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    pub(super) fn breaker(&self) -> Breaker {
+        self.breaker
+    }
+
+    /// Since when the first delivery is due, here or in the store; none where it is not yet.
+    pub(super) fn due_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let held = self
+            .items
+            .first_key_value()
+            .map(|((place, _), due)| Timestamp::from_micros(*place).max(due.delivery.due_at));
+        // The place of what is in the store only is a lower bound, and zero where nobody knows.
+        let stored = self.stored.filter(|place| *place > Timestamp::default());
+        let first = [held, stored].into_iter().flatten().min()?;
+        (first <= now).then_some(first)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.items.is_empty()
             && self.unsettled.is_empty()

@@ -20,6 +20,7 @@ use super::endpoints::{NotReady, ReadyEndpoint};
 use super::past_lane::PastLane;
 use crate::journal::{RecordEntry, RecordedEntry};
 use crate::machine::Input;
+use crate::metrics::Attempted;
 use crate::settle::{Sent, Settled, settle};
 use crate::transport::{Exchange, Request};
 
@@ -148,6 +149,11 @@ impl Engine {
             .as_ref()
             .map_or(true, |ready| ready.endpoint.ordering != LaneOrder::None);
         log_attempt(&profile, &due, &sent, &exchange);
+        self.metrics.attempted(
+            due.event.application,
+            due.delivery.tenant,
+            &counted(&due, &sent, &exchange),
+        );
         let settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
         Some(Tried::Made(Box::new(Made {
             settled,
@@ -386,6 +392,20 @@ impl Drop for Slot {
             signal: Signal::Well,
         });
         self.engine.leave_aside(due);
+    }
+}
+
+/// What is counted of an attempt.
+fn counted<'a>(due: &DueDelivery, sent: &Sent, exchange: &'a Exchange) -> Attempted<'a> {
+    let delivery = &due.delivery;
+    let arrived = matches!(exchange.outcome, Outcome::Answered { status, .. } if status / 100 == 2);
+    // One that was resent by hand was not published now.
+    let is_first = delivery.attempts == 0 && !delivery.series.single;
+    Attempted {
+        outcome: &exchange.outcome,
+        took: sent.ended.steady.since(sent.started.steady),
+        late: sent.started.steady.since(delivery.due_at),
+        receipt: (arrived && is_first).then(|| sent.ended.wall.since(delivery.created_at)),
     }
 }
 

@@ -282,6 +282,7 @@ impl World {
                 profiles: self.profiles.clone(),
                 sealer: self.sealer.clone(),
                 limits: self.limits,
+                counted_tenants: 0,
             };
             Engine::start(options).await.unwrap()
         });

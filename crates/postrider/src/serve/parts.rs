@@ -1,13 +1,13 @@
 //! What a server is made of, made from its configuration.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_api::{ApiOptions, Listener, ServerLimits};
+use postrider_api::{Api, ApiOptions, Exposition, Listener, Router, ServerLimits};
 use postrider_core::address::AddressPolicy;
 use postrider_core::notice::Confirmation;
 use postrider_core::profile::Profile;
@@ -202,17 +202,56 @@ pub(super) fn api_options(config: &Config) -> ApiOptions {
     }
 }
 
-pub(super) async fn listen(config: &Config, connections: usize) -> anyhow::Result<Listener> {
-    let limits = ServerLimits {
-        connections_max: connections,
-        idle_timeout: Duration::from_secs(config.server.keep_alive_secs),
-        ..ServerLimits::default()
-    };
-    let address = config.server.listen;
-    let bound = Listener::bind(address, limits).await;
-    bound.with_context(|| {
-        format!("failed to listen on {address}; choose another address with --listen")
-    })
+/// Connections at once of those who collect metrics.
+const COLLECTORS_MAX: usize = 16;
+
+/// Where the server listens.
+pub(super) struct Sockets {
+    pub(super) api: Listener,
+    /// Serves metrics without a key, if there is one.
+    pub(super) collectors: Option<Listener>,
+}
+
+impl Sockets {
+    pub(super) async fn open(config: &Config, connections: usize) -> anyhow::Result<Self> {
+        let idle_timeout = Duration::from_secs(config.server.keep_alive_secs);
+        let limits = |connections_max| ServerLimits {
+            connections_max,
+            idle_timeout,
+            ..ServerLimits::default()
+        };
+        let listen = async |address, limits, setting| {
+            let bound = Listener::bind(address, limits).await;
+            bound.with_context(|| {
+                format!("failed to listen on {address}; choose another address with {setting}")
+            })
+        };
+        let api = listen(config.server.listen, limits(connections), "--listen").await?;
+        let collectors = match config.metrics.listen {
+            Some(address) => Some(listen(address, limits(COLLECTORS_MAX), "metrics.listen").await?),
+            None => None,
+        };
+        Ok(Self { api, collectors })
+    }
+}
+
+/// All that is served at the API's port.
+pub(super) fn router(
+    config: &Config,
+    service: &Service,
+    api: &Api,
+    metrics: Arc<dyn Exposition>,
+) -> Router {
+    match pages(config, service) {
+        Some(pages) => postrider_pages::dress(api.router(Some(pages.router()), metrics)),
+        None => api.router(None, metrics),
+    }
+}
+
+/// The directory whose disk the store fills.
+pub(super) fn disk(config: &Config) -> Option<PathBuf> {
+    let here = config.store.url.is_none();
+    here.then(|| config.store.directory.clone())
 }
 
 /// The root key, if this start makes it and nobody else keeps it.
@@ -231,7 +270,7 @@ pub(super) async fn first_root_key(
 }
 
 /// The pages, as far as they are wanted.
-pub(super) fn pages(config: &Config, service: &Service) -> Option<Pages> {
+fn pages(config: &Config, service: &Service) -> Option<Pages> {
     if !config.pages.enabled {
         return None;
     }

@@ -28,6 +28,7 @@ mod foreign;
 mod hostile;
 mod limits;
 mod managing;
+mod metrics;
 mod model;
 mod modes;
 mod notifications;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use postrider_api::{Api, ApiOptions, Listener, ServerLimits};
+use postrider_api::{Api, ApiOptions, Exposition, Listener, MetricsFormat, ServerLimits};
 use postrider_core::address::AddressPolicy;
 use postrider_core::seal::Sealer;
 use postrider_engine::machine::MachineLimits;
@@ -20,6 +20,17 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::http;
+
+/// Metrics are not what is compared here.
+#[derive(Debug)]
+struct Nothing;
+
+#[async_trait::async_trait]
+impl Exposition for Nothing {
+    async fn text(&self, _: MetricsFormat) -> String {
+        String::new()
+    }
+}
 
 const SEEDS: u64 = 6;
 const CALLS: usize = 250;
@@ -56,6 +67,7 @@ impl Side {
             profiles: Arc::new(profiles),
             sealer: sealer.clone(),
             limits: MachineLimits::default(),
+            counted_tenants: 0,
         });
         let options = postrider_service::Options {
             addresses,
@@ -72,7 +84,7 @@ impl Side {
         let listener = Listener::bind(any, ServerLimits::default()).await.unwrap();
         let address = listener.address().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(listener.serve(api.router(None), stop.clone()));
+        tokio::spawn(listener.serve(api.router(None, Arc::new(Nothing)), stop.clone()));
         Self {
             address,
             root: root.expose().to_owned(),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::open::checkpoint;
+use crate::metrics::{Metrics, timed};
 
 /// Pages in the log from which on it is copied.
 const COPY_PAGES: i32 = 4_000;
@@ -47,7 +48,11 @@ impl Drop for Checkpointer {
 
 impl Checkpointer {
     /// Watches the commits of the writer's connection, which copies nothing by itself from now on.
-    pub(crate) fn start(file: &Path, writer: &mut Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn start(
+        file: &Path,
+        writer: &mut Connection,
+        metrics: Arc<Metrics>,
+    ) -> rusqlite::Result<Self> {
         let connection = Connection::open(file)?;
         // What the thread copies is on the disk before the log is begun anew.
         connection.pragma_update(None, "synchronous", "full")?;
@@ -64,7 +69,7 @@ impl Checkpointer {
                 move || {
                     while begun.recv().is_ok() {
                         let _held = copying.lock();
-                        match checkpoint(&connection, "passive") {
+                        match timed(&metrics.copies, || checkpoint(&connection, "passive")) {
                             Ok(_) => copied.store(true, Ordering::Release),
                             Err(error) => not_copied(&error),
                         }
