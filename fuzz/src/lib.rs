@@ -3,8 +3,10 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use postrider_core::address::AddressPolicy;
 use postrider_core::endpoint_url::{Scheme, UrlPolicy, check_url};
+use postrider_core::filter::{Content, ContentFilter};
 use postrider_core::json::{check_json, es};
 use postrider_core::limits::URL_BYTES_MAX;
 use postrider_core::profile::{Profile, SigningKey, built_in, signing_key};
@@ -18,6 +20,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("profile", profile),
     ("schema", schema),
+    ("filter", filter),
     ("json", json),
     ("url", url),
     ("retry-after", retry_after),
@@ -49,6 +52,35 @@ fn schema(data: &[u8]) {
     let Some(schema) = parts.first() else { return };
     let data = parts.get(1).copied().unwrap_or("{}");
     postrider_service::fuzzing::schema(schema, data);
+}
+
+/// Looks that a small event leaves plenty of.
+const FILTERED_BYTES_MAX: usize = 1_024;
+
+/// A content filter and, after a zero, the data of an event. What is taken is taken again as it is shown, is met or its
+/// opposite is, and what is not met is named.
+fn filter(data: &[u8]) {
+    let parts = parts(data);
+    let Some(Ok(filter)) = parts.first().map(|text| text.parse::<ContentFilter>()) else {
+        return;
+    };
+    let again: ContentFilter = filter.text().parse().expect("what is shown is a filter");
+    assert_eq!(filter, again);
+    let event = parts.get(1).copied().unwrap_or("{}");
+    if event.len() > FILTERED_BYTES_MAX {
+        return;
+    }
+    let event = Bytes::copy_from_slice(event.as_bytes());
+    let content = Content::new(&event, Some(&event));
+    let is_met = filter.matches(&content);
+    assert_eq!(is_met, filter.unmet(&content).is_none());
+    let opposite = format!("{{\"$not\":{}}}", filter.text());
+    if let Ok(opposite) = opposite.parse::<ContentFilter>() {
+        assert_ne!(
+            is_met,
+            opposite.matches(&Content::new(&event, Some(&event)))
+        );
+    }
 }
 
 /// What we take as JSON another reader takes, and what is made canonical stays so.

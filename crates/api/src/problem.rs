@@ -25,6 +25,7 @@ const fn title(code: ErrorCode) -> &'static str {
         ErrorCode::ValidationFailed => "A field is not as it must be",
         ErrorCode::EndpointUrlInvalid => "The URL cannot receive webhooks",
         ErrorCode::SubscriptionInvalid => "The events cannot be subscribed to",
+        ErrorCode::FilterInvalid => "The filter cannot be understood",
         ErrorCode::EventTypeUnknown => "The event type is not in the catalogue",
         ErrorCode::DataInvalid => "The data does not fit the schema of its event type",
         ErrorCode::DistributionUnsupported => "The profile has no distributions",

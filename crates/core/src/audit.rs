@@ -218,6 +218,7 @@ impl Audited for Endpoint {
             "url": self.url,
             "description": self.description,
             "events": self.subscription,
+            "filter": self.filter,
             "mode": self.mode,
             "headers": headers,
             "rateLimit": self.rate_limit,

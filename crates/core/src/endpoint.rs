@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::distribution::Distribution;
-use crate::filter::Subscription;
+use crate::filter::{ContentFilter, Subscription};
 use crate::health::{DisableReason, Disabled, Health};
 use crate::notice::NoticeClass;
 use crate::seal::{SealError, SealNonce, Sealer, is_sealed};
@@ -27,6 +27,8 @@ pub struct Endpoint {
     pub url: String,
     pub description: Option<String>,
     pub subscription: Subscription,
+    /// Of the events it subscribed to, only those that meet it.
+    pub filter: Option<ContentFilter>,
     pub mode: Mode,
     pub headers: Vec<CustomHeader>,
     /// Newest first. Without one the tenant's secret signs.

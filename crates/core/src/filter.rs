@@ -1,7 +1,12 @@
-//! Which events an endpoint asked for: event type names and the patterns that select them.
+//! Which events an endpoint asked for: event type names and the patterns that select them, and conditions on what an
+//! event carries.
+
+mod content;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use content::{Content, ContentFilter, InvalidFilter};
 
 use crate::limits::{EVENT_TYPE_BYTES_MAX, SUBSCRIPTION_PATTERNS_MAX};
 

@@ -4,6 +4,17 @@
 pub const URL_BYTES_MAX: usize = 2_048;
 /// Patterns in one subscription; more are refused.
 pub const SUBSCRIPTION_PATTERNS_MAX: usize = 100;
+/// Bytes of a content filter as JSON; a longer one is refused.
+pub const FILTER_BYTES_MAX: usize = 4_096;
+/// Conditions of one content filter; more are refused.
+pub const FILTER_CONDITIONS_MAX: usize = 50;
+/// Levels of a content filter; a deeper one is refused.
+pub const FILTER_DEPTH_MAX: usize = 10;
+/// Values of a list that a content filter compares with; more are refused.
+pub const FILTER_VALUES_MAX: usize = 100;
+/// Values that all content filters together look at in one event, some ten nanoseconds each; when they are used up, the
+/// filters that are left let it through.
+pub const FILTER_STEPS_MAX: u32 = 200_000;
 /// Bytes in an event type; a longer one is refused.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 /// Levels of arrays and objects in a JSON body; a deeper one is refused.

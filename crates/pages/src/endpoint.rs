@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint as CoreEndpoint, EndpointKind, Ordering};
+use postrider_core::filter::ContentFilter;
 use postrider_core::profile::SecretScope;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
@@ -50,6 +51,7 @@ struct Endpoint {
     /// Where catching up begins when nobody says otherwise.
     day_ago: String,
     events: Vec<String>,
+    filter: Option<String>,
     headers: Vec<String>,
     details: Vec<(&'static str, String)>,
     schedule: String,
@@ -138,6 +140,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
             EndpointKind::Registered | EndpointKind::Distribution(_)
         ),
         events: endpoint.subscription.patterns().to_vec(),
+        filter: endpoint.filter.as_ref().map(ContentFilter::text),
         headers: endpoint
             .headers
             .iter()

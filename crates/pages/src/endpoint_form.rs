@@ -6,9 +6,11 @@ use askama::Template;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use postrider_core::endpoint::EndpointKind;
+use postrider_core::filter::ContentFilter;
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Mode;
-use postrider_service::{EndpointPatch, NewEndpoint, Refusal};
+use postrider_core::{Id, id};
+use postrider_service::{EndpointPatch, FilterTried, NewEndpoint, Refusal};
 
 use crate::Site;
 use crate::deliveries::mode;
@@ -17,7 +19,7 @@ use crate::endpoint::{show_made, tenant_of};
 use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::name_of;
+use crate::shown::{When, name_of};
 use crate::tenant::crumbs_below;
 
 #[derive(Template)]
@@ -34,7 +36,34 @@ struct Form {
     custom_headers: bool,
     https_only: bool,
     test_only: bool,
+    /// What a filter would have done, once it was tried.
+    tried: Option<Vec<TriedRow>>,
     wrong: Option<String>,
+}
+
+/// One of the last events, and what a filter would have done with it.
+struct TriedRow {
+    event: Link,
+    created: When,
+    unmet: Option<String>,
+}
+
+/// What was typed, and what came of it.
+#[derive(Default)]
+struct Typed {
+    values: Option<Values>,
+    tried: Option<Vec<TriedRow>>,
+    wrong: Option<String>,
+}
+
+impl Typed {
+    fn wrong(values: Values, wrong: String) -> Self {
+        Self {
+            values: Some(values),
+            wrong: Some(wrong),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Default)]
@@ -42,6 +71,7 @@ struct Values {
     url: String,
     description: String,
     events: String,
+    filter: String,
     headers: String,
     rate_limit: String,
     mode: String,
@@ -53,6 +83,7 @@ impl Values {
             url: fields.text("url"),
             description: fields.text("description"),
             events: fields.text("events"),
+            filter: fields.text("filter"),
             headers: fields.text("headers"),
             rate_limit: fields.text("rate_limit"),
             mode: fields.text("mode"),
@@ -67,6 +98,11 @@ impl Values {
             .map(str::to_owned)
             .collect();
         (!parts.is_empty()).then_some(parts)
+    }
+
+    fn filter(&self, site: &Site) -> Result<Option<serde_json::Value>, Refusal> {
+        let filter = (!self.filter.is_empty()).then(|| site.service().read_filter(&self.filter));
+        filter.transpose()
     }
 
     fn headers(&self) -> Result<BTreeMap<String, String>, Refusal> {
@@ -103,16 +139,10 @@ pub(crate) async fn new(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Shown {
-    new_form(&site, &visitor, &id, Values::default(), None).await
+    new_form(&site, &visitor, &id, Typed::default()).await
 }
 
-async fn new_form(
-    site: &Site,
-    visitor: &Visitor,
-    id: &str,
-    values: Values,
-    wrong: Option<String>,
-) -> Shown {
+async fn new_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Shown {
     let refused = visitor.refused();
     let tenant = tenant_of(visitor, id)?;
     let found = site.service().tenant(&visitor.visit.caller, tenant).await;
@@ -125,12 +155,13 @@ async fn new_form(
         action: visitor.href(format_args!("/tenants/{tenant}/endpoints")),
         back,
         is_new: true,
-        values,
+        values: typed.values.unwrap_or_default(),
         types: types(&profile),
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: visitor.visit.caller.own_mode() == Mode::Test,
-        wrong,
+        tried: typed.tried,
+        wrong: typed.wrong,
     };
     answered(&form)
 }
@@ -143,10 +174,17 @@ pub(crate) async fn create(
     let Posted { visitor, fields } = posted;
     let tenant = tenant_of(&visitor, &id)?;
     let values = Values::of(&fields);
+    if fields.get("try").is_some() {
+        let mode = mode(fields.get("mode")).map_err(visitor.refused())?;
+        let mode = mode.unwrap_or(visitor.visit.caller.own_mode());
+        let typed = tried(&site, &visitor, tenant, mode, values).await?;
+        return new_form(&site, &visitor, &id, typed).await;
+    }
     let command = || {
         Ok::<_, Refusal>(NewEndpoint {
             url: values.url.clone(),
             events: values.patterns(),
+            filter: values.filter(&site)?,
             description: values.description(),
             mode: mode(fields.get("mode"))?,
             headers: values.headers()?,
@@ -162,8 +200,8 @@ pub(crate) async fn create(
     match made {
         Ok(made) => show_made(&site, &visitor, &made).await,
         Err(refusal) => {
-            let wrong = Some(visitor.told_why(refusal)?);
-            new_form(&site, &visitor, &id, values, wrong).await
+            let wrong = visitor.told_why(refusal)?;
+            new_form(&site, &visitor, &id, Typed::wrong(values, wrong)).await
         }
     }
 }
@@ -173,16 +211,10 @@ pub(crate) async fn edit(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Shown {
-    edit_form(&site, &visitor, &id, None, None).await
+    edit_form(&site, &visitor, &id, Typed::default()).await
 }
 
-async fn edit_form(
-    site: &Site,
-    visitor: &Visitor,
-    id: &str,
-    values: Option<Values>,
-    wrong: Option<String>,
-) -> Shown {
+async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Shown {
     let refused = visitor.refused();
     let found = site.service().endpoint(&visitor.visit.caller, id).await;
     let (endpoint, current) = found.map_err(&refused)?;
@@ -195,6 +227,7 @@ async fn edit_form(
         url: endpoint.url.clone(),
         description: endpoint.description.clone().unwrap_or_default(),
         events: endpoint.subscription.patterns().join("\n"),
+        filter: endpoint.filter.as_ref().map_or_else(String::new, pretty),
         headers: endpoint
             .headers
             .iter()
@@ -215,12 +248,13 @@ async fn edit_form(
         action: format!("{href}/edit"),
         back: href,
         is_new: false,
-        values: values.unwrap_or_else(stored),
+        values: typed.values.unwrap_or_else(stored),
         types: types(profile),
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: false,
-        wrong,
+        tried: typed.tried,
+        wrong: typed.wrong,
     };
     answered(&form)
 }
@@ -234,12 +268,17 @@ pub(crate) async fn change(
     let values = Values::of(&fields);
     let who = &visitor.visit.caller;
     let found = site.service().endpoint(who, &id).await;
-    let (_, current) = found.map_err(visitor.refused())?;
+    let (endpoint, current) = found.map_err(visitor.refused())?;
+    if fields.get("try").is_some() {
+        let typed = tried(&site, &visitor, endpoint.tenant, endpoint.mode, values).await?;
+        return edit_form(&site, &visitor, &id, typed).await;
+    }
     let custom_headers = current.profile.custom_headers.allow;
     let command = || {
         Ok::<_, Refusal>(EndpointPatch {
             url: Some(values.url.clone()),
             events: Some(values.patterns()),
+            filter: Some(values.filter(&site)?),
             description: Some(values.description()),
             headers: custom_headers
                 .then(|| values.headers())
@@ -256,10 +295,51 @@ pub(crate) async fn change(
     match changed {
         Ok(_) => Ok(visitor.back_to(format_args!("/endpoints/{id}"), "changed")),
         Err(refusal) => {
-            let wrong = Some(visitor.told_why(refusal)?);
-            edit_form(&site, &visitor, &id, Some(values), wrong).await
+            let wrong = visitor.told_why(refusal)?;
+            edit_form(&site, &visitor, &id, Typed::wrong(values, wrong)).await
         }
     }
+}
+
+/// What the typed filter would have done with the last events; nothing is saved.
+async fn tried(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    mode: Mode,
+    values: Values,
+) -> Result<Typed, Failure> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let now = service.now();
+    let tried = match values.filter(site) {
+        Ok(Some(filter)) => service.try_filter(who, tenant, mode, filter).await,
+        Ok(None) => Err(Refusal::invalid(
+            "filter",
+            "is empty: every event goes through",
+        )),
+        Err(refusal) => Err(refusal),
+    };
+    let row = |tried: FilterTried| TriedRow {
+        event: Link::new(
+            visitor.href(format_args!("/events/{}", tried.event.id)),
+            tried.event.event_type.as_ref(),
+        ),
+        created: When::new(tried.event.created_at, now),
+        unmet: tried.unmet,
+    };
+    match tried {
+        Ok(tried) => Ok(Typed {
+            values: Some(values),
+            tried: Some(tried.into_iter().map(row).collect()),
+            wrong: None,
+        }),
+        Err(refusal) => Ok(Typed::wrong(values, visitor.told_why(refusal)?)),
+    }
+}
+
+/// A filter with lines.
+fn pretty(filter: &ContentFilter) -> String {
+    serde_json::to_string_pretty(filter.written()).unwrap_or_else(|_| filter.text())
 }
 
 fn answered(form: &Form) -> Shown {

@@ -200,13 +200,15 @@ async fn without(
         .into_iter()
         .any(|endpoint| endpoint.kind != EndpointKind::Registered);
     let data: Option<&RawValue> = serde_json::from_slice(&event.data).ok();
+    let meta = event.meta.as_ref();
+    let meta: Option<&RawValue> = meta.and_then(|meta| serde_json::from_slice(meta).ok());
     let (false, Some(data)) = (named, data) else {
         return Vec::new();
     };
     let imagined = NewEvent {
         r#type: event.event_type.as_ref().to_owned(),
         data,
-        meta: None,
+        meta,
         occurred_at: None,
         mode: Some(event.mode),
         ordering_key: None,

@@ -1,6 +1,7 @@
 //! Endpoints: made, listed, changed, tried out and deleted in one place, whichever door asks; and the hidden ones
 //! of callback URLs.
 
+mod filters;
 mod headers;
 mod probe;
 mod rules;
@@ -23,6 +24,7 @@ use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Rule, StoreError};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::random::{seal_nonce, secret_text};
 use crate::reading::{bounded_page, nullable, present, required};
@@ -30,6 +32,7 @@ use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::tenants::opened_secret;
 use crate::{Caller, CurrentProfile, Service};
 
+pub use filters::FilterTried;
 pub use probe::{EndpointStats, TestAsked, Tested};
 pub use secrets::{Rotation, SecretShown};
 
@@ -38,6 +41,7 @@ pub(crate) use probe::Probes;
 pub(crate) use rules::{checked_rate, checked_url, must_lead_out, valid_url};
 pub(crate) use secrets::rotate;
 
+use filters::content_filter;
 use rules::{checked_description, subscription};
 use utoipa::ToSchema;
 
@@ -48,6 +52,9 @@ pub struct NewEndpoint {
     pub url: String,
     /// Names or patterns of event types; all when none are given.
     pub events: Option<Vec<String>>,
+    /// Conditions on `data` and `meta`, such as `{"data.amount": {"$gte": 100}}`; only events that meet them are sent.
+    #[schema(value_type = Option<Object>)]
+    pub filter: Option<Value>,
     pub description: Option<String>,
     /// The key's, when it is not given.
     pub mode: Option<Mode>,
@@ -89,6 +96,9 @@ pub struct EndpointPatch {
     pub url: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub events: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Object>)]
+    pub filter: Option<Option<Value>>,
     #[serde(default, deserialize_with = "nullable")]
     pub description: Option<Option<String>>,
     /// All that it is to have; a value of stars keeps the one of that name.
@@ -179,6 +189,7 @@ impl Service {
             || Ok(Subscription::all()),
             |events| subscription(&profile, events),
         )?;
+        let filter = new.filter.map(content_filter).transpose()?;
         if new.asymmetric && !profile.secret.asymmetric {
             return Err(Refusal::invalid(
                 "asymmetric",
@@ -194,6 +205,7 @@ impl Service {
             endpoint.secrets = vec![sealed(self, endpoint.id, &own, endpoint.created_at)];
             secret = own;
         }
+        endpoint.filter = filter;
         endpoint.description = new.description;
         endpoint.form = form;
         custom_headers(self, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
@@ -266,6 +278,10 @@ impl Service {
             Some(None) => Some(Subscription::all()),
             None => None,
         };
+        let filter = patch
+            .filter
+            .map(|given| given.map(content_filter).transpose());
+        let filter = filter.transpose()?;
         let (id, known) = (endpoint.id, &endpoint.headers);
         let custom = patch
             .headers
@@ -292,6 +308,9 @@ impl Service {
             }
             if let Some(subscription) = subscription {
                 endpoint.subscription = subscription;
+            }
+            if let Some(filter) = filter {
+                endpoint.filter = filter;
             }
             if let Some(custom) = custom {
                 custom.put(endpoint);
@@ -415,6 +434,7 @@ pub(crate) fn endpoint_without_secret(
         url,
         description: None,
         subscription,
+        filter: None,
         mode,
         headers: Vec::new(),
         secrets: Vec::new(),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::Event;
+use postrider_core::filter::Content;
 use postrider_core::limits::PAGE_ROWS_DEFAULT;
 use postrider_core::tenant::Tenant;
 use postrider_core::{Id, id};
@@ -128,6 +129,11 @@ fn reasons(endpoint: &Endpoint, event: &Event, target: Target) -> Vec<String> {
             "it subscribed to {patterns}, not to {}",
             event.event_type
         ));
+    }
+    if let Some(filter) = endpoint.filter.as_ref().filter(|_| chosen_by_type)
+        && let Some(unmet) = filter.unmet(&Content::new(&event.data, event.meta.as_ref()))
+    {
+        reasons.push(format!("the event does not meet its filter: {unmet}"));
     }
     reasons
 }

@@ -64,8 +64,8 @@ pub use deletions::Deletion;
 pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_state};
 pub use distributions::{Activity, DistributionPatch, NewDistribution};
 pub use endpoints::{
-    ContentType, EndpointMade, EndpointPatch, EndpointStats, NewEndpoint, Rotation, SecretShown,
-    TestAsked, Tested,
+    ContentType, EndpointMade, EndpointPatch, EndpointStats, FilterTried, NewEndpoint, Rotation,
+    SecretShown, TestAsked, Tested,
 };
 pub use event_types::{EventTypeListed, NewEventType};
 pub use events::{EventQuery, NewEvent, Publication, Sent};

@@ -23,6 +23,7 @@ pub enum ErrorCode {
     ValidationFailed,
     EndpointUrlInvalid,
     SubscriptionInvalid,
+    FilterInvalid,
     EventTypeUnknown,
     CursorInvalid,
     QueryTooLong,
@@ -76,6 +77,7 @@ impl ErrorCode {
             Self::ValidationFailed => "validation_failed",
             Self::EndpointUrlInvalid => "endpoint_url_invalid",
             Self::SubscriptionInvalid => "subscription_invalid",
+            Self::FilterInvalid => "filter_invalid",
             Self::EventTypeUnknown => "event_type_unknown",
             Self::CursorInvalid => "cursor_invalid",
             Self::QueryTooLong => "query_too_long",
@@ -125,6 +127,7 @@ impl ErrorCode {
             | Self::ValidationFailed
             | Self::EndpointUrlInvalid
             | Self::SubscriptionInvalid
+            | Self::FilterInvalid
             | Self::EventTypeUnknown
             | Self::DataInvalid
             | Self::DistributionUnsupported
@@ -160,7 +163,7 @@ impl ErrorCode {
         }
     }
 
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::BodyNotJson,
         Self::BodyTooDeep,
         Self::BodyDuplicateKey,
@@ -173,6 +176,7 @@ impl ErrorCode {
         Self::ValidationFailed,
         Self::EndpointUrlInvalid,
         Self::SubscriptionInvalid,
+        Self::FilterInvalid,
         Self::EventTypeUnknown,
         Self::CursorInvalid,
         Self::QueryTooLong,

@@ -183,6 +183,17 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
     serde_json::from_str(text).map_err(|error| unreadable(column, error.to_string()))
 }
 
+/// The same where there may be none.
+pub(crate) fn from_json_opt<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> SqlResult<Option<T>> {
+    let text: Option<String> = row.get(column)?;
+    let read = text.map(|text| serde_json::from_str(&text));
+    read.transpose()
+        .map_err(|error| unreadable(column, error.to_string()))
+}
+
 pub(crate) fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("settings and lists of texts are JSON")
 }

@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
-use postrider_core::filter::Subscription;
+use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
 use postrider_store::Ways;
 use postrider_store::life::{Candidate, RecipientKind};
 
-use crate::convert::{from_json, mode};
+use crate::convert::{from_json, from_json_opt, mode};
 use crate::read::health;
 use crate::sql::{Connection, Optional, SqlResult, unreadable};
 
@@ -38,6 +38,7 @@ pub(crate) struct Recipient {
     pub(crate) kind: RecipientKind,
     pub(crate) mode: Mode,
     pub(crate) subscription: Subscription,
+    pub(crate) filter: Option<ContentFilter>,
     pub(crate) health: Health,
 }
 
@@ -47,6 +48,7 @@ impl Recipient {
             kind: self.kind,
             mode: self.mode,
             subscription: &self.subscription,
+            filter: self.filter.as_ref(),
             is_enabled: self.health.is_enabled(),
             is_named,
         }
@@ -96,7 +98,7 @@ impl Fanout {
 
 fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
     let mut statement = connection.prepare_cached(
-        "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind
+        "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter
          from endpoint where tenant_id = ?1 and kind <> 1 and deleted = 0 order by id",
     )?;
     statement.query_all([tenant], |row| {
@@ -110,6 +112,7 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
             },
             mode: mode(row, 1)?,
             subscription: from_json(row, 2)?,
+            filter: from_json_opt(row, 8)?,
             health: health(row, 3)?,
         })
     })

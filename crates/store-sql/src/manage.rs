@@ -295,7 +295,7 @@ impl Tx {
             EndpointKind::Distribution(distribution) => (None, Some(to_json(distribution))),
         };
         let sql = "update endpoint set url = ?2, description = ?3, subscription = ?4, headers = ?5, rate_limit = ?6, ordering = ?7,
-                   updated_at = ?8, key_id = ?9, distribution = ?10, form = ?11 where id = ?1";
+                   updated_at = ?8, key_id = ?9, distribution = ?10, form = ?11, content_filter = ?12 where id = ?1";
         self.connection.execute(
             sql,
             params![
@@ -310,6 +310,7 @@ impl Tx {
                 owner,
                 distribution,
                 endpoint.form,
+                endpoint.filter.as_ref().map(to_json),
             ],
         )?;
         write_health(&self.connection, key, &endpoint.health)?;

@@ -29,7 +29,10 @@ const VERSION_MIN: i64 = 130_000;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Numbered, forward only; `meta` has the number of the last one applied.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/postgres/0001_initial.sql"),
+    include_str!("../migrations/postgres/0002_content_filters.sql"),
+];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
 /// another take over. Every statement is meant to go by an index, row by row: what the planner takes tables to be like,

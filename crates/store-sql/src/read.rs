@@ -20,11 +20,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use postrider_core::attempt::{Attempt, Rendering};
 use postrider_core::delivery::Delivery;
 use postrider_core::event::{Event, EventSummary};
+use postrider_core::filter::Content;
 use postrider_core::{Id, id};
-use postrider_store::life;
+use postrider_store::life::{self, Offered};
 use postrider_store::queries::query_digest;
 use postrider_store::{
     Counted, DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, FirstUse, LaneBacklog,
@@ -379,9 +381,19 @@ impl Reader {
             let in_range =
                 query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
             let addressee = addressee(row.get(3)?, endpoint.id);
-            let (mode, event_type) = (mode(row, 2)?, row.text(1)?);
             let known = state_of(event)?;
-            Ok(in_range && life::is_missed(addressee, mode, event_type, &endpoint, known))
+            let (data, meta) = if endpoint.filter.is_some() {
+                let meta: Option<Vec<u8>> = row.get(6)?;
+                (Bytes::from(row.get::<Vec<u8>>(5)?), meta.map(Bytes::from))
+            } else {
+                (Bytes::new(), None)
+            };
+            let offered = Offered {
+                mode: mode(row, 2)?,
+                event_type: row.text(1)?,
+                content: Content::new(&data, meta.as_ref()),
+            };
+            Ok(in_range && life::is_missed(addressee, &offered, &endpoint, known))
         };
         let row = |row: &Row<'_>| {
             let event = Id::<id::Event>::from_key(row.get(0)?, self.salt);
@@ -395,8 +407,13 @@ impl Reader {
                 Err(error) => Err(error),
             }
         };
+        // Payloads are read only where something is asked of them.
+        let columns = match &endpoint.filter {
+            Some(_) => "e.id, e.type, e.mode, e.addressee, e.created_at, e.data, e.meta",
+            None => "e.id, e.type, e.mode, e.addressee, e.created_at",
+        };
         let looked_at = self.page(
-            "e.id, e.type, e.mode, e.addressee, e.created_at",
+            columns,
             conditions,
             0,
             PageRequest::first(query.rows as usize),

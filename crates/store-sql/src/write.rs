@@ -12,7 +12,7 @@ use postrider_core::health::HealthChange;
 use postrider_core::tenant::Mode;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::life::{self, Change, Finish, Head};
+use postrider_store::life::{self, Change, Finish, Head, Offered};
 use postrider_store::{
     DueDelivery, Entity, FinishDelivery, NewEvent, Published, RecordAttempt, Recorded, Resend,
     StoreError, Target, Write, Written,
@@ -138,9 +138,10 @@ impl Tx {
             Target::IfEnabled(id) => Some(id.key()),
             Target::Matching | Target::Distributions | Target::Nobody | Target::Endpoint(_) => None,
         };
+        let offered = Offered::from(event);
         let begins = |r: &Recipient| {
             let candidate = r.candidate(named == Some(r.endpoint));
-            let state = candidate.begins(target, event.mode, &event.event_type)?;
+            let state = candidate.begins(target, &offered)?;
             Some((r.endpoint, state))
         };
         Ok(audience.recipients.iter().filter_map(begins).collect())

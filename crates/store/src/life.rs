@@ -8,7 +8,7 @@
 use postrider_core::delivery::{Delivery, DeliveryState, FailReason, ProfileVersion, Series};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::Event;
-use postrider_core::filter::Subscription;
+use postrider_core::filter::{Content, ContentFilter, Subscription};
 use postrider_core::health::{DisableReason, Health, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::limits::ATTEMPTS_MAX;
@@ -42,12 +42,32 @@ impl From<&EndpointKind> for RecipientKind {
     }
 }
 
+/// What of an event decides whom it is for.
+#[derive(Debug)]
+pub struct Offered<'e> {
+    pub mode: Mode,
+    pub event_type: &'e str,
+    /// One for all candidates of the event: what they look at is counted together.
+    pub content: Content<'e>,
+}
+
+impl<'e> From<&'e Event> for Offered<'e> {
+    fn from(event: &'e Event) -> Self {
+        Self {
+            mode: event.mode,
+            event_type: &event.event_type,
+            content: Content::new(&event.data, event.meta.as_ref()),
+        }
+    }
+}
+
 /// An endpoint of an event's tenant, not deleted, that the event may go to.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'e> {
     pub kind: RecipientKind,
     pub mode: Mode,
     pub subscription: &'e Subscription,
+    pub filter: Option<&'e ContentFilter>,
     pub is_enabled: bool,
     /// The target names this one.
     pub is_named: bool,
@@ -59,6 +79,7 @@ impl<'e> Candidate<'e> {
             kind: (&endpoint.kind).into(),
             mode: endpoint.mode,
             subscription: &endpoint.subscription,
+            filter: endpoint.filter.as_ref(),
             is_enabled: endpoint.health.is_enabled(),
             is_named: match target {
                 Target::Endpoint(id) | Target::IfEnabled(id) => id == endpoint.id,
@@ -68,17 +89,23 @@ impl<'e> Candidate<'e> {
     }
 
     /// Whether an event is for it, enabled or not.
-    pub fn is_chosen(&self, target: Target, mode: Mode, event_type: &str) -> bool {
+    pub fn is_chosen(&self, target: Target, event: &Offered<'_>) -> bool {
         let by_kind = match target {
             Target::Matching => self.kind == RecipientKind::Registered,
             Target::Distributions => self.kind == RecipientKind::Distribution,
             Target::IfEnabled(_) => {
-                return self.is_reached(mode) && self.kind != RecipientKind::Callback;
+                return self.is_reached(event.mode) && self.kind != RecipientKind::Callback;
             }
-            Target::Endpoint(_) => return self.is_reached(mode),
+            Target::Endpoint(_) => return self.is_reached(event.mode),
             Target::Nobody => false,
         };
-        by_kind && self.mode == mode && self.subscription.matches(event_type)
+        // What costs most comes last.
+        by_kind
+            && self.mode == event.mode
+            && self.subscription.matches(event.event_type)
+            && self
+                .filter
+                .is_none_or(|filter| filter.matches(&event.content))
     }
 
     /// Whoever names an endpoint reaches it whatever it subscribed to.
@@ -87,8 +114,8 @@ impl<'e> Candidate<'e> {
     }
 
     /// How the delivery of an event to it begins; none where it gets none.
-    pub fn begins(&self, target: Target, mode: Mode, event_type: &str) -> Option<DeliveryState> {
-        if !self.is_chosen(target, mode, event_type) {
+    pub fn begins(&self, target: Target, event: &Offered<'_>) -> Option<DeliveryState> {
+        if !self.is_chosen(target, event) {
             return None;
         }
         match target {
@@ -326,12 +353,11 @@ pub fn catch_up(
 /// then it missed nothing.
 pub fn is_missed(
     addressee: Option<Target>,
-    mode: Mode,
-    event_type: &str,
+    event: &Offered<'_>,
     endpoint: &Endpoint,
     delivery: Option<DeliveryState>,
 ) -> bool {
-    let is_for = |target| Candidate::new(endpoint, target).is_chosen(target, mode, event_type);
+    let is_for = |target| Candidate::new(endpoint, target).is_chosen(target, event);
     addressee.is_some_and(is_for) && delivery.is_none_or(|state| state == DeliveryState::Skipped)
 }
 

@@ -15,6 +15,7 @@ use postrider_core::tenant::{
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{AttemptShown, DeliveryListed, EventTypeListed, TaskStatus};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -154,6 +155,9 @@ pub(crate) struct EndpointView {
     url: String,
     description: Option<String>,
     events: Subscription,
+    /// Of those events, only the ones that meet it; null where all are sent.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<Value>,
     mode: Mode,
     headers: BTreeMap<String, &'static str>,
     rate_limit: Option<u32>,
@@ -188,6 +192,7 @@ impl EndpointView {
             url: e.url,
             description: e.description,
             events: e.subscription,
+            filter: e.filter.map(Into::into),
             mode: e.mode,
             headers: starred(e.headers),
             rate_limit: e.rate_limit,

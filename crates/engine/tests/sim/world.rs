@@ -320,6 +320,7 @@ impl World {
             url: format!("https://example.com/{id}"),
             description: None,
             subscription: Subscription::all(),
+            filter: None,
             mode: Mode::Live,
             headers: Vec::new(),
             secrets: Vec::new(),

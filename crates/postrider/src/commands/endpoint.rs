@@ -1,7 +1,7 @@
 //! Endpoints: where a tenant wants its events.
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::resource::{Change, change};
 use super::{Connection, Paging, given, with_query};
@@ -17,6 +17,9 @@ pub enum EndpointCommand {
         /// Event types or patterns [default: *]
         #[arg(long, value_delimiter = ',')]
         events: Option<Vec<String>>,
+        /// Conditions on what events carry, as JSON: '{"data.amount": {"$gte": 100}}'
+        #[arg(long, value_parser = json_of)]
+        filter: Option<Value>,
         #[arg(long)]
         description: Option<String>,
         /// live or test: it gets only events of its mode
@@ -86,6 +89,10 @@ pub enum EndpointCommand {
     },
 }
 
+fn json_of(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
 const ENDPOINT: &[&str] = &[
     "id",
     "url",
@@ -105,6 +112,7 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
             url,
             tenant,
             events,
+            filter,
             description,
             mode,
             rate_limit,
@@ -112,7 +120,7 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
             connection,
         } => {
             let body = given(json!({
-                "url": url, "events": events, "description": description, "mode": mode, "rateLimit": rate_limit, "ordering": ordering,
+                "url": url, "events": events, "filter": filter, "description": description, "mode": mode, "rateLimit": rate_limit, "ordering": ordering,
             }));
             let made = connection
                 .client()?

@@ -281,6 +281,18 @@ fn over(server_tenants: &Tenants) -> Vec<Case> {
         endpoints(),
         endpoint("events", json!(vec!["a"; 101])),
     );
+    let many: serde_json::Map<String, Value> =
+        (0..51).map(|n| (format!("data.a{n}"), json!(n))).collect();
+    let deep = (0..12).fold(json!({ "data.a": 1 }), |inner, _| json!({ "$not": inner }));
+    for filter in [
+        json!({ "data.a": long(4_096) }),
+        json!(many),
+        deep,
+        json!({ "data.a": { "$in": vec![1; 101] } }),
+    ] {
+        let with = endpoint("filter", filter);
+        case("a content filter", "POST", endpoints(), with);
+    }
     let headers: serde_json::Map<String, Value> =
         (0..33).map(|n| (format!("x-{n}"), json!("v"))).collect();
     case(

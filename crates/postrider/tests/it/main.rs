@@ -23,6 +23,7 @@ mod delivering;
 mod distributions;
 mod documents;
 mod egress;
+mod filters;
 mod first_day;
 mod foreign;
 mod hostile;

@@ -10,7 +10,7 @@ use postrider_store::{EndpointFilter, EndpointListing, Entity, Page, PageRequest
 
 use super::Reader;
 use super::list::Conditions;
-use crate::convert::{from_json, mode, mode_number, reading, time, time_opt};
+use crate::convert::{from_json, from_json_opt, mode, mode_number, reading, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
 
 pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
@@ -32,7 +32,7 @@ pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
 }
 
 const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
-    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form";
+    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form, content_filter";
 
 fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
     let endpoint = Endpoint {
@@ -49,6 +49,7 @@ fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
         url: row.get(4)?,
         description: row.get(5)?,
         subscription: from_json(row, 6)?,
+        filter: from_json_opt(row, 21)?,
         mode: mode(row, 7)?,
         headers: from_json(row, 8)?,
         secrets: Vec::new(),

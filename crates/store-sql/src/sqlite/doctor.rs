@@ -28,6 +28,7 @@ const JSON: &[(&str, &str, &str)] = &[
     ("application", "id", "settings"),
     ("tenant", "id", "settings"),
     ("endpoint", "id", "subscription"),
+    ("endpoint", "id", "content_filter"),
     ("endpoint", "id", "headers"),
     ("endpoint", "id", "distribution"),
     ("rendering", "id", "text"),

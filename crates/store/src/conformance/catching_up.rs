@@ -6,7 +6,7 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::health::DisableReason;
 use postrider_core::{Id, Timestamp, id};
 
-use super::fixture::{World, at, by, only, secs, world};
+use super::fixture::{World, at, by, filter, only, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent,
@@ -137,6 +137,25 @@ pub async fn an_endpoint_catches_up_on_what_it_missed_and_on_nothing_else(store:
         ..query
     };
     assert!(store.missed_events(query).await.unwrap_err().is_not_found());
+}
+
+pub async fn what_does_not_meet_the_filter_was_not_missed(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let with = |text: &'static str| {
+        let change = move |endpoint: &mut Endpoint| endpoint.filter = Some(filter(text));
+        store.update_endpoint(endpoint, Box::new(change), by())
+    };
+    enable(store, endpoint, false).await;
+    let event = publish(&world, secs(2), Target::Matching).await;
+    with(r#"{ "data.nothing": { "$exists": true } }"#)
+        .await
+        .unwrap();
+    assert_eq!(missed(store, endpoint, secs(0)).await.events, []);
+    with(r#"{ "data.nothing": { "$exists": false } }"#)
+        .await
+        .unwrap();
+    assert_eq!(missed(store, endpoint, secs(0)).await.events, [event]);
 }
 
 pub async fn an_endpoint_of_a_key_catches_up_on_what_was_addressed_to_it(store: &dyn Store) {

@@ -6,7 +6,7 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::tenant::{Application, ApplicationSettings, EventType, Mode};
 
-use super::fixture::{World, at, by, secs, world};
+use super::fixture::{World, at, by, filter, secs, world};
 use crate::{
     EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task, TaskKind,
     TaskState,
@@ -17,6 +17,9 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let endpoint = Endpoint {
         description: Some("production".into()),
         subscription: Subscription::new(vec!["*".into(), "order.failed".into()]).unwrap(),
+        filter: Some(filter(
+            r#"{ "data.amount": { "$gte": 1.50 }, "meta.team": "a" }"#,
+        )),
         headers: vec![("x-team".to_owned(), "a: b, c".to_owned()).into()],
         secrets: vec![
             EndpointSecret {

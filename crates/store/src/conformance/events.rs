@@ -1,12 +1,15 @@
 //! Publishing: events, fan-out, idempotency.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
 use postrider_core::tenant::Mode;
 
-use super::fixture::{at, by, secs, world};
+use super::fixture::{at, by, filter, secs, world};
 use crate::{
     DeliveryFilter, FirstUse, NewEvent, PageRequest, Rule, Store, StoreError, Target, Write,
 };
@@ -143,12 +146,12 @@ pub async fn payload_bytes_come_back_unchanged(store: &dyn Store) {
     let world = world(store).await;
     let data = b"{ \"b\":\t1.50,\n \"a\":\"\\u00e9\xc3\xa9/\\/\", \"n\":1e400 }";
     let mut event = world.an_event(at(1), "x");
-    event.data = bytes::Bytes::from_static(data);
-    event.meta = Some(bytes::Bytes::from_static(b"{\"channel\" : \"API\"}"));
+    event.data = Bytes::from_static(data);
+    event.meta = Some(Bytes::from_static(b"{\"channel\" : \"API\"}"));
     event.ordering_key = Some("k".into());
     event.deliver_before = Some(at(99));
     let new = NewEvent {
-        event: std::sync::Arc::new(event.clone()),
+        event: Arc::new(event.clone()),
         ..world.publishing(at(1), "x")
     };
     world.publish_new(at(1), new).await.unwrap();
@@ -241,6 +244,63 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
     assert_eq!(got, expected);
 }
 
+pub async fn an_endpoint_with_a_filter_gets_what_meets_it(store: &dyn Store) {
+    let world = world(store).await;
+    let large = Endpoint {
+        filter: Some(filter(r#"{ "data.amount": { "$gte": 100 } }"#)),
+        ..world.an_endpoint()
+    };
+    let team = Endpoint {
+        filter: Some(filter(r#"{ "meta.team": { "$in": ["a", "b"] } }"#)),
+        ..world.an_endpoint()
+    };
+    let all = world.endpoint().await;
+    let (large_id, team_id) = (large.id, team.id);
+    for endpoint in [large, team] {
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
+    }
+    let publish = async |data: &'static str, meta: Option<&'static str>, target| {
+        let mut event = world.an_event(at(1), "order.completed");
+        event.data = Bytes::from_static(data.as_bytes());
+        event.meta = meta.map(|meta| Bytes::from_static(meta.as_bytes()));
+        let new = NewEvent {
+            event: Arc::new(event),
+            target,
+            ..world.publishing(at(1), "order.completed")
+        };
+        let published = world.publish_new(at(1), new).await.unwrap();
+        let mut got: Vec<_> = published
+            .deliveries
+            .iter()
+            .map(|due| due.delivery.endpoint)
+            .collect();
+        got.sort();
+        got
+    };
+    let sorted = |mut ids: Vec<_>| {
+        ids.sort();
+        ids
+    };
+    let (small, big) = (r#"{"amount":99.99}"#, r#"{"amount":100}"#);
+    assert_eq!(publish(small, None, Target::Matching).await, [all]);
+    assert_eq!(
+        publish(big, Some(r#"{"team":"b"}"#), Target::Matching).await,
+        sorted(vec![all, large_id, team_id])
+    );
+    // Whoever names it reaches it.
+    assert_eq!(
+        publish(small, None, Target::Endpoint(large_id)).await,
+        [large_id]
+    );
+    let taken = |endpoint: &mut Endpoint| endpoint.filter = None;
+    let changed = store.update_endpoint(large_id, Box::new(taken), by());
+    changed.await.unwrap();
+    assert_eq!(
+        publish(small, None, Target::Matching).await,
+        sorted(vec![all, large_id])
+    );
+}
+
 pub async fn an_event_may_be_addressed_to_one_endpoint(store: &dyn Store) {
     let world = world(store).await;
     let (a, b) = (world.endpoint().await, world.endpoint().await);
@@ -287,7 +347,7 @@ pub async fn an_addressed_event_reaches_no_endpoint_of_another_mode(store: &dyn 
         let mut event = world.an_event(at(1), "x");
         event.mode = Mode::Test;
         NewEvent {
-            event: std::sync::Arc::new(event),
+            event: Arc::new(event),
             target: Target::Endpoint(endpoint),
             ..world.publishing(at(1), "x")
         }
@@ -304,7 +364,7 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
     let mut stranger = world.an_event(at(1), "x");
     stranger.tenant = store.ids().next(at(1));
     let bad = NewEvent {
-        event: std::sync::Arc::new(stranger),
+        event: Arc::new(stranger),
         ..world.publishing(at(1), "x")
     };
     let finish = crate::FinishDelivery {

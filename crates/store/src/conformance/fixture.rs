@@ -9,7 +9,7 @@ use postrider_core::audit::Actor;
 use postrider_core::delivery::Series;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::event::Event;
-use postrider_core::filter::Subscription;
+use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::{DisableRule, Health, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::tenant::{
@@ -21,6 +21,11 @@ use crate::{
     DuePage, EndpointFilter, EndpointListing, Idempotency, LoadDue, NewEvent, Published,
     RecordAttempt, Recorded, Store, StoreError, Target, Write, Written,
 };
+
+/// A content filter, as a user writes it.
+pub fn filter(text: &str) -> ContentFilter {
+    text.parse().unwrap()
+}
 
 /// `micros` after a fixed day.
 pub fn at(micros: i64) -> Timestamp {
@@ -105,6 +110,7 @@ impl World<'_> {
             url: "https://example.com/hook".into(),
             description: None,
             subscription: Subscription::all(),
+            filter: None,
             mode: Mode::Live,
             headers: Vec::new(),
             secrets: vec![EndpointSecret {

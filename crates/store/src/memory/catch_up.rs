@@ -9,7 +9,7 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 
 use super::State;
-use crate::life::{self, CatchingUp, Head};
+use crate::life::{self, CatchingUp, Head, Offered};
 use crate::{CatchUp, DueDelivery, Entity, MissedPage, MissedQuery, StoreError};
 
 impl State {
@@ -67,7 +67,7 @@ impl State {
             let known = known.map(|known| known.state);
             query.since.is_none_or(|since| event.created_at >= since)
                 && event.created_at < query.until
-                && life::is_missed(addressee, event.mode, &event.event_type, endpoint, known)
+                && life::is_missed(addressee, &Offered::from(event), endpoint, known)
         };
         let after = query.after.map_or(0, Id::as_u128);
         let looked_at: Vec<&Arc<Event>> = self

@@ -11,7 +11,7 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use super::{DeliveryRow, EndpointRow, IdempotencyRow, State};
-use crate::life::{self, Candidate, Finish, Head};
+use crate::life::{self, Candidate, Finish, Head, Offered};
 use crate::queries::query_digest;
 use crate::{
     DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, Failure, FinishDelivery, FirstUse,
@@ -125,9 +125,10 @@ impl State {
         }
         let of_tenant = self.endpoints.values();
         let of_tenant = of_tenant.filter(|row| !row.deleted && row.endpoint.tenant == event.tenant);
+        let offered = Offered::from(event);
         let begins = |row: &EndpointRow| {
             let candidate = Candidate::new(&row.endpoint, target);
-            let state = candidate.begins(target, event.mode, &event.event_type)?;
+            let state = candidate.begins(target, &offered)?;
             Some((row.endpoint.id, state))
         };
         Ok(of_tenant.filter_map(begins).collect())

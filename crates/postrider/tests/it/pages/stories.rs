@@ -536,3 +536,56 @@ async fn a_delivery_to_a_one_off_url_can_be_sent_again() {
     assert_eq!(again.status, 303, "{again:?}");
     receiver.wait_for(2).await;
 }
+
+#[tokio::test]
+async fn a_filter_is_tried_on_the_last_events_before_it_is_saved() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let endpoint = id(&server.endpoint(&tenant, &receiver.url("/")).await);
+    for amount in [5, 500] {
+        let data = json!({ "amount": amount });
+        server.publish(&tenant, "order.paid", data).await;
+    }
+    let link = portal_link(&server, &tenant, json!({})).await;
+    let mut browser = Browser::by_link(&server, text(&link, "url")).await;
+    let edit = format!("/portal/endpoints/{endpoint}/edit");
+    let url = receiver.url("/");
+    let filter = r#"{"data.amount": {"$gte": 100}}"#;
+    let form = [("url", &*url), ("filter", filter), ("try", "1")];
+    browser.page(&edit).await;
+    let tried = browser.press(&edit, &form).await;
+    assert_eq!(tried.status, 200, "{}", tried.text);
+    assert_eq!(
+        tried.text.matches("goes through").count(),
+        1,
+        "{}",
+        tried.text
+    );
+    assert_eq!(tried.text.matches("does not meet").count(), 1);
+    let shown = browser.page(&format!("/portal/endpoints/{endpoint}")).await;
+    assert!(!shown.contains("$gte"), "nothing is saved yet");
+    let wrong = [("url", &*url), ("filter", r#"{"amount": 1}"#)];
+    let refused = browser.press(&edit, &wrong).await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.text.contains("an event has data and meta only"),
+        "{}",
+        refused.text
+    );
+    let saved = browser.press(&edit, &form[..2]).await;
+    assert_eq!(saved.status, 303);
+    let shown = browser.page(&format!("/portal/endpoints/{endpoint}")).await;
+    assert!(shown.contains("$gte"), "{shown}");
+    // And the event that it keeps away says so.
+    let event = server
+        .publish(&tenant, "order.paid", json!({ "amount": 7 }))
+        .await;
+    let event = browser
+        .page(&format!("/portal/events/{}", id(&event)))
+        .await;
+    assert!(
+        event.contains("the event does not meet its filter"),
+        "{event}"
+    );
+}
