@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    backup, commands, config, demo, doctor, listen, profiles, prune, root_key, serve, verify,
+    backup, commands, config, demo, doctor, listen, moving, profiles, prune, root_key, serve,
+    verify,
 };
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
@@ -51,6 +52,11 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Delete what is older than the configuration keeps it, while the server is stopped; or count it
     Prune(PruneArgs),
+    /// Copy everything from the data directory into the PostgreSQL database of store.url, while no server runs; what was
+    /// broken off goes on where it was
+    Import(MoveArgs),
+    /// Copy everything from the database of store.url into the data directory, the other way round
+    Export(MoveArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
     RootKey(RootKeyArgs),
     /// Call any route of the API: postrider api get /v1/audit
@@ -160,6 +166,16 @@ pub struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// Configuration file (TOML) with store.url; POSTRIDER__STORE__KEY variables override it
+    #[arg(long, short, env = "POSTRIDER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The data directory [default: store.directory]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct PruneArgs {
     /// Configuration file (TOML), for its `[retention]`; POSTRIDER__RETENTION__KEY variables override it
     #[arg(long, short, env = "POSTRIDER_CONFIG")]
@@ -209,6 +225,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
             Command::Doctor(args) => doctor::run(&args.data, args.rebuild),
             Command::Prune(args) => prune::run(&args).await,
+            Command::Import(args) => moving::run_import(&args).await,
+            Command::Export(args) => moving::run_export(&args).await,
             Command::RootKey(args) => root_key::run(&args).await,
             Command::Api(args) => commands::api(args).await,
             Command::Console(connection) => commands::console(&connection).await,

@@ -24,6 +24,7 @@ mod segments;
 mod sessions;
 mod sql;
 mod sqlite;
+mod transfer;
 mod write;
 mod writer;
 
@@ -47,6 +48,7 @@ pub use sqlite::doctor::{Finding, examine};
 use sqlite::open;
 pub use sqlite::patrol::{Patrolled, Piece};
 use tokio::sync::watch;
+pub use transfer::{Progress, export, import};
 use writer::{Begin, Writer};
 
 /// Settings of the embedded store.
@@ -110,6 +112,21 @@ pub enum OpenError {
         #[source]
         source: SqlError,
     },
+    #[error(
+        "{name} has a part of a store only; let postrider import or export come to its end, or begin with an empty one"
+    )]
+    Unfinished { name: String },
+    #[error("{name} has a store already; name an empty database or directory")]
+    NotEmpty { name: String },
+    #[error(
+        "{table} in {name} has {found} rows, and should have {wanted}: somebody wrote meanwhile; begin anew with an empty one"
+    )]
+    Incomplete {
+        name: String,
+        table: String,
+        found: u64,
+        wanted: u64,
+    },
     #[error("store.url: {what}")]
     Url { what: String },
     #[error("the database {name} is in use by another postrider server; stop that one first")]
@@ -134,6 +151,12 @@ pub enum OpenError {
         found: i64,
         known: usize,
     },
+}
+
+/// Whether a store is being moved into it.
+fn is_being_filled(connection: &Connection) -> SqlResult<bool> {
+    let mut statement = connection.prepare_cached("select 1 from meta where key = 'filling'")?;
+    statement.exists(())
 }
 
 impl OpenError {
@@ -224,6 +247,12 @@ impl SqlStore {
         let directory = open::DataDirectory::claim(directory, options.new_store)?;
         let file = directory.file.clone();
         let connection = Connection::Sqlite(open::open_writer(&file, options.max_bytes)?);
+        let is_part = is_being_filled(&connection);
+        if is_part.map_err(|error| OpenError::from_sqlite(&file, error))? {
+            return Err(OpenError::Unfinished {
+                name: file.display().to_string(),
+            });
+        }
         let home = Home::Directory {
             directory,
             max_bytes: options.max_bytes,
@@ -243,6 +272,13 @@ impl SqlStore {
     pub async fn connect(options: PostgresOptions) -> Result<Self, OpenError> {
         let connect = move || {
             let owned = postgres::own(&options)?;
+            let is_part = is_being_filled(&owned.connection);
+            if is_part.map_err(|source| OpenError::Database {
+                name: owned.name.clone(),
+                source,
+            })? {
+                return Err(OpenError::Unfinished { name: owned.name });
+            }
             let (home, source) = (Home::Server(owned.ownership), Source::Server(owned.source));
             let (salt, segments) = (options.salt, options.segments);
             let started = Self::start(home, owned.connection, &source, salt, segments);

@@ -187,6 +187,17 @@ fn migrate(connection: &Connection, done: i64) -> SqlResult<()> {
     Ok(())
 }
 
+/// Numbers that the database gives go on behind those that came in; and the planner learns what there is.
+pub(crate) fn after_import(connection: &Connection) -> SqlResult<()> {
+    for (table, column) in [("rendering", "id"), ("profile", "version")] {
+        let sql = format!(
+            "select setval(pg_get_serial_sequence('postrider.{table}', '{column}'), (select coalesce(max({column}), 0) + 1 from {table}), false)"
+        );
+        connection.query_row(&sql, (), |_| Ok(()))?;
+    }
+    connection.execute_batch("analyze")
+}
+
 impl Ownership {
     /// Another connection in the place of one that is gone, if the database was ours all the time.
     pub(crate) fn again(&mut self) -> SqlResult<Connection> {

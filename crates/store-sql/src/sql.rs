@@ -131,6 +131,13 @@ impl Row<'_> {
         }
     }
 
+    pub(crate) fn columns(&self) -> usize {
+        match self {
+            Self::Sqlite(row) => row.as_ref().column_count(),
+            Self::Postgres(row) => row.len(),
+        }
+    }
+
     pub(crate) fn get<T: Column>(&self, column: usize) -> SqlResult<T> {
         let value = self.value(column)?;
         T::of(value).ok_or_else(|| {

@@ -221,3 +221,87 @@ fn what_cannot_be_used_is_told_with_what_to_do() {
         "{file}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
+    let (here, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let receiver = Receiver::start(Behaviour::Hang).await;
+    let file = here.path().join("data");
+    std::fs::create_dir(&file).unwrap();
+    let spawned = |data: &Path, url: Option<&str>| {
+        let mut command = postrider();
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"]);
+        command
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        if let Some(url) = url {
+            command.env("POSTRIDER__STORE__URL", url);
+        }
+        command.spawn().unwrap()
+    };
+    let first = greeted(spawned(&file, None), true);
+    let root = first.root.clone().unwrap();
+    let customer = tenant(&first, &root, "standard").await;
+    endpoint(&first, &root, &customer, &receiver.url("/")).await;
+    publish(&first, &root, &customer).await;
+    receiver.wait_for(1).await;
+    let url = Postgres::shared().database();
+    let moved = |verb: &str, data: &Path| {
+        let mut command = postrider();
+        command.arg(verb).arg("--data").arg(data);
+        output(command.env("POSTRIDER__STORE__URL", &url))
+    };
+    let refused = moved("import", &file);
+    assert!(
+        text(&refused.stderr).contains("is in use by another postrider process"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let mut first = first;
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    let imported = moved("import", &file);
+    assert!(imported.status.success(), "{}", text(&imported.stderr));
+    assert!(
+        text(&imported.stdout).contains("counted table by table"),
+        "{}",
+        text(&imported.stdout)
+    );
+    let again = moved("import", &file);
+    assert!(
+        text(&again.stderr).contains("has a store already"),
+        "{}",
+        text(&again.stderr)
+    );
+    receiver.behave(Behaviour::Status(200));
+    let mut second = greeted(spawned(&file, Some(&url)), false);
+    let path = format!("/v1/deliveries?tenant={customer}&status=delivered");
+    let delivered = |count: usize| {
+        move |page: &Value| {
+            page["data"]
+                .as_array()
+                .is_some_and(|rows| rows.len() == count)
+        }
+    };
+    until(&second, &root, &path, delivered(1)).await;
+    publish(&second, &root, &customer).await;
+    until(&second, &root, &path, delivered(2)).await;
+    second.child.kill().unwrap();
+    second.child.wait().unwrap();
+
+    let target = back.path().join("data");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::copy(file.join("master.key"), target.join("master.key")).unwrap();
+    let exported = moved("export", &target);
+    assert!(exported.status.success(), "{}", text(&exported.stderr));
+    let third = greeted(spawned(&target, None), false);
+    until(&third, &root, &path, delivered(2)).await;
+    publish(&third, &root, &customer).await;
+    until(&third, &root, &path, delivered(3)).await;
+    assert_eq!(
+        receiver.requests().len(),
+        4,
+        "the first one twice: it was under way"
+    );
+}

@@ -12,6 +12,17 @@ pub(crate) enum ValueRef<'v> {
     Blob(&'v [u8]),
 }
 
+impl ValueRef<'_> {
+    /// About what it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Integer(_) => 8,
+            Self::Text(text) => text.len(),
+            Self::Blob(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// What can be given to a statement.
 pub(crate) trait Value {
     fn value(&self) -> ValueRef<'_>;
