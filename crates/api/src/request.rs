@@ -10,12 +10,12 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use postrider_core::json::{InvalidJson, check_json_to};
-use postrider_core::limits::{JSON_DEPTH_MAX, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
+use postrider_core::limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX};
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::budget::Grant;
 pub(crate) use postrider_service::read_id;
 use postrider_service::{ErrorCode, InvalidCursor, Page, PageRequest, Refusal, Result};
+pub(crate) use postrider_service::{typed, well_formed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 // Hidden, but what its own macros ask of a generic type.
@@ -153,51 +153,6 @@ pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<()> {
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     well_formed(bytes)?;
     typed(bytes)
-}
-
-pub(crate) fn well_formed(bytes: &[u8]) -> Result<()> {
-    // The data of an event may have all the depth there is; its envelope is one level more.
-    check_json_to(bytes, JSON_DEPTH_MAX + 1).map_err(|error| {
-        let code = match error {
-            InvalidJson::Syntax(_) => ErrorCode::BodyNotJson,
-            InvalidJson::TooDeep(_) => ErrorCode::BodyTooDeep,
-            InvalidJson::DuplicateKey(_) => ErrorCode::BodyDuplicateKey,
-        };
-        Refusal::new(code, format!("the body {error}"))
-    })
-}
-
-/// Parses a body that is known to be well-formed JSON.
-pub(crate) fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T> {
-    // A list would be taken for the fields in their order.
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Refusal::new(
-            ErrorCode::ValidationFailed,
-            "must be a JSON object",
-        ));
-    }
-    let reader = &mut serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(reader).map_err(|error| {
-        let path = error.path().to_string();
-        let text = error.inner().to_string();
-        let text = text.split(" at line ").next().unwrap_or_default();
-        // serde names the field in its sentence when the field is the mistake.
-        let named = ["missing field `", "unknown field `"]
-            .iter()
-            .find_map(|start| {
-                let (name, _) = text.strip_prefix(start)?.split_once('`')?;
-                Some(name)
-            });
-        let path = if path == "." { "" } else { &path };
-        match (path, named) {
-            ("", None) => Refusal::new(ErrorCode::ValidationFailed, text),
-            ("", Some(name)) => Refusal::invalid(name, text),
-            (path, Some(name)) if !path.ends_with(name) => {
-                Refusal::invalid(format!("{path}.{name}"), text)
-            }
-            (path, _) => Refusal::invalid(path, text),
-        }
-    })
 }
 
 /// An answer in JSON.

@@ -90,6 +90,13 @@ impl Metrics {
         if let Ok(Ok(bytes)) = tokio::time::timeout(STORE_PATIENCE, store.used_bytes()).await {
             self.gauges.store_bytes.set(count(bytes));
         }
+        if let Ok(Ok(outbox)) = tokio::time::timeout(STORE_PATIENCE, service.outbox_state()).await {
+            self.gauges.outbox_waiting.set(count(outbox.waiting));
+            self.gauges.outbox_refused.set(count(outbox.refused));
+            let oldest = outbox.oldest.map(|oldest| service.now().since(oldest));
+            let oldest = oldest.unwrap_or_default().as_secs_f64();
+            self.gauges.outbox_oldest.set(oldest);
+        }
         if let Some(free) = self.sources.disk.as_deref().and_then(free_bytes) {
             self.gauges.disk_free.set(count(free));
         }
@@ -174,6 +181,9 @@ struct Gauges {
     store_bytes: Gauge,
     disk_free: Gauge,
     retained: Float,
+    outbox_waiting: Gauge,
+    outbox_refused: Gauge,
+    outbox_oldest: Float,
 }
 
 impl Gauges {
@@ -206,6 +216,13 @@ impl Gauges {
         let help = "When the last round of retention ended, since 1970; 0 before the first";
         let retained = self.retained.clone();
         to.register_with_unit("retention_round_timestamp", help, Unit::Seconds, retained);
+        let help = "Events in the database's outbox that wait to be taken";
+        to.register("outbox_waiting", help, self.outbox_waiting.clone());
+        let help = "Events in the database's outbox that were refused; somebody has to look";
+        to.register("outbox_refused", help, self.outbox_refused.clone());
+        let help = "How long the first one waits";
+        let oldest = self.outbox_oldest.clone();
+        to.register_with_unit("outbox_oldest", help, Unit::Seconds, oldest);
     }
 }
 

@@ -69,6 +69,13 @@ impl Running {
         self.tasks.spawn(watch.over(Box::pin(task)));
     }
 
+    /// What the service does without being asked.
+    fn must_do_by_itself(&self, service: Service) {
+        let taking = service.clone();
+        self.must_until_stopped("outbox", async move { taking.take_submissions().await });
+        self.must_until_stopped("retention", async move { service.retain().await });
+    }
+
     /// The same of a task that ends when the server does.
     fn must_until_stopped(
         &self,
@@ -143,7 +150,7 @@ impl Server {
             running.must("metrics listener", serving);
         }
         running.must("notifier", notifier.run(stop.clone()));
-        running.must_until_stopped("retention", async move { service.retain().await });
+        running.must_do_by_itself(service);
         running.must_until_stopped("ownership", owned(opened.sql.clone()));
         running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
         let transport = prepared.transport.clone();

@@ -34,7 +34,12 @@ enum Who {
     Key(Arc<ApiKey>),
     /// By a portal link.
     Customer(Id<id::Session>, Arc<str>),
+    /// Whoever may write to the store's database.
+    Database,
 }
+
+/// What is called in the audit log who publishes by the database.
+const DATABASE: &str = "postrider.publish()";
 
 /// The address that a request comes from, as far as the connection and the proxies that are trusted tell.
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +173,17 @@ impl Caller {
         }
     }
 
+    /// A product that publishes in a transaction of its own: where it may write, it may publish.
+    pub(crate) fn of_database() -> Self {
+        Self {
+            who: Who::Database,
+            scope: Scope::Root,
+            mode: Mode::Live,
+            read_only: false,
+            address: None,
+        }
+    }
+
     pub(crate) fn of_portal(session: Id<id::Session>, portal: &Portal) -> Self {
         let name = portal.terms.name.as_deref();
         Self {
@@ -199,6 +215,7 @@ impl Caller {
         match &self.who {
             Who::Key(key) => &key.name,
             Who::Customer(_, name) => name,
+            Who::Database => DATABASE,
         }
     }
 
@@ -219,6 +236,7 @@ impl Caller {
             Scope::Root => match &self.who {
                 Who::Key(key) => key.id.as_u128(),
                 Who::Customer(session, _) => session.as_u128(),
+                Who::Database => 0,
             },
             Scope::Application(application) => application.as_u128(),
             Scope::Tenant(_, tenant) => tenant.as_u128(),
@@ -245,6 +263,11 @@ impl Caller {
             Who::Customer(_, name) => Actor {
                 key: None,
                 name: name.clone(),
+                at,
+            },
+            Who::Database => Actor {
+                key: None,
+                name: Arc::from(DATABASE),
                 at,
             },
         }

@@ -1,6 +1,7 @@
 //! What people type: texts within bounds, ids, and changes that name only what they change.
 
-use postrider_core::limits::PAGE_ROWS_MAX;
+use postrider_core::json::{InvalidJson, check_json_to};
+use postrider_core::limits::{JSON_DEPTH_MAX, PAGE_ROWS_MAX};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::PageRequest;
 use serde::de::DeserializeOwned;
@@ -175,4 +176,56 @@ pub(crate) fn required(field: &str, text: &str, max: usize) -> Result<()> {
         return Err(Refusal::invalid(field, "must have something to see"));
     }
     bounded(field, text, max)
+}
+
+/// Refuses what is not JSON, is nested too deeply, or has a key twice.
+///
+/// # Errors
+/// `body_not_json`, `body_too_deep`, `body_duplicate_key`.
+pub fn well_formed(bytes: &[u8]) -> Result<()> {
+    // The data of an event may have all the depth there is; its envelope is one level more.
+    check_json_to(bytes, JSON_DEPTH_MAX + 1).map_err(|error| {
+        let code = match error {
+            InvalidJson::Syntax(_) => ErrorCode::BodyNotJson,
+            InvalidJson::TooDeep(_) => ErrorCode::BodyTooDeep,
+            InvalidJson::DuplicateKey(_) => ErrorCode::BodyDuplicateKey,
+        };
+        Refusal::new(code, format!("the body {error}"))
+    })
+}
+
+/// Parses a body that is known to be well-formed JSON.
+///
+/// # Errors
+/// `validation_failed`, with the field.
+pub fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T> {
+    // A list would be taken for the fields in their order.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Refusal::new(
+            ErrorCode::ValidationFailed,
+            "must be a JSON object",
+        ));
+    }
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let path = error.path().to_string();
+        let text = error.inner().to_string();
+        let text = text.split(" at line ").next().unwrap_or_default();
+        // serde names the field in its sentence when the field is the mistake.
+        let named = ["missing field `", "unknown field `"]
+            .iter()
+            .find_map(|start| {
+                let (name, _) = text.strip_prefix(start)?.split_once('`')?;
+                Some(name)
+            });
+        let path = if path == "." { "" } else { &path };
+        match (path, named) {
+            ("", None) => Refusal::new(ErrorCode::ValidationFailed, text),
+            ("", Some(name)) => Refusal::invalid(name, text),
+            (path, Some(name)) if !path.ends_with(name) => {
+                Refusal::invalid(format!("{path}.{name}"), text)
+            }
+            (path, _) => Refusal::invalid(path, text),
+        }
+    })
 }

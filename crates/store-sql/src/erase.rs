@@ -21,6 +21,7 @@ const EMPTY_WAIT: Duration = Duration::from_millis(500);
 const OF_TENANT: &[(&str, &str)] = &[
     ("notice", "true"),
     ("session", "true"),
+    ("outbox", "true"),
     ("audit", "action <> 'tenant.deleted'"),
     ("task", "kind = 0"),
     ("endpoint", "true"),

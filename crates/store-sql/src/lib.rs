@@ -16,6 +16,7 @@ mod keys;
 mod log;
 mod manage;
 mod metrics;
+mod outbox;
 mod postgres;
 mod read;
 mod retention;

@@ -1,5 +1,7 @@
 //! Writes to applications, tenants, endpoints, profiles and tasks.
 
+use std::time::Duration;
+
 use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
@@ -19,6 +21,8 @@ use crate::writer::Tx;
 
 /// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
 const SWEPT_MAX: u32 = 5_000;
+/// How long an event of the outbox stays that was refused.
+const REFUSED_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// A unique index that refuses a row tells the caller that a name is taken.
 pub(crate) fn taken(error: SqlError) -> StoreError {
@@ -459,7 +463,12 @@ impl Tx {
              (select id from session where expires_at <= ?1 order by expires_at limit ?2)",
             now,
         )?;
-        Ok(keys.max(nonces).max(sessions) >= SWEPT_MAX as usize)
+        let refused = delete(
+            "delete from outbox where id in
+             (select id from outbox where refused is not null and created_at <= ?1 order by created_at limit ?2)",
+            now.minus(REFUSED_KEPT),
+        )?;
+        Ok(keys.max(nonces).max(sessions).max(refused) >= SWEPT_MAX as usize)
     }
 
     pub(crate) fn note_steady(&mut self, now: Timestamp) -> Result<(), StoreError> {

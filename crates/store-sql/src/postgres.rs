@@ -32,6 +32,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_initial.sql"),
     include_str!("../migrations/postgres/0002_content_filters.sql"),
+    include_str!("../migrations/postgres/0003_outbox.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
@@ -189,7 +190,11 @@ fn migrate(connection: &Connection, done: i64) -> SqlResult<()> {
 
 /// Numbers that the database gives go on behind those that came in; and the planner learns what there is.
 pub(crate) fn after_import(connection: &Connection) -> SqlResult<()> {
-    for (table, column) in [("rendering", "id"), ("profile", "version")] {
+    for (table, column) in [
+        ("rendering", "id"),
+        ("profile", "version"),
+        ("outbox", "id"),
+    ] {
         let sql = format!(
             "select setval(pg_get_serial_sequence('postrider.{table}', '{column}'), (select coalesce(max({column}), 0) + 1 from {table}), false)"
         );

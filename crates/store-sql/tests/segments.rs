@@ -275,7 +275,8 @@ fn as_of_version_4(directory: &Path) {
     connection
         .execute_batch(
             "drop table tally; drop table event_of_tenant; drop table delivery_of_endpoint;
-             drop table delivery_of_tenant; drop table segment;
+             drop table delivery_of_tenant; drop table segment; drop table outbox;
+             alter table endpoint drop column content_filter;
              create index event_tenant on event (tenant_id, id);
              create index delivery_tenant on delivery (tenant_id, id);
              create index delivery_endpoint on delivery (endpoint_id, id);

@@ -11,12 +11,14 @@ pub mod life;
 pub mod memory;
 mod model;
 mod notices;
+pub mod outbox;
 pub mod queries;
 mod retention;
 mod sessions;
 mod write;
 
 pub use error::{Entity, Rule, StoreError};
+pub use outbox::Outbox;
 pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
     EndpointStats, EventFilter, KeyFilter, LaneBacklog, LoadDue, MissedPage, MissedQuery,
@@ -64,7 +66,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the house remembers, and how it changes.
 #[async_trait]
-pub trait Store: Sessions + Retention + Send + Sync + 'static {
+pub trait Store: Sessions + Retention + Outbox + Send + Sync + 'static {
     /// Makes the ids of this installation.
     fn ids(&self) -> &IdGenerator;
 

@@ -7,6 +7,7 @@ mod erase;
 mod hot;
 mod log;
 mod manage;
+mod outbox;
 mod retention;
 mod sessions;
 

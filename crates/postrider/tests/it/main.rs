@@ -33,6 +33,7 @@ mod metrics;
 mod model;
 mod modes;
 mod notifications;
+mod outbox;
 mod pages;
 mod postgres;
 mod process;
