@@ -276,6 +276,7 @@ impl Audited for ApiKey {
             "mode": self.mode,
             "publicId": self.public_id,
             "allowedIps": self.allowed_ips,
+            "readOnly": self.read_only,
             "active": self.disabled_at.is_none(),
             "expiresAt": self.expires_at,
         })

@@ -166,6 +166,8 @@ pub struct ApiKey {
     pub sealed_secret: Option<Vec<u8>>,
     /// Networks that callers must be in; none lets everybody.
     pub allowed_ips: Vec<IpNet>,
+    /// It sees what is in its scope but secrets, and changes and sends nothing.
+    pub read_only: bool,
     /// While set, the key opens nothing and its endpoint gets nothing.
     pub disabled_at: Option<Timestamp>,
     /// From then on it opens nothing; none is never.
@@ -178,6 +180,7 @@ impl ApiKey {
     pub fn manages_all(&self) -> bool {
         self.scope == Scope::Root
             && self.mode == Mode::Live
+            && !self.read_only
             && self.disabled_at.is_none()
             && self.expires_at.is_none()
     }

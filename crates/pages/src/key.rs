@@ -198,6 +198,7 @@ pub(crate) async fn create(
         webhook: fields.get("webhook").map(str::to_owned),
         allowed_ips: Vec::new(),
         expires_at: None,
+        read_only: false,
     };
     let who = &visitor.visit.caller;
     let asked = mode(fields.get("mode"));

@@ -167,7 +167,7 @@ impl Caller {
         Self {
             scope: key.scope,
             mode: key.mode,
-            read_only: false,
+            read_only: key.read_only,
             who: Who::Key(key),
             address,
         }
@@ -277,7 +277,7 @@ impl Caller {
     pub(crate) fn must_change(&self) -> Result<()> {
         if self.read_only {
             let detail =
-                "this visit is for looking: it changes nothing, sends nothing and shows no secret";
+                "this is for looking: it changes nothing, sends nothing and shows no secret";
             return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
         }
         Ok(())
@@ -348,6 +348,7 @@ impl Caller {
         service: &Service,
         id: Id<id::Tenant>,
     ) -> Result<Arc<Tenant>> {
+        self.must_change()?;
         let tenant = self.tenant(service, id).await?;
         match self.scope {
             Scope::Root | Scope::Application(_) => Ok(tenant),

@@ -39,6 +39,9 @@ pub struct NewKey {
     pub allowed_ips: Vec<String>,
     /// From then on it opens nothing.
     pub expires_at: Option<Timestamp>,
+    /// It sees what is in its scope but secrets, and changes and sends nothing.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// A key with the endpoint that it owns.
@@ -121,6 +124,7 @@ impl Service {
         };
         let key = ApiKey {
             allowed_ips,
+            read_only: new.read_only,
             expires_at: new.expires_at,
             ..made.shown.key
         };
@@ -406,6 +410,7 @@ fn tenant_key(
         public_id: Some(public),
         sealed_secret: Some(sealed),
         allowed_ips: Vec::new(),
+        read_only: false,
         disabled_at: None,
         expires_at: None,
         created_at: now,
@@ -432,6 +437,7 @@ fn product_key(service: &Service, scope: Scope, name: String, mode: Mode) -> Key
         public_id: (scope != Scope::Root).then(|| public_key_id(mode)),
         sealed_secret: None,
         allowed_ips: Vec::new(),
+        read_only: false,
         disabled_at: None,
         expires_at: None,
         created_at: now,

@@ -83,6 +83,7 @@ pub async fn new_root_key(store: &dyn Store, now: Timestamp) -> Result<Secret, S
         public_id: None,
         sealed_secret: None,
         allowed_ips: Vec::new(),
+        read_only: false,
         disabled_at: None,
         expires_at: None,
         created_at: now,

@@ -33,8 +33,8 @@ impl Tx {
         if let Some(tenant) = tenant {
             self.must_exist("tenant", tenant, Entity::Tenant)?;
         }
-        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, allowed_ips, disabled_at, created_at, expires_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, allowed_ips, disabled_at, created_at, expires_at, read_only)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         let values = params![
             key.id.key(),
             key.name,
@@ -47,7 +47,8 @@ impl Tx {
             to_json(&key.allowed_ips),
             key.disabled_at.map(Timestamp::as_micros),
             key.created_at.as_micros(),
-            key.expires_at.map(Timestamp::as_micros)
+            key.expires_at.map(Timestamp::as_micros),
+            key.read_only
         ];
         self.connection.execute(sql, values).map_err(taken)?;
         self.note(by, None, Some(key)).map_err(aborted)

@@ -33,6 +33,8 @@ struct KeyView {
     active: bool,
     #[schema(value_type = Vec<String>)]
     allowed_ips: Vec<IpNet>,
+    /// It sees what is in its scope but secrets, and changes and sends nothing.
+    read_only: bool,
     /// From then on it opens nothing; none is never.
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -67,6 +69,7 @@ impl From<KeyShown> for KeyView {
             public_id: key.public_id,
             active: key.disabled_at.is_none(),
             allowed_ips: key.allowed_ips,
+            read_only: key.read_only,
             expires_at: key.expires_at,
             created_at: key.created_at,
             endpoint: endpoint.as_ref().map(|endpoint| endpoint.id),

@@ -29,6 +29,9 @@ pub enum KeyCommand {
         /// When it ends, such as 2027-01-31T00:00:00Z
         #[arg(long)]
         expires_at: Option<String>,
+        /// It sees all but secrets, and changes and sends nothing: for dashboards and metrics
+        #[arg(long)]
+        read_only: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -93,6 +96,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
             webhook,
             allowed_ips,
             expires_at,
+            read_only,
             connection,
         } => {
             let body = given(json!({
@@ -103,6 +107,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
                 "webhook": webhook,
                 "allowedIps": allowed_ips,
                 "expiresAt": expires_at,
+                "readOnly": read_only,
             }));
             connection.show(&connection.client()?.post("/v1/keys", &body).await?, KEY);
         }

@@ -37,6 +37,7 @@ mod outbox;
 mod pages;
 mod postgres;
 mod process;
+mod read_only;
 mod retention;
 mod schemas;
 mod secrecy;

@@ -19,7 +19,7 @@ const TENANT: &str = "id, application_id, name, external_id, settings, created_a
     test_secret, test_since";
 pub(crate) const EVENT_TYPE: &str =
     "select name, description, schema, example, created_at from event_type";
-const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at";
+const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at, read_only";
 /// Whose owner is still there.
 const OWNED: &str =
     "(application_id is null or exists (select 1 from application where id = application_id))
@@ -91,6 +91,7 @@ fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
         sealed_secret: row.get(7)?,
         created_at: time(row, 8)?,
         allowed_ips: from_json(row, 9)?,
+        read_only: row.get(12)?,
         disabled_at: time_opt(row, 10)?,
         expires_at: time_opt(row, 11)?,
     })
@@ -139,7 +140,7 @@ pub(crate) fn root_key_exists(
     connection: &Connection,
     other_than: Option<Id<id::ApiKey>>,
 ) -> SqlResult<bool> {
-    let sql = "select 1 from api_key where application_id is null and mode = 0 and disabled_at is null and expires_at is null and id is distinct from ?1";
+    let sql = "select 1 from api_key where application_id is null and mode = 0 and read_only = 0 and disabled_at is null and expires_at is null and id is distinct from ?1";
     let other_than = other_than.map(Id::key);
     connection.prepare_cached(sql)?.exists([other_than])
 }

@@ -28,6 +28,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0005_segments.sql"),
     include_str!("../../migrations/sqlite/0006_content_filters.sql"),
     include_str!("../../migrations/sqlite/0007_outbox.sql"),
+    include_str!("../../migrations/sqlite/0008_read_only_keys.sql"),
 ];
 
 /// A directory that this process owns until it is dropped.

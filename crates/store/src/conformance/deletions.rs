@@ -37,6 +37,7 @@ async fn a_key(world: &World<'_>, hash: u8, scope: Scope) -> Result<ApiKey, Stor
         public_id: Some(format!("pk_{hash}")),
         sealed_secret: None,
         allowed_ips: Vec::new(),
+        read_only: false,
         disabled_at: None,
         expires_at: None,
         created_at: at(0),

@@ -43,6 +43,7 @@ fn a_key(world: &World<'_>) -> ApiKey {
         public_id: Some("pk_live_1".into()),
         sealed_secret: None,
         allowed_ips: Vec::new(),
+        read_only: false,
         disabled_at: None,
         expires_at: None,
         created_at: at(0),

@@ -44,6 +44,7 @@ async fn key(store: &dyn Store) -> Id<id::ApiKey> {
         public_id: None,
         sealed_secret: None,
         allowed_ips: Vec::new(),
+        read_only: false,
         disabled_at: None,
         expires_at: None,
         created_at: at(1),
