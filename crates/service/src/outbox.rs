@@ -14,8 +14,9 @@ use crate::reading::{typed, well_formed};
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
 
-/// Taken in one turn.
+/// Taken at once, and their bytes.
 const TAKEN_MAX: u32 = 500;
+const TAKEN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 /// Between two looks: what is committed in between waits half of it, on average.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// While the store cannot be read, or is full.
@@ -38,9 +39,8 @@ impl Service {
         }
         let mut is_well = true;
         loop {
-            let pause = match take_some(self).await {
-                Ok(count) if count >= TAKEN_MAX as usize => continue,
-                Ok(_) => {
+            let pause = match take_all(self).await {
+                Ok(()) => {
                     is_well = true;
                     LOOK_EVERY
                 }
@@ -67,12 +67,30 @@ impl Service {
     }
 }
 
-/// Takes the first of what waits; returns how many are settled.
-async fn take_some(service: &Service) -> Result<usize> {
-    let waiting = service.store().submissions(TAKEN_MAX).await?;
-    if waiting.is_empty() {
-        return Ok(0);
+/// Goes once through what waits. What there is no room for is left, and holds up nothing behind it.
+async fn take_all(service: &Service) -> Result<()> {
+    let (mut after, mut is_left) = (0, false);
+    loop {
+        let waiting = service.store();
+        let waiting = waiting
+            .submissions(after, TAKEN_MAX, TAKEN_BYTES_MAX)
+            .await?;
+        let Some(last) = waiting.last() else { break };
+        after = last.number;
+        let count = waiting.len();
+        is_left |= take(service, waiting).await? < count;
     }
+    if is_left {
+        // Whoever publishes over HTTP is told to wait as well.
+        return Err(Refusal::internal(
+            "there is no room for all that is in the outbox",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes events of what waits; returns how many are settled.
+async fn take(service: &Service, waiting: Vec<Submission>) -> Result<usize> {
     let mut of_tenants: HashMap<Id<id::Tenant>, Vec<Submission>> = HashMap::new();
     for submission in waiting {
         let of_tenant = of_tenants.entry(submission.tenant).or_default();
@@ -94,15 +112,11 @@ async fn take_some(service: &Service) -> Result<usize> {
         );
     }
     let count = all.taken.len() + all.refused.len();
-    if count == 0 {
-        // All of it waits for room: whoever publishes over HTTP is told to wait as well.
-        return Err(Refusal::internal(
-            "there is no room for what is in the outbox",
-        ));
+    if count > 0 {
+        // Cut off before it is written, they are published again, under the same keys.
+        let settled = service.store().settle_submissions(all.taken, all.refused);
+        settled.await?;
     }
-    // Cut off before it is written, they are published again, under the same keys.
-    let settled = service.store().settle_submissions(all.taken, all.refused);
-    settled.await?;
     Ok(count)
 }
 

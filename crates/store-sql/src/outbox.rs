@@ -1,5 +1,7 @@
 //! What a product has put into the database itself.
 
+use std::ops::ControlFlow;
+
 use async_trait::async_trait;
 use postrider_core::Id;
 use postrider_store::StoreError;
@@ -13,8 +15,30 @@ use crate::sql::{Row, params};
 use crate::writer::Tx;
 
 impl Reader {
-    pub(crate) fn submissions(&self, limit: u32) -> Result<Vec<Submission>, StoreError> {
-        let sql = "select id, tenant_id, key, event from outbox where refused is null order by id limit ?1";
+    pub(crate) fn submissions(
+        &self,
+        after: i64,
+        limit: u32,
+        bytes: usize,
+    ) -> Result<Vec<Submission>, StoreError> {
+        // How many of them are not too much at once is known before they are read.
+        let sql = "select id, octet_length(event) from outbox where refused is null and id > ?1 order by id limit ?2";
+        let (mut last, mut taken) = (None, 0);
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        let sized = statement.each(params![after, limit], |row| {
+            last = Some(row.get::<i64>(0)?);
+            taken += usize::try_from(row.get::<i64>(1)?).unwrap_or(usize::MAX);
+            Ok(if taken < bytes {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        });
+        sized.map_err(reading)?;
+        let Some(last) = last else {
+            return Ok(Vec::new());
+        };
+        let sql = "select id, tenant_id, key, event from outbox where refused is null and id > ?1 and id <= ?2 order by id";
         let row = |row: &Row<'_>| {
             Ok(Submission {
                 number: row.get(0)?,
@@ -24,7 +48,7 @@ impl Reader {
             })
         };
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
-        statement.query_all([limit], row).map_err(reading)
+        statement.query_all([after, last], row).map_err(reading)
     }
 
     pub(crate) fn outbox_state(&self) -> Result<OutboxState, StoreError> {
@@ -70,9 +94,14 @@ impl Outbox for SqlStore {
         self.lost.is_some()
     }
 
-    async fn submissions(&self, limit: u32) -> Result<Vec<Submission>, StoreError> {
+    async fn submissions(
+        &self,
+        after: i64,
+        limit: u32,
+        bytes: usize,
+    ) -> Result<Vec<Submission>, StoreError> {
         self.points
-            .read(move |reader| reader.submissions(limit))
+            .read(move |reader| reader.submissions(after, limit, bytes))
             .await
     }
 

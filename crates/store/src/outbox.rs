@@ -36,9 +36,14 @@ pub trait Outbox: Send + Sync + 'static {
     /// Whether anybody can put something there.
     fn takes_submissions(&self) -> bool;
 
-    /// The first of what waits, in the order of their numbers. What a transaction that is still open has put there is
-    /// not among them, though its number may be smaller.
-    async fn submissions(&self, limit: u32) -> Result<Vec<Submission>, StoreError>;
+    /// The first of what waits behind a number, in the order of their numbers: up to `limit`, and about `bytes` of events.
+    /// What a transaction that is still open has put there is not among them, though its number may be smaller.
+    async fn submissions(
+        &self,
+        after: i64,
+        limit: u32,
+        bytes: usize,
+    ) -> Result<Vec<Submission>, StoreError>;
 
     /// What was taken is an event now; what was refused never will be, and stays for somebody to look at.
     async fn settle_submissions(

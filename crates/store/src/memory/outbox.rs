@@ -12,7 +12,7 @@ impl Outbox for MemoryStore {
         false
     }
 
-    async fn submissions(&self, _: u32) -> Result<Vec<Submission>, StoreError> {
+    async fn submissions(&self, _: i64, _: u32, _: usize) -> Result<Vec<Submission>, StoreError> {
         Ok(Vec::new())
     }
 
