@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::outbox::{OutboxState, Submission};
 
 use crate::events::{NewEvent, Sent};
 use crate::reading::{typed, well_formed};
-use crate::refusal::{Refusal, Result};
+use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
 /// Taken at once, and their bytes.
@@ -19,8 +18,8 @@ const TAKEN_MAX: u32 = 500;
 const TAKEN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 /// Between two looks: what is committed in between waits half of it, on average.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
-/// While the store cannot be read, or is full.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// While nothing can be taken.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of why an event was refused.
 const WHY_BYTES_MAX: usize = 1_000;
 
@@ -29,32 +28,35 @@ const WHY_BYTES_MAX: usize = 1_000;
 struct Settled {
     taken: Vec<i64>,
     refused: Vec<(i64, String)>,
+    /// Why one is left for later, if one is.
+    left: Option<String>,
 }
 
 impl Service {
-    /// Takes what products submit, again and again; ends at once where nobody can.
+    /// Takes what products submit, again and again. Where nobody can submit anything, there may still be what a store
+    /// brought along.
     pub async fn take_submissions(&self) {
-        if !self.store().takes_submissions() {
-            return std::future::pending().await;
-        }
         let mut is_well = true;
         loop {
-            let pause = match take_all(self).await {
-                Ok(()) => {
-                    is_well = true;
-                    LOOK_EVERY
-                }
-                Err(refusal) => {
-                    if std::mem::replace(&mut is_well, false) {
-                        tracing::warn!(
-                            error = &refusal as &dyn std::error::Error,
-                            "failed to take what is in the outbox; it waits there"
-                        );
-                    }
-                    STORE_PAUSE
-                }
+            let pass = take_all(self).await;
+            let why = match &pass {
+                Ok(pass) => pass.left.as_deref().map(ToOwned::to_owned),
+                Err(refusal) => Some(refusal.to_string()),
             };
-            tokio::time::sleep(pause).await;
+            if let Some(why) = &why
+                && is_well
+            {
+                tracing::warn!(
+                    why,
+                    "an event of the outbox cannot be taken now; it waits there"
+                );
+            }
+            is_well = why.is_none();
+            if is_well && !self.store().takes_submissions() {
+                return std::future::pending().await;
+            }
+            let is_stuck = !is_well && pass.map_or(true, |pass| pass.settled == 0);
+            tokio::time::sleep(if is_stuck { STUCK_PAUSE } else { LOOK_EVERY }).await;
         }
     }
 
@@ -67,30 +69,41 @@ impl Service {
     }
 }
 
-/// Goes once through what waits. What there is no room for is left, and holds up nothing behind it.
-async fn take_all(service: &Service) -> Result<()> {
-    let (mut after, mut is_left) = (0, false);
-    loop {
-        let waiting = service.store();
-        let waiting = waiting
-            .submissions(after, TAKEN_MAX, TAKEN_BYTES_MAX)
-            .await?;
-        let Some(last) = waiting.last() else { break };
-        after = last.number;
-        let count = waiting.len();
-        is_left |= take(service, waiting).await? < count;
-    }
-    if is_left {
-        // Whoever publishes over HTTP is told to wait as well.
-        return Err(Refusal::internal(
-            "there is no room for all that is in the outbox",
-        ));
-    }
-    Ok(())
+/// How a pass ended.
+#[derive(Default)]
+struct Pass {
+    settled: usize,
+    /// Why the last one that is left was.
+    left: Option<String>,
 }
 
-/// Makes events of what waits; returns how many are settled.
-async fn take(service: &Service, waiting: Vec<Submission>) -> Result<usize> {
+/// Goes once through what waits. What cannot be taken now is left, and holds up nothing behind it. It ends with what is
+/// less than all at once: the next look begins anew, because a transaction may have been committed late.
+async fn take_all(service: &Service) -> Result<Pass> {
+    let mut pass = Pass::default();
+    let mut after = 0;
+    loop {
+        let store = service.store();
+        let waiting = store.submissions(after, TAKEN_MAX, TAKEN_BYTES_MAX).await?;
+        let Some(last) = waiting.last().map(|last| last.number) else {
+            return Ok(pass);
+        };
+        let bytes: usize = waiting.iter().map(|waiting| waiting.event.len()).sum();
+        let is_all = waiting.len() < TAKEN_MAX as usize && bytes < TAKEN_BYTES_MAX;
+        let settled = take(service, waiting).await?;
+        pass.settled += settled.taken.len() + settled.refused.len();
+        if settled.left.is_some() {
+            pass.left = settled.left;
+            after = last;
+        }
+        if is_all {
+            return Ok(pass);
+        }
+    }
+}
+
+/// Makes events of what waits.
+async fn take(service: &Service, waiting: Vec<Submission>) -> Result<Settled> {
     let mut of_tenants: HashMap<Id<id::Tenant>, Vec<Submission>> = HashMap::new();
     for submission in waiting {
         let of_tenant = of_tenants.entry(submission.tenant).or_default();
@@ -103,6 +116,7 @@ async fn take(service: &Service, waiting: Vec<Submission>) -> Result<usize> {
     for settled in join_all(published).await {
         all.taken.extend(settled.taken);
         all.refused.extend(settled.refused);
+        all.left = settled.left.or(all.left);
     }
     for (number, why) in &all.refused {
         tracing::warn!(
@@ -111,13 +125,12 @@ async fn take(service: &Service, waiting: Vec<Submission>) -> Result<usize> {
             "an event of the outbox was refused; it stays there"
         );
     }
-    let count = all.taken.len() + all.refused.len();
-    if count > 0 {
+    if !(all.taken.is_empty() && all.refused.is_empty()) {
         // Cut off before it is written, they are published again, under the same keys.
-        let settled = service.store().settle_submissions(all.taken, all.refused);
-        settled.await?;
+        let (taken, refused) = (all.taken.clone(), all.refused.clone());
+        service.store().settle_submissions(taken, refused).await?;
     }
-    Ok(count)
+    Ok(all)
 }
 
 /// Publishes what is of one tenant, in its order.
@@ -130,12 +143,21 @@ async fn publish(
     let who = Caller::of_database();
     let answers = match service.publish_many(&who, tenant, events).await {
         Ok(answers) => answers,
-        // Its tenant is gone, or the store does not tell.
+        // Its tenant was erased meanwhile: what is left of it must not stay.
+        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+            let taken = submissions.iter().map(|one| one.number).collect();
+            tracing::warn!(tenant.id = %tenant, count = submissions.len(), "events of the outbox were dropped: their tenant is deleted");
+            return Settled {
+                taken,
+                ..Settled::default()
+            };
+        }
         Err(refusal) => {
-            return submissions.iter().fold(Settled::default(), |mut all, one| {
+            let mut all = Settled::default();
+            for one in &submissions {
                 all.note(one.number, Err(&refusal));
-                all
-            });
+            }
+            return all;
         }
     };
     let mut all = Settled::default();
@@ -152,8 +174,7 @@ fn read(submission: &Submission) -> Result<(NewEvent<'_>, Sent<'_>)> {
     event
         .idempotency_key
         .get_or_insert_with(|| submission.key.clone());
-    // What nobody says is live, as with a live key.
-    event.mode.get_or_insert(Mode::Live);
+    event.occurred_at.get_or_insert(submission.created_at);
     let sent = Sent {
         raw,
         whole: None,
@@ -167,13 +188,16 @@ impl Settled {
     fn note(&mut self, number: i64, answer: std::result::Result<(), &Refusal>) {
         match answer {
             Ok(()) => self.taken.push(number),
-            Err(refusal) if refusal.code.status() >= 500 || refusal.code.status() == 429 => {}
             Err(refusal) => {
                 let code = refusal.code.as_str();
                 let field = refusal.field.as_deref().unwrap_or_default();
                 let mut why = format!("{code}: {field} {}", refusal.detail);
                 why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
-                self.refused.push((number, why));
+                if refusal.code.status() >= 500 || refusal.code.status() == 429 {
+                    self.left = Some(why);
+                } else {
+                    self.refused.push((number, why));
+                }
             }
         }
     }

@@ -117,6 +117,10 @@ pub enum OpenError {
         "{name} has a part of a store only; let postrider import or export come to its end, or begin with an empty one"
     )]
     Unfinished { name: String },
+    #[error(
+        "a server ran on what {name} was being filled from, and changed what was copied already; begin anew with an empty one"
+    )]
+    Changed { name: String },
     #[error("{name} has a store already; name an empty database or directory")]
     NotEmpty { name: String },
     #[error(
@@ -280,6 +284,14 @@ impl SqlStore {
             })? {
                 return Err(OpenError::Unfinished { name: owned.name });
             }
+            // It is in use again, whatever was made of it meanwhile.
+            let used = owned
+                .connection
+                .execute("delete from meta where key = 'moved'", ());
+            used.map_err(|source| OpenError::Database {
+                name: owned.name.clone(),
+                source,
+            })?;
             let (home, source) = (Home::Server(owned.ownership), Source::Server(owned.source));
             let (salt, segments) = (options.salt, options.segments);
             let started = Self::start(home, owned.connection, &source, salt, segments);

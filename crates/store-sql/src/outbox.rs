@@ -8,7 +8,7 @@ use postrider_store::StoreError;
 use postrider_store::outbox::{Outbox, OutboxState, Submission, WAITING_COUNTED};
 
 use crate::SqlStore;
-use crate::convert::{aborted, reading, time_opt};
+use crate::convert::{aborted, reading, time, time_opt};
 use crate::read::Reader;
 use crate::segments::keys_text;
 use crate::sql::{Row, params};
@@ -38,13 +38,14 @@ impl Reader {
         let Some(last) = last else {
             return Ok(Vec::new());
         };
-        let sql = "select id, tenant_id, key, event from outbox where refused is null and id > ?1 and id <= ?2 order by id";
+        let sql = "select id, tenant_id, key, event, created_at from outbox where refused is null and id > ?1 and id <= ?2 order by id";
         let row = |row: &Row<'_>| {
             Ok(Submission {
                 number: row.get(0)?,
                 tenant: Id::from_key(row.get(1)?, self.salt),
                 key: row.get(2)?,
                 event: row.get(3)?,
+                created_at: time(row, 4)?,
             })
         };
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
@@ -53,7 +54,7 @@ impl Reader {
 
     pub(crate) fn outbox_state(&self) -> Result<OutboxState, StoreError> {
         let sql = "select (select count(*) from (select 1 from outbox where refused is null limit ?1) as waiting),
-                   (select count(*) from outbox where refused is not null),
+                   (select count(*) from (select 1 from outbox where refused is not null limit ?1) as refused),
                    (select created_at from outbox where refused is null order by id limit 1)";
         let counted = i64::try_from(WAITING_COUNTED).unwrap_or(i64::MAX);
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
@@ -80,7 +81,8 @@ impl Tx {
         settled.map_err(aborted)?;
         for (number, why) in refused {
             let sql = "update outbox set refused = ?2 where id = ?1";
-            let noted = self.connection.execute(sql, params![number, why]);
+            let statement = self.connection.prepare_cached(sql);
+            let noted = statement.and_then(|mut each| each.enqueue(params![number, why]));
             noted.map_err(aborted)?;
         }
         Ok(())
@@ -116,6 +118,6 @@ impl Outbox for SqlStore {
     }
 
     async fn outbox_state(&self) -> Result<OutboxState, StoreError> {
-        self.points.read(Reader::outbox_state).await
+        self.counts.read(Reader::outbox_state).await
     }
 }

@@ -189,8 +189,8 @@ fn migrate(connection: &Connection, done: i64) -> SqlResult<()> {
     Ok(())
 }
 
-/// Numbers that the database gives go on behind those that came in; and the planner learns what there is.
-pub(crate) fn after_import(connection: &Connection) -> SqlResult<()> {
+/// Numbers that the database gives go on behind those that came in.
+pub(crate) fn count_on(connection: &Connection) -> SqlResult<()> {
     for (table, column) in [
         ("rendering", "id"),
         ("profile", "version"),
@@ -201,7 +201,28 @@ pub(crate) fn after_import(connection: &Connection) -> SqlResult<()> {
         );
         connection.query_row(&sql, (), |_| Ok(()))?;
     }
-    connection.execute_batch("analyze")
+    Ok(())
+}
+
+/// Lets the planner see what tables are like. It would come to it by itself.
+pub(crate) fn look_at_tables<'t>(connection: &Connection, tables: impl Iterator<Item = &'t str>) {
+    for table in tables {
+        if let Err(error) = connection.execute_batch(&format!("analyze {table}")) {
+            tracing::warn!(
+                table,
+                error = &error as &dyn std::error::Error,
+                "failed to analyze a table; autovacuum will"
+            );
+        }
+    }
+}
+
+/// Makes `postrider.publish()` fail until a server owns the database again, and waits for those that have called it:
+/// what they commit later would be where nobody looks any more.
+pub(crate) fn take_no_more(connection: &Connection) -> SqlResult<()> {
+    let sql = "insert into meta (key, value) values ('moved', 1) on conflict (key) do nothing";
+    connection.execute(sql, ())?;
+    connection.execute_batch("begin; lock table outbox in share mode; commit")
 }
 
 impl Ownership {

@@ -17,7 +17,7 @@ use crate::{OpenError, is_being_filled};
 const ROWS_AT_ONCE: u64 = 5_000;
 const BYTES_AT_ONCE: usize = 32 * 1_024 * 1_024;
 /// What each store keeps for itself.
-const OWN: &[&str] = &["schema", "epoch", "mark", "filling"];
+const OWN: &[&str] = &["schema", "epoch", "mark", "filling", "filled_from", "moved"];
 
 /// How far a table is.
 #[derive(Debug, Clone, Copy)]
@@ -57,20 +57,22 @@ fn import_now(
 ) -> Result<u64, OpenError> {
     let file = directory.join(open::FILE);
     open::must_be_ours(&file)?;
-    let owned = DataDirectory::claim(directory, false)?;
-    let from = End {
-        name: file.display().to_string(),
-        connection: Connection::Sqlite(open::open_writer(&owned.file, None)?),
-    };
     let target = postgres::own(into)?;
     let to = End {
         name: target.name,
         connection: target.connection,
     };
+    let owned = DataDirectory::claim(directory, false)?;
+    let from = End {
+        name: file.display().to_string(),
+        connection: Connection::Sqlite(open::open_writer(&owned.file, None)?),
+    };
     let tables = tables(&from.connection).map_err(|error| from.error(error))?;
     let rows = copy(&from, &to, &tables, progress)?;
-    postgres::after_import(&to.connection).map_err(|error| to.error(error))?;
-    from.close()?;
+    postgres::look_at_tables(
+        &to.connection,
+        tables.iter().map(|table| table.name.as_str()),
+    );
     Ok(rows)
 }
 
@@ -105,6 +107,8 @@ fn export_now(
         name: source.name,
         connection: source.connection,
     };
+    must_be_whole(&from)?;
+    postgres::take_no_more(&from.connection).map_err(|error| from.error(error))?;
     // The master key may lie there already.
     let owned = DataDirectory::claim(directory, true)?;
     let to = End {
@@ -112,9 +116,7 @@ fn export_now(
         connection: Connection::Sqlite(open::open_writer(&owned.file, None)?),
     };
     let tables = tables(&to.connection).map_err(|error| to.error(error))?;
-    let rows = copy(&from, &to, &tables, progress)?;
-    to.close()?;
-    Ok(rows)
+    copy(&from, &to, &tables, progress)
 }
 
 /// One of the two stores.
@@ -130,13 +132,19 @@ impl End {
             source,
         }
     }
+}
 
-    fn close(&self) -> Result<(), OpenError> {
-        let Some(connection) = self.connection.sqlite() else {
-            return Ok(());
-        };
-        let marked = open::set_mark(connection, Mark::Closed);
-        marked.map(drop).map_err(|error| self.error(error.into()))
+impl Drop for End {
+    /// What was opened is closed as a server closes it, however this ends.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.sqlite()
+            && let Err(error) = open::set_mark(connection, Mark::Closed)
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to note that the store was closed"
+            );
+        }
     }
 }
 
@@ -181,19 +189,30 @@ fn copy(
     tables: &[Table],
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<u64, OpenError> {
+    must_be_whole(from)?;
+    let wrap = |error| from.error(error);
+    let salt = number(&from.connection, "salt").map_err(wrap)?;
+    // Each server that begins or ends notes how far its time has come.
+    let moment = number(&from.connection, "steady").map_err(wrap)?;
+    begin(to, salt, moment.unwrap_or_default(), tables)?;
+    let mut rows = 0;
+    for table in tables {
+        rows += table.copy(from, to, progress)?;
+    }
+    if to.connection.is_remote() {
+        postgres::count_on(&to.connection).map_err(|error| to.error(error))?;
+    }
+    finish(from, to)?;
+    Ok(rows)
+}
+
+fn must_be_whole(from: &End) -> Result<(), OpenError> {
     if is_being_filled(&from.connection).map_err(|error| from.error(error))? {
         return Err(OpenError::Unfinished {
             name: from.name.clone(),
         });
     }
-    let salt = number(&from.connection, "salt").map_err(|error| from.error(error))?;
-    begin(to, salt, tables)?;
-    let mut rows = 0;
-    for table in tables {
-        rows += table.copy(from, to, progress)?;
-    }
-    finish(from, to)?;
-    Ok(rows)
+    Ok(())
 }
 
 fn number(connection: &Connection, key: &str) -> SqlResult<Option<i64>> {
@@ -202,10 +221,16 @@ fn number(connection: &Connection, key: &str) -> SqlResult<Option<i64>> {
 }
 
 /// Notes in the target what is about to fill it, unless another store is there.
-fn begin(to: &End, salt: Option<i64>, tables: &[Table]) -> Result<(), OpenError> {
+fn begin(to: &End, salt: Option<i64>, moment: i64, tables: &[Table]) -> Result<(), OpenError> {
     let wrap = |error| to.error(error);
     let filling = number(&to.connection, "filling").map_err(wrap)?;
     if filling.is_some() && filling == salt {
+        // What has changed since would be missing in what is there already.
+        if number(&to.connection, "filled_from").map_err(wrap)? != Some(moment) {
+            return Err(OpenError::Changed {
+                name: to.name.clone(),
+            });
+        }
         return Ok(());
     }
     let mut is_used = filling.is_some() || number(&to.connection, "salt").map_err(wrap)?.is_some();
@@ -217,11 +242,13 @@ fn begin(to: &End, salt: Option<i64>, tables: &[Table]) -> Result<(), OpenError>
             name: to.name.clone(),
         });
     }
-    let sql = "insert into meta (key, value) values ('filling', ?1)";
-    let noted = to
-        .connection
-        .execute(sql, params![salt.unwrap_or_default()]);
-    noted.map(drop).map_err(wrap)
+    let note = |key: &str, value: i64| {
+        let sql = "insert into meta (key, value) values (?1, ?2) on conflict (key) do update set value = excluded.value";
+        let noted = to.connection.execute(sql, params![key, value]);
+        noted.map(drop).map_err(wrap)
+    };
+    note("filled_from", moment)?;
+    note("filling", salt.unwrap_or_default())
 }
 
 /// What both stores have in common goes with the sign that all is there.
@@ -239,7 +266,7 @@ fn finish(from: &End, to: &End) -> Result<(), OpenError> {
         for (key, value) in kept {
             to.connection.execute(sql, params![key, value])?;
         }
-        let sql = "delete from meta where key = 'filling'";
+        let sql = "delete from meta where key in ('filling', 'filled_from')";
         to.connection.execute(sql, ())?;
         to.connection.flush()?;
         to.connection.execute_batch("commit")

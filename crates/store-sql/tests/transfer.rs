@@ -211,7 +211,8 @@ async fn what_was_broken_off_goes_on_and_nobody_serves_a_part() {
             let (directory, into) = (directory.clone(), into(&target));
             async move { import(&directory, into, unplugged(table, done)).await }
         });
-        assert!(broken.await.is_none(), "{table} was not on its way");
+        let broken = broken.await;
+        assert!(broken.is_none(), "{table} was not on its way: {broken:?}");
         let served = SqlStore::connect(into(&url)).await;
         assert!(
             matches!(served, Err(OpenError::Unfinished { .. })),
@@ -308,4 +309,28 @@ async fn both_databases_have_the_same_tables() {
          then 1 else 0 end)"
     );
     assert!(Postgres::shared().execute(&url, &same), "{wanted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_begun_before_a_server_ran_on_the_source_is_not_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    furnished(directory.path(), 10).await;
+    let url = Postgres::shared().database();
+    let begin = |plug: Option<&'static str>| {
+        let (directory, url) = (directory.path().to_owned(), url.clone());
+        ended(move || {
+            let (directory, into) = (directory.clone(), into(&url));
+            let plug = unplugged(plug.unwrap_or_default(), 0);
+            async move { import(&directory, into, plug).await }
+        })
+    };
+    assert!(begin(Some("event")).await.is_none());
+    let store = SqlStore::open(directory.path(), &options()).unwrap();
+    store.note_steady(secs(9_000)).await.unwrap();
+    drop(store);
+    let changed = begin(None).await.unwrap();
+    assert!(
+        matches!(changed, Err(OpenError::Changed { .. })),
+        "{changed:?}"
+    );
 }

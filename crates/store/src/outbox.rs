@@ -15,6 +15,8 @@ pub struct Submission {
     pub key: String,
     /// As the API takes it.
     pub event: String,
+    /// When the product put it there.
+    pub created_at: Timestamp,
 }
 
 /// What waits and what was refused.
@@ -22,12 +24,13 @@ pub struct Submission {
 pub struct OutboxState {
     /// At most [`WAITING_COUNTED`].
     pub waiting: u64,
+    /// At most [`WAITING_COUNTED`].
     pub refused: u64,
     /// When the first of what waits was put there.
     pub oldest: Option<Timestamp>,
 }
 
-/// More of what waits is not counted.
+/// More is not counted.
 pub const WAITING_COUNTED: u64 = 100_000;
 
 /// Events that come by the database.

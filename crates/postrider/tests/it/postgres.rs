@@ -293,15 +293,25 @@ async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
     let target = back.path().join("data");
     std::fs::create_dir(&target).unwrap();
     std::fs::copy(file.join("master.key"), target.join("master.key")).unwrap();
+    // A product publishes although no server runs.
+    let name = "update postrider.tenant set external_id = 'ada'";
+    assert!(Postgres::shared().execute(&url, name));
+    let application = "(select name from postrider.application)";
+    let submit = format!("select postrider.publish({application}, 'ada', 'a.b', '1')");
+    assert!(Postgres::shared().execute(&url, &submit));
     let exported = moved("export", &target);
+    assert!(
+        !Postgres::shared().execute(&url, &submit),
+        "nobody would look there"
+    );
     assert!(exported.status.success(), "{}", text(&exported.stderr));
     let third = greeted(spawned(&target, None), false);
-    until(&third, &root, &path, delivered(2)).await;
-    publish(&third, &root, &customer).await;
     until(&third, &root, &path, delivered(3)).await;
+    publish(&third, &root, &customer).await;
+    until(&third, &root, &path, delivered(4)).await;
     assert_eq!(
         receiver.requests().len(),
-        4,
+        5,
         "the first one twice: it was under way"
     );
 }
