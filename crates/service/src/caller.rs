@@ -277,7 +277,7 @@ impl Caller {
     pub(crate) fn must_change(&self) -> Result<()> {
         if self.read_only {
             let detail =
-                "this is for looking: it changes nothing, sends nothing and shows no secret";
+                "this visit is for looking: it changes nothing, sends nothing and shows no secret";
             return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
         }
         Ok(())
