@@ -198,3 +198,16 @@ fn it_tells_the_condition_that_is_not_met() {
     let unmet = filter.unmet(&content);
     assert_eq!(unmet.as_deref(), Some(r#"{"data.amount":{"$gte":100}}"#));
 }
+
+#[test]
+fn an_event_that_cannot_be_read_goes_through() {
+    // Both are accepted, and sent byte for byte.
+    for data in [
+        r#"{"amount":5,"note":"\ud83d"}"#,
+        r#"{"amount":5,"big":1e400}"#,
+    ] {
+        let data = Bytes::from(data);
+        let filter = ContentFilter::new(json!({ "data.amount": { "$gte": 100 } })).unwrap();
+        assert!(filter.matches(&Content::new(&data, None)));
+    }
+}

@@ -151,8 +151,8 @@ impl ContentFilter {
 
     /// Whether an event meets it.
     pub fn matches(&self, content: &Content<'_>) -> bool {
-        let met = self.condition.is_met(content);
-        met || content.is_used_up()
+        // Once they are used up nothing is looked at any more.
+        content.is_used_up() || self.condition.is_met(content) || content.is_used_up()
     }
 
     /// What the user wrote, as JSON.
@@ -380,8 +380,13 @@ impl<'e> Content<'e> {
     }
 
     fn root(&self, in_meta: bool) -> &Value {
-        // It was JSON when it was accepted.
-        let parse = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_default();
+        // What is accepted may have numbers and escapes that this reader refuses: then nothing can be decided.
+        let parse = |bytes: &[u8]| {
+            serde_json::from_slice(bytes).unwrap_or_else(|_| {
+                self.steps.set(0);
+                Value::Null
+            })
+        };
         let (data, meta) = self.parsed.get_or_init(|| {
             let meta = self.meta.map_or(Value::Null, |meta| parse(meta));
             (parse(self.data), meta)
@@ -391,9 +396,8 @@ impl<'e> Content<'e> {
 
     /// Takes a step; false when there are none left.
     fn step(&self) -> bool {
-        let left = self.steps.get();
-        self.steps.set(left.saturating_sub(1));
-        left > 0
+        self.steps.set(self.steps.get().saturating_sub(1));
+        !self.is_used_up()
     }
 
     fn is_used_up(&self) -> bool {
@@ -403,6 +407,9 @@ impl<'e> Content<'e> {
 
 impl Condition {
     fn is_met(&self, content: &Content<'_>) -> bool {
+        if content.is_used_up() {
+            return false;
+        }
         match self {
             Self::All(all) => all.iter().all(|condition| condition.is_met(content)),
             Self::Any(any) => any.iter().any(|condition| condition.is_met(content)),
@@ -434,6 +441,7 @@ impl Test {
                     .is_some_and(|value| self.is_met_below(value, rest, content)),
                 Err(_) => list
                     .iter()
+                    .take_while(|_| !content.is_used_up())
                     .any(|element| self.is_met_below(element, way, content)),
             },
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
@@ -445,7 +453,7 @@ impl Test {
             return true;
         }
         value.as_array().is_some_and(|list| {
-            let mut elements = list.iter();
+            let mut elements = list.iter().take_while(|_| !content.is_used_up());
             elements.any(|element| content.step() && self.is_met_alone(element, content))
         })
     }
