@@ -6,6 +6,8 @@ pub const URL_BYTES_MAX: usize = 2_048;
 pub const SUBSCRIPTION_PATTERNS_MAX: usize = 100;
 /// Bytes of a content filter as JSON; a longer one is refused.
 pub const FILTER_BYTES_MAX: usize = 4_096;
+/// Bytes of a content filter as a person types it, with lines and blanks; a longer one is refused.
+pub const FILTER_TYPED_BYTES_MAX: usize = 16_384;
 /// Conditions of one content filter; more are refused.
 pub const FILTER_CONDITIONS_MAX: usize = 50;
 /// Levels of a content filter; a deeper one is refused.

@@ -211,3 +211,42 @@ fn an_event_that_cannot_be_read_goes_through() {
         assert!(filter.matches(&Content::new(&data, None)));
     }
 }
+
+#[test]
+fn meta_that_is_not_there_is_not_there() {
+    let data = Bytes::from("{}");
+    let content = || Content::new(&data, None);
+    for (filter, wanted) in [
+        (json!({ "meta": { "$exists": true } }), false),
+        (json!({ "meta": { "$exists": false } }), true),
+        (json!({ "meta": null }), false),
+        (json!({ "meta.a": { "$ne": 1 } }), true),
+    ] {
+        let read = ContentFilter::new(filter.clone()).unwrap();
+        assert_eq!(read.matches(&content()), wanted, "{filter}");
+    }
+}
+
+#[test]
+fn what_is_typed_may_have_lines_and_no_key_twice() {
+    let list: Vec<u32> = (0..100).collect();
+    let list = json!({ "$in": list });
+    let long =
+        json!({ "data.a": list, "data.b": list, "data.c": list, "data.d": list, "data.e": list });
+    let typed = serde_json::to_string_pretty(&long).unwrap();
+    assert!(typed.len() > 4_096, "{}", typed.len());
+    assert_eq!(typed.parse::<ContentFilter>().unwrap().written(), &long);
+    let twice = r#"{"data.a": {"$gte": 1}, "data.a": {"$lt": 5}}"#;
+    let error = twice.parse::<ContentFilter>().unwrap_err().to_string();
+    assert!(error.contains("data.a"), "{error}");
+}
+
+#[test]
+fn a_stored_filter_of_a_newer_version_lets_every_event_through() {
+    let stored = r#"{"data.a":{"$regex":"x"}}"#;
+    let filter: ContentFilter = serde_json::from_str(stored).unwrap();
+    assert!(!filter.is_understood());
+    let data = Bytes::from("{}");
+    assert!(filter.matches(&Content::new(&data, None)));
+    assert_eq!(serde_json::to_string(&filter).unwrap(), stored);
+}

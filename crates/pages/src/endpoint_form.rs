@@ -312,7 +312,10 @@ async fn tried(
     let (service, who) = (site.service(), &visitor.visit.caller);
     let now = service.now();
     let tried = match values.filter(site) {
-        Ok(Some(filter)) => service.try_filter(who, tenant, mode, filter).await,
+        Ok(Some(filter)) => {
+            let events = values.patterns();
+            service.try_filter(who, tenant, mode, events, filter).await
+        }
         Ok(None) => Err(Refusal::invalid(
             "filter",
             "is empty: every event goes through",

@@ -102,8 +102,16 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
          from endpoint where tenant_id = ?1 and kind <> 1 and deleted = 0 order by id",
     )?;
     statement.query_all([tenant], |row| {
+        let endpoint: i64 = row.get(0)?;
+        let filter: Option<ContentFilter> = from_json_opt(row, 8)?;
+        if filter.as_ref().is_some_and(|filter| !filter.is_understood()) {
+            tracing::warn!(
+                endpoint,
+                "an endpoint has a filter that this version does not understand; it gets every event of its types"
+            );
+        }
         Ok(Recipient {
-            endpoint: row.get(0)?,
+            endpoint,
             kind: match row.get(7)? {
                 0 => RecipientKind::Registered,
                 2 => RecipientKind::Key,
@@ -112,7 +120,7 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
             },
             mode: mode(row, 1)?,
             subscription: from_json(row, 2)?,
-            filter: from_json_opt(row, 8)?,
+            filter,
             health: health(row, 3)?,
         })
     })

@@ -14,16 +14,22 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use crate::json::check_json;
 use crate::limits::{
-    FILTER_BYTES_MAX, FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, FILTER_STEPS_MAX, FILTER_VALUES_MAX,
+    FILTER_BYTES_MAX, FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, FILTER_STEPS_MAX,
+    FILTER_TYPED_BYTES_MAX, FILTER_VALUES_MAX,
 };
 
 /// Conditions on what an event carries. Kept as the user wrote it.
+///
+/// Read back from where it is kept, it is tolerant: one that a newer version wrote, and this one does not understand, lets
+/// every event through.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Value", into = "Value")]
+#[serde(from = "Value", into = "Value")]
 pub struct ContentFilter {
     written: Value,
-    condition: Condition,
+    /// None where it is not understood.
+    condition: Option<Condition>,
 }
 
 impl fmt::Debug for ContentFilter {
@@ -46,11 +52,13 @@ impl From<ContentFilter> for Value {
     }
 }
 
-impl TryFrom<Value> for ContentFilter {
-    type Error = InvalidFilter;
-
-    fn try_from(written: Value) -> Result<Self, InvalidFilter> {
-        Self::new(written)
+impl From<Value> for ContentFilter {
+    fn from(written: Value) -> Self {
+        let read = Self::new(written.clone());
+        read.unwrap_or(Self {
+            written,
+            condition: None,
+        })
     }
 }
 
@@ -59,9 +67,11 @@ impl FromStr for ContentFilter {
     type Err = InvalidFilter;
 
     fn from_str(text: &str) -> Result<Self, InvalidFilter> {
-        if text.len() > FILTER_BYTES_MAX {
+        // With the lines and blanks that a person likes.
+        if text.len() > FILTER_TYPED_BYTES_MAX {
             return Err(InvalidFilter::TooLong);
         }
+        check_json(text.as_bytes()).map_err(|error| InvalidFilter::NotJson(error.to_string()))?;
         let written = serde_json::from_str(text);
         Self::new(written.map_err(|error| InvalidFilter::NotJson(error.to_string()))?)
     }
@@ -70,7 +80,7 @@ impl FromStr for ContentFilter {
 /// Why something is no filter, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
-    #[error("is not JSON: {0}")]
+    #[error("{0}")]
     NotJson(String),
     #[error("{0} must be an object of conditions, such as {{\"data.amount\": {{\"$gte\": 100}}}}")]
     NotAnObject(String),
@@ -145,14 +155,22 @@ impl ContentFilter {
             return Err(InvalidFilter::Empty);
         }
         let mut compiler = Compiler { conditions: 0 };
-        let condition = compiler.object(conditions, "", 0)?;
+        let condition = Some(compiler.object(conditions, "", 0)?);
         Ok(Self { written, condition })
     }
 
     /// Whether an event meets it.
     pub fn matches(&self, content: &Content<'_>) -> bool {
         // Once they are used up nothing is looked at any more.
-        content.is_used_up() || self.condition.is_met(content) || content.is_used_up()
+        let Some(condition) = &self.condition else {
+            return true;
+        };
+        content.is_used_up() || condition.is_met(content) || content.is_used_up()
+    }
+
+    /// Whether this version knows what it means.
+    pub fn is_understood(&self) -> bool {
+        self.condition.is_some()
     }
 
     /// What the user wrote, as JSON.
@@ -359,7 +377,7 @@ impl Path {
 pub struct Content<'e> {
     data: &'e Bytes,
     meta: Option<&'e Bytes>,
-    parsed: OnceCell<(Value, Value)>,
+    parsed: OnceCell<(Value, Option<Value>)>,
     steps: Cell<u32>,
 }
 
@@ -379,7 +397,8 @@ impl<'e> Content<'e> {
         }
     }
 
-    fn root(&self, in_meta: bool) -> &Value {
+    /// The data, or the meta if there is any.
+    fn root(&self, in_meta: bool) -> Option<&Value> {
         // What is accepted may have numbers and escapes that this reader refuses: then nothing can be decided.
         let parse = |bytes: &[u8]| {
             serde_json::from_slice(bytes).unwrap_or_else(|_| {
@@ -388,10 +407,10 @@ impl<'e> Content<'e> {
             })
         };
         let (data, meta) = self.parsed.get_or_init(|| {
-            let meta = self.meta.map_or(Value::Null, |meta| parse(meta));
+            let meta = self.meta.map(|meta| parse(meta));
             (parse(self.data), meta)
         });
-        if in_meta { meta } else { data }
+        if in_meta { meta.as_ref() } else { Some(data) }
     }
 
     /// Takes a step; false when there are none left.
@@ -416,7 +435,7 @@ impl Condition {
             Self::Not(condition) => !condition.is_met(content),
             Self::Test { path, test } => {
                 let root = content.root(path.in_meta);
-                test.is_met_below(root, &path.parts, content)
+                root.is_some_and(|root| test.is_met_below(root, &path.parts, content))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Endpoints: where a tenant wants its events.
 
 use clap::Subcommand;
+use postrider_core::json::check_json;
 use serde_json::{Value, json};
 
 use super::resource::{Change, change};
@@ -89,8 +90,10 @@ pub enum EndpointCommand {
     },
 }
 
-fn json_of(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(text)
+/// What the server refuses of it, it tells; a key that is there twice would not reach it.
+fn json_of(text: &str) -> anyhow::Result<Value> {
+    check_json(text.as_bytes())?;
+    Ok(serde_json::from_str(text)?)
 }
 
 const ENDPOINT: &[&str] = &[

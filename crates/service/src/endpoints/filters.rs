@@ -7,11 +7,13 @@ use postrider_core::{Id, id};
 use postrider_store::{EventFilter, PageRequest};
 use serde_json::Value;
 
+use super::rules::subscription;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
-/// Events that a filter is tried on.
+/// Events that a filter is tried on, and events among which they are looked for.
 const TRIED: usize = 10;
+const LOOKED_AT: usize = 100;
 
 /// One of the last events, and what of a filter it does not meet.
 #[derive(Debug)]
@@ -39,28 +41,43 @@ impl Service {
         filter.map(Into::into).map_err(|error| invalid(&error))
     }
 
-    /// What a filter would have done with the tenant's last events of a mode. Nothing is stored.
+    /// What a filter would have done with the tenant's last events of a mode that have these types, all when none are
+    /// given. Nothing is stored.
     ///
     /// # Errors
-    /// `filter_invalid`, `not_found`, or what the store answers.
+    /// `filter_invalid`, `subscription_invalid`, `not_found`, or what the store answers.
     pub async fn try_filter(
         &self,
         who: &Caller,
         tenant: Id<id::Tenant>,
         mode: Mode,
+        events: Option<Vec<String>>,
         filter: Value,
     ) -> Result<Vec<FilterTried>> {
         let tenant = who.tenant(self, tenant).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        let events = events.map(|events| subscription(&profile, events));
+        let events = events.transpose()?;
         let filter = content_filter(filter)?;
         let of = EventFilter {
             tenant: Some(tenant.id),
             mode: who.shown(Some(mode))?,
             ..EventFilter::default()
         };
-        let last = self.store().list_events(of, PageRequest::first(TRIED));
+        let last = self.store().list_events(of, PageRequest::first(LOOKED_AT));
+        let asked_for = |event: &EventSummary| {
+            let mut events = events.iter();
+            events.all(|events| events.matches(&event.event_type))
+        };
+        let last = last.await?.rows.into_iter().filter(asked_for).take(TRIED);
         let mut tried = Vec::with_capacity(TRIED);
-        for event in last.await?.rows {
-            let whole = self.store().event(event.id).await?;
+        for event in last {
+            let whole = match self.store().event(event.id).await {
+                Ok(whole) => whole,
+                // It went by its age meanwhile.
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => return Err(error.into()),
+            };
             let unmet = filter.unmet(&Content::new(&whole.data, whole.meta.as_ref()));
             tried.push(FilterTried { event, unmet });
         }

@@ -563,6 +563,13 @@ async fn a_filter_is_tried_on_the_last_events_before_it_is_saved() {
         tried.text
     );
     assert_eq!(tried.text.matches("does not meet").count(), 1);
+    let of_others = [&form[..], &[("events", "order.failed")]].concat();
+    let of_others = browser.press(&edit, &of_others).await;
+    assert!(
+        of_others.text.contains("no event of these types yet"),
+        "{}",
+        of_others.text
+    );
     let shown = browser.page(&format!("/portal/endpoints/{endpoint}")).await;
     assert!(!shown.contains("$gte"), "nothing is saved yet");
     let wrong = [("url", &*url), ("filter", r#"{"amount": 1}"#)];
