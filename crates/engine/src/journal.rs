@@ -46,8 +46,8 @@ pub(crate) trait Committed: Send + Sync + 'static {
     fn ended(&self, finished: FinishDelivery);
     /// Where the store has pending deliveries: some may be there that no answer told of.
     fn backlog(&self, lanes: Vec<LaneBacklog>);
-    /// An attempt's record (or an expiry) is durable.
-    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>);
+    /// An attempt's record (or an expiry) is durable, and whether the delivery has come to its end by it.
+    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>, ended: bool);
     /// The store refuses an attempt's record for good: the delivery is left as it is stored.
     fn set_aside(&self, of: RecordedEntry, why: &StoreError);
     /// The delivery of an attempt was deleted while it ran: there is nothing to record.
@@ -335,8 +335,10 @@ fn told(
     answer: Option<Result<Written, StoreError>>,
 ) -> Option<(RecordEntry, StoreError)> {
     match answer {
-        Some(Ok(Written::Recorded(recorded))) => committed.settled(entry.of, Some(recorded)),
-        Some(Ok(Written::Finished(_))) => committed.settled(entry.of, None),
+        Some(Ok(Written::Recorded(recorded))) => {
+            committed.settled(entry.of, Some(recorded), recorded.ended);
+        }
+        Some(Ok(Written::Finished(finished))) => committed.settled(entry.of, None, finished),
         // Tried again it would be refused again, and everything else would wait for it.
         Some(Err(StoreError::NotFound { .. })) => committed.gone(entry.of),
         Some(Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. }))) => {

@@ -138,6 +138,7 @@ pub struct Metrics {
     pub(crate) commit_writes: Histogram,
     pub(crate) commit_failures: Counter,
     pub(crate) store_takes_records: Gauge,
+    pub(crate) lane_reads_failed: Counter,
     attempts: Family<OfAttempt, Counter>,
     tenant_attempts: Family<OfTenant, Counter>,
     attempt_times: Histogram,
@@ -163,6 +164,7 @@ impl Metrics {
             commit_writes: sizes(),
             commit_failures: Counter::default(),
             store_takes_records: Gauge::default(),
+            lane_reads_failed: Counter::default(),
             attempts: Family::default(),
             tenant_attempts: Family::default(),
             attempt_times: seconds(),
@@ -237,6 +239,11 @@ impl Metrics {
             "store_takes_records",
             "1 while records of attempts can be written; at 0 no attempt begins",
             self.store_takes_records.clone(),
+        );
+        registry.register(
+            "lane_reads_failed",
+            "Times that what waits for an endpoint, or the endpoint itself, could not be read; it is tried again",
+            self.lane_reads_failed.clone(),
         );
         self.register_attempts(registry);
     }

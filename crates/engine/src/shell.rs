@@ -474,6 +474,7 @@ impl Engine {
                 {
                     Ok(page) => Input::Loaded { endpoint, page },
                     Err(error) => {
+                        engine.metrics.lane_reads_failed.inc();
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,
                             "failed to read a lane; trying again"
@@ -507,6 +508,7 @@ impl Engine {
                     // It was erased with its tenant, and its deliveries before it.
                     Err(error) if error.is_not_found() => return,
                     Err(error) => {
+                        engine.metrics.lane_reads_failed.inc();
                         tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
                         tokio::select! {
                             () = engine.stop.cancelled() => return,
@@ -650,7 +652,7 @@ impl Committed for Lanes {
         });
     }
 
-    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>) {
+    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>, ended: bool) {
         let RecordedEntry {
             due,
             next,
@@ -658,9 +660,7 @@ impl Committed for Lanes {
             past_lane,
         } = settled;
         let endpoint = due.delivery.endpoint;
-        if let Some(state) = ends_as(next)
-            && recorded.is_none_or(|recorded| recorded.applied)
-        {
+        if let Some(state) = ends_as(next).filter(|_| ended) {
             self.0.metrics.ended(due.event.application, state);
         }
         // A record that had been applied before may have disabled the endpoint without us hearing of it.

@@ -228,6 +228,7 @@ impl Tx {
         let Some(recording) = life::record(head, record, now) else {
             return Ok(Recorded {
                 applied: false,
+                ended: false,
                 disabled: None,
             });
         };
@@ -246,6 +247,7 @@ impl Tx {
         }
         Ok(Recorded {
             applied: true,
+            ended: recording.ends(),
             disabled,
         })
     }

@@ -208,6 +208,13 @@ pub struct Change {
     pub place: Option<Timestamp>,
 }
 
+impl Recording {
+    /// Whether the delivery comes to its end by it.
+    pub fn ends(&self) -> bool {
+        self.change.is_some_and(|change| change.state.is_final())
+    }
+}
+
 /// Decides what an attempt's record changes. None when this attempt was recorded before: then nothing does.
 pub fn record(head: Head, record: &RecordAttempt, now: Timestamp) -> Option<Recording> {
     // The fence: recorded twice is recorded once, whoever writes it again.

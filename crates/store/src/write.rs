@@ -109,6 +109,8 @@ pub struct RecordAttempt {
 pub struct Recorded {
     /// False when this attempt had been recorded before: then nothing was written.
     pub applied: bool,
+    /// Whether the delivery has come to its end by it. One that somebody ended meanwhile had come to it before.
+    pub ended: bool,
     /// Set exactly once: by the record that disabled the endpoint.
     pub disabled: Option<DisableReason>,
 }

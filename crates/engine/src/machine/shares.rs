@@ -52,6 +52,12 @@ impl Shares {
         }
     }
 
+    /// Whether a tenant waits because it has as many slots as it may.
+    pub(super) fn is_parked(&self, tenant: TenantId) -> bool {
+        let share = self.tenants.get(&tenant);
+        share.is_some_and(|share| share.queued == Queued::Parked)
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }

@@ -15,9 +15,11 @@ pub enum Standing {
     Idle,
     /// It could send, and waits for its turn: for a slot, or for the store to take records.
     Ready,
+    /// It could send, but its tenant has as many requests under way as it may while others may want some.
+    Share,
     /// It has as many requests under way as its receiver takes at once.
     Busy,
-    /// Nothing is due, or its rate limit or its receiver's `Retry-After` holds it back.
+    /// Nothing is due, or its rate limit or its receiver's `Retry-After` holds it back; or it is being read.
     Waiting,
     /// Its breaker is open: the receiver failed again and again.
     Broken,
@@ -26,9 +28,10 @@ pub enum Standing {
 }
 
 impl Standing {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Idle,
         Self::Ready,
+        Self::Share,
         Self::Busy,
         Self::Waiting,
         Self::Broken,
@@ -39,6 +42,7 @@ impl Standing {
         match self {
             Self::Idle => "idle",
             Self::Ready => "ready",
+            Self::Share => "share",
             Self::Busy => "busy",
             Self::Waiting => "waiting",
             Self::Broken => "broken",
@@ -58,7 +62,8 @@ pub struct LanesStanding {
     pub oldest_due: Duration,
 }
 
-/// Figures of the machine, gathered by looking at every lane: some hundred nanoseconds each.
+/// Figures of the machine, gathered by looking at every lane: some hundred nanoseconds each, and more where one is ordered
+/// by key and holds much.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
     pub lanes: [LanesStanding; Standing::ALL.len()],
@@ -77,7 +82,10 @@ impl Machine {
             oldest_due: Duration::ZERO,
         });
         for lane in self.lanes.values() {
-            let standing = lane.standing(now);
+            let standing = match lane.standing(now) {
+                Standing::Ready if self.has_its_share(lane) => Standing::Share,
+                standing => standing,
+            };
             let Some(all) = lanes.iter_mut().find(|all| all.standing == standing) else {
                 continue;
             };
@@ -93,6 +101,13 @@ impl Machine {
             memory_bytes: self.shares.memory(),
             limits: self.limits,
         }
+    }
+}
+
+impl Machine {
+    fn has_its_share(&self, lane: &Lane) -> bool {
+        lane.config
+            .is_some_and(|config| self.shares.is_parked(config.tenant))
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use postrider_testkit::{Behaviour, Receiver};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Reply, TestServer, http, id, text};
 
@@ -171,6 +171,57 @@ async fn a_receiver_that_fails_shows_as_such_and_not_as_a_server_that_is_slow() 
 }
 
 #[tokio::test]
+async fn a_tenant_that_has_its_share_does_not_show_as_a_server_that_is_slow() {
+    let server = TestServer::with(|config| {
+        config.metrics.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        config.limits.in_flight = 4;
+    })
+    .await;
+    let hangs = Receiver::start(Behaviour::Hang).await;
+    let tenant = server.tenant("standard").await;
+    for path in ["/a", "/b", "/c"] {
+        server.endpoint(&tenant, &hangs.url(path)).await;
+    }
+    server.publish(&tenant, "order.completed", json!({})).await;
+    // Two are under way, and two are left for whoever comes.
+    let share = ["standing=\"share\""];
+    let scrape = until(&server, "postrider_lanes", &share, 1.0).await;
+    let ready = ["standing=\"ready\""];
+    assert_eq!(sum(&scrape, "postrider_lanes", &ready), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_delivery_that_was_cancelled_under_its_last_attempt_ends_once() {
+    let server = measured(0).await;
+    let gone = Behaviour::SlowStatus(Duration::from_millis(500), 410);
+    let receiver = Receiver::start(gone).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    let event = server.publish(&tenant, "order.completed", json!({})).await;
+    receiver.wait_for(1).await;
+    let path = format!("/v1/deliveries?event={}", id(&event));
+    let delivery = server.good("GET", &path, Value::Null).await;
+    let delivery = format!("/v1/deliveries/{}", id(&delivery["data"][0]));
+    let cancel = format!("{delivery}/cancel");
+    server.good("POST", &cancel, Value::Null).await;
+    let recorded = |delivery: &Value| delivery["attemptsMade"] == 1;
+    server.until(&delivery, recorded).await;
+    let cancelled = ["reason=\"cancelled\""];
+    let scrape = until(
+        &server,
+        "postrider_deliveries_closed_total",
+        &cancelled,
+        1.0,
+    )
+    .await;
+    assert_eq!(
+        sum(&scrape, "postrider_deliveries_ended_total", &[]),
+        None,
+        "{scrape}"
+    );
+}
+
+#[tokio::test]
 async fn metrics_are_the_operators_alone() {
     let server = measured(0).await;
     let get = async |headers: &[(&str, &str)]| -> Reply {
@@ -248,7 +299,7 @@ async fn alerts_and_the_dashboard_ask_for_what_is_there() {
     let told = promtool(&["test", "rules", tests.to_str().unwrap()], "");
     assert!(told.contains("SUCCESS"), "{told}");
     let dashboard = std::fs::read_to_string(rules.join("dashboard.json")).unwrap();
-    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
     assert_eq!(dashboard["title"], "Postrider");
 }
 

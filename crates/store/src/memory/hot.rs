@@ -177,6 +177,7 @@ impl State {
         let Some(recording) = life::record(head, &record, now) else {
             return Ok(Recorded {
                 applied: false,
+                ended: false,
                 disabled: None,
             });
         };
@@ -219,6 +220,7 @@ impl State {
         self.tell(ids, now, &failure, recording.is_told, disabled.is_some());
         Ok(Recorded {
             applied: true,
+            ended: recording.ends(),
             disabled,
         })
     }
