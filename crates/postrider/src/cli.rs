@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::Config;
 use crate::{
     backup, commands, config, demo, doctor, listen, moving, profiles, prune, root_key, serve,
     verify,
@@ -54,11 +55,11 @@ pub enum Command {
     Prune(PruneArgs),
     /// Copy everything from the data directory into the PostgreSQL database of store.url, while no server runs; what was
     /// broken off goes on where it was
-    Import(MoveArgs),
+    Import(StoreArgs),
     /// Copy everything from the database of store.url into the data directory, the other way round
-    Export(MoveArgs),
+    Export(StoreArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
-    RootKey(RootKeyArgs),
+    RootKey(StoreArgs),
     /// Call any route of the API: postrider api get /v1/audit
     Api(commands::ApiArgs),
     /// Print a link that opens the console once, in a browser, as whoever has the key
@@ -165,40 +166,38 @@ pub struct DoctorArgs {
     pub rebuild: bool,
 }
 
+/// Which store a command is about.
 #[derive(Debug, Args)]
-pub struct MoveArgs {
-    /// Configuration file (TOML) with store.url; POSTRIDER__STORE__KEY variables override it
+pub struct StoreArgs {
+    /// The server's configuration file (TOML); POSTRIDER__SECTION__KEY variables override it
     #[arg(long, short, env = "POSTRIDER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The data directory [default: store.directory]
+    /// The server's data directory [default: store.directory]
     #[arg(long)]
     pub data: Option<PathBuf>,
 }
 
+impl StoreArgs {
+    /// The configuration that the server has.
+    pub(crate) fn load(&self) -> anyhow::Result<Config> {
+        config::load(&ServeArgs {
+            config: self.config.clone(),
+            data: self.data.clone(),
+            ..ServeArgs::default()
+        })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Configuration file (TOML), for its `[retention]`; POSTRIDER__RETENTION__KEY variables override it
-    #[arg(long, short, env = "POSTRIDER_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// The server's data directory [default: ./postrider-data]
-    #[arg(long)]
-    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Only count what would go; the server may be running
     #[arg(long)]
     pub plan: bool,
     /// Then write the database anew, so that the disk gets back what was freed
     #[arg(long, conflicts_with = "plan")]
     pub vacuum: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct RootKeyArgs {
-    /// The server's configuration file (TOML), for its `[store]`; POSTRIDER__STORE__KEY variables override it
-    #[arg(long, short, env = "POSTRIDER_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// The server's data directory [default: ./postrider-data]
-    #[arg(long)]
-    pub data: Option<PathBuf>,
 }
 
 /// Runs one command to its end.

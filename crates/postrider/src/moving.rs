@@ -4,16 +4,16 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use postrider_store_sql::{Progress, export, import};
 
-use crate::cli::{MoveArgs, ServeArgs};
-use crate::config::{self, Config};
+use crate::cli::StoreArgs;
+use crate::config::Config;
 use crate::output::line;
 
 /// Copies the store in the data directory into the database of `store.url`.
 ///
 /// # Errors
 /// When a server uses either, there is nothing to move, or the database has another store.
-pub(crate) async fn run_import(args: &MoveArgs) -> anyhow::Result<()> {
-    let config = configured(args)?;
+pub(crate) async fn run_import(args: &StoreArgs) -> anyhow::Result<()> {
+    let config = args.load()?;
     let (directory, into) = (&config.store.directory, target(&config)?);
     let rows = import(directory, into, shown()).await?;
     let (from, key) = (directory.display(), directory.join("master.key"));
@@ -34,8 +34,8 @@ pub(crate) async fn run_import(args: &MoveArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When a server uses either, there is nothing to move, or the directory has another store.
-pub(crate) async fn run_export(args: &MoveArgs) -> anyhow::Result<()> {
-    let config = configured(args)?;
+pub(crate) async fn run_export(args: &StoreArgs) -> anyhow::Result<()> {
+    let config = args.load()?;
     let (directory, from) = (&config.store.directory, target(&config)?);
     let rows = export(from, directory, shown()).await?;
     let to = directory.display();
@@ -46,14 +46,6 @@ pub(crate) async fn run_export(args: &MoveArgs) -> anyhow::Result<()> {
         "The database stays as it is: start no server on it any more, which would send everything again.",
     );
     Ok(())
-}
-
-fn configured(args: &MoveArgs) -> anyhow::Result<Config> {
-    config::load(&ServeArgs {
-        config: args.config.clone(),
-        data: args.data.clone(),
-        ..ServeArgs::default()
-    })
 }
 
 fn target(config: &Config) -> anyhow::Result<postrider_store_sql::PostgresOptions> {

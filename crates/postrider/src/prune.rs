@@ -6,8 +6,7 @@ use postrider_service::{RetentionPace, forget_what_is_old};
 use postrider_store::Pruned;
 use postrider_store_sql::{SqlStore, plan};
 
-use crate::cli::{PruneArgs, ServeArgs};
-use crate::config;
+use crate::cli::PruneArgs;
 use crate::output::line;
 
 /// Forgets what is older than the configuration keeps it, or with `--plan` counts it, also while a server runs.
@@ -15,11 +14,7 @@ use crate::output::line;
 /// # Errors
 /// When there is no database, the configuration has mistakes, or a server uses what is to be pruned.
 pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
-    let config = config::load(&ServeArgs {
-        config: args.config.clone(),
-        data: args.data.clone(),
-        ..ServeArgs::default()
-    })?;
+    let config = args.store.load()?;
     let (rule, directory) = (config.retention.rule(), &config.store.directory);
     let clock = SystemClock;
     if args.plan {

@@ -2,19 +2,14 @@
 
 use postrider_engine::{Clock, SystemClock};
 
-use crate::cli::{RootKeyArgs, ServeArgs};
-use crate::config;
+use crate::cli::StoreArgs;
 
 /// Makes one more root key in the store of a stopped server, and prints it.
 ///
 /// # Errors
 /// When there is no database, or a server uses it.
-pub(crate) async fn run(args: &RootKeyArgs) -> anyhow::Result<()> {
-    let config = config::load(&ServeArgs {
-        config: args.config.clone(),
-        data: args.data.clone(),
-        ..ServeArgs::default()
-    })?;
+pub(crate) async fn run(args: &StoreArgs) -> anyhow::Result<()> {
+    let config = args.load()?;
     let store = config.store.open_existing().await?;
     let key = postrider_service::new_root_key(&store, SystemClock.now()).await?;
     #[expect(clippy::print_stdout, reason = "the key is what the user came for")]

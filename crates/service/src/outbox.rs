@@ -69,7 +69,7 @@ impl Service {
     }
 }
 
-/// How a pass ended.
+/// How a pass, or a piece of it, ended.
 #[derive(Default)]
 struct Pass {
     settled: usize,
@@ -90,10 +90,10 @@ async fn take_all(service: &Service) -> Result<Pass> {
         };
         let bytes: usize = waiting.iter().map(|waiting| waiting.event.len()).sum();
         let is_all = waiting.len() < TAKEN_MAX as usize && bytes < TAKEN_BYTES_MAX;
-        let settled = take(service, waiting).await?;
-        pass.settled += settled.taken.len() + settled.refused.len();
-        if settled.left.is_some() {
-            pass.left = settled.left;
+        let taken = take(service, waiting).await?;
+        pass.settled += taken.settled;
+        if taken.left.is_some() {
+            pass.left = taken.left;
             after = last;
         }
         if is_all {
@@ -103,7 +103,7 @@ async fn take_all(service: &Service) -> Result<Pass> {
 }
 
 /// Makes events of what waits.
-async fn take(service: &Service, waiting: Vec<Submission>) -> Result<Settled> {
+async fn take(service: &Service, waiting: Vec<Submission>) -> Result<Pass> {
     let mut of_tenants: HashMap<Id<id::Tenant>, Vec<Submission>> = HashMap::new();
     for submission in waiting {
         let of_tenant = of_tenants.entry(submission.tenant).or_default();
@@ -125,12 +125,16 @@ async fn take(service: &Service, waiting: Vec<Submission>) -> Result<Settled> {
             "an event of the outbox was refused; it stays there"
         );
     }
-    if !(all.taken.is_empty() && all.refused.is_empty()) {
+    let pass = Pass {
+        settled: all.taken.len() + all.refused.len(),
+        left: all.left,
+    };
+    if pass.settled > 0 {
         // Cut off before it is written, they are published again, under the same keys.
-        let (taken, refused) = (all.taken.clone(), all.refused.clone());
-        service.store().settle_submissions(taken, refused).await?;
+        let settled = service.store().settle_submissions(all.taken, all.refused);
+        settled.await?;
     }
-    Ok(all)
+    Ok(pass)
 }
 
 /// Publishes what is of one tenant, in its order.
