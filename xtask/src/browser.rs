@@ -24,11 +24,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
         apt(&["chromium", "fonts-dejavu-core"])?;
     }
     if !modules.join("node_modules/axe-core/axe.min.js").exists() {
-        if !works("npm", &["--version"]) {
-            apt(&["npm"])?;
-        }
         say("installing what drives the browser");
-        install(&modules).context("playwright-core and axe-core could not be installed")?;
+        self::modules(&modules, MODULES)
+            .context("playwright-core and axe-core could not be installed")?;
     }
     run(Command::new("node")
         .arg(SCRIPT)
@@ -54,13 +52,20 @@ pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
     Ok(target.join("debug/postrider").canonicalize()?)
 }
 
-fn install(modules: &Path) -> anyhow::Result<()> {
+/// Installs packages for JavaScript into a folder of their own.
+///
+/// # Errors
+/// When they could not be.
+pub(crate) fn modules(modules: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    if !works("npm", &["--version"]) {
+        apt(&["npm"])?;
+    }
     std::fs::create_dir_all(modules)?;
     std::fs::write(modules.join("package.json"), "{\"private\":true}")?;
     quietly(
         Command::new("npm")
             .args(["install", "--no-audit", "--no-fund", "--prefix"])
             .arg(modules)
-            .args(MODULES),
+            .args(packages),
     )
 }

@@ -24,7 +24,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let installed = program.to_string_lossy().into_owned();
     if !works(&installed, &["--version"]) {
         say("installing schemathesis");
-        install(&environment).context("schemathesis could not be installed")?;
+        self::environment(&environment, SCHEMATHESIS)
+            .context("schemathesis could not be installed")?;
     }
     run(Command::new("python3")
         .arg(SCRIPT)
@@ -32,8 +33,11 @@ pub(crate) fn check() -> anyhow::Result<()> {
         .arg(std::path::absolute(program)?))
 }
 
-/// Into an environment of its own, so that nothing of the machine's changes.
-fn install(environment: &Path) -> anyhow::Result<()> {
+/// Installs a package for Python into an environment of its own, so that nothing of the machine's changes.
+///
+/// # Errors
+/// When it could not be.
+pub(crate) fn environment(environment: &Path, package: &str) -> anyhow::Result<()> {
     let made = || {
         quietly(
             Command::new("python3")
@@ -47,5 +51,5 @@ fn install(environment: &Path) -> anyhow::Result<()> {
         made()?;
     }
     let pip = environment.join("bin/pip");
-    quietly(Command::new(pip).args(["install", "--quiet", SCHEMATHESIS]))
+    quietly(Command::new(pip).args(["install", "--quiet", package]))
 }

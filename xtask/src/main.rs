@@ -6,6 +6,7 @@ mod browser;
 mod contract;
 mod deny;
 mod fuzz;
+mod sdks;
 mod systems;
 
 use std::num::NonZero;
@@ -20,6 +21,7 @@ cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
+cargo xtask sdks       Svix's own SDKs against a running server
 cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         "sim" => sim(rest.first().map_or("20000", String::as_str)),
         "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
         "contract" => contract::check(),
+        "sdks" => sdks::check(),
         "browser" => browser::check(),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
@@ -84,6 +87,7 @@ fn ci() -> anyhow::Result<()> {
     step("tests", || test(&[]))?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;
+    step("the SDKs of Svix", sdks::check)?;
     step("the pages in a browser", browser::check)?;
     step("the README's first command", readme)?;
     say("all checks passed");

@@ -27,7 +27,7 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
-async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
+pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
     let missing = || {
         Refusal::new(
             ErrorCode::KeyMissing,

@@ -3,6 +3,7 @@
 //! A profile with an `[api]` section names its dialect and where it lives; numbers and sentences
 //! come from the profile, shapes and order of keys from the adapter.
 
+mod svix;
 mod vignetim;
 mod voucherify;
 
@@ -75,7 +76,8 @@ fn holds(spec: &ApiSpec, path: &str) -> bool {
 }
 
 /// The routes of every dialect that a current profile asks for.
-pub(crate) fn routes(profiles: &ProfileRegistry) -> Router<Api> {
+pub(crate) fn routes(api: &Api) -> Router<Api> {
+    let profiles = api.service.profiles();
     let mut router = Router::new();
     // Profiles may share a base: the key of a request tells whose it is.
     let mut bases = HashSet::new();
@@ -88,6 +90,7 @@ pub(crate) fn routes(profiles: &ProfileRegistry) -> Router<Api> {
             continue;
         }
         router = match spec.dialect.as_str() {
+            svix::NAME => router.merge(svix::routes(api, &current.profile)),
             vignetim::NAME => router.merge(vignetim::routes(&current.profile)),
             voucherify::NAME => router.merge(voucherify::routes(&current.profile)),
             // The profile's parser knows the same names.
@@ -107,6 +110,7 @@ pub(crate) fn not_found(api: &Api, method: &Method, path: &str) -> Option<Respon
             path,
             api.service.now(),
         )),
+        svix::NAME => Some(svix::route_not_found(&spec)),
         voucherify::NAME => Some(voucherify::route_not_found(&spec)),
         _ => None,
     }

@@ -20,7 +20,7 @@ pub use axum::Router;
 use ipnet::IpNet;
 use postrider_core::limits;
 use postrider_service::budget::Budget;
-use postrider_service::{Caller, Result, Service, Windows};
+use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
 pub use server::{Connections, Listener, ServerLimits};
@@ -111,7 +111,7 @@ impl Api {
     /// All routes, and behind the same edge those of `pages`; `/metrics` shows `exposition`.
     pub fn router(&self, pages: Option<Router>, exposition: Arc<dyn Exposition>) -> Router {
         let (native, _) = native::routes().split_for_parts();
-        let router = native.merge(dialects::routes(self.service.profiles()));
+        let router = native.merge(dialects::routes(self));
         let answers = edge::Answers::new(
             self.options(),
             self.door.answers.clone(),
@@ -124,6 +124,18 @@ impl Api {
             .merge(pages.unwrap_or_default())
             .layer(axum::Extension(exposition))
             .layer(axum::middleware::from_fn_with_state(answers, edge::edge))
+    }
+
+    /// A link as whoever asked reaches this server, where nobody has said how people do.
+    fn link(&self, headers: &http::HeaderMap, made: &LinkMade) -> String {
+        let own = self.options().public_url.clone();
+        let asked = || {
+            let host = headers
+                .get(http::header::HOST)
+                .and_then(|host| host.to_str().ok());
+            format!("http://{}", host.unwrap_or("localhost"))
+        };
+        made.at(&own.unwrap_or_else(asked)).expose().to_owned()
     }
 
     fn options(&self) -> &ApiOptions {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::attempt::Outcome;
 use crate::endpoint::{CustomHeader, Endpoint, EndpointKind};
+use crate::seal::{hex, sha256};
 use crate::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use crate::{Id, Timestamp, id};
 
@@ -165,6 +166,7 @@ impl Audited for Tenant {
         json!({
             "name": self.name,
             "externalId": self.external_id,
+            "metadata": self.metadata,
             "secretSince": self.live_secret.since,
             "testSecretSince": self.test_secret.since,
             "settings": self.settings,
@@ -186,7 +188,12 @@ impl Audited for EventType {
         self.name.clone()
     }
     fn describe(&self) -> Value {
-        json!({ "description": self.description, "schema": self.schema, "example": self.example })
+        // What a vendor's API keeps may be long: that it changed is what counts.
+        let vendor = self
+            .vendor
+            .as_deref()
+            .map(|text| hex(&sha256(text.as_bytes())));
+        json!({ "description": self.description, "schema": self.schema, "example": self.example, "vendor": vendor })
     }
 }
 
@@ -218,6 +225,8 @@ impl Audited for Endpoint {
             "url": self.url,
             "description": self.description,
             "events": self.subscription,
+            "externalId": self.external_id,
+            "metadata": self.metadata,
             "filter": self.filter,
             "mode": self.mode,
             "headers": headers,

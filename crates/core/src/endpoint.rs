@@ -12,7 +12,7 @@ use crate::filter::{ContentFilter, Subscription};
 use crate::health::{DisableReason, Disabled, Health};
 use crate::notice::NoticeClass;
 use crate::seal::{SealError, SealNonce, Sealer, is_sealed};
-use crate::tenant::Mode;
+use crate::tenant::{Metadata, Mode};
 use crate::{Id, Secret, Timestamp, id};
 
 /// What an endpoint's secrets are sealed for.
@@ -24,6 +24,9 @@ pub struct Endpoint {
     pub application: Id<id::Application>,
     pub tenant: Id<id::Tenant>,
     pub kind: EndpointKind,
+    /// The product's own id for it; unique among the tenant's endpoints of its mode.
+    pub external_id: Option<String>,
+    pub metadata: Metadata,
     pub url: String,
     pub description: Option<String>,
     pub subscription: Subscription,
@@ -57,7 +60,9 @@ impl Endpoint {
         let headers: usize = headers.map(CustomHeader::bytes).sum();
         let patterns: usize = self.subscription.patterns().iter().map(String::len).sum();
         let description = self.description.as_ref().map_or(0, String::len);
-        self.url.len() + headers + patterns + description + 1
+        let metadata = self.metadata.iter();
+        let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+        self.url.len() + headers + patterns + description + metadata + 1
     }
 }
 

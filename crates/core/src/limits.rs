@@ -4,6 +4,12 @@
 pub const URL_BYTES_MAX: usize = 2_048;
 /// Patterns in one subscription; more are refused.
 pub const SUBSCRIPTION_PATTERNS_MAX: usize = 100;
+/// Entries of a tenant's or an endpoint's metadata; more are refused.
+pub const METADATA_ENTRIES_MAX: usize = 50;
+/// Bytes of all keys and values of metadata together; more are refused.
+pub const METADATA_BYTES_MAX: usize = 8_192;
+/// Bytes of what a vendor's API keeps of an event type beside what this server knows of it; more are refused.
+pub const VENDOR_BYTES_MAX: usize = 65_536;
 /// Bytes of a content filter as JSON; a longer one is refused.
 pub const FILTER_BYTES_MAX: usize = 4_096;
 /// Bytes of a content filter as a person types it, with lines and blanks; a longer one is refused.

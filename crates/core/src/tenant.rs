@@ -1,5 +1,7 @@
 //! Applications, their tenants, and the keys that act for them.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -57,6 +59,9 @@ pub enum Validation {
     Enforce,
 }
 
+/// What the product notes about something of its own, for itself: nothing here acts on it.
+pub type Metadata = BTreeMap<String, String>;
+
 /// What tenants' secrets are sealed for.
 pub const TENANT_SECRET_CONTEXT: &str = "tenant secret";
 
@@ -68,6 +73,7 @@ pub struct Tenant {
     pub name: String,
     /// The application's own id for this customer; unique within the application.
     pub external_id: Option<String>,
+    pub metadata: Metadata,
     /// One for each mode, so that whoever may only test cannot sign what is live.
     pub live_secret: TenantSecret,
     pub test_secret: TenantSecret,
@@ -137,6 +143,8 @@ pub struct EventType {
     pub schema: Option<String>,
     /// Data of a test event, as JSON.
     pub example: Option<String>,
+    /// What a vendor's API says of it that only that API knows: a JSON object.
+    pub vendor: Option<String>,
     pub created_at: Timestamp,
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn show(
     let application = service.application(who, id).await.map_err(&refused)?;
     let page = page_of(&visitor).map_err(&refused)?;
     let (tenants, profile) = service
-        .list_tenants(who, id, page)
+        .list_tenants(who, id, false, page)
         .await
         .map_err(&refused)?;
     let types = service.list_event_types(who, id).await.map_err(&refused)?;

@@ -180,8 +180,8 @@ pub(crate) async fn act(
         }
         "settings" => {
             let patch = TenantPatch {
-                name: None,
                 settings: Some(settings(&fields)),
+                ..TenantPatch::default()
             };
             let changed = service.change_tenant(who, tenant, patch).await;
             (changed.map(drop), "changed")

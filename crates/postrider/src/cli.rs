@@ -56,6 +56,8 @@ pub enum Command {
     /// Copy everything from the data directory into the PostgreSQL database of store.url, while no server runs; what was
     /// broken off goes on where it was
     Import(StoreArgs),
+    /// Bring applications, endpoints with their secrets and event types over from a running Svix server
+    ImportSvix(commands::ImportSvixArgs),
     /// Copy everything from the database of store.url into the data directory, the other way round
     Export(StoreArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
@@ -225,6 +227,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Doctor(args) => doctor::run(&args.data, args.rebuild),
             Command::Prune(args) => prune::run(&args).await,
             Command::Import(args) => moving::run_import(&args).await,
+            Command::ImportSvix(args) => commands::import_svix(args).await,
             Command::Export(args) => moving::run_export(&args).await,
             Command::RootKey(args) => root_key::run(&args).await,
             Command::Api(args) => commands::api(args).await,

@@ -25,6 +25,13 @@ pub struct Client {
     key: Secret,
 }
 
+/// What a server says; null where that is no JSON.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Value,
+}
+
 impl Client {
     /// # Errors
     /// When `url` is not an http or https URL.
@@ -80,6 +87,32 @@ impl Client {
         path: &str,
         body: Option<String>,
     ) -> anyhow::Result<Value> {
+        let Answer { status, body } = self.ask(method, path, body).await?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+        let field = match text("field") {
+            "" => String::new(),
+            field => format!("{field} "),
+        };
+        let title = match text("title") {
+            "" => "Refused",
+            title => title,
+        };
+        bail!("{title} ({status}): {field}{}", text("detail"))
+    }
+
+    /// As [`Client::call`], but a refusal is an answer too.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<Answer> {
         let target = self.base.join(path)?;
         let mut request = http::Request::builder()
             .method(method)
@@ -104,27 +137,8 @@ impl Client {
                 TIME_MAX.as_secs()
             )
         })??;
-        let value: Value = if bytes.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&bytes).unwrap_or(Value::Null)
-        };
-        if status.is_success() {
-            return Ok(value);
-        }
-        let text = |name: &str| {
-            value
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let field = value
-            .get("field")
-            .and_then(Value::as_str)
-            .map(|field| format!("{field} "))
-            .unwrap_or_default();
-        bail!("{} ({status}): {field}{}", text("title"), text("detail"))
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Ok(Answer { status, body })
     }
 
     async fn send(

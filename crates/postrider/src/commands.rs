@@ -6,6 +6,7 @@ mod console;
 mod delivery;
 mod endpoint;
 mod event;
+mod import_svix;
 mod key;
 mod resource;
 mod table;
@@ -17,6 +18,7 @@ pub use console::console;
 pub use delivery::{DeliveryCommand, delivery};
 pub use endpoint::{EndpointCommand, endpoint};
 pub use event::{EventCommand, event};
+pub use import_svix::{ImportSvixArgs, import_svix};
 pub use key::{KeyCommand, key};
 pub use resource::{
     AuditArgs, DeletionCommand, DistributionCommand, EventTypeCommand, NotificationCommand,

@@ -6,7 +6,7 @@ use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::LEFT_OUT;
 use postrider_core::tenant::{Application, ApplicationSettings};
 use postrider_core::{Id, id};
-use postrider_store::{Page, PageRequest};
+use postrider_store::{Page, PageRequest, TenantFilter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -289,7 +289,8 @@ async fn may_take_profile(
         return Ok(());
     }
     let page = PageRequest::first(1);
-    let tenants = service.store().list_tenants(application.id, page).await?;
+    let all = TenantFilter::of(application.id);
+    let tenants = service.store().list_tenants(all, page).await?;
     if tenants.rows.is_empty() {
         return Ok(());
     }

@@ -5,18 +5,20 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery, DeliveryState};
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::limits::ATTEMPTS_SHOWN;
 use postrider_core::profile::{MessageScope, ResendFrom, ResendPolicy};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
-use postrider_store::{Cursor, DeliveryFilter, Page, PageRequest, Rule, StatePattern, StoreError};
+use postrider_store::{
+    CatchUp, Cursor, DeliveryFilter, Page, PageRequest, Rule, StatePattern, StoreError,
+};
 
 use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{ErrorCode, Refusal, Result};
-use crate::{Caller, Service};
+use crate::{Caller, Service, endpoints};
 
 /// Which deliveries. What belongs to others is filtered away.
 #[derive(Debug, Default)]
@@ -103,6 +105,50 @@ impl Service {
         })
     }
 
+    /// Deliveries, the newest first, each with its last attempts in the order of their numbers.
+    ///
+    /// # Errors
+    /// As [`Service::list_deliveries`].
+    pub async fn list_attempted(
+        &self,
+        who: &Caller,
+        query: DeliveryQuery,
+        page: PageRequest,
+    ) -> Result<Page<(Delivery, Vec<Attempt>)>> {
+        let page = self.list_deliveries(who, query, page).await?;
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for listed in page.rows {
+            let attempts = match (listed.delivery.attempts, listed.last) {
+                (0, _) | (_, None) => Vec::new(),
+                (1, Some(only)) => vec![only],
+                _ => {
+                    let id = listed.delivery.id;
+                    self.store().attempts(id, None, ATTEMPTS_SHOWN).await?
+                }
+            };
+            rows.push((listed.delivery, attempts));
+        }
+        Ok(Page {
+            rows,
+            next: page.next,
+        })
+    }
+
+    /// A delivery, and its last attempts before the one with a number, without bodies; at most 25 of them.
+    ///
+    /// # Errors
+    /// `not_found`, also where it is another's.
+    pub async fn attempts_before(
+        &self,
+        who: &Caller,
+        id: Id<id::Delivery>,
+        before: Option<u32>,
+    ) -> Result<(Delivery, Vec<Attempt>)> {
+        let delivery = found(self, who, id).await?;
+        let attempts = self.store().attempts(delivery.id, before, ATTEMPTS_SHOWN);
+        Ok((delivery, attempts.await?))
+    }
+
     /// A delivery with its last attempts, each with the body it sent.
     ///
     /// # Errors
@@ -161,6 +207,57 @@ impl Service {
         who.must_change()?;
         let delivery = found(self, who, id).await?;
         send_again(self, delivery).await
+    }
+
+    /// As [`Service::resend`], and what waits for its next attempt is sent now; its schedule begins anew. One that is being
+    /// sent stays as it is.
+    ///
+    /// # Errors
+    /// As [`Service::resend`], but `delivery_pending`.
+    pub async fn send_now(&self, who: &Caller, id: Id<id::Delivery>) -> Result<()> {
+        who.must_change()?;
+        let delivery = found(self, who, id).await?;
+        let sent = if delivery.state == DeliveryState::Pending {
+            let service = self.clone();
+            let sending = async move { Ok(service.engine().send_now(&delivery).await.map(drop)?) };
+            self.to_the_end(sending).await
+        } else {
+            send_again(self, delivery).await.map(drop)
+        };
+        match sent {
+            Err(refusal) if refusal.code == ErrorCode::DeliveryPending => Ok(()),
+            sent => sent,
+        }
+    }
+
+    /// Sends an event to a registered endpoint that has no delivery of it, whatever that subscribed to.
+    ///
+    /// # Errors
+    /// `endpoint_disabled`, `delivery_pending` where it has one, `not_found`, or what the store answers.
+    pub async fn send_missed(
+        &self,
+        who: &Caller,
+        event: Id<id::Event>,
+        endpoint: Id<id::Endpoint>,
+    ) -> Result<()> {
+        who.must_change()?;
+        let event = self.event(who, event).await?;
+        let (endpoint, current) = endpoints::found(self, who, &endpoint.to_string()).await?;
+        let is_registered = endpoint.kind == EndpointKind::Registered;
+        if !is_registered || endpoint.tenant != event.tenant || endpoint.mode != event.mode {
+            return Err(Refusal::not_found("endpoint"));
+        }
+        let missed = CatchUp {
+            event: event.id,
+            endpoint: endpoint.id,
+            profile: current.version,
+        };
+        let service = self.clone();
+        self.to_the_end(async move {
+            let sent = service.engine().catch_up(event.tenant, missed);
+            Ok(sent.await.map(drop)?)
+        })
+        .await
     }
 
     /// Ends what waits: nothing is sent any more.

@@ -25,6 +25,8 @@ pub(crate) struct Directory {
     changes: Arc<Changes>,
     keys: Cache<[u8; 32], ApiKey>,
     tenants: Cache<Id<id::Tenant>, Tenant>,
+    /// What products call their tenants.
+    tenant_names: Cache<(Id<id::Application>, String), Id<id::Tenant>>,
     applications: Cache<Id<id::Application>, Application>,
     /// By the profile's version, too: a profile may be replaced while the server runs.
     types: Cache<(Id<id::Application>, ProfileVersion, String), KnownType>,
@@ -46,6 +48,7 @@ impl Directory {
             engine,
             keys: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             tenants: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            tenant_names: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             applications: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             types: Cache::new(HELD_MAX, SCHEMA_BYTES_MAX, changes.clone()),
             addressees: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
@@ -99,6 +102,32 @@ impl Directory {
             self.counted(id.as_u128(), self.store.tenant(id).await, count)
         };
         Ok(self.tenants.get(id, read).await?)
+    }
+
+    /// The tenant that the product knows by this id of its own.
+    pub(crate) async fn tenant_named(
+        &self,
+        application: Id<id::Application>,
+        external_id: &str,
+    ) -> Result<Arc<Tenant>> {
+        let store = &self.store;
+        let read = async {
+            let named = store.tenant_by_external_id(application, external_id);
+            let thing = named.await?.id.as_u128();
+            let count = self.changes.of(thing);
+            // Again, so that what is held is not older than its count.
+            let named = store.tenant_by_external_id(application, external_id).await;
+            self.counted(thing, named.map(|tenant| tenant.id), count)
+        };
+        let key = (application, external_id.to_owned());
+        let id = self.tenant_names.get(key, read).await?;
+        let tenant = self.tenant(*id).await?;
+        if tenant.external_id.as_deref() == Some(external_id) {
+            return Ok(tenant);
+        }
+        // Names changed hands while this one was looked up.
+        let named = store.tenant_by_external_id(application, external_id);
+        self.tenant(named.await?.id).await
     }
 
     pub(crate) async fn application(&self, id: Id<id::Application>) -> Result<Arc<Application>> {

@@ -145,6 +145,7 @@ impl Service {
             tenant,
             EndpointListing::Distributions,
             None,
+            false,
             page,
         )
         .await

@@ -1,6 +1,7 @@
 //! Endpoints: made, listed, changed, tried out and deleted in one place, whichever door asks; and the hidden ones
 //! of callback URLs.
 
+mod changing;
 mod filters;
 mod headers;
 mod probe;
@@ -20,18 +21,19 @@ use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
 use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
-use postrider_core::tenant::{Mode, Tenant};
+use postrider_core::tenant::{Metadata, Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Rule, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::random::{seal_nonce, secret_text};
-use crate::reading::{bounded_page, nullable, present, required};
+use crate::reading::{bounded_page, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::tenants::opened_secret;
 use crate::{Caller, CurrentProfile, Service};
 
+pub use changing::EndpointPatch;
 pub use filters::FilterTried;
 pub use probe::{EndpointStats, TestAsked, Tested};
 pub use secrets::{Rotation, SecretShown};
@@ -42,7 +44,7 @@ pub(crate) use rules::{checked_rate, checked_url, must_lead_out, valid_url};
 pub(crate) use secrets::rotate;
 
 use filters::content_filter;
-use rules::{checked_description, subscription};
+use rules::{checked_description, checked_names, subscription};
 use utoipa::ToSchema;
 
 /// An endpoint to be made.
@@ -50,6 +52,11 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewEndpoint {
     pub url: String,
+    /// The product's own id for it; unique among the tenant's endpoints of its mode.
+    pub external_id: Option<String>,
+    /// The product's own notes, texts by name.
+    #[serde(default)]
+    pub metadata: Metadata,
     /// Names or patterns of event types; all when none are given.
     pub events: Option<Vec<String>>,
     /// Conditions on `data` and `meta`, such as `{"data.amount": {"$gte": 100}}`; only events that meet them are sent.
@@ -87,46 +94,9 @@ pub struct EndpointMade {
     pub public_key: Option<String>,
 }
 
-/// What changes of an endpoint; what is not named stays, and null takes away.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct EndpointPatch {
-    #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
-    pub url: Option<String>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub events: Option<Option<Vec<String>>>,
-    #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Object>)]
-    pub filter: Option<Option<Value>>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub description: Option<Option<String>>,
-    /// All that it is to have; a value of stars keeps the one of that name.
-    #[serde(default, deserialize_with = "nullable")]
-    pub headers: Option<Option<BTreeMap<String, String>>>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub rate_limit: Option<Option<u32>>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub ordering: Option<Option<Ordering>>,
-    #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
-    pub active: Option<bool>,
-    #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false)]
-    pub secret: Option<String>,
-    #[serde(default, deserialize_with = "nullable")]
-    pub content_type: Option<Option<ContentType>>,
-}
-
 impl fmt::Debug for NewEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         without_secrets(f, "NewEndpoint", Some(&self.url))
-    }
-}
-
-impl fmt::Debug for EndpointPatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        without_secrets(f, "EndpointPatch", self.url.as_deref())
     }
 }
 
@@ -183,6 +153,7 @@ impl Service {
         }
         checked_url(self, &profile, &new.url)?;
         must_lead_out(self, "url", &new.url).await?;
+        checked_names(new.external_id.as_deref(), Some(&new.metadata))?;
         checked_description(new.description.as_deref())?;
         checked_rate(new.rate_limit)?;
         let subscription = new.events.map_or_else(
@@ -205,6 +176,8 @@ impl Service {
             endpoint.secrets = vec![sealed(self, endpoint.id, &own, endpoint.created_at)];
             secret = own;
         }
+        endpoint.external_id = new.external_id;
+        endpoint.metadata = new.metadata;
         endpoint.filter = filter;
         endpoint.description = new.description;
         endpoint.form = form;
@@ -244,7 +217,23 @@ impl Service {
         mode: Option<Mode>,
         page: PageRequest,
     ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
-        listed(self, who, tenant, EndpointListing::Registered, mode, page).await
+        let listing = EndpointListing::Registered;
+        listed(self, who, tenant, listing, mode, false, page).await
+    }
+
+    /// As [`Service::list_endpoints`], of the mode of the caller's key, and the oldest first if that is asked for.
+    ///
+    /// # Errors
+    /// As [`Service::list_endpoints`].
+    pub async fn list_endpoints_in_order(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        oldest_first: bool,
+        page: PageRequest,
+    ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
+        let (listing, mode) = (EndpointListing::Registered, Some(who.own_mode()));
+        listed(self, who, tenant, listing, mode, oldest_first, page).await
     }
 
     /// The endpoint with this id, or the profile's form of it.
@@ -255,79 +244,26 @@ impl Service {
         found(self, who, id).await
     }
 
+    /// The tenant's registered endpoint of the caller's mode that the product knows by this id of its own, or none,
+    /// and the profile that it is shown by.
+    ///
     /// # Errors
-    /// Of a field that cannot be, of an endpoint that is changed elsewhere, or what the store answers.
-    pub async fn change_endpoint(
+    /// `not_found` of the tenant, or what the store answers.
+    pub async fn endpoint_by_external_id(
         &self,
         who: &Caller,
-        id: &str,
-        patch: EndpointPatch,
-    ) -> Result<(Endpoint, Arc<Profile>)> {
-        // Before a name is looked up for them.
-        who.must_change()?;
-        let (endpoint, CurrentProfile { profile, .. }) = found(self, who, id).await?;
-        must_be_registered(&endpoint)?;
-        if let Some(url) = &patch.url {
-            checked_url(self, &profile, url)?;
-            must_lead_out(self, "url", url).await?;
+        tenant: Id<id::Tenant>,
+        external_id: &str,
+    ) -> Result<(Option<Endpoint>, Arc<Profile>)> {
+        let tenant = who.tenant(self, tenant).await?;
+        let profile = self.profile_of(tenant.application).await?.profile;
+        let store = self.store();
+        let named = store.endpoint_by_external_id(tenant.id, who.own_mode(), external_id);
+        match named.await {
+            Ok(endpoint) => Ok((Some(endpoint), profile)),
+            Err(error) if error.is_not_found() => Ok((None, profile)),
+            Err(error) => Err(error.into()),
         }
-        checked_description(patch.description.as_ref().and_then(|text| text.as_deref()))?;
-        checked_rate(patch.rate_limit.flatten())?;
-        let subscription = match patch.events {
-            Some(Some(events)) => Some(subscription(&profile, events)?),
-            Some(None) => Some(Subscription::all()),
-            None => None,
-        };
-        let filter = patch
-            .filter
-            .map(|given| given.map(content_filter).transpose());
-        let filter = filter.transpose()?;
-        let (id, known) = (endpoint.id, &endpoint.headers);
-        let custom = patch
-            .headers
-            .map(|given| custom_headers(self, &profile, id, known, given.unwrap_or_default()))
-            .transpose()?;
-        let by = who.changes(self.now())?;
-        let now = by.at;
-        let own = patch
-            .secret
-            .map(|text| brought(&profile, text))
-            .transpose()?;
-        let own = own.map(|secret| sealed(self, id, &secret, now));
-        let opening = self.clone();
-        let form = patch
-            .content_type
-            .map(|given| given.unwrap_or_default().is_form(&profile));
-        let form = form.transpose()?;
-        let change = move |endpoint: &mut Endpoint| {
-            endpoint.url = patch.url.unwrap_or(std::mem::take(&mut endpoint.url));
-            endpoint.description = patch.description.unwrap_or(endpoint.description.take());
-            endpoint.rate_limit = patch.rate_limit.unwrap_or(endpoint.rate_limit);
-            if let Some(ordering) = patch.ordering {
-                endpoint.ordering = ordering.unwrap_or_default();
-            }
-            if let Some(subscription) = subscription {
-                endpoint.subscription = subscription;
-            }
-            if let Some(filter) = filter {
-                endpoint.filter = filter;
-            }
-            if let Some(custom) = custom {
-                custom.put(endpoint);
-            }
-            if let Some(own) = own {
-                // It takes the place of the secrets, not of an Ed25519 key beside them.
-                let id = endpoint.id;
-                let is_pair = |secret: &_| secrets::is_pair(&opening, id, secret);
-                endpoint.secrets.retain(is_pair);
-                endpoint.secrets.insert(0, own);
-            }
-            endpoint.form = form.unwrap_or(endpoint.form);
-            set_active(endpoint, patch.active, now);
-            endpoint.updated_at = now;
-        };
-        let changed = self.write_endpoint(id, Box::new(change), by).await?;
-        Ok((changed, profile))
     }
 
     /// # Errors
@@ -431,6 +367,8 @@ pub(crate) fn endpoint_without_secret(
         application: tenant.application,
         tenant: tenant.id,
         kind: EndpointKind::Registered,
+        external_id: None,
+        metadata: Metadata::new(),
         url,
         description: None,
         subscription,
@@ -551,6 +489,7 @@ pub(crate) async fn listed(
     tenant: Id<id::Tenant>,
     listing: EndpointListing,
     mode: Option<Mode>,
+    oldest_first: bool,
     page: PageRequest,
 ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
     let tenant = who.tenant(service, tenant).await?;
@@ -559,6 +498,7 @@ pub(crate) async fn listed(
         tenant: tenant.id,
         listing,
         mode: who.shown(mode)?,
+        oldest_first,
     };
     let found = service.store().list_endpoints(filter, bounded_page(page));
     Ok((found.await?, profile))

@@ -1,7 +1,9 @@
 //! Event types of an application, with their schemas and examples.
 
 use postrider_core::filter::is_event_type;
-use postrider_core::limits::{DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX};
+use postrider_core::limits::{
+    DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX, VENDOR_BYTES_MAX,
+};
 use postrider_core::profile::DescribedEvent;
 use postrider_core::tenant::{EventType, Scope};
 use postrider_core::{Id, id};
@@ -18,6 +20,8 @@ pub struct NewEventType {
     pub schema: Option<String>,
     /// JSON, kept as it came.
     pub example: Option<String>,
+    /// What a vendor's API says of it that only that API knows: a JSON object. None keeps what is there.
+    pub vendor: Option<String>,
 }
 
 /// Who describes an event type.
@@ -59,6 +63,18 @@ impl Service {
                 return Err(Refusal::invalid(field, rule));
             }
         }
+        let vendor = match new.vendor {
+            Some(vendor) if vendor.len() > VENDOR_BYTES_MAX => {
+                let rule =
+                    format!("must have at most {VENDOR_BYTES_MAX} bytes, its versions together");
+                return Err(Refusal::invalid("schemas", rule));
+            }
+            Some(vendor) => Some(vendor),
+            None => {
+                let known = self.store().event_type(application, &name).await?;
+                known.and_then(|known| known.vendor)
+            }
+        };
         let by = who.changes(self.now())?;
         let event_type = EventType {
             application,
@@ -66,6 +82,7 @@ impl Service {
             description: new.description,
             schema: new.schema,
             example: new.example,
+            vendor,
             created_at: by.at,
         };
         schemas::try_out(&self.0.schemas, &event_type).await?;
@@ -120,6 +137,23 @@ impl Service {
             described.cloned().map(EventTypeListed::Profile).collect();
         all.extend(own.into_iter().map(EventTypeListed::Application));
         Ok(all)
+    }
+
+    /// What the application declared by this name, or none.
+    ///
+    /// # Errors
+    /// `not_found` of the application, or what the store answers.
+    pub async fn event_type(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        name: &str,
+    ) -> Result<Option<EventType>> {
+        let application = match who.scope() {
+            Scope::Tenant(own, _) if own == application => own,
+            _ => who.application(self, application).await?.id,
+        };
+        Ok(self.store().event_type(application, name).await?)
     }
 
     /// # Errors

@@ -172,6 +172,23 @@ impl Service {
         Ok(answers.into_iter().map(answer).collect())
     }
 
+    /// The event of the caller's mode that was published with an idempotency key, as long as that is remembered.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn event_published_as(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        key: &str,
+    ) -> Result<Id<id::Event>> {
+        let tenant = who.tenant(self, tenant).await?;
+        let key = scoped(&tenant, who.own_mode(), key);
+        let first = self.store().first_use(tenant.application, &key).await?;
+        let first = first.ok_or_else(|| Refusal::not_found("event"))?;
+        Ok(first.event)
+    }
+
     /// A tenant's events, the newest first.
     ///
     /// # Errors
@@ -195,6 +212,22 @@ impl Service {
             until: query.until,
         };
         Ok(self.store().list_events(filter, bounded_page(page)).await?)
+    }
+
+    /// Those of `ids` that are there and the caller's, without their data, in any order.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn event_summaries(
+        &self,
+        who: &Caller,
+        ids: Vec<Id<id::Event>>,
+    ) -> Result<Vec<EventSummary>> {
+        let mut found = self.store().event_summaries(ids).await?;
+        found.retain(|event| {
+            who.may_see(event.application, event.tenant) && who.may_touch(event.mode)
+        });
+        Ok(found)
     }
 
     /// # Errors

@@ -104,6 +104,7 @@ async fn candidates(
         tenant: tenant.id,
         listing,
         mode: who.shown(None)?,
+        oldest_first: false,
     };
     Ok(service
         .store()

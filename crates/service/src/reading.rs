@@ -1,7 +1,10 @@
 //! What people type: texts within bounds, ids, and changes that name only what they change.
 
 use postrider_core::json::{InvalidJson, check_json_to};
-use postrider_core::limits::{JSON_DEPTH_MAX, PAGE_ROWS_MAX};
+use postrider_core::limits::{
+    JSON_DEPTH_MAX, METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, PAGE_ROWS_MAX,
+};
+use postrider_core::tenant::Metadata;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::PageRequest;
 use serde::de::DeserializeOwned;
@@ -18,7 +21,10 @@ pub(crate) fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 }
 
 /// Tells null, which clears, from absence, which keeps.
-pub(crate) fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+///
+/// # Errors
+/// When it does not read.
+pub fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -30,6 +36,21 @@ pub(crate) fn bounded_page(page: PageRequest) -> PageRequest {
         limit: page.limit.clamp(1, PAGE_ROWS_MAX),
         ..page
     }
+}
+
+/// Metadata within its bounds: it goes with every list.
+pub(crate) fn checked_metadata(metadata: &Metadata) -> Result<()> {
+    if metadata.len() > METADATA_ENTRIES_MAX {
+        let rule = format!("must have at most {METADATA_ENTRIES_MAX} entries");
+        return Err(Refusal::invalid("metadata", rule));
+    }
+    let entries = metadata.iter();
+    let bytes: usize = entries.map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > METADATA_BYTES_MAX {
+        let rule = format!("must have at most {METADATA_BYTES_MAX} bytes in all");
+        return Err(Refusal::invalid("metadata", rule));
+    }
+    Ok(())
 }
 
 /// A range of time that is not empty.

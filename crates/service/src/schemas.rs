@@ -252,6 +252,7 @@ mod tests {
 
     fn event_type(schema: &str, example: &str) -> EventType {
         EventType {
+            vendor: None,
             application: Id::from_u128(1),
             name: "x".to_owned(),
             description: None,

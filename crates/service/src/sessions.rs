@@ -145,6 +145,40 @@ impl Service {
         tenant: Id<id::Tenant>,
         new: NewPortalLink,
     ) -> Result<LinkMade> {
+        let (holder, ends) = self.portal(who, tenant, new).await?;
+        let by = who.changes(self.now())?;
+        self.make_link(holder, ends, by).await
+    }
+
+    /// A token for a customer's own programs: whoever has it is who would come by such a link.
+    ///
+    /// # Errors
+    /// As [`Service::create_portal_link`].
+    pub async fn create_portal_token(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        new: NewPortalLink,
+    ) -> Result<Secret> {
+        let (holder, ends) = self.portal(who, tenant, new).await?;
+        let by = who.changes(self.now())?;
+        let token = code();
+        let session = Session {
+            opened_at: Some(by.at),
+            ..new_session(self, holder, &token, ends)
+        };
+        self.store()
+            .create_session(session, SESSIONS_MAX, by)
+            .await?;
+        Ok(token)
+    }
+
+    async fn portal(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        new: NewPortalLink,
+    ) -> Result<(Holder, Timestamp)> {
         let tenant = who.tenant(self, tenant).await?;
         must_make_links(who)?;
         let lasts = new
@@ -161,9 +195,7 @@ impl Service {
             mode: who.mode(new.mode)?,
             terms: terms(new)?,
         };
-        let by = who.changes(self.now())?;
-        let ends = self.now().plus(lasts);
-        self.make_link(Holder::Portal(portal), ends, by).await
+        Ok((Holder::Portal(portal), self.now().plus(lasts)))
     }
 
     /// A tenant's portal links and whom they let in, the newest first.

@@ -6,10 +6,10 @@ use postrider_core::limits::{EMAILS_MAX, KEY_BYTES_MAX};
 use postrider_core::notice::Channels;
 use postrider_core::profile::{Profile, SecretScope, Visibility};
 use postrider_core::tenant::{
-    Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSecret, TenantSettings,
+    Metadata, Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSecret, TenantSettings,
 };
 use postrider_core::{Id, Secret, id};
-use postrider_store::{Page, PageRequest};
+use postrider_store::{Page, PageRequest, TenantFilter};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::applications::{merge, merged};
 use crate::confirmations;
 use crate::random::{seal_nonce, secret_text};
-use crate::reading::{bounded_page, present, required};
+use crate::reading::{bounded_page, checked_metadata, nullable, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
@@ -27,6 +27,9 @@ use crate::{Caller, Service};
 pub struct NewTenant {
     pub name: String,
     pub external_id: Option<String>,
+    /// The product's own notes, texts by name.
+    #[serde(default)]
+    pub metadata: Metadata,
     #[schema(value_type = Option<TenantSettings>)]
     pub settings: Option<Map<String, Value>>,
 }
@@ -42,11 +45,16 @@ pub struct TenantMade {
 
 /// What changes of a tenant; what is not named stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TenantPatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     pub name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub external_id: Option<Option<String>>,
+    /// All of it anew.
+    #[serde(default, deserialize_with = "nullable")]
+    pub metadata: Option<Option<Metadata>>,
     /// Merged into those that are there; null takes one back to its default (RFC 7396).
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false, value_type = Option<TenantSettings>)]
@@ -68,6 +76,7 @@ impl Service {
         if let Some(external_id) = &new.external_id {
             required("externalId", external_id, KEY_BYTES_MAX)?;
         }
+        checked_metadata(&new.metadata)?;
         let profile = self.profile_of(application).await?.profile;
         let now = self.now();
         let id = self.store().ids().next(now);
@@ -87,6 +96,7 @@ impl Service {
             application,
             name: new.name,
             external_id: new.external_id,
+            metadata: new.metadata,
             live_secret,
             test_secret,
             settings,
@@ -104,7 +114,8 @@ impl Service {
         })
     }
 
-    /// The tenants of an application, the newest first, and the profile that they are shown by.
+    /// The tenants of an application, the newest first unless the oldest are asked for, and the profile that they are
+    /// shown by.
     ///
     /// # Errors
     /// `not_found`, or what the store answers.
@@ -112,15 +123,17 @@ impl Service {
         &self,
         who: &Caller,
         application: Id<id::Application>,
+        oldest_first: bool,
         page: PageRequest,
     ) -> Result<(Page<Tenant>, Arc<Profile>)> {
         let application = who.application(self, application).await?.id;
         let profile = self.profile_of(application).await?.profile;
-        let found = self
-            .store()
-            .list_tenants(application, bounded_page(page))
-            .await?;
-        Ok((found, profile))
+        let filter = TenantFilter {
+            application,
+            oldest_first,
+        };
+        let found = self.store().list_tenants(filter, bounded_page(page));
+        Ok((found.await?, profile))
     }
 
     /// The tenant that the product knows by this id of its own, or none.
@@ -132,14 +145,14 @@ impl Service {
         who: &Caller,
         application: Id<id::Application>,
         external_id: &str,
-    ) -> Result<(Option<Tenant>, Arc<Profile>)> {
+    ) -> Result<(Option<Arc<Tenant>>, Arc<Profile>)> {
         let application = who.application(self, application).await?.id;
         let profile = self.profile_of(application).await?.profile;
-        let store = self.store();
-        match store.tenant_by_external_id(application, external_id).await {
+        let named = self.0.directory.tenant_named(application, external_id);
+        match named.await {
             Ok(tenant) => Ok((Some(tenant), profile)),
-            Err(error) if error.is_not_found() => Ok((None, profile)),
-            Err(error) => Err(error.into()),
+            Err(refusal) if refusal.code == ErrorCode::NotFound => Ok((None, profile)),
+            Err(refusal) => Err(refusal),
         }
     }
 
@@ -171,7 +184,9 @@ impl Service {
         let of_tenant = matches!(who.scope, Scope::Tenant(..));
         let consent = confirmations::Consent::new(of_tenant, &settings);
         confirmations::without_read_only(&mut settings);
-        if of_tenant && (patch.name.is_some() || settings.contains_key("region")) {
+        let of_product =
+            patch.name.is_some() || patch.external_id.is_some() || patch.metadata.is_some();
+        if of_tenant && (of_product || settings.contains_key("region")) {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
                 "a tenant's key changes its notifications only",
@@ -180,12 +195,22 @@ impl Service {
         if let Some(name) = &patch.name {
             required("name", name, KEY_BYTES_MAX)?;
         }
+        if let Some(Some(external_id)) = &patch.external_id {
+            required("externalId", external_id, KEY_BYTES_MAX)?;
+        }
+        if let Some(Some(metadata)) = &patch.metadata {
+            checked_metadata(metadata)?;
+        }
         check_settings(self, &merged(&tenant.settings, settings.clone())?)?;
         let by = who.changes(self.now())?;
         let now = by.at;
         let change = move |tenant: &mut Tenant| {
             let before = tenant.settings.notifications.clone();
             tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
+            tenant.external_id = patch.external_id.unwrap_or(tenant.external_id.take());
+            if let Some(metadata) = patch.metadata {
+                tenant.metadata = metadata.unwrap_or_default();
+            }
             merge(&mut tenant.settings, settings);
             consent.apply(&before, &mut tenant.settings.notifications);
             tenant.updated_at = now;

@@ -99,7 +99,8 @@ impl Tx {
         let application = self.key(tenant.application, Entity::Application)?;
         self.must_exist("application", application, Entity::Application)?;
         let sql = "insert into tenant (id, application_id, name, external_id, settings, created_at, updated_at,
-                   live_secret, live_since, test_secret, test_since) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                   live_secret, live_since, test_secret, test_since, metadata)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         let values = params![
             tenant.id.key(),
             application,
@@ -111,7 +112,8 @@ impl Tx {
             tenant.live_secret.sealed,
             tenant.live_secret.since.as_micros(),
             tenant.test_secret.sealed,
-            tenant.test_secret.since.as_micros()
+            tenant.test_secret.since.as_micros(),
+            to_json(&tenant.metadata)
         ];
         self.connection.execute(sql, values).map_err(taken)?;
         self.note(by, None, Some(tenant)).map_err(aborted)
@@ -130,7 +132,7 @@ impl Tx {
         let mut tenant = before.clone();
         change(&mut tenant);
         let sql = "update tenant set name = ?2, settings = ?3, updated_at = ?4, live_secret = ?5, live_since = ?6,
-                   test_secret = ?7, test_since = ?8 where id = ?1";
+                   test_secret = ?7, test_since = ?8, external_id = ?9, metadata = ?10 where id = ?1";
         let values = params![
             key,
             tenant.name,
@@ -139,9 +141,11 @@ impl Tx {
             tenant.live_secret.sealed,
             tenant.live_secret.since.as_micros(),
             tenant.test_secret.sealed,
-            tenant.test_secret.since.as_micros()
+            tenant.test_secret.since.as_micros(),
+            tenant.external_id,
+            to_json(&tenant.metadata)
         ];
-        self.connection.execute(sql, values).map_err(aborted)?;
+        self.connection.execute(sql, values).map_err(taken)?;
         self.fanout.forget(key);
         self.note(by, Some(&before), Some(&tenant))
             .map_err(aborted)?;
@@ -189,15 +193,17 @@ impl Tx {
                 }
             }
         }
-        let sql = "insert into event_type (application_id, name, description, schema, example, created_at) values (?1, ?2, ?3, ?4, ?5, ?6)
-                   on conflict (application_id, name) do update set description = excluded.description, schema = excluded.schema, example = excluded.example";
+        let sql = "insert into event_type (application_id, name, description, schema, example, created_at, vendor) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                   on conflict (application_id, name) do update set description = excluded.description, schema = excluded.schema,
+                   example = excluded.example, vendor = excluded.vendor";
         let values = params![
             application,
             event_type.name,
             event_type.description,
             event_type.schema,
             event_type.example,
-            event_type.created_at.as_micros()
+            event_type.created_at.as_micros(),
+            event_type.vendor
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         self.note(by, before.as_ref(), Some(&event_type))
@@ -299,7 +305,8 @@ impl Tx {
             EndpointKind::Distribution(distribution) => (None, Some(to_json(distribution))),
         };
         let sql = "update endpoint set url = ?2, description = ?3, subscription = ?4, headers = ?5, rate_limit = ?6, ordering = ?7,
-                   updated_at = ?8, key_id = ?9, distribution = ?10, form = ?11, content_filter = ?12 where id = ?1";
+                   updated_at = ?8, key_id = ?9, distribution = ?10, form = ?11, content_filter = ?12,
+                   external_id = ?13, metadata = ?14 where id = ?1";
         self.connection.execute(
             sql,
             params![
@@ -315,6 +322,8 @@ impl Tx {
                 distribution,
                 endpoint.form,
                 endpoint.filter.as_ref().map(to_json),
+                endpoint.external_id,
+                to_json(&endpoint.metadata),
             ],
         )?;
         write_health(&self.connection, key, &endpoint.health)?;
@@ -355,7 +364,7 @@ impl Tx {
         let before = self.live_endpoint(id)?;
         let mut endpoint = before.clone();
         change(&mut endpoint);
-        self.write_endpoint(&endpoint).map_err(aborted)?;
+        self.write_endpoint(&endpoint).map_err(taken)?;
         self.fanout.forget(endpoint.tenant.key());
         self.note(by, Some(&before), Some(&endpoint))
             .map_err(aborted)?;
@@ -371,7 +380,7 @@ impl Tx {
         self.connection
             .execute(
                 // What records need of it stays; what took room is let go.
-                "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
+                "update endpoint set deleted = 1, headers = '[]', description = null, metadata = '{}' where id = ?1",
                 [id.key()],
             )
             .map_err(aborted)?;

@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0002_content_filters.sql"),
     include_str!("../migrations/postgres/0003_outbox.sql"),
     include_str!("../migrations/postgres/0004_read_only_keys.sql"),
+    include_str!("../migrations/postgres/0005_external_ids.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can

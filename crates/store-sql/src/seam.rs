@@ -18,7 +18,7 @@ use postrider_store::{
     EndpointFilter, EndpointStats, Erased, EventFilter, FirstUse, KeyChange, KeyFilter,
     LaneBacklog, LoadDue, MailAudience, MissedPage, MissedQuery, NoticeChannel, NoticeFilter,
     Owner, Page, PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task,
-    TenantChange, Write, Written,
+    TenantChange, TenantFilter, Write, Written,
 };
 
 use crate::SqlStore;
@@ -243,11 +243,11 @@ impl Store for SqlStore {
 
     async fn list_tenants(
         &self,
-        application: Id<id::Application>,
+        filter: TenantFilter,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError> {
         self.lists
-            .read(move |reader| reader.list_tenants(application, page))
+            .read(move |reader| reader.list_tenants(filter, page))
             .await
     }
 
@@ -343,6 +343,18 @@ impl Store for SqlStore {
     async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError> {
         self.writer
             .call(move |tx| tx.delete_endpoint(id, &by))
+            .await
+    }
+
+    async fn endpoint_by_external_id(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        external_id: &str,
+    ) -> Result<Endpoint, StoreError> {
+        let external_id = external_id.to_owned();
+        self.points
+            .read(move |reader| reader.endpoint_by_external_id(tenant, mode, &external_id))
             .await
     }
 

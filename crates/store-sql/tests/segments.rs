@@ -277,6 +277,8 @@ fn as_of_version_4(directory: &Path) {
             "drop table tally; drop table event_of_tenant; drop table delivery_of_endpoint;
              drop table delivery_of_tenant; drop table segment; drop table outbox;
              alter table endpoint drop column content_filter; alter table api_key drop column read_only;
+             drop index endpoint_external; alter table endpoint drop column external_id; alter table endpoint drop column metadata;
+             alter table tenant drop column metadata; alter table event_type drop column vendor;
              create index event_tenant on event (tenant_id, id);
              create index delivery_tenant on delivery (tenant_id, id);
              create index delivery_endpoint on delivery (endpoint_id, id);

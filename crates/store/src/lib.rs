@@ -23,7 +23,7 @@ pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
     EndpointStats, EventFilter, KeyFilter, LaneBacklog, LoadDue, MissedPage, MissedQuery,
     NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics, StatisticsGroup,
-    StatisticsPoint, StatisticsQuery,
+    StatisticsPoint, StatisticsQuery, TenantFilter,
 };
 pub use retention::{Aged, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
@@ -196,7 +196,8 @@ pub trait Store: Sessions + Retention + Outbox + Send + Sync + 'static {
 
     /// `Conflict(NameTaken)` when the application has a tenant with the external id.
     async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError>;
-    /// Applies `change` and returns the tenant as it is then.
+    /// Applies `change` and returns the tenant as it is then. `Conflict(NameTaken)` when the application has another
+    /// tenant with the external id.
     async fn update_tenant(
         &self,
         id: Id<id::Tenant>,
@@ -211,7 +212,7 @@ pub trait Store: Sessions + Retention + Outbox + Send + Sync + 'static {
     ) -> Result<Tenant, StoreError>;
     async fn list_tenants(
         &self,
-        application: Id<id::Application>,
+        filter: TenantFilter,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError>;
 
@@ -250,13 +251,20 @@ pub trait Store: Sessions + Retention + Outbox + Send + Sync + 'static {
 
     /// `Conflict(EndpointsMax)` when the tenant has `max` endpoints of this kind and mode already; of callbacks
     /// the oldest that nothing waits for is deleted instead, if there is one.
-    /// `Conflict(NameTaken)` when it has this callback.
+    /// `Conflict(NameTaken)` when it has this callback, or another endpoint of this mode with the external id.
     async fn create_endpoint(
         &self,
         endpoint: Endpoint,
         max: Option<u32>,
         by: Actor,
     ) -> Result<(), StoreError>;
+    /// A tenant's endpoint of this mode by the product's id for it. Deleted endpoints are not found.
+    async fn endpoint_by_external_id(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        external_id: &str,
+    ) -> Result<Endpoint, StoreError>;
     /// Deleted endpoints are not found.
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError>;
     /// The endpoint for a lane: deleted ones too, with `true`.
@@ -269,7 +277,8 @@ pub trait Store: Sessions + Retention + Outbox + Send + Sync + 'static {
         filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError>;
-    /// Applies `change` and returns the endpoint as it is then.
+    /// Applies `change` and returns the endpoint as it is then. `Conflict(NameTaken)` when the tenant has another
+    /// endpoint of its mode with the external id.
     async fn update_endpoint(
         &self,
         id: Id<id::Endpoint>,

@@ -32,7 +32,7 @@ use crate::{
     EndpointFilter, EndpointStats, Entity, EventFilter, FirstUse, KeyChange, KeyFilter,
     LaneBacklog, LoadDue, MailAudience, MissedPage, MissedQuery, NoticeChannel, NoticeFilter, Page,
     PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Target, Task,
-    TenantChange, Write, Written,
+    TenantChange, TenantFilter, Write, Written,
 };
 
 #[derive(Debug)]
@@ -367,6 +367,7 @@ impl Store for MemoryStore {
         let before = state.tenant(id)?;
         let mut after = before.clone();
         change(&mut after);
+        state.must_be_free_for_tenant(&after)?;
         state.tenants.insert(id.as_u128(), after.clone());
         state.note(&self.ids, &by, Some(&before), Some(&after));
         Ok(after)
@@ -387,10 +388,10 @@ impl Store for MemoryStore {
 
     async fn list_tenants(
         &self,
-        application: Id<id::Application>,
+        filter: TenantFilter,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError> {
-        self.state().list_tenants(application, page)
+        self.state().list_tenants(filter, page)
     }
 
     async fn put_event_type(
@@ -496,6 +497,16 @@ impl Store for MemoryStore {
         state.delete_endpoint(id)?;
         state.note(&self.ids, &by, Some(&before), None);
         Ok(())
+    }
+
+    async fn endpoint_by_external_id(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        external_id: &str,
+    ) -> Result<Endpoint, StoreError> {
+        self.state()
+            .endpoint_by_external_id(tenant, mode, external_id)
     }
 
     async fn callback_endpoint(

@@ -40,6 +40,19 @@ pub struct Cursor {
     pub after: u128,
 }
 
+impl Cursor {
+    /// In place of a query's digest: a door made the cursor of an id that it was given.
+    const ANY: u32 = 0;
+
+    /// The place behind a row, in whatever list the row is.
+    pub fn behind<K>(row: Id<K>) -> Self {
+        Self {
+            query: Self::ANY,
+            after: row.as_u128(),
+        }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}{:032x}", self.query, self.after)
@@ -64,17 +77,21 @@ impl FromStr for Cursor {
         }
         let query = u32::from_str_radix(&text[..8], 16).map_err(|_| InvalidCursor)?;
         let after = u128::from_str_radix(&text[8..], 16).map_err(|_| InvalidCursor)?;
+        if query == Self::ANY {
+            return Err(InvalidCursor);
+        }
         Ok(Self { query, after })
     }
 }
 
 /// FNV-1a over the text of a query.
 pub fn query_digest(query: &impl fmt::Debug) -> u32 {
-    format!("{query:?}")
+    let digest = format!("{query:?}")
         .bytes()
         .fold(0x811c_9dc5, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        })
+        });
+    digest.max(Cursor::ANY + 1)
 }
 
 impl PageRequest {
@@ -84,7 +101,9 @@ impl PageRequest {
     /// `BadCursor` when the cursor was made by another query.
     pub fn after(&self, query: u32) -> Result<Option<u128>, crate::StoreError> {
         match self.cursor {
-            Some(cursor) if cursor.query != query => Err(crate::StoreError::BadCursor),
+            Some(cursor) if cursor.query != query && cursor.query != Cursor::ANY => {
+                Err(crate::StoreError::BadCursor)
+            }
             cursor => Ok(cursor.map(|cursor| cursor.after)),
         }
     }
@@ -304,12 +323,32 @@ pub enum EndpointListing {
     Distributions,
 }
 
+/// Tenants of an application.
+#[derive(Debug, Clone, Copy)]
+pub struct TenantFilter {
+    pub application: Id<id::Application>,
+    /// Otherwise the newest come first.
+    pub oldest_first: bool,
+}
+
+impl TenantFilter {
+    /// All, the newest first.
+    pub const fn of(application: Id<id::Application>) -> Self {
+        Self {
+            application,
+            oldest_first: false,
+        }
+    }
+}
+
 /// Endpoints of a tenant that are not deleted; no mode means both.
 #[derive(Debug, Clone, Copy)]
 pub struct EndpointFilter {
     pub tenant: Id<id::Tenant>,
     pub listing: EndpointListing,
     pub mode: Option<Mode>,
+    /// Otherwise the newest come first.
+    pub oldest_first: bool,
 }
 
 /// Keys by their owner; none means any.

@@ -6,7 +6,9 @@ use axum::response::IntoResponse;
 use http::{HeaderMap, StatusCode};
 use postrider_core::Timestamp;
 use postrider_core::attempt::Outcome;
-use postrider_service::{Caller, EndpointPatch, NewEndpoint, Rotation, SecretShown, TestAsked};
+use postrider_service::{
+    Caller, EndpointPatch, NewEndpoint, Page, Rotation, SecretShown, TestAsked,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -16,7 +18,8 @@ use crate::Api;
 use crate::openapi::{OfDistribution, OfEndpoint, OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    List, Paging, Path, Query, given_time, json, list as list_of, ok, read_id, typed, well_formed,
+    List, Path, Query, given_time, json, list as list_of, ok, page_request, read_id, typed,
+    well_formed,
 };
 
 /// Makes an endpoint; its secret is in this answer only, unless the profile shows it again.
@@ -41,21 +44,46 @@ pub(crate) async fn create(
     Ok(json(StatusCode::CREATED, &view))
 }
 
-/// Lists a tenant's endpoints, the newest first.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EndpointQuery {
+    /// The one of the key's mode with this id of the product's own.
+    external_id: Option<String>,
+    /// Rows of the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 250)]
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Lists a tenant's endpoints, the newest first, or the one with an `externalId`.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/endpoints", tag = "Endpoints", operation_id = "listEndpoints",
-    params(OfTenant, Paging),
+    params(OfTenant, EndpointQuery),
     responses((status = OK, description = "Done.", body = List<EndpointView>), Refusals),
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-    Query(paging): Query<Paging>,
+    Query(query): Query<EndpointQuery>,
 ) -> Answer {
-    let (tenant, page) = (read_id(&tenant)?, paging.request()?);
-    let found = api.service.list_endpoints(&caller, tenant, None, page);
-    let (page, profile) = found.await?;
+    let tenant = read_id(&tenant)?;
+    let (page, profile) = match &query.external_id {
+        Some(external_id) => {
+            let service = &api.service;
+            let found = service.endpoint_by_external_id(&caller, tenant, external_id);
+            let (endpoint, profile) = found.await?;
+            let rows = endpoint.into_iter().collect();
+            (Page { rows, next: None }, profile)
+        }
+        None => {
+            let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
+            let found = api.service.list_endpoints(&caller, tenant, None, page);
+            found.await?
+        }
+    };
     let view = |endpoint| EndpointView::new(endpoint, &profile);
     Ok(list_of(page, view))
 }

@@ -52,6 +52,7 @@ pub(crate) async fn put(
         description: body.description,
         schema: body.schema.map(text),
         example: body.example.map(text),
+        vendor: None,
     };
     let service = &api.service;
     let put = service.put_event_type(&caller, application, name, new);

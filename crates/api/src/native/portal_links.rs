@@ -3,11 +3,11 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use postrider_core::session::{Holder, Session};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, LinkMade, NewPortalLink};
+use postrider_service::{Caller, NewPortalLink};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -78,7 +78,7 @@ pub(crate) async fn create(
     let tenant = read_id(&tenant)?;
     let new = api.read(&caller, &headers, body).await?;
     let made = api.service.create_portal_link(&caller, tenant, new).await?;
-    let url = link(&api, &headers, &made);
+    let url = api.link(&headers, &made);
     let view = PortalLinkView {
         url: Some(url),
         ..PortalLinkView::new(made.session)
@@ -131,20 +131,8 @@ struct ConsoleLinkView {
 pub(crate) async fn console(State(api): State<Api>, caller: Caller, headers: HeaderMap) -> Answer {
     let made = api.service.console_link(&caller).await?;
     let view = ConsoleLinkView {
-        url: link(&api, &headers, &made),
+        url: api.link(&headers, &made),
         expires_at: made.session.expires_at,
     };
     Ok(json(StatusCode::CREATED, &view))
-}
-
-/// A link as whoever asked reaches this server, where nobody has said how people do.
-fn link(api: &Api, headers: &HeaderMap, made: &LinkMade) -> String {
-    let own = api.options().public_url.clone();
-    let asked = || {
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
-        format!("http://{}", host.unwrap_or("localhost"))
-    };
-    made.at(&own.unwrap_or_else(asked)).expose().to_owned()
 }

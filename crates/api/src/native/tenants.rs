@@ -68,12 +68,13 @@ pub(crate) async fn list(
                 .service
                 .tenant_by_external_id(&caller, application, external_id);
             let (tenant, profile) = found.await?;
-            let rows = tenant.into_iter().collect();
+            let rows = tenant.iter().map(|tenant| Tenant::clone(tenant)).collect();
             (Page { rows, next: None }, profile)
         }
         None => {
             let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
-            api.service.list_tenants(&caller, application, page).await?
+            let found = api.service.list_tenants(&caller, application, false, page);
+            found.await?
         }
     };
     Ok(list_of(page, |tenant| TenantView::new(tenant, &profile)))

@@ -10,7 +10,7 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::filter::Subscription;
 use postrider_core::profile::Profile;
 use postrider_core::tenant::{
-    Application, ApplicationSettings, EventType, Mode, Tenant, TenantSettings,
+    Application, ApplicationSettings, EventType, Metadata, Mode, Tenant, TenantSettings,
 };
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{AttemptShown, DeliveryListed, EventTypeListed, TaskStatus};
@@ -54,6 +54,7 @@ pub(crate) struct TenantView {
     application: Id<id::Application>,
     name: String,
     external_id: Option<String>,
+    metadata: Metadata,
     settings: TenantSettings,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -82,6 +83,7 @@ impl TenantView {
             application: t.application,
             name: t.name,
             external_id: t.external_id,
+            metadata: t.metadata,
             settings: t.settings,
             created_at: t.created_at,
             updated_at: t.updated_at,
@@ -152,6 +154,8 @@ pub(crate) struct EndpointView {
     wire_id: String,
     application: Id<id::Application>,
     tenant: Id<id::Tenant>,
+    external_id: Option<String>,
+    metadata: Metadata,
     url: String,
     description: Option<String>,
     events: Subscription,
@@ -189,6 +193,8 @@ impl EndpointView {
             id: e.id,
             application: e.application,
             tenant: e.tenant,
+            external_id: e.external_id,
+            metadata: e.metadata,
             url: e.url,
             description: e.description,
             events: e.subscription,

@@ -14,6 +14,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
         "simplifytrip",
         include_str!("../../../../profiles/simplifytrip.toml"),
     ),
+    ("svix", include_str!("../../../../profiles/svix.toml")),
     ("stripe", include_str!("../../../../profiles/stripe.toml")),
     ("github", include_str!("../../../../profiles/github.toml")),
     (

@@ -23,7 +23,7 @@ use postrider_core::health::{DisableReason, Health};
 use postrider_core::profile::Profile;
 use postrider_core::seal::{SealNonce, Sealer};
 use postrider_core::tenant::{
-    Application, ApplicationSettings, Mode, TENANT_SECRET_CONTEXT, Tenant, TenantSecret,
+    Application, ApplicationSettings, Metadata, Mode, TENANT_SECRET_CONTEXT, Tenant, TenantSecret,
     TenantSettings,
 };
 use postrider_core::trace::TraceParent;
@@ -241,6 +241,7 @@ impl World {
             let sealed = self.sealer.seal(&text, nonce, TENANT_SECRET_CONTEXT, row);
             let secret = TenantSecret { sealed, since: now };
             let tenant = Tenant {
+                metadata: Metadata::new(),
                 id,
                 application: self.application,
                 name: "t".into(),
@@ -312,6 +313,8 @@ impl World {
     ) -> EndpointId {
         let id = self.store.ids().next(self.now);
         let endpoint = Endpoint {
+            external_id: None,
+            metadata: Metadata::new(),
             id,
             application: self.application,
             tenant,

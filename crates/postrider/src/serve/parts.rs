@@ -20,7 +20,7 @@ use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
 use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
 use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
-use postrider_store::{PageRequest, Store};
+use postrider_store::{PageRequest, Store, TenantFilter};
 use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
@@ -311,7 +311,7 @@ fn is_built_in(name: &str) -> bool {
 async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyhow::Result<()> {
     let applications = store.list_applications(PageRequest::first(PROBED)).await?;
     for application in applications.rows {
-        let listed = store.list_tenants(application.id, PageRequest::first(1));
+        let listed = store.list_tenants(TenantFilter::of(application.id), PageRequest::first(1));
         // One damaged row must not keep the server from starting for all others.
         let Ok(tenants) = listed.await else { continue };
         let Some(tenant) = tenants.rows.first() else {

@@ -293,6 +293,13 @@ fn over(server_tenants: &Tenants) -> Vec<Case> {
         let with = endpoint("filter", filter);
         case("a content filter", "POST", endpoints(), with);
     }
+    let notes: serde_json::Map<String, Value> =
+        (0..51).map(|n| (format!("n{n}"), json!("v"))).collect();
+    for metadata in [json!(notes), json!({ "n": long(8_192) })] {
+        let with = endpoint("metadata", metadata);
+        let what = "metadata of a tenant or an endpoint";
+        case(what, "POST", endpoints(), with);
+    }
     let headers: serde_json::Map<String, Value> =
         (0..33).map(|n| (format!("x-{n}"), json!("v"))).collect();
     case(

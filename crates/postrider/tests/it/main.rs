@@ -44,6 +44,7 @@ mod secrecy;
 mod send_outs;
 mod simplifytrip;
 mod support;
+mod svix;
 mod tracing;
 mod verifying;
 mod vignetim;

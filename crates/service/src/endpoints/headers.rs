@@ -69,12 +69,59 @@ impl NewHeaders {
     pub(crate) fn put(self, endpoint: &mut Endpoint) {
         let known = std::mem::take(&mut endpoint.headers);
         let header = |(header, keeps): (CustomHeader, bool)| {
-            let mut same = known
-                .iter()
-                .filter(|known| keeps && known.name == header.name);
-            same.next().cloned().unwrap_or(header)
+            let mut same = known.iter().filter(|known| known.name == header.name);
+            // One that is to stay may have been taken away meanwhile.
+            if keeps {
+                same.next().cloned()
+            } else {
+                Some(header)
+            }
         };
-        endpoint.headers = self.0.into_iter().map(header).collect();
+        endpoint.headers = self.0.into_iter().filter_map(header).collect();
+    }
+}
+
+/// The headers that change, each with its new value or none: those that are not named stay.
+pub(crate) fn header_changes(
+    service: &Service,
+    profile: &Profile,
+    endpoint: &Endpoint,
+    given: BTreeMap<String, Option<String>>,
+) -> Result<HeaderChanges> {
+    let named: Vec<String> = given.keys().cloned().collect();
+    let fresh = given
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let NewHeaders(fresh) = custom_headers(service, profile, endpoint.id, &[], fresh.collect())?;
+    let fresh: Vec<CustomHeader> = fresh.into_iter().map(|(header, _)| header).collect();
+    let stays = |header: &&CustomHeader| !is_named(&named, header);
+    let all = endpoint.headers.iter().filter(stays).count() + fresh.len();
+    if all > CUSTOM_HEADERS_MAX {
+        let rule = format!("must have at most {CUSTOM_HEADERS_MAX} entries");
+        return Err(Refusal::invalid("headers", rule));
+    }
+    Ok(HeaderChanges { named, fresh })
+}
+
+fn is_named(names: &[String], header: &CustomHeader) -> bool {
+    names
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(&header.name))
+}
+
+/// Headers that take the place of those of the same names.
+pub(crate) struct HeaderChanges {
+    named: Vec<String>,
+    fresh: Vec<CustomHeader>,
+}
+
+impl HeaderChanges {
+    /// Makes them, inside the transaction of the change.
+    pub(crate) fn put(self, endpoint: &mut Endpoint) {
+        endpoint
+            .headers
+            .retain(|header| !is_named(&self.named, header));
+        endpoint.headers.extend(self.fresh);
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use postrider_core::endpoint_url::{InvalidUrl, Scheme, UrlPolicy, check_url, domain};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::DESCRIPTION_BYTES_MAX;
+use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::Profile;
+use postrider_core::tenant::Metadata;
 
 use crate::Service;
-use crate::reading::bounded;
+use crate::reading::{bounded, checked_metadata, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 
 /// Deliveries per second that a limit may name.
@@ -92,6 +93,14 @@ pub(crate) fn checked_rate(rate: Option<u32>) -> Result<()> {
         )),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What the product calls it and notes of it.
+pub(crate) fn checked_names(external_id: Option<&str>, metadata: Option<&Metadata>) -> Result<()> {
+    if let Some(external_id) = external_id {
+        required("externalId", external_id, KEY_BYTES_MAX)?;
+    }
+    metadata.map_or(Ok(()), checked_metadata)
 }
 
 /// A description may have lines.

@@ -1,5 +1,6 @@
 //! An endpoint's signing secret: shown where the profile allows it, and rotated with an overlap.
 
+use std::fmt;
 use std::time::Duration;
 
 use postrider_core::endpoint::{Endpoint, EndpointSecret, SECRET_CONTEXT};
@@ -10,7 +11,7 @@ use postrider_core::{Id, Secret, Timestamp, id};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{found, may_sign, sealed};
+use super::{brought, found, may_sign, sealed, without_secrets};
 use crate::random::{bytes as random_bytes, secret_text};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::tenants::opened_secret;
@@ -102,7 +103,7 @@ pub(super) fn is_pair(
 }
 
 /// How a secret is replaced; without a body, as the profile has it.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rotation {
     /// How long the old secret signs too, such as `2h`; `0s` ends it now. The profile's is the most.
@@ -110,6 +111,14 @@ pub struct Rotation {
     /// Replaces the Ed25519 key instead of the secret.
     #[serde(default)]
     pub asymmetric: bool,
+    /// The new one, where the profile lets the owner of an endpoint bring it; one is made otherwise.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for Rotation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "Rotation", None)
+    }
 }
 
 impl Rotation {
@@ -151,15 +160,13 @@ pub(crate) async fn rotate(
         let rule = format!("the profile {} has no asymmetric keys", profile.name);
         return Err(Refusal::invalid("asymmetric", rule));
     }
+    if rotation.asymmetric && rotation.secret.is_some() {
+        let rule = "cannot be together with asymmetric: a key pair is made here";
+        return Err(Refusal::invalid("secret", rule));
+    }
     let overlap = rotation.overlap(most)?;
     let now = service.now();
-    let (secret, public_key) = if rotation.asymmetric {
-        let pair = fresh_pair()?;
-        let public_key = ed25519_public(&pair);
-        (pair, public_key)
-    } else {
-        (secret_text(&profile.secret.format, endpoint.mode), None)
-    };
+    let (secret, public_key) = new_secret(profile, endpoint, rotation)?;
     let fresh = sealed(service, endpoint.id, &secret, now);
     let until = now.plus(overlap);
     let (sealer, row) = (service.0.sealer.clone(), endpoint.id.as_u128());
@@ -199,6 +206,24 @@ pub(crate) async fn rotate(
         public_key,
         previous_valid_until: (!overlap.is_zero()).then_some(until),
     })
+}
+
+/// What takes the place of a secret, and the public key of a pair.
+fn new_secret(
+    profile: &Profile,
+    endpoint: &Endpoint,
+    rotation: &Rotation,
+) -> Result<(Secret, Option<String>)> {
+    if rotation.asymmetric {
+        let pair = fresh_pair()?;
+        let public_key = ed25519_public(&pair);
+        return Ok((pair, public_key));
+    }
+    let secret = match &rotation.secret {
+        Some(text) => brought(profile, text.clone())?,
+        None => secret_text(&profile.secret.format, endpoint.mode),
+    };
+    Ok((secret, None))
 }
 
 /// An Ed25519 key pair, as it is kept.

@@ -9,7 +9,7 @@ use postrider_store::queries::query_digest;
 use postrider_store::{EndpointFilter, EndpointListing, Entity, Page, PageRequest, StoreError};
 
 use super::Reader;
-use super::list::Conditions;
+use super::list::{Conditions, Order};
 use crate::convert::{from_json, from_json_opt, mode, mode_number, reading, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
 
@@ -32,7 +32,8 @@ pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
 }
 
 const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
-    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form, content_filter";
+    disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form, content_filter, \
+    external_id, metadata";
 
 fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
     let endpoint = Endpoint {
@@ -46,6 +47,8 @@ fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
             3 => EndpointKind::Distribution(from_json(row, 19)?),
             other => return Err(unreadable(3, format!("endpoint kind {other}"))),
         },
+        external_id: row.get(22)?,
+        metadata: from_json(row, 23)?,
         url: row.get(4)?,
         description: row.get(5)?,
         subscription: from_json(row, 6)?,
@@ -151,7 +154,12 @@ impl Reader {
         filter: EndpointFilter,
         page: PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
-        let mut conditions = Conditions::of("endpoint");
+        let order = if filter.oldest_first {
+            Order::OldestFirst
+        } else {
+            Order::NewestFirst
+        };
+        let mut conditions = Conditions::of("endpoint").in_order(order);
         conditions.add("tenant_id = ?", filter.tenant.key());
         conditions.add_text(match filter.listing {
             EndpointListing::Registered => "kind = 0 and deleted = 0",
@@ -163,6 +171,21 @@ impl Reader {
         let id = |row: &Endpoint| row.id.as_u128();
         let page = self.page(ENDPOINT, conditions, query, page, row, id)?;
         Ok(page.within(PAGE_BYTES_MAX, query, Endpoint::text_bytes, id))
+    }
+
+    pub(crate) fn endpoint_by_external_id(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        external_id: &str,
+    ) -> Result<Endpoint, StoreError> {
+        let sql = format!(
+            "select {ENDPOINT} from endpoint where tenant_id = ?1 and mode = ?2 and external_id = ?3 and deleted = 0"
+        );
+        let tenant = self.key(tenant, Entity::Endpoint)?;
+        let values = params![tenant, mode_number(mode), external_id];
+        let row = |row: &Row<'_>| with_secrets(&self.connection, endpoint_row(row, self.salt)?.0);
+        self.find(&sql, values, Entity::Endpoint, row)
     }
 
     pub(crate) fn callback_endpoint(

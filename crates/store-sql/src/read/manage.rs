@@ -7,18 +7,19 @@ use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
     Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task, TaskKind, TaskState,
+    TenantFilter,
 };
 
 use super::Reader;
-use super::list::Conditions;
+use super::list::{Conditions, Order};
 use crate::convert::{from_json, mode, mode_number, reading, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 
 const APPLICATION: &str = "id, name, profile, created_at, updated_at, settings";
 const TENANT: &str = "id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \
-    test_secret, test_since";
+    test_secret, test_since, metadata";
 pub(crate) const EVENT_TYPE: &str =
-    "select name, description, schema, example, created_at from event_type";
+    "select name, description, schema, example, created_at, vendor from event_type";
 const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at, read_only";
 /// Whose owner is still there.
 const OWNED: &str =
@@ -54,6 +55,7 @@ fn tenant_row(row: &Row<'_>, salt: u64) -> SqlResult<Tenant> {
             sealed: row.get(9)?,
             since: time(row, 10)?,
         },
+        metadata: from_json(row, 11)?,
     })
 }
 
@@ -68,6 +70,7 @@ pub(crate) fn event_type_row(
         schema: row.get(2)?,
         example: row.get(3)?,
         created_at: time(row, 4)?,
+        vendor: row.get(5)?,
     })
 }
 
@@ -195,16 +198,21 @@ impl Reader {
 
     pub(crate) fn list_tenants(
         &self,
-        application: Id<id::Application>,
+        filter: TenantFilter,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError> {
-        let mut conditions = Conditions::of("tenant");
-        conditions.add("application_id = ?", application.key());
+        let order = if filter.oldest_first {
+            Order::OldestFirst
+        } else {
+            Order::NewestFirst
+        };
+        let mut conditions = Conditions::of("tenant").in_order(order);
+        conditions.add("application_id = ?", filter.application.key());
         let row = |row: &Row<'_>| tenant_row(row, self.salt);
         self.page(
             TENANT,
             conditions,
-            query_digest(&("tenants", application)),
+            query_digest(&("tenants", filter)),
             page,
             row,
             |row| row.id.as_u128(),

@@ -27,6 +27,8 @@ const TOLD_MAX: u32 = 20;
 const JSON: &[(&str, &str, &str)] = &[
     ("application", "id", "settings"),
     ("tenant", "id", "settings"),
+    ("tenant", "id", "metadata"),
+    ("endpoint", "id", "metadata"),
     ("endpoint", "id", "subscription"),
     ("endpoint", "id", "content_filter"),
     ("endpoint", "id", "headers"),

@@ -4,7 +4,7 @@ use postrider_core::Id;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Disabled, Health};
-use postrider_core::tenant::{Application, ApplicationSettings, EventType, Mode};
+use postrider_core::tenant::{Application, ApplicationSettings, EventType, Metadata, Mode, Tenant};
 
 use super::fixture::{World, at, by, filter, secs, world};
 use crate::{
@@ -180,14 +180,6 @@ fn named(world: &World<'_>, name: &str) -> Application {
 
 pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
     let world = world(store).await;
-    let taken = |result: Result<(), StoreError>| {
-        matches!(
-            result,
-            Err(StoreError::Conflict {
-                rule: Rule::NameTaken
-            })
-        )
-    };
     assert!(taken(
         store.create_application(named(&world, "shop"), by()).await
     ));
@@ -220,8 +212,23 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
             .unwrap_err()
             .is_not_found()
     );
+    let first = tenant.id;
     tenant.id = store.ids().next(at(0));
     assert!(taken(store.create_tenant(tenant.clone(), by()).await));
+    tenant.external_id = Some("cust-2".into());
+    store.create_tenant(tenant.clone(), by()).await.unwrap();
+    let rename = |to: &'static str| {
+        let change = move |tenant: &mut Tenant| {
+            tenant.external_id = Some(to.into());
+            tenant.metadata = Metadata::from([("plan".into(), "gold".into())]);
+        };
+        store.update_tenant(first, Box::new(change), by())
+    };
+    assert!(taken(rename("cust-2").await.map(drop)));
+    let renamed = rename("cust-3").await.unwrap();
+    assert_eq!(store.tenant(first).await.unwrap(), renamed);
+    assert_eq!(renamed.external_id.as_deref(), Some("cust-3"));
+    tenant.id = store.ids().next(at(0));
     tenant.application = other.id;
     store.create_tenant(tenant, by()).await.unwrap();
     let event_type = |description: &str| EventType {
@@ -230,6 +237,7 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
         description: Some(description.into()),
         schema: Some("{}".into()),
         example: None,
+        vendor: Some("{\"archived\":true}".into()),
         created_at: at(1),
     };
     let put = |event_type| store.put_event_type(event_type, 1, by());
@@ -267,6 +275,47 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+fn taken(result: Result<(), StoreError>) -> bool {
+    let rule = Rule::NameTaken;
+    result.is_err_and(
+        |error| matches!(error, StoreError::Conflict { rule: broken } if broken == rule),
+    )
+}
+
+pub async fn an_external_id_names_one_endpoint_of_a_tenant_and_mode(store: &dyn Store) {
+    let world = world(store).await;
+    let called = |external_id: &str, mode: Mode| Endpoint {
+        external_id: Some(external_id.into()),
+        metadata: Metadata::from([("team".into(), "billing".into())]),
+        mode,
+        ..world.an_endpoint()
+    };
+    let create = |endpoint: &Endpoint| store.create_endpoint(endpoint.clone(), None, by());
+    let (first, second) = (called("a", Mode::Live), called("b", Mode::Live));
+    create(&first).await.unwrap();
+    create(&second).await.unwrap();
+    assert!(taken(create(&called("a", Mode::Live)).await));
+    // The other mode's are others.
+    let test = called("a", Mode::Test);
+    create(&test).await.unwrap();
+    let find = |mode, text| store.endpoint_by_external_id(world.tenant, mode, text);
+    assert_eq!(find(Mode::Live, "a").await.unwrap(), first);
+    assert_eq!(find(Mode::Test, "a").await.unwrap(), test);
+    assert!(find(Mode::Test, "b").await.unwrap_err().is_not_found());
+    let rename = |to: &'static str| {
+        let change = move |endpoint: &mut Endpoint| endpoint.external_id = Some(to.into());
+        store.update_endpoint(second.id, Box::new(change), by())
+    };
+    assert!(taken(rename("a").await.map(drop)));
+    assert_eq!(store.endpoint(second.id).await.unwrap(), second);
+    rename("c").await.unwrap();
+    assert_eq!(find(Mode::Live, "c").await.unwrap().id, second.id);
+    // What is deleted leaves its name.
+    store.delete_endpoint(first.id, by()).await.unwrap();
+    assert!(find(Mode::Live, "a").await.unwrap_err().is_not_found());
+    rename("a").await.unwrap();
 }
 
 pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn Store) {
@@ -460,6 +509,7 @@ pub async fn a_page_of_endpoints_is_bounded_in_bytes(store: &dyn Store) {
         tenant: world.tenant,
         listing: EndpointListing::Registered,
         mode: None,
+        oldest_first: false,
     };
     let mut page = PageRequest::first(250);
     let mut seen = Vec::new();

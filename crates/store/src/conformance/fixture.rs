@@ -13,7 +13,7 @@ use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::{DisableRule, Health, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::tenant::{
-    Application, ApplicationSettings, Mode, Tenant, TenantSecret, TenantSettings,
+    Application, ApplicationSettings, Metadata, Mode, Tenant, TenantSecret, TenantSettings,
 };
 use postrider_core::{Id, Timestamp, id};
 
@@ -87,6 +87,7 @@ impl World<'_> {
             application: self.application,
             name: "Ada's shop".into(),
             external_id: external_id.map(Into::into),
+            metadata: Metadata::new(),
             live_secret: TenantSecret {
                 sealed: vec![1, 2, 3],
                 since: at(0),
@@ -107,6 +108,8 @@ impl World<'_> {
             application: self.application,
             tenant: self.tenant,
             kind: EndpointKind::Registered,
+            external_id: None,
+            metadata: Metadata::new(),
             url: "https://example.com/hook".into(),
             description: None,
             subscription: Subscription::all(),
@@ -133,6 +136,7 @@ impl World<'_> {
             tenant: self.tenant,
             listing,
             mode: None,
+            oldest_first: false,
         }
     }
 

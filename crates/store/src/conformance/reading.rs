@@ -12,8 +12,8 @@ use postrider_core::tenant::Mode;
 
 use super::fixture::{at, by, record, secs, world};
 use crate::{
-    DeliveryFilter, EndpointFilter, EndpointListing, EventFilter, NewEvent, PageRequest,
-    StatePattern, Store, StoreError,
+    Cursor, DeliveryFilter, EndpointFilter, EndpointListing, EventFilter, NewEvent, PageRequest,
+    StatePattern, Store, StoreError, TenantFilter,
 };
 
 pub async fn pages_are_stable_while_rows_arrive(store: &dyn Store) {
@@ -168,6 +168,66 @@ pub async fn deliveries_can_be_listed_from_the_oldest(store: &dyn Store) {
     };
     let mixed = store.list_deliveries(newest, page).await;
     assert!(matches!(mixed, Err(StoreError::BadCursor)), "{mixed:?}");
+}
+
+pub async fn tenants_are_listed_in_either_order(store: &dyn Store) {
+    let world = world(store).await;
+    let mut made = vec![world.tenant];
+    for number in 0..3 {
+        let tenant = world.a_tenant(store.ids().next(at(0)), Some(&format!("t-{number}")));
+        made.push(tenant.id);
+        store.create_tenant(tenant, by()).await.unwrap();
+    }
+    for oldest_first in [true, false] {
+        let filter = TenantFilter {
+            application: world.application,
+            oldest_first,
+        };
+        let mut found = Vec::new();
+        let mut page = PageRequest::first(3);
+        loop {
+            let part = store.list_tenants(filter, page).await.unwrap();
+            found.extend(part.rows.iter().map(|row| row.id));
+            match part.next {
+                None => break,
+                next => page.cursor = next,
+            }
+        }
+        assert_eq!(found, made, "{oldest_first}");
+        // Behind a row that a door knows by its id, whatever the list.
+        let behind = PageRequest {
+            limit: 9,
+            cursor: Some(Cursor::behind(made[1])),
+        };
+        let rest = store.list_tenants(filter, behind).await.unwrap().rows;
+        let rest: Vec<_> = rest.iter().map(|row| row.id).collect();
+        assert_eq!(rest, made[2..]);
+        made.reverse();
+    }
+}
+
+pub async fn endpoints_are_listed_in_either_order(store: &dyn Store) {
+    let world = world(store).await;
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(world.endpoint().await);
+    }
+    for oldest_first in [true, false] {
+        let filter = EndpointFilter {
+            oldest_first,
+            ..world.listing(EndpointListing::Registered)
+        };
+        let first = store.list_endpoints(filter, PageRequest::first(3)).await;
+        let first = first.unwrap();
+        let page = PageRequest {
+            limit: 3,
+            cursor: first.next,
+        };
+        let second = store.list_endpoints(filter, page).await.unwrap();
+        let found = first.rows.iter().chain(&second.rows).map(|row| row.id);
+        assert_eq!(found.collect::<Vec<_>>(), made, "{oldest_first}");
+        made.reverse();
+    }
 }
 
 pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {

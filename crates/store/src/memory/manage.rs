@@ -14,7 +14,7 @@ use super::{EndpointRow, State};
 use crate::queries::query_digest;
 use crate::{
     EndpointChange, EndpointFilter, EndpointListing, Entity, KeyChange, KeyFilter, Page,
-    PageRequest, ProfileRecord, Rule, StoreError, Task,
+    PageRequest, ProfileRecord, Rule, StoreError, Task, TenantFilter,
 };
 
 impl State {
@@ -68,16 +68,51 @@ impl State {
 
     pub(super) fn create_tenant(&mut self, tenant: Tenant) -> Result<(), StoreError> {
         self.application(tenant.application)?;
+        self.must_be_free_for_tenant(&tenant)?;
+        self.tenants.insert(tenant.id.as_u128(), tenant);
+        Ok(())
+    }
+
+    pub(super) fn must_be_free_for_tenant(&self, tenant: &Tenant) -> Result<(), StoreError> {
         let taken = |other: &Tenant| {
             other.application == tenant.application
+                && other.id != tenant.id
                 && tenant.external_id.is_some()
                 && other.external_id == tenant.external_id
         };
         if self.tenants.values().any(taken) {
             return Err(StoreError::conflict(Rule::NameTaken));
         }
-        self.tenants.insert(tenant.id.as_u128(), tenant);
         Ok(())
+    }
+
+    pub(super) fn must_be_free_for_endpoint(&self, endpoint: &Endpoint) -> Result<(), StoreError> {
+        let Some(external_id) = &endpoint.external_id else {
+            return Ok(());
+        };
+        let (tenant, mode) = (endpoint.tenant, endpoint.mode);
+        match self.endpoint_by_external_id(tenant, mode, external_id) {
+            Ok(other) if other.id != endpoint.id => Err(StoreError::conflict(Rule::NameTaken)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn endpoint_by_external_id(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        external_id: &str,
+    ) -> Result<Endpoint, StoreError> {
+        let is_it = |row: &&EndpointRow| {
+            !row.deleted
+                && row.endpoint.tenant == tenant
+                && row.endpoint.mode == mode
+                && row.endpoint.external_id.as_deref() == Some(external_id)
+        };
+        let found = self.endpoints.values().find(is_it);
+        found
+            .map(|row| row.endpoint.clone())
+            .ok_or(StoreError::not_found(Entity::Endpoint))
     }
 
     pub(super) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
@@ -104,18 +139,20 @@ impl State {
 
     pub(super) fn list_tenants(
         &self,
-        application: Id<id::Application>,
+        filter: TenantFilter,
         page: PageRequest,
     ) -> Result<Page<Tenant>, StoreError> {
         let rows = self
             .tenants
             .iter()
-            .filter(|(_, row)| row.application == application);
-        newest(
-            rows.map(|(id, row)| (*id, row)),
-            &("tenants", application),
-            page,
-        )
+            .filter(|(_, row)| row.application == filter.application)
+            .map(|(id, row)| (*id, row));
+        let query = &("tenants", filter);
+        if filter.oldest_first {
+            oldest(rows, query, page)
+        } else {
+            newest(rows, query, page)
+        }
     }
 
     pub(super) fn put_event_type(
@@ -190,6 +227,7 @@ impl State {
         {
             return Err(StoreError::conflict(Rule::NameTaken));
         }
+        self.must_be_free_for_endpoint(&endpoint)?;
         self.endpoints.insert(
             endpoint.id.as_u128(),
             EndpointRow {
@@ -235,7 +273,11 @@ impl State {
         });
         let query = ("endpoints", filter);
         let rows = rows.map(|(id, row)| (*id, &row.endpoint));
-        let page = newest(rows, &query, page)?;
+        let page = if filter.oldest_first {
+            oldest(rows, &query, page)?
+        } else {
+            newest(rows, &query, page)?
+        };
         let digest = query_digest(&query);
         Ok(
             page.within(PAGE_BYTES_MAX, digest, Endpoint::text_bytes, |row| {
@@ -249,13 +291,13 @@ impl State {
         id: Id<id::Endpoint>,
         change: EndpointChange,
     ) -> Result<Endpoint, StoreError> {
-        let row = self
-            .endpoints
-            .get_mut(&id.as_u128())
-            .filter(|row| !row.deleted);
-        let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
-        change(&mut row.endpoint);
-        Ok(row.endpoint.clone())
+        let mut after = self.endpoint(id)?;
+        change(&mut after);
+        self.must_be_free_for_endpoint(&after)?;
+        if let Some(row) = self.endpoints.get_mut(&id.as_u128()) {
+            row.endpoint = after.clone();
+        }
+        Ok(after)
     }
 
     pub(super) fn delete_endpoint(&mut self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
@@ -425,10 +467,25 @@ pub(super) fn newest<'r, T: Clone + 'r>(
 ) -> Result<Page<T>, StoreError> {
     let query = query_digest(query);
     let after = page.after(query)?.unwrap_or(u128::MAX);
-    let rows = rows
-        .rev()
-        .filter(|(id, _)| *id < after)
-        .take(page.limit + 1);
+    cut(rows.rev().filter(|(id, _)| *id < after), query, page)
+}
+
+fn oldest<'r, T: Clone + 'r>(
+    rows: impl Iterator<Item = (u128, &'r T)>,
+    query: &impl std::fmt::Debug,
+    page: PageRequest,
+) -> Result<Page<T>, StoreError> {
+    let query = query_digest(query);
+    let after = page.after(query)?.unwrap_or(0);
+    cut(rows.filter(|(id, _)| *id > after), query, page)
+}
+
+fn cut<'r, T: Clone + 'r>(
+    rows: impl Iterator<Item = (u128, &'r T)>,
+    query: u32,
+    page: PageRequest,
+) -> Result<Page<T>, StoreError> {
+    let rows = rows.take(page.limit + 1);
     let page = Page::cut(rows.collect(), page.limit, query, |(id, _): &(u128, &T)| {
         *id
     });

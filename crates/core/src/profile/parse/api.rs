@@ -9,6 +9,17 @@ use crate::profile::reader::{Mistakes, Section};
 /// Dialects that exist, and the sentences each needs.
 const DIALECTS: &[(&str, &[&str])] = &[
     (
+        "svix",
+        &[
+            "authentication_failed",
+            "not_found",
+            "conflict",
+            "application_exists",
+            "event_type_exists",
+            "route_not_found",
+        ],
+    ),
+    (
         "vignetim",
         &[
             "endpoints_max",
@@ -72,7 +83,7 @@ pub(super) fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<A
     match DIALECTS.iter().find(|(name, _)| *name == dialect) {
         None => m.add(
             &section.span,
-            format!("api.dialect {dialect:?} is unknown; known are vignetim and voucherify"),
+            format!("api.dialect {dialect:?} is unknown; known are svix, vignetim and voucherify"),
         ),
         Some((_, needed)) => {
             for name in needed.iter().filter(|name| !texts.contains_key(**name)) {

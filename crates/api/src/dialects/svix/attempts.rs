@@ -1,0 +1,414 @@
+//! Attempts: by endpoint, by message, one; and what was to be sent, with how it stands.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use http::StatusCode;
+use postrider_core::attempt::{Attempt, Outcome};
+use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::event::EventSummary;
+use postrider_core::profile::{Class, Profile};
+use postrider_core::tenant::Tenant;
+use postrider_core::{Id, Timestamp, id};
+use postrider_service::{
+    self as service, Cursor, DeliveryListed, DeliveryQuery, PageRequest, Refusal, StatePattern,
+};
+use serde::Serialize;
+
+use super::attempt_pages::{Shown, listed};
+use super::endpoints::EndpointOut;
+use super::lists::{Params, list as list_of, no_iterator};
+use super::messages::{ANSWER_BYTES_MAX, MessageOut, still};
+use super::{Answer, Client, Path};
+use crate::Api;
+use crate::request::ok;
+
+pub(super) fn routes(base: &str) -> Router<Api> {
+    let app = format!("{base}/app/{{app}}");
+    let message = format!("{app}/msg/{{message}}");
+    Router::new()
+        .route(
+            &format!("{app}/attempt/endpoint/{{endpoint}}"),
+            get(list_by_endpoint),
+        )
+        .route(
+            &format!("{app}/attempt/msg/{{message}}"),
+            get(list_by_message),
+        )
+        .route(
+            &format!("{app}/endpoint/{{endpoint}}/msg"),
+            get(messages_of_endpoint),
+        )
+        .route(&format!("{message}/endpoint"), get(endpoints_of_message))
+        .route(&format!("{message}/attempt/{{attempt}}"), get(read))
+        .route(
+            &format!("{message}/endpoint/{{endpoint}}/resend"),
+            post(resend),
+        )
+}
+
+/// Before an attempt's id: the letters and digits of its delivery, and its number.
+const PREFIX: &str = "atmpt_";
+/// Letters and digits that hold a whole id.
+const ID_LEN: usize = 22;
+/// How something that was sent stands, as a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Success = 0,
+    Pending = 1,
+    Fail = 2,
+    /// It failed, and is tried again.
+    Sending = 3,
+    Canceled = 4,
+}
+
+impl Status {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Pending => "pending",
+            Self::Fail => "fail",
+            Self::Sending => "sending",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    pub(super) fn of_delivery(delivery: &Delivery) -> Self {
+        match delivery.state {
+            DeliveryState::Delivered => Self::Success,
+            DeliveryState::Pending if delivery.attempts == 0 => Self::Pending,
+            DeliveryState::Pending => Self::Sending,
+            DeliveryState::Failed(_) => Self::Fail,
+            DeliveryState::Cancelled | DeliveryState::Skipped => Self::Canceled,
+        }
+    }
+
+    pub(super) fn of_attempt(attempt: &Attempt, profile: &Profile) -> Self {
+        match profile.classify.class(&attempt.outcome) {
+            Class::Ok => Self::Success,
+            _ => Self::Fail,
+        }
+    }
+
+    pub(super) fn wanted(params: &Params) -> service::Result<Option<Self>> {
+        match params.text("status") {
+            None => Ok(None),
+            Some("0") => Ok(Some(Self::Success)),
+            Some("1") => Ok(Some(Self::Pending)),
+            Some("2") => Ok(Some(Self::Fail)),
+            Some("3") => Ok(Some(Self::Sending)),
+            Some("4") => Ok(Some(Self::Canceled)),
+            Some(_) => {
+                let rule = "must be 0 success, 1 pending, 2 fail, 3 sending or 4 canceled";
+                Err(Refusal::invalid("status", rule))
+            }
+        }
+    }
+
+    /// Deliveries that stand so.
+    fn pattern(self) -> Option<StatePattern> {
+        StatePattern::parse(match self {
+            Self::Success => "delivered",
+            Self::Pending | Self::Sending => "pending",
+            Self::Fail => "failed",
+            Self::Canceled => "cancelled",
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AttemptOut {
+    id: String,
+    msg_id: String,
+    endpoint_id: String,
+    url: String,
+    pub(super) response: String,
+    response_status_code: u16,
+    response_duration_ms: u64,
+    status: u8,
+    status_text: &'static str,
+    trigger_type: u8,
+    timestamp: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) msg: Option<MessageOut>,
+}
+
+pub(super) fn attempt_id(delivery: Id<id::Delivery>, number: u32) -> String {
+    format!("{PREFIX}{}{number}", delivery.alnum(ID_LEN))
+}
+
+/// The delivery and number that an attempt's id names.
+pub(super) fn read_attempt_id(text: &str) -> Option<(Id<id::Delivery>, u32)> {
+    let rest = text.strip_prefix(PREFIX)?;
+    let (delivery, number) = rest.split_at_checked(ID_LEN)?;
+    let id = Id::from_wire(delivery)?;
+    let number = number.parse().ok()?;
+    (attempt_id(id, number) == text).then_some((id, number))
+}
+
+impl AttemptOut {
+    pub(super) fn new(client: &Client, delivery: &Delivery, attempt: &Attempt) -> Self {
+        let profile = client.profile();
+        let status = Status::of_attempt(attempt, profile);
+        let body = attempt.response.as_ref().map(|response| &response.body);
+        let said = match &attempt.outcome {
+            Outcome::Answered { .. } => {
+                String::from_utf8_lossy(body.map_or(&[], |body| &**body)).into_owned()
+            }
+            Outcome::Unreachable { reason, detail } => format!("{}: {detail}", reason.as_str()),
+        };
+        Self {
+            id: attempt_id(delivery.id, attempt.number),
+            msg_id: profile.ids.message.render(delivery.event),
+            endpoint_id: profile.ids.endpoint.render(delivery.endpoint),
+            url: attempt.url.clone(),
+            response: said,
+            response_status_code: status_code(attempt),
+            response_duration_ms: u64::from(attempt.timings.total_micros) / 1_000,
+            status: status as u8,
+            status_text: status.text(),
+            trigger_type: u8::from(attempt.manual),
+            timestamp: attempt.started_at,
+            msg: None,
+        }
+    }
+}
+
+/// 0 where no answer came.
+pub(super) fn status_code(attempt: &Attempt) -> u16 {
+    match attempt.outcome {
+        Outcome::Answered { status, .. } => status,
+        Outcome::Unreachable { .. } => 0,
+    }
+}
+
+pub(super) async fn list_by_endpoint(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, endpoint)): Path<(String, String)>,
+    params: Params,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let known = client.endpoint(&api, &app, &endpoint).await?;
+    let query = || DeliveryQuery {
+        tenant: Some(app.id),
+        endpoint: Some(known.id),
+        ..DeliveryQuery::default()
+    };
+    listed(&api, &client, &app, &params, query).await
+}
+
+pub(super) async fn list_by_message(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, message)): Path<(String, String)>,
+    params: Params,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let event = client.message(&api, &app, &message).await?;
+    let endpoint = match params.text("endpoint_id") {
+        Some(text) => Some(client.endpoint(&api, &app, text).await?.id),
+        None => None,
+    };
+    let query = || DeliveryQuery {
+        tenant: Some(app.id),
+        event: Some(event.id),
+        endpoint,
+        ..DeliveryQuery::default()
+    };
+    listed(&api, &client, &app, &params, query).await
+}
+
+pub(super) async fn read(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, message, attempt)): Path<(String, String, String)>,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let event = client.message(&api, &app, &message).await?;
+    let not_found = || Refusal::not_found("attempt");
+    let (delivery, number) = read_attempt_id(&attempt).ok_or_else(not_found)?;
+    let service = &api.service;
+    let found = service.attempts_before(&client.caller, delivery, number.checked_add(1));
+    let (delivery, mut attempts) = found.await?;
+    attempts.retain(|attempt| attempt.number == number && delivery.event == event.id);
+    let found = attempts.first().ok_or_else(not_found)?;
+    Ok(ok(&AttemptOut::new(&client, &delivery, found)))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageOfEndpoint {
+    #[serde(flatten)]
+    message: MessageOut,
+    status: u8,
+    status_text: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointOfMessage {
+    #[serde(flatten)]
+    endpoint: EndpointOut,
+    status: u8,
+    status_text: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt: Option<Timestamp>,
+}
+
+/// When a delivery is tried again; none where it is not.
+fn next_attempt(delivery: &Delivery) -> Option<Timestamp> {
+    (delivery.state == DeliveryState::Pending).then_some(delivery.due_at)
+}
+
+/// Messages that go to an endpoint, each with how it stands.
+pub(super) async fn messages_of_endpoint(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, endpoint)): Path<(String, String)>,
+    params: Params,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let known = client.endpoint(&api, &app, &endpoint).await?;
+    let shown = Shown::new(&params)?;
+    let ids = &client.profile().ids.message;
+    let limit = params.limit()?;
+    // The iterator is a message's id, as in the original; an endpoint has one delivery of a message.
+    let cursor = match params.text("iterator") {
+        None => None,
+        Some(text) => {
+            let event = ids.read(text).ok_or_else(no_iterator)?;
+            let last = delivery_of(&api, &client, &app, event, &known).await?;
+            Some(Cursor::behind(last.ok_or_else(no_iterator)?))
+        }
+    };
+    let query = DeliveryQuery {
+        tenant: Some(app.id),
+        endpoint: Some(known.id),
+        event_type: shown.wanted.only_type(),
+        mode: Some(client.caller.own_mode()),
+        state: shown.status.and_then(Status::pattern),
+        since: shown.since,
+        until: shown.until,
+        ..DeliveryQuery::default()
+    };
+    let page = PageRequest { limit, cursor };
+    let found = api.service.list_deliveries(&client.caller, query, page);
+    let found = found.await?;
+    let (mut data, mut bytes, mut last) = (Vec::new(), 0, None);
+    for listed in found.rows {
+        if bytes >= ANSWER_BYTES_MAX {
+            return Ok(list_of(data, last, false));
+        }
+        let delivery = listed.delivery;
+        last = Some(ids.render(delivery.event));
+        let status = Status::of_delivery(&delivery);
+        let is_wanted = shown.status.is_none_or(|wanted| wanted == status)
+            && shown.wanted.has_type(&delivery.event_type);
+        if !is_wanted {
+            continue;
+        }
+        let event = still(api.service.event(&client.caller, delivery.event).await)?;
+        let Some(event) = event.filter(|event| shown.wanted.has_meta(event.meta.as_ref())) else {
+            continue;
+        };
+        let payload = shown.with_content.then_some(&*event.data);
+        bytes += payload.map_or(0, <[u8]>::len);
+        data.push(MessageOfEndpoint {
+            message: MessageOut::new(&client, &EventSummary::from(&event), payload),
+            status: status as u8,
+            status_text: status.text(),
+            next_attempt: next_attempt(&delivery),
+        });
+    }
+    Ok(list_of(data, last, found.next.is_none()))
+}
+
+/// Endpoints that a message goes to, each with how it stands.
+pub(super) async fn endpoints_of_message(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, message)): Path<(String, String)>,
+    params: Params,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let event = client.message(&api, &app, &message).await?;
+    let query = DeliveryQuery {
+        tenant: Some(app.id),
+        event: Some(event.id),
+        mode: Some(client.caller.own_mode()),
+        ..DeliveryQuery::default()
+    };
+    let ids = &client.profile().ids.endpoint;
+    let limit = params.limit()?;
+    let cursor = match params.text("iterator") {
+        None => None,
+        Some(text) => {
+            let known = client.endpoint(&api, &app, text).await?;
+            let last = delivery_of(&api, &client, &app, event.id, &known).await?;
+            Some(Cursor::behind(last.ok_or_else(no_iterator)?))
+        }
+    };
+    let page = PageRequest { limit, cursor };
+    let found = api.service.list_deliveries(&client.caller, query, page);
+    let found = found.await?;
+    let id = |listed: &DeliveryListed| ids.render(listed.delivery.endpoint);
+    let (last, done) = (found.rows.last().map(id), found.next.is_none());
+    let rows = found.rows.into_iter().filter_map(|listed| {
+        let status = Status::of_delivery(&listed.delivery);
+        Some(EndpointOfMessage {
+            endpoint: EndpointOut::new(&client, listed.endpoint?),
+            status: status as u8,
+            status_text: status.text(),
+            next_attempt: next_attempt(&listed.delivery),
+        })
+    });
+    Ok(list_of(rows.collect(), last, done))
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+/// Sends a message to an endpoint again, or for the first time where it was not there when the message came.
+pub(super) async fn resend(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, message, endpoint)): Path<(String, String, String)>,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let event = client.message(&api, &app, &message).await?;
+    let known = client.endpoint(&api, &app, &endpoint).await?;
+    match delivery_of(&api, &client, &app, event.id, &known).await? {
+        Some(delivery) => api.service.send_now(&client.caller, delivery).await?,
+        None => {
+            let sent = api.service.send_missed(&client.caller, event.id, known.id);
+            sent.await?;
+        }
+    }
+    let answer = crate::request::json(StatusCode::ACCEPTED, &Nothing {});
+    Ok(answer.into_response())
+}
+
+async fn delivery_of(
+    api: &Api,
+    client: &Client,
+    app: &Tenant,
+    event: Id<id::Event>,
+    endpoint: &Endpoint,
+) -> service::Result<Option<Id<id::Delivery>>> {
+    let query = DeliveryQuery {
+        tenant: Some(app.id),
+        event: Some(event),
+        endpoint: Some(endpoint.id),
+        ..DeliveryQuery::default()
+    };
+    let page = PageRequest::first(1);
+    let found = api.service.list_deliveries(&client.caller, query, page);
+    let mut found = found.await?.rows.into_iter();
+    Ok(found.next().map(|listed| listed.delivery.id))
+}
