@@ -254,33 +254,6 @@ impl Engine {
         }
     }
 
-    /// Sends a delivery that waits for its next attempt now, and begins its schedule anew. Both writes are given to the
-    /// journal at once, so that nothing is between them. Where its attempt began meanwhile, the receiver may see one more.
-    ///
-    /// # Errors
-    /// `DeliveryPending` when it is under way, or was sent since it was read; `EndpointDisabled`, `NotFound`, `Busy`.
-    pub async fn send_now(&self, delivery: &Delivery) -> Result<DueDelivery, PublishError> {
-        self.must_not_be_under_way(delivery)?;
-        let finish = FinishDelivery {
-            delivery: delivery.id,
-            endpoint: delivery.endpoint,
-            state: DeliveryState::Cancelled,
-        };
-        let resend = Resend {
-            delivery: delivery.id,
-            attempts: delivery.attempts,
-            series: Series::SCHEDULED,
-        };
-        let journal = self.journal()?;
-        let ended = journal.request(delivery.tenant, Write::Finish(finish), 0)?;
-        let sent = journal.request(delivery.tenant, Write::Resend(resend), 0)?;
-        ended.answer().await?;
-        match sent.answer().await? {
-            Written::Resent(due) => Ok(due),
-            other => Err(unexpected(&other).into()),
-        }
-    }
-
     /// One that is cancelled can still be under way: what becomes of that attempt would be taken for the resend's.
     fn must_not_be_under_way(&self, delivery: &Delivery) -> Result<(), PublishError> {
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);

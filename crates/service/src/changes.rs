@@ -13,7 +13,10 @@ use crate::refusal::{Refusal, Result};
 impl Service {
     /// Runs a change to its end although whoever asked for it may go away: what a change touches in memory
     /// must follow what it wrote.
-    pub(crate) async fn to_the_end<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// What the change answers, or `internal` where it panicked.
+    pub async fn to_the_end<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {

@@ -209,27 +209,6 @@ impl Service {
         send_again(self, delivery).await
     }
 
-    /// As [`Service::resend`], and what waits for its next attempt is sent now; its schedule begins anew. One that is being
-    /// sent stays as it is.
-    ///
-    /// # Errors
-    /// As [`Service::resend`], but `delivery_pending`.
-    pub async fn send_now(&self, who: &Caller, id: Id<id::Delivery>) -> Result<()> {
-        who.must_change()?;
-        let delivery = found(self, who, id).await?;
-        let sent = if delivery.state == DeliveryState::Pending {
-            let service = self.clone();
-            let sending = async move { Ok(service.engine().send_now(&delivery).await.map(drop)?) };
-            self.to_the_end(sending).await
-        } else {
-            send_again(self, delivery).await.map(drop)
-        };
-        match sent {
-            Err(refusal) if refusal.code == ErrorCode::DeliveryPending => Ok(()),
-            sent => sent,
-        }
-    }
-
     /// Sends an event to a registered endpoint that has no delivery of it, whatever that subscribed to.
     ///
     /// # Errors

@@ -230,8 +230,17 @@ impl Import {
         let what = format!("endpoint {uid} of {app}");
         let id = text(endpoint, "id");
         let of = |part| path(&["app", there, "endpoint", id, part]);
-        let secret = self.from.get(&of("secret")).await?["key"].clone();
-        let headers = self.from.get(&of("headers")).await?;
+        let secret = self.from.ask(Method::GET, &of("secret"), None).await?;
+        let headers = self.from.ask(Method::GET, &of("headers"), None).await?;
+        let key = secret.body["key"].as_str();
+        let (Some(secret), true) = (key.map(|key| json!(key)), headers.status.is_success()) else {
+            let (secret, headers) = (secret.status, headers.status);
+            self.tell(&format!(
+                "{what}: not brought over: its secret ({secret}) or its headers ({headers}) could not be read"
+            ));
+            return Ok(false);
+        };
+        let headers = headers.body;
         let known = ["url", "description", "disabled", "channels", "metadata"];
         let mut body = members(endpoint, &known);
         let either = |one: &str, other: &str| {

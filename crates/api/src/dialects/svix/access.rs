@@ -25,6 +25,9 @@ pub(super) fn routes(base: &str) -> Router<Api> {
         .route(&format!("{base}/auth/logout"), post(logout))
 }
 
+/// As long as the original's last, which is the longest that ours may.
+const LASTS_SECS: u64 = 7 * 24 * 3_600;
+
 /// Whether the server answers; the SDKs ask it without a token.
 pub(super) async fn health() -> StatusCode {
     StatusCode::NO_CONTENT
@@ -62,7 +65,7 @@ pub(super) async fn portal_access(
     };
     let link = || NewPortalLink {
         read_only: given.read_only.unwrap_or(false),
-        lasts_secs: given.expiry,
+        lasts_secs: Some(given.expiry.unwrap_or(LASTS_SECS)),
         ..NewPortalLink::default()
     };
     let (service, caller) = (&api.service, &client.caller);

@@ -190,8 +190,9 @@ pub(super) async fn put(
     let tenant = match client.app(&api, &app).await {
         Err(refusal) if refusal.code == ErrorCode::NotFound => {
             given.uid = given.uid.or_else(|| Some(app.clone()));
-            // Somebody else may be sooner.
-            let (is_new, tenant) = make(&api, &client, given.clone(), true).await?;
+            // Somebody else may be sooner; one of another name is not to be overwritten.
+            let same = given.uid.as_ref() == Some(&app);
+            let (is_new, tenant) = make(&api, &client, given.clone(), same).await?;
             if is_new {
                 let view = ApplicationOut::new(&client, &tenant);
                 return Ok(json(StatusCode::CREATED, &view));

@@ -9,18 +9,19 @@ use postrider_core::attempt::Attempt;
 use postrider_core::delivery::Delivery;
 use postrider_core::event::EventSummary;
 use postrider_core::profile::Profile;
-use postrider_core::tenant::Tenant;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{self as service, Cursor, DeliveryQuery, PageRequest};
 
-use super::attempts::{AttemptOut, Status, attempt_id, read_attempt_id, status_code};
+use super::attempts::{
+    AttemptOut, FIRST, Status, attempt_id, goes_on, read_attempt_id, status_code,
+};
 use super::lists::{Params, list as list_of, no_iterator};
 use super::messages::{ANSWER_BYTES_MAX, LOOKED_AT_MAX, MessageOut, Wanted, still};
 use super::{Answer, Client};
 use crate::Api;
 
 /// Deliveries that are read at once while a page is put together.
-const PIECE: usize = 50;
+const PIECE: usize = 10;
 /// How long before it an attempt's message may have been published, for lists that begin at a time: longer than the
 /// schedule takes. What was sent again by hand after that is in lists without a beginning.
 const REACH: Duration = Duration::from_secs(3 * 24 * 3_600);
@@ -70,12 +71,16 @@ struct Making<'m> {
     limit: usize,
     data: Vec<AttemptOut>,
     bytes: usize,
+    /// Deliveries and attempts.
+    looked: usize,
     last: Option<String>,
 }
 
 impl Making<'_> {
     fn is_full(&self) -> bool {
-        self.data.len() >= self.limit || self.bytes >= ANSWER_BYTES_MAX
+        self.data.len() >= self.limit
+            || self.bytes >= ANSWER_BYTES_MAX
+            || self.looked >= LOOKED_AT_MAX
     }
 
     fn ended(self, done: bool) -> Response {
@@ -96,12 +101,14 @@ impl Making<'_> {
                 if self.is_full() {
                     return Ok(false);
                 }
+                self.looked += 1;
                 self.last = Some(attempt_id(delivery.id, attempt.number));
                 if self.shown.has(attempt, self.client.profile()) {
                     self.show(delivery, event, attempt).await?;
                 }
             }
-            let Some(first) = first.filter(|first| *first > 1) else {
+            let Some(first) = first.filter(|first| *first > FIRST) else {
+                self.last = Some(attempt_id(delivery.id, FIRST));
                 return Ok(true);
             };
             let (service, caller) = (&self.api.service, &self.client.caller);
@@ -155,7 +162,11 @@ impl Making<'_> {
     }
 
     /// Goes on behind the attempt that an iterator names; where the deliveries behind it begin.
-    async fn resume(&mut self, app: &Tenant, text: &str) -> service::Result<Option<Cursor>> {
+    async fn resume(
+        &mut self,
+        query: &DeliveryQuery,
+        text: &str,
+    ) -> service::Result<Option<Cursor>> {
         let (delivery, number) = read_attempt_id(text).ok_or_else(no_iterator)?;
         self.last = Some(text.to_owned());
         let (service, caller) = (&self.api.service, &self.client.caller);
@@ -164,8 +175,15 @@ impl Making<'_> {
         let Some((delivery, rest)) = still(rest.await)? else {
             return Ok(Some(behind));
         };
-        if delivery.tenant != app.id {
-            return Err(no_iterator());
+        // Where the store ended a page there may be anybody's.
+        let is_in_it = query.tenant == Some(delivery.tenant)
+            && query.event.is_none_or(|event| event == delivery.event)
+            && query
+                .endpoint
+                .is_none_or(|endpoint| endpoint == delivery.endpoint)
+            && delivery.mode == self.client.caller.own_mode();
+        if !is_in_it {
+            return Ok(Some(behind));
         }
         let events = self.events(std::iter::once(&delivery)).await?;
         let event = events.get(&delivery.event);
@@ -180,7 +198,6 @@ impl Making<'_> {
 pub(super) async fn listed(
     api: &Api,
     client: &Client,
-    app: &Tenant,
     params: &Params,
     query: impl Fn() -> DeliveryQuery,
 ) -> Answer {
@@ -191,16 +208,16 @@ pub(super) async fn listed(
         limit: params.limit()?,
         data: Vec::new(),
         bytes: 0,
+        looked: 0,
         last: None,
     };
     let mut cursor = match params.text("iterator") {
         None => None,
-        Some(text) => match page.resume(app, text).await? {
+        Some(text) => match page.resume(&query(), text).await? {
             None => return Ok(page.ended(false)),
             behind => behind,
         },
     };
-    let mut looked = 0;
     loop {
         let query = DeliveryQuery {
             event_type: page.shown.wanted.only_type(),
@@ -213,7 +230,7 @@ pub(super) async fn listed(
         let piece = PageRequest { limit, cursor };
         let found = api.service.list_attempted(&client.caller, query, piece);
         let found = found.await?;
-        looked += PIECE;
+        page.looked += found.rows.len();
         let deliveries = found.rows.iter().map(|(delivery, _)| delivery);
         let events = page.events(deliveries).await?;
         for (delivery, attempts) in found.rows {
@@ -224,12 +241,15 @@ pub(super) async fn listed(
                 }
             } else if !page.is_full() {
                 // Behind all that it has.
-                page.last = Some(attempt_id(delivery.id, 1));
+                page.last = Some(attempt_id(delivery.id, FIRST));
             }
         }
         cursor = found.next;
-        if cursor.is_none() || looked >= LOOKED_AT_MAX {
+        if cursor.is_none() || page.is_full() {
+            page.last = goes_on(cursor).or(page.last);
             return Ok(page.ended(cursor.is_none()));
         }
+        // A piece in which there was nothing.
+        page.looked += 1;
     }
 }

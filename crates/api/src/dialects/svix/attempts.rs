@@ -13,7 +13,8 @@ use postrider_core::profile::{Class, Profile};
 use postrider_core::tenant::Tenant;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{
-    self as service, Cursor, DeliveryListed, DeliveryQuery, PageRequest, Refusal, StatePattern,
+    self as service, Cursor, DeliveryListed, DeliveryQuery, ErrorCode, PageRequest, Refusal,
+    StatePattern,
 };
 use serde::Serialize;
 
@@ -51,6 +52,8 @@ pub(super) fn routes(base: &str) -> Router<Api> {
 
 /// Before an attempt's id: the letters and digits of its delivery, and its number.
 const PREFIX: &str = "atmpt_";
+/// The number of a delivery's first attempt.
+pub(super) const FIRST: u32 = 1;
 /// Letters and digits that hold a whole id.
 const ID_LEN: usize = 22;
 /// How something that was sent stands, as a number.
@@ -198,7 +201,7 @@ pub(super) async fn list_by_endpoint(
         endpoint: Some(known.id),
         ..DeliveryQuery::default()
     };
-    listed(&api, &client, &app, &params, query).await
+    listed(&api, &client, &params, query).await
 }
 
 pub(super) async fn list_by_message(
@@ -219,7 +222,7 @@ pub(super) async fn list_by_message(
         endpoint,
         ..DeliveryQuery::default()
     };
-    listed(&api, &client, &app, &params, query).await
+    listed(&api, &client, &params, query).await
 }
 
 pub(super) async fn read(
@@ -266,6 +269,18 @@ fn next_attempt(delivery: &Delivery) -> Option<Timestamp> {
     (delivery.state == DeliveryState::Pending).then_some(delivery.due_at)
 }
 
+/// The place behind a delivery, of which an iterator names the first attempt.
+fn behind(params: &Params) -> service::Result<Option<Cursor>> {
+    let named = |text| read_attempt_id(text).ok_or_else(no_iterator);
+    let last = params.text("iterator").map(named).transpose()?;
+    Ok(last.map(|(delivery, _)| Cursor::behind(delivery)))
+}
+
+/// The iterator of the page behind one that the store ended there, which may have shown nothing.
+pub(super) fn goes_on(next: Option<Cursor>) -> Option<String> {
+    next.map(|next| attempt_id(Id::from_u128(next.after), FIRST))
+}
+
 /// Messages that go to an endpoint, each with how it stands.
 pub(super) async fn messages_of_endpoint(
     State(api): State<Api>,
@@ -276,17 +291,8 @@ pub(super) async fn messages_of_endpoint(
     let app = client.app(&api, &app).await?;
     let known = client.endpoint(&api, &app, &endpoint).await?;
     let shown = Shown::new(&params)?;
-    let ids = &client.profile().ids.message;
     let limit = params.limit()?;
-    // The iterator is a message's id, as in the original; an endpoint has one delivery of a message.
-    let cursor = match params.text("iterator") {
-        None => None,
-        Some(text) => {
-            let event = ids.read(text).ok_or_else(no_iterator)?;
-            let last = delivery_of(&api, &client, &app, event, &known).await?;
-            Some(Cursor::behind(last.ok_or_else(no_iterator)?))
-        }
-    };
+    let cursor = behind(&params)?;
     let query = DeliveryQuery {
         tenant: Some(app.id),
         endpoint: Some(known.id),
@@ -306,7 +312,7 @@ pub(super) async fn messages_of_endpoint(
             return Ok(list_of(data, last, false));
         }
         let delivery = listed.delivery;
-        last = Some(ids.render(delivery.event));
+        last = Some(attempt_id(delivery.id, FIRST));
         let status = Status::of_delivery(&delivery);
         let is_wanted = shown.status.is_none_or(|wanted| wanted == status)
             && shown.wanted.has_type(&delivery.event_type);
@@ -326,7 +332,8 @@ pub(super) async fn messages_of_endpoint(
             next_attempt: next_attempt(&delivery),
         });
     }
-    Ok(list_of(data, last, found.next.is_none()))
+    let done = found.next.is_none();
+    Ok(list_of(data, goes_on(found.next).or(last), done))
 }
 
 /// Endpoints that a message goes to, each with how it stands.
@@ -344,21 +351,14 @@ pub(super) async fn endpoints_of_message(
         mode: Some(client.caller.own_mode()),
         ..DeliveryQuery::default()
     };
-    let ids = &client.profile().ids.endpoint;
     let limit = params.limit()?;
-    let cursor = match params.text("iterator") {
-        None => None,
-        Some(text) => {
-            let known = client.endpoint(&api, &app, text).await?;
-            let last = delivery_of(&api, &client, &app, event.id, &known).await?;
-            Some(Cursor::behind(last.ok_or_else(no_iterator)?))
-        }
-    };
+    let cursor = behind(&params)?;
     let page = PageRequest { limit, cursor };
     let found = api.service.list_deliveries(&client.caller, query, page);
     let found = found.await?;
-    let id = |listed: &DeliveryListed| ids.render(listed.delivery.endpoint);
+    let id = |listed: &DeliveryListed| attempt_id(listed.delivery.id, FIRST);
     let (last, done) = (found.rows.last().map(id), found.next.is_none());
+    let last = goes_on(found.next).or(last);
     let rows = found.rows.into_iter().filter_map(|listed| {
         let status = Status::of_delivery(&listed.delivery);
         Some(EndpointOfMessage {
@@ -384,7 +384,11 @@ pub(super) async fn resend(
     let event = client.message(&api, &app, &message).await?;
     let known = client.endpoint(&api, &app, &endpoint).await?;
     match delivery_of(&api, &client, &app, event.id, &known).await? {
-        Some(delivery) => api.service.send_now(&client.caller, delivery).await?,
+        Some(delivery) => match api.service.resend(&client.caller, delivery).await {
+            // It is being sent, or waits for its next attempt.
+            Err(refusal) if refusal.code == ErrorCode::DeliveryPending => {}
+            sent => drop(sent?),
+        },
         None => {
             let sent = api.service.send_missed(&client.caller, event.id, known.id);
             sent.await?;

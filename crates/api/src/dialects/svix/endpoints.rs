@@ -226,7 +226,7 @@ pub(super) async fn put(
             };
             match made(&api, &client, &app, new).await {
                 // Somebody else was sooner.
-                Err(refused) if refused.is(ErrorCode::NameTaken) => {
+                Err(refused) if refused.is(ErrorCode::NameTaken) && uid == endpoint => {
                     client.endpoint(&api, &app, &uid).await?
                 }
                 answer => return answer,

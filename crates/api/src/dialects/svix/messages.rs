@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use postrider_core::event::EventSummary;
 use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::tenant::Tenant;
-use postrider_core::{Timestamp, id};
+use postrider_core::{Id, Timestamp, id};
 use postrider_service::{
     self as service, ErrorCode, EventQuery, NewEvent, PageRequest, Refusal, Sent,
 };
@@ -198,11 +198,7 @@ pub(super) async fn create(
         }
         (found, _) => found?,
     };
-    let idempotency = headers.get("idempotency-key");
-    let idempotency = idempotency.map_or(Ok(None), |value| {
-        let invalid = |_| Refusal::invalid("Idempotency-Key", "must be printable ASCII");
-        value.to_str().map(Some).map_err(invalid)
-    })?;
+    let idempotency = key_of_request(&headers)?;
     let meta = given.meta()?;
     let (key, raw) = match &given.event_id {
         // Both together, so that the same message with another key is another request.
@@ -244,6 +240,14 @@ pub(super) async fn create(
     Ok(json(StatusCode::ACCEPTED, &view))
 }
 
+fn key_of_request(headers: &HeaderMap) -> service::Result<Option<&str>> {
+    let invalid = |_| Refusal::invalid("Idempotency-Key", "must be printable ASCII");
+    let given = headers.get("idempotency-key");
+    given
+        .map(|value| value.to_str().map_err(invalid))
+        .transpose()
+}
+
 fn new_event(r#type: String, data: &RawValue) -> NewEvent<'_> {
     NewEvent {
         r#type,
@@ -275,6 +279,7 @@ pub(super) async fn send_example(
     State(api): State<Api>,
     client: Client,
     Path((app, endpoint)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer {
     let app = client.app(&api, &app).await?;
@@ -288,10 +293,11 @@ pub(super) async fn send_example(
     };
     let event = NewEvent {
         endpoint: Some(known.id.to_string()),
+        idempotency_key: key_of_request(&headers)?.map(str::to_owned),
         ..new_event(given.event_type, &example)
     };
     let sent = Sent {
-        raw: example.get().as_bytes(),
+        raw: &bytes,
         whole: None,
         traceparent: None,
     };
@@ -412,7 +418,9 @@ pub(super) async fn list(
         }
         cursor = found.next;
         if cursor.is_none() || looked >= LOOKED_AT_MAX {
-            return Ok(list_of(data, last, cursor.is_none()));
+            // The store may have ended where it showed nothing.
+            let behind = cursor.map(|next| ids.render(Id::<id::Event>::from_u128(next.after)));
+            return Ok(list_of(data, behind.or(last), cursor.is_none()));
         }
     }
 }

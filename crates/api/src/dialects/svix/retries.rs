@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts as _, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
 use postrider_core::Timestamp;
 use postrider_core::seal::sha256;
+use postrider_service::Refusal;
 
+use super::Client;
+use super::refusal::Refused;
 use crate::Api;
 
 /// Bytes of the answers that are remembered; of more the oldest are forgotten.
@@ -37,9 +40,17 @@ struct Remembered {
     /// In the order in which they came.
     since: VecDeque<(Timestamp, Key)>,
     bytes: usize,
+    /// Of those that are being answered: the next of the same key waits.
+    turns: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Answers {
+    fn turn(&self, key: Key) -> Arc<tokio::sync::Mutex<()>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        held.turns.entry(key).or_default().clone()
+    }
+
     fn find(&self, key: &Key, now: Timestamp) -> Option<(StatusCode, Bytes)> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.forget(now);
@@ -48,7 +59,6 @@ impl Answers {
 
     fn remember(&self, key: Key, answer: (StatusCode, Bytes), now: Timestamp) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Where two came at once, the first is what the others get.
         if !held.answers.contains_key(&key) {
             held.bytes += answer.1.len() + OVERHEAD;
             held.answers.insert(key, answer);
@@ -90,22 +100,37 @@ pub(super) async fn answered_before(
     request: Request,
     next: Next,
 ) -> Response {
-    let key = key_of(&request).filter(|_| request.method() == Method::POST);
-    let Some(key) = key else {
+    // What has a secret in it is not kept; to rotate twice harms nobody.
+    let is_kept = request.method() == Method::POST && !request.uri().path().ends_with("/rotate");
+    let Some(key) = key_of(&request).filter(|_| is_kept) else {
         return next.run(request).await;
     };
-    if let Some((status, body)) = answers.find(&key, api.service.now()) {
-        let json = [(header::CONTENT_TYPE, "application/json")];
-        return (status, json, body).into_response();
+    // Whoever may not come in any more gets no answer from before either.
+    let (mut parts, body) = request.into_parts();
+    if let Err(refused) = Client::from_request_parts(&mut parts, &api).await {
+        return refused.into_response();
     }
-    let response = next.run(request).await;
-    if !response.status().is_success() {
-        return response;
-    }
-    let (parts, body) = response.into_parts();
-    let Ok(body) = to_bytes(body, usize::MAX).await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    answers.remember(key, (parts.status, body.clone()), api.service.now());
-    Response::from_parts(parts, Body::from(body))
+    let request = Request::from_parts(parts, body);
+    let service = api.service.clone();
+    // To the end, although its client goes away: that is when it is sent again.
+    let answering = service.to_the_end(async move {
+        let turn = answers.turn(key);
+        let _held = turn.lock().await;
+        if let Some((status, body)) = answers.find(&key, api.service.now()) {
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            return Ok((status, json, body).into_response());
+        }
+        let response = next.run(request).await;
+        if !response.status().is_success() {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX)
+            .await
+            .map_err(Refusal::internal)?;
+        answers.remember(key, (parts.status, body.clone()), api.service.now());
+        Ok(Response::from_parts(parts, Body::from(body)))
+    });
+    let answered: Result<Response, Refused> = answering.await.map_err(Refused::from);
+    answered.into_response()
 }
