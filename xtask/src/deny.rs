@@ -39,12 +39,12 @@ struct Metadata {
 }
 
 #[derive(Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-    license: Option<String>,
-    source: Option<String>,
-    manifest_path: PathBuf,
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) license: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
     targets: Vec<Target>,
 }
@@ -99,7 +99,11 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn packages() -> anyhow::Result<Vec<Package>> {
+/// All packages that a build for this machine looks at.
+///
+/// # Errors
+/// When cargo does not tell.
+pub(crate) fn packages() -> anyhow::Result<Vec<Package>> {
     let version = Command::new("rustc").arg("-vV").output()?.stdout;
     let version = String::from_utf8(version)?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));

@@ -5,6 +5,7 @@ mod bench;
 mod browser;
 mod contract;
 mod deny;
+mod dist;
 mod fuzz;
 mod sdks;
 mod systems;
@@ -27,6 +28,7 @@ cargo xtask deny       licences, sources, versions and use of what comes from el
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
 cargo xtask bench [N]  what the store costs over N deliveries, and a server under load [default: 400000]
+cargo xtask dist       an archive and a Debian package, in target/dist
 cargo xtask demo       the demo, as a user runs it";
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "browser" => browser::check(),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
+        "dist" => dist::dist(),
         "systems" => systems::check(),
         "bench" => bench::bench(rest.first().map_or("400000", String::as_str)),
         "demo" => cargo(&["run", "--release", "--", "demo"]),

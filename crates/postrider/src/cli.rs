@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Config;
 use crate::{
     backup, commands, config, demo, doctor, listen, moving, profiles, prune, root_key, serve,
-    verify,
+    shipped, verify,
 };
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
@@ -62,6 +62,16 @@ pub enum Command {
     Export(StoreArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
     RootKey(StoreArgs),
+    /// Print completions for a shell: postrider completions bash > /etc/bash_completion.d/postrider
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a man page of each command
+    ManPages {
+        /// The directory that they go into
+        directory: PathBuf,
+    },
     /// Call any route of the API: postrider api get /v1/audit
     Api(commands::ApiArgs),
     /// Print a link that opens the console once, in a browser, as whoever has the key
@@ -230,6 +240,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::ImportSvix(args) => commands::import_svix(args).await,
             Command::Export(args) => moving::run_export(&args).await,
             Command::RootKey(args) => root_key::run(&args).await,
+            Command::Completions { shell } => shipped::completions(shell),
+            Command::ManPages { directory } => shipped::man_pages(&directory),
             Command::Api(args) => commands::api(args).await,
             Command::Console(connection) => commands::console(&connection).await,
             Command::Application(command) => commands::application(command).await,

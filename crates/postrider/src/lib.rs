@@ -21,4 +21,6 @@ mod prune;
 pub mod receiver;
 mod root_key;
 pub mod serve;
+mod shipped;
+mod supervisor;
 pub mod verify;

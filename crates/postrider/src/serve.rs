@@ -22,7 +22,7 @@ use crate::config::{self, Config};
 use crate::log::set_log_level;
 use crate::metrics::{Metrics, Sources};
 use crate::output::tell;
-use crate::{log, patrol, profiles};
+use crate::{log, patrol, profiles, supervisor};
 use parts::{
     Opened, Prepared, Sockets, api_options, disk, first_console_link, first_root_key, owned,
     root_key_target, router,
@@ -225,8 +225,12 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         () = signals.stop() => return Ok(()),
     };
     greet(&server, &data);
+    supervisor::ready();
+    let lives = supervisor::lives();
+    tokio::pin!(lives);
     loop {
         tokio::select! {
+            never = &mut lives => match never {},
             signal = signals.next() => match signal {
                 Asked::Stop => break,
                 Asked::Reload => reload(&server, args).await,
@@ -237,6 +241,7 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
             }
         }
     }
+    supervisor::stopping();
     tracing::info!("shutting down; a second signal stops at once");
     tokio::select! {
         clean = server.shut_down() => {

@@ -43,6 +43,7 @@ mod schemas;
 mod secrecy;
 mod send_outs;
 mod simplifytrip;
+mod supervised;
 mod support;
 mod svix;
 mod tracing;
