@@ -21,7 +21,7 @@ const BASE: &str = "/api/v1";
 
 #[derive(Debug, Args)]
 pub struct ImportSvixArgs {
-    /// The URL of the Svix server, such as https://api.eu.svix.com
+    /// The URL of the Svix server, where its SDKs go
     #[arg(long, value_name = "URL")]
     from: String,
     /// Its token, which may read everything
