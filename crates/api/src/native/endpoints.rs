@@ -70,6 +70,8 @@ pub(crate) async fn list(
     Query(query): Query<EndpointQuery>,
 ) -> Answer {
     let tenant = read_id(&tenant)?;
+    // Also where there is one at most: what is wrong is told.
+    let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     let (page, profile) = match &query.external_id {
         Some(external_id) => {
             let service = &api.service;
@@ -79,7 +81,6 @@ pub(crate) async fn list(
             (Page { rows, next: None }, profile)
         }
         None => {
-            let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
             let found = api.service.list_endpoints(&caller, tenant, None, page);
             found.await?
         }

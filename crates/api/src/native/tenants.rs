@@ -62,6 +62,8 @@ pub(crate) async fn list(
     Query(query): Query<TenantQuery>,
 ) -> Answer {
     let application = read_id(&id)?;
+    // Also where there is one at most: what is wrong is told.
+    let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
     let (page, profile) = match &query.external_id {
         Some(external_id) => {
             let found = api
@@ -72,7 +74,6 @@ pub(crate) async fn list(
             (Page { rows, next: None }, profile)
         }
         None => {
-            let page = page_request(query.limit.as_deref(), query.cursor.as_deref())?;
             let found = api.service.list_tenants(&caller, application, false, page);
             found.await?
         }
