@@ -52,7 +52,10 @@ async fn an_event_comes_with_the_transaction_that_it_tells_of() {
     let (server, url) = on_a_database().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let (tenant, _) = ada(&server, json!({})).await;
-    server.endpoint(&tenant, &receiver.url("/")).await;
+    // Otherwise what comes side by side may overtake.
+    let ordered = json!({ "url": receiver.url("/"), "ordering": "endpoint" });
+    let endpoints = format!("/v1/tenants/{tenant}/endpoints");
+    server.good("POST", &endpoints, ordered).await;
     let sql = |sql: &str| Postgres::shared().execute(&url, sql);
     assert!(sql(
         "create table orders (n bigint); create role shop_app; grant usage on schema postrider to shop_app;
