@@ -12,6 +12,7 @@ mod openapi;
 mod problem;
 mod request;
 mod server;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
 pub use server::{Connections, Listener, ServerLimits};
+pub use tls::{Certificate, CertificateError, Tls};
 
 /// Bounds and policies of HTTP that an operator sets.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct ApiOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Where people reach this server, for links; none takes the name that it is asked by.
     pub public_url: Option<String>,
+    /// Whether the listener speaks TLS.
+    pub tls: bool,
 }
 
 impl Default for ApiOptions {
@@ -54,6 +58,7 @@ impl Default for ApiOptions {
             body_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             public_url: None,
+            tls: false,
         }
     }
 }
@@ -133,7 +138,8 @@ impl Api {
             let host = headers
                 .get(http::header::HOST)
                 .and_then(|host| host.to_str().ok());
-            format!("http://{}", host.unwrap_or("localhost"))
+            let scheme = if self.options().tls { "https" } else { "http" };
+            format!("{scheme}://{}", host.unwrap_or("localhost"))
         };
         made.at(&own.unwrap_or_else(asked)).expose().to_owned()
     }

@@ -1,21 +1,28 @@
 //! The accept loop: bounded connections, a deadline for headers, a graceful end.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapRequest;
+
+use crate::tls::Tls;
 
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +62,7 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
+    tls: Option<Tls>,
     limits: ServerLimits,
     permits: Arc<Semaphore>,
 }
@@ -93,9 +101,16 @@ impl Listener {
         socket.bind(address)?;
         Ok(Self {
             listener: socket.listen(BACKLOG)?,
+            tls: None,
             limits,
             permits: Arc::new(Semaphore::new(limits.connections_max)),
         })
+    }
+
+    /// The same, over TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     pub fn connections(&self) -> Connections {
@@ -134,13 +149,22 @@ impl Listener {
                 request
             });
             let service = TowerToHyperService::new(service);
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(self.limits.write_timeout));
-            let stream = TokioIo::new(Box::pin(stream));
-            let connection = graceful.watch(builder.serve_connection(stream, service));
+            let conversation = Conversation {
+                builder: builder.clone(),
+                watcher: graceful.watcher(),
+                write_timeout: self.limits.write_timeout,
+            };
+            let (tls, stop) = (self.tls.clone(), stop.clone());
             connections.spawn(async move {
-                // A client that breaks off is no event of ours.
-                drop(connection.await);
+                match tls {
+                    None => conversation.hold(stream, service).await,
+                    Some(tls) => {
+                        let accepted = stop.run_until_cancelled(tls.accept(stream)).await;
+                        if let Some(stream) = accepted.flatten() {
+                            conversation.hold(stream, service).await;
+                        }
+                    }
+                }
                 drop(permit);
             });
         }
@@ -149,6 +173,29 @@ impl Listener {
         // Until the last one let go of what it serves from: whoever opens the store next needs it free.
         connections.close();
         connections.wait().await;
+    }
+}
+
+/// How a connection's requests are taken.
+struct Conversation {
+    builder: http1::Builder,
+    watcher: Watcher,
+    write_timeout: Duration,
+}
+
+impl Conversation {
+    /// Takes requests until the client leaves, or the server stops.
+    async fn hold<IO, S>(self, stream: IO, service: S)
+    where
+        IO: AsyncRead + AsyncWrite + 'static,
+        S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+    {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.write_timeout));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = self.builder.serve_connection(stream, service);
+        // A client that breaks off is no event of ours.
+        drop(self.watcher.watch(connection).await);
     }
 }
 
@@ -178,11 +225,9 @@ async fn accept(
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use axum::routing::get;
     use bytes::Bytes;
     use hyper::body::Frame;
-    use std::convert::Infallible;
     use std::pin::Pin;
     use std::task::{Context, Poll};
     use tokio::io::AsyncWriteExt;

@@ -1,5 +1,6 @@
 //! A small client of the HTTP API, for the command line and the demo.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use postrider_core::Secret;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -23,6 +27,8 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 pub struct Client {
     base: Url,
     key: Secret,
+    /// Authorities that may have signed the server's certificate.
+    roots: Arc<RootCertStore>,
 }
 
 /// What a server says; null where that is no JSON.
@@ -42,7 +48,34 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             bail!("{url:?} must begin with http:// or https://");
         }
-        Ok(Self { base, key })
+        let roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        Ok(Self {
+            base,
+            key,
+            roots: Arc::new(roots),
+        })
+    }
+
+    /// Trusts the authorities of a PEM file instead of those of the web.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds none.
+    pub fn trusting(self, authorities: &Path) -> anyhow::Result<Self> {
+        let unusable = || format!("{} cannot be used", authorities.display());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(authorities).with_context(unusable)? {
+            let added = roots.add(certificate.with_context(unusable)?);
+            added.with_context(unusable)?;
+        }
+        if roots.is_empty() {
+            bail!("{} holds no certificate", authorities.display());
+        }
+        Ok(Self {
+            roots: Arc::new(roots),
+            ..self
+        })
     }
 
     /// Joins what a user gave into a path, each part by itself: an id cannot lead elsewhere.
@@ -158,18 +191,31 @@ impl Client {
         if target.scheme() == "http" {
             return exchange(stream, request).await;
         }
-        let roots = rustls::RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
         let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
-        let name = rustls::pki_types::ServerName::try_from(host)?;
+        let name = ServerName::try_from(host)?;
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
-            .with_context(|| format!("{} did not answer as HTTPS does; a Postrider without a proxy in front speaks plain HTTP: use http://", self.base))?;
+            .map_err(|error| self.unshaken(&error))?;
         exchange(stream, request).await
+    }
+}
+
+impl Client {
+    /// What to do about a handshake that failed.
+    fn unshaken(&self, error: &std::io::Error) -> anyhow::Error {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let advice = match inner {
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                "name its authority with --ca or POSTRIDER_CA, and the server as its certificate does"
+            }
+            _ => {
+                "without server.tls, and without a proxy in front, it speaks plain HTTP: use http://"
+            }
+        };
+        anyhow::anyhow!("no TLS with {}: {error}; {advice}", self.base)
     }
 }
 

@@ -27,6 +27,8 @@ pub use resource::{
 };
 pub use tenant::{TenantCommand, tenant};
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::Args;
 use postrider_core::Secret;
@@ -56,6 +58,9 @@ pub struct Connection {
         hide_env_values = true
     )]
     key: Option<String>,
+    /// PEM file with the authorities that may have signed the server's certificate; none is those of the web
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_CA")]
+    ca: Option<PathBuf>,
     /// Print the API's JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -65,7 +70,11 @@ impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
         let key = self.key.clone().filter(|key| !key.is_empty());
         let key = key.context("an API key is needed: --key or POSTRIDER_KEY (`serve` prints the root key at its first start)")?;
-        Client::new(&self.url, Secret::new(key))
+        let client = Client::new(&self.url, Secret::new(key))?;
+        match self.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()) {
+            Some(authorities) => client.trusting(authorities),
+            None => Ok(client),
+        }
     }
 
     fn show(&self, value: &Value, columns: &[&str]) {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use ipnet::{IpNet, Ipv6Net};
+use postrider_api::Certificate;
 use postrider_store_sql::{Options, PostgresOptions, SqlStore};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -37,7 +38,7 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Where the API listens. TLS is for the proxy in front.
+    /// Where the API listens.
     #[schema(value_type = String)]
     pub listen: SocketAddr,
     /// Where people reach this server, for links in mails and into its pages: `https://hooks.example.com`.
@@ -54,6 +55,33 @@ pub struct ServerConfig {
     /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps`.
     #[schema(value_type = Vec<String>)]
     pub trusted_proxies: Vec<IpNet>,
+    /// TLS by the server itself; none leaves it to a proxy in front.
+    pub tls: Option<TlsConfig>,
+}
+
+impl ServerConfig {
+    /// What URLs of this server begin with.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// What the server shows to prove who it is. Both files are read again at a SIGHUP.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the certificate, followed by those that lead to its authority.
+    #[schema(value_type = String)]
+    pub certificate: PathBuf,
+    /// PEM file with the certificate's private key.
+    #[schema(value_type = String)]
+    pub key: PathBuf,
+}
+
+impl TlsConfig {
+    pub(crate) fn read(&self) -> anyhow::Result<Certificate> {
+        Certificate::read(&self.certificate, &self.key).context("server.tls cannot be used")
+    }
 }
 
 impl Default for ServerConfig {
@@ -66,6 +94,7 @@ impl Default for ServerConfig {
             root_key_file: None,
             shutdown_secs: 30,
             trusted_proxies: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -482,6 +511,9 @@ fn impossible(config: &Config) -> Vec<String> {
         wrong.push(format!(
             "egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96"
         ));
+    }
+    if let Some(Err(error)) = config.server.tls.as_ref().map(TlsConfig::read) {
+        wrong.push(format!("{error:#}"));
     }
     if let Err(error) = crate::log::filter(&config.log) {
         wrong.push(format!("{error:#}"));

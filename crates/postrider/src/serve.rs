@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_api::{Api, Exposition, Listener, metrics_router};
+use postrider_api::{Api, Exposition, Listener, Tls, metrics_router};
 use postrider_core::Secret;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Watch};
 use postrider_notify::Notifier;
@@ -36,6 +36,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where metrics are served without a key, if they are.
     pub metrics_address: Option<SocketAddr>,
+    /// Where the API and the pages are, as this machine reaches them.
+    pub url: String,
     /// The root key, if this start made it.
     pub root_key: Option<Secret>,
     /// A link that opens the console once, with that key.
@@ -44,6 +46,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     profiles: Arc<ProfileRegistry>,
     transport: Arc<HttpTransport>,
+    tls: Option<Tls>,
     running: Running,
     shutdown: Duration,
 }
@@ -105,9 +108,14 @@ impl Server {
         let key_target = root_key_target(&config)?;
         let Sockets {
             api: listener,
+            tls,
             collectors,
         } = Sockets::open(&config, prepared.connections).await?;
         let address = listener.address()?;
+        // A certificate is for the name that people use.
+        let named = config.server.public_url.clone();
+        let url = named.filter(|_| config.server.tls.is_some());
+        let url = url.unwrap_or_else(|| format!("{}://{address}", config.server.scheme()));
         let metrics_address = collectors.as_ref().map(Listener::address).transpose()?;
         let clock = Arc::new(SystemClock);
         let engine = Engine::start(postrider_engine::Options {
@@ -141,7 +149,7 @@ impl Server {
         }));
         let router = router(&config, &service, &api, metrics.clone());
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
-        let console = first_console_link(&config, &service, root_key.as_ref(), address).await?;
+        let console = first_console_link(&config, &service, root_key.as_ref(), &url).await?;
         let running = Running::default();
         let stop = &running.stop;
         running.must("listener", listener.serve(router, stop.clone()));
@@ -157,6 +165,7 @@ impl Server {
         running.must_until_stopped("reaper", async move { transport.run_reaper().await });
         Ok(Self {
             address,
+            url,
             metrics_address,
             root_key,
             console,
@@ -164,6 +173,7 @@ impl Server {
             store,
             profiles: prepared.profiles,
             transport: prepared.transport,
+            tls,
             running,
             shutdown: Duration::from_secs(config.server.shutdown_secs),
         })
@@ -177,13 +187,16 @@ impl Server {
         }
     }
 
-    /// Takes over what can change while the server runs: the log's level, the certificate authorities,
-    /// the profiles of the operator's own.
+    /// Takes over what can change while the server runs: the log's level, the server's certificate, the certificate
+    /// authorities, the profiles of the operator's own.
     ///
     /// # Errors
     /// When one of them cannot be read; then that stays as it is.
     pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
         set_log_level(&config.log)?;
+        if let (Some(tls), Some(config)) = (&self.tls, &config.server.tls) {
+            tls.replace(config.read()?);
+        }
         self.transport
             .reload_certificates(config.egress.extra_ca.as_deref())?;
         if let Some(directory) = &config.profiles.directory {
@@ -261,7 +274,7 @@ async fn reload(server: &Server, args: &ServeArgs) {
     };
     match reloaded {
         Ok(()) => tracing::info!(
-            "reloaded the log's level, certificate authorities and profiles; other settings need a restart"
+            "reloaded the log's level, the server's certificate, certificate authorities and profiles; other settings need a restart"
         ),
         Err(error) => tracing::error!("failed to reload, nothing more was changed: {error:#}"),
     }
@@ -339,9 +352,9 @@ impl Signals {
 
 /// What the operator has to know, all at the first start.
 fn greet(server: &Server, data: &Path) {
-    let address = server.address;
+    let url = &server.url;
     tell(&format!(
-        "Postrider {} listens on http://{address}, data in {}",
+        "Postrider {} listens on {url}, data in {}",
         env!("CARGO_PKG_VERSION"),
         data.display()
     ));
@@ -365,7 +378,7 @@ This is the root key. It is shown once, now; keep it:
 {console}
 A product, a customer, an endpoint, an event:
 
-    export POSTRIDER_URL=http://{address} POSTRIDER_KEY={root_key}
+    export POSTRIDER_URL={url} POSTRIDER_KEY={root_key}
     postrider application create shop
     postrider tenant create --application <app_…> 'Ada Ltd'
     postrider endpoint create --tenant <ten_…> <URL>

@@ -40,6 +40,14 @@ impl Default for Authority {
 }
 
 impl Authority {
+    /// A certificate for `name` and its private key, as PEM.
+    pub fn certified(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// A server configuration for `name`; `expired` makes its certificate end in 2020.
     pub fn server(&self, name: &str, expired: bool, alpn: &[&str]) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();

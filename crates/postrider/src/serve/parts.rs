@@ -1,13 +1,12 @@
 //! What a server is made of, made from its configuration.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_api::{Api, ApiOptions, Exposition, Listener, Router, ServerLimits};
+use postrider_api::{Api, ApiOptions, Exposition, Listener, Router, ServerLimits, Tls};
 use postrider_core::address::AddressPolicy;
 use postrider_core::notice::Confirmation;
 use postrider_core::profile::Profile;
@@ -194,6 +193,7 @@ pub(super) fn api_options(config: &Config) -> ApiOptions {
     ApiOptions {
         trusted_proxies: config.server.trusted_proxies.clone(),
         public_url: config.server.public_url.clone(),
+        tls: config.server.tls.is_some(),
         body_max: config.limits.body_bytes,
         keep_alive: Duration::from_secs(config.server.keep_alive_secs),
         bodies_bytes_max: config.limits.bodies_bytes,
@@ -208,6 +208,8 @@ const COLLECTORS_MAX: usize = 16;
 /// Where the server listens.
 pub(super) struct Sockets {
     pub(super) api: Listener,
+    /// What its clients are shown, if it speaks TLS.
+    pub(super) tls: Option<Tls>,
     /// Serves metrics without a key, if there is one.
     pub(super) collectors: Option<Listener>,
 }
@@ -226,12 +228,21 @@ impl Sockets {
                 format!("failed to listen on {address}; choose another address with {setting}")
             })
         };
+        let tls = match &config.server.tls {
+            Some(tls) => Some(Tls::new(tls.read()?)?),
+            None => None,
+        };
         let api = listen(config.server.listen, limits(connections), "--listen").await?;
+        let api = api.with_tls(tls.clone());
         let collectors = match config.metrics.listen {
             Some(address) => Some(listen(address, limits(COLLECTORS_MAX), "metrics.listen").await?),
             None => None,
         };
-        Ok(Self { api, collectors })
+        Ok(Self {
+            api,
+            tls,
+            collectors,
+        })
     }
 }
 
@@ -280,7 +291,9 @@ fn pages(config: &Config, service: &Service) -> Option<Pages> {
             .server
             .public_url
             .as_ref()
-            .is_some_and(|url| url.starts_with("https://")),
+            .map_or(config.server.tls.is_some(), |url| {
+                url.starts_with("https://")
+            }),
     };
     Some(Pages::new(service.clone(), options))
 }
@@ -290,15 +303,15 @@ pub(super) async fn first_console_link(
     config: &Config,
     service: &Service,
     root_key: Option<&Secret>,
-    address: SocketAddr,
+    url: &str,
 ) -> anyhow::Result<Option<Secret>> {
     let Some(key) = root_key.filter(|_| config.pages.enabled) else {
         return Ok(None);
     };
     let own = config.server.public_url.clone();
-    let base = own.unwrap_or_else(|| format!("http://{address}"));
+    let base = own.as_deref().unwrap_or(url);
     let who = service.admit(service.prove(key.expose()).await?, None)?;
-    Ok(Some(service.console_link(&who).await?.at(&base)))
+    Ok(Some(service.console_link(&who).await?.at(base)))
 }
 
 fn is_built_in(name: &str) -> bool {

@@ -79,7 +79,7 @@ pub(crate) fn logged(data: &Path, log: impl Into<Stdio>) -> Process {
 pub(crate) fn greeted(mut child: Child, is_first: bool) -> Process {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
-    let address = first.split("http://").nth(1).unwrap();
+    let address = first.split("://").nth(1).unwrap();
     let address = address.split(',').next().unwrap().parse().unwrap();
     let root = is_first.then(|| {
         let line = lines

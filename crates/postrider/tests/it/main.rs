@@ -46,6 +46,7 @@ mod simplifytrip;
 mod supervised;
 mod support;
 mod svix;
+mod tls;
 mod tracing;
 mod verifying;
 mod vignetim;

@@ -619,7 +619,7 @@ async fn who_lost_the_root_key_makes_another_while_the_server_is_stopped() {
     assert_eq!(keys["data"].as_array().unwrap().len(), 2);
 }
 
-fn signal(process: &Process, name: &str) {
+pub(crate) fn signal(process: &Process, name: &str) {
     let sent = Command::new("kill")
         .args([format!("-{name}"), process.child.id().to_string()])
         .status()
