@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::extract::FromRequestParts;
 use http::header;
 use http::request::Parts;
-use postrider_service::{Caller, CameFrom, ErrorCode, Refusal, Result};
+use postrider_service::{Caller, CameFrom, ErrorCode, Proof, Refusal, Result};
 
 use crate::Api;
 use crate::edge::AskedBy;
@@ -44,8 +44,22 @@ pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
         return Err(missing());
     }
     let proof = api.service.prove(text).await?;
-    if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
-        asked_by.set(&proof.id());
+    let_in(api, proof, parts)
+}
+
+/// Lets in whoever proved to have a key, and counts the request.
+pub(crate) fn let_in(api: &Api, proof: Proof, parts: &Parts) -> Result<Caller> {
+    let key = proof.id();
+    let asked_by = parts.extensions.get::<AskedBy>();
+    if let Some(asked_by) = asked_by {
+        asked_by.set(&key);
     }
-    api.service.admit(proof, came_from(parts))
+    let caller = api.service.admit(proof, came_from(parts))?;
+    if let Some(used) = api.door.requests.count(&caller, key) {
+        if let Some(asked_by) = asked_by {
+            asked_by.has_used(used);
+        }
+        used.must_be_within()?;
+    }
+    Ok(caller)
 }

@@ -22,6 +22,7 @@ use crate::ApiOptions;
 use crate::metrics::Metrics;
 use crate::native::traceparent;
 use crate::problem::Problem;
+use crate::rate::Used;
 use crate::server::Peer;
 
 /// Bytes that are handed to the connection at once: what it has not asked for is still counted.
@@ -61,6 +62,9 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     line.end(&response, &answers.metrics);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
+    if let Some(used) = line.asked_by.0.used.get() {
+        used.tell(headers);
+    }
     headers.insert(REQUEST_ID, line.id);
     response
 }
@@ -91,13 +95,23 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Bytes of an id that a client gives.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Whose key made a request, once that is known.
+/// Whose key made a request, and how much of its limit it has used, once that is known.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AskedBy(Arc<OnceLock<String>>);
+pub(crate) struct AskedBy(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    key: OnceLock<String>,
+    used: OnceLock<Used>,
+}
 
 impl AskedBy {
     pub(crate) fn set(&self, key: &impl ToString) {
-        drop(self.0.set(key.to_string()));
+        drop(self.0.key.set(key.to_string()));
+    }
+
+    pub(crate) fn has_used(&self, used: Used) {
+        self.0.used.get_or_init(|| used);
     }
 }
 
@@ -147,7 +161,7 @@ impl Line {
         metrics.answered(&self.method, self.route.as_ref(), status, took);
         let (id, key) = (
             self.id.to_str().unwrap_or_default(),
-            self.asked_by.0.get().map_or("-", String::as_str),
+            self.asked_by.0.key.get().map_or("-", String::as_str),
         );
         let trace = self.trace.as_deref();
         let micros = took.as_micros();

@@ -4,12 +4,14 @@
 //! problem (RFC 9457) with a stable `code`; what went wrong inside goes to the log, not to the client.
 
 mod auth;
+mod cors;
 mod dialects;
 mod edge;
 mod metrics;
 mod native;
 mod openapi;
 mod problem;
+mod rate;
 mod request;
 mod server;
 mod tls;
@@ -18,12 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use axum::Router;
+use http::HeaderValue;
 use ipnet::IpNet;
 use postrider_core::limits;
 use postrider_service::budget::Budget;
 use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
+use rate::Rates;
+pub use rate::RequestLimits;
 pub use server::{Connections, Listener, ServerLimits};
 pub use tls::{Certificate, CertificateError, Tls};
 
@@ -44,6 +49,10 @@ pub struct ApiOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Where people reach this server, for links; none takes the name that it is asked by.
     pub public_url: Option<String>,
+    /// Origins of web pages that may call the API, as browsers write them.
+    pub cors_origins: Vec<HeaderValue>,
+    /// Requests a minute of each key.
+    pub requests: RequestLimits,
     /// Whether the listener speaks TLS.
     pub tls: bool,
 }
@@ -58,6 +67,8 @@ impl Default for ApiOptions {
             body_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             public_url: None,
+            cors_origins: Vec::new(),
+            requests: RequestLimits::default(),
             tls: false,
         }
     }
@@ -78,7 +89,9 @@ pub struct Api {
 /// What belongs to HTTP alone.
 #[derive(Debug)]
 struct Door {
+    /// Of Vignetim's requests.
     rates: Windows,
+    requests: Rates,
     bodies: Budget,
     answers: Budget,
     metrics: Arc<Metrics>,
@@ -89,6 +102,7 @@ impl Api {
     pub fn new(service: Service, options: ApiOptions) -> Self {
         let door = Arc::new(Door {
             rates: Windows::default(),
+            requests: Rates::new(options.requests),
             bodies: Budget::new(options.bodies_bytes_max),
             answers: Budget::new(options.answers_bytes_max),
             metrics: Arc::default(),
@@ -122,10 +136,11 @@ impl Api {
             self.door.answers.clone(),
             self.door.metrics.clone(),
         );
-        router
+        let router = router
             .fallback(native::not_found)
             .method_not_allowed_fallback(native::method_not_allowed)
-            .with_state(self.clone())
+            .with_state(self.clone());
+        cors::opened(router, &self.options().cors_origins)
             .merge(pages.unwrap_or_default())
             .layer(axum::Extension(exposition))
             .layer(axum::middleware::from_fn_with_state(answers, edge::edge))

@@ -111,6 +111,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(portal_links::console))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::read, keys::update, keys::delete))
+        .routes(routes!(keys::rotate))
         .routes(routes!(keys::rotate_secret))
 }
 

@@ -288,6 +288,8 @@ impl Audited for ApiKey {
             "readOnly": self.read_only,
             "active": self.disabled_at.is_none(),
             "expiresAt": self.expires_at,
+            "rotatedAt": self.rotated_at,
+            "previousUntil": self.previous.as_ref().map(|text| text.until),
         })
     }
 }

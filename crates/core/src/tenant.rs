@@ -181,9 +181,48 @@ pub struct ApiKey {
     /// From then on it opens nothing; none is never.
     pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// Since when its text is the present one, if it had another.
+    pub rotated_at: Option<Timestamp>,
+    pub previous: Option<PreviousText>,
+}
+
+/// The text that a key had before, as long as it opens too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousText {
+    pub secret_hash: [u8; 32],
+    pub sealed_secret: Option<Vec<u8>>,
+    /// Since when it was the key's.
+    pub since: Timestamp,
+    pub until: Timestamp,
 }
 
 impl ApiKey {
+    /// SHA-256 of the texts that open it.
+    pub fn opening(&self, now: Timestamp) -> impl Iterator<Item = &[u8; 32]> {
+        let previous = self.previous_at(now);
+        std::iter::once(&self.secret_hash).chain(previous.map(|text| &text.secret_hash))
+    }
+
+    /// What its requests may be signed with, sealed.
+    pub fn signing(&self, now: Timestamp) -> impl Iterator<Item = &[u8]> {
+        let previous = self.previous_at(now);
+        let previous = previous.and_then(|text| text.sealed_secret.as_deref());
+        self.sealed_secret.as_deref().into_iter().chain(previous)
+    }
+
+    /// Whether what somebody began with it then may go on: not with a text that opens nothing any more.
+    pub fn lets_go_on(&self, begun_at: Timestamp, now: Timestamp) -> bool {
+        match (self.previous_at(now), self.rotated_at) {
+            (Some(previous), _) => begun_at >= previous.since,
+            (None, Some(rotated_at)) => begun_at >= rotated_at,
+            (None, None) => true,
+        }
+    }
+
+    fn previous_at(&self, now: Timestamp) -> Option<&PreviousText> {
+        self.previous.as_ref().filter(|text| now < text.until)
+    }
+
     /// Whether the whole server can be managed with it, now and later.
     pub fn manages_all(&self) -> bool {
         self.scope == Scope::Root

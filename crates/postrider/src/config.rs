@@ -16,6 +16,9 @@ use postrider_store_sql::{Options, PostgresOptions, SqlStore};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use http::HeaderValue;
+use url::Url;
+
 use crate::cli::ServeArgs;
 
 /// All settings of a server. Every key is optional.
@@ -55,6 +58,8 @@ pub struct ServerConfig {
     /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps`.
     #[schema(value_type = Vec<String>)]
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages whose scripts may call the API, such as `https://app.example.com`; none are.
+    pub cors_origins: Vec<String>,
     /// TLS by the server itself; none leaves it to a proxy in front.
     pub tls: Option<TlsConfig>,
 }
@@ -94,6 +99,7 @@ impl Default for ServerConfig {
             root_key_file: None,
             shutdown_secs: 30,
             trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
             tls: None,
         }
     }
@@ -285,6 +291,10 @@ pub struct LimitsConfig {
     pub endpoint_in_flight: usize,
     /// Bytes of waiting deliveries held in memory; more wait in the store.
     pub memory_bytes: usize,
+    /// Requests a minute of each key of an application; none is any number.
+    pub application_requests: Option<u32>,
+    /// Requests a minute of each key of a tenant; none is any number. Vignetim's API has its own.
+    pub tenant_requests: Option<u32>,
 }
 
 impl Default for LimitsConfig {
@@ -297,6 +307,8 @@ impl Default for LimitsConfig {
             in_flight: machine.in_flight_max,
             endpoint_in_flight: machine.lane_in_flight_max,
             memory_bytes: machine.memory_max,
+            application_requests: None,
+            tenant_requests: None,
         }
     }
 }
@@ -456,6 +468,7 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
         "egress.nat64",
         "egress.bind",
         "secrets.previous_key_files",
+        "server.cors_origins",
         "server.trusted_proxies",
     ] {
         environment = environment.with_list_parse_key(list);
@@ -512,6 +525,13 @@ fn impossible(config: &Config) -> Vec<String> {
             "egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96"
         ));
     }
+    for given in &config.server.cors_origins {
+        if origin(given).is_none() {
+            wrong.push(format!(
+                "server.cors_origins has {given:?}; an origin is a scheme, a host and perhaps a port, such as https://app.example.com"
+            ));
+        }
+    }
     if let Some(Err(error)) = config.server.tls.as_ref().map(TlsConfig::read) {
         wrong.push(format!("{error:#}"));
     }
@@ -519,6 +539,14 @@ fn impossible(config: &Config) -> Vec<String> {
         wrong.push(format!("{error:#}"));
     }
     wrong
+}
+
+/// An origin as a browser writes it in a request.
+pub(crate) fn origin(given: &str) -> Option<HeaderValue> {
+    let url = Url::parse(given).ok()?;
+    let written = url.origin().ascii_serialization();
+    let is_one = matches!(url.scheme(), "http" | "https") && given.trim_end_matches('/') == written;
+    is_one.then(|| HeaderValue::from_str(&written).ok())?
 }
 
 /// Reads the configuration as `serve` would, and tells all that is wrong with it.

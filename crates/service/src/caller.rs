@@ -60,9 +60,12 @@ impl Claim {
     }
 
     /// Proves it by the key's text; none when that is another.
-    pub fn by_token(self, token: &str) -> Option<Proof> {
+    pub fn by_token(self, service: &Service, token: &str) -> Option<Proof> {
         let hash = sha256(token.as_bytes());
-        constant_time_eq(&hash, &self.0.secret_hash).then_some(Proof(self.0))
+        let mut opening = self.0.opening(service.now());
+        let opens = opening.any(|known| constant_time_eq(&hash, known));
+        drop(opening);
+        opens.then_some(Proof(self.0))
     }
 
     /// Proves it by the HMAC-SHA256 of a message in hex digits; none when it is not of this key, or the key's requests
@@ -76,16 +79,16 @@ impl Claim {
         message: &[u8],
         signature: &str,
     ) -> Result<Option<Proof>> {
-        let Some(sealed) = self.0.sealed_secret.as_deref() else {
-            return Ok(None);
-        };
         let sealer = &service.0.sealer;
-        let opened = sealer.open(sealed, KEY_SECRET_CONTEXT, self.0.id.as_u128());
-        let secret = opened.map_err(Refusal::internal)?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
-        let expected = hex(hmac::sign(&key, message).as_ref());
-        let same = constant_time_eq(expected.as_bytes(), signature.as_bytes());
-        Ok(same.then_some(Proof(self.0)))
+        let mut is_its = false;
+        for sealed in self.0.signing(service.now()) {
+            let opened = sealer.open(sealed, KEY_SECRET_CONTEXT, self.0.id.as_u128());
+            let secret = opened.map_err(Refusal::internal)?;
+            let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+            let expected = hex(hmac::sign(&key, message).as_ref());
+            is_its |= constant_time_eq(expected.as_bytes(), signature.as_bytes());
+        }
+        Ok(is_its.then_some(Proof(self.0)))
     }
 }
 
@@ -116,10 +119,15 @@ impl Service {
     /// The key with this text.
     ///
     /// # Errors
-    /// `key_unknown`.
+    /// `key_unknown`, `key_expired` when it was replaced and its overlap is over.
     pub async fn prove(&self, text: &str) -> Result<Proof> {
-        match self.0.directory.key(sha256(text.trim().as_bytes())).await {
-            Ok(key) => Ok(Proof(key)),
+        let hash = sha256(text.trim().as_bytes());
+        match self.0.directory.key(hash).await {
+            Ok(key) if key.opening(self.now()).any(|known| *known == hash) => Ok(Proof(key)),
+            Ok(_) => Err(Refusal::new(
+                ErrorCode::KeyExpired,
+                "the key was rotated and this is its old text; use the new one",
+            )),
             Err(error) if error.is_not_found() => Err(Refusal::new(
                 ErrorCode::KeyUnknown,
                 "the key was deleted, or was never one of this server",

@@ -111,7 +111,10 @@ impl Service {
         let service = self.clone();
         self.to_the_end(async move {
             let before = service.store().key_endpoint(id).await?;
+            let known = service.store().key(id).await?;
             let (key, endpoint) = service.store().update_key(id, change, by).await?;
+            // By the texts that it has, and by those that it had.
+            service.0.directory.forget_key(&known);
             service.0.directory.forget_key(&key);
             for changed in before.iter().chain(&endpoint) {
                 service.engine().endpoint_changed(changed.id);

@@ -208,7 +208,10 @@ impl Directory {
     }
 
     pub(crate) fn forget_key(&self, key: &ApiKey) {
-        self.changes.note(of_hash(&key.secret_hash));
+        let previous = key.previous.as_ref().map(|text| &text.secret_hash);
+        for hash in previous.into_iter().chain([&key.secret_hash]) {
+            self.changes.note(of_hash(hash));
+        }
         if let Some(public_id) = &key.public_id {
             self.changes.note(of_hash(&sha256(public_id.as_bytes())));
         }

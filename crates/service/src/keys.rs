@@ -1,5 +1,9 @@
 //! API keys: shown once when they are made, changed, disabled, deleted; and the endpoint a key may own.
 
+mod rotating;
+
+pub use rotating::KeyRotation;
+
 use ipnet::IpNet;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
@@ -414,6 +418,8 @@ fn tenant_key(
         disabled_at: None,
         expires_at: None,
         created_at: now,
+        rotated_at: None,
+        previous: None,
     };
     let owned = webhook.map(|url| owned_endpoint(service, profile, tenant, &key, url));
     let (endpoint, secret) = owned.transpose()?.unzip();
@@ -441,6 +447,8 @@ fn product_key(service: &Service, scope: Scope, name: String, mode: Mode) -> Key
         disabled_at: None,
         expires_at: None,
         created_at: now,
+        rotated_at: None,
+        previous: None,
     };
     KeyMade {
         shown: KeyShown {

@@ -71,7 +71,7 @@ pub use endpoints::{
 pub use event_types::{EventTypeListed, NewEventType};
 pub use events::{EventQuery, NewEvent, Publication, Sent};
 pub use explain::{EXPLAINED_MAX, Explained};
-pub use keys::{KeyMade, KeyPatch, KeyShown, NewKey};
+pub use keys::{KeyMade, KeyPatch, KeyRotation, KeyShown, NewKey};
 pub use notifications::NoticeQuery;
 pub use operator::{Readiness, ensure_root_key, new_root_key};
 pub use reading::{nullable, read_id, strictly, typed, well_formed};

@@ -87,6 +87,8 @@ pub async fn new_root_key(store: &dyn Store, now: Timestamp) -> Result<Secret, S
         disabled_at: None,
         expires_at: None,
         created_at: now,
+        rotated_at: None,
+        previous: None,
     };
     store.create_key(key, None, Actor::system(now)).await?;
     Ok(secret)

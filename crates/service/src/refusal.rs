@@ -50,10 +50,12 @@ pub enum ErrorCode {
     EndpointDisabled,
     SecretNotShown,
     RotationUnsupported,
+    RotationPending,
     ProfileInUse,
     LastRootKey,
     ReplaysMax,
     TestCallsMax,
+    RateLimited,
     Overloaded,
     StoreFull,
     StoreUnavailable,
@@ -104,10 +106,12 @@ impl ErrorCode {
             Self::EndpointDisabled => "endpoint_disabled",
             Self::SecretNotShown => "secret_not_shown",
             Self::RotationUnsupported => "rotation_unsupported",
+            Self::RotationPending => "rotation_pending",
             Self::ProfileInUse => "profile_in_use",
             Self::LastRootKey => "last_root_key",
             Self::ReplaysMax => "replays_max",
             Self::TestCallsMax => "test_calls_max",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::StoreFull => "store_full",
             Self::StoreUnavailable => "store_unavailable",
@@ -152,10 +156,11 @@ impl ErrorCode {
             | Self::ResendNotAllowed
             | Self::EndpointDisabled
             | Self::RotationUnsupported
+            | Self::RotationPending
             | Self::LastRootKey
             | Self::ReplaysMax
             | Self::ProfileInUse => 409,
-            Self::TestCallsMax => 429,
+            Self::TestCallsMax | Self::RateLimited => 429,
             Self::Overloaded | Self::StoreFull | Self::StoreUnavailable | Self::OutcomeUnknown => {
                 503
             }
@@ -163,7 +168,7 @@ impl ErrorCode {
         }
     }
 
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 50] = [
         Self::BodyNotJson,
         Self::BodyTooDeep,
         Self::BodyDuplicateKey,
@@ -203,10 +208,12 @@ impl ErrorCode {
         Self::EndpointDisabled,
         Self::SecretNotShown,
         Self::RotationUnsupported,
+        Self::RotationPending,
         Self::ProfileInUse,
         Self::LastRootKey,
         Self::ReplaysMax,
         Self::TestCallsMax,
+        Self::RateLimited,
         Self::Overloaded,
         Self::StoreFull,
         Self::StoreUnavailable,

@@ -298,6 +298,7 @@ impl Service {
         }
         let caller = match &session.holder {
             Holder::Key(key) => match self.store().key(*key).await {
+                Ok(key) if !key.lets_go_on(session.created_at, self.now()) => return Ok(None),
                 Ok(key) => self.admit(Proof::of(key), address)?,
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(error.into()),

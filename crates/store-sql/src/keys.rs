@@ -73,13 +73,22 @@ impl Tx {
         let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
         change(&mut key, &mut endpoint);
         self.keep_a_root_key(&before, Some(&key))?;
-        let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4, expires_at = ?5 where id = ?1";
+        let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4, expires_at = ?5, secret_hash = ?6, sealed_secret = ?7,
+                   rotated_at = ?8, previous_hash = ?9, previous_sealed = ?10, previous_since = ?11, previous_until = ?12 where id = ?1";
+        let previous = key.previous.as_ref();
         let values = params![
             id.key(),
             key.name,
             to_json(&key.allowed_ips),
             key.disabled_at.map(Timestamp::as_micros),
-            key.expires_at.map(Timestamp::as_micros)
+            key.expires_at.map(Timestamp::as_micros),
+            key.secret_hash,
+            key.sealed_secret,
+            key.rotated_at.map(Timestamp::as_micros),
+            previous.map(|text| text.secret_hash),
+            previous.and_then(|text| text.sealed_secret.as_deref()),
+            previous.map(|text| text.since.as_micros()),
+            previous.map(|text| text.until.as_micros())
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         match (endpoint_before, &endpoint) {

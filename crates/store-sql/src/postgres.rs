@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0003_outbox.sql"),
     include_str!("../migrations/postgres/0004_read_only_keys.sql"),
     include_str!("../migrations/postgres/0005_external_ids.sql"),
+    include_str!("../migrations/postgres/0006_key_rotation.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can

@@ -279,6 +279,8 @@ fn as_of_version_4(directory: &Path) {
              alter table endpoint drop column content_filter; alter table api_key drop column read_only;
              drop index endpoint_external; alter table endpoint drop column external_id; alter table endpoint drop column metadata;
              alter table tenant drop column metadata; alter table event_type drop column vendor;
+             drop index api_key_previous; alter table api_key drop column rotated_at; alter table api_key drop column previous_hash;
+             alter table api_key drop column previous_sealed; alter table api_key drop column previous_since; alter table api_key drop column previous_until;
              create index event_tenant on event (tenant_id, id);
              create index delivery_tenant on delivery (tenant_id, id);
              create index delivery_endpoint on delivery (endpoint_id, id);

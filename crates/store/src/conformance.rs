@@ -67,6 +67,7 @@ macro_rules! store_conformance {
             an_id_that_was_never_given_is_not_found,
             keys_are_found_by_hash_and_public_id,
             the_last_root_key_stays,
+            a_rotated_key_is_found_by_both_texts_as_long_as_it_has_them,
             a_nonce_is_used_once,
             the_same_profile_text_has_one_version,
             a_task_comes_back_as_it_was_put,

@@ -536,7 +536,11 @@ impl Store for MemoryStore {
 
     async fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
         let state = self.state();
-        state.key_where(|key| key.secret_hash == hash && state.is_owned(key.scope))
+        let is_its = |key: &ApiKey| {
+            let previous = key.previous.as_ref();
+            key.secret_hash == hash || previous.is_some_and(|text| text.secret_hash == hash)
+        };
+        state.key_where(|key| is_its(key) && state.is_owned(key.scope))
     }
 
     async fn key_by_public_id(&self, public_id: &str) -> Result<ApiKey, StoreError> {

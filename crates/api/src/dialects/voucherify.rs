@@ -26,7 +26,7 @@ use serde::ser::SerializeMap as _;
 use serde_json::{Map, Value};
 
 use crate::Api;
-use crate::auth::came_from;
+use crate::auth::let_in;
 use crate::problem::{RETRY_AFTER_SECS, status};
 use crate::request::{HeldBody, json, well_formed};
 
@@ -279,10 +279,13 @@ async fn authenticate(
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
     let unauthorized = || Refusal::unauthorized(spec);
     let claim = api.service.claim(public_id).await.map_err(internal)?;
-    let proof = claim.and_then(|claim| claim.by_token(token));
+    let proof = claim.and_then(|claim| claim.by_token(&api.service, token));
     let proof = proof.ok_or_else(unauthorized)?;
-    let caller = api.service.admit(proof, came_from(&parts));
-    let caller = caller.map_err(|_| unauthorized())?;
+    let caller = match let_in(api, proof, &parts) {
+        Ok(caller) => caller,
+        Err(over) if over.code == ErrorCode::RateLimited => return Err(internal(over)),
+        Err(_) => return Err(unauthorized()),
+    };
     let unknown = || Refusal::not_found(spec, "project", project);
     let application = match caller.scope() {
         Scope::Root => return Err(unauthorized()),

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, KeyPatch, KeyShown, NewKey, Rotation};
+use postrider_service::{Caller, KeyPatch, KeyRotation, KeyShown, NewKey, Rotation};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -38,6 +38,12 @@ struct KeyView {
     /// From then on it opens nothing; none is never.
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
+    /// Since when its text is the present one, if it had another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotated_at: Option<Timestamp>,
+    /// Until when the text before opens too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_until: Option<Timestamp>,
     /// The endpoint that it owns.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<Id<id::Endpoint>>,
@@ -72,6 +78,8 @@ impl From<KeyShown> for KeyView {
             read_only: key.read_only,
             expires_at: key.expires_at,
             created_at: key.created_at,
+            rotated_at: key.rotated_at,
+            previous_until: key.previous.map(|text| text.until),
             endpoint: endpoint.as_ref().map(|endpoint| endpoint.id),
             webhook: endpoint.map(|endpoint| endpoint.url),
             key: None,
@@ -185,6 +193,29 @@ pub(crate) async fn rotate_secret(
     let rotation: Rotation = api.read_optional(&caller, body).await?;
     let fresh = api.service.rotate_key_secret(&caller, id, &rotation);
     Ok(ok(&SecretView::from(fresh.await?)))
+}
+
+/// Gives an API key another text, in this answer only; the old one opens too until the overlap is over.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/rotate", tag = "Keys", operation_id = "rotateKey",
+    params(OfKey),
+    request_body(content = Option<KeyRotation>),
+    responses((status = OK, description = "Done.", body = KeyView), Refusals),
+)]
+pub(crate) async fn rotate(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Answer {
+    let id = read_id(&id)?;
+    let rotation: KeyRotation = api.read_optional(&caller, body).await?;
+    let made = api.service.rotate_key(&caller, id, &rotation).await?;
+    let view = KeyView {
+        key: Some(made.text.expose().to_owned()),
+        ..KeyView::from(made.shown)
+    };
+    Ok(ok(&view))
 }
 
 /// Deletes an API key with the endpoint that it owns.

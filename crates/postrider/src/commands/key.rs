@@ -46,6 +46,15 @@ pub enum KeyCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Give a key another text, shown once; the old one opens too for a while
+    Rotate {
+        id: String,
+        /// How long the old text opens, such as 2h; 0s ends it now
+        #[arg(long, default_value = "24h")]
+        overlap: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Give a key's endpoint a new signing secret
     RotateSecret {
         id: String,
@@ -121,6 +130,16 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
             let path = Client::path(&["keys", &id])?;
             let changed = connection.client()?.patch(&path, &body).await?;
             connection.show(&changed, KEY);
+        }
+        KeyCommand::Rotate {
+            id,
+            overlap,
+            connection,
+        } => {
+            let path = Client::path(&["keys", &id, "rotate"])?;
+            let body = json!({ "overlap": overlap });
+            let rotated = connection.client()?.post(&path, &body).await?;
+            connection.show(&rotated, &["id", "name", "previousUntil", "key"]);
         }
         KeyCommand::RotateSecret { id, connection } => {
             let path = Client::path(&["keys", &id, "rotate-secret"])?;

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_api::{Api, ApiOptions, Exposition, Listener, Router, ServerLimits, Tls};
+use postrider_api::{
+    Api, ApiOptions, Exposition, Listener, RequestLimits, Router, ServerLimits, Tls,
+};
 use postrider_core::address::AddressPolicy;
 use postrider_core::notice::Confirmation;
 use postrider_core::profile::Profile;
@@ -24,7 +26,9 @@ use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
 
-use crate::config::{Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
+use crate::config::{
+    Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig, origin,
+};
 use crate::{descriptors, master_key, profiles};
 
 /// Questions to mail addresses on their way to the mailer; the API bounds them before.
@@ -193,6 +197,16 @@ pub(super) fn api_options(config: &Config) -> ApiOptions {
     ApiOptions {
         trusted_proxies: config.server.trusted_proxies.clone(),
         public_url: config.server.public_url.clone(),
+        cors_origins: config
+            .server
+            .cors_origins
+            .iter()
+            .filter_map(|given| origin(given))
+            .collect(),
+        requests: RequestLimits {
+            application: config.limits.application_requests,
+            tenant: config.limits.tenant_requests,
+        },
         tls: config.server.tls.is_some(),
         body_max: config.limits.body_bytes,
         keep_alive: Duration::from_secs(config.server.keep_alive_secs),

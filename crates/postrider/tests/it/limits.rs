@@ -46,6 +46,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "Vignetim's requests",
         "the_hundred_and_first_request_in_a_minute_is_one_too_many",
     ),
+    (
+        "requests of each key",
+        "a_key_has_so_many_requests_a_minute_and_is_told_how_many_are_left",
+    ),
     ("test calls", "test_calls_are_bounded_for_each_tenant"),
     (
         "test calls of all tenants at once",

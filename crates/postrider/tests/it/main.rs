@@ -27,6 +27,7 @@ mod filters;
 mod first_day;
 mod foreign;
 mod hostile;
+mod keys;
 mod limits;
 mod managing;
 mod metrics;

@@ -1,6 +1,6 @@
 //! The pages, as browsers get them: who is let in, for how long, and where.
 
-mod browser;
+pub(crate) mod browser;
 mod hostile;
 mod stories;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use postrider_core::tenant::{ApiKey, Application, EventType, Scope, Tenant, TenantSecret};
+use postrider_core::tenant::{
+    ApiKey, Application, EventType, PreviousText, Scope, Tenant, TenantSecret,
+};
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
@@ -20,7 +22,8 @@ const TENANT: &str = "id, application_id, name, external_id, settings, created_a
     test_secret, test_since, metadata";
 pub(crate) const EVENT_TYPE: &str =
     "select name, description, schema, example, created_at, vendor from event_type";
-const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at, read_only";
+const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at, read_only, rotated_at,
+     previous_hash, previous_sealed, previous_since, previous_until";
 /// Whose owner is still there.
 const OWNED: &str =
     "(application_id is null or exists (select 1 from application where id = application_id))
@@ -97,6 +100,16 @@ fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
         read_only: row.get(12)?,
         disabled_at: time_opt(row, 10)?,
         expires_at: time_opt(row, 11)?,
+        rotated_at: time_opt(row, 13)?,
+        previous: match row.get(14)? {
+            None => None,
+            Some(secret_hash) => Some(PreviousText {
+                secret_hash,
+                sealed_secret: row.get(15)?,
+                since: time(row, 16)?,
+                until: time(row, 17)?,
+            }),
+        },
     })
 }
 
@@ -242,7 +255,7 @@ impl Reader {
 
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {
         self.find(
-            &format!("select {API_KEY} from api_key where secret_hash = ?1 and {OWNED}"),
+            &format!("select {API_KEY} from api_key where (secret_hash = ?1 or previous_hash = ?1) and {OWNED}"),
             params![hash],
             Entity::ApiKey,
             |row| key_row(row, self.salt),

@@ -41,6 +41,8 @@ async fn a_key(world: &World<'_>, hash: u8, scope: Scope) -> Result<ApiKey, Stor
         disabled_at: None,
         expires_at: None,
         created_at: at(0),
+        rotated_at: None,
+        previous: None,
     };
     world.store.create_key(key.clone(), None, by()).await?;
     Ok(key)

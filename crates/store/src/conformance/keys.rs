@@ -1,10 +1,10 @@
 //! API keys, the last of the root keys, and nonces.
 
-use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::tenant::{ApiKey, Mode, PreviousText, Scope};
 use postrider_core::{Id, id};
 
 use super::fixture::{at, by, secs, world};
-use crate::{KeyFilter, PageRequest, Rule, Store, StoreError};
+use crate::{KeyChange, KeyFilter, PageRequest, Rule, Store, StoreError};
 
 pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
     let world = world(store).await;
@@ -21,6 +21,8 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
         disabled_at: None,
         expires_at: None,
         created_at: at(1),
+        rotated_at: None,
+        previous: None,
     };
     let root = key(1, Scope::Root, None);
     let application = key(2, Scope::Application(world.application), None);
@@ -74,6 +76,56 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
     );
 }
 
+pub async fn a_rotated_key_is_found_by_both_texts_as_long_as_it_has_them(store: &dyn Store) {
+    let key = ApiKey {
+        id: store.ids().next(at(0)),
+        name: "ci".into(),
+        scope: Scope::Root,
+        mode: Mode::Live,
+        secret_hash: [1; 32],
+        public_id: None,
+        sealed_secret: Some(vec![1; 30]),
+        allowed_ips: Vec::new(),
+        read_only: false,
+        disabled_at: None,
+        expires_at: None,
+        created_at: at(1),
+        rotated_at: None,
+        previous: None,
+    };
+    store.create_key(key.clone(), None, by()).await.unwrap();
+    let rotated = ApiKey {
+        secret_hash: [2; 32],
+        sealed_secret: Some(vec![2; 30]),
+        rotated_at: Some(at(5)),
+        previous: Some(PreviousText {
+            secret_hash: [1; 32],
+            sealed_secret: Some(vec![1; 30]),
+            since: at(1),
+            until: at(9),
+        }),
+        ..key.clone()
+    };
+    let becomes = |wanted: &ApiKey| -> KeyChange {
+        let wanted = wanted.clone();
+        Box::new(move |key, _| *key = wanted)
+    };
+    let changed = store.update_key(key.id, becomes(&rotated), by());
+    assert_eq!(changed.await.unwrap().0, rotated);
+    for hash in [[1; 32], [2; 32]] {
+        assert_eq!(store.key_by_hash(hash).await.unwrap(), rotated);
+    }
+    let alone = ApiKey {
+        previous: None,
+        ..rotated
+    };
+    let changed = store.update_key(key.id, becomes(&alone), by());
+    changed.await.unwrap();
+    assert_eq!(store.key_by_hash([2; 32]).await.unwrap(), alone);
+    let gone = store.key_by_hash([1; 32]).await;
+    assert!(gone.unwrap_err().is_not_found());
+}
+
 pub async fn the_last_root_key_stays(store: &dyn Store) {
     let key = |hash: u8, mode| ApiKey {
         id: store.ids().next(at(0)),
@@ -88,6 +140,8 @@ pub async fn the_last_root_key_stays(store: &dyn Store) {
         disabled_at: None,
         expires_at: None,
         created_at: at(1),
+        rotated_at: None,
+        previous: None,
     };
     let (first, second, test) = (key(1, Mode::Live), key(2, Mode::Live), key(3, Mode::Test));
     assert!(!store.has_root_key().await.unwrap());

@@ -47,6 +47,8 @@ fn a_key(world: &World<'_>) -> ApiKey {
         disabled_at: None,
         expires_at: None,
         created_at: at(0),
+        rotated_at: None,
+        previous: None,
     }
 }
 

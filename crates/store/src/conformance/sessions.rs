@@ -48,6 +48,8 @@ async fn key(store: &dyn Store) -> Id<id::ApiKey> {
         disabled_at: None,
         expires_at: None,
         created_at: at(1),
+        rotated_at: None,
+        previous: None,
     };
     store.create_key(key.clone(), None, by()).await.unwrap();
     key.id

@@ -5,14 +5,14 @@ use serde_json::Value;
 use crate::support::{Reply, TestServer, http};
 
 /// A browser without scripts: it keeps cookies, and sends the forms of the pages that it has.
-pub(super) struct Browser<'s> {
+pub(crate) struct Browser<'s> {
     server: &'s TestServer,
-    pub(super) cookies: Vec<(String, String)>,
-    pub(super) csrf: String,
+    pub(crate) cookies: Vec<(String, String)>,
+    pub(crate) csrf: String,
 }
 
 impl<'s> Browser<'s> {
-    pub(super) fn new(server: &'s TestServer) -> Self {
+    pub(crate) fn new(server: &'s TestServer) -> Self {
         Self {
             server,
             cookies: Vec::new(),
@@ -20,11 +20,11 @@ impl<'s> Browser<'s> {
         }
     }
 
-    pub(super) async fn send(&mut self, method: &str, path: &str, form: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn send(&mut self, method: &str, path: &str, form: &[(&str, &str)]) -> Reply {
         self.send_with(method, path, form, &[]).await
     }
 
-    pub(super) async fn send_with(
+    pub(crate) async fn send_with(
         &mut self,
         method: &str,
         path: &str,
@@ -59,7 +59,7 @@ impl<'s> Browser<'s> {
     }
 
     /// A page that must be there.
-    pub(super) async fn page(&mut self, path: &str) -> String {
+    pub(crate) async fn page(&mut self, path: &str) -> String {
         let reply = self.send("GET", path, &[]).await;
         assert_eq!(reply.status, 200, "{path}: {reply:?}");
         assert_eq!(reply.headers["cache-control"], "no-store", "{path}");
@@ -72,14 +72,14 @@ impl<'s> Browser<'s> {
     }
 
     /// Presses a button of the last page.
-    pub(super) async fn press(&mut self, path: &str, form: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn press(&mut self, path: &str, form: &[(&str, &str)]) -> Reply {
         let csrf = self.csrf.clone();
         let mut form = form.to_vec();
         form.push(("csrf", &csrf));
         self.send("POST", path, &form).await
     }
 
-    pub(super) async fn sign_in(server: &'s TestServer, key: &str) -> Self {
+    pub(crate) async fn sign_in(server: &'s TestServer, key: &str) -> Self {
         let mut browser = Self::new(server);
         let reply = browser.send("POST", "/sign-in", &[("key", key)]).await;
         assert_eq!(reply.status, 303, "{reply:?}");
@@ -87,7 +87,7 @@ impl<'s> Browser<'s> {
     }
 
     /// Comes in by a link.
-    pub(super) async fn by_link(server: &'s TestServer, link: &str) -> Self {
+    pub(crate) async fn by_link(server: &'s TestServer, link: &str) -> Self {
         let mut browser = Self::new(server);
         let path = path_of(link);
         let (path, code) = path.split_once("?code=").unwrap();
@@ -97,12 +97,12 @@ impl<'s> Browser<'s> {
     }
 }
 
-pub(super) fn path_of(link: &str) -> String {
+pub(crate) fn path_of(link: &str) -> String {
     let (_, rest) = link.split_once("://").unwrap();
     rest[rest.find('/').unwrap()..].to_owned()
 }
 
-pub(super) async fn portal_link(server: &TestServer, tenant: &str, asked: Value) -> Value {
+pub(crate) async fn portal_link(server: &TestServer, tenant: &str, asked: Value) -> Value {
     let path = format!("/v1/tenants/{tenant}/portal-links");
     server.good("POST", &path, asked).await
 }
