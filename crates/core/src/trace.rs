@@ -19,7 +19,34 @@ pub struct TraceParent {
 #[error("not a traceparent")]
 pub struct InvalidTraceParent;
 
+/// The trace is recorded (W3C Trace Context, section 3.2.2.5).
+const SAMPLED: u8 = 1;
+
 impl TraceParent {
+    /// The first span of a trace. Neither id may be 0.
+    pub fn root(trace: u128, span: u64, is_sampled: bool) -> Self {
+        debug_assert!(trace != 0 && span != 0, "a trace and a span have ids");
+        Self {
+            trace,
+            parent: span,
+            flags: if is_sampled { SAMPLED } else { 0 },
+        }
+    }
+
+    pub fn trace(&self) -> u128 {
+        self.trace
+    }
+
+    /// The span that what follows is a part of.
+    pub fn span(&self) -> u64 {
+        self.parent
+    }
+
+    /// Whether whoever began the trace records it.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
     /// The id that is common to the whole trace, in hex digits.
     pub fn trace_id(&self) -> String {
         format!("{:032x}", self.trace)

@@ -11,6 +11,7 @@ mod metrics;
 mod profiles;
 mod settle;
 mod shell;
+mod trace;
 mod transport;
 
 pub use clock::{Clock, SystemClock};
@@ -18,4 +19,5 @@ pub use journal::Busy;
 pub use metrics::Metrics;
 pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
 pub use shell::{Engine, Options, PublishError, Watch};
+pub use trace::{AttemptSpan, PublishSpan, Tracer};
 pub use transport::{Exchange, Request, Transport};

@@ -32,6 +32,7 @@ use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journ
 use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats, Survey};
 use crate::metrics::Metrics;
 use crate::profiles::ProfileRegistry;
+use crate::trace::Tracer;
 use crate::transport::Transport;
 use endpoints::EndpointCache;
 use past_lane::PastLanes;
@@ -62,6 +63,8 @@ pub struct Options {
     pub limits: MachineLimits,
     /// Tenants that have counts of their own; see [`Metrics`].
     pub counted_tenants: usize,
+    /// Whoever collects traces.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 impl std::fmt::Debug for Options {
@@ -94,6 +97,7 @@ pub struct Engine {
     configures: Semaphore,
     past_lanes: PastLanes,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<dyn Tracer>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -147,6 +151,7 @@ impl Engine {
             configures: Semaphore::new(CONFIGURES_MAX),
             past_lanes: PastLanes::default(),
             metrics,
+            tracer: options.tracer,
         });
         let watch = |name| Watch::new(name, &engine.stop, &engine.failed);
         let journal = task.run(Arc::new(Lanes(engine.clone())));
@@ -320,6 +325,11 @@ impl Engine {
     /// Tells the engine that a tenant or an application was changed.
     pub fn owner_changed<K>(&self, owner: Id<K>) {
         self.endpoints.forget(owner);
+    }
+
+    /// Whoever collects traces.
+    pub fn tracer(&self) -> Option<&dyn Tracer> {
+        self.tracer.as_deref()
     }
 
     /// Figures of the machine.

@@ -174,7 +174,8 @@ impl Client {
         Ok(Answer { status, body })
     }
 
-    async fn send(
+    /// One request on a connection of its own.
+    pub(crate) async fn send(
         &self,
         target: &Url,
         request: http::Request<Full<Bytes>>,

@@ -2,7 +2,11 @@
 //! command line.
 
 mod file;
+mod impossible;
 mod schema;
+
+use impossible::impossible;
+pub(crate) use impossible::origin;
 
 pub use schema::schema;
 
@@ -15,9 +19,6 @@ use postrider_api::Certificate;
 use postrider_store_sql::{Options, PostgresOptions, SqlStore};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-use http::HeaderValue;
-use url::Url;
 
 use crate::cli::ServeArgs;
 
@@ -35,6 +36,7 @@ pub struct Config {
     pub profiles: ProfilesConfig,
     pub pages: PagesConfig,
     pub metrics: MetricsConfig,
+    pub telemetry: TelemetryConfig,
     pub log: LogConfig,
 }
 
@@ -65,9 +67,13 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// What URLs of this server begin with.
-    pub(crate) fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+    /// Where the API is that listens on `address`: by the name in its certificate, if it has one.
+    pub(crate) fn url(&self, address: SocketAddr) -> String {
+        match (&self.tls, &self.public_url) {
+            (Some(_), Some(named)) => named.clone(),
+            (Some(_), None) => format!("https://{address}"),
+            (None, _) => format!("http://{address}"),
+        }
     }
 }
 
@@ -388,6 +394,37 @@ pub struct MetricsConfig {
     pub tenants: usize,
 }
 
+/// Traces of OpenTelemetry: each publish, and each attempt that follows from it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// Where a collector takes OTLP over HTTP, such as `http://127.0.0.1:4318`; none sends nothing.
+    pub endpoint: Option<String>,
+    /// File with headers for the collector, a `name: value` a line.
+    #[schema(value_type = Option<String>)]
+    pub headers_file: Option<PathBuf>,
+    /// PEM file with the authorities that may have signed its certificate; none is those of the web.
+    #[schema(value_type = Option<String>)]
+    pub ca_file: Option<PathBuf>,
+    /// What the collector calls this server.
+    pub service_name: String,
+    /// Of the traces that begin here, the share that is recorded, from 0 to 1. Publishers that send a `traceparent` have
+    /// decided for theirs.
+    pub sample: f64,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers_file: None,
+            ca_file: None,
+            service_name: "postrider".to_owned(),
+            sample: 1.0,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
@@ -477,76 +514,6 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
         .add_source(environment)
         .build()
         .context("failed to read the configuration")
-}
-
-/// What each value by itself allows, and together they cannot be.
-fn impossible(config: &Config) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (name, value) in [
-        ("limits.body_bytes", config.limits.body_bytes),
-        ("limits.bodies_bytes", config.limits.bodies_bytes),
-        ("limits.answers_bytes", config.limits.answers_bytes),
-        ("limits.in_flight", config.limits.in_flight),
-        (
-            "limits.endpoint_in_flight",
-            config.limits.endpoint_in_flight,
-        ),
-        ("limits.memory_bytes", config.limits.memory_bytes),
-        ("server.connections_max", config.server.connections_max),
-    ] {
-        if value == 0 {
-            wrong.push(format!("{name} must be at least 1"));
-        }
-    }
-    let has_url = config.store.url.is_some();
-    for (name, is_set) in [
-        ("store.max_bytes", config.store.max_bytes.is_some()),
-        ("retention.max_bytes", config.retention.max_bytes.is_some()),
-    ] {
-        if has_url && is_set {
-            wrong.push(format!(
-                "{name} is for a database in store.directory; how much the one of store.url may have its own settings say"
-            ));
-        }
-    }
-    for (name, is_set) in [
-        ("store.password_file", config.store.password_file.is_some()),
-        ("store.ca_file", config.store.ca_file.is_some()),
-    ] {
-        if !has_url && is_set {
-            wrong.push(format!(
-                "{name} is for the database of store.url, and there is none"
-            ));
-        }
-    }
-    let prefixes = config.egress.nat64.iter();
-    for prefix in prefixes.filter(|net| net.prefix_len() != 96) {
-        wrong.push(format!(
-            "egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96"
-        ));
-    }
-    for given in &config.server.cors_origins {
-        if origin(given).is_none() {
-            wrong.push(format!(
-                "server.cors_origins has {given:?}; an origin is a scheme, a host and perhaps a port, such as https://app.example.com"
-            ));
-        }
-    }
-    if let Some(Err(error)) = config.server.tls.as_ref().map(TlsConfig::read) {
-        wrong.push(format!("{error:#}"));
-    }
-    if let Err(error) = crate::log::filter(&config.log) {
-        wrong.push(format!("{error:#}"));
-    }
-    wrong
-}
-
-/// An origin as a browser writes it in a request.
-pub(crate) fn origin(given: &str) -> Option<HeaderValue> {
-    let url = Url::parse(given).ok()?;
-    let written = url.origin().ascii_serialization();
-    let is_one = matches!(url.scheme(), "http" | "https") && given.trim_end_matches('/') == written;
-    is_one.then(|| HeaderValue::from_str(&written).ok())?
 }
 
 /// Reads the configuration as `serve` would, and tells all that is wrong with it.

@@ -23,4 +23,6 @@ mod root_key;
 pub mod serve;
 mod shipped;
 mod supervisor;
+#[cfg(feature = "otel")]
+mod telemetry;
 pub mod verify;

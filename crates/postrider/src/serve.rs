@@ -1,6 +1,7 @@
 //! `postrider serve`: wiring, start and shutdown.
 
 mod parts;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,6 +28,7 @@ use parts::{
     Opened, Prepared, Sockets, api_options, disk, first_console_link, first_root_key, owned,
     root_key_target, router,
 };
+use traces::Traces;
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -47,6 +49,7 @@ pub struct Server {
     profiles: Arc<ProfileRegistry>,
     transport: Arc<HttpTransport>,
     tls: Option<Tls>,
+    traces: Traces,
     running: Running,
     shutdown: Duration,
 }
@@ -112,22 +115,11 @@ impl Server {
             collectors,
         } = Sockets::open(&config, prepared.connections).await?;
         let address = listener.address()?;
-        // A certificate is for the name that people use.
-        let named = config.server.public_url.clone();
-        let url = named.filter(|_| config.server.tls.is_some());
-        let url = url.unwrap_or_else(|| format!("{}://{address}", config.server.scheme()));
+        let url = config.server.url(address);
         let metrics_address = collectors.as_ref().map(Listener::address).transpose()?;
         let clock = Arc::new(SystemClock);
-        let engine = Engine::start(postrider_engine::Options {
-            store: opened.store.clone(),
-            transport: prepared.transport.clone(),
-            clock: clock.clone(),
-            profiles: prepared.profiles.clone(),
-            sealer: opened.sealer.clone(),
-            limits: prepared.limits,
-            counted_tenants: config.metrics.tenants,
-        })
-        .await?;
+        let engine = prepared.engine(&opened, clock.clone(), config.metrics.tenants);
+        let engine = Engine::start(engine).await?;
         let (store, sealer) = (opened.store.clone(), opened.sealer);
         let service = Service::new(store.clone(), engine.clone(), sealer, prepared.service);
         service.resume_tasks().await?;
@@ -139,14 +131,14 @@ impl Server {
             prepared.questions,
         );
         let api = Api::new(service.clone(), api_options(&config));
-        let metrics: Arc<dyn Exposition> = Arc::new(Metrics::new(Sources {
+        let metrics = exposition(Sources {
             engine: engine.clone(),
             store: opened.sql.clone(),
             service: service.clone(),
             api: api.clone(),
             connections: listener.connections(),
             disk: disk(&config),
-        }));
+        });
         let router = router(&config, &service, &api, metrics.clone());
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
         let console = first_console_link(&config, &service, root_key.as_ref(), &url).await?;
@@ -174,6 +166,7 @@ impl Server {
             profiles: prepared.profiles,
             transport: prepared.transport,
             tls,
+            traces: prepared.traces,
             running,
             shutdown: Duration::from_secs(config.server.shutdown_secs),
         })
@@ -219,8 +212,13 @@ impl Server {
             .await
             .is_ok();
         let drained = self.engine.drain(deadline, self.shutdown / 20).await;
+        self.traces.end().await;
         served && drained
     }
+}
+
+fn exposition(sources: Sources) -> Arc<dyn Exposition> {
+    Arc::new(Metrics::new(sources))
 }
 
 /// Runs a server until it is told to stop.

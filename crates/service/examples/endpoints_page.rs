@@ -52,6 +52,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         sealer: sealer.clone(),
         limits: MachineLimits::default(),
         counted_tenants: 0,
+        tracer: None,
     })
     .await?;
     let options = postrider_service::Options::default();

@@ -22,6 +22,7 @@ use serde_json::value::RawValue;
 
 use crate::reading::{bounded_page, must_be_range, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::spans::Publishing;
 use crate::{Caller, CurrentProfile, Service};
 
 use address::{address, known_type};
@@ -67,6 +68,16 @@ pub struct Sent<'s> {
     /// What the event was sent in, where that is the event and nothing else.
     pub whole: Option<&'s Bytes>,
     pub traceparent: Option<TraceParent>,
+}
+
+impl Sent<'_> {
+    /// The same within a span of ours.
+    fn within(self, span: &Publishing) -> Self {
+        Self {
+            traceparent: span.context(),
+            ..self
+        }
+    }
 }
 
 /// An event that is durable.
@@ -116,7 +127,22 @@ impl Service {
     ) -> Result<Publication> {
         let tenant = who.publisher(self, tenant).await?;
         let current = self.profile_of(tenant.application).await?;
-        match accepted_or_before(self, who, &tenant, &current, event, sent).await? {
+        let span = Publishing::begin(self, sent.traceparent, &event.r#type);
+        let sent = sent.within(&span);
+        let published = self.publish_one(who, &tenant, &current, event, sent).await;
+        span.end(self, &tenant, &published);
+        published
+    }
+
+    async fn publish_one(
+        &self,
+        who: &Caller,
+        tenant: &Tenant,
+        current: &CurrentProfile,
+        event: NewEvent<'_>,
+        sent: Sent<'_>,
+    ) -> Result<Publication> {
+        match accepted_or_before(self, who, tenant, current, event, sent).await? {
             Judged::Accepted(Accepted { new, warning }) => {
                 let published = self.engine().publish(new).await?;
                 Ok(Publication::new(&published, warning))
@@ -141,32 +167,45 @@ impl Service {
         let current = self.profile_of(tenant.application).await?;
         let mut answers: Vec<Option<Result<Publication>>> = Vec::new();
         let mut accepted = Vec::new();
-        let mut warnings = Vec::new();
+        let mut pending = Vec::new();
         for event in events {
-            let judged = match event {
+            let (judged, span) = match event {
                 Ok((event, sent)) => {
-                    accepted_or_before(self, who, &tenant, &current, event, sent).await
+                    let span = Publishing::begin(self, sent.traceparent, &event.r#type);
+                    let sent = sent.within(&span);
+                    let judged = accepted_or_before(self, who, &tenant, &current, event, sent);
+                    (judged.await, Some(span))
                 }
+                Err(refusal) => (Err(refusal), None),
+            };
+            let answer = match judged {
+                Ok(Judged::Accepted(Accepted { new, warning })) => {
+                    pending.push((warning, span));
+                    accepted.push(new);
+                    answers.push(None);
+                    continue;
+                }
+                Ok(Judged::Before(publication)) => Ok(publication),
                 Err(refusal) => Err(refusal),
             };
-            answers.push(match judged {
-                Ok(Judged::Accepted(Accepted { new, warning })) => {
-                    accepted.push(new);
-                    warnings.push(warning);
-                    None
-                }
-                Ok(Judged::Before(publication)) => Some(Ok(publication)),
-                Err(refusal) => Some(Err(refusal)),
-            });
+            if let Some(span) = span {
+                span.end(self, &tenant, &answer);
+            }
+            answers.push(Some(answer));
         }
         let published = self.engine().publish_many(accepted).await;
-        let mut published = published.into_iter().zip(warnings);
+        let mut published = published.into_iter().zip(pending);
         let answer = |waiting: Option<Result<Publication>>| {
             waiting.unwrap_or_else(|| {
-                let (published, warning) = published
-                    .next()
-                    .unwrap_or((Err(PublishError::Busy(postrider_engine::Busy)), None));
-                Ok(Publication::new(&published?, warning))
+                let Some((published, (warning, span))) = published.next() else {
+                    return Err(PublishError::Busy(postrider_engine::Busy).into());
+                };
+                let published = published.map_err(Refusal::from);
+                let published = published.map(|new| Publication::new(&new, warning));
+                if let Some(span) = span {
+                    span.end(self, &tenant, &published);
+                }
+                published
             })
         };
         Ok(answers.into_iter().map(answer).collect())

@@ -34,6 +34,7 @@ mod retention;
 mod schemas;
 mod send_outs;
 mod sessions;
+mod spans;
 mod statistics;
 mod tasks;
 mod telling;

@@ -12,6 +12,7 @@ use postrider_core::event::Event;
 use postrider_core::judge::{Next, Signal};
 use postrider_core::profile::{FormTooLong, Profile, RenderContext};
 use postrider_core::time::Moment;
+use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, StoreError, Write};
 
@@ -22,6 +23,7 @@ use crate::journal::{RecordEntry, RecordedEntry};
 use crate::machine::Input;
 use crate::metrics::Attempted;
 use crate::settle::{Sent, Settled, settle};
+use crate::trace::{AttemptSpan, span_of};
 use crate::transport::{Exchange, Request};
 
 /// How long an attempt waits before it asks the store for its endpoint again.
@@ -155,11 +157,39 @@ impl Engine {
             &counted(&due, &sent, &exchange),
         );
         let settled = settle(&profile, due, sent, exchange, ordered, fastrand::f64());
+        self.trace(&settled);
         Some(Tried::Made(Box::new(Made {
             settled,
             started,
             took,
         })))
+    }
+
+    /// Tells of the attempt where its event's trace is recorded.
+    fn trace(&self, settled: &Settled) {
+        let Some(tracer) = &self.tracer else { return };
+        let (event, delivery) = (&settled.due.event, &settled.due.delivery);
+        let Some(publish) = event.traceparent.filter(TraceParent::is_sampled) else {
+            return;
+        };
+        let attempt = &settled.record.attempt;
+        tracer.attempted(&AttemptSpan {
+            publish,
+            span: span_of(delivery.id, attempt.number),
+            began: attempt.started_at,
+            ended: attempt.ended_at,
+            application: event.application,
+            tenant: delivery.tenant,
+            endpoint: delivery.endpoint,
+            event: event.id,
+            event_type: &event.event_type,
+            delivery: delivery.id,
+            number: attempt.number,
+            url: &attempt.url,
+            outcome: &attempt.outcome,
+            timings: attempt.timings,
+            next: settled.next,
+        });
     }
 
     /// What of the endpoint makes the body. A distribution's design is that of the delivery's first
@@ -495,7 +525,7 @@ fn context<'a>(
         traceparent: event
             .traceparent
             .filter(|_| ready.passes_trace)
-            .map(|trace| trace.child(fastrand::u64(1..))),
+            .map(|trace| trace.child(span_of(delivery, number))),
         mode_names: ready.mode_names.as_ref(),
         attempt_at: at,
         attempt_number: number,

@@ -284,6 +284,7 @@ impl World {
                 sealer: self.sealer.clone(),
                 limits: self.limits,
                 counted_tenants: 0,
+                tracer: None,
             };
             Engine::start(options).await.unwrap()
         });

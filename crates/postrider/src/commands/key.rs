@@ -1,8 +1,8 @@
 //! API keys.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::resource::{Id, one};
 use super::{Connection, Paging, given, with_query};
@@ -11,30 +11,7 @@ use crate::client::Client;
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create a key: for a tenant, for an application, or (with neither) a root key
-    Create {
-        name: String,
-        #[arg(long)]
-        application: Option<String>,
-        #[arg(long)]
-        tenant: Option<String>,
-        /// live or test
-        #[arg(long)]
-        mode: Option<String>,
-        /// URL of an endpoint that a tenant's key owns
-        #[arg(long)]
-        webhook: Option<String>,
-        /// Address or network that callers must be in; may be given again
-        #[arg(long = "allowed-ip")]
-        allowed_ips: Vec<String>,
-        /// When it ends, such as 2027-01-31T00:00:00Z
-        #[arg(long)]
-        expires_at: Option<String>,
-        /// It sees all but secrets, and changes and sends nothing: for dashboards and metrics
-        #[arg(long)]
-        read_only: bool,
-        #[command(flatten)]
-        connection: Connection,
-    },
+    Create(NewKey),
     /// Change a key's webhook, or turn the key off and on
     Update {
         id: String,
@@ -81,6 +58,49 @@ pub enum KeyCommand {
     },
 }
 
+/// A key to be made.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    name: String,
+    #[arg(long)]
+    application: Option<String>,
+    #[arg(long)]
+    tenant: Option<String>,
+    /// live or test
+    #[arg(long)]
+    mode: Option<String>,
+    /// URL of an endpoint that a tenant's key owns
+    #[arg(long)]
+    webhook: Option<String>,
+    /// Address or network that callers must be in; may be given again
+    #[arg(long = "allowed-ip")]
+    allowed_ips: Vec<String>,
+    /// When it ends, such as 2027-01-31T00:00:00Z
+    #[arg(long)]
+    expires_at: Option<String>,
+    /// It sees all but secrets, and changes and sends nothing: for dashboards and metrics
+    #[arg(long)]
+    read_only: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl NewKey {
+    async fn create(self) -> anyhow::Result<()> {
+        let body = given(json!({
+            "name": self.name,
+            "application": self.application,
+            "tenant": self.tenant,
+            "mode": self.mode,
+            "webhook": self.webhook,
+            "allowedIps": self.allowed_ips,
+            "expiresAt": self.expires_at,
+            "readOnly": self.read_only,
+        }));
+        post(&self.connection, &[], &body, KEY).await
+    }
+}
+
 const KEY: &[&str] = &[
     "id",
     "name",
@@ -97,29 +117,7 @@ const KEY: &[&str] = &[
 
 pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
     match command {
-        KeyCommand::Create {
-            name,
-            application,
-            tenant,
-            mode,
-            webhook,
-            allowed_ips,
-            expires_at,
-            read_only,
-            connection,
-        } => {
-            let body = given(json!({
-                "name": name,
-                "application": application,
-                "tenant": tenant,
-                "mode": mode,
-                "webhook": webhook,
-                "allowedIps": allowed_ips,
-                "expiresAt": expires_at,
-                "readOnly": read_only,
-            }));
-            connection.show(&connection.client()?.post("/v1/keys", &body).await?, KEY);
-        }
+        KeyCommand::Create(new) => new.create().await?,
         KeyCommand::Update {
             id,
             webhook,
@@ -136,15 +134,18 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
             overlap,
             connection,
         } => {
-            let path = Client::path(&["keys", &id, "rotate"])?;
             let body = json!({ "overlap": overlap });
-            let rotated = connection.client()?.post(&path, &body).await?;
-            connection.show(&rotated, &["id", "name", "previousUntil", "key"]);
+            let shown = &["id", "name", "previousUntil", "key"];
+            post(&connection, &[&id, "rotate"], &body, shown).await?;
         }
         KeyCommand::RotateSecret { id, connection } => {
-            let path = Client::path(&["keys", &id, "rotate-secret"])?;
-            let rotated = connection.client()?.post(&path, &json!({})).await?;
-            connection.show(&rotated, &["secret"]);
+            post(
+                &connection,
+                &[&id, "rotate-secret"],
+                &json!({}),
+                &["secret"],
+            )
+            .await?;
         }
         KeyCommand::List {
             tenant,
@@ -169,5 +170,18 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
         ),
         KeyCommand::Get(id) => one(Method::GET, id, &["keys"], &[], KEY).await?,
     }
+    Ok(())
+}
+
+/// Posts to a path beneath `/v1/keys`, and shows the answer.
+async fn post(
+    connection: &Connection,
+    parts: &[&str],
+    body: &Value,
+    columns: &[&str],
+) -> anyhow::Result<()> {
+    let path = Client::path(&[&["keys"], parts].concat())?;
+    let answer = connection.client()?.post(&path, body).await?;
+    connection.show(&answer, columns);
     Ok(())
 }

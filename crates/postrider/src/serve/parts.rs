@@ -16,7 +16,7 @@ use postrider_core::seal::Sealer;
 use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_core::{Secret, Timestamp};
 use postrider_engine::machine::MachineLimits;
-use postrider_engine::{ProfileRegistry, SystemClock};
+use postrider_engine::{Clock, ProfileRegistry, SystemClock};
 use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
 use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
@@ -26,6 +26,7 @@ use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
 
+use super::traces::Traces;
 use crate::config::{
     Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig, origin,
 };
@@ -134,6 +135,7 @@ pub(super) struct Prepared {
     pub(super) questions: mpsc::Receiver<(Confirmation, Grant)>,
     pub(super) service: postrider_service::Options,
     pub(super) damaged: Arc<AtomicU64>,
+    pub(super) traces: Traces,
 }
 
 impl Prepared {
@@ -176,7 +178,29 @@ impl Prepared {
             questions,
             service,
             damaged,
+            traces: Traces::new(config)?,
         })
+    }
+}
+
+impl Prepared {
+    /// What the engine is made of.
+    pub(super) fn engine(
+        &self,
+        opened: &Opened,
+        clock: Arc<dyn Clock>,
+        counted_tenants: usize,
+    ) -> postrider_engine::Options {
+        postrider_engine::Options {
+            store: opened.store.clone(),
+            transport: self.transport.clone(),
+            clock,
+            profiles: self.profiles.clone(),
+            sealer: opened.sealer.clone(),
+            limits: self.limits,
+            counted_tenants,
+            tracer: self.traces.tracer(),
+        }
     }
 }
 

@@ -68,6 +68,7 @@ impl Side {
             sealer: sealer.clone(),
             limits: MachineLimits::default(),
             counted_tenants: 0,
+            tracer: None,
         });
         let options = postrider_service::Options {
             addresses,

@@ -2,7 +2,12 @@
 
 use std::process::Stdio;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use postrider_core::seal::hex;
 use postrider_testkit::{Behaviour, Receiver};
+use prost::Message;
 use serde_json::{Value, json};
 
 use crate::binary::{call, endpoint, greeted, postrider, tenant, until};
@@ -174,4 +179,166 @@ async fn the_log_has_one_line_for_a_request_and_one_for_an_attempt_with_their_id
             &json!(1)
         )
     );
+}
+
+/// Spans that a collector got, once the server has ended.
+async fn collected(server: TestServer, collector: &Receiver) -> Vec<Span> {
+    assert!(
+        server.server.unwrap().shut_down().await,
+        "nothing is cut off"
+    );
+    let mut spans = Vec::new();
+    for request in collector.requests() {
+        assert_eq!(request.target, "/v1/traces");
+        assert_eq!(request.headers["content-type"], "application/x-protobuf");
+        assert_eq!(request.headers["x-tenant"], "ours", "as the file has it");
+        let sent = ExportTraceServiceRequest::decode(request.body).unwrap();
+        for resource in sent.resource_spans {
+            let named = format!("{:?}", resource.resource);
+            assert!(
+                named.contains("service.name") && named.contains("hooks"),
+                "{named}"
+            );
+            spans.extend(
+                resource
+                    .scope_spans
+                    .into_iter()
+                    .flat_map(|scope| scope.spans),
+            );
+        }
+    }
+    spans
+}
+
+fn attribute(span: &Span, name: &str) -> String {
+    let found = span
+        .attributes
+        .iter()
+        .find(|attribute| attribute.key == name);
+    let value = found.and_then(|attribute| attribute.value.clone()?.value);
+    match value {
+        Some(any_value::Value::StringValue(text)) => text,
+        Some(any_value::Value::IntValue(number)) => number.to_string(),
+        other => panic!("{name} of {span:?}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_collector_gets_the_publish_and_every_attempt_as_one_trace() {
+    let collector = Receiver::start(Behaviour::Status(200)).await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let files = tempfile::tempdir().unwrap();
+    let headers = files.path().join("headers");
+    std::fs::write(&headers, "x-tenant: ours\n").unwrap();
+    let server = TestServer::with(|config| {
+        config.telemetry.endpoint = Some(collector.url(""));
+        config.telemetry.headers_file = Some(headers);
+        config.telemetry.service_name = "hooks".to_owned();
+    })
+    .await;
+    let body = json!({ "name": "traced", "settings": { "traceparent": true } });
+    let application = id(&server.good("POST", "/v1/applications", body).await);
+    let tenant = server.tenant_of(&application).await;
+    server
+        .endpoint(&tenant, &receiver.url("/hook?token=hidden"))
+        .await;
+    let dead = server.endpoint(&tenant, "http://127.0.0.1:1/dead").await;
+    let event = json!({ "type": "order.completed", "data": {} });
+    publish(&server, &tenant, "events", GIVEN, event.clone()).await;
+    // A trace that its beginner does not record is not recorded here.
+    publish(
+        &server,
+        &tenant,
+        "events",
+        &GIVEN.replace("-01", "-00"),
+        event.clone(),
+    )
+    .await;
+    let requests = receiver.wait_for(2).await;
+    let path = format!("/v1/deliveries?endpoint={}", text(&dead, "id"));
+    let failed_once = |found: &Value| {
+        let rows = found["data"].as_array().unwrap();
+        rows.len() == 2
+            && rows
+                .iter()
+                .all(|row| row["attemptsMade"].as_u64() >= Some(1))
+    };
+    server.until(&path, failed_once).await;
+    // Nobody's trace: one begins here.
+    server.publish(&tenant, "order.completed", json!({})).await;
+    receiver.wait_for(3).await;
+    let refused = json!({ "type": "no type", "data": {} });
+    server
+        .call("POST", &format!("/v1/tenants/{tenant}/events"), refused)
+        .await;
+    let spans = collected(server, &collector).await;
+
+    let of = |trace: &str, name: &str| -> Vec<&Span> {
+        let of_trace = |span: &&Span| hex(&span.trace_id) == trace && span.name == name;
+        spans.iter().filter(of_trace).collect()
+    };
+    let published = of(TRACE, "publish");
+    assert_eq!(published.len(), 1, "{spans:#?}");
+    assert_eq!(hex(&published[0].parent_span_id), "00f067aa0ba902b7");
+    assert_eq!(attribute(published[0], "postrider.deliveries"), "2");
+    // A slow machine may have come to a retry.
+    let mut attempts = of(TRACE, "deliver");
+    attempts.retain(|span| attribute(span, "postrider.attempt.number") == "1");
+    assert_eq!(attempts.len(), 2, "{spans:#?}");
+    for attempt in &attempts {
+        assert_eq!(attempt.parent_span_id, published[0].span_id);
+        assert!(attempt.start_time_unix_nano >= published[0].start_time_unix_nano);
+        assert!(attempt.end_time_unix_nano >= attempt.start_time_unix_nano);
+    }
+    let good = |span: &&&Span| {
+        span.attributes
+            .iter()
+            .any(|a| a.key == "http.response.status_code")
+    };
+    let arrived = attempts.iter().find(good).unwrap();
+    assert_eq!(attribute(arrived, "http.response.status_code"), "200");
+    assert_eq!(attribute(arrived, "postrider.next"), "delivered");
+    let carried = |request: &postrider_testkit::Request| {
+        request.headers["traceparent"] == format!("00-{TRACE}-{}-01", hex(&arrived.span_id))
+    };
+    assert!(
+        requests.iter().any(carried),
+        "the receiver's parent is this span"
+    );
+    let lost = attempts.iter().find(|span| !good(span)).unwrap();
+    assert_eq!(attribute(lost, "error.type"), "connect");
+    assert_eq!(attribute(lost, "postrider.next"), "retry");
+    assert_eq!(lost.status.as_ref().unwrap().code, 2, "an error");
+
+    let others = spans.iter().filter(|span| hex(&span.trace_id) != TRACE);
+    let mut others: Vec<&str> = others.map(|span| span.name.as_str()).collect();
+    others.sort_unstable();
+    assert_eq!(others[others.len() - 2..], ["publish", "publish"]);
+    let refused = spans.iter().find(|span| {
+        span.attributes.iter().any(|a| a.key == "error.type") && span.name == "publish"
+    });
+    assert_eq!(
+        attribute(refused.unwrap(), "error.type"),
+        "validation_failed"
+    );
+    assert!(
+        !format!("{spans:?}").contains("hidden"),
+        "what opens a receiver stays here"
+    );
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_delays_nothing() {
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let server = TestServer::with(|config| {
+        config.telemetry.endpoint = Some("http://127.0.0.1:1".to_owned());
+    })
+    .await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    for _ in 0..50 {
+        server.publish(&tenant, "order.completed", json!({})).await;
+    }
+    receiver.wait_for(50).await;
+    assert!(server.server.unwrap().shut_down().await);
 }

@@ -153,7 +153,7 @@ pub async fn the_last_root_key_stays(store: &dyn Store) {
     for key in [&first, &second] {
         store.create_key(key.clone(), None, by()).await.unwrap();
     }
-    let active = |active: bool| -> crate::KeyChange {
+    let active = |active: bool| -> KeyChange {
         Box::new(move |key, _| key.disabled_at = (!active).then_some(at(9)))
     };
     store

@@ -1,0 +1,350 @@
+//! Traces to a collector of OpenTelemetry, over OTLP in HTTP.
+//!
+//! Spans are made when they have ended, from what the records say, and handed to a thread that sends them in groups. One
+//! that finds no room there is lost: nothing waits for a collector.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::Full;
+use opentelemetry::trace::{
+    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _,
+};
+use postrider_core::attempt::{Outcome, Timings};
+use postrider_core::judge::Next;
+use postrider_core::trace::TraceParent;
+use postrider_core::{Secret, Timestamp};
+use postrider_engine::{AttemptSpan, PublishSpan, Tracer};
+use url::Url;
+
+use crate::client::Client;
+use crate::config::TelemetryConfig;
+
+/// Spans that wait to be sent; what comes on top is lost.
+const QUEUE_MAX: usize = 8_192;
+/// Spans of one request.
+const GROUP_MAX: usize = 512;
+/// How long spans gather.
+const DELAY: Duration = Duration::from_secs(2);
+/// Time for one request to the collector.
+const EXPORT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time that the last spans get at a shutdown.
+const LAST_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Sends spans to a collector.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    processor: BatchSpanProcessor,
+    scope: InstrumentationScope,
+    /// Of 2^64, how many traces that begin here are recorded.
+    sampled_below: u64,
+    samples_all: bool,
+}
+
+impl Telemetry {
+    /// What is configured; none where nothing is to be sent. Called inside the runtime that is to send.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL, or the file with headers cannot be read.
+    pub(crate) fn new(config: &TelemetryConfig) -> anyhow::Result<Option<Self>> {
+        let Some(endpoint) = &config.endpoint else {
+            return Ok(None);
+        };
+        let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+        let client = Client::new(&url, Secret::new("")).context("telemetry.endpoint")?;
+        let client = match &config.ca_file {
+            Some(authorities) => client.trusting(authorities).context("telemetry.ca_file")?,
+            None => client,
+        };
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_endpoint(url)
+            .with_http_client(Sender {
+                client,
+                runtime: tokio::runtime::Handle::current(),
+                headers: headers(config)?,
+            })
+            .build()
+            .context("telemetry.endpoint")?;
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE_MAX)
+            .with_max_export_batch_size(GROUP_MAX)
+            .with_scheduled_delay(DELAY)
+            .build();
+        let mut processor = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(batches)
+            .build();
+        let resource = Resource::builder_empty().with_attributes([
+            KeyValue::new("service.name", config.service_name.clone()),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        ]);
+        processor.set_resource(&resource.build());
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share of all numbers, from 0 to 1, to the nearest"
+        )]
+        let sampled_below = (config.sample.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
+        Ok(Some(Self {
+            processor,
+            scope: InstrumentationScope::builder("postrider")
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
+            sampled_below,
+            samples_all: config.sample >= 1.0,
+        }))
+    }
+
+    /// Sends what waits. Waits itself: not to be called where others wait for it.
+    pub(crate) fn end(&self) {
+        if let Err(error) = self.processor.shutdown_with_timeout(LAST_TIME_MAX) {
+            tracing::warn!("the last spans were not sent: {error}");
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a span is made of, named where it is called"
+    )]
+    fn span(
+        &self,
+        context: TraceParent,
+        parent: Option<u64>,
+        (kind, name): (SpanKind, &'static str),
+        (began, ended): (Timestamp, Timestamp),
+        attributes: Vec<KeyValue>,
+        events: SpanEvents,
+        status: Status,
+    ) {
+        self.processor.on_end(SpanData {
+            span_context: SpanContext::new(
+                TraceId::from_bytes(context.trace().to_be_bytes()),
+                SpanId::from_bytes(context.span().to_be_bytes()),
+                TraceFlags::SAMPLED,
+                false,
+                TraceState::default(),
+            ),
+            parent_span_id: parent.map_or(SpanId::INVALID, |parent| {
+                SpanId::from_bytes(parent.to_be_bytes())
+            }),
+            parent_span_is_remote: kind == SpanKind::Producer && parent.is_some(),
+            span_kind: kind,
+            name: Cow::Borrowed(name),
+            start_time: system_time(began),
+            end_time: system_time(ended),
+            attributes,
+            dropped_attributes_count: 0,
+            events,
+            links: SpanLinks::default(),
+            status,
+            instrumentation_scope: self.scope.clone(),
+        });
+    }
+}
+
+impl Tracer for Telemetry {
+    fn begin(&self, parent: Option<TraceParent>) -> TraceParent {
+        let span = fastrand::u64(1..);
+        if let Some(parent) = parent {
+            return parent.child(span);
+        }
+        let is_sampled = self.samples_all || fastrand::u64(..) < self.sampled_below;
+        TraceParent::root(fastrand::u128(1..), span, is_sampled)
+    }
+
+    fn published(&self, span: &PublishSpan<'_>) {
+        let mut attributes = vec![
+            text("postrider.application.id", &span.application),
+            text("postrider.tenant.id", &span.tenant),
+            text("postrider.event.type", &span.event_type),
+        ];
+        let status = match span.result {
+            Ok((event, deliveries)) => {
+                attributes.push(text("postrider.event.id", &event));
+                attributes.push(KeyValue::new("postrider.deliveries", i64::from(deliveries)));
+                Status::Unset
+            }
+            Err(code) => {
+                attributes.push(KeyValue::new("error.type", code));
+                Status::error(code)
+            }
+        };
+        self.span(
+            span.context,
+            span.parent.map(|parent| parent.span()),
+            (SpanKind::Producer, "publish"),
+            (span.began, span.ended),
+            attributes,
+            SpanEvents::default(),
+            status,
+        );
+    }
+
+    fn attempted(&self, span: &AttemptSpan<'_>) {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", "POST"),
+            text("postrider.application.id", &span.application),
+            text("postrider.tenant.id", &span.tenant),
+            text("postrider.endpoint.id", &span.endpoint),
+            text("postrider.event.id", &span.event),
+            text("postrider.event.type", &span.event_type),
+            text("postrider.delivery.id", &span.delivery),
+            KeyValue::new("postrider.attempt.number", i64::from(span.number)),
+            KeyValue::new("postrider.next", next_word(span.next)),
+        ];
+        // No more of the URL: its path and query may be what opens the receiver.
+        if let Some((host, port)) = place(span.url) {
+            attributes.push(KeyValue::new("server.address", host));
+            attributes.push(KeyValue::new("server.port", i64::from(port)));
+        }
+        let status = match span.outcome {
+            Outcome::Answered { status, .. } => {
+                let code = i64::from(*status);
+                attributes.push(KeyValue::new("http.response.status_code", code));
+                if span.next == Next::Delivered {
+                    Status::Unset
+                } else {
+                    attributes.push(KeyValue::new("error.type", code.to_string()));
+                    Status::error(format!("answered {code}"))
+                }
+            }
+            Outcome::Unreachable { reason, detail } => {
+                attributes.push(KeyValue::new("error.type", reason.as_str()));
+                Status::error(detail.clone())
+            }
+        };
+        self.span(
+            span.publish.child(span.span),
+            Some(span.publish.span()),
+            (SpanKind::Client, "deliver"),
+            (span.began, span.ended),
+            attributes,
+            steps(span.began, &span.timings),
+            status,
+        );
+    }
+}
+
+/// When the name was resolved, the connection there, TLS agreed on, and the first byte read.
+fn steps(began: Timestamp, timings: &Timings) -> SpanEvents {
+    let mut events = SpanEvents::default();
+    let mut at = 0;
+    for (name, took) in [
+        ("dns", timings.dns_micros),
+        ("connect", timings.connect_micros),
+        ("tls", timings.tls_micros),
+    ] {
+        if let Some(took) = took {
+            at += u64::from(took);
+            events.events.push(step(name, began, at));
+        }
+    }
+    if let Some(first_byte) = timings.first_byte_micros {
+        let event = step("first byte", began, first_byte.into());
+        events.events.push(event);
+    }
+    events
+}
+
+fn step(name: &'static str, began: Timestamp, micros: u64) -> Event {
+    let at = system_time(began) + Duration::from_micros(micros);
+    Event::new(name, at, Vec::new(), 0)
+}
+
+fn next_word(next: Next) -> &'static str {
+    match next {
+        Next::Delivered => "delivered",
+        Next::Retry { .. } => "retry",
+        Next::Failed(_) => "failed",
+    }
+}
+
+fn text(name: &'static str, value: &impl ToString) -> KeyValue {
+    KeyValue::new(name, value.to_string())
+}
+
+fn place(url: &str) -> Option<(String, u16)> {
+    let url = Url::parse(url).ok()?;
+    Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+}
+
+fn system_time(at: Timestamp) -> SystemTime {
+    let micros = u64::try_from(at.as_micros()).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+}
+
+/// Lines of `name: value`.
+fn headers(config: &TelemetryConfig) -> anyhow::Result<http::HeaderMap> {
+    let mut headers = http::HeaderMap::new();
+    let Some(path) = &config.headers_file else {
+        return Ok(headers);
+    };
+    let file = path.display();
+    let lines = std::fs::read_to_string(path);
+    let lines = lines.with_context(|| format!("failed to read telemetry.headers_file {file}"))?;
+    for (number, line) in lines
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        // Its value is likely a secret: a mistake is told by its line alone.
+        let read = line.split_once(':').and_then(|(name, value)| {
+            let name = name.trim().parse::<http::HeaderName>().ok()?;
+            let mut value = value.trim().parse::<http::HeaderValue>().ok()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        });
+        let (name, value) = read.with_context(|| {
+            format!("telemetry.headers_file {file}, line {}: not a header such as `authorization: Bearer …`", number + 1)
+        })?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// What the exporter sends with. It runs on a thread of its own, and the connection on the runtime's.
+#[derive(Debug)]
+struct Sender {
+    client: Client,
+    runtime: tokio::runtime::Handle,
+    headers: http::HeaderMap,
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, HttpError> {
+        let target: Url = request.uri().to_string().parse()?;
+        let (parts, body) = request.into_parts();
+        let mut request = http::Request::builder()
+            .method(parts.method)
+            .uri(&target[url::Position::BeforePath..])
+            .header(
+                http::header::HOST,
+                &target[url::Position::BeforeHost..url::Position::AfterPort],
+            );
+        for (name, value) in parts.headers.iter().chain(&self.headers) {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body))?;
+        let client = self.client.clone();
+        let sending = self.runtime.spawn(async move {
+            tokio::time::timeout(EXPORT_TIME_MAX, client.send(&target, request)).await
+        });
+        let (status, bytes) = sending.await???;
+        Ok(http::Response::builder().status(status).body(bytes)?)
+    }
+}
