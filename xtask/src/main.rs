@@ -22,7 +22,7 @@ cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
-cargo xtask sdks       Svix's own SDKs against a running server
+cargo xtask sdks       Svix's own SDKs, and clients made from the OpenAPI document, against a running server
 cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
@@ -90,7 +90,10 @@ fn ci() -> anyhow::Result<()> {
     step("tests", || test(&[]))?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;
-    step("the SDKs of Svix", sdks::check)?;
+    step(
+        "the SDKs of Svix, and clients made from the document",
+        sdks::check,
+    )?;
     step("the pages in a browser", browser::check)?;
     step("the README's first command", readme)?;
     say("all checks passed");

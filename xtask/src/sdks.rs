@@ -1,4 +1,4 @@
-//! Svix's own SDKs against a running server.
+//! Svix's own SDKs, and clients made from the OpenAPI document, against a running server.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,12 +7,22 @@ use anyhow::Context as _;
 
 use crate::browser::{binary, modules, target};
 use crate::contract::environment;
-use crate::{languages, run, say};
+use crate::{languages, run, say, works};
 
 const SCRIPT: &str = "crates/postrider/tests/svix/sdk.py";
 /// One of each generation: they differ in what they call things.
 const PYTHON: &str = "svix==2.9.1";
 const JAVASCRIPT: &str = "svix@1.99.1";
+
+const CLIENTS: &str = "crates/postrider/tests/clients/client.py";
+/// The usual generators; the same version everywhere, so that they make the same clients.
+const FOR_PYTHON: &str = "openapi-python-client==0.29.1";
+const FOR_TYPESCRIPT: [&str; 4] = [
+    "openapi-typescript@7.13.0",
+    "openapi-fetch@0.17.0",
+    "typescript@5.9.3",
+    "@types/node@20",
+];
 
 /// Installs what is missing, and goes through the story.
 ///
@@ -20,6 +30,11 @@ const JAVASCRIPT: &str = "svix@1.99.1";
 /// With what was found, or what could not be installed.
 pub(crate) fn check() -> anyhow::Result<()> {
     languages()?;
+    svix()?;
+    clients()
+}
+
+fn svix() -> anyhow::Result<()> {
     let target = target();
     let python = target.join("sdks");
     let node = std::path::absolute(target.join("sdks-node"))?;
@@ -31,6 +46,27 @@ pub(crate) fn check() -> anyhow::Result<()> {
     run(Command::new(python.join("bin/python"))
         .arg(SCRIPT)
         .arg(binary(&target)?)
+        .arg(&node))
+}
+
+/// Makes clients from the document of a running server, and goes through a story with each.
+fn clients() -> anyhow::Result<()> {
+    let target = target();
+    let python = target.join("clients");
+    let generator = std::path::absolute(python.join("bin/openapi-python-client"))?;
+    let node = std::path::absolute(target.join("clients-node"))?;
+    let is_there = works(&generator.to_string_lossy(), &["--version"]);
+    if !is_there || !node.join("node_modules/.bin/tsc").exists() {
+        say("installing the generators of clients");
+        environment(&python, FOR_PYTHON)
+            .context("the generator for Python could not be installed")?;
+        modules(&node, &FOR_TYPESCRIPT)
+            .context("the generator for TypeScript could not be installed")?;
+    }
+    run(Command::new(python.join("bin/python"))
+        .arg(CLIENTS)
+        .arg(binary(&target)?)
+        .arg(&generator)
         .arg(&node))
 }
 

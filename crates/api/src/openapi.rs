@@ -6,10 +6,10 @@ use postrider_core::{Id, id};
 use postrider_service::ErrorCode;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
-    ServerBuilder,
+    ArrayBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr,
+    ResponseBuilder, Schema, ServerBuilder,
 };
-use utoipa::{IntoParams, IntoResponses, ToSchema};
+use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use crate::problem::{ProblemView, status};
 
@@ -65,6 +65,18 @@ pub(crate) struct IdempotencyKey {
     #[param(rename = "Idempotency-Key")]
     idempotency_key: Option<String>,
 }
+
+/// A header's name and value. A list of two: what JSON Schema has for pairs, generators do not read.
+pub(crate) struct HeaderPair;
+
+impl PartialSchema for HeaderPair {
+    fn schema() -> RefOr<Schema> {
+        let pair = ArrayBuilder::new().items(String::schema());
+        pair.min_items(Some(2)).max_items(Some(2)).into()
+    }
+}
+
+impl ToSchema for HeaderPair {}
 
 /// Whatever an operation may be refused with.
 pub(crate) struct Refusals;
@@ -130,7 +142,7 @@ pub(crate) fn completed(mut document: OpenApi) -> OpenApi {
     ProblemView::schemas(&mut schemas);
     schemas.push((
         ProblemView::name().into_owned(),
-        <ProblemView<'_> as utoipa::PartialSchema>::schema(),
+        <ProblemView<'_> as PartialSchema>::schema(),
     ));
     components.schemas.extend(schemas);
     let keys: [String; 0] = [];

@@ -56,11 +56,12 @@ pub struct NewEndpoint {
     pub external_id: Option<String>,
     /// The product's own notes, texts by name.
     #[serde(default)]
+    #[schema(value_type = HashMap<String, String>)]
     pub metadata: Metadata,
     /// Names or patterns of event types; all when none are given.
     pub events: Option<Vec<String>>,
     /// Conditions on `data` and `meta`, such as `{"data.amount": {"$gte": 100}}`; only events that meet them are sent.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     pub filter: Option<Value>,
     pub description: Option<String>,
     /// The key's, when it is not given.

@@ -43,7 +43,7 @@ pub struct NewEvent<'b> {
     pub data: &'b RawValue,
     /// What else a profile's body says of the event (Voucherify's `event`).
     #[serde(borrow)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     pub meta: Option<&'b RawValue>,
     pub occurred_at: Option<Timestamp>,
     /// The key's, when it is not given.

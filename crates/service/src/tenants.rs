@@ -29,6 +29,7 @@ pub struct NewTenant {
     pub external_id: Option<String>,
     /// The product's own notes, texts by name.
     #[serde(default)]
+    #[schema(value_type = HashMap<String, String>)]
     pub metadata: Metadata,
     #[schema(value_type = Option<TenantSettings>)]
     pub settings: Option<Map<String, Value>>,
@@ -54,6 +55,7 @@ pub struct TenantPatch {
     pub external_id: Option<Option<String>>,
     /// All of it anew.
     #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<HashMap<String, String>>)]
     pub metadata: Option<Option<Metadata>>,
     /// Merged into those that are there; null takes one back to its default (RFC 7396).
     #[serde(default, deserialize_with = "present")]

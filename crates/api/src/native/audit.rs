@@ -59,9 +59,9 @@ struct AuditView {
     subject: String,
     application: Option<Id<id::Application>>,
     tenant: Option<Id<id::Tenant>>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     before: Option<Box<RawValue>>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     after: Option<Box<RawValue>>,
 }
 

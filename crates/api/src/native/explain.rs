@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::Api;
-use crate::openapi::{OfTenant, Refusals};
+use crate::openapi::{HeaderPair, OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{
     List, Paging, Path, Query, list as list_of, must_be_json, read_id, typed, well_formed,
@@ -29,6 +29,7 @@ struct EndpointExplained {
 
 #[derive(Serialize, ToSchema)]
 struct RequestView {
+    #[schema(value_type = Vec<HeaderPair>)]
     headers: Vec<(String, String)>,
     body: String,
 }

@@ -19,6 +19,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::openapi::HeaderPair;
+
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ApplicationView {
@@ -54,6 +56,7 @@ pub(crate) struct TenantView {
     application: Id<id::Application>,
     name: String,
     external_id: Option<String>,
+    #[schema(value_type = HashMap<String, String>)]
     metadata: Metadata,
     settings: TenantSettings,
     created_at: Timestamp,
@@ -155,12 +158,13 @@ pub(crate) struct EndpointView {
     application: Id<id::Application>,
     tenant: Id<id::Tenant>,
     external_id: Option<String>,
+    #[schema(value_type = HashMap<String, String>)]
     metadata: Metadata,
     url: String,
     description: Option<String>,
     events: Subscription,
     /// Of those events, only the ones that meet it; null where all are sent.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     filter: Option<Value>,
     mode: Mode,
     headers: BTreeMap<String, &'static str>,
@@ -244,7 +248,7 @@ pub(crate) struct EventView {
     #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     meta: Option<Box<RawValue>>,
 }
 
@@ -378,6 +382,7 @@ pub(crate) struct AttemptView {
     /// Always POST: no documented system knows another.
     method: &'static str,
     url: String,
+    #[schema(value_type = Vec<HeaderPair>)]
     request_headers: Vec<(String, String)>,
     /// Made again from the event: it is the same for the same attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -387,6 +392,7 @@ pub(crate) struct AttemptView {
     /// None when no complete answer arrived; then `error` says why.
     status_code: Option<u16>,
     error: Option<ErrorView>,
+    #[schema(value_type = Option<Vec<HeaderPair>>)]
     response_headers: Option<Vec<(String, String)>>,
     /// As text; in base 64 when it is not UTF-8 (`bodyEncoding`).
     response_body: Option<String>,

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
+from served import Server
 
 # Requests of an operation that are made up beside those that cover its parameters one by one.
 MADE_UP = 15
@@ -21,35 +23,6 @@ MADE_UP = 15
 SEED = 1
 # All of them but one: what a schema allows may still be refused, a URL that leads nowhere or a name that is taken.
 CHECKS = ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
-
-
-class Server:
-    """A server with a little of everything in it."""
-
-    def __init__(self, binary, directory):
-        self.log = open(Path(directory) / "log", "w")
-        command = [binary, "serve", "--dev", "--listen", "127.0.0.1:0", "--data", str(Path(directory) / "data")]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        self.address = self.key = None
-        while self.address is None or self.key is None:
-            line = self.process.stdout.readline()
-            if not line:
-                sys.exit(f"the server did not start; its log is {self.log.name}")
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                self.address = self.address or found.group()
-            if found := re.search(r"pr_live_[\w-]+", line):
-                self.key = self.key or found.group()
-
-    def call(self, method, path, body=None):
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, headers, method=method)
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(30)
 
 
 def furnish(server):

@@ -6,16 +6,13 @@ of what a receiver got.
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from svix.api import (
@@ -47,72 +44,12 @@ from svix.api.errors.http_error import HttpError
 from svix.api.errors.http_validation_error import HTTPValidationError
 from svix.webhooks import Webhook, WebhookVerificationError
 
-PATIENCE = 30
+sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
+from served import PATIENCE, Receiver
+from served import Server as Served
 
 
-class Receiver(ThreadingHTTPServer):
-    """Keeps what it gets. Below /broken it fails until it is mended."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.got, self.mended = [], False
-        self.changed = threading.Condition()
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def url(self, path):
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
-
-    def wait(self, path, count):
-        """What came at a path, as soon as there are so many."""
-        at = lambda: [one for one in self.got if one[0] == path]
-        with self.changed:
-            if not self.changed.wait_for(lambda: len(at()) >= count, PATIENCE):
-                sys.exit(f"{path} got {len(at())} requests instead of {count}")
-            return at()
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        server = self.server
-        with server.changed:
-            failing = self.path.startswith("/broken") and not server.mended
-            server.got.append((self.path, dict(self.headers), body))
-            server.changed.notify_all()
-        answer = b"out of order" if failing else b"thank you"
-        self.send_response(500 if failing else 200)
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *arguments):
-        pass
-
-
-class Server:
-    def __init__(self, binary, directory):
-        self.log = open(Path(directory) / "log", "w")
-        command = [binary, "serve", "--dev", "--listen", "127.0.0.1:0", "--data", str(Path(directory) / "data")]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        self.address = self.key = None
-        while self.address is None or self.key is None:
-            line = self.process.stdout.readline()
-            if not line:
-                sys.exit(f"the server did not start; its log is {self.log.name}")
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                self.address = self.address or found.group()
-            if found := re.search(r"pr_live_[\w-]+", line):
-                self.key = self.key or found.group()
-
-    def call(self, method, path, body=None):
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, headers, method=method)
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
+class Server(Served):
     def environment(self, name, profile="svix"):
         """The token of an environment of its own."""
         application = self.call("POST", "/v1/applications", {"name": name, "profile": profile})["id"]
@@ -120,10 +57,6 @@ class Server:
 
     def client(self, token):
         return Svix(token, SvixOptions(server_url=self.address, retry_schedule=[]))
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(30)
 
 
 def same(what, is_so, should):

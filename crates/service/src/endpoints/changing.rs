@@ -36,11 +36,12 @@ pub struct EndpointPatch {
     pub external_id: Option<Option<String>>,
     /// All of it anew.
     #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<HashMap<String, String>>)]
     pub metadata: Option<Option<Metadata>>,
     #[serde(default, deserialize_with = "nullable")]
     pub events: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     pub filter: Option<Option<Value>>,
     #[serde(default, deserialize_with = "nullable")]
     pub description: Option<Option<String>>,
