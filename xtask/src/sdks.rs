@@ -15,6 +15,7 @@ const PYTHON: &str = "svix==2.9.1";
 const JAVASCRIPT: &str = "svix@1.99.1";
 
 const CLIENTS: &str = "crates/postrider/tests/clients/client.py";
+const PUBLISHING: &str = "crates/postrider/tests/clients/publishing.py";
 /// The usual generators; the same version everywhere, so that they make the same clients.
 const FOR_PYTHON: &str = "openapi-python-client==0.29.1";
 const FOR_TYPESCRIPT: [&str; 4] = [
@@ -31,7 +32,8 @@ const FOR_TYPESCRIPT: [&str; 4] = [
 pub(crate) fn check() -> anyhow::Result<()> {
     languages()?;
     svix()?;
-    clients()
+    clients()?;
+    publishing()
 }
 
 fn svix() -> anyhow::Result<()> {
@@ -68,6 +70,15 @@ fn clients() -> anyhow::Result<()> {
         .arg(binary(&target)?)
         .arg(&generator)
         .arg(&node))
+}
+
+/// Runs the programs of `docs/publishing.md`.
+fn publishing() -> anyhow::Result<()> {
+    let target = target();
+    run(Command::new("python3")
+        .arg(PUBLISHING)
+        .arg(binary(&target)?)
+        .arg(std::path::absolute(target.join("publishing"))?))
 }
 
 fn installed(python: &Path) -> bool {
