@@ -1,4 +1,5 @@
-//! What is handed out: an archive and a Debian package of this machine's kind, with man pages, completions and licences.
+//! What is handed out, for this machine's kind: a static binary in an archive, a Debian package and a container image, with
+//! man pages, completions, licences and a list of all that is inside.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use crate::{quietly, run, say, works};
 
 /// The same everywhere, so that the same package comes out.
 const CARGO_DEB: &str = "3.8.0";
+const CARGO_CYCLONEDX: &str = "0.5.9";
 
 /// Makes it all in `target/dist`.
 ///
@@ -20,9 +22,13 @@ const CARGO_DEB: &str = "3.8.0";
 /// With what could not be made.
 pub(crate) fn dist() -> anyhow::Result<()> {
     let target = target();
+    let kind = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = Command::new("cargo");
-    run(build.args(["build", "--release", "--locked", "--package", "postrider"]))?;
-    let binary = target.join("release/postrider");
+    build.args(["build", "--release", "--locked", "--package", "postrider"]);
+    // With the C library inside it runs on any Linux, and needs nothing beside it in an image.
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(build.args(["--target", &kind]))?;
+    let binary = target.join(&kind).join("release/postrider");
     let dist = target.join("dist");
     let staged = dist.join("staged");
     if dist.exists() {
@@ -31,8 +37,10 @@ pub(crate) fn dist() -> anyhow::Result<()> {
     std::fs::create_dir_all(staged.join("completions"))?;
     stage(&binary, &staged)?;
     let archive = archive(&binary, &staged, &dist)?;
-    let package = package(&dist)?;
-    let sums = sums(&[&archive, &package])?;
+    let package = package(&kind, &dist)?;
+    let image = image(&binary, &dist)?;
+    let bill = bill_of_materials(&kind, &binary, &dist)?;
+    let sums = sums(&[&archive, &package, &image, &bill])?;
     std::fs::write(dist.join("SHA256SUMS"), &sums)?;
     say(sums.trim_end());
     Ok(())
@@ -139,18 +147,89 @@ fn version(binary: &Path) -> anyhow::Result<String> {
     Ok(version.context("the binary tells no version")?.to_owned())
 }
 
-fn package(dist: &Path) -> anyhow::Result<PathBuf> {
+fn package(kind: &str, dist: &Path) -> anyhow::Result<PathBuf> {
     if !works("cargo", &["deb", "--version"]) {
         say("installing cargo-deb");
         let wanted = format!("cargo-deb@{CARGO_DEB}");
         quietly(Command::new("cargo").args(["install", "--locked", &wanted]))?;
     }
     let mut make = Command::new("cargo");
-    make.args(["deb", "--no-build", "--package", "postrider", "--output"]);
-    run(make.arg(dist))?;
+    make.args(["deb", "--no-build", "--package", "postrider"]);
+    run(make.args(["--target", kind, "--output"]).arg(dist))?;
     let mut made = std::fs::read_dir(dist)?.filter_map(|entry| Some(entry.ok()?.path()));
     let package = made.find(|path| path.extension().is_some_and(|end| end == "deb"));
     package.context("cargo-deb made no package")
+}
+
+/// A container image, as `docker load` and `podman load` take it. It is tried before it is handed out.
+fn image(binary: &Path, dist: &Path) -> anyhow::Result<PathBuf> {
+    if !works("buildah", &["--version"]) {
+        say("installing buildah");
+        quietly(Command::new("apt-get").args(["install", "--yes", "buildah"]))
+            .context("an image is made with buildah, and it could not be installed")?;
+    }
+    let folder = dist.join("image");
+    std::fs::create_dir_all(folder.join("data"))?;
+    std::fs::copy(binary, folder.join("postrider"))?;
+    std::fs::copy("packaging/Dockerfile", folder.join("Dockerfile"))?;
+    let (version, arch) = (version(binary)?, std::env::consts::ARCH);
+    let name = format!("postrider:{version}");
+    let buildah = |arguments: &[&str]| -> anyhow::Result<String> {
+        let mut command = Command::new("buildah");
+        // Without a daemon, and without rights that a container would need to be made by somebody else.
+        command.envs([("BUILDAH_ISOLATION", "chroot"), ("STORAGE_DRIVER", "vfs")]);
+        let output = command.args(arguments).current_dir(&folder).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(
+            output.status.success(),
+            "buildah {arguments:?} failed: {said}"
+        );
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    buildah(&[
+        "build", "--quiet", "--format", "docker", "--tag", &name, ".",
+    ])?;
+    let container = buildah(&["from", &name])?;
+    let tried = buildah(&["run", &container, "/postrider", "--version"]);
+    buildah(&["rm", &container])?;
+    let tried = tried.context("the image does not run")?;
+    anyhow::ensure!(tried.ends_with(&version), "the image says it is {tried:?}");
+    let file = dist.join(format!("postrider-{version}-{arch}.image.tar"));
+    let to = format!(
+        "docker-archive:{}:{name}",
+        std::path::absolute(&file)?.display()
+    );
+    buildah(&["push", &name, &to])?;
+    std::fs::remove_dir_all(folder)?;
+    Ok(file)
+}
+
+/// All that is inside, as CycloneDX lists it, for programs that look for known faults.
+fn bill_of_materials(kind: &str, binary: &Path, dist: &Path) -> anyhow::Result<PathBuf> {
+    if !works("cargo", &["cyclonedx", "--version"]) {
+        say("installing cargo-cyclonedx");
+        let wanted = format!("cargo-cyclonedx@{CARGO_CYCLONEDX}");
+        quietly(Command::new("cargo").args(["install", "--locked", &wanted]))?;
+    }
+    let mut make = Command::new("cargo");
+    make.args(["cyclonedx", "--quiet", "--format", "json", "--target", kind]);
+    make.args(["--manifest-path", "crates/postrider/Cargo.toml"]);
+    run(make.args(["--override-filename", "postrider.cdx"]))?;
+    let file = dist.join(format!("postrider-{}.cdx.json", version(binary)?));
+    // It makes one of each crate, beside its manifest.
+    for folder in std::fs::read_dir("crates")?.chain(std::fs::read_dir(".")?) {
+        let made = folder?.path().join("postrider.cdx.json");
+        if made.starts_with("crates/postrider") {
+            // Of this machine it tells nothing.
+            let here = format!("path+file://{}/", std::env::current_dir()?.display());
+            let bill = std::fs::read_to_string(&made)?;
+            std::fs::write(&file, bill.replace(&here, "path+file:///"))?;
+        }
+        if made.exists() {
+            std::fs::remove_file(&made)?;
+        }
+    }
+    Ok(file)
 }
 
 /// As `sha256sum --check` reads it.

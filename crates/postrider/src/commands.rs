@@ -6,6 +6,7 @@ mod console;
 mod delivery;
 mod endpoint;
 mod event;
+mod health;
 mod import_svix;
 mod key;
 mod resource;
@@ -18,6 +19,7 @@ pub use console::console;
 pub use delivery::{DeliveryCommand, delivery};
 pub use endpoint::{EndpointCommand, endpoint};
 pub use event::{EventCommand, event};
+pub use health::{HealthArgs, health};
 pub use import_svix::{ImportSvixArgs, import_svix};
 pub use key::{KeyCommand, key};
 pub use resource::{

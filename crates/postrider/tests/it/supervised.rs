@@ -73,3 +73,78 @@ fn every_command_has_a_man_page_and_every_shell_its_completions() {
         assert!(text(&printed.stdout).contains("import-svix"), "{shell}");
     }
 }
+
+/// A file of `packaging`, with what is commented out there put in.
+fn packaged(name: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/");
+    let text = std::fs::read_to_string(format!("{path}{name}")).unwrap();
+    let line = |line: &str| match line.trim_start().strip_prefix("# ") {
+        Some(setting) if setting.contains(" = ") || setting.starts_with("POSTRIDER__") => {
+            let indent = line.len() - line.trim_start().len();
+            format!("{}{setting}\n", &line[..indent])
+        }
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn what_is_packaged_configures_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |toml: &str, variables: &[(String, String)]| {
+        let file = directory.path().join("postrider.toml");
+        std::fs::write(&file, toml).unwrap();
+        let mut command = postrider();
+        command.args(["config", "check", "--config"]).arg(file);
+        command.envs(variables.iter().cloned());
+        let checked = output(&mut command);
+        let told = String::from_utf8(checked.stderr).unwrap();
+        assert!(checked.status.success(), "{told}\n{toml}\n{variables:?}");
+    };
+    check(&packaged("postrider.toml"), &[]);
+
+    let kubernetes = packaged("kubernetes.yaml");
+    let (_, block) = kubernetes.split_once("  postrider.toml: |\n").unwrap();
+    let lines = block
+        .lines()
+        .take_while(|line| line.is_empty() || line.starts_with("    "));
+    let toml: Vec<&str> = lines.map(str::trim).collect();
+    assert!(toml.len() > 10, "{toml:?}");
+    check(&toml.join("\n"), &[]);
+
+    for (file, between, count) in [("compose.yaml", ": ", 3), ("Dockerfile", "=", 2)] {
+        let text = packaged(file);
+        let settings = text.lines().filter_map(|line| {
+            let setting = line
+                .trim()
+                .trim_start_matches("ENV ")
+                .trim_end_matches([' ', '\\']);
+            let (name, value) = setting.split_once(between)?;
+            name.starts_with("POSTRIDER__")
+                .then(|| (name.to_owned(), value.to_owned()))
+        });
+        let settings: Vec<_> = settings.collect();
+        assert_eq!(settings.len(), count, "{file}: {settings:?}");
+        check("", &settings);
+    }
+}
+
+#[test]
+fn a_container_engine_asks_whether_it_accepts_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = serving(&directory.path().join("data"));
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = greeted(command.spawn().unwrap(), true);
+    let url = format!("http://{}", process.address);
+    let asked = || output(postrider().args(["health", "--server", &url]));
+    let healthy = asked();
+    assert!(healthy.status.success(), "{healthy:?}");
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    let gone = asked();
+    let told = text(&gone.stderr).to_owned();
+    assert!(
+        !gone.status.success() && told.contains("no server answers"),
+        "{told}"
+    );
+}
