@@ -55,11 +55,25 @@ pub(crate) fn let_in(api: &Api, proof: Proof, parts: &Parts) -> Result<Caller> {
         asked_by.set(&key);
     }
     let caller = api.service.admit(proof, came_from(parts))?;
-    if let Some(used) = api.door.requests.count(&caller, key) {
-        if let Some(asked_by) = asked_by {
-            asked_by.has_used(used);
-        }
-        used.must_be_within()?;
-    }
+    count(api, &caller, key.as_u128(), asked_by)?;
     Ok(caller)
+}
+
+/// Counts a request of a key, or of a token that one made; once, whoever looks at it again.
+pub(crate) fn count(
+    api: &Api,
+    caller: &Caller,
+    holder: u128,
+    asked_by: Option<&AskedBy>,
+) -> Result<()> {
+    if let Some(used) = asked_by.and_then(AskedBy::used) {
+        return used.must_be_within();
+    }
+    let Some(used) = api.door.requests.count(caller, holder) else {
+        return Ok(());
+    };
+    if let Some(asked_by) = asked_by {
+        asked_by.has_used(used);
+    }
+    used.must_be_within()
 }

@@ -62,7 +62,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     line.end(&response, &answers.metrics);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
-    if let Some(used) = line.asked_by.0.used.get() {
+    if let Some(used) = line.asked_by.used() {
         used.tell(headers);
     }
     headers.insert(REQUEST_ID, line.id);
@@ -108,6 +108,10 @@ struct Asked {
 impl AskedBy {
     pub(crate) fn set(&self, key: &impl ToString) {
         drop(self.0.key.set(key.to_string()));
+    }
+
+    pub(crate) fn used(&self) -> Option<Used> {
+        self.0.used.get().copied()
     }
 
     pub(crate) fn has_used(&self, used: Used) {

@@ -140,10 +140,13 @@ impl Api {
             .fallback(native::not_found)
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone());
-        cors::opened(router, &self.options().cors_origins)
-            .merge(pages.unwrap_or_default())
+        let edge = axum::middleware::from_fn_with_state(answers, edge::edge);
+        let router = router
             .layer(axum::Extension(exposition))
-            .layer(axum::middleware::from_fn_with_state(answers, edge::edge))
+            .layer(edge.clone());
+        // What the edge refuses is to be read by those pages too.
+        cors::opened(router, &self.options().cors_origins)
+            .merge(pages.unwrap_or_default().layer(edge))
     }
 
     /// A link as whoever asked reaches this server, where nobody has said how people do.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use postrider_core::tenant::Scope;
-use postrider_core::{Id, Timestamp, id};
+use postrider_core::{Id, Timestamp};
 use postrider_service::{Caller, ErrorCode, Refusal, Result, Standing, Windows};
 use tokio::time::Instant;
 
@@ -50,15 +50,17 @@ impl Rates {
         }
     }
 
-    /// Counts a request; none where the key has no limit.
-    pub(crate) fn count(&self, caller: &Caller, key: Id<id::ApiKey>) -> Option<Used> {
+    /// Counts a request of a key or a token; none where it has no limit.
+    pub(crate) fn count(&self, caller: &Caller, holder: u128) -> Option<Used> {
         let limit = match caller.scope() {
             Scope::Root => None,
             Scope::Application(_) => self.limits.application,
             Scope::Tenant(..) => self.limits.tenant,
         }?;
         let now = Timestamp::from_secs(0).plus(self.begun.elapsed());
-        let standing: Standing = self.windows.count(key, limit, WINDOW, now);
+        let standing: Standing = self
+            .windows
+            .count(Id::from_u128(holder), limit, WINDOW, now);
         let left = standing.resets_at.since(now);
         Some(Used {
             limit,

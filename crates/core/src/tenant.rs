@@ -197,10 +197,11 @@ pub struct PreviousText {
 }
 
 impl ApiKey {
-    /// SHA-256 of the texts that open it.
-    pub fn opening(&self, now: Timestamp) -> impl Iterator<Item = &[u8; 32]> {
+    /// SHA-256 of the texts that open it, and until when they do where that is known.
+    pub fn opening(&self, now: Timestamp) -> impl Iterator<Item = (&[u8; 32], Option<Timestamp>)> {
         let previous = self.previous_at(now);
-        std::iter::once(&self.secret_hash).chain(previous.map(|text| &text.secret_hash))
+        let previous = previous.map(|text| (&text.secret_hash, Some(text.until)));
+        std::iter::once((&self.secret_hash, None)).chain(previous)
     }
 
     /// What its requests may be signed with, sealed.

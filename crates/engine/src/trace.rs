@@ -28,7 +28,8 @@ pub struct PublishSpan<'s> {
     pub ended: Timestamp,
     pub application: Id<id::Application>,
     pub tenant: Id<id::Tenant>,
-    pub event_type: &'s str,
+    /// None where what was given is no type.
+    pub event_type: Option<&'s str>,
     /// The event and how many deliveries it has, or the code of why it was refused.
     pub result: Result<(Id<id::Event>, u32), &'static str>,
 }

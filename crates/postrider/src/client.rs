@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use postrider_core::Secret;
@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
+/// Bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Time for one call.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -235,5 +237,9 @@ where
     tokio::spawn(async move { drop(connection.await) });
     let response = sender.send_request(request).await?;
     let status = response.status();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let body = body.collect().await.map_err(|error| {
+        anyhow::anyhow!("the answer broke off, or has more than {ANSWER_BYTES_MAX} bytes: {error}")
+    })?;
+    Ok((status, body.to_bytes()))
 }

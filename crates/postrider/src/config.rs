@@ -5,8 +5,7 @@ mod file;
 mod impossible;
 mod schema;
 
-use impossible::impossible;
-pub(crate) use impossible::origin;
+use impossible::{impossible, unusable};
 
 pub use schema::schema;
 
@@ -521,7 +520,9 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
 /// # Errors
 /// As [`load`].
 pub fn check(args: &ServeArgs) -> anyhow::Result<()> {
-    load(args)?;
+    let config = load(args)?;
+    let wrong = unusable(&config);
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     let path = args.config.as_ref();
     let what = path.map_or("the environment".to_owned(), |path| {
         path.display().to_string()

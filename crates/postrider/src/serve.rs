@@ -184,7 +184,7 @@ impl Server {
     /// authorities, the profiles of the operator's own.
     ///
     /// # Errors
-    /// When one of them cannot be read; then that stays as it is.
+    /// When one of them cannot be read; then that, and those after it, stay as they are.
     pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
         set_log_level(&config.log)?;
         if let (Some(tls), Some(config)) = (&self.tls, &config.server.tls) {

@@ -4,6 +4,7 @@
 //! that finds no room there is lost: nothing waits for a collector.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -41,6 +42,40 @@ const EXPORT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time that the last spans get at a shutdown.
 const LAST_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// Where spans go, and how.
+struct Target {
+    url: String,
+    client: Client,
+    headers: http::HeaderMap,
+}
+
+impl Target {
+    fn new(config: &TelemetryConfig) -> anyhow::Result<Option<Self>> {
+        let Some(endpoint) = &config.endpoint else {
+            return Ok(None);
+        };
+        let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+        let client = Client::new(&url, Secret::new("")).ok().with_context(|| {
+            format!("telemetry.endpoint {endpoint:?} is not a URL such as http://127.0.0.1:4318")
+        })?;
+        let client = match &config.ca_file {
+            Some(authorities) => client.trusting(authorities).context("telemetry.ca_file")?,
+            None => client,
+        };
+        Ok(Some(Self {
+            url,
+            client,
+            headers: headers(config)?,
+        }))
+    }
+}
+
+/// # Errors
+/// With what cannot be used of a configuration.
+pub(crate) fn check(config: &TelemetryConfig) -> anyhow::Result<()> {
+    Target::new(config).map(drop)
+}
+
 /// Sends spans to a collector.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
@@ -57,22 +92,23 @@ impl Telemetry {
     /// # Errors
     /// When the endpoint is no URL, or the file with headers cannot be read.
     pub(crate) fn new(config: &TelemetryConfig) -> anyhow::Result<Option<Self>> {
-        let Some(endpoint) = &config.endpoint else {
+        let Some(Target {
+            url,
+            client,
+            headers,
+        }) = Target::new(config)?
+        else {
             return Ok(None);
-        };
-        let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-        let client = Client::new(&url, Secret::new("")).context("telemetry.endpoint")?;
-        let client = match &config.ca_file {
-            Some(authorities) => client.trusting(authorities).context("telemetry.ca_file")?,
-            None => client,
         };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_endpoint(url)
+            .with_timeout(EXPORT_TIME_MAX)
             .with_http_client(Sender {
                 client,
                 runtime: tokio::runtime::Handle::current(),
-                headers: headers(config)?,
+                headers,
+                failing: AtomicBool::new(false),
             })
             .build()
             .context("telemetry.endpoint")?;
@@ -167,8 +203,8 @@ impl Tracer for Telemetry {
         let mut attributes = vec![
             text("postrider.application.id", &span.application),
             text("postrider.tenant.id", &span.tenant),
-            text("postrider.event.type", &span.event_type),
         ];
+        attributes.extend(span.event_type.map(|of| text("postrider.event.type", &of)));
         let status = match span.result {
             Ok((event, deliveries)) => {
                 attributes.push(text("postrider.event.id", &event));
@@ -313,17 +349,27 @@ fn headers(config: &TelemetryConfig) -> anyhow::Result<http::HeaderMap> {
     Ok(headers)
 }
 
+/// What is beneath an error: what is above it speaks of the command line.
+fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}
+
 /// What the exporter sends with. It runs on a thread of its own, and the connection on the runtime's.
 #[derive(Debug)]
 struct Sender {
     client: Client,
     runtime: tokio::runtime::Handle,
     headers: http::HeaderMap,
+    /// The collector took nothing the last time.
+    failing: AtomicBool,
 }
 
-#[async_trait]
-impl HttpClient for Sender {
-    async fn send_bytes(
+impl Sender {
+    async fn send(
         &self,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, HttpError> {
@@ -336,7 +382,11 @@ impl HttpClient for Sender {
                 http::header::HOST,
                 &target[url::Position::BeforeHost..url::Position::AfterPort],
             );
-        for (name, value) in parts.headers.iter().chain(&self.headers) {
+        // Not those that the library takes from the environment: what a collector gets is in our configuration.
+        if let Some(kind) = parts.headers.get(http::header::CONTENT_TYPE) {
+            request = request.header(http::header::CONTENT_TYPE, kind);
+        }
+        for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body))?;
@@ -346,5 +396,39 @@ impl HttpClient for Sender {
         });
         let (status, bytes) = sending.await???;
         Ok(http::Response::builder().status(status).body(bytes)?)
+    }
+
+    /// Tells when the collector begins to take nothing, and when it takes something again.
+    fn tell(&self, sent: &Result<http::Response<Bytes>, HttpError>) {
+        let why = match sent {
+            Ok(answer) if answer.status().is_success() => None,
+            Ok(answer) => Some(format!("it answers {}", answer.status())),
+            Err(error) => Some(root_of(error.as_ref())),
+        };
+        match (why, self.failing.load(Ordering::Relaxed)) {
+            (Some(why), false) => {
+                self.failing.store(true, Ordering::Relaxed);
+                tracing::warn!(
+                    "the collector of telemetry.endpoint takes no spans, and they are lost: {why}"
+                );
+            }
+            (None, true) => {
+                self.failing.store(false, Ordering::Relaxed);
+                tracing::info!("the collector of telemetry.endpoint takes spans again");
+            }
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, HttpError> {
+        let sent = self.send(request).await;
+        self.tell(&sent);
+        sent
     }
 }

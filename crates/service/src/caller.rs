@@ -25,6 +25,8 @@ pub struct Caller {
     mode: Mode,
     /// Sees everything within the scope but secrets, and changes nothing.
     read_only: bool,
+    /// What the caller begins ends then: the text of the key opens nothing any more.
+    pub(crate) until: Option<Timestamp>,
     /// None when a proxy that is trusted did not tell.
     address: Option<IpAddr>,
 }
@@ -51,7 +53,11 @@ pub struct Claim(Arc<ApiKey>);
 
 /// A key that somebody proved to have.
 #[derive(Debug)]
-pub struct Proof(Arc<ApiKey>);
+pub struct Proof {
+    key: Arc<ApiKey>,
+    /// When the text that proved it opens nothing any more, where that is known.
+    until: Option<Timestamp>,
+}
 
 impl Claim {
     /// On whose account what comes with it goes, until it is proved.
@@ -63,9 +69,10 @@ impl Claim {
     pub fn by_token(self, service: &Service, token: &str) -> Option<Proof> {
         let hash = sha256(token.as_bytes());
         let mut opening = self.0.opening(service.now());
-        let opens = opening.any(|known| constant_time_eq(&hash, known));
+        let found = opening.find(|(known, _)| constant_time_eq(&hash, *known));
+        let until = found?.1;
         drop(opening);
-        opens.then_some(Proof(self.0))
+        Some(Proof { key: self.0, until })
     }
 
     /// Proves it by the HMAC-SHA256 of a message in hex digits; none when it is not of this key, or the key's requests
@@ -88,18 +95,24 @@ impl Claim {
             let expected = hex(hmac::sign(&key, message).as_ref());
             is_its |= constant_time_eq(expected.as_bytes(), signature.as_bytes());
         }
-        Ok(is_its.then_some(Proof(self.0)))
+        Ok(is_its.then_some(Proof {
+            key: self.0,
+            until: None,
+        }))
     }
 }
 
 impl Proof {
     /// Of a key that was proved before: its session has been opened.
     pub(crate) fn of(key: ApiKey) -> Self {
-        Self(Arc::new(key))
+        Self {
+            key: Arc::new(key),
+            until: None,
+        }
     }
 
     pub fn id(&self) -> Id<id::ApiKey> {
-        self.0.id
+        self.key.id
     }
 }
 
@@ -123,11 +136,17 @@ impl Service {
     pub async fn prove(&self, text: &str) -> Result<Proof> {
         let hash = sha256(text.trim().as_bytes());
         match self.0.directory.key(hash).await {
-            Ok(key) if key.opening(self.now()).any(|known| *known == hash) => Ok(Proof(key)),
-            Ok(_) => Err(Refusal::new(
-                ErrorCode::KeyExpired,
-                "the key was rotated and this is its old text; use the new one",
-            )),
+            Ok(key) => {
+                let mut opening = key.opening(self.now());
+                let until = opening.find(|(known, _)| **known == hash);
+                let until = until.map(|(_, until)| until);
+                drop(opening);
+                let until = until.ok_or_else(|| {
+                    let detail = "the key was rotated and this is its old text; use the new one";
+                    Refusal::new(ErrorCode::KeyExpired, detail)
+                })?;
+                Ok(Proof { key, until })
+            }
             Err(error) if error.is_not_found() => Err(Refusal::new(
                 ErrorCode::KeyUnknown,
                 "the key was deleted, or was never one of this server",
@@ -141,7 +160,7 @@ impl Service {
     /// # Errors
     /// `key_disabled`, `key_expired` and `address_not_allowed` (`docs/systems.md`, S-40).
     pub fn admit(&self, proof: Proof, address: Option<IpAddr>) -> Result<Caller> {
-        let Proof(key) = proof;
+        let Proof { key, until } = proof;
         if key.disabled_at.is_some() {
             let detail = "whoever manages the key can enable it again";
             return Err(Refusal::new(ErrorCode::KeyDisabled, detail));
@@ -152,7 +171,7 @@ impl Service {
             return Err(Refusal::new(ErrorCode::KeyExpired, detail));
         }
         if key.allowed_ips.is_empty() {
-            return Ok(Caller::of_key(key, address));
+            return Ok(Caller::of_key(key, until, address));
         }
         let Some(at) = address else {
             return Err(Refusal::new(
@@ -161,7 +180,7 @@ impl Service {
             ));
         };
         if key.allowed_ips.iter().any(|net| net.contains(&at)) {
-            return Ok(Caller::of_key(key, address));
+            return Ok(Caller::of_key(key, until, address));
         }
         Err(Refusal::new(
             ErrorCode::AddressNotAllowed,
@@ -171,8 +190,9 @@ impl Service {
 }
 
 impl Caller {
-    fn of_key(key: Arc<ApiKey>, address: Option<IpAddr>) -> Self {
+    fn of_key(key: Arc<ApiKey>, until: Option<Timestamp>, address: Option<IpAddr>) -> Self {
         Self {
+            until,
             scope: key.scope,
             mode: key.mode,
             read_only: key.read_only,
@@ -188,6 +208,7 @@ impl Caller {
             scope: Scope::Root,
             mode: Mode::Live,
             read_only: false,
+            until: None,
             address: None,
         }
     }
@@ -199,6 +220,7 @@ impl Caller {
             scope: Scope::Tenant(portal.application, portal.tenant),
             mode: portal.mode,
             read_only: portal.terms.read_only,
+            until: None,
             address: None,
         }
     }

@@ -111,11 +111,8 @@ impl Service {
         let service = self.clone();
         self.to_the_end(async move {
             let before = service.store().key_endpoint(id).await?;
-            let known = service.store().key(id).await?;
             let (key, endpoint) = service.store().update_key(id, change, by).await?;
-            // By the texts that it has, and by those that it had.
-            service.0.directory.forget_key(&known);
-            service.0.directory.forget_key(&key);
+            service.0.directory.forget(id);
             for changed in before.iter().chain(&endpoint) {
                 service.engine().endpoint_changed(changed.id);
             }
@@ -128,10 +125,9 @@ impl Service {
     pub(crate) async fn erase_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<()> {
         let service = self.clone();
         self.to_the_end(async move {
-            let deleted = service.store().key(id).await?;
             let endpoint = service.store().key_endpoint(id).await?;
             service.store().delete_key(id, by).await?;
-            service.0.directory.forget_key(&deleted);
+            service.0.directory.forget(id);
             if let Some(endpoint) = endpoint {
                 service.engine().endpoint_changed(endpoint.id);
             }

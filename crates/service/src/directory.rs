@@ -65,10 +65,9 @@ impl Directory {
     }
 
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
-        let thing = of_hash(&hash);
         let read = async {
-            let scope = self.store.key_by_hash(hash).await?.scope;
-            let stamp = self.stamp(thing, scope);
+            let known = self.store.key_by_hash(hash).await?;
+            let stamp = self.stamp(&known);
             let value = self.store.key_by_hash(hash).await?;
             Ok(Read {
                 value,
@@ -80,10 +79,10 @@ impl Directory {
     }
 
     /// The counts that a key depends on: its own, and those of its owners, with whom it ends. What is read
-    /// after this is not older than it.
-    fn stamp(&self, thing: u128, scope: Scope) -> Vec<(u128, u64)> {
-        let mut things = vec![thing];
-        match scope {
+    /// after this is not older than it. By its id, whatever texts it had.
+    fn stamp(&self, key: &ApiKey) -> Vec<(u128, u64)> {
+        let mut things = vec![key.id.as_u128()];
+        match key.scope {
             Scope::Root => {}
             Scope::Application(application) => things.push(application.as_u128()),
             Scope::Tenant(application, tenant) => {
@@ -140,10 +139,9 @@ impl Directory {
 
     /// The key with this public id.
     pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
-        let thing = of_hash(&sha256(public_id.as_bytes()));
         let read = async {
-            let scope = self.store.key_by_public_id(public_id).await?.scope;
-            let stamp = self.stamp(thing, scope);
+            let known = self.store.key_by_public_id(public_id).await?;
+            let stamp = self.stamp(&known);
             let key = self.store.key_by_public_id(public_id).await?;
             let endpoint = self.store.key_endpoint(key.id).await?;
             let value = Addressee {
@@ -205,16 +203,6 @@ impl Directory {
     /// A tenant or an application has changed.
     pub(crate) fn forget<K>(&self, thing: Id<K>) {
         self.changes.note(thing.as_u128());
-    }
-
-    pub(crate) fn forget_key(&self, key: &ApiKey) {
-        let previous = key.previous.as_ref().map(|text| &text.secret_hash);
-        for hash in previous.into_iter().chain([&key.secret_hash]) {
-            self.changes.note(of_hash(hash));
-        }
-        if let Some(public_id) = &key.public_id {
-            self.changes.note(of_hash(&sha256(public_id.as_bytes())));
-        }
     }
 }
 

@@ -80,7 +80,7 @@ pub use refusal::{ErrorCode, Refusal, Result};
 pub use replays::{NewReplay, Replay};
 pub use retention::{RetentionPace, RetentionRound, RetentionRule, forget_what_is_old};
 pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
-pub use sessions::{LinkMade, NewPortalLink, Visit};
+pub use sessions::{LinkMade, NewPortalLink, Visit, origin};
 pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
 pub use tasks::TaskStatus;
 pub use telling::MailDue;

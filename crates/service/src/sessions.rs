@@ -108,9 +108,10 @@ impl Service {
         let caller = self.admit(proof, address)?;
         let token = code();
         let now = self.now();
+        let ends = ends(&caller, now.plus(SESSION_LASTS));
         let session = Session {
             opened_at: Some(now),
-            ..new_session(self, holder, &token, now.plus(SESSION_LASTS))
+            ..new_session(self, holder, &token, ends)
         };
         let by = caller.actor(now);
         let made = self
@@ -131,8 +132,8 @@ impl Service {
             let detail = "a link to the console is made with a key";
             return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
         };
-        let lasts = self.now().plus(SESSION_LASTS);
-        self.make_link(Holder::Key(key), lasts, by).await
+        let ends = ends(who, self.now().plus(SESSION_LASTS));
+        self.make_link(Holder::Key(key), ends, by).await
     }
 
     /// A link for a customer: what it opens shows and changes what is the tenant's, of one mode or both.
@@ -339,6 +340,11 @@ impl Service {
     }
 }
 
+/// When what a caller begins ends: with the text of the key that let them in, if that ends sooner.
+fn ends(who: &Caller, usually: Timestamp) -> Timestamp {
+    who.until.map_or(usually, |until| until.min(usually))
+}
+
 fn too_many() -> Refusal {
     let detail = "as many come in at once as can; try again in a moment";
     Refusal::new(ErrorCode::Overloaded, detail)
@@ -413,8 +419,9 @@ fn terms(new: NewPortalLink) -> Result<PortalTerms> {
     })
 }
 
-/// An origin, written as browsers write it: what comes out goes into a header.
-fn origin(given: &str) -> Option<String> {
+/// An origin, written as browsers write it: what comes out goes into a header. None where it is none, or has a
+/// path, or a `*`, which is a name to nobody.
+pub fn origin(given: &str) -> Option<String> {
     if given.len() > TEXT_BYTES_MAX {
         return None;
     }

@@ -1,6 +1,7 @@
 //! A publish as a span of its trace, where somebody collects them.
 
 use postrider_core::Timestamp;
+use postrider_core::filter::is_event_type;
 use postrider_core::tenant::Tenant;
 use postrider_core::trace::TraceParent;
 use postrider_engine::PublishSpan;
@@ -21,7 +22,7 @@ pub(crate) struct Publishing {
 struct Own {
     context: TraceParent,
     began: Timestamp,
-    event_type: String,
+    event_type: Option<String>,
 }
 
 impl Publishing {
@@ -29,7 +30,8 @@ impl Publishing {
         let own = service.engine().tracer().map(|tracer| Own {
             context: tracer.begin(parent),
             began: service.now(),
-            event_type: event_type.to_owned(),
+            // What is none may be as long as a body.
+            event_type: is_event_type(event_type).then(|| event_type.to_owned()),
         });
         Self { parent, own }
     }
@@ -52,7 +54,7 @@ impl Publishing {
             ended: service.now(),
             application: tenant.application,
             tenant: tenant.id,
-            event_type: &own.event_type,
+            event_type: own.event_type.as_deref(),
             result: match result {
                 Ok(publication) => Ok((publication.event, publication.deliveries)),
                 Err(refusal) => Err(refusal.code.as_str()),

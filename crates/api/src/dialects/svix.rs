@@ -34,7 +34,7 @@ use postrider_service::{self as service, Caller, CurrentProfile, ErrorCode, Refu
 use serde::de::DeserializeOwned;
 
 use crate::Api;
-use crate::auth::{authenticate, came_from};
+use crate::auth::{authenticate, came_from, count};
 use crate::edge::AskedBy;
 use crate::request::parse;
 
@@ -98,9 +98,11 @@ impl FromRequestParts<Api> for Client {
                 // The pages' own sessions are for browsers only.
                 let is_token = |visit: &Visit| matches!(visit.session.holder, Holder::Portal(_));
                 let visit = visit.filter(is_token).ok_or_else(unknown)?;
-                if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
+                let asked_by = parts.extensions.get::<AskedBy>();
+                if let Some(asked_by) = asked_by {
                     asked_by.set(&visit.session.id);
                 }
+                count(api, &visit.caller, visit.session.id.as_u128(), asked_by)?;
                 (visit.caller.clone(), Some(visit))
             }
             None => (authenticate(parts, api).await?, None),

@@ -148,6 +148,10 @@ impl Refusal {
             StatusCode::INTERNAL_SERVER_ERROR => {
                 Self::new(status, "internal_error", spec.text("internal_error"))
             }
+            StatusCode::TOO_MANY_REQUESTS => Self {
+                details: Some(error.detail.clone()),
+                ..Self::new(status, "too_many_requests", spec.text("too_many_requests"))
+            },
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => Self {
                 details: Some(error.detail.clone()),
                 ..Self::new(status, "invalid_payload", spec.text("invalid_payload"))

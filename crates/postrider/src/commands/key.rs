@@ -29,6 +29,9 @@ pub enum KeyCommand {
         /// How long the old text opens, such as 2h; 0s ends it now
         #[arg(long, default_value = "24h")]
         overlap: String,
+        /// The answer to the last rotation was lost: only the text in it is replaced
+        #[arg(long)]
+        again: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -132,9 +135,10 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
         KeyCommand::Rotate {
             id,
             overlap,
+            again,
             connection,
         } => {
-            let body = json!({ "overlap": overlap });
+            let body = json!({ "overlap": overlap, "again": again });
             let shown = &["id", "name", "previousUntil", "key"];
             post(&connection, &[&id, "rotate"], &body, shown).await?;
         }

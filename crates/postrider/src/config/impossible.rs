@@ -1,7 +1,6 @@
 //! What the form of a configuration allows, and what cannot be all the same.
 
-use http::HeaderValue;
-use url::Url;
+use postrider_service::origin;
 
 use super::{Config, TlsConfig};
 
@@ -57,26 +56,45 @@ pub(super) fn impossible(config: &Config) -> Vec<String> {
     if config.telemetry.endpoint.is_some() && !cfg!(feature = "otel") {
         wrong.push("telemetry.endpoint is set, and this build has no OpenTelemetry: build it with the feature otel".to_owned());
     }
-    for given in &config.server.cors_origins {
-        if origin(given).is_none() {
-            wrong.push(format!(
-                "server.cors_origins has {given:?}; an origin is a scheme, a host and perhaps a port, such as https://app.example.com"
-            ));
-        }
-    }
-    if let Some(Err(error)) = config.server.tls.as_ref().map(TlsConfig::read) {
-        wrong.push(format!("{error:#}"));
-    }
+    of_callers(config, &mut wrong);
     if let Err(error) = crate::log::filter(&config.log) {
         wrong.push(format!("{error:#}"));
     }
     wrong
 }
 
-/// An origin as a browser writes it in a request.
-pub(crate) fn origin(given: &str) -> Option<HeaderValue> {
-    let url = Url::parse(given).ok()?;
-    let written = url.origin().ascii_serialization();
-    let is_one = matches!(url.scheme(), "http" | "https") && given.trim_end_matches('/') == written;
-    is_one.then(|| HeaderValue::from_str(&written).ok())?
+/// What is said of those who call the API.
+fn of_callers(config: &Config, wrong: &mut Vec<String>) {
+    let origins = config.server.cors_origins.iter();
+    for given in origins.filter(|given| origin(given).is_none()) {
+        wrong.push(format!(
+            "server.cors_origins has {given:?}; name each origin by itself, with scheme, host and perhaps a port: https://app.example.com"
+        ));
+    }
+    for (name, limit) in [
+        (
+            "limits.application_requests",
+            config.limits.application_requests,
+        ),
+        ("limits.tenant_requests", config.limits.tenant_requests),
+    ] {
+        if limit == Some(0) {
+            wrong.push(format!(
+                "{name} must be at least 1; leave it out for any number"
+            ));
+        }
+    }
+}
+
+/// What the files that a configuration names have wrong. Commands that do not serve do without them.
+pub(super) fn unusable(config: &Config) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let Some(Err(error)) = config.server.tls.as_ref().map(TlsConfig::read) {
+        wrong.push(format!("{error:#}"));
+    }
+    #[cfg(feature = "otel")]
+    if let Err(error) = crate::telemetry::check(&config.telemetry) {
+        wrong.push(format!("{error:#}"));
+    }
+    wrong
 }

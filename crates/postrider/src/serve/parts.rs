@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::HeaderValue;
 use postrider_api::{
     Api, ApiOptions, Exposition, Listener, RequestLimits, Router, ServerLimits, Tls,
 };
@@ -20,16 +21,14 @@ use postrider_engine::{Clock, ProfileRegistry, SystemClock};
 use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
 use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
-use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key};
+use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key, origin};
 use postrider_store::{PageRequest, Store, TenantFilter};
 use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
 
 use super::traces::Traces;
-use crate::config::{
-    Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig, origin,
-};
+use crate::config::{Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
 use crate::{descriptors, master_key, profiles};
 
 /// Questions to mail addresses on their way to the mailer; the API bounds them before.
@@ -225,7 +224,7 @@ pub(super) fn api_options(config: &Config) -> ApiOptions {
             .server
             .cors_origins
             .iter()
-            .filter_map(|given| origin(given))
+            .filter_map(|given| HeaderValue::from_str(&origin(given)?).ok())
             .collect(),
         requests: RequestLimits {
             application: config.limits.application_requests,

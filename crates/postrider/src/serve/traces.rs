@@ -34,7 +34,13 @@ impl Traces {
         let Some(telemetry) = self.telemetry.clone() else {
             return;
         };
-        drop(tokio::task::spawn_blocking(move || telemetry.end()).await);
+        // On a thread of its own: a second signal does not wait for it.
+        let (ended, end) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            telemetry.end();
+            ended.send(()).unwrap_or_default();
+        });
+        drop(end.await);
     }
 }
 

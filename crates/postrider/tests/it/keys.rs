@@ -206,6 +206,11 @@ async fn pages_of_named_origins_may_call_the_api_and_no_others() {
             is_ours
         );
     }
+    // So can what is refused before anything is looked at.
+    let headers = [("origin", ours), ("content-encoding", "gzip")];
+    let refused = http(server.address, "POST", "/v1/keys", &headers, "{}").await;
+    assert_eq!(refused.status, 415);
+    assert!(refused.headers.contains_key("access-control-allow-origin"));
     // The pages are nobody's to read.
     let console = preflight(ours, "/").await;
     assert!(
@@ -217,4 +222,130 @@ async fn pages_of_named_origins_may_call_the_api_and_no_others() {
     let headers = [("origin", ours), ("access-control-request-method", "POST")];
     let reply = http(closed.address, "OPTIONS", "/v1/keys", &headers, "").await;
     assert_eq!(reply.status, 405);
+}
+
+#[tokio::test]
+async fn what_was_begun_with_an_old_text_ends_with_it() {
+    let server = TestServer::start().await;
+    let made = application_key(&server).await;
+    let (old, path) = (
+        text(&made, "key"),
+        format!("/v1/keys/{}", text(&made, "id")),
+    );
+    server
+        .good(
+            "POST",
+            &format!("{path}/rotate"),
+            json!({ "overlap": "2s" }),
+        )
+        .await;
+    let mut visitor = Browser::sign_in(&server, old).await;
+    visitor.page("/").await;
+    let link = server
+        .call_as(old, "POST", "/v1/console-links", Value::Null)
+        .await;
+    let link = link.json();
+    let ends = |value: &Value| value["expiresAt"].as_str().unwrap().to_owned();
+    let until = server.good("GET", &path, Value::Null).await;
+    assert_eq!(
+        ends(&link),
+        text(&until, "previousUntil"),
+        "the link ends then too"
+    );
+    for _ in 0..200 {
+        if asks(&server, old).await.status == 401 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let out = visitor.send("GET", "/", &[]).await;
+    assert_ne!(out.status, 200, "the visit has ended: {out:?}");
+}
+
+#[tokio::test]
+async fn a_lost_answer_costs_nobody_the_text_that_is_in_use() {
+    let server = TestServer::start().await;
+    let made = application_key(&server).await;
+    let path = format!("/v1/keys/{}/rotate", text(&made, "id"));
+    let lost = server.good("POST", &path, Value::Null).await;
+    let again = server.good("POST", &path, json!({ "again": true })).await;
+    assert_eq!(again["previousUntil"], lost["previousUntil"], "as it was");
+    for (key, opens) in [(&made, 200), (&lost, 401), (&again, 200)] {
+        assert_eq!(asks(&server, text(key, "key")).await.status, opens);
+    }
+    // Two at once: one is made, and the text in use opens on.
+    let made = application_key(&server).await;
+    let path = format!("/v1/keys/{}/rotate", text(&made, "id"));
+    let rotate = || server.call("POST", &path, Value::Null);
+    let (one, other) = tokio::join!(rotate(), rotate());
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409]);
+    assert_eq!(asks(&server, text(&made, "key")).await.status, 200);
+}
+
+#[tokio::test]
+async fn vendors_apis_count_each_request_once_and_say_429() {
+    let server = TestServer::with(|config| {
+        config.limits.application_requests = Some(2);
+        config.limits.tenant_requests = Some(1);
+    })
+    .await;
+    let application = server.application("svix", "svix").await;
+    let new = json!({ "name": "svix", "application": application });
+    let made = server.good("POST", "/v1/keys", new).await;
+    let bearer = format!("Bearer {}", text(&made, "key"));
+    let call = async |bearer: &str, path: &str, body: &str| {
+        let headers = [
+            ("authorization", bearer),
+            ("content-type", "application/json"),
+            ("idempotency-key", path),
+        ];
+        http(server.address, "POST", path, &headers, body.to_owned()).await
+    };
+    let ada = call(&bearer, "/api/v1/app", r#"{"name":"Ada","uid":"ada"}"#).await;
+    assert_eq!(ada.status, 201, "{ada:?}");
+    assert!(
+        ada.headers["ratelimit"].starts_with("\"key\";r=1;"),
+        "{ada:?}"
+    );
+    let access = call(&bearer, "/api/v1/auth/app-portal-access/ada", "{}").await;
+    let token = access.json()["token"].as_str().unwrap().to_owned();
+    let over = call(&bearer, "/api/v1/app", r#"{"name":"Bob"}"#).await;
+    assert_eq!(over.status, 429, "{over:?}");
+    assert_ne!(over.headers["retry-after"], "0");
+    // Its customer's token is one more, with a tenant's limit.
+    let bearer = format!("Bearer {token}");
+    let list = async || {
+        let headers = [("authorization", bearer.as_str())];
+        http(
+            server.address,
+            "GET",
+            "/api/v1/app/ada/endpoint",
+            &headers,
+            "",
+        )
+        .await
+    };
+    assert_eq!((list().await.status, list().await.status), (200, 429));
+
+    let tenant = server.tenant("voucherify").await;
+    let new = json!({ "name": "manager", "tenant": tenant });
+    let made = server.good("POST", "/v1/keys", new).await;
+    let project = server
+        .good("GET", &format!("/v1/tenants/{tenant}"), Value::Null)
+        .await;
+    let path = format!(
+        "/management/v1/projects/{}/webhooks",
+        text(&project, "wireId")
+    );
+    let headers = [
+        ("x-management-id", text(&made, "publicId")),
+        ("x-management-token", text(&made, "key")),
+    ];
+    let list = async || http(server.address, "GET", &path, &headers, "").await;
+    assert_eq!(list().await.status, 200);
+    let over = list().await;
+    assert_eq!(over.status, 429, "{over:?}");
+    assert!(over.headers.contains_key("retry-after"), "{over:?}");
 }

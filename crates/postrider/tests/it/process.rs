@@ -476,6 +476,21 @@ fn configuration_mistakes_are_named() {
             "limits.in_flight must be at least 1",
         ),
         ("POSTRIDER__LOG__LEVEL", "loud", "log.level"),
+        (
+            "POSTRIDER__LIMITS__TENANT_REQUESTS",
+            "0",
+            "leave it out for any number",
+        ),
+        (
+            "POSTRIDER__SERVER__CORS_ORIGINS",
+            "https://*.example.com",
+            "name each origin by itself",
+        ),
+        (
+            "POSTRIDER__TELEMETRY__ENDPOINT",
+            "collector",
+            "telemetry.endpoint \"collector\" is not a URL such as",
+        ),
     ] {
         let run = output(
             postrider()

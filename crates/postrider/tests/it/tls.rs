@@ -132,6 +132,36 @@ fn files_that_cannot_be_used_are_told_before_anything_else() {
     refused("key.pem");
 }
 
+#[test]
+fn a_check_reads_the_files_and_commands_that_serve_nobody_do_without() {
+    let directory = tempfile::tempdir().unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = postrider();
+        command.args(arguments);
+        let file = directory.path().join("nowhere.pem");
+        for name in ["CERTIFICATE", "KEY"] {
+            command.env(format!("POSTRIDER__SERVER__TLS__{name}"), &file);
+        }
+        command.env("POSTRIDER__STORE__DIRECTORY", directory.path());
+        output(&mut command)
+    };
+    let checked = command(&["config", "check"]);
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert!(
+        !checked.status.success() && told.contains("nowhere.pem"),
+        "{told}"
+    );
+    drop(greeted(
+        serving(directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+        true,
+    ));
+    let made = command(&["root-key"]);
+    assert!(made.status.success(), "{made:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_begins_no_handshake_keeps_nobody_out_and_delays_no_shutdown() {
     let files = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use postrider_testkit::{Behaviour, Receiver};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::binary::{call, endpoint, greeted, postrider, tenant, until};
+use crate::binary::{call, endpoint, greeted, postrider, serving, tenant, until};
 use crate::support::{TestServer, http, id, text};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -317,9 +317,14 @@ async fn a_collector_gets_the_publish_and_every_attempt_as_one_trace() {
     let refused = spans.iter().find(|span| {
         span.attributes.iter().any(|a| a.key == "error.type") && span.name == "publish"
     });
-    assert_eq!(
-        attribute(refused.unwrap(), "error.type"),
-        "validation_failed"
+    let refused = refused.unwrap();
+    assert_eq!(attribute(refused, "error.type"), "validation_failed");
+    // What is none may be as long as a body.
+    assert!(
+        !refused
+            .attributes
+            .iter()
+            .any(|a| a.key == "postrider.event.type")
     );
     assert!(
         !format!("{spans:?}").contains("hidden"),
@@ -341,4 +346,21 @@ async fn a_collector_that_is_away_delays_nothing() {
     }
     receiver.wait_for(50).await;
     assert!(server.server.unwrap().shut_down().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_collector_takes_nothing_is_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = serving(directory.path());
+    command.env("POSTRIDER__TELEMETRY__ENDPOINT", "http://127.0.0.1:1");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    crate::binary::publish(&process, &root, &tenant).await;
+    let log = std::io::BufReader::new(process.child.stderr.take().unwrap());
+    let told = std::io::BufRead::lines(log)
+        .map(Result::unwrap)
+        .find(|line| line.contains("takes no spans"));
+    assert!(told.unwrap().contains("Connection refused"));
 }

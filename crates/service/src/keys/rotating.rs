@@ -26,6 +26,9 @@ const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 pub struct KeyRotation {
     /// How long the old text opens too, such as `2h`; `0s` ends it now. `24h` when it is not given, `30d` at most.
     pub overlap: Option<String>,
+    /// The answer to the last rotation was lost: the text in it is replaced, and the one before opens on as it does.
+    #[serde(default)]
+    pub again: bool,
 }
 
 impl KeyRotation {
@@ -41,6 +44,14 @@ impl KeyRotation {
             )
         })
     }
+}
+
+fn pending(before: &PreviousText) -> Refusal {
+    let detail = format!(
+        "the text before the last rotation opens until {}; wait for it, say `again` if the answer to that rotation was lost, or end all old ones now with the overlap 0s",
+        before.until
+    );
+    Refusal::new(ErrorCode::RotationPending, detail)
 }
 
 impl Service {
@@ -66,32 +77,45 @@ impl Service {
         let overlap = rotation.overlap()?;
         let by = who.changes(self.now())?;
         let now = by.at;
-        let before = key.previous.as_ref().filter(|text| now < text.until);
-        if let Some(before) = before.filter(|_| !overlap.is_zero()) {
-            let detail = format!(
-                "the text before the last rotation opens until {}; wait for it, or end all old ones now with the overlap 0s",
-                before.until
-            );
-            return Err(Refusal::new(ErrorCode::RotationPending, detail));
+        let before = key.previous.clone().filter(|text| now < text.until);
+        if let Some(before) = &before
+            && !overlap.is_zero()
+            && !rotation.again
+        {
+            return Err(pending(before));
         }
+        // Once more only where there was one: otherwise it is as any other.
+        let kept = before.filter(|_| rotation.again && !overlap.is_zero());
         let text = self.fresh_text(&key).await?;
         let hash = sha256(text.expose().as_bytes());
         let sealed = key.sealed_secret.is_some().then(|| {
             let sealer = &self.0.sealer;
             sealer.seal(&text, seal_nonce(), KEY_SECRET_CONTEXT, key.id.as_u128())
         });
+        let looked_at = key.secret_hash;
         let change = move |key: &mut ApiKey, _: &mut Option<Endpoint>| {
-            key.previous = (!overlap.is_zero()).then(|| PreviousText {
-                secret_hash: key.secret_hash,
-                sealed_secret: key.sealed_secret.take(),
-                since: key.rotated_at.unwrap_or(key.created_at),
-                until: now.plus(overlap),
+            // Somebody else has rotated it meanwhile, and their text would end here.
+            if key.secret_hash != looked_at {
+                return;
+            }
+            key.previous = kept.or_else(|| {
+                (!overlap.is_zero()).then(|| PreviousText {
+                    secret_hash: key.secret_hash,
+                    sealed_secret: key.sealed_secret.take(),
+                    since: key.rotated_at.unwrap_or(key.created_at),
+                    until: now.plus(overlap),
+                })
             });
             key.secret_hash = hash;
             key.sealed_secret = sealed;
             key.rotated_at = Some(now);
         };
         let (key, endpoint) = self.write_key(key.id, Box::new(change), by).await?;
+        if key.secret_hash != hash {
+            let detail =
+                "somebody else has rotated the key at the same time; their text is the new one";
+            return Err(Refusal::new(ErrorCode::RotationPending, detail));
+        }
         Ok(KeyMade {
             shown: KeyShown { key, endpoint },
             text,

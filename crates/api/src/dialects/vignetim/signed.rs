@@ -158,7 +158,9 @@ async fn verify_bearer(
     let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
     let proof = match api.service.prove(text).await {
         Ok(proof) => proof,
-        Err(error) if error.code == ErrorCode::KeyUnknown => return Err(refuse("unauthorized")),
+        Err(error) if matches!(error.code, ErrorCode::KeyUnknown | ErrorCode::KeyExpired) => {
+            return Err(refuse("unauthorized"));
+        }
         Err(error) => return Err(Refusal::from_service(spec, &error)),
     };
     let key = proof.id();
