@@ -48,9 +48,10 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     (
+        // Its listener speaks TLS.
         "api",
         &["core", "service"],
-        &["rusqlite", "tokio-postgres", "rustls", "jsonschema"],
+        &["rusqlite", "tokio-postgres", "jsonschema"],
     ),
     (
         "pages",

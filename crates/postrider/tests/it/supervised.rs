@@ -142,7 +142,7 @@ fn a_container_engine_asks_whether_it_accepts_events() {
     process.child.kill().unwrap();
     process.child.wait().unwrap();
     let gone = asked();
-    let told = text(&gone.stderr).to_owned();
+    let told = text(&gone.stderr);
     assert!(
         !gone.status.success() && told.contains("no server answers"),
         "{told}"
