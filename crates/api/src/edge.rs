@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -34,6 +35,7 @@ pub(crate) struct Answers {
     budget: Budget,
     metrics: Arc<Metrics>,
     keep_alive: HeaderValue,
+    slow: Duration,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     proxies: Arc<[IpNet]>,
 }
@@ -44,6 +46,7 @@ impl Answers {
         Self {
             budget,
             metrics,
+            slow: options.slow,
             proxies: Arc::from(options.trusted_proxies.as_slice()),
             keep_alive: HeaderValue::from_str(&keep_alive)
                 .expect("a number of seconds is a header value"),
@@ -59,7 +62,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     let address = address_of(&request, &answers.proxies);
     request.extensions_mut().insert(CameFrom(address));
     let mut response = answered(&answers.budget, request, next).await;
-    line.end(&response, &answers.metrics);
+    line.end(&response, &answers);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
     if let Some(used) = line.asked_by.used() {
@@ -159,10 +162,12 @@ impl Line {
         }
     }
 
-    fn end(&self, response: &Response, metrics: &Metrics) {
+    fn end(&self, response: &Response, answers: &Answers) {
         let status = response.status();
         let took = self.began.elapsed();
-        metrics.answered(&self.method, self.route.as_ref(), status, took);
+        answers
+            .metrics
+            .answered(&self.method, self.route.as_ref(), status, took);
         let (id, key) = (
             self.id.to_str().unwrap_or_default(),
             self.asked_by.0.key.get().map_or("-", String::as_str),
@@ -170,6 +175,10 @@ impl Line {
         let trace = self.trace.as_deref();
         let micros = took.as_micros();
         let (method, path, status_code) = (&self.method, &self.path, status.as_u16());
+        // A test call takes as long as its receiver does.
+        if took >= answers.slow && !path.ends_with("/test") {
+            tracing::warn!(target: "postrider::slow", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "slow request");
+        }
         // What succeeds is told where somebody looks for it; a failure of ours always.
         if status.is_server_error() {
             tracing::warn!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");

@@ -53,6 +53,8 @@ pub struct ApiOptions {
     pub cors_origins: Vec<HeaderValue>,
     /// Requests a minute of each key.
     pub requests: RequestLimits,
+    /// What took longer is told as a warning.
+    pub slow: Duration,
     /// Whether the listener speaks TLS.
     pub tls: bool,
 }
@@ -69,6 +71,7 @@ impl Default for ApiOptions {
             public_url: None,
             cors_origins: Vec::new(),
             requests: RequestLimits::default(),
+            slow: Duration::from_secs(2),
             tls: false,
         }
     }

@@ -431,6 +431,8 @@ pub struct LogConfig {
     pub level: String,
     /// `text` or `json`.
     pub format: LogFormat,
+    /// Milliseconds of a request above which it is told as a warning, with its path, key and id.
+    pub slow_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -445,6 +447,7 @@ impl Default for LogConfig {
         Self {
             level: "info".to_owned(),
             format: LogFormat::Text,
+            slow_ms: 2_000,
         }
     }
 }

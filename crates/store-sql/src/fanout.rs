@@ -27,9 +27,18 @@ pub(crate) struct Fanout {
 #[derive(Debug)]
 pub(crate) struct Audience {
     pub(crate) application: i64,
-    /// Not the callbacks: those are many, and nothing is asked of them.
+    /// Not the callbacks: those are many, and nothing is asked of them. By their keys, so that one is found.
     pub(crate) recipients: Vec<Recipient>,
     pub(crate) ways: Ways,
+}
+
+impl Audience {
+    pub(crate) fn recipient(&mut self, endpoint: i64) -> Option<&mut Recipient> {
+        let at = self
+            .recipients
+            .binary_search_by_key(&endpoint, |recipient| recipient.endpoint);
+        self.recipients.get_mut(at.ok()?)
+    }
 }
 
 #[derive(Debug)]

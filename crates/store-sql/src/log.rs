@@ -84,7 +84,7 @@ impl Tx {
         let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
             return Ok(());
         };
-        let recipient = audience.recipients.iter().find(|r| r.endpoint == endpoint);
+        let recipient = audience.recipient(endpoint);
         let class = match recipient.map(|recipient| recipient.kind) {
             Some(RecipientKind::Distribution) => NoticeClass::Distributions,
             Some(RecipientKind::Registered | RecipientKind::Callback | RecipientKind::Key) => {

@@ -393,11 +393,7 @@ impl Tx {
         let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
             return Ok(None);
         };
-        let Some(recipient) = audience
-            .recipients
-            .iter_mut()
-            .find(|recipient| recipient.endpoint == endpoint)
-        else {
+        let Some(recipient) = audience.recipient(endpoint) else {
             return Ok(None);
         };
         let before = recipient.health;

@@ -230,6 +230,7 @@ pub(super) fn api_options(config: &Config) -> ApiOptions {
             application: config.limits.application_requests,
             tenant: config.limits.tenant_requests,
         },
+        slow: Duration::from_millis(config.log.slow_ms),
         tls: config.server.tls.is_some(),
         body_max: config.limits.body_bytes,
         keep_alive: Duration::from_secs(config.server.keep_alive_secs),

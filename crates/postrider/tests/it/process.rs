@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::binary::{
     Process, by_clock, call, endpoint, greeted, in_postgres, output, postrider, publish, serve,
-    tenant, text, until,
+    serving, tenant, text, until,
 };
 use crate::support::http;
 
@@ -1030,4 +1030,27 @@ async fn any_route_can_be_called_and_a_payload_be_read_from_a_file_or_a_pipe() {
     assert!(text(&made.stdout).contains("evt_"), "{made:?}");
     let refused = run(&["api", "post", &path, "{}"], "");
     assert!(text(&refused.stderr).contains("type"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_took_long_is_told_with_whose_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = serving(directory.path());
+    command.env("POSTRIDER__LOG__SLOW_MS", "0");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    call(&process, &root, "GET", "/v1/keys", Value::Null).await;
+    let log = BufReader::new(process.child.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("slow request")).unwrap();
+    for part in [
+        "WARN",
+        "path=\"/v1/keys\"",
+        "status=200",
+        "key=\"key_",
+        "request.id=",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
 }
