@@ -10,7 +10,7 @@ use crate::contract::environment;
 use crate::{languages, run, say, works};
 
 const SCRIPT: &str = "crates/postrider/tests/svix/sdk.py";
-/// One of each generation: they differ in what they call things.
+/// They differ in what they call things. The one for Rust is named in the script.
 const PYTHON: &str = "svix==2.9.1";
 const JAVASCRIPT: &str = "svix@1.99.1";
 
@@ -48,7 +48,8 @@ fn svix() -> anyhow::Result<()> {
     run(Command::new(python.join("bin/python"))
         .arg(SCRIPT)
         .arg(binary(&target)?)
-        .arg(&node))
+        .arg(&node)
+        .arg(std::path::absolute(target.join("sdks-rust"))?))
 }
 
 /// Makes clients from the document of a running server, and goes through a story with each.

@@ -1,7 +1,7 @@
 """Svix's own SDKs against a running server: what they send, what they make of the answers, and what their verifier says
 of what a receiver got.
 
-    sdk.py <postrider> <node modules>     in an environment that has the package svix
+    sdk.py <postrider> <node modules> <directory for what Rust builds>     in an environment that has the package svix
 """
 
 import json
@@ -328,8 +328,36 @@ def doors(server, svix):
         same("no such operation", json.load(error)["code"], "not_found")
 
 
+CARGO = """[package]
+name = "story"
+version = "0.1.0"
+edition = "2024"
+
+[dependencies]
+http = "1"
+serde_json = "1"
+svix = "=2.9.1"
+tokio = { version = "1", features = ["macros", "rt", "time"] }
+
+[workspace]
+"""
+
+
+def in_rust(folder, environment, receiver, request):
+    (folder / "src").mkdir(parents=True, exist_ok=True)
+    (folder / "Cargo.toml").write_text(CARGO)
+    (folder / "src/main.rs").write_text(Path(__file__).with_name("sdk.rs").read_text())
+    subprocess.run(["cargo", "build", "--quiet"], check=True, cwd=folder)
+    program = str(folder / "target/debug/story")
+    ran = subprocess.run([program], check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    ((_, headers, body),) = receiver.wait("/rust", 1)
+    lines = [ran.stdout.strip(), *(f"{name}: {value}" for name, value in headers.items())]
+    request.write_text("\n".join(lines) + "\n\n" + body.decode())
+    subprocess.run([program, str(request)], check=True)
+
+
 def main():
-    binary, modules = sys.argv[1:]
+    binary, modules, rust = sys.argv[1:]
     with tempfile.TemporaryDirectory() as directory:
         server, receiver = Server(binary, directory), Receiver()
         try:
@@ -350,7 +378,9 @@ def main():
             subprocess.run(["node", str(script)], check=True, env=environment)
             (_, headers, body), *_ = receiver.wait("/node", 1)
             same("what came for node", json.loads(body), {"n": 1})
-            print("the SDKs for Python and JavaScript understand every answer")
+            environment |= {"SVIX_TOKEN": server.environment("rust"), "RECEIVER": receiver.url("/rust")}
+            in_rust(Path(rust), environment, receiver, Path(directory) / "request")
+            print("the SDKs for Python, JavaScript and Rust understand every answer")
         finally:
             server.stop()
 
