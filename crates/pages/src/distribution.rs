@@ -9,11 +9,13 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::profile::Profile;
 use postrider_core::{Id, id};
 use postrider_service::{DistributionPatch, NewDistribution, Refusal};
+use serde_json::Value;
 
 use crate::Site;
 use crate::deliveries::mode;
 use crate::door::Visitor;
 use crate::endpoint::{home_of, tenant_of};
+use crate::endpoint_form::written;
 use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
 use crate::frame::{self, Frame, Link, Shown};
@@ -50,6 +52,7 @@ struct Typed {
     event_name: String,
     url: String,
     events: Vec<String>,
+    filter: String,
     headers: String,
     fields: String,
     raw: bool,
@@ -67,6 +70,7 @@ impl Typed {
             event_name: fields.text("event_name"),
             url: fields.text("url"),
             events,
+            filter: fields.text("filter"),
             headers: fields.text("headers"),
             fields: fields.text("fields"),
             raw: fields.get("raw").is_some(),
@@ -82,6 +86,7 @@ impl Typed {
             event_name: distribution.event_name.clone(),
             url: endpoint.url.clone(),
             events: endpoint.subscription.patterns().to_vec(),
+            filter: endpoint.filter.as_ref().map_or_else(String::new, written),
             headers: headers
                 .map(|header| format!("{}: ****\n", header.name))
                 .collect(),
@@ -113,6 +118,11 @@ impl Typed {
             fields: (!fields.is_empty()).then_some(fields),
             raw: self.raw,
         }
+    }
+
+    fn filter(&self, site: &Site) -> Result<Option<Value>, Refusal> {
+        let filter = (!self.filter.is_empty()).then(|| site.service().read_filter(&self.filter));
+        filter.transpose()
     }
 
     fn headers(&self) -> Result<BTreeMap<String, String>, Refusal> {
@@ -241,6 +251,7 @@ pub(crate) async fn create(
             event_name: typed.event_name.clone(),
             url: typed.url.clone(),
             events: typed.events.clone(),
+            filter: typed.filter(&site)?,
             headers: typed.headers()?,
             payload: typed.payload(),
             rate_limit: None,
@@ -319,6 +330,7 @@ pub(crate) async fn change(
             name: Some(typed.name.clone()),
             event_name: Some(typed.event_name.clone()),
             url: Some(typed.url.clone()),
+            filter: Some(typed.filter(&site)?),
             events: Some(typed.events.clone()),
             headers: Some(Some(typed.headers()?)),
             payload: Some(Some(typed.payload())),

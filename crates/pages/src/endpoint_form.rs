@@ -227,7 +227,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         url: endpoint.url.clone(),
         description: endpoint.description.clone().unwrap_or_default(),
         events: endpoint.subscription.patterns().join("\n"),
-        filter: endpoint.filter.as_ref().map_or_else(String::new, pretty),
+        filter: endpoint.filter.as_ref().map_or_else(String::new, written),
         headers: endpoint
             .headers
             .iter()
@@ -341,7 +341,7 @@ async fn tried(
 }
 
 /// A filter with lines.
-fn pretty(filter: &ContentFilter) -> String {
+pub(crate) fn written(filter: &ContentFilter) -> String {
     serde_json::to_string_pretty(filter.written()).unwrap_or_else(|_| filter.text())
 }
 

@@ -13,11 +13,12 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::{EndpointListing, Page, PageRequest};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::endpoints::{
-    checked_rate, checked_url, custom_headers, found as found_endpoint, fresh_endpoint, listed,
-    must_lead_out, set_active, without_secrets,
+    checked_rate, checked_url, content_filter, custom_headers, found as found_endpoint,
+    fresh_endpoint, listed, must_lead_out, set_active, without_secrets,
 };
 use crate::reading::{nullable, nullable_strictly, present, required, strictly};
 use crate::refusal::{ErrorCode, Refusal, Result};
@@ -44,6 +45,9 @@ pub struct NewDistribution {
     pub events: Vec<String>,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Conditions on `data` and `meta`, such as `{"data.amount": {"$gte": 100}}`; only events that meet them trigger it.
+    #[schema(value_type = Option<HashMap<String, Value>>)]
+    pub filter: Option<Value>,
     #[serde(default, deserialize_with = "strictly")]
     pub payload: Payload,
     pub rate_limit: Option<u32>,
@@ -70,6 +74,9 @@ pub struct DistributionPatch {
     pub events: Option<Vec<String>>,
     #[serde(default, deserialize_with = "nullable")]
     pub headers: Option<Option<BTreeMap<String, String>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
+    pub filter: Option<Option<Value>>,
     #[serde(default, deserialize_with = "nullable_strictly")]
     pub payload: Option<Option<Payload>>,
     #[serde(default, deserialize_with = "nullable")]
@@ -114,6 +121,7 @@ impl Service {
         checked_rate(new.rate_limit)?;
         checked_payload(&new.payload)?;
         let triggers = triggers(spec, new.events)?;
+        let filter = new.filter.map(content_filter).transpose()?;
         let mode = who.mode(new.mode)?;
         let (mut endpoint, _) = fresh_endpoint(self, &profile, &tenant, mode, new.url, triggers)?;
         endpoint.kind = EndpointKind::Distribution(Distribution {
@@ -123,6 +131,7 @@ impl Service {
         });
         custom_headers(self, &profile, endpoint.id, &[], new.headers)?.put(&mut endpoint);
         endpoint.rate_limit = new.rate_limit;
+        endpoint.filter = filter;
         let by = who.changes(self.now())?;
         set_active(&mut endpoint, Some(new.status == Activity::Live), by.at);
         self.store()
@@ -187,6 +196,9 @@ impl Service {
         let spec = spec(&profile)?;
         let triggers = patch.events.map(|events| triggers(spec, events));
         let triggers = triggers.transpose()?;
+        let filter = patch.filter;
+        let filter = filter.map(|given| given.map(content_filter).transpose());
+        let filter = filter.transpose()?;
         let custom = patch.headers.map(Option::unwrap_or_default);
         let (id, known) = (endpoint.id, &endpoint.headers);
         let custom = custom.map(|given| custom_headers(self, &profile, id, known, given));
@@ -210,6 +222,9 @@ impl Service {
             }
             if let Some(triggers) = triggers {
                 endpoint.subscription = triggers;
+            }
+            if let Some(filter) = filter {
+                endpoint.filter = filter;
             }
             if let Some(custom) = custom {
                 custom.put(endpoint);

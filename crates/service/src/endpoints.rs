@@ -43,7 +43,7 @@ pub(crate) use probe::Probes;
 pub(crate) use rules::{checked_rate, checked_url, must_lead_out, valid_url};
 pub(crate) use secrets::rotate;
 
-use filters::content_filter;
+pub(crate) use filters::content_filter;
 use rules::{checked_description, checked_names, subscription};
 use utoipa::ToSchema;
 

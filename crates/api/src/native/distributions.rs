@@ -14,6 +14,7 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Activity, Caller, DistributionPatch, NewDistribution};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::views::starred;
@@ -34,6 +35,9 @@ struct DistributionView {
     event_name: String,
     url: String,
     events: Subscription,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
+    filter: Option<Value>,
     headers: BTreeMap<String, &'static str>,
     payload: Payload,
     rate_limit: Option<u32>,
@@ -62,6 +66,7 @@ impl DistributionView {
             event_name: distribution.event_name,
             url: endpoint.url,
             events: endpoint.subscription,
+            filter: endpoint.filter.map(Into::into),
             headers: starred(endpoint.headers),
             payload: distribution.payload,
             rate_limit: endpoint.rate_limit,

@@ -3,6 +3,7 @@
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
+use crate::pages::browser::Browser;
 use crate::support::{TestServer, id, text};
 
 fn order(amount: u32, currency: &str) -> Value {
@@ -104,4 +105,74 @@ async fn many_filters_on_a_large_event_hold_nobody_up_and_lose_nothing() {
     let events = format!("/v1/tenants/{tenant}/events");
     let published = server.good("POST", &events, event).await;
     assert_eq!(published["deliveries"], 20, "undecided is let through");
+}
+
+#[tokio::test]
+async fn a_distribution_is_triggered_by_the_events_that_meet_its_filter() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("voucherify").await;
+    let filter = json!({ "data.amount": { "$gte": 100 } });
+    let new = json!({
+        "name": "large orders", "eventName": "order", "url": receiver.url("/"),
+        "events": ["customer.order.paid"], "filter": filter,
+    });
+    let path = format!("/v1/tenants/{tenant}/distributions");
+    let made = server.good("POST", &path, new.clone()).await;
+    assert_eq!(made["filter"], filter, "as it was written");
+    let publish = async |amount: u32| {
+        let event = json!({ "type": "customer.order.paid", "distribution": "*", "data": { "amount": amount } });
+        let path = format!("/v1/tenants/{tenant}/events");
+        server.good("POST", &path, event).await["deliveries"].clone()
+    };
+    assert_eq!(
+        (publish(100).await, publish(99).await),
+        (json!(1), json!(0))
+    );
+    // While it is paused it misses those alone.
+    let own = format!("/v1/distributions/{}", id(&made));
+    server
+        .good("PATCH", &own, json!({ "status": "paused" }))
+        .await;
+    publish(100).await;
+    publish(99).await;
+    let skipped = "/v1/deliveries?status=skipped";
+    let skipped = server.good("GET", skipped, Value::Null).await;
+    assert_eq!(skipped["data"].as_array().unwrap().len(), 1);
+    let live = json!({ "status": "live", "filter": null });
+    let changed = server.good("PATCH", &own, live).await;
+    assert_eq!(changed.get("filter"), None, "taken away: {changed}");
+    assert_eq!(publish(1).await, 1);
+    let wrong = json!({ "filter": { "data.amount": { "$near": 1 } } });
+    let refused = server.call("PATCH", &own, wrong).await;
+    assert_eq!(refused.code(), "filter_invalid");
+
+    // The same on its page.
+    let mut browser = Browser::sign_in(&server, &server.root).await;
+    let form = format!("/distributions/{}/edit", id(&made));
+    browser.page(&form).await;
+    let typed = |filter: &'static str| {
+        let url = made["url"].as_str().unwrap().to_owned();
+        [
+            ("name", "large orders".to_owned()),
+            ("event_name", "order".to_owned()),
+            ("url", url),
+            ("events", "customer.order.paid".to_owned()),
+            ("filter", filter.to_owned()),
+        ]
+    };
+    let post = async |browser: &mut Browser<'_>, filter| {
+        let typed = typed(filter);
+        let typed: Vec<(&str, &str)> = typed.iter().map(|(name, text)| (*name, &**text)).collect();
+        browser.press(&form, &typed).await
+    };
+    let refused = post(&mut browser, r#"{"data.amount": {"$near": 1}}"#).await;
+    assert!(
+        refused.status == 400 && refused.text.contains("$near"),
+        "{refused:?}"
+    );
+    let saved = post(&mut browser, r#"{"data.amount": {"$gte": 5}}"#).await;
+    assert_eq!(saved.status, 303, "{saved:?}");
+    assert!(browser.page(&form).await.contains("$gte"));
+    assert_eq!((publish(5).await, publish(4).await), (json!(1), json!(0)));
 }

@@ -23,7 +23,7 @@ pub struct FilterTried {
     pub unmet: Option<String>,
 }
 
-pub(super) fn content_filter(written: Value) -> Result<ContentFilter> {
+pub(crate) fn content_filter(written: Value) -> Result<ContentFilter> {
     ContentFilter::new(written).map_err(|error| invalid(&error))
 }
 
