@@ -73,7 +73,7 @@ pub enum Command {
         directory: PathBuf,
     },
     /// Ask a server whether it accepts events; the exit code tells
-    Health(commands::HealthArgs),
+    Health(commands::Address),
     /// Call any route of the API: postrider api get /v1/audit
     Api(commands::ApiArgs),
     /// Print a link that opens the console once, in a browser, as whoever has the key
@@ -244,7 +244,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::RootKey(args) => root_key::run(&args).await,
             Command::Completions { shell } => shipped::completions(shell),
             Command::ManPages { directory } => shipped::man_pages(&directory),
-            Command::Health(args) => commands::health(args).await,
+            Command::Health(address) => commands::health(&address).await,
             Command::Api(args) => commands::api(args).await,
             Command::Console(connection) => commands::console(&connection).await,
             Command::Application(command) => commands::application(command).await,

@@ -19,7 +19,7 @@ pub use console::console;
 pub use delivery::{DeliveryCommand, delivery};
 pub use endpoint::{EndpointCommand, endpoint};
 pub use event::{EventCommand, event};
-pub use health::{HealthArgs, health};
+pub use health::health;
 pub use import_svix::{ImportSvixArgs, import_svix};
 pub use key::{KeyCommand, key};
 pub use resource::{
@@ -39,9 +39,9 @@ use serde_json::Value;
 use crate::client::Client;
 use table::show;
 
-/// Which server, and how to answer.
+/// Which server.
 #[derive(Debug, Args)]
-pub struct Connection {
+pub struct Address {
     /// The server's URL
     #[arg(
         id = "server",
@@ -51,6 +51,26 @@ pub struct Connection {
         default_value = "http://127.0.0.1:8080"
     )]
     url: String,
+    /// PEM file with the authorities that may have signed the server's certificate; none is those of the web
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_CA")]
+    ca: Option<PathBuf>,
+}
+
+impl Address {
+    fn client(&self, key: Secret) -> anyhow::Result<Client> {
+        let client = Client::new(&self.url, key)?;
+        match self.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()) {
+            Some(authorities) => client.trusting(authorities),
+            None => Ok(client),
+        }
+    }
+}
+
+/// Which server, and how to answer.
+#[derive(Debug, Args)]
+pub struct Connection {
+    #[command(flatten)]
+    address: Address,
     /// An API key of the server
     #[arg(
         id = "api-key",
@@ -60,9 +80,6 @@ pub struct Connection {
         hide_env_values = true
     )]
     key: Option<String>,
-    /// PEM file with the authorities that may have signed the server's certificate; none is those of the web
-    #[arg(long, value_name = "FILE", env = "POSTRIDER_CA")]
-    ca: Option<PathBuf>,
     /// Print the API's JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -72,11 +89,7 @@ impl Connection {
     fn client(&self) -> anyhow::Result<Client> {
         let key = self.key.clone().filter(|key| !key.is_empty());
         let key = key.context("an API key is needed: --key or POSTRIDER_KEY (`serve` prints the root key at its first start)")?;
-        let client = Client::new(&self.url, Secret::new(key))?;
-        match self.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()) {
-            Some(authorities) => client.trusting(authorities),
-            None => Ok(client),
-        }
+        self.address.client(Secret::new(key))
     }
 
     fn show(&self, value: &Value, columns: &[&str]) {

@@ -16,6 +16,18 @@ async fn asks(server: &TestServer, key: &str) -> Reply {
     server.call_as(key, "GET", "/v1/keys", Value::Null).await
 }
 
+/// What a text of a key is answered when it opens nothing any more.
+async fn refused_at_last(server: &TestServer, key: &str) -> Reply {
+    for _ in 0..600 {
+        let reply = asks(server, key).await;
+        if reply.status == 401 {
+            return reply;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the old text opens still");
+}
+
 #[tokio::test]
 async fn a_rotated_key_opens_with_both_texts_until_the_old_one_is_ended() {
     let server = TestServer::start().await;
@@ -86,16 +98,7 @@ async fn an_overlap_ends_by_itself_and_the_answer_says_so() {
     let made = application_key(&server).await;
     let path = format!("/v1/keys/{}/rotate", text(&made, "id"));
     server.good("POST", &path, json!({ "overlap": "1s" })).await;
-    let mut refused = None;
-    for _ in 0..200 {
-        let reply = asks(&server, text(&made, "key")).await;
-        if reply.status == 401 {
-            refused = Some(reply);
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    let refused = refused.unwrap();
+    let refused = refused_at_last(&server, text(&made, "key")).await;
     assert_eq!(refused.code(), "key_expired");
     assert!(refused.text.contains("rotated"), "{refused:?}");
 }
@@ -252,12 +255,7 @@ async fn what_was_begun_with_an_old_text_ends_with_it() {
         text(&until, "previousUntil"),
         "the link ends then too"
     );
-    for _ in 0..200 {
-        if asks(&server, old).await.status == 401 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    refused_at_last(&server, old).await;
     let out = visitor.send("GET", "/", &[]).await;
     assert_ne!(out.status, 200, "the visit has ended: {out:?}");
 }

@@ -1,10 +1,10 @@
 //! Deleting a tenant or an application with all that is its.
 
 use postrider_core::delivery::DeliveryState;
-use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::tenant::{ApiKey, Scope};
 use postrider_core::{Id, id};
 
-use super::fixture::{World, at, by, world};
+use super::fixture::{self, World, at, by, world};
 use crate::{
     AuditFilter, DeliveryFilter, EventFilter, Owner, PageRequest, Store, StoreError, Target, Task,
     TaskKind, TaskState,
@@ -29,20 +29,8 @@ fn a_deletion(world: &World<'_>, tenant: Option<Id<id::Tenant>>) -> Task {
 
 async fn a_key(world: &World<'_>, hash: u8, scope: Scope) -> Result<ApiKey, StoreError> {
     let key = ApiKey {
-        id: world.store.ids().next(at(0)),
-        name: "k".into(),
-        scope,
-        mode: Mode::Live,
-        secret_hash: [hash; 32],
         public_id: Some(format!("pk_{hash}")),
-        sealed_secret: None,
-        allowed_ips: Vec::new(),
-        read_only: false,
-        disabled_at: None,
-        expires_at: None,
-        created_at: at(0),
-        rotated_at: None,
-        previous: None,
+        ..fixture::key(world.store, hash, scope)
     };
     world.store.create_key(key.clone(), None, by()).await?;
     Ok(key)

@@ -13,7 +13,8 @@ use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::{DisableRule, Health, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::tenant::{
-    Application, ApplicationSettings, Metadata, Mode, Tenant, TenantSecret, TenantSettings,
+    ApiKey, Application, ApplicationSettings, Metadata, Mode, Scope, Tenant, TenantSecret,
+    TenantSettings,
 };
 use postrider_core::{Id, Timestamp, id};
 
@@ -39,6 +40,26 @@ pub fn secs(secs: i64) -> Timestamp {
 /// Whoever changes things in these rules.
 pub fn by() -> Actor {
     Actor::system(at(0))
+}
+
+/// A live key that may be used from everywhere, for ever.
+pub fn key(store: &dyn Store, hash: u8, scope: Scope) -> ApiKey {
+    ApiKey {
+        id: store.ids().next(at(0)),
+        name: "a key".into(),
+        scope,
+        mode: Mode::Live,
+        secret_hash: [hash; 32],
+        public_id: None,
+        sealed_secret: None,
+        allowed_ips: Vec::new(),
+        read_only: false,
+        disabled_at: None,
+        expires_at: None,
+        created_at: at(1),
+        rotated_at: None,
+        previous: None,
+    }
 }
 
 /// A store with one application and one tenant.

@@ -3,26 +3,17 @@
 use postrider_core::tenant::{ApiKey, Mode, PreviousText, Scope};
 use postrider_core::{Id, id};
 
-use super::fixture::{at, by, secs, world};
+use super::fixture::{self, at, by, secs, world};
 use crate::{KeyChange, KeyFilter, PageRequest, Rule, Store, StoreError};
 
 pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
     let world = world(store).await;
     let key = |hash: u8, scope, public_id: Option<&str>| ApiKey {
-        id: store.ids().next(at(0)),
-        name: "ci".into(),
-        scope,
         mode: Mode::Test,
-        secret_hash: [hash; 32],
         public_id: public_id.map(Into::into),
         sealed_secret: public_id.map(|_| vec![9; 30]),
         allowed_ips: vec!["10.0.0.0/8".parse().unwrap()],
-        read_only: false,
-        disabled_at: None,
-        expires_at: None,
-        created_at: at(1),
-        rotated_at: None,
-        previous: None,
+        ..fixture::key(store, hash, scope)
     };
     let root = key(1, Scope::Root, None);
     let application = key(2, Scope::Application(world.application), None);
@@ -78,20 +69,8 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
 
 pub async fn a_rotated_key_is_found_by_both_texts_as_long_as_it_has_them(store: &dyn Store) {
     let key = ApiKey {
-        id: store.ids().next(at(0)),
-        name: "ci".into(),
-        scope: Scope::Root,
-        mode: Mode::Live,
-        secret_hash: [1; 32],
-        public_id: None,
         sealed_secret: Some(vec![1; 30]),
-        allowed_ips: Vec::new(),
-        read_only: false,
-        disabled_at: None,
-        expires_at: None,
-        created_at: at(1),
-        rotated_at: None,
-        previous: None,
+        ..fixture::key(store, 1, Scope::Root)
     };
     store.create_key(key.clone(), None, by()).await.unwrap();
     let rotated = ApiKey {
@@ -128,20 +107,8 @@ pub async fn a_rotated_key_is_found_by_both_texts_as_long_as_it_has_them(store: 
 
 pub async fn the_last_root_key_stays(store: &dyn Store) {
     let key = |hash: u8, mode| ApiKey {
-        id: store.ids().next(at(0)),
-        name: "root".into(),
-        scope: Scope::Root,
         mode,
-        secret_hash: [hash; 32],
-        public_id: None,
-        sealed_secret: None,
-        allowed_ips: Vec::new(),
-        read_only: false,
-        disabled_at: None,
-        expires_at: None,
-        created_at: at(1),
-        rotated_at: None,
-        previous: None,
+        ..fixture::key(store, hash, Scope::Root)
     };
     let (first, second, test) = (key(1, Mode::Live), key(2, Mode::Live), key(3, Mode::Test));
     assert!(!store.has_root_key().await.unwrap());

@@ -10,7 +10,7 @@ use postrider_core::health::DisableReason;
 use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
 
-use super::fixture::{World, at, by, world};
+use super::fixture::{self, World, at, by, world};
 use crate::{
     AuditFilter, EndpointListing, EndpointStats, KeyFilter, NewEvent, PageRequest, StatePattern,
     StatisticsQuery, Store, Target,
@@ -35,20 +35,14 @@ pub(super) fn a_distribution(world: &World<'_>, triggers: &[&str]) -> Endpoint {
 
 fn a_key(world: &World<'_>) -> ApiKey {
     ApiKey {
-        id: world.store.ids().next(at(0)),
         name: "agency".into(),
-        scope: Scope::Tenant(world.application, world.tenant),
-        mode: Mode::Live,
-        secret_hash: [3; 32],
         public_id: Some("pk_live_1".into()),
-        sealed_secret: None,
-        allowed_ips: Vec::new(),
-        read_only: false,
-        disabled_at: None,
-        expires_at: None,
         created_at: at(0),
-        rotated_at: None,
-        previous: None,
+        ..fixture::key(
+            world.store,
+            3,
+            Scope::Tenant(world.application, world.tenant),
+        )
     }
 }
 

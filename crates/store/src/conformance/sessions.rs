@@ -1,10 +1,10 @@
 //! Sessions: a link lets one in, once, and what it opened ends with who it was for.
 
 use postrider_core::session::{Holder, Portal, PortalTerms, Session};
-use postrider_core::tenant::{ApiKey, Mode, Scope};
+use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
 
-use super::fixture::{World, at, by, world};
+use super::fixture::{self, World, at, by, world};
 use crate::{Owner, PageRequest, SessionsOf, Store, Task, TaskKind, TaskState};
 
 const MAX: u32 = 100;
@@ -35,22 +35,7 @@ fn session(store: &dyn Store, holder: Holder, hash: u8) -> Session {
 }
 
 async fn key(store: &dyn Store) -> Id<id::ApiKey> {
-    let key = ApiKey {
-        id: store.ids().next(at(0)),
-        name: "root".into(),
-        scope: Scope::Root,
-        mode: Mode::Live,
-        secret_hash: [7; 32],
-        public_id: None,
-        sealed_secret: None,
-        allowed_ips: Vec::new(),
-        read_only: false,
-        disabled_at: None,
-        expires_at: None,
-        created_at: at(1),
-        rotated_at: None,
-        previous: None,
-    };
+    let key = fixture::key(store, 7, Scope::Root);
     store.create_key(key.clone(), None, by()).await.unwrap();
     key.id
 }
