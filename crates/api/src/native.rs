@@ -22,6 +22,7 @@ mod replays;
 mod send_outs;
 mod statistics;
 mod tenants;
+mod users;
 mod views;
 
 use std::sync::LazyLock;
@@ -106,13 +107,22 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(replays::read))
         .routes(routes!(replays::cancel))
         .routes(routes!(deletions::read))
-        .routes(routes!(portal_links::create, portal_links::list))
-        .routes(routes!(portal_links::end))
-        .routes(routes!(portal_links::console))
+        .merge(who_comes_in())
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::read, keys::update, keys::delete))
         .routes(routes!(keys::rotate))
         .routes(routes!(keys::rotate_secret))
+}
+
+/// People at the pages: links that let them in, and users.
+fn who_comes_in() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(portal_links::create, portal_links::list))
+        .routes(routes!(portal_links::end))
+        .routes(routes!(portal_links::console))
+        .routes(routes!(users::create, users::list))
+        .routes(routes!(users::read, users::update, users::delete))
+        .routes(routes!(users::link))
 }
 
 #[derive(Serialize, ToSchema)]

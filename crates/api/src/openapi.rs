@@ -44,6 +44,8 @@ path_params! {
     OfReplay { replay: Id<id::Task> }
     /// A portal link's id.
     OfPortalLink { link: Id<id::Session> }
+    /// A user's id.
+    OfUser { user: Id<id::User> }
     /// A deletion's id.
     OfDeletion { deletion: Id<id::Task> }
     /// An endpoint's id, or its `wireId`.

@@ -44,6 +44,7 @@ const fn title(code: ErrorCode) -> &'static str {
         ErrorCode::MethodNotAllowed => "The route does not take this method",
         ErrorCode::NameTaken => "The name is in use",
         ErrorCode::EndpointsMax => "The tenant has as many endpoints as it may have",
+        ErrorCode::UsersMax => "The server has as many users as it may have",
         ErrorCode::EventTypesMax => "The application has as many event types as it may have",
         ErrorCode::IdempotencyKeyReused => "The idempotency key was used with another body",
         ErrorCode::DeliveryEnded => "The delivery has ended already",

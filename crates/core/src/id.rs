@@ -54,6 +54,7 @@ kinds! {
     Session "ses_" "session";
     Task "task_" "task";
     Tenant "ten_" "tenant";
+    User "usr_" "user";
 }
 
 /// An id of one kind. Sorts by creation time.

@@ -27,6 +27,7 @@ pub mod session;
 pub mod tenant;
 pub mod time;
 pub mod trace;
+pub mod user;
 
 pub use id::Id;
 pub use secret::Secret;

@@ -27,6 +27,8 @@ pub struct Session {
 pub enum Holder {
     /// May do what the key may, as long as the key may.
     Key(Id<id::ApiKey>),
+    /// A user of the console.
+    User(Id<id::User>),
     /// A customer, whom the product sent.
     Portal(Portal),
 }
@@ -57,19 +59,19 @@ pub struct PortalTerms {
 impl Audited for Session {
     fn noun(&self) -> &'static str {
         match self.holder {
-            Holder::Key(_) => "session",
+            Holder::Key(_) | Holder::User(_) => "session",
             Holder::Portal(_) => "portal_link",
         }
     }
     fn application(&self) -> Option<Id<id::Application>> {
         match &self.holder {
-            Holder::Key(_) => None,
+            Holder::Key(_) | Holder::User(_) => None,
             Holder::Portal(portal) => Some(portal.application),
         }
     }
     fn tenant(&self) -> Option<Id<id::Tenant>> {
         match &self.holder {
-            Holder::Key(_) => None,
+            Holder::Key(_) | Holder::User(_) => None,
             Holder::Portal(portal) => Some(portal.tenant),
         }
     }
@@ -81,6 +83,9 @@ impl Audited for Session {
         match &self.holder {
             Holder::Key(key) => {
                 json!({ "key": key, "opened": opened, "expiresAt": self.expires_at })
+            }
+            Holder::User(user) => {
+                json!({ "user": user, "opened": opened, "expiresAt": self.expires_at })
             }
             Holder::Portal(portal) => json!({
                 "mode": portal.mode, "terms": portal.terms, "opened": opened, "expiresAt": self.expires_at,

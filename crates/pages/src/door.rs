@@ -1,5 +1,6 @@
 //! Coming in and going: with a key, or by a link that lets one in once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use postrider_core::Secret;
 use postrider_core::profile::Profile;
 use postrider_core::seal::{hex, sha256};
 use postrider_core::session::{Holder, Session};
+use postrider_core::tenant::Scope;
 use postrider_core::{Id, id};
 use postrider_service::{CameFrom, ErrorCode, Refusal, Visit};
 
@@ -33,6 +35,12 @@ pub(crate) struct Visitor {
     pub(crate) told: Option<&'static str>,
     /// What the address of the page asks for.
     pub(crate) query: Fields,
+    /// What addresses of this server begin with, for whoever is handed one.
+    pub(crate) base: String,
+    /// Where they are, as far as that is known.
+    pub(crate) address: Option<IpAddr>,
+    /// Their cookie goes over HTTPS only.
+    pub(crate) secure: bool,
 }
 
 impl Visitor {
@@ -44,7 +52,7 @@ impl Visitor {
         let again = parts.method == http::Method::GET;
         let nobody = || Failure::SignIn(face, if again { asked.clone() } else { "/".to_owned() });
         let token = cookie(&parts.headers, face).ok_or_else(nobody)?;
-        let address = parts.extensions.get::<CameFrom>().and_then(|from| from.0);
+        let address = address(parts);
         let visit = site.service().visit(&token, address).await;
         let visit = visit.map_err(|refusal| Failure::Refused(face, refusal))?;
         let visit = visit.ok_or_else(nobody)?;
@@ -59,11 +67,14 @@ impl Visitor {
                 let current = current.map_err(|refusal| Failure::Refused(face, refusal))?;
                 Some(current.profile)
             }
-            Holder::Key(_) => None,
+            Holder::Key(_) | Holder::User(_) => None,
         };
         let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(Self {
             told: query.get("told").and_then(told),
+            base: base(site, &parts.headers),
+            secure: is_secure(site, &parts.headers),
+            address,
             profile,
             visit,
             face,
@@ -102,7 +113,7 @@ impl Visitor {
     pub(crate) fn own_tenant(&self) -> Option<Id<id::Tenant>> {
         match &self.visit.session.holder {
             Holder::Portal(portal) => Some(portal.tenant),
-            Holder::Key(_) => None,
+            Holder::Key(_) | Holder::User(_) => None,
         }
     }
 }
@@ -120,6 +131,9 @@ impl FromRequestParts<Site> for Visitor {
 struct SignIn {
     frame: Frame,
     next: String,
+    name: String,
+    /// Somebody has tried with a key.
+    by_key: bool,
     wrong: Option<String>,
 }
 
@@ -128,6 +142,8 @@ pub(crate) async fn sign_in(RawQuery(query): RawQuery) -> Shown {
     let page = SignIn {
         frame: Frame::bare(Face::Console, "Sign in"),
         next: own_path(fields.get("next")).to_owned(),
+        name: String::new(),
+        by_key: false,
         wrong: None,
     };
     show(&page.frame, &page)
@@ -136,33 +152,70 @@ pub(crate) async fn sign_in(RawQuery(query): RawQuery) -> Shown {
 pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown {
     let (parts, body) = request.into_parts();
     must_be_own(&parts.headers, site.face)?;
-    let address = parts.extensions.get::<CameFrom>().and_then(|from| from.0);
+    let address = address(&parts);
     let fields = read(&site, body, DOOR_BYTES_MAX, 0).await?;
     let next = own_path(fields.get("next")).to_owned();
-    let key = fields.get("key").unwrap_or_default();
-    match site.service().come_in(key, address).await {
-        Ok((token, visit)) => {
-            let next = match (next.as_str(), visit.caller.scope()) {
-                // Whose first page is another one.
-                ("/", postrider_core::tenant::Scope::Tenant(_, tenant)) => {
-                    format!("/tenants/{tenant}")
-                }
-                ("/", postrider_core::tenant::Scope::Application(application)) => {
-                    format!("/applications/{application}")
-                }
-                _ => next,
-            };
-            Ok(let_in(&site, &parts.headers, &token, &visit.session, &next))
+    let service = site.service();
+    let key = fields.get("key");
+    let came = match key {
+        Some(key) => service.come_in(key, address).await.map(Some),
+        None => {
+            let password = Secret::new(fields.exact("password"));
+            let name = fields.text("name");
+            service.sign_in(&name, &password, address).await
         }
-        Err(refusal) => {
-            let page = SignIn {
-                frame: Frame::bare(Face::Console, "Sign in"),
-                next,
-                wrong: Some(sentence(&refusal)),
-            };
-            show_as(status(refusal.code), &page.frame, &page)
+    };
+    let (code, wrong) = match came {
+        Ok(Some((token, visit))) => {
+            let next = first_page(&next, visit.caller.scope());
+            let secure = is_secure(&site, &parts.headers);
+            return Ok(let_in(&site, secure, &token, &visit.session, &next));
         }
+        Ok(None) => {
+            let wrong = "That name and that password do not go together.".to_owned();
+            (StatusCode::UNAUTHORIZED, wrong)
+        }
+        Err(refusal) => (status(refusal.code), sentence(&refusal)),
+    };
+    let page = SignIn {
+        frame: Frame::bare(Face::Console, "Sign in"),
+        next,
+        name: fields.text("name"),
+        by_key: key.is_some(),
+        wrong: Some(wrong),
+    };
+    show_as(code, &page.frame, &page)
+}
+
+/// Where somebody wanted to go, or their own first page.
+fn first_page(next: &str, scope: Scope) -> String {
+    match (next, scope) {
+        ("/", Scope::Tenant(_, tenant)) => format!("/tenants/{tenant}"),
+        ("/", Scope::Application(application)) => format!("/applications/{application}"),
+        (next, _) => next.to_owned(),
     }
+}
+
+/// Where a request comes from, as far as that is known.
+pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<CameFrom>().and_then(|from| from.0)
+}
+
+/// What addresses of this server begin with.
+fn base(site: &Site, headers: &HeaderMap) -> String {
+    let asked = || {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let scheme = if site.pages.options.https {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", host.unwrap_or("localhost"))
+    };
+    let own = site.pages.options.public_url.clone();
+    own.unwrap_or_else(asked)
 }
 
 #[derive(Template)]
@@ -173,6 +226,9 @@ struct Enter {
     code: Option<String>,
     /// Who is there already, in this browser.
     present: Option<String>,
+    /// Who chooses a password by it.
+    user: Option<String>,
+    wrong: Option<String>,
 }
 
 /// The page of a link. Programs that look at links on the way only read it: the form uses it, by itself where
@@ -186,7 +242,13 @@ pub(crate) async fn link(State(site): State<Site>, request: Request) -> Shown {
     let code = fields.get("code").unwrap_or_default();
     let refused = |refusal| Failure::Refused(site.face, refusal);
     let link = site.service().look_at_link(code).await.map_err(refused)?;
-    let link = link.filter(|link| is_of(link, site.face));
+    let mut link = link.filter(|link| is_of(link, site.face));
+    let mut user = None;
+    if let Some(seen) = link.as_ref().filter(|link| is_invitation(link)) {
+        let invited = site.service().invited(seen).await;
+        user = invited.map_err(refused)?.map(|user| user.name);
+        link = link.filter(|_| user.is_some());
+    }
     let status = match link {
         Some(_) => StatusCode::OK,
         None => StatusCode::NOT_FOUND,
@@ -198,6 +260,8 @@ pub(crate) async fn link(State(site): State<Site>, request: Request) -> Shown {
         },
         code: link.map(|_| code.to_owned()),
         present,
+        user,
+        wrong: None,
     };
     show_as(status, &page.frame, &page)
 }
@@ -210,27 +274,71 @@ pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
     let refused = |refusal| Failure::Refused(site.face, refusal);
     let looked = site.service().look_at_link(code).await.map_err(refused)?;
     // Of the other face, it stays unused.
-    let used = match looked.filter(|link| is_of(link, site.face)) {
+    let looked = looked.filter(|link| is_of(link, site.face));
+    if let Some(link) = looked.as_ref().filter(|link| is_invitation(link)) {
+        return choose_password(&site, &parts, link, code, &fields).await;
+    }
+    let used = match looked {
         Some(_) => site.service().use_link(code).await.map_err(refused)?,
         None => None,
     };
     match used {
         Some((token, session)) => Ok(let_in(
             &site,
-            &parts.headers,
+            is_secure(&site, &parts.headers),
             &token,
             &session,
             site.face.home(),
         )),
-        None => {
+        None => opens_nothing(&site),
+    }
+}
+
+fn opens_nothing(site: &Site) -> Shown {
+    let page = Enter {
+        frame: Frame::plain(site.face, "Come in"),
+        code: None,
+        present: None,
+        user: None,
+        wrong: None,
+    };
+    show_as(StatusCode::NOT_FOUND, &page.frame, &page)
+}
+
+/// The link of a user: it is used when they have chosen a password that will do.
+async fn choose_password(
+    site: &Site,
+    parts: &Parts,
+    link: &Session,
+    code: &str,
+    fields: &Fields,
+) -> Shown {
+    let (service, password) = (site.service(), Secret::new(fields.exact("password")));
+    let refused = |refusal| Failure::Refused(site.face, refusal);
+    let invited = service.invited(link).await.map_err(refused)?;
+    let chosen = service.choose_password(code, &password, address(parts));
+    match chosen.await {
+        Ok(Some((token, visit))) => {
+            let next = first_page("/", visit.caller.scope());
+            let secure = is_secure(site, &parts.headers);
+            Ok(let_in(site, secure, &token, &visit.session, &next))
+        }
+        Ok(None) => opens_nothing(site),
+        Err(refusal) => {
             let page = Enter {
-                frame: Frame::plain(site.face, "Come in"),
-                code: None,
+                frame: Frame::bare(site.face, "Choose a password"),
+                code: Some(code.to_owned()),
                 present: None,
+                user: invited.map(|user| user.name),
+                wrong: Some(sentence(&refusal)),
             };
-            show_as(StatusCode::NOT_FOUND, &page.frame, &page)
+            show_as(status(refusal.code), &page.frame, &page)
         }
     }
+}
+
+fn is_invitation(link: &Session) -> bool {
+    matches!(link.holder, Holder::User(_))
 }
 
 pub(crate) async fn leave(State(site): State<Site>, posted: Posted) -> Shown {
@@ -261,14 +369,14 @@ fn is_of(session: &Session, face: Face) -> bool {
 fn ancestors(link: Option<&Session>) -> Vec<String> {
     match link.map(|link| &link.holder) {
         Some(Holder::Portal(portal)) => portal.terms.frame_origins.clone(),
-        Some(Holder::Key(_)) | None => Vec::new(),
+        Some(Holder::Key(_) | Holder::User(_)) | None => Vec::new(),
     }
 }
 
 /// Gives the browser its cookie, and the first page.
-fn let_in(
+pub(crate) fn let_in(
     site: &Site,
-    headers: &HeaderMap,
+    secure: bool,
     token: &Secret,
     session: &Session,
     next: &str,
@@ -276,7 +384,6 @@ fn let_in(
     let left = session
         .expires_at
         .since(session.opened_at.unwrap_or(session.created_at));
-    let secure = is_secure(site, headers);
     let framed = !ancestors(Some(session)).is_empty();
     let same = match (framed, secure) {
         // In a frame of another site the cookie is a third party's, kept for that site alone.
@@ -310,7 +417,7 @@ fn is_secure(site: &Site, headers: &HeaderMap) -> bool {
         None => host.split(':').next().unwrap_or_default(),
     };
     let local = matches!(name, "localhost" | "127.0.0.1" | "::1");
-    let options = site.pages.options;
+    let options = &site.pages.options;
     options.https || !(local || options.plain_http)
 }
 

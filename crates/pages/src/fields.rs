@@ -35,6 +35,12 @@ impl Fields {
             .filter(|value| !value.is_empty())
     }
 
+    /// What a field holds, to the last blank: a password.
+    pub(crate) fn exact(&self, name: &str) -> String {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
     /// All that fields of this name hold.
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
         let found = self.0.iter().filter(|(known, _)| known == name);

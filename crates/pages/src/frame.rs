@@ -82,6 +82,8 @@ pub(crate) struct Frame {
 /// Who is there.
 pub(crate) struct Badge {
     pub(crate) name: String,
+    /// The page about them.
+    pub(crate) me: Option<&'static str>,
     pub(crate) csrf: String,
     pub(crate) read_only: bool,
     pub(crate) test_only: bool,
@@ -116,7 +118,7 @@ impl Frame {
     pub(crate) fn of(visitor: &Visitor, title: impl Into<String>) -> Self {
         let caller = &visitor.visit.caller;
         let (back, ancestors) = match &visitor.visit.session.holder {
-            Holder::Key(_) => (None, Vec::new()),
+            Holder::Key(_) | Holder::User(_) => (None, Vec::new()),
             Holder::Portal(portal) => (
                 portal.terms.return_url.clone(),
                 portal.terms.frame_origins.clone(),
@@ -124,6 +126,7 @@ impl Frame {
         };
         let badge = Badge {
             name: caller.name().to_owned(),
+            me: (visitor.face == Face::Console).then_some("/me"),
             csrf: visitor.csrf.clone(),
             read_only: caller.is_read_only(),
             test_only: caller.own_mode() == Mode::Test,
@@ -171,6 +174,9 @@ fn rail(visitor: &Visitor) -> Vec<Link> {
         _ => {
             rail.push(Link::new(href("/deliveries"), "Deliveries"));
             rail.push(Link::new(href("/system"), "System"));
+            if visitor.visit.caller.manages_users() {
+                rail.push(Link::new(href("/users"), "Users"));
+            }
         }
     }
     if visitor.visit.caller.own_mode() == Mode::Live {

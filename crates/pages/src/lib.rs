@@ -21,6 +21,7 @@ mod failure;
 mod fields;
 mod frame;
 mod key;
+mod me;
 mod notifications;
 mod overview;
 mod profile;
@@ -30,6 +31,7 @@ mod settings;
 mod shown;
 mod statistics;
 mod tenant;
+mod users;
 mod verify;
 mod words;
 
@@ -51,13 +53,15 @@ use frame::Face;
 const FORMS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What an operator sets.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PagesOptions {
     /// Cookies are sent over plain HTTP too: for development. Where the browser asked for this very machine
     /// they always are.
     pub plain_http: bool,
     /// People reach the server over HTTPS, whatever name a proxy in front asks by.
     pub https: bool,
+    /// How people reach the server, such as `https://hooks.example.com`; none is as they ask for it.
+    pub public_url: Option<String>,
 }
 
 /// All pages.
@@ -104,6 +108,11 @@ impl Pages {
             .route("/sign-in", get(door::sign_in).post(door::come_in))
             .route("/applications/{id}", get(applications::show))
             .route("/system", get(settings::system))
+            .route("/users", get(users::list).post(users::create))
+            .route("/users/{id}/{act}", post(users::act))
+            .route("/me", get(me::show))
+            .route("/me/password", post(me::password))
+            .route("/me/visits/{id}/end", post(me::end))
             .with_state(site(Face::Console));
         let portal = common()
             .route("/", get(tenant::home))

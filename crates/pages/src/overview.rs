@@ -26,6 +26,8 @@ struct Overview {
     waiting: Lately,
     set_aside: u64,
     damaged: u64,
+    /// Whoever is there came with a key, and nobody has a name yet.
+    nameless: bool,
 }
 
 /// The last deliveries of a kind.
@@ -81,6 +83,10 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
     let failed = listed("failed").await.map_err(&refused)?;
     let waiting = listed("pending").await.map_err(&refused)?;
     let ready = service.readiness().await.map_err(&refused)?;
+    let nameless = who.user().is_none() && who.manages_users() && {
+        let users = service.list_users(who, PageRequest::first(1)).await;
+        users.map_err(&refused)?.rows.is_empty()
+    };
     let sentence = sentence(applications.len(), &failed, &waiting);
     let row = |application: Application| ApplicationRow {
         link: Link::new(
@@ -99,6 +105,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         waiting,
         set_aside: ready.set_aside,
         damaged: ready.damaged,
+        nameless,
     };
     frame::show(&page.frame, &page)
 }

@@ -24,6 +24,9 @@ pub(crate) fn told(word: &str) -> Option<&'static str> {
         "read" => "Marked as read.",
         "replaying" => "Begun: it goes on by itself.",
         "stopped" => "Stopped: what was sent stays sent.",
+        "user-deleted" => "Deleted: they are out.",
+        "password" => "You have a new password; whoever was in as you elsewhere is out.",
+        "visit-ended" => "Ended: whoever it was is out with the next page.",
         "rotated" => "The endpoint has a new secret.",
         _ => return None,
     })

@@ -87,6 +87,9 @@ pub enum Command {
     /// Manage endpoints: where a tenant wants its events
     #[command(subcommand)]
     Endpoint(commands::EndpointCommand),
+    /// Manage the people who come into the console by name
+    #[command(subcommand)]
+    User(commands::UserCommand),
     /// Manage API keys
     #[command(subcommand)]
     Key(commands::KeyCommand),
@@ -250,6 +253,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Application(command) => commands::application(command).await,
             Command::Tenant(command) => commands::tenant(command).await,
             Command::Endpoint(command) => commands::endpoint(command).await,
+            Command::User(command) => commands::user(command).await,
             Command::Key(command) => commands::key(command).await,
             Command::Event(command) => commands::event(command).await,
             Command::Delivery(command) => commands::delivery(command).await,

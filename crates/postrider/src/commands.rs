@@ -12,6 +12,7 @@ mod key;
 mod resource;
 mod table;
 mod tenant;
+mod user;
 
 pub use api::{ApiArgs, api};
 pub use application::{ApplicationCommand, application};
@@ -28,6 +29,7 @@ pub use resource::{
     send_out,
 };
 pub use tenant::{TenantCommand, tenant};
+pub use user::{UserCommand, user};
 
 use std::path::PathBuf;
 

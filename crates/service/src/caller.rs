@@ -11,6 +11,7 @@ use postrider_core::seal::{hex, sha256};
 use postrider_core::secret::constant_time_eq;
 use postrider_core::session::Portal;
 use postrider_core::tenant::{ApiKey, Application, Mode, Scope, Tenant};
+use postrider_core::user::{Role, User};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::Service;
@@ -34,6 +35,8 @@ pub struct Caller {
 #[derive(Debug, Clone)]
 enum Who {
     Key(Arc<ApiKey>),
+    /// Of the console.
+    User(Arc<User>),
     /// By a portal link.
     Customer(Id<id::Session>, Arc<str>),
     /// Whoever may write to the store's database.
@@ -213,6 +216,18 @@ impl Caller {
         }
     }
 
+    pub(crate) fn of_user(user: User) -> Self {
+        let scope = user.application.map_or(Scope::Root, Scope::Application);
+        Self {
+            scope,
+            mode: Mode::Live,
+            read_only: user.role == Role::Viewer,
+            until: None,
+            address: None,
+            who: Who::User(Arc::new(user)),
+        }
+    }
+
     pub(crate) fn of_portal(session: Id<id::Session>, portal: &Portal) -> Self {
         let name = portal.terms.name.as_deref();
         Self {
@@ -244,9 +259,22 @@ impl Caller {
     pub fn name(&self) -> &str {
         match &self.who {
             Who::Key(key) => &key.name,
+            Who::User(user) => &user.name,
             Who::Customer(_, name) => name,
             Who::Database => DATABASE,
         }
+    }
+
+    /// The user of the console that it is; none of everybody else.
+    pub fn user(&self) -> Option<&User> {
+        match &self.who {
+            Who::User(user) => Some(user),
+            Who::Key(_) | Who::Customer(..) | Who::Database => None,
+        }
+    }
+
+    pub(crate) fn is_user(&self, id: Id<id::User>) -> bool {
+        self.user().is_some_and(|user| user.id == id)
     }
 
     /// Whether it is whoever has this key.
@@ -265,6 +293,7 @@ impl Caller {
         match self.scope {
             Scope::Root => match &self.who {
                 Who::Key(key) => key.id.as_u128(),
+                Who::User(user) => user.id.as_u128(),
                 Who::Customer(session, _) => session.as_u128(),
                 Who::Database => 0,
             },
@@ -290,6 +319,11 @@ impl Caller {
                 name: Arc::from(key.name.as_str()),
                 at,
             },
+            Who::User(user) => Actor {
+                key: None,
+                name: Arc::from(user.name.as_str()),
+                at,
+            },
             Who::Customer(_, name) => Actor {
                 key: None,
                 name: name.clone(),
@@ -311,6 +345,18 @@ impl Caller {
             return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
         }
         Ok(())
+    }
+
+    /// Refuses users of the console who are no owners, what keys of products may: `what` is theirs alone.
+    pub(crate) fn must_own(&self, what: &str) -> Result<()> {
+        match self.user().map(|user| user.role) {
+            None | Some(Role::Owner) => Ok(()),
+            Some(role @ (Role::Developer | Role::Viewer)) => {
+                let role = role.as_str();
+                let detail = format!("you are a {role}, and only an owner decides {what}");
+                Err(Refusal::new(ErrorCode::ScopeInsufficient, detail))
+            }
+        }
     }
 
     /// Refuses networks for the caller's own key that would shut the caller out.

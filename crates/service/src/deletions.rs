@@ -61,6 +61,7 @@ impl Service {
     /// `scope_insufficient`, `not_found`, or what the store answers.
     pub async fn delete_tenant(&self, who: &Caller, id: Id<id::Tenant>) -> Result<Deletion> {
         let tenant = who.tenant(self, id).await?;
+        who.must_own("what is deleted for good")?;
         if matches!(who.scope, Scope::Tenant(..)) {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
@@ -81,6 +82,7 @@ impl Service {
         id: Id<id::Application>,
     ) -> Result<Deletion> {
         who.must_be_root()?;
+        who.must_own("what is deleted for good")?;
         who.must_be_live()?;
         let application = who.application(self, id).await?.id;
         begin(self, who, application, None).await

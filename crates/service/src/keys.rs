@@ -23,6 +23,8 @@ use crate::reading::{bounded_page, nullable, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
+/// Whoever makes one may do all that it may.
+const PRODUCT_KEYS: &str = "about the keys of products";
 /// What the secrets of signing keys are sealed for.
 pub(crate) const KEY_SECRET_CONTEXT: &str = "api key secret";
 
@@ -114,6 +116,7 @@ impl Service {
                 return Err(Refusal::invalid("webhook", rule));
             }
             None => {
+                who.must_own(PRODUCT_KEYS)?;
                 let scope = match new.application {
                     None => {
                         who.must_be_root()?;
@@ -206,7 +209,7 @@ impl Service {
         id: Id<id::ApiKey>,
         patch: KeyPatch,
     ) -> Result<(KeyShown, Option<Secret>)> {
-        let key = found(self, who, id).await?;
+        let key = managed(self, who, id).await?;
         let other = patch.name.is_some() || patch.allowed_ips.is_some() || patch.active.is_some();
         let other = other || patch.expires_at.is_some();
         if matches!(who.scope, Scope::Tenant(..)) && other {
@@ -303,7 +306,7 @@ impl Service {
     /// # Errors
     /// `scope_insufficient` for a tenant's key, `last_root_key`, `not_found`, or what the store answers.
     pub async fn delete_key(&self, who: &Caller, id: Id<id::ApiKey>) -> Result<()> {
-        let key = found(self, who, id).await?;
+        let key = managed(self, who, id).await?;
         if matches!(who.scope, Scope::Tenant(..)) {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
@@ -458,6 +461,15 @@ fn product_key(service: &Service, scope: Scope, name: String, mode: Mode) -> Key
         text,
         secret: None,
     }
+}
+
+/// The key, if the caller may change what it is.
+async fn managed(service: &Service, who: &Caller, id: Id<id::ApiKey>) -> Result<ApiKey> {
+    let key = found(service, who, id).await?;
+    if !matches!(key.scope, Scope::Tenant(..)) {
+        who.must_own(PRODUCT_KEYS)?;
+    }
+    Ok(key)
 }
 
 /// The key, if the caller may manage it.

@@ -40,6 +40,7 @@ mod tasks;
 mod telling;
 mod tenants;
 mod turns;
+mod users;
 mod windows;
 
 use std::net::IpAddr;
@@ -85,6 +86,7 @@ pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
 pub use tasks::TaskStatus;
 pub use telling::MailDue;
 pub use tenants::{NewTenant, TenantMade, TenantPatch};
+pub use users::{NewUser, UserMade, UserPatch};
 pub use windows::{Standing, Windows};
 
 use budget::{Budget, Grant};
@@ -183,6 +185,7 @@ struct Inner {
     schemas: schemas::Gate,
     probes: endpoints::Probes,
     door: sessions::Door,
+    passwords: users::Gate,
     questions: Budget,
     /// Nonces that were used lately, by key.
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
@@ -217,6 +220,7 @@ impl Service {
             schemas: schemas::Gate::default(),
             probes: endpoints::Probes::default(),
             door: sessions::Door::default(),
+            passwords: users::Gate::default(),
             questions: Budget::new(confirmations::QUESTIONS_MAX),
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: replays::Replays::default(),

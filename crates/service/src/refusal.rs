@@ -43,6 +43,7 @@ pub enum ErrorCode {
     NameTaken,
     EndpointsMax,
     EventTypesMax,
+    UsersMax,
     IdempotencyKeyReused,
     DeliveryPending,
     DeliveryEnded,
@@ -99,6 +100,7 @@ impl ErrorCode {
             Self::NameTaken => "name_taken",
             Self::EndpointsMax => "endpoints_max",
             Self::EventTypesMax => "event_types_max",
+            Self::UsersMax => "users_max",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::DeliveryPending => "delivery_pending",
             Self::DeliveryEnded => "delivery_ended",
@@ -150,6 +152,7 @@ impl ErrorCode {
             Self::NameTaken
             | Self::EndpointsMax
             | Self::EventTypesMax
+            | Self::UsersMax
             | Self::IdempotencyKeyReused
             | Self::DeliveryPending
             | Self::DeliveryEnded
@@ -168,7 +171,7 @@ impl ErrorCode {
         }
     }
 
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::BodyNotJson,
         Self::BodyTooDeep,
         Self::BodyDuplicateKey,
@@ -201,6 +204,7 @@ impl ErrorCode {
         Self::NameTaken,
         Self::EndpointsMax,
         Self::EventTypesMax,
+        Self::UsersMax,
         Self::IdempotencyKeyReused,
         Self::DeliveryPending,
         Self::DeliveryEnded,
@@ -306,6 +310,10 @@ impl Refusal {
                     postrider_core::limits::EVENT_TYPES_MAX
                 ),
             ),
+            Rule::UsersMax => Self::new(
+                ErrorCode::UsersMax,
+                "there are as many as one server has; delete one",
+            ),
             Rule::EndpointsMax => Self::new(ErrorCode::EndpointsMax, "delete an endpoint first"),
             Rule::IdempotencyKeyReused => Self::new(
                 ErrorCode::IdempotencyKeyReused,
@@ -348,6 +356,7 @@ fn noun(entity: Entity) -> &'static str {
         Entity::Session => "session",
         Entity::Task => "replay or deletion",
         Entity::Tenant => "tenant",
+        Entity::User => "user",
     }
 }
 

@@ -22,10 +22,10 @@ use crate::reading::bounded_page;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Proof, Service, random};
 
-/// Sessions of one key, and of one tenant; of more the oldest end.
-const SESSIONS_MAX: u32 = 1_000;
+/// Sessions of one key, of one user, and of one tenant; of more the oldest end.
+pub(crate) const SESSIONS_MAX: u32 = 1_000;
 /// How long somebody who came with a key stays, and how long a link to the console and what it opened last.
-const SESSION_LASTS: Duration = Duration::from_secs(12 * 3_600);
+pub(crate) const SESSION_LASTS: Duration = Duration::from_secs(12 * 3_600);
 /// How long a portal link, and what it opened, last when nothing is said.
 const PORTAL_LINK_LASTS: Duration = Duration::from_secs(12 * 3_600);
 /// The longest that one can be made for.
@@ -67,7 +67,7 @@ impl LinkMade {
     /// The link itself, at the server that people reach by `base`, such as `https://hooks.example.com`.
     pub fn at(&self, base: &str) -> Secret {
         let face = match self.session.holder {
-            Holder::Key(_) => "",
+            Holder::Key(_) | Holder::User(_) => "",
             Holder::Portal(_) => "/portal",
         };
         let (base, code) = (base.trim_end_matches('/'), self.code.expose());
@@ -215,7 +215,7 @@ impl Service {
         let listed = self.store().list_sessions(of, bounded_page(page)).await?;
         let may_touch = |session: &Session| match &session.holder {
             Holder::Portal(portal) => who.may_touch(portal.mode),
-            Holder::Key(_) => false,
+            Holder::Key(_) | Holder::User(_) => false,
         };
         Ok(Page {
             rows: listed.rows.into_iter().filter(may_touch).collect(),
@@ -273,6 +273,8 @@ impl Service {
                 name: Arc::from("by a link to the console"),
                 at: now,
             },
+            // By theirs they choose a password.
+            Holder::User(_) => return Ok(None),
             Holder::Portal(portal) => Caller::of_portal(link.id, portal).actor(now),
         };
         let (code, hash) = (sha256(code.as_bytes()), sha256(token.expose().as_bytes()));
@@ -304,6 +306,12 @@ impl Service {
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(error.into()),
             },
+            Holder::User(user) => match self.store().user(*user).await {
+                Ok(user) if !user.lets_go_on(session.opened_at) => return Ok(None),
+                Ok(user) => Caller::of_user(user),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            },
             Holder::Portal(portal) => {
                 let caller = Caller::of_portal(session.id, portal);
                 match caller.tenant(self, portal.tenant).await {
@@ -329,7 +337,12 @@ impl Service {
         }
     }
 
-    async fn make_link(&self, holder: Holder, ends: Timestamp, by: Actor) -> Result<LinkMade> {
+    pub(crate) async fn make_link(
+        &self,
+        holder: Holder,
+        ends: Timestamp,
+        by: Actor,
+    ) -> Result<LinkMade> {
         let code = code();
         let session = new_session(self, holder, &code, ends);
         let made = self
@@ -350,7 +363,12 @@ fn too_many() -> Refusal {
     Refusal::new(ErrorCode::Overloaded, detail)
 }
 
-fn new_session(service: &Service, holder: Holder, code: &Secret, ends: Timestamp) -> Session {
+pub(crate) fn new_session(
+    service: &Service,
+    holder: Holder,
+    code: &Secret,
+    ends: Timestamp,
+) -> Session {
     let now = service.now();
     Session {
         id: service.store().ids().next(now),
@@ -362,7 +380,7 @@ fn new_session(service: &Service, holder: Holder, code: &Secret, ends: Timestamp
     }
 }
 
-fn code() -> Secret {
+pub(crate) fn code() -> Secret {
     Secret::new(hex(&random::bytes(CODE_BYTES)))
 }
 

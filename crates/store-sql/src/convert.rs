@@ -61,6 +61,7 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
         "audit",
         "notice",
         "session",
+        "console_user",
     ] {
         let max: Option<i64> =
             connection.query_row(&format!("select max(id) from {table}"), (), |row| {

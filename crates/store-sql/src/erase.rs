@@ -156,7 +156,8 @@ impl Tx {
                 return Ok(Erased::of(rows));
             }
         }
-        let rows = self.erase_keys("application_id", application, limit)?;
+        let rows = self.erase_keys("application_id", application, limit)?
+            + self.erase_users(application, limit)?;
         if rows > 0 {
             return Ok(Erased::of(rows));
         }
@@ -219,6 +220,16 @@ impl Tx {
         let sessions = self.connection.execute(&sql, values)?;
         let sql = format!("delete from api_key where id in ({page})");
         Ok(nonces + sessions + self.connection.execute(&sql, values)?)
+    }
+
+    /// The console's users that are confined to an application.
+    fn erase_users(&self, application: i64, limit: u32) -> SqlResult<usize> {
+        let page = "select id from console_user where application_id = ?1 limit ?2";
+        let values = params![application, limit];
+        let sql = format!("delete from session where user_id in ({page})");
+        let sessions = self.connection.execute(&sql, values)?;
+        let sql = format!("delete from console_user where id in ({page})");
+        Ok(sessions + self.connection.execute(&sql, values)?)
     }
 
     fn erase_rows(

@@ -26,6 +26,7 @@ mod sessions;
 mod sql;
 mod sqlite;
 mod transfer;
+mod users;
 mod write;
 mod writer;
 

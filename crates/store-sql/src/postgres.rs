@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0004_read_only_keys.sql"),
     include_str!("../migrations/postgres/0005_external_ids.sql"),
     include_str!("../migrations/postgres/0006_key_rotation.sql"),
+    include_str!("../migrations/postgres/0007_users.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can

@@ -7,6 +7,7 @@ mod manage;
 mod pool;
 mod sessions;
 mod statistics;
+mod users;
 
 pub(crate) use endpoints::{health, read_endpoint, read_key_endpoint};
 pub(crate) use log::class_number;
@@ -15,6 +16,7 @@ pub(crate) use manage::{
 };
 pub(crate) use pool::{Readers, Source};
 pub(crate) use sessions::{SESSION, session_row};
+pub(crate) use users::{USER, role_number, user_row};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

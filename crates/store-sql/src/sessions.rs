@@ -33,6 +33,10 @@ impl Tx {
                 self.must_exist("api_key", key.key(), Entity::ApiKey)?;
                 ("key_id", key.key(), None)
             }
+            Holder::User(user) => {
+                self.must_exist("console_user", user.key(), Entity::User)?;
+                ("user_id", user.key(), None)
+            }
             Holder::Portal(portal) => {
                 let application = portal.application.key();
                 self.must_exist("application", application, Entity::Application)?;
@@ -53,16 +57,12 @@ impl Tx {
         for oldest in too_many {
             self.delete_session(self.id(oldest), by)?;
         }
-        let key = match session.holder {
-            Holder::Key(key) => Some(key.key()),
-            Holder::Portal(_) => None,
-        };
-        let sql = "insert into session (id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "insert into session (id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at, user_id)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let values = params![
             session.id.key(),
             session.hash,
-            key,
+            (column == "key_id").then_some(owner),
             portal.map(|portal| portal.application.key()),
             portal.map(|portal| portal.tenant.key()),
             portal.map(|portal| mode_number(portal.mode)),
@@ -70,6 +70,7 @@ impl Tx {
             session.created_at.as_micros(),
             session.opened_at.map(Timestamp::as_micros),
             session.expires_at.as_micros(),
+            (column == "user_id").then_some(owner),
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
         self.note(by, None, Some(session)).map_err(aborted)

@@ -20,6 +20,7 @@ mod notices;
 mod reading;
 mod retention;
 mod sessions;
+mod users;
 
 /// Runs every rule, each against a store of its own made by `$fresh`.
 #[macro_export]
@@ -102,6 +103,8 @@ macro_rules! store_conformance {
             a_link_lets_one_in_once,
             of_too_many_sessions_the_oldest_ends,
             sessions_end_with_what_they_are_of,
+            a_user_is_found_by_name_and_changed,
+            a_user_goes_with_what_it_opened,
             what_ended_long_ago_goes_and_what_waits_stays,
             an_application_may_keep_what_it_has_for_longer,
             notices_tasks_and_the_audit_log_go_by_their_age,
@@ -129,4 +132,5 @@ pub mod rules {
     pub use super::reading::*;
     pub use super::retention::*;
     pub use super::sessions::*;
+    pub use super::users::*;
 }

@@ -76,6 +76,7 @@ pub enum Entity {
     Session,
     Task,
     Tenant,
+    User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub enum Rule {
     DeliveryExpired,
     /// The delivery has as many attempts as one may have.
     AttemptsMax,
+    /// There are as many users as there may be.
+    UsersMax,
     /// The application has as many event types as one may have.
     EventTypesMax,
 }

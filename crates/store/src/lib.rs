@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod queries;
 mod retention;
 mod sessions;
+mod users;
 mod write;
 
 pub use error::{Entity, Rule, StoreError};
@@ -27,6 +28,7 @@ pub use queries::{
 };
 pub use retention::{Aged, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
+pub use users::{UserChange, UserFilter, Users};
 pub use write::{
     CatchUp, DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published,
     RecordAttempt, Recorded, Resend, Target, Write, Written,
@@ -66,7 +68,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the house remembers, and how it changes.
 #[async_trait]
-pub trait Store: Sessions + Retention + Outbox + Send + Sync + 'static {
+pub trait Store: Sessions + Users + Retention + Outbox + Send + Sync + 'static {
     /// Makes the ids of this installation.
     fn ids(&self) -> &IdGenerator;
 

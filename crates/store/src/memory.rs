@@ -10,6 +10,7 @@ mod manage;
 mod outbox;
 mod retention;
 mod sessions;
+mod users;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use postrider_core::notice::Notice;
 use postrider_core::session::Session;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Tenant};
 use postrider_core::time::Moment;
+use postrider_core::user::User;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
@@ -67,6 +69,7 @@ struct State {
     idempotency: HashMap<(u128, String), IdempotencyRow>,
     keys: BTreeMap<u128, ApiKey>,
     sessions: BTreeMap<u128, Session>,
+    users: BTreeMap<u128, User>,
     nonces: HashMap<(u128, String), Timestamp>,
     profiles: Vec<ProfileRecord>,
     tasks: BTreeMap<u128, Task>,

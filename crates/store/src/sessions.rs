@@ -12,6 +12,8 @@ use crate::{Page, PageRequest, StoreError};
 pub enum SessionsOf {
     /// Of those who came with a key.
     Key(Id<id::ApiKey>),
+    /// Of a user of the console.
+    User(Id<id::User>),
     /// Of a tenant's people.
     Tenant(Id<id::Tenant>),
 }
@@ -20,7 +22,7 @@ pub enum SessionsOf {
 #[async_trait]
 pub trait Sessions: Send + Sync + 'static {
     /// Makes a session. Its holder has `max` at most: where it would be more, the oldest end. `NotFound` of a key,
-    /// a tenant or an application that is not there.
+    /// a user, a tenant or an application that is not there.
     async fn create_session(&self, session: Session, max: u32, by: Actor)
     -> Result<(), StoreError>;
 

@@ -40,7 +40,7 @@ impl PortalLinkView {
     fn new(session: Session) -> Self {
         let portal = match session.holder {
             Holder::Portal(portal) => Some(portal),
-            Holder::Key(_) => None,
+            Holder::Key(_) | Holder::User(_) => None,
         };
         let seen = portal.as_ref();
         let (tenant, mode) = seen.map(|portal| (portal.tenant, portal.mode)).unzip();

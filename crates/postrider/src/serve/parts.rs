@@ -332,6 +332,7 @@ fn pages(config: &Config, service: &Service) -> Option<Pages> {
             .map_or(config.server.tls.is_some(), |url| {
                 url.starts_with("https://")
             }),
+        public_url: config.server.public_url.clone(),
     };
     Some(Pages::new(service.clone(), options))
 }

@@ -50,6 +50,18 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "requests of each key",
         "a_key_has_so_many_requests_a_minute_and_is_told_how_many_are_left",
     ),
+    (
+        "tries to come in by one name",
+        "nobody_tries_passwords_for_long",
+    ),
+    (
+        "passwords that are looked at",
+        "one_address_leaves_turns_to_others",
+    ),
+    (
+        "tries by all names from one address",
+        "tries_are_counted_by_name_and_address",
+    ),
     ("test calls", "test_calls_are_bounded_for_each_tenant"),
     (
         "test calls of all tenants at once",
@@ -543,6 +555,14 @@ async fn others(server: &TestServer, tenants: &Tenants) -> Vec<(&'static str, Re
     replies.push((
         "event types of an application",
         server.call("PUT", &path(1_000), json!({})).await,
+    ));
+    let user = |n: usize| json!({ "name": format!("user{n}"), "role": "viewer" });
+    for number in 0..1_000 {
+        server.good("POST", "/v1/users", user(number)).await;
+    }
+    replies.push((
+        "users of the console",
+        server.call("POST", "/v1/users", user(1_000)).await,
     ));
     replies
 }

@@ -49,6 +49,7 @@ mod support;
 mod svix;
 mod tls;
 mod tracing;
+mod users;
 mod verifying;
 mod vignetim;
 mod voucherify;

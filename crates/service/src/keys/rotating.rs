@@ -10,7 +10,7 @@ use postrider_core::{Id, Secret, id};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{KEY_SECRET_CONTEXT, KeyMade, KeyShown, found};
+use super::{KEY_SECRET_CONTEXT, KeyMade, KeyShown, managed};
 use crate::random::{key_text, seal_nonce, secret_text};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
@@ -66,7 +66,7 @@ impl Service {
         id: Id<id::ApiKey>,
         rotation: &KeyRotation,
     ) -> Result<KeyMade> {
-        let key = found(self, who, id).await?;
+        let key = managed(self, who, id).await?;
         if matches!(who.scope, Scope::Tenant(..)) {
             // Whoever has stolen it could keep its owner out.
             return Err(Refusal::new(

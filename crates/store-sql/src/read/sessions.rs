@@ -10,21 +10,22 @@ use super::list::Conditions;
 use crate::convert::{from_json, mode, time, time_opt};
 use crate::sql::{Row, SqlResult, params, unreadable};
 
-pub(crate) const SESSION: &str =
-    "id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at";
+pub(crate) const SESSION: &str = "id, hash, key_id, application_id, tenant_id, mode, terms, created_at, opened_at, expires_at, user_id";
 
 pub(crate) fn session_row(row: &Row<'_>, salt: u64) -> SqlResult<Session> {
     let key: Option<i64> = row.get(2)?;
     let owner: (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
-    let holder = match (key, owner) {
-        (Some(key), _) => Holder::Key(Id::from_key(key, salt)),
-        (None, (Some(application), Some(tenant))) => Holder::Portal(Portal {
+    let user: Option<i64> = row.get(10)?;
+    let holder = match (key, user, owner) {
+        (Some(key), _, _) => Holder::Key(Id::from_key(key, salt)),
+        (None, Some(user), _) => Holder::User(Id::from_key(user, salt)),
+        (None, None, (Some(application), Some(tenant))) => Holder::Portal(Portal {
             application: Id::from_key(application, salt),
             tenant: Id::from_key(tenant, salt),
             mode: mode(row, 5)?,
             terms: from_json(row, 6)?,
         }),
-        (None, _) => return Err(unreadable(4, "a session is nobody's")),
+        (None, None, _) => return Err(unreadable(4, "a session is nobody's")),
     };
     Ok(Session {
         id: Id::from_key(row.get(0)?, salt),
@@ -57,6 +58,7 @@ impl Reader {
         let mut conditions = Conditions::of("session");
         match of {
             SessionsOf::Key(key) => conditions.add("key_id = ?", key.key()),
+            SessionsOf::User(user) => conditions.add("user_id = ?", user.key()),
             SessionsOf::Tenant(tenant) => conditions.add("tenant_id = ?", tenant.key()),
         }
         let query = query_digest(&("sessions", of));

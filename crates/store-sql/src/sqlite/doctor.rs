@@ -45,6 +45,7 @@ const NUMBERS: &[(&str, &str, &str, i64)] = &[
     ("event", "id", "mode", 1),
     ("delivery", "id", "mode", 1),
     ("delivery", "id", "state", 4),
+    ("console_user", "id", "role", 2),
 ];
 
 /// Reads all that is stored in `directory`. Each finding names the table and, where it is known, the row.

@@ -31,6 +31,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0008_read_only_keys.sql"),
     include_str!("../../migrations/sqlite/0009_external_ids.sql"),
     include_str!("../../migrations/sqlite/0010_key_rotation.sql"),
+    include_str!("../../migrations/sqlite/0011_users.sql"),
 ];
 
 /// A directory that this process owns until it is dropped.

@@ -75,17 +75,7 @@ impl State {
             .retain(|_, row| !is_its(row.application, Some(row.tenant)));
         self.notices
             .retain(|_, row| !is_its(row.application, Some(row.tenant)));
-        let keys = &mut self.keys;
-        keys.retain(|_, key| match key.scope {
-            Scope::Root => true,
-            Scope::Application(application) => !is_its(application, None),
-            Scope::Tenant(application, tenant) => !is_its(application, Some(tenant)),
-        });
-        self.nonces.retain(|(key, _), _| keys.contains_key(key));
-        self.sessions.retain(|_, row| match &row.holder {
-            Holder::Key(key) => keys.contains_key(&key.as_u128()),
-            Holder::Portal(of) => !is_its(of.application, Some(of.tenant)),
-        });
+        self.erase_who_comes_in(&is_its);
         self.tasks.retain(|_, task| {
             task.kind == TaskKind::Deletion || !is_its(task.application, task.tenant)
         });
@@ -112,6 +102,27 @@ impl State {
         }
     }
 
+    /// Keys, users, and the visits of both and of customers.
+    fn erase_who_comes_in(
+        &mut self,
+        is_its: &impl Fn(Id<id::Application>, Option<Id<id::Tenant>>) -> bool,
+    ) {
+        let keys = &mut self.keys;
+        keys.retain(|_, key| match key.scope {
+            Scope::Root => true,
+            Scope::Application(application) => !is_its(application, None),
+            Scope::Tenant(application, tenant) => !is_its(application, Some(tenant)),
+        });
+        self.nonces.retain(|(key, _), _| keys.contains_key(key));
+        let users = &mut self.users;
+        users.retain(|_, user| !user.application.is_some_and(|own| is_its(own, None)));
+        self.sessions.retain(|_, row| match &row.holder {
+            Holder::Key(key) => keys.contains_key(&key.as_u128()),
+            Holder::User(user) => users.contains_key(&user.as_u128()),
+            Holder::Portal(of) => !is_its(of.application, Some(of.tenant)),
+        });
+    }
+
     fn rows(&self) -> u64 {
         let rows = self.deliveries.len()
             + self.attempts.len()
@@ -119,6 +130,7 @@ impl State {
             + self.notices.len()
             + self.keys.len()
             + self.sessions.len()
+            + self.users.len()
             + self.nonces.len()
             + self.tasks.len()
             + self.audit.len()

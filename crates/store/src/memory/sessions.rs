@@ -20,6 +20,7 @@ impl State {
     fn must_be_there(&self, holder: &Holder) -> Result<(), StoreError> {
         match holder {
             Holder::Key(key) => self.key_where(|known| known.id == *key).map(drop),
+            Holder::User(user) => self.user(*user).map(drop),
             Holder::Portal(portal) => {
                 self.application(portal.application)?;
                 self.tenant(portal.tenant).map(drop)
@@ -32,13 +33,15 @@ fn is_of(session: &Session, of: SessionsOf) -> bool {
     match (&session.holder, of) {
         (Holder::Key(key), SessionsOf::Key(of)) => *key == of,
         (Holder::Portal(portal), SessionsOf::Tenant(of)) => portal.tenant == of,
-        (Holder::Key(_), SessionsOf::Tenant(_)) | (Holder::Portal(_), SessionsOf::Key(_)) => false,
+        (Holder::User(user), SessionsOf::User(of)) => *user == of,
+        (Holder::Key(_) | Holder::User(_) | Holder::Portal(_), _) => false,
     }
 }
 
 fn whose(holder: &Holder) -> SessionsOf {
     match holder {
         Holder::Key(key) => SessionsOf::Key(*key),
+        Holder::User(user) => SessionsOf::User(*user),
         Holder::Portal(portal) => SessionsOf::Tenant(portal.tenant),
     }
 }

@@ -1,0 +1,86 @@
+//! Users in the model.
+
+use async_trait::async_trait;
+use postrider_core::audit::Actor;
+use postrider_core::session::Holder;
+use postrider_core::user::User;
+use postrider_core::{Id, id};
+
+use super::manage::newest;
+use super::{MemoryStore, State};
+use crate::{Entity, Page, PageRequest, Rule, StoreError, UserChange, UserFilter, Users};
+
+impl State {
+    pub(super) fn user(&self, id: Id<id::User>) -> Result<User, StoreError> {
+        let found = self.users.get(&id.as_u128()).cloned();
+        found.ok_or(StoreError::not_found(Entity::User))
+    }
+}
+
+#[async_trait]
+impl Users for MemoryStore {
+    async fn create_user(&self, user: User, max: u32, by: Actor) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if let Some(application) = user.application {
+            state.application(application)?;
+        }
+        if state.users.len() >= max as usize {
+            return Err(StoreError::conflict(Rule::UsersMax));
+        }
+        if state.users.values().any(|known| known.name == user.name) {
+            return Err(StoreError::conflict(Rule::NameTaken));
+        }
+        state.note(&self.ids, &by, None, Some(&user));
+        state.users.insert(user.id.as_u128(), user);
+        Ok(())
+    }
+
+    async fn user(&self, id: Id<id::User>) -> Result<User, StoreError> {
+        self.state().user(id)
+    }
+
+    async fn user_by_name(&self, name: &str) -> Result<User, StoreError> {
+        let state = self.state();
+        let found = state.users.values().find(|user| user.name == name).cloned();
+        found.ok_or(StoreError::not_found(Entity::User))
+    }
+
+    async fn list_users(
+        &self,
+        filter: UserFilter,
+        page: PageRequest,
+    ) -> Result<Page<User>, StoreError> {
+        let state = self.state();
+        let is_among = |user: &User| {
+            let of = filter.application;
+            of.is_none_or(|of| user.application == Some(of))
+        };
+        let rows = state.users.iter().filter(|(_, user)| is_among(user));
+        newest(rows.map(|(id, row)| (*id, row)), &("users", filter), page)
+    }
+
+    async fn update_user(
+        &self,
+        id: Id<id::User>,
+        change: UserChange,
+        by: Actor,
+    ) -> Result<User, StoreError> {
+        let mut state = self.state();
+        let before = state.user(id)?;
+        let mut after = before.clone();
+        change(&mut after);
+        state.users.insert(id.as_u128(), after.clone());
+        state.note(&self.ids, &by, Some(&before), Some(&after));
+        Ok(after)
+    }
+
+    async fn delete_user(&self, id: Id<id::User>, by: Actor) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let before = state.user(id)?;
+        state.users.remove(&id.as_u128());
+        let is_its = |holder: &Holder| matches!(holder, Holder::User(user) if *user == id);
+        state.sessions.retain(|_, row| !is_its(&row.holder));
+        state.note(&self.ids, &by, Some(&before), None);
+        Ok(())
+    }
+}
