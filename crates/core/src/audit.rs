@@ -145,7 +145,12 @@ impl Audited for Application {
         self.id.to_string()
     }
     fn describe(&self) -> Value {
-        json!({ "name": self.name, "profile": self.profile, "settings": self.settings })
+        let mut settings = json!(self.settings);
+        // Of a picture, which it is.
+        if let Some(logo) = &self.settings.branding.logo {
+            settings["branding"]["logo"] = hex(&sha256(logo.as_bytes())).into();
+        }
+        json!({ "name": self.name, "profile": self.profile, "settings": settings })
     }
 }
 

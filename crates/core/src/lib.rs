@@ -7,6 +7,7 @@
 pub mod address;
 pub mod attempt;
 pub mod audit;
+pub mod branding;
 pub mod delivery;
 pub mod distribution;
 pub mod endpoint;

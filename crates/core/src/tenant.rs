@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::branding::Branding;
 use crate::id;
 use crate::notice::NotificationSettings;
 use crate::{Id, Timestamp};
@@ -39,6 +40,8 @@ pub struct ApplicationSettings {
     /// Days that events, deliveries and notifications are kept when they have ended; none is as long as the server
     /// keeps them.
     pub retention_days: Option<u32>,
+    /// How the portal looks to the customers.
+    pub branding: Branding,
 }
 
 /// Names of the two modes, as receivers know them.

@@ -114,3 +114,21 @@ if (theme) {
     apply(next);
   });
 }
+
+// A picture is read here, so that nobody has to write it as text.
+for (const place of document.querySelectorAll("[data-file-into]")) {
+  const field = document.getElementById(place.dataset.fileInto);
+  const input = document.createElement("input");
+  input.type = "file";
+  input.accept = "image/svg+xml,image/png,image/jpeg,image/gif,image/webp";
+  input.setAttribute("aria-label", "Choose a picture");
+  input.addEventListener("change", () => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => {
+      field.value = reader.result;
+    });
+    if (input.files[0]) reader.readAsDataURL(input.files[0]);
+  });
+  place.hidden = false;
+  place.append(input);
+}

@@ -8,7 +8,7 @@ use axum::routing::get;
 use http::header;
 use postrider_core::seal::{hex, sha256};
 
-const STYLE: &str = include_str!("../assets/pages.css");
+pub(crate) const STYLE: &str = include_str!("../assets/pages.css");
 const SCRIPT: &str = include_str!("../assets/pages.js");
 const ICON: &str = include_str!("../assets/icon.svg");
 

@@ -10,10 +10,11 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use postrider_core::Secret;
+use postrider_core::branding::Branding;
 use postrider_core::profile::Profile;
 use postrider_core::seal::{hex, sha256};
 use postrider_core::session::{Holder, Session};
-use postrider_core::tenant::Scope;
+use postrider_core::tenant::{Application, Scope};
 use postrider_core::{Id, id};
 use postrider_service::{CameFrom, ErrorCode, Refusal, Visit};
 
@@ -29,8 +30,8 @@ pub(crate) struct Visitor {
     pub(crate) face: Face,
     /// In every form of this visit: a page of another site does not know it.
     pub(crate) csrf: String,
-    /// Whose words the portal speaks; none in the console.
-    pub(crate) profile: Option<Arc<Profile>>,
+    /// Whose words the portal speaks, and how it looks; none in the console.
+    pub(crate) product: Option<(Arc<Profile>, Arc<Application>)>,
     /// What was just done, by the address of the page.
     pub(crate) told: Option<&'static str>,
     /// What the address of the page asks for.
@@ -61,11 +62,11 @@ impl Visitor {
         if is_customer != (face == Face::Portal) {
             return Err(nobody());
         }
-        let profile = match &visit.session.holder {
+        let product = match &visit.session.holder {
             Holder::Portal(portal) => {
-                let current = site.service().profile_of(portal.application).await;
-                let current = current.map_err(|refusal| Failure::Refused(face, refusal))?;
-                Some(current.profile)
+                let product = site.service().product(portal.application).await;
+                let refused = |refusal| Failure::Refused(face, refusal);
+                Some(product.map_err(refused)?)
             }
             Holder::Key(_) | Holder::User(_) => None,
         };
@@ -75,7 +76,7 @@ impl Visitor {
             base: base(site, &parts.headers),
             secure: is_secure(site, &parts.headers),
             address,
-            profile,
+            product,
             visit,
             face,
             csrf: hex(&sha256(format!("form:{token}").as_bytes())),
@@ -107,6 +108,12 @@ impl Visitor {
         let href = self.href(path);
         let mark = if href.contains('?') { '&' } else { '?' };
         Redirect::to(&format!("{href}{mark}told={done}")).into_response()
+    }
+
+    /// How the product wants its portal to look.
+    pub(crate) fn branding(&self) -> Option<&Branding> {
+        let (_, application) = self.product.as_ref()?;
+        Some(&application.settings.branding)
     }
 
     /// The tenant whose portal it is.

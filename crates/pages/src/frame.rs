@@ -9,6 +9,7 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 
 use crate::assets::VERSION;
+use crate::brand::Brand;
 use crate::door::Visitor;
 use crate::failure::Failure;
 
@@ -66,6 +67,7 @@ pub(crate) struct Frame {
     pub(crate) home: &'static str,
     pub(crate) title: String,
     pub(crate) version: &'static str,
+    pub(crate) brand: Brand,
     pub(crate) crumbs: Vec<Link>,
     /// None before somebody is there.
     pub(crate) visitor: Option<Badge>,
@@ -98,6 +100,7 @@ impl Frame {
             home: face.home(),
             title: title.into(),
             version: &VERSION,
+            brand: Brand::own(),
             crumbs: Vec::new(),
             visitor: None,
             told: None,
@@ -133,6 +136,7 @@ impl Frame {
             back,
         };
         Self {
+            brand: visitor.branding().map_or_else(Brand::own, Brand::of),
             visitor: Some(badge),
             told: visitor.told,
             rail: rail(visitor),
@@ -167,8 +171,8 @@ impl Frame {
 fn rail(visitor: &Visitor) -> Vec<Link> {
     let href = |path: &str| visitor.href(path);
     let mut rail = vec![Link::new(visitor.face.home(), "Home")];
-    match (&visitor.profile, visitor.own_tenant()) {
-        (Some(profile), Some(tenant)) => {
+    match (&visitor.product, visitor.own_tenant()) {
+        (Some((profile, _)), Some(tenant)) => {
             rail.extend(tenant_links(visitor, profile, tenant));
         }
         _ => {
@@ -176,6 +180,7 @@ fn rail(visitor: &Visitor) -> Vec<Link> {
             rail.push(Link::new(href("/system"), "System"));
             if visitor.visit.caller.manages_users() {
                 rail.push(Link::new(href("/users"), "Users"));
+                rail.push(Link::new(href("/keys"), "Keys"));
             }
         }
     }

@@ -2,9 +2,12 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use postrider_core::session::Holder;
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Secret, id};
-use postrider_service::{ErrorCode, KeyPatch, KeyShown, NewKey, Refusal, Rotation};
+use postrider_service::{
+    ErrorCode, KeyMade, KeyPatch, KeyRotation, KeyShown, NewKey, Refusal, Rotation,
+};
 
 use crate::Site;
 use crate::deliveries::mode;
@@ -25,6 +28,15 @@ struct Key {
     public_id: Option<String>,
     test: bool,
     disabled: bool,
+    /// What it reaches, of a product's key; a customer's has a webhook instead.
+    product: Option<&'static str>,
+    /// The visitor may replace its text, turn it off, and delete it.
+    manages: bool,
+    /// It is whoever is there.
+    own: bool,
+    expires: Option<When>,
+    /// Until when the text before opens too.
+    previous: Option<When>,
     created: When,
     webhook: String,
     endpoint: Option<Link>,
@@ -36,11 +48,22 @@ struct Key {
 
 /// What an act leaves to be shown on the page.
 #[derive(Default)]
-struct Answer {
+pub(crate) struct Answer {
     text: Option<Secret>,
     secret: Option<Secret>,
     webhook: Option<String>,
     problem: Option<String>,
+}
+
+impl Answer {
+    /// What is shown of a new key once.
+    pub(crate) fn of(made: KeyMade) -> Self {
+        Self {
+            text: Some(made.text),
+            secret: made.secret,
+            ..Self::default()
+        }
+    }
 }
 
 pub(crate) async fn show(
@@ -52,14 +75,27 @@ pub(crate) async fn show(
     page(&site, &visitor, id, Answer::default()).await
 }
 
-async fn page(site: &Site, visitor: &Visitor, id: Id<id::ApiKey>, answer: Answer) -> Shown {
+pub(crate) async fn page(
+    site: &Site,
+    visitor: &Visitor,
+    id: Id<id::ApiKey>,
+    answer: Answer,
+) -> Shown {
     let refused = visitor.refused();
     let (service, who) = (site.service(), &visitor.visit.caller);
     let KeyShown { key, endpoint } = service.key(who, id).await.map_err(&refused)?;
     let now = service.now();
     let crumbs = match key.scope {
         Scope::Tenant(_, tenant) => crumbs_below(site, visitor, tenant).await,
-        Scope::Root | Scope::Application(_) => Vec::new(),
+        Scope::Root | Scope::Application(_) => vec![Link::new("/keys", "Keys")],
+    };
+    let (product, manages) = match key.scope {
+        Scope::Root => (Some("It opens the whole server."), who.manages_users()),
+        Scope::Application(_) => (
+            Some("It publishes for one application, and manages it."),
+            who.manages_users(),
+        ),
+        Scope::Tenant(..) => (None, !matches!(who.scope(), Scope::Tenant(..))),
     };
     let stored = endpoint.as_ref().map(|endpoint| endpoint.url.clone());
     let shown = |secret: &Secret| secret.expose().to_owned();
@@ -69,6 +105,15 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::ApiKey>, answer: Answer
         public_id: key.public_id.clone(),
         test: key.mode == Mode::Test,
         disabled: key.disabled_at.is_some(),
+        product,
+        manages,
+        own: matches!(visitor.visit.session.holder, Holder::Key(own) if own == key.id),
+        expires: key.expires_at.map(|at| When::new(at, now)),
+        previous: key
+            .previous
+            .as_ref()
+            .filter(|before| before.until > now)
+            .map(|before| When::new(before.until, now)),
         created: When::new(key.created_at, now),
         webhook: answer.webhook.or(stored).unwrap_or_default(),
         endpoint: endpoint.map(|endpoint| {
@@ -106,6 +151,23 @@ pub(crate) async fn act(
             let rotated = service.rotate_key_secret(who, id, &usual).await;
             rotated.map(|shown| Some(shown.secret))
         }
+        "text" => {
+            let rotation = KeyRotation {
+                overlap: fields.get("overlap").map(str::to_owned),
+                again: fields.get("again").is_some(),
+            };
+            return match service.rotate_key(who, id, &rotation).await {
+                Ok(rotated) => page(&site, &visitor, id, Answer::of(rotated)).await,
+                Err(refusal) => wrong(&site, &visitor, id, refusal).await,
+            };
+        }
+        "delete" => {
+            let shown = service.key(who, id).await.map_err(visitor.refused())?;
+            return match service.delete_key(who, id).await {
+                Ok(()) => Ok(visitor.back_to(after(&visitor, shown.key.scope), "key-deleted")),
+                Err(refusal) => wrong(&site, &visitor, id, refusal).await,
+            };
+        }
         "enable" | "disable" => {
             let patch = KeyPatch {
                 active: Some(act == "enable"),
@@ -132,6 +194,22 @@ pub(crate) async fn act(
             };
             page(&site, &visitor, id, answer).await
         }
+    }
+}
+
+async fn wrong(site: &Site, visitor: &Visitor, id: Id<id::ApiKey>, refusal: Refusal) -> Shown {
+    let answer = Answer {
+        problem: Some(visitor.told_why(refusal)?),
+        ..Answer::default()
+    };
+    page(site, visitor, id, answer).await
+}
+
+/// Where somebody goes on when a key is gone.
+fn after(visitor: &Visitor, scope: Scope) -> String {
+    match scope {
+        Scope::Root | Scope::Application(_) => "/keys".to_owned(),
+        Scope::Tenant(_, tenant) => crate::endpoint::home_of(visitor, tenant),
     }
 }
 
@@ -208,12 +286,8 @@ pub(crate) async fn create(
     };
     match made {
         Ok(made) => {
-            let answer = Answer {
-                text: Some(made.text),
-                secret: made.secret,
-                ..Answer::default()
-            };
-            page(&site, &visitor, made.shown.key.id, answer).await
+            let id = made.shown.key.id;
+            page(&site, &visitor, id, Answer::of(made)).await
         }
         Err(refusal)
             if matches!(

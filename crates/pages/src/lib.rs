@@ -4,9 +4,11 @@
 //! by somebody with another scope and under another path; what a visitor may see and do is the service's to say.
 //! Every page is whole without a script, and nothing is fetched from elsewhere.
 
+mod application_form;
 mod applications;
 mod assets;
 mod audit;
+mod brand;
 mod catalogue;
 mod chart;
 mod day;
@@ -24,6 +26,7 @@ mod key;
 mod me;
 mod notifications;
 mod overview;
+mod product_keys;
 mod profile;
 mod replay;
 mod send_outs;
@@ -106,7 +109,22 @@ impl Pages {
         let console = common()
             .route("/", get(overview::show))
             .route("/sign-in", get(door::sign_in).post(door::come_in))
+            .route("/applications", post(application_form::create))
+            .route("/applications/new", get(application_form::new))
             .route("/applications/{id}", get(applications::show))
+            .route(
+                "/applications/{id}/settings",
+                get(application_form::settings).post(application_form::change_settings),
+            )
+            .route(
+                "/applications/{id}/tenants",
+                post(application_form::create_tenant),
+            )
+            .route(
+                "/applications/{id}/tenants/new",
+                get(application_form::new_tenant),
+            )
+            .route("/keys", get(product_keys::list).post(product_keys::create))
             .route("/system", get(settings::system))
             .route("/users", get(users::list).post(users::create))
             .route("/users/{id}/{act}", post(users::act))
@@ -116,6 +134,8 @@ impl Pages {
             .with_state(site(Face::Console));
         let portal = common()
             .route("/", get(tenant::home))
+            .route("/brand.css", get(brand::style))
+            .route("/logo", get(brand::logo))
             .with_state(site(Face::Portal));
         Router::new()
             .merge(assets::routes())

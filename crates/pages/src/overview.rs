@@ -28,6 +28,7 @@ struct Overview {
     damaged: u64,
     /// Whoever is there came with a key, and nobody has a name yet.
     nameless: bool,
+    makes_applications: bool,
 }
 
 /// The last deliveries of a kind.
@@ -106,13 +107,14 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         set_aside: ready.set_aside,
         damaged: ready.damaged,
         nameless,
+        makes_applications: who.scope() == Scope::Root,
     };
     frame::show(&page.frame, &page)
 }
 
 fn sentence(applications: usize, failed: &Lately, waiting: &Lately) -> String {
     if applications == 0 {
-        return "Nothing is here yet: the first application is one command away.".to_owned();
+        return "Nothing is here yet: make the first application.".to_owned();
     }
     let failed = match failed.rows.first() {
         None if failed.older => "None of the newest deliveries has failed".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider_core::branding::{Branding, Colour, LOGO_BYTES_MAX, Logo, NAME_BYTES_MAX};
 use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::LEFT_OUT;
 use postrider_core::tenant::{Application, ApplicationSettings};
@@ -252,6 +253,7 @@ async fn check_settings(service: &Service, application: &Application) -> Result<
             return Err(Refusal::invalid("settings.extraHeaders", rule));
         }
     }
+    check_branding(&application.settings.branding)?;
     let days = application.settings.retention_days;
     if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
         let rule = format!("must be 1 to {DAYS_MAX}, or null for as long as the server keeps it");
@@ -273,6 +275,33 @@ async fn check_settings(service: &Service, application: &Application) -> Result<
     if owner.id == application.id || owner.settings.operations_tenant.is_some() {
         let rule = "must be a tenant of another application, which has no operationsTenant itself";
         return Err(Refusal::invalid(field, rule));
+    }
+    Ok(())
+}
+
+fn check_branding(branding: &Branding) -> Result<()> {
+    let wrong = |field: &str, rule: String| {
+        let field = format!("settings.branding.{field}");
+        Err(Refusal::invalid(field, rule))
+    };
+    if let Some(name) = &branding.name {
+        required("settings.branding.name", name, NAME_BYTES_MAX)?;
+    }
+    if let Some(logo) = &branding.logo {
+        if logo.len() > LOGO_BYTES_MAX {
+            return wrong("logo", format!("must have at most {LOGO_BYTES_MAX} bytes"));
+        }
+        if Logo::read(logo).is_none() {
+            let rule = "must be a data URL of a picture, such as data:image/svg+xml;base64,… (SVG, PNG, JPEG, GIF, WebP)";
+            return wrong("logo", rule.to_owned());
+        }
+    }
+    if branding
+        .accent
+        .as_ref()
+        .is_some_and(|text| Colour::read(text).is_none())
+    {
+        return wrong("accent", "must be a colour such as #2457c5".to_owned());
     }
     Ok(())
 }

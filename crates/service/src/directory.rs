@@ -16,6 +16,8 @@ use crate::schemas::{self, KnownType};
 
 /// Entries held of a kind.
 const HELD_MAX: usize = 50_000;
+/// So many bytes of a logo count as one entry.
+const LOGO_PART: u64 = 256;
 /// Bytes of schemas with all that was compiled of them.
 const SCHEMA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -132,7 +134,11 @@ impl Directory {
     pub(crate) async fn application(&self, id: Id<id::Application>) -> Result<Arc<Application>> {
         let read = async {
             let count = self.changes.of(id.as_u128());
-            self.counted(id.as_u128(), self.store.application(id).await, count)
+            let read = self.store.application(id).await;
+            let read = self.counted(id.as_u128(), read, count)?;
+            let logo = read.value.settings.branding.logo.as_ref();
+            let weight = 1 + logo.map_or(0, |logo| logo.len() as u64 / LOGO_PART);
+            Ok::<_, StoreError>(Read { weight, ..read })
         };
         Ok(self.applications.get(id, read).await?)
     }

@@ -49,7 +49,9 @@ use std::sync::atomic::AtomicU64;
 
 use postrider_core::address::AddressPolicy;
 use postrider_core::notice::Confirmation;
+use postrider_core::profile::Profile;
 use postrider_core::seal::Sealer;
+use postrider_core::tenant::Application;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::Engine;
 use postrider_store::{Store, StoreError};
@@ -254,6 +256,18 @@ impl Service {
     /// `not_found`, and `internal` where this server does not have the profile.
     pub async fn profile_of(&self, application: Id<id::Application>) -> Result<CurrentProfile> {
         self.0.directory.profile(application).await
+    }
+
+    /// An application with its profile, for its portal.
+    ///
+    /// # Errors
+    /// As [`Service::profile_of`].
+    pub async fn product(
+        &self,
+        id: Id<id::Application>,
+    ) -> Result<(Arc<Profile>, Arc<Application>)> {
+        let profile = self.0.directory.profile(id).await?.profile;
+        Ok((profile, self.0.directory.application(id).await?))
     }
 
     /// What receivers may allow-list, and the region of tenants that name none.

@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 mod hostile;
+mod products;
 mod stories;
 
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ async fn the_console_opens_with_a_key_and_by_a_link_once() {
         browser
             .page("/")
             .await
-            .contains("the first application is one command away")
+            .contains("make the first application")
     );
     // Nobody is sent elsewhere.
     let elsewhere = [("key", key.as_str()), ("next", "//evil.example")];
