@@ -26,7 +26,7 @@ use postrider_store::{DueDelivery, DuePage};
 use lane::{Lane, Turn};
 use shares::Shares;
 
-pub use survey::{LanesStanding, Standing, Survey};
+pub use survey::{LaneSurvey, LanesStanding, Standing, Survey};
 
 type EndpointId = Id<id::Endpoint>;
 type TenantId = Id<id::Tenant>;

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Clocks};
 use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journal};
-use crate::machine::{Action, Input, Machine, MachineLimits, MachineStats, Survey};
+use crate::machine::{Action, Input, LaneSurvey, Machine, MachineLimits, MachineStats, Survey};
 use crate::metrics::Metrics;
 use crate::profiles::ProfileRegistry;
 use crate::trace::Tracer;
@@ -345,6 +345,13 @@ impl Engine {
         let now = self.now().steady;
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         machine.survey(now)
+    }
+
+    /// How an endpoint's lane stands; none of one that has nothing to do.
+    pub fn survey_of(&self, endpoint: Id<id::Endpoint>) -> Option<LaneSurvey> {
+        let now = self.now().steady;
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.survey_of(endpoint, now)
     }
 
     /// How many of them there may be; one more is refused.

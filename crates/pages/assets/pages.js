@@ -86,6 +86,34 @@ if (waiting) {
   setTimeout(look, EVERY);
 }
 
+// What came since a list was shown is told of, and never moves what is there.
+const news = document.querySelector("[data-news]");
+if (news) {
+  const EVERY = 5000;
+  const TOGETHER = 720;
+  const link = news.querySelector("a");
+  let looks = 0;
+  const look = async () => {
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(news.dataset.news, { headers: { accept: "text/plain" } });
+        if (!answer.ok) return;
+        const count = await answer.text();
+        if (count !== "0" && link.textContent !== `${count} new: show them`) {
+          link.textContent = `${count} new: show them`;
+          link.href = location.href;
+          news.hidden = false;
+        }
+      } catch {
+        // The server may be back the next time.
+      }
+      looks += 1;
+    }
+    if (looks < TOGETHER) setTimeout(look, EVERY);
+  };
+  setTimeout(look, EVERY);
+}
+
 // Light, dark, or as the system has it.
 const theme = document.querySelector("[data-theme-switch]");
 const themes = ["", "light", "dark"];

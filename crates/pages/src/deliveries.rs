@@ -3,12 +3,13 @@
 use askama::Template;
 use axum::extract::State;
 use postrider_core::tenant::Mode;
-use postrider_service::{DeliveryQuery, Refusal, read_state};
+use postrider_core::{Id, id};
+use postrider_service::{DeliveryListed, DeliveryQuery, PageRequest, Refusal, read_state};
 
 use crate::Site;
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::{DeliveryRow, next_of, page_of};
+use crate::shown::{DeliveryRow, ROWS, next_of, page_of};
 use crate::tenant::crumbs_below;
 use crate::words::counted;
 
@@ -22,6 +23,9 @@ struct Deliveries {
     next: Option<String>,
     /// Deliveries that left nothing in what was looked at, with more to look at.
     gap: bool,
+    /// Where all that the list holds is sent again, and where is looked whether there are newer ones.
+    replay: Option<String>,
+    news: Option<String>,
 }
 
 /// What the form above the list holds.
@@ -50,6 +54,22 @@ impl Filters {
             ("tenant", &self.tenant),
             ("event", &self.event),
         ]
+    }
+
+    /// Where to send again all that is listed; none where a replay could not be of just these.
+    fn replay(&self, visitor: &Visitor, tenant: Id<id::Tenant>) -> Option<String> {
+        let ended = ["failed", "delivered", "cancelled", "skipped"];
+        let whole = self.id.is_empty() && self.event.is_empty();
+        if !whole || !ended.contains(&self.status.as_str()) {
+            return None;
+        }
+        let chosen = ["status", "type", "mode", "since", "until", "endpoint"];
+        let pairs = self.pairs().into_iter();
+        let query: String = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs.filter(|(name, text)| chosen.contains(name) && !text.is_empty()))
+            .append_pair("preview", "1")
+            .finish();
+        Some(visitor.href(format_args!("/tenants/{tenant}/replays?{query}")))
     }
 
     fn any(&self) -> bool {
@@ -101,8 +121,12 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         Some(tenant) => crumbs_below(&site, &visitor, tenant).await,
         None => vec![Link::new("/", "Overview")],
     };
+    let frame = Frame::of(&visitor, "Deliveries").behind(crumbs);
+    let replay = tenant.or(own).filter(|_| frame.may_change());
     let page = Deliveries {
-        frame: Frame::of(&visitor, "Deliveries").behind(crumbs),
+        replay: replay.and_then(|tenant| filters.replay(&visitor, tenant)),
+        news: news_of(&visitor, &filters, found.rows.first()),
+        frame,
         sentence,
         gap: rows.is_empty() && next.is_some(),
         filters,
@@ -112,13 +136,46 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
     frame::show(&page.frame, &page)
 }
 
+/// Where is looked whether the list has newer ones: of its first page only.
+fn news_of(
+    visitor: &Visitor,
+    filters: &Filters,
+    newest: Option<&DeliveryListed>,
+) -> Option<String> {
+    if visitor.query.get("after").is_some() {
+        return None;
+    }
+    let newest = newest.map(|listed| listed.delivery.id.to_string());
+    let pairs = filters.pairs().into_iter();
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs.filter(|(_, text)| !text.is_empty()))
+        .extend_pairs(newest.map(|id| ("newest", id)))
+        .finish();
+    Some(visitor.href(format_args!("/deliveries/news?{query}")))
+}
+
+/// How many there are since a page of the list was shown.
+pub(crate) async fn news(State(site): State<Site>, visitor: Visitor) -> Shown {
+    let refused = visitor.refused();
+    let newest: Option<Id<id::Delivery>> =
+        parsed("newest", visitor.query.get("newest")).map_err(&refused)?;
+    let query = query(&visitor).map_err(&refused)?;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let found = service.list_deliveries(who, query, PageRequest::first(ROWS));
+    let found = found.await.map_err(&refused)?;
+    let newer = |listed: &&DeliveryListed| Some(listed.delivery.id) > newest;
+    let count = found.rows.iter().filter(newer).count();
+    let more = if count == ROWS { " or more" } else { "" };
+    Ok(frame::word(format!("{count}{more}")))
+}
+
 fn query(visitor: &Visitor) -> Result<DeliveryQuery, Refusal> {
     let fields = &visitor.query;
     let text = |name| fields.get(name).map(str::to_owned);
     Ok(DeliveryQuery {
-        tenant: id("tenant", fields.get("tenant"))?,
-        endpoint: id("endpoint", fields.get("endpoint"))?,
-        event: id("event", fields.get("event"))?,
+        tenant: parsed("tenant", fields.get("tenant"))?,
+        endpoint: parsed("endpoint", fields.get("endpoint"))?,
+        event: parsed("event", fields.get("event"))?,
         webhook_id: text("id"),
         event_type: text("type"),
         mode: mode(fields.get("mode"))?,
@@ -129,11 +186,8 @@ fn query(visitor: &Visitor) -> Result<DeliveryQuery, Refusal> {
     })
 }
 
-fn id<K: postrider_core::id::Kind>(
-    field: &str,
-    text: Option<&str>,
-) -> Result<Option<postrider_core::Id<K>>, Refusal> {
-    let parsed = text.map(str::parse::<postrider_core::Id<K>>).transpose();
+fn parsed<K: id::Kind>(field: &str, text: Option<&str>) -> Result<Option<Id<K>>, Refusal> {
+    let parsed = text.map(str::parse::<Id<K>>).transpose();
     parsed.map_err(|error| Refusal::invalid(field, error.to_string()))
 }
 

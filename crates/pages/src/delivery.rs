@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Path, State};
+use bytes::Bytes;
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery as CoreDelivery, DeliveryState, FailReason};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
@@ -16,12 +17,15 @@ use crate::chart::{Dot, Machine, timeline};
 use crate::door::Visitor;
 use crate::fields::Posted;
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::{AttemptShownRow, DeliveryRow, When, name_of, read};
+use crate::shown::{AttemptShownRow, BodyShown, DeliveryRow, When, name_of, read};
 use crate::tenant::crumbs_below;
 use crate::words::{self, After, Standing};
 
 /// Other deliveries of the same event that are shown.
 const SIBLINGS: usize = 20;
+/// Bytes of a body whose signed form is shown, and of all those forms on a page.
+const SIGNED_BODY_MAX: usize = 16 * 1024;
+const SIGNED_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Template)]
 #[template(path = "delivery.html")]
@@ -87,7 +91,8 @@ pub(crate) async fn show(
         visitor.href(format_args!("/deliveries?tenant={}", delivery.tenant)),
         "Deliveries",
     )]);
-    let page = page(
+    let signed = signed(&site, profile.clone(), &attempts).await?;
+    let mut page = page(
         &visitor,
         Frame::of(
             &visitor,
@@ -105,7 +110,56 @@ pub(crate) async fn show(
         siblings,
         now,
     );
+    for row in &mut page.attempts {
+        let made = signed.iter().filter(|(number, ..)| *number == row.number);
+        let shown = |bytes: &Vec<u8>| BodyShown::new(&Bytes::from(bytes.clone()), false);
+        row.signed = made
+            .map(|(_, header, bytes)| (header.clone(), shown(bytes)))
+            .collect();
+    }
     frame::show(&page.frame, &page)
+}
+
+/// What the signatures of attempts are of. A canonical form can be long work: on a thread of its own, one page at a time,
+/// and of small bodies, the newest first.
+async fn signed(
+    site: &Site,
+    profile: Arc<Profile>,
+    attempts: &[AttemptShown],
+) -> Result<Vec<(u32, String, Vec<u8>)>, crate::Failure> {
+    let small = |shown: &&AttemptShown| {
+        let body = shown.body.as_ref();
+        body.is_some_and(|body| body.len() <= SIGNED_BODY_MAX)
+    };
+    let small: Vec<AttemptShown> = attempts.iter().rev().filter(small).cloned().collect();
+    if small.is_empty() || profile.signatures.is_empty() {
+        return Ok(Vec::new());
+    }
+    let turn = site.pages.verifying.clone().acquire_owned().await;
+    let turn = turn.map_err(crate::Failure::internal)?;
+    let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let (mut made, mut bytes) = (Vec::new(), 0);
+        for shown in small {
+            if bytes > SIGNED_BYTES_MAX {
+                break;
+            }
+            let sent = &shown.attempt.request_headers;
+            let header = |name: &str| {
+                let named = sent
+                    .iter()
+                    .find(|(known, _)| known.eq_ignore_ascii_case(name));
+                named.map(|(_, value)| value.as_str())
+            };
+            let body = shown.body.unwrap_or_default();
+            for (name, text) in profile.signed(&header, &body) {
+                bytes += text.len();
+                made.push((shown.attempt.number, name.to_owned(), text));
+            }
+        }
+        made
+    });
+    work.await.map_err(crate::Failure::internal)
 }
 
 #[expect(clippy::too_many_arguments, reason = "all that the page is made of")]

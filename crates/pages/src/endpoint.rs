@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use postrider_core::attempt::Attempt;
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint as CoreEndpoint, EndpointKind, Ordering};
 use postrider_core::filter::ContentFilter;
@@ -18,12 +19,15 @@ use crate::door::Visitor;
 use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
 use crate::frame::{self, Face, Frame, Link, Shown};
+use crate::lane;
 use crate::shown::{AttemptShownRow, DeliveryRow, When, name_of, read};
 use crate::tenant::crumbs_below;
 use crate::words::{self, After, Standing};
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 /// Deliveries on the page of their endpoint.
+/// Its last deliveries, of which the page tells how long their answers took.
+const MEASURED: usize = 200;
 const RECENT: usize = 12;
 
 #[derive(Template)]
@@ -59,6 +63,9 @@ struct Endpoint {
     created: When,
     updated: When,
     day: Option<Day>,
+    /// How its lane stands, and how soon it answers.
+    now: Option<String>,
+    latency: Option<String>,
     recent: Vec<DeliveryRow>,
     rotates: bool,
     /// The answer to what was just asked, where it is shown here.
@@ -106,14 +113,9 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         endpoint: Some(endpoint.id),
         ..DeliveryQuery::default()
     };
-    let recent = service.list_deliveries(who, query, PageRequest::first(RECENT));
+    let recent = service.list_deliveries(who, query, PageRequest::first(MEASURED));
     let recent = recent.await.map_err(&refused)?.rows;
-    let last = recent
-        .iter()
-        .filter(|listed| listed.delivery.state != DeliveryState::Skipped);
-    let last = last
-        .filter_map(|listed| listed.last.as_ref())
-        .max_by_key(|last| last.ended_at);
+    let last = last_of(&recent);
     let day = Day::of(site, visitor, endpoint.tenant, Some(endpoint.id))
         .await
         .map_err(&refused)?;
@@ -146,7 +148,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
             .iter()
             .map(|header| header.name.clone())
             .collect(),
-        details: details(&endpoint),
+        details: details(visitor, &endpoint),
         schedule: words::schedule(profile.retry(endpoint.mode)),
         profile: Link::new(
             visitor.href(format_args!("/profiles/{}", profile.name)),
@@ -155,7 +157,9 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         created: When::new(endpoint.created_at, now),
         updated: When::new(endpoint.updated_at, now),
         day,
-        recent: recent.iter().map(row).collect(),
+        now: service.lane(&endpoint).and_then(lane::sentence),
+        latency: lane::latency(&recent),
+        recent: recent.iter().take(RECENT).map(row).collect(),
         rotates: endpoint.kind == EndpointKind::Registered && profile.secret.overlap.is_some(),
         url: endpoint.url,
         test_call: answer.test_call,
@@ -163,6 +167,15 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         problem: answer.problem,
     };
     frame::show(&page.frame, &page)
+}
+
+/// The attempt that ended last.
+fn last_of(recent: &[DeliveryListed]) -> Option<&Attempt> {
+    let sent = recent
+        .iter()
+        .filter(|listed| listed.delivery.state != DeliveryState::Skipped);
+    sent.filter_map(|listed| listed.last.as_ref())
+        .max_by_key(|last| last.ended_at)
 }
 
 /// Whether the visitor may enable or disable it: those of keys are their product's.
@@ -195,8 +208,18 @@ fn minute(at: postrider_core::Timestamp) -> String {
     text
 }
 
-fn details(endpoint: &CoreEndpoint) -> Vec<(&'static str, String)> {
+fn details(visitor: &Visitor, endpoint: &CoreEndpoint) -> Vec<(&'static str, String)> {
     let mut details = Vec::new();
+    if !matches!(visitor.visit.caller.scope(), Scope::Tenant(..)) {
+        details.extend(endpoint.external_id.clone().map(|id| ("Your id", id)));
+        let notes = endpoint.metadata.iter();
+        let notes: Vec<String> = notes
+            .map(|(name, note)| format!("{name}: {note}"))
+            .collect();
+        if !notes.is_empty() {
+            details.push(("Your notes", notes.join(", ")));
+        }
+    }
     if let Some(rate) = endpoint.rate_limit {
         details.push(("Rate", format!("{rate} deliveries a second at most")));
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use postrider_core::endpoint::EndpointKind;
+use postrider_core::endpoint::{EndpointKind, Ordering};
 use postrider_core::filter::ContentFilter;
 use postrider_core::profile::Profile;
-use postrider_core::tenant::Mode;
+use postrider_core::tenant::{Metadata, Mode, Scope};
 use postrider_core::{Id, id};
 use postrider_service::{EndpointPatch, FilterTried, NewEndpoint, Refusal};
 
@@ -36,6 +36,8 @@ struct Form {
     custom_headers: bool,
     https_only: bool,
     test_only: bool,
+    /// What the product notes for itself is the product's to see and change.
+    of_product: bool,
     /// What a filter would have done, once it was tried.
     tried: Option<Vec<TriedRow>>,
     wrong: Option<String>,
@@ -74,6 +76,9 @@ struct Values {
     filter: String,
     headers: String,
     rate_limit: String,
+    ordering: String,
+    external_id: String,
+    metadata: String,
     mode: String,
 }
 
@@ -86,6 +91,9 @@ impl Values {
             filter: fields.text("filter"),
             headers: fields.text("headers"),
             rate_limit: fields.text("rate_limit"),
+            ordering: fields.text("ordering"),
+            external_id: fields.text("external_id"),
+            metadata: fields.text("metadata"),
             mode: fields.text("mode"),
         }
     }
@@ -118,6 +126,22 @@ impl Values {
         self.rate_limit.parse().map(Some).map_err(rule)
     }
 
+    fn ordering(&self) -> Result<Ordering, Refusal> {
+        match self.ordering.as_str() {
+            "" | "none" => Ok(Ordering::None),
+            "endpoint" => Ok(Ordering::Endpoint),
+            "key" => Ok(Ordering::Key),
+            _ => Err(Refusal::invalid(
+                "ordering",
+                "must be none, endpoint or key",
+            )),
+        }
+    }
+
+    fn external_id(&self) -> Option<String> {
+        (!self.external_id.is_empty()).then(|| self.external_id.clone())
+    }
+
     fn description(&self) -> Option<String> {
         (!self.description.is_empty()).then(|| self.description.clone())
     }
@@ -125,13 +149,31 @@ impl Values {
 
 /// Headers as they are typed: one on each line.
 pub(crate) fn header_lines(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut headers = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let rule = || Refusal::invalid("headers", "must be lines such as authorization: Bearer …");
-        let (name, value) = line.split_once(':').ok_or_else(rule)?;
-        headers.insert(name.trim().to_owned(), value.trim().to_owned());
-    }
-    Ok(headers)
+    let rule = || Refusal::invalid("headers", "must be lines such as authorization: Bearer …");
+    named_lines(text).ok_or_else(rule)
+}
+
+/// Notes as they are typed: one on each line.
+pub(crate) fn note_lines(text: &str) -> Result<Metadata, Refusal> {
+    let rule = || Refusal::invalid("metadata", "must be lines such as plan: gold");
+    named_lines(text).ok_or_else(rule)
+}
+
+/// Notes as they are typed.
+pub(crate) fn written_notes(notes: &Metadata) -> String {
+    let lines = notes.iter();
+    lines
+        .map(|(name, note)| format!("{name}: {note}\n"))
+        .collect()
+}
+
+fn named_lines(text: &str) -> Option<BTreeMap<String, String>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let named = lines.map(|line| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().to_owned(), value.trim().to_owned()))
+    });
+    named.collect()
 }
 
 pub(crate) async fn new(
@@ -160,6 +202,7 @@ async fn new_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sho
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: visitor.visit.caller.own_mode() == Mode::Test,
+        of_product: is_of_product(visitor),
         tried: typed.tried,
         wrong: typed.wrong,
     };
@@ -189,6 +232,9 @@ pub(crate) async fn create(
             mode: mode(fields.get("mode"))?,
             headers: values.headers()?,
             rate_limit: values.rate_limit()?,
+            ordering: values.ordering()?,
+            external_id: values.external_id(),
+            metadata: note_lines(&values.metadata)?,
             ..NewEndpoint::default()
         })
     };
@@ -236,6 +282,14 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         rate_limit: endpoint
             .rate_limit
             .map_or_else(String::new, |rate| rate.to_string()),
+        ordering: match endpoint.ordering {
+            Ordering::None => "none",
+            Ordering::Endpoint => "endpoint",
+            Ordering::Key => "key",
+        }
+        .to_owned(),
+        external_id: endpoint.external_id.clone().unwrap_or_default(),
+        metadata: written_notes(&endpoint.metadata),
         mode: endpoint.mode.as_str().to_owned(),
     };
     let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
@@ -253,6 +307,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: false,
+        of_product: is_of_product(visitor),
         tried: typed.tried,
         wrong: typed.wrong,
     };
@@ -274,6 +329,7 @@ pub(crate) async fn change(
         return edit_form(&site, &visitor, &id, typed).await;
     }
     let custom_headers = current.profile.custom_headers.allow;
+    let of_product = is_of_product(&visitor);
     let command = || {
         Ok::<_, Refusal>(EndpointPatch {
             url: Some(values.url.clone()),
@@ -285,6 +341,13 @@ pub(crate) async fn change(
                 .transpose()?
                 .map(Some),
             rate_limit: Some(values.rate_limit()?),
+            ordering: (!values.ordering.is_empty())
+                .then(|| values.ordering().map(Some))
+                .transpose()?,
+            external_id: of_product.then(|| values.external_id()),
+            metadata: of_product
+                .then(|| note_lines(&values.metadata).map(Some))
+                .transpose()?,
             ..EndpointPatch::default()
         })
     };
@@ -338,6 +401,10 @@ async fn tried(
         }),
         Err(refusal) => Ok(Typed::wrong(values, visitor.told_why(refusal)?)),
     }
+}
+
+fn is_of_product(visitor: &Visitor) -> bool {
+    !matches!(visitor.visit.caller.scope(), Scope::Tenant(..))
 }
 
 /// A filter with lines.

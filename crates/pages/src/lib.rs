@@ -23,6 +23,7 @@ mod failure;
 mod fields;
 mod frame;
 mod key;
+mod lane;
 mod me;
 mod notifications;
 mod overview;
@@ -240,6 +241,7 @@ fn common() -> Router<Site> {
         )
         .route("/endpoints/{id}/{act}", post(endpoint::act))
         .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/news", get(deliveries::news))
         .route("/deliveries/{id}", get(delivery::show))
         .route("/deliveries/{id}/glance", get(delivery::glance))
         .route("/deliveries/{id}/{act}", post(delivery::act))

@@ -39,6 +39,7 @@ struct Typed {
     endpoint: String,
     since: String,
     until: String,
+    mode: String,
 }
 
 impl Typed {
@@ -49,6 +50,7 @@ impl Typed {
             endpoint: fields.text("endpoint"),
             since: fields.text("since"),
             until: fields.text("until"),
+            mode: fields.text("mode"),
         }
     }
 }

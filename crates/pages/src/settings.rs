@@ -3,13 +3,14 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::profile::{SecretScope, Visibility};
-use postrider_core::tenant::Mode;
+use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Secret, Timestamp};
-use postrider_service::{Refusal, RetentionRound};
+use postrider_service::{Refusal, RetentionRound, TenantPatch};
 
 use crate::Site;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
+use crate::endpoint_form::{note_lines, written_notes};
 use crate::failure::Failure;
 use crate::fields::Posted;
 use crate::frame::{self, Frame, Shown};
@@ -25,6 +26,8 @@ struct Settings {
     tenant: String,
     name: String,
     external_id: Option<String>,
+    /// What the product changes of its customer.
+    own: Option<Own>,
     created: When,
     secrets: Vec<SecretRow>,
     /// Whether one secret signs for all endpoints, or each has its own.
@@ -32,6 +35,13 @@ struct Settings {
     shows: bool,
     addresses: Vec<Region>,
     problem: Option<String>,
+}
+
+/// What the product calls its customer, as it is or as it was typed.
+struct Own {
+    name: String,
+    external_id: String,
+    metadata: String,
 }
 
 struct SecretRow {
@@ -52,16 +62,10 @@ pub(crate) async fn show(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Shown {
-    page(&site, &visitor, &id, None, None).await
+    page(&site, &visitor, &id, Answer::default()).await
 }
 
-async fn page(
-    site: &Site,
-    visitor: &Visitor,
-    id: &str,
-    asked: Option<(Mode, Secret)>,
-    problem: Option<String>,
-) -> Shown {
+async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown {
     let refused = visitor.refused();
     let (service, who) = (site.service(), &visitor.visit.caller);
     let tenant = tenant_of(visitor, id)?;
@@ -72,7 +76,7 @@ async fn page(
         Mode::Test => vec![Mode::Test],
     };
     let text = |mode: Mode| {
-        let asked = asked.as_ref().filter(|(of, _)| *of == mode);
+        let asked = answer.secret.as_ref().filter(|(of, _)| *of == mode);
         asked.map(|(_, secret)| secret.expose().to_owned())
     };
     let (regions, default) = service.regions();
@@ -84,6 +88,13 @@ async fn page(
         tenant: tenant.to_string(),
         name: found.name.clone(),
         external_id: found.external_id.clone(),
+        own: (!matches!(who.scope(), Scope::Tenant(..)) && !who.is_read_only()).then(|| {
+            answer.typed.unwrap_or_else(|| Own {
+                name: found.name.clone(),
+                external_id: found.external_id.clone().unwrap_or_default(),
+                metadata: written_notes(&found.metadata),
+            })
+        }),
         created: When::new(found.created_at, now),
         secrets: own
             .into_iter()
@@ -103,12 +114,20 @@ async fn page(
                 own: region == Some(info.name.as_str()),
             })
             .collect(),
-        problem,
+        problem: answer.problem,
     };
     frame::show(&page.frame, &page)
 }
 
-/// Shows the secret, or makes another one.
+/// What an act leaves to be shown on the page.
+#[derive(Default)]
+struct Answer {
+    secret: Option<(Mode, Secret)>,
+    typed: Option<Own>,
+    problem: Option<String>,
+}
+
+/// Shows the secret or makes another one, or changes what the product calls its customer.
 pub(crate) async fn act(
     State(site): State<Site>,
     Path((id, act)): Path<(String, String)>,
@@ -117,6 +136,36 @@ pub(crate) async fn act(
     let Posted { visitor, fields } = posted;
     let tenant = tenant_of(&visitor, &id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
+    if act == "own" {
+        let typed = Own {
+            name: fields.text("name"),
+            external_id: fields.text("external_id"),
+            metadata: fields.text("metadata"),
+        };
+        let patch = || {
+            Ok::<_, Refusal>(TenantPatch {
+                name: Some(typed.name.clone()),
+                external_id: Some(fields.get("external_id").map(str::to_owned)),
+                metadata: Some(Some(note_lines(&typed.metadata)?)),
+                settings: None,
+            })
+        };
+        let changed = match patch() {
+            Ok(patch) => service.change_tenant(who, tenant, patch).await.map(drop),
+            Err(refusal) => Err(refusal),
+        };
+        return match changed {
+            Ok(()) => Ok(visitor.back_to(format_args!("/tenants/{tenant}/settings"), "changed")),
+            Err(refusal) => {
+                let answer = Answer {
+                    problem: Some(visitor.told_why(refusal)?),
+                    typed: Some(typed),
+                    ..Answer::default()
+                };
+                page(&site, &visitor, &id, answer).await
+            }
+        };
+    }
     let mode = crate::deliveries::mode(fields.get("mode"));
     let asked: Result<(Mode, Secret), Refusal> = match (act.as_str(), mode) {
         ("secret" | "rotate", Err(refusal)) => Err(refusal),
@@ -125,8 +174,20 @@ pub(crate) async fn act(
         _ => return Err(Failure::not_found(site.face)),
     };
     match asked {
-        Ok(secret) => page(&site, &visitor, &id, Some(secret), None).await,
-        Err(refusal) => page(&site, &visitor, &id, None, Some(visitor.told_why(refusal)?)).await,
+        Ok(secret) => {
+            let answer = Answer {
+                secret: Some(secret),
+                ..Answer::default()
+            };
+            page(&site, &visitor, &id, answer).await
+        }
+        Err(refusal) => {
+            let answer = Answer {
+                problem: Some(visitor.told_why(refusal)?),
+                ..Answer::default()
+            };
+            page(&site, &visitor, &id, answer).await
+        }
     }
 }
 

@@ -239,6 +239,8 @@ pub(crate) struct AttemptShownRow {
     /// The same request by hand, where its body is not longer than what is shown.
     pub(crate) curl: Option<String>,
     pub(crate) url: String,
+    /// What each signature is of, by the header that has it, where that is made here.
+    pub(crate) signed: Vec<(String, BodyShown)>,
 }
 
 /// Where time went: a part of the bar.
@@ -290,6 +292,7 @@ impl AttemptShownRow {
                 .is_none_or(|body| body.len() <= BODY_SHOWN_MAX)
                 .then(|| curl(attempt, body)),
             url: attempt.url.clone(),
+            signed: Vec::new(),
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct DeliveryListed {
 
 /// An attempt with the body that it sent, made again from the event: it is the same for the same attempt. None
 /// where it cannot be made again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AttemptShown {
     pub attempt: Attempt,
     pub body: Option<Bytes>,

@@ -48,6 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use postrider_core::address::AddressPolicy;
+use postrider_core::endpoint::Endpoint;
 use postrider_core::notice::Confirmation;
 use postrider_core::profile::Profile;
 use postrider_core::seal::Sealer;
@@ -58,6 +59,7 @@ use postrider_store::{Store, StoreError};
 use tokio::sync::mpsc;
 
 pub use postrider_engine::budget;
+pub use postrider_engine::machine::{LaneSurvey, Standing as LaneStanding};
 pub use postrider_engine::{CurrentProfile, ProfileRegistry};
 pub use postrider_store::queries::InvalidCursor;
 pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern};
@@ -268,6 +270,11 @@ impl Service {
     ) -> Result<(Arc<Profile>, Arc<Application>)> {
         let profile = self.0.directory.profile(id).await?.profile;
         Ok((profile, self.0.directory.application(id).await?))
+    }
+
+    /// How the lane of an endpoint stands, which somebody may see; none of one that has nothing to do.
+    pub fn lane(&self, endpoint: &Endpoint) -> Option<LaneSurvey> {
+        self.0.engine.survey_of(endpoint.id)
     }
 
     /// What receivers may allow-list, and the region of tenants that name none.

@@ -73,6 +73,32 @@ impl Profile {
         Err(missing.unwrap_or(VerifyError::Mismatch))
     }
 
+    /// What each signature of a request is of: the header that has it, and the bytes that were signed, as a receiver makes
+    /// them of the headers and the body. Signatures that the request has not are left out.
+    pub fn signed<'h>(
+        &self,
+        header: &dyn Fn(&str) -> Option<&'h str>,
+        body: &[u8],
+    ) -> Vec<(&str, Vec<u8>)> {
+        let mut known = self.captured(header);
+        let mut signed = Vec::new();
+        for spec in &self.signatures {
+            let Some(value) = header(&spec.header) else {
+                continue;
+            };
+            let first = value.split(spec.join.as_str()).next().unwrap_or_default();
+            let first = if spec.join.is_empty() { value } else { first };
+            let prefix = spec.prefix.as_ref();
+            if let Some((hole, text)) = prefix.and_then(|prefix| prefix.capture(first)) {
+                known.insert(hole, text.to_owned());
+            }
+            if let Ok(input) = self.input_from(spec, &known, body) {
+                signed.push((spec.header.as_str(), input));
+            }
+        }
+        signed
+    }
+
     /// The values that the headers of this profile carry.
     fn captured<'h>(&self, header: &dyn Fn(&str) -> Option<&'h str>) -> HashMap<Hole, String> {
         let captures = self

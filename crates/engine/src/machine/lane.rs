@@ -141,6 +141,11 @@ impl Lane {
         !self.unsettled.is_empty()
     }
 
+    /// Requests under way, and how many may be.
+    pub(super) fn in_flight(&self) -> (usize, usize) {
+        (self.in_flight, self.concurrency.allowed())
+    }
+
     pub(super) fn breaker(&self) -> Breaker {
         self.breaker
     }

@@ -6,7 +6,7 @@ use postrider_core::Timestamp;
 
 use super::breaker::Breaker;
 use super::lane::{Lane, Turn};
-use super::{Machine, MachineLimits};
+use super::{EndpointId, Machine, MachineLimits};
 
 /// How a lane stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,7 +104,47 @@ impl Machine {
     }
 }
 
+/// How one endpoint's lane stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneSurvey {
+    pub standing: Standing,
+    /// Requests under way, and how many its receiver takes at once, as far as that was learned.
+    pub in_flight: usize,
+    pub at_once: usize,
+    /// Deliveries that it holds in memory, and whether more are in the store.
+    pub held: usize,
+    pub has_stored: bool,
+    /// How long the delivery is due that is due the longest; zero where nothing is.
+    pub oldest_due: Duration,
+    /// When it can send again, where it waits for a time.
+    pub next_in: Option<Duration>,
+}
+
 impl Machine {
+    /// How the lane of an endpoint stands at `now` of the steady clock; none of one that has nothing to do.
+    pub fn survey_of(&self, endpoint: EndpointId, now: Timestamp) -> Option<LaneSurvey> {
+        let lane = self.lanes.get(&endpoint)?;
+        let standing = match lane.standing(now) {
+            Standing::Ready if self.has_its_share(lane) => Standing::Share,
+            standing => standing,
+        };
+        let due = lane.due_since(now);
+        let next_in = match lane.turn(now) {
+            Turn::At(at) => Some(at.since(now)),
+            Turn::Now | Turn::Never => None,
+        };
+        let (in_flight, at_once) = lane.in_flight();
+        Some(LaneSurvey {
+            standing,
+            in_flight,
+            at_once,
+            held: lane.len(),
+            has_stored: lane.has_stored(),
+            oldest_due: due.map_or(Duration::ZERO, |due| now.since(due)),
+            next_in,
+        })
+    }
+
     fn has_its_share(&self, lane: &Lane) -> bool {
         lane.config
             .is_some_and(|config| self.shares.is_parked(config.tenant))

@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 mod hostile;
 mod products;
+mod reading;
 mod stories;
 
 use serde_json::{Value, json};

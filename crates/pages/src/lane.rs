@@ -1,0 +1,101 @@
+//! How an endpoint does just now: what waits for it, how much it gets at once, and how soon it answers.
+
+use std::time::Duration;
+
+use postrider_service::{DeliveryListed, LaneStanding, LaneSurvey};
+
+use crate::words::{grouped, long};
+
+/// Its lane in one sentence; none while it has nothing to do.
+pub(crate) fn sentence(lane: LaneSurvey) -> Option<String> {
+    let LaneSurvey {
+        standing,
+        in_flight,
+        at_once,
+        held,
+        has_stored,
+        oldest_due,
+        next_in,
+    } = lane;
+    if standing == LaneStanding::Idle {
+        return None;
+    }
+    let more = if has_stored { " or more" } else { "" };
+    let waits = match held as u64 {
+        0 if has_stored => "some wait in the store".to_owned(),
+        0 => "nothing else waits".to_owned(),
+        1 => format!("1{more} waits"),
+        some => format!("{}{more} wait", grouped(some)),
+    };
+    let oldest = match oldest_due {
+        Duration::ZERO => String::new(),
+        due => format!(", the oldest due for {}", long(due)),
+    };
+    let why = match standing {
+        LaneStanding::Broken => "the breaker is open after failures in a row",
+        LaneStanding::Closed => "nothing is sent: it is disabled, paused or deleted",
+        LaneStanding::Busy => "it has as many at once as it takes",
+        LaneStanding::Share => "its customer has its share of this server under way",
+        LaneStanding::Ready => "it waits for its turn",
+        LaneStanding::Waiting | LaneStanding::Idle => "nothing may be sent yet",
+    };
+    let next = next_in.map_or_else(String::new, |next| format!("; the next in {}", long(next)));
+    Some(format!(
+        "{in_flight} under way, of {at_once} at once; {waits}{oldest}: {why}{next}."
+    ))
+}
+
+/// How long its last answers took; none where there are too few to say.
+pub(crate) fn latency(listed: &[DeliveryListed]) -> Option<String> {
+    const FEW: usize = 5;
+    let took = |listed: &DeliveryListed| {
+        let last = listed.last.as_ref()?;
+        last.response.as_ref()?;
+        Some(last.timings.total_micros)
+    };
+    let mut took: Vec<u32> = listed.iter().filter_map(took).collect();
+    if took.len() < FEW {
+        return None;
+    }
+    took.sort_unstable();
+    let at = |part: usize| {
+        let index = (took.len() * part).div_ceil(100).saturating_sub(1);
+        long(Duration::from_micros(took[index].into()))
+    };
+    let (half, most) = (at(50), at(99));
+    Some(format!(
+        "half within {half}, 99 of 100 within {most} (the last {})",
+        took.len()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_told_in_a_sentence() {
+        let lane = LaneSurvey {
+            standing: LaneStanding::Idle,
+            in_flight: 0,
+            at_once: 16,
+            held: 0,
+            has_stored: false,
+            oldest_due: Duration::ZERO,
+            next_in: None,
+        };
+        assert_eq!(sentence(lane), None);
+        let broken = LaneSurvey {
+            standing: LaneStanding::Broken,
+            held: 1_024,
+            has_stored: true,
+            oldest_due: Duration::from_secs(90),
+            next_in: Some(Duration::from_secs(4)),
+            ..lane
+        };
+        assert_eq!(
+            sentence(broken).unwrap(),
+            "0 under way, of 16 at once; 1,024 or more wait, the oldest due for 1 min 30 s: the breaker is open after failures in a row; the next in 4 s."
+        );
+    }
+}
