@@ -13,7 +13,7 @@ use crate::problem::Problem;
 
 /// The address of who asks, as the edge read it.
 pub(crate) fn came_from(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<CameFrom>()?.0
+    parts.extensions.get::<CameFrom>()?.address
 }
 
 impl FromRequestParts<Api> for Caller {

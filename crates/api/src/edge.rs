@@ -59,8 +59,8 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     let line = Line::begin(&request);
     let mut request = request;
     request.extensions_mut().insert(line.asked_by.clone());
-    let address = address_of(&request, &answers.proxies);
-    request.extensions_mut().insert(CameFrom(address));
+    let from = came_from(&request, &answers.proxies);
+    request.extensions_mut().insert(from);
     let mut response = answered(&answers.budget, request, next).await;
     line.end(&response, &answers);
     let headers = response.headers_mut();
@@ -70,6 +70,21 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     }
     headers.insert(REQUEST_ID, line.id);
     response
+}
+
+fn came_from(request: &Request, proxies: &[IpNet]) -> CameFrom {
+    let address = address_of(request, proxies);
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.map(|peer| peer.0.to_canonical());
+    let told = ["x-forwarded-for", "forwarded"];
+    let is_told = told
+        .iter()
+        .any(|name| request.headers().contains_key(*name));
+    let is_trusted = peer.is_some_and(|peer| proxies.iter().any(|net| net.contains(&peer)));
+    CameFrom {
+        address,
+        is_proxys: is_told && !is_trusted,
+    }
 }
 
 /// The address of who asks: the connection's other end, or, when that is a trusted proxy, the last

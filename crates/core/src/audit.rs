@@ -16,6 +16,8 @@ use crate::{Id, Timestamp, id};
 pub struct Actor {
     /// The key that asked; none when the server itself acted.
     pub key: Option<Id<id::ApiKey>>,
+    /// The user of the console who did it.
+    pub user: Option<Id<id::User>>,
     pub name: Arc<str>,
     pub at: Timestamp,
 }
@@ -25,6 +27,7 @@ impl Actor {
     pub fn system(at: Timestamp) -> Self {
         Self {
             key: None,
+            user: None,
             name: Arc::from("postrider"),
             at,
         }

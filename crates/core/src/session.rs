@@ -54,6 +54,9 @@ pub struct PortalTerms {
     pub return_url: Option<String>,
     /// Origins of the product's pages that may have the portal in a frame.
     pub frame_origins: Vec<String>,
+    /// A user of the console who looks at what the customer sees: it ends with what they may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Id<id::User>>,
 }
 
 impl Audited for Session {

@@ -27,10 +27,13 @@ pub struct User {
 }
 
 impl User {
-    /// Whether a visit that was opened then goes on: it does not when they are kept out, or chose another password since.
-    pub fn lets_go_on(&self, opened_at: Option<Timestamp>) -> bool {
-        let since = self.password.as_ref().map(|password| password.since);
-        self.disabled_at.is_none() && since.is_some_and(|since| opened_at >= Some(since))
+    pub fn is_active(&self) -> bool {
+        self.disabled_at.is_none()
+    }
+
+    /// When they chose the password that they have; none until they did.
+    pub fn password_since(&self) -> Option<Timestamp> {
+        self.password.as_ref().map(|password| password.since)
     }
 }
 
@@ -96,7 +99,7 @@ impl Audited for User {
             "name": self.name,
             "role": self.role,
             "application": self.application,
-            "passwordSince": self.password.as_ref().map(|password| password.since),
+            "passwordSince": self.password_since(),
             "disabledAt": self.disabled_at,
         })
     }

@@ -146,8 +146,9 @@ struct Settings {
     frame: Frame,
     id: String,
     values: Values,
-    /// What only the operator changes.
+    /// What only the operator changes, and of that what only an owner decides.
     root: bool,
+    forgets: bool,
     wrong: Option<String>,
 }
 
@@ -194,7 +195,7 @@ impl Values {
     }
 
     /// What changes; what only the operator changes is left out for everybody else.
-    fn patch(&self, root: bool) -> Result<ApplicationPatch, Refusal> {
+    fn patch(&self, root: bool, forgets: bool) -> Result<ApplicationPatch, Refusal> {
         let text = |text: &str| match text {
             "" => Value::Null,
             text => text.into(),
@@ -212,8 +213,7 @@ impl Values {
             Value::Object(settings) => settings,
             _ => Map::new(),
         };
-        let mut name = None;
-        if root {
+        if forgets {
             let days = match self.retention_days.as_str() {
                 "" => Value::Null,
                 text => text.parse::<u32>().map(Value::from).map_err(|_| {
@@ -221,10 +221,9 @@ impl Values {
                 })?,
             };
             settings.insert("retentionDays".to_owned(), days);
-            name = Some(self.name.clone());
         }
         Ok(ApplicationPatch {
-            name,
+            name: root.then(|| self.name.clone()),
             profile: None,
             settings: Some(settings),
         })
@@ -252,6 +251,7 @@ fn settings_form(
         frame: Frame::of(visitor, "Settings").behind(crumbs(application)),
         id: application.id.to_string(),
         root: visitor.visit.caller.scope() == Scope::Root,
+        forgets: forgets(visitor),
         values,
         wrong,
     };
@@ -267,7 +267,7 @@ pub(crate) async fn change_settings(
     let id = read(&visitor, &id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
     let values = Values::typed(&fields);
-    let changed = match values.patch(who.scope() == Scope::Root) {
+    let changed = match values.patch(who.scope() == Scope::Root, forgets(&visitor)) {
         Ok(patch) => service.change_application(who, id, patch).await.map(drop),
         Err(refusal) => Err(refusal),
     };
@@ -279,6 +279,12 @@ pub(crate) async fn change_settings(
             settings_form(&visitor, &application, values, Some(wrong))
         }
     }
+}
+
+/// Whether the visitor says how long what has ended is kept.
+fn forgets(visitor: &Visitor) -> bool {
+    let who = &visitor.visit.caller;
+    who.scope() == Scope::Root && who.manages_users()
 }
 
 async fn found(

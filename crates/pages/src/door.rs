@@ -1,6 +1,5 @@
 //! Coming in and going: with a key, or by a link that lets one in once.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ pub(crate) struct Visitor {
     /// What addresses of this server begin with, for whoever is handed one.
     pub(crate) base: String,
     /// Where they are, as far as that is known.
-    pub(crate) address: Option<IpAddr>,
+    pub(crate) from: CameFrom,
     /// Their cookie goes over HTTPS only.
     pub(crate) secure: bool,
 }
@@ -53,8 +52,8 @@ impl Visitor {
         let again = parts.method == http::Method::GET;
         let nobody = || Failure::SignIn(face, if again { asked.clone() } else { "/".to_owned() });
         let token = cookie(&parts.headers, face).ok_or_else(nobody)?;
-        let address = address(parts);
-        let visit = site.service().visit(&token, address).await;
+        let from = came_from(parts);
+        let visit = site.service().visit(&token, from.address).await;
         let visit = visit.map_err(|refusal| Failure::Refused(face, refusal))?;
         let visit = visit.ok_or_else(nobody)?;
         // A customer's cookie opens the portal, and nothing else.
@@ -75,7 +74,7 @@ impl Visitor {
             told: query.get("told").and_then(told),
             base: base(site, &parts.headers),
             secure: is_secure(site, &parts.headers),
-            address,
+            from,
             product,
             visit,
             face,
@@ -159,21 +158,22 @@ pub(crate) async fn sign_in(RawQuery(query): RawQuery) -> Shown {
 pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown {
     let (parts, body) = request.into_parts();
     must_be_own(&parts.headers, site.face)?;
-    let address = address(&parts);
+    let from = came_from(&parts);
     let fields = read(&site, body, DOOR_BYTES_MAX, 0).await?;
     let next = own_path(fields.get("next")).to_owned();
     let service = site.service();
     let key = fields.get("key");
     let came = match key {
-        Some(key) => service.come_in(key, address).await.map(Some),
+        Some(key) => service.come_in(key, from.address).await.map(Some),
         None => {
             let password = Secret::new(fields.exact("password"));
             let name = fields.text("name");
-            service.sign_in(&name, &password, address).await
+            service.sign_in(&name, &password, from).await
         }
     };
     let (code, wrong) = match came {
         Ok(Some((token, visit))) => {
+            end_present(&site, &parts).await?;
             let next = first_page(&next, visit.caller.scope());
             let secure = is_secure(&site, &parts.headers);
             return Ok(let_in(&site, secure, &token, &visit.session, &next));
@@ -204,8 +204,25 @@ fn first_page(next: &str, scope: Scope) -> String {
 }
 
 /// Where a request comes from, as far as that is known.
-pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<CameFrom>().and_then(|from| from.0)
+fn came_from(parts: &Parts) -> CameFrom {
+    let nowhere = CameFrom {
+        address: None,
+        is_proxys: false,
+    };
+    parts
+        .extensions
+        .get::<CameFrom>()
+        .copied()
+        .unwrap_or(nowhere)
+}
+
+/// Ends the visit of whoever was there in this browser.
+async fn end_present(site: &Site, parts: &Parts) -> Result<(), Failure> {
+    let Ok(present) = Visitor::of(parts, site).await else {
+        return Ok(());
+    };
+    let left = site.service().leave(&present.visit).await;
+    left.map_err(|refusal| Failure::Refused(site.face, refusal))
 }
 
 /// What addresses of this server begin with.
@@ -290,13 +307,11 @@ pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
         None => None,
     };
     match used {
-        Some((token, session)) => Ok(let_in(
-            &site,
-            is_secure(&site, &parts.headers),
-            &token,
-            &session,
-            site.face.home(),
-        )),
+        Some((token, session)) => {
+            end_present(&site, &parts).await?;
+            let (secure, home) = (is_secure(&site, &parts.headers), site.face.home());
+            Ok(let_in(&site, secure, &token, &session, home))
+        }
         None => opens_nothing(&site),
     }
 }
@@ -320,12 +335,19 @@ async fn choose_password(
     code: &str,
     fields: &Fields,
 ) -> Shown {
-    let (service, password) = (site.service(), Secret::new(fields.exact("password")));
+    let service = site.service();
     let refused = |refusal| Failure::Refused(site.face, refusal);
     let invited = service.invited(link).await.map_err(refused)?;
-    let chosen = service.choose_password(code, &password, address(parts));
-    match chosen.await {
+    let chosen = match typed_twice(fields) {
+        Ok(password) => {
+            let chosen = service.choose_password(code, &password, came_from(parts));
+            chosen.await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match chosen {
         Ok(Some((token, visit))) => {
+            end_present(site, parts).await?;
             let next = first_page("/", visit.caller.scope());
             let secure = is_secure(site, &parts.headers);
             Ok(let_in(site, secure, &token, &visit.session, &next))
@@ -342,6 +364,15 @@ async fn choose_password(
             show_as(status(refusal.code), &page.frame, &page)
         }
     }
+}
+
+/// A password that nobody sees while it is typed.
+pub(crate) fn typed_twice(fields: &Fields) -> Result<Secret, Refusal> {
+    let (first, again) = (fields.exact("password"), fields.exact("again"));
+    if first != again {
+        return Err(Refusal::invalid("password", "was not typed the same twice"));
+    }
+    Ok(Secret::new(first))
 }
 
 fn is_invitation(link: &Session) -> bool {

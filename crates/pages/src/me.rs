@@ -9,7 +9,8 @@ use postrider_core::user::Role;
 use postrider_service::PageRequest;
 
 use crate::Site;
-use crate::door::{Visitor, let_in};
+use crate::door::{Visitor, let_in, typed_twice};
+use crate::failure::Failure;
 use crate::fields::Posted;
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{ROWS, When, read};
@@ -98,14 +99,21 @@ fn sentence(visitor: &Visitor) -> String {
 pub(crate) async fn password(State(site): State<Site>, posted: Posted) -> Shown {
     let Posted { visitor, fields } = posted;
     let service = site.service();
-    let typed = |name| Secret::new(fields.exact(name));
-    let (present, new) = (typed("present"), typed("password"));
-    let changed = service.change_password(&visitor.visit, &present, &new, visitor.address);
-    match changed.await {
-        Ok((token, visit)) => {
+    let present = Secret::new(fields.exact("present"));
+    let changed = match typed_twice(&fields) {
+        Ok(new) => {
+            let changed = service.change_password(&visitor.visit, &present, &new, visitor.from);
+            changed.await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match changed {
+        Ok(Some((token, visit))) => {
             let to = "/me?told=password";
             Ok(let_in(&site, visitor.secure, &token, &visit.session, to))
         }
+        // Somebody else has changed it meanwhile: whoever this is proves themselves anew.
+        Ok(None) => Err(Failure::SignIn(site.face, "/me".to_owned())),
         Err(refusal) => page(&site, &visitor, Some(visitor.told_why(refusal)?)).await,
     }
 }

@@ -33,6 +33,8 @@ struct Users {
     all: bool,
     /// A link to be handed on, and to whom.
     link: Option<(String, String)>,
+    /// Nobody has said how people reach this server: the link is as it was asked for.
+    guessed: bool,
     wrong: Option<String>,
 }
 
@@ -96,7 +98,7 @@ async fn page(site: &Site, visitor: &Visitor, answer: Answer) -> Shown {
     let sentence = match users.rows.len() {
         0 => "Nobody has a name here yet: who comes in, comes with a key.".to_owned(),
         some => format!(
-            "{}{more} may come in by name.",
+            "{}{more} with a name.",
             counted(some as u64, "person", "people")
         ),
     };
@@ -125,6 +127,7 @@ async fn page(site: &Site, visitor: &Visitor, answer: Answer) -> Shown {
         link: answer
             .link
             .map(|(name, link)| (name, link.expose().to_owned())),
+        guessed: site.pages.options.public_url.is_none(),
         wrong: answer.wrong,
     };
     frame::show_as(status, &page.frame, &page)

@@ -56,7 +56,7 @@ pub struct ServerConfig {
     pub root_key_file: Option<PathBuf>,
     /// Seconds that requests and attempts under way get at a shutdown.
     pub shutdown_secs: u64,
-    /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps`.
+    /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps` and for who comes in by name.
     #[schema(value_type = Vec<String>)]
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of web pages whose scripts may call the API, such as `https://app.example.com`; none are.

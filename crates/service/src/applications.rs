@@ -124,6 +124,9 @@ impl Service {
         if patch.name.is_some() || patch.profile.is_some() || reaches_beyond {
             who.must_be_root()?;
         }
+        if settings.contains_key("retentionDays") {
+            who.must_own("what is deleted for good")?;
+        }
         if let Some(name) = &patch.name {
             required("name", name, KEY_BYTES_MAX)?;
         }

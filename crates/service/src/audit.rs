@@ -1,12 +1,18 @@
 //! The audit log: every change of configuration, by whom, before and after.
 
+use std::sync::Arc;
+
 use postrider_core::audit::AuditEntry;
+use postrider_core::tenant::Scope;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{AuditFilter, Page, PageRequest};
 
 use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
+
+/// What a customer is told of the users of the console.
+const PRODUCTS_PEOPLE: &str = "somebody of the product";
 
 /// Which entries.
 #[derive(Debug, Default)]
@@ -18,6 +24,8 @@ pub struct AuditQuery {
     pub action: Option<String>,
     /// The key that asked.
     pub key: Option<Id<id::ApiKey>>,
+    /// The user of the console who did it.
+    pub user: Option<Id<id::User>>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
 }
@@ -49,9 +57,19 @@ impl Service {
             subject: query.subject,
             action: query.action,
             key: query.key,
+            user: query.user,
             since: query.since,
             until: query.until,
         };
-        Ok(self.store().list_audit(filter, bounded_page(page)).await?)
+        let mut listed = self.store().list_audit(filter, bounded_page(page)).await?;
+        if matches!(who.scope(), Scope::Tenant(..)) {
+            // Who of the product's people it was is not the customer's to know.
+            for entry in &mut listed.rows {
+                if entry.actor.user.take().is_some() {
+                    entry.actor.name = Arc::from(PRODUCTS_PEOPLE);
+                }
+            }
+        }
+        Ok(listed)
     }
 }

@@ -37,8 +37,8 @@ enum Who {
     Key(Arc<ApiKey>),
     /// Of the console.
     User(Arc<User>),
-    /// By a portal link.
-    Customer(Id<id::Session>, Arc<str>),
+    /// By a portal link; a user of the console may have opened it.
+    Customer(Id<id::Session>, Arc<str>, Option<Id<id::User>>),
     /// Whoever may write to the store's database.
     Database,
 }
@@ -48,7 +48,12 @@ const DATABASE: &str = "postrider.publish()";
 
 /// The address that a request comes from, as far as the connection and the proxies that are trusted tell.
 #[derive(Debug, Clone, Copy)]
-pub struct CameFrom(pub Option<IpAddr>);
+pub struct CameFrom {
+    /// None when a proxy that is trusted did not tell.
+    pub address: Option<IpAddr>,
+    /// A proxy that is not trusted is between: the address is everybody's who comes through it.
+    pub is_proxys: bool,
+}
 
 /// A key that somebody says they have.
 #[derive(Debug)]
@@ -231,7 +236,11 @@ impl Caller {
     pub(crate) fn of_portal(session: Id<id::Session>, portal: &Portal) -> Self {
         let name = portal.terms.name.as_deref();
         Self {
-            who: Who::Customer(session, Arc::from(name.unwrap_or("a customer"))),
+            who: Who::Customer(
+                session,
+                Arc::from(name.unwrap_or("a customer")),
+                portal.terms.user,
+            ),
             scope: Scope::Tenant(portal.application, portal.tenant),
             mode: portal.mode,
             read_only: portal.terms.read_only,
@@ -260,7 +269,7 @@ impl Caller {
         match &self.who {
             Who::Key(key) => &key.name,
             Who::User(user) => &user.name,
-            Who::Customer(_, name) => name,
+            Who::Customer(_, name, _) => name,
             Who::Database => DATABASE,
         }
     }
@@ -294,7 +303,7 @@ impl Caller {
             Scope::Root => match &self.who {
                 Who::Key(key) => key.id.as_u128(),
                 Who::User(user) => user.id.as_u128(),
-                Who::Customer(session, _) => session.as_u128(),
+                Who::Customer(session, ..) => session.as_u128(),
                 Who::Database => 0,
             },
             Scope::Application(application) => application.as_u128(),
@@ -316,21 +325,25 @@ impl Caller {
         match &self.who {
             Who::Key(key) => Actor {
                 key: Some(key.id),
+                user: None,
                 name: Arc::from(key.name.as_str()),
                 at,
             },
             Who::User(user) => Actor {
                 key: None,
+                user: Some(user.id),
                 name: Arc::from(user.name.as_str()),
                 at,
             },
-            Who::Customer(_, name) => Actor {
+            Who::Customer(_, name, user) => Actor {
                 key: None,
+                user: *user,
                 name: name.clone(),
                 at,
             },
             Who::Database => Actor {
                 key: None,
+                user: None,
                 name: Arc::from(DATABASE),
                 at,
             },

@@ -167,7 +167,7 @@ pub(crate) fn bounded(field: &str, text: &str, max: usize) -> Result<()> {
 }
 
 /// Characters without width or ink, which would make two names look the same.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'

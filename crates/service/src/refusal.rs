@@ -310,6 +310,10 @@ impl Refusal {
                     postrider_core::limits::EVENT_TYPES_MAX
                 ),
             ),
+            Rule::PasswordChanged => Self::new(
+                ErrorCode::ScopeInsufficient,
+                "the password was changed meanwhile; sign in with the new one",
+            ),
             Rule::UsersMax => Self::new(
                 ErrorCode::UsersMax,
                 "there are as many as one server has; delete one",

@@ -194,7 +194,10 @@ impl Service {
             application: tenant.application,
             tenant: tenant.id,
             mode: who.mode(new.mode)?,
-            terms: terms(new)?,
+            terms: PortalTerms {
+                user: who.user().map(|user| user.id),
+                ..terms(new)?
+            },
         };
         Ok((Holder::Portal(portal), self.now().plus(lasts)))
     }
@@ -270,6 +273,7 @@ impl Service {
         let by = match &link.holder {
             Holder::Key(key) => Actor {
                 key: Some(*key),
+                user: None,
                 name: Arc::from("by a link to the console"),
                 at: now,
             },
@@ -307,11 +311,12 @@ impl Service {
                 Err(error) => return Err(error.into()),
             },
             Holder::User(user) => match self.store().user(*user).await {
-                Ok(user) if !user.lets_go_on(session.opened_at) => return Ok(None),
+                Ok(user) if !self.lets_in(&user).await? => return Ok(None),
                 Ok(user) => Caller::of_user(user),
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(error.into()),
             },
+            Holder::Portal(portal) if !self.still_looks(portal).await? => return Ok(None),
             Holder::Portal(portal) => {
                 let caller = Caller::of_portal(session.id, portal);
                 match caller.tenant(self, portal.tenant).await {
@@ -434,6 +439,7 @@ fn terms(new: NewPortalLink) -> Result<PortalTerms> {
         read_only: new.read_only,
         return_url: new.return_url,
         frame_origins,
+        user: None,
     })
 }
 

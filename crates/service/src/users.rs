@@ -4,29 +4,29 @@
 
 mod password;
 
-use std::net::IpAddr;
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use postrider_core::limits::KEY_BYTES_MAX;
-use postrider_core::session::{Holder, Session};
+use postrider_core::session::{Holder, Portal, Session};
 use postrider_core::tenant::Scope;
 use postrider_core::user::{Password, Role, User};
 use postrider_core::{Id, Secret, id};
-use postrider_store::{Page, PageRequest, SessionsOf, UserFilter};
+use postrider_store::{Page, PageRequest, Rule, SessionsOf, StoreError, UserFilter};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::reading::{bounded_page, present, required};
+use crate::reading::{bounded_page, is_invisible, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::sessions::{SESSION_LASTS, SESSIONS_MAX, code, new_session};
-use crate::{Caller, LinkMade, Service, Visit};
+use crate::{Caller, CameFrom, LinkMade, Service, Visit};
 
 pub(crate) use password::Gate;
 
-/// Users of one server.
+/// Users that reach everything.
 const USERS_MAX: u32 = 1_000;
+/// Of them, confined to one application.
+const USERS_OF_APPLICATION_MAX: u32 = 100;
 /// How long somebody may take to choose a password.
 const INVITATION_LASTS: Duration = Duration::from_secs(3 * 24 * 3_600);
 
@@ -68,10 +68,7 @@ impl Service {
     /// Of a field that cannot be, `scope_insufficient`, `name_taken`, `users_max`, or what the store answers.
     pub async fn create_user(&self, who: &Caller, new: NewUser) -> Result<UserMade> {
         let own = must_manage(who)?;
-        required("name", &new.name, KEY_BYTES_MAX)?;
-        if new.name.chars().any(char::is_control) {
-            return Err(Refusal::invalid("name", "must be one line"));
-        }
+        let name = checked_name(&new.name)?;
         let application = new.application.or(own);
         if let Some(application) = application {
             who.application(self, application).await?;
@@ -79,7 +76,7 @@ impl Service {
         let by = who.changes(self.now())?;
         let user = User {
             id: self.store().ids().next(by.at),
-            name: folded(&new.name),
+            name,
             role: new.role,
             application,
             password: None,
@@ -87,11 +84,18 @@ impl Service {
             created_at: by.at,
             updated_at: by.at,
         };
-        self.store()
-            .create_user(user.clone(), USERS_MAX, by)
-            .await?;
-        let link = self.invite(who, &user).await?;
-        Ok(UserMade { user, link })
+        let most = match application {
+            None => USERS_MAX,
+            Some(_) => USERS_OF_APPLICATION_MAX,
+        };
+        let (service, who) = (self.clone(), who.clone());
+        self.to_the_end(async move {
+            let made = service.store().create_user(user.clone(), most, by).await;
+            made.map_err(taken)?;
+            let link = service.invite(&who, &user).await?;
+            Ok(UserMade { user, link })
+        })
+        .await
     }
 
     /// Those whom the caller may manage, the newest first.
@@ -163,12 +167,19 @@ impl Service {
     }
 
     /// A link by which a user chooses a password, once: the first, or one in the place of one that was forgotten. The one
-    /// that they have stays until then.
+    /// that they have stays until then; links from before open nothing any more.
     ///
     /// # Errors
     /// `scope_insufficient`, `not_found`, `validation_failed` of one that is disabled, or what the store answers.
     pub async fn user_link(&self, who: &Caller, id: Id<id::User>) -> Result<LinkMade> {
         let user = self.user(who, id).await?;
+        if who.is_user(user.id) {
+            // Whoever sits at an open browser would take the account over.
+            return Err(Refusal::invalid(
+                "user",
+                "is you: change your password at /me",
+            ));
+        }
         if user.disabled_at.is_some() {
             return Err(Refusal::invalid("user", "is disabled; enable them first"));
         }
@@ -189,25 +200,26 @@ impl Service {
         &self,
         name: &str,
         password: &Secret,
-        address: Option<IpAddr>,
+        from: CameFrom,
     ) -> Result<Option<(Secret, Visit)>> {
         let name = folded(name);
-        self.0.passwords.count(&name, address)?;
         let user = self.user_called(&name).await?;
-        let hash = user.as_ref().filter(|user| user.disabled_at.is_none());
-        let hash = hash.and_then(|user| user.password.as_ref());
-        let hash = hash.map(|password| password.hash.clone());
-        let is_it = self.0.passwords.is_it(password, hash, address).await?;
-        match user.filter(|_| is_it) {
-            Some(user) => self.let_in(user).await.map(Some),
-            None => {
-                tracing::warn!(
-                    ?address,
-                    "somebody did not come in: name or password is wrong"
-                );
-                Ok(None)
-            }
+        let mut known = None;
+        if let Some(user) = &user
+            && self.lets_in(user).await?
+        {
+            known = user.password.clone();
         }
+        let hash = known.map(|password| password.hash);
+        let is_it = self.0.passwords.is_it(&name, password, hash, from).await?;
+        let let_in = match user.filter(|_| is_it) {
+            Some(user) => self.let_in(user).await?,
+            None => None,
+        };
+        if let_in.is_none() {
+            tracing::warn!(address = ?from.address, "somebody did not come in: name or password is wrong");
+        }
+        Ok(let_in)
     }
 
     async fn user_called(&self, name: &str) -> Result<Option<User>> {
@@ -221,38 +233,75 @@ impl Service {
         }
     }
 
-    /// A visit of somebody who proved who they are.
-    async fn let_in(&self, user: User) -> Result<(Secret, Visit)> {
-        let token = code();
-        let now = self.now();
+    /// Whether a user may come in, or go on: not when they are disabled, or their application is gone.
+    pub(crate) async fn lets_in(&self, user: &User) -> Result<bool> {
+        if !user.is_active() {
+            return Ok(false);
+        }
+        let Some(application) = user.application else {
+            return Ok(true);
+        };
+        match self.0.directory.application(application).await {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.code == ErrorCode::NotFound => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Whether a portal that a user of the console opened goes on: as long as they may change what is in it.
+    pub(crate) async fn still_looks(&self, portal: &Portal) -> Result<bool> {
+        let Some(id) = portal.terms.user else {
+            return Ok(true);
+        };
+        match self.store().user(id).await {
+            Ok(user) => Ok(user.role != Role::Viewer && self.lets_in(&user).await?),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A visit of somebody who proved who they are; none when that has changed meanwhile.
+    async fn let_in(&self, user: User) -> Result<Option<(Secret, Visit)>> {
+        let (token, now) = (code(), self.now());
         let session = Session {
             opened_at: Some(now),
             ..new_session(self, Holder::User(user.id), &token, now.plus(SESSION_LASTS))
         };
+        let proved = user.password_since();
         let caller = Caller::of_user(user);
         let by = caller.actor(now);
         let made = self
             .store()
-            .create_session(session.clone(), SESSIONS_MAX, by);
+            .create_session(session.clone(), SESSIONS_MAX, by.clone());
         made.await?;
+        // Whatever changes the password or disables the user from now on ends this visit too.
+        let present = self
+            .store()
+            .user(caller.user().map_or(Id::from_u128(0), |user| user.id));
+        let stands = present
+            .await
+            .is_ok_and(|user| user.is_active() && user.password_since() == proved);
+        if !stands {
+            match self.store().delete_session(session.id, by).await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => return Ok(None),
+            }
+        }
         let session = Arc::new(session);
-        Ok((token, Visit { caller, session }))
+        Ok(Some((token, Visit { caller, session })))
     }
 
     /// Whose a link for choosing a password is; none of another link, or one that opens nothing any more.
     ///
     /// # Errors
-    /// As [`Service::look_at_link`].
+    /// What the store answers.
     pub async fn invited(&self, link: &Session) -> Result<Option<User>> {
         let Holder::User(id) = link.holder else {
             return Ok(None);
         };
         match self.store().user(id).await {
-            Ok(user) => {
-                let since = user.password.as_ref().map(|password| password.since);
-                let is_newest = since.is_none_or(|since| link.created_at >= since);
-                Ok(Some(user).filter(|user| user.disabled_at.is_none() && is_newest))
-            }
+            Ok(user) if self.lets_in(&user).await? => Ok(Some(user)),
+            Ok(_) => Ok(None),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -266,7 +315,7 @@ impl Service {
         &self,
         code: &str,
         password: &Secret,
-        address: Option<IpAddr>,
+        from: CameFrom,
     ) -> Result<Option<(Secret, Visit)>> {
         let Some(link) = self.look_at_link(code).await? else {
             return Ok(None);
@@ -274,19 +323,12 @@ impl Service {
         let Some(user) = self.invited(&link).await? else {
             return Ok(None);
         };
-        let hash = self.0.passwords.hash(password, &user.name, address).await?;
-        // Of two who have the code, one gets on.
-        let by = Caller::of_user(user.clone()).actor(self.now());
-        match self.store().delete_session(link.id, by).await {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        let user = self.set_password(user.id, hash).await?;
-        self.let_in(user).await.map(Some)
+        let hash = self.0.passwords.hash(password, &user.name, from).await?;
+        self.replace_password(user, hash, Some(link.id)).await
     }
 
-    /// Changes the password of whoever is there. All that they have open ends; the browser that asked gets a new visit.
+    /// Changes the password of whoever is there. All that they have open ends; the browser that asked gets a new visit. None
+    /// when somebody else has changed it meanwhile.
     ///
     /// # Errors
     /// `validation_failed` of either, `rate_limited`, `scope_insufficient` of who is no user, or what the store answers.
@@ -295,32 +337,44 @@ impl Service {
         visit: &Visit,
         present: &Secret,
         new: &Secret,
-        address: Option<IpAddr>,
-    ) -> Result<(Secret, Visit)> {
+        from: CameFrom,
+    ) -> Result<Option<(Secret, Visit)>> {
         let user = visit.caller.user().ok_or_else(|| {
             let detail = "only users have passwords; you came in with a key";
             Refusal::new(ErrorCode::ScopeInsufficient, detail)
         })?;
-        self.0.passwords.count(&user.name, address)?;
+        let passwords = &self.0.passwords;
         let hash = user.password.as_ref().map(|known| known.hash.clone());
-        let is_it = self.0.passwords.is_it(present, hash, address).await?;
-        if !is_it {
+        if !passwords.is_it(&user.name, present, hash, from).await? {
             return Err(Refusal::invalid("present", "is not your password"));
         }
-        let hash = self.0.passwords.hash(new, &user.name, address).await?;
-        let user = self.set_password(user.id, hash).await?;
-        self.let_in(user).await
+        let hash = passwords.hash(new, &user.name, from).await?;
+        self.replace_password(user.clone(), hash, None).await
     }
 
-    async fn set_password(&self, id: Id<id::User>, hash: String) -> Result<User> {
-        let user = self.store().user(id).await?;
-        let by = Caller::of_user(user).actor(self.now());
-        let since = by.at;
-        let change = move |user: &mut User| {
-            user.password = Some(Password { hash, since });
-            user.updated_at = since;
-        };
-        Ok(self.store().update_user(id, Box::new(change), by).await?)
+    /// In the place of the one that was known, and of whatever is open; a client that goes away does not change that.
+    async fn replace_password(
+        &self,
+        user: User,
+        hash: String,
+        link: Option<Id<id::Session>>,
+    ) -> Result<Option<(Secret, Visit)>> {
+        let service = self.clone();
+        self.to_the_end(async move {
+            let by = Caller::of_user(user.clone()).actor(service.now());
+            let password = Password { hash, since: by.at };
+            let before = user.password_since();
+            let set = service
+                .store()
+                .set_password(user.id, before, password, link, by);
+            match set.await {
+                Ok(user) => service.let_in(user).await,
+                Err(StoreError::Conflict { .. }) => Ok(None),
+                Err(error) if error.is_not_found() => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
     }
 
     /// The visits of whoever is there, the newest first: a user's own, or those with the same key.
@@ -353,6 +407,33 @@ impl Service {
         let by = visit.caller.actor(self.now());
         Ok(self.store().delete_session(id, by).await?)
     }
+}
+
+/// Names are theirs over the whole server.
+fn taken(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Conflict {
+            rule: Rule::NameTaken,
+        } => Refusal::field(
+            ErrorCode::NameTaken,
+            "name",
+            "is another user's; take another",
+        ),
+        error => error.into(),
+    }
+}
+
+/// A name that two people cannot both read as theirs.
+fn checked_name(given: &str) -> Result<String> {
+    let name = folded(given);
+    required("name", &name, KEY_BYTES_MAX)?;
+    if name.chars().any(|c| c.is_control() || is_invisible(c)) {
+        return Err(Refusal::invalid(
+            "name",
+            "must be one line, all of it to be seen",
+        ));
+    }
+    Ok(name)
 }
 
 /// A name as it is kept.

@@ -54,8 +54,8 @@ impl Tx {
     }
 
     fn insert_audit(&self, entry: &AuditEntry) -> SqlResult<()> {
-        let sql = "insert into audit (id, at, application_id, tenant_id, key_id, actor, action, subject, before, after)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "insert into audit (id, at, application_id, tenant_id, key_id, actor, action, subject, before, after, user_id)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.connection.prepare_cached(sql)?.execute(params![
             entry.id.key(),
             entry.actor.at.as_micros(),
@@ -67,6 +67,7 @@ impl Tx {
             entry.subject,
             entry.before,
             entry.after,
+            entry.actor.user.map(Id::key),
         ])?;
         Ok(())
     }

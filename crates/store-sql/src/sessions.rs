@@ -35,6 +35,12 @@ impl Tx {
             }
             Holder::User(user) => {
                 self.must_exist("console_user", user.key(), Entity::User)?;
+                if session.opened_at.is_none() {
+                    // The newest link alone opens something.
+                    let sql = "delete from session where user_id = ?1 and opened_at is null";
+                    let ended = self.connection.execute(sql, [user.key()]);
+                    ended.map_err(aborted)?;
+                }
                 ("user_id", user.key(), None)
             }
             Holder::Portal(portal) => {

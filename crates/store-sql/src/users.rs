@@ -27,10 +27,11 @@ impl Tx {
         if let Some(application) = user.application {
             self.must_exist("application", application.key(), Entity::Application)?;
         }
-        let sql = "select count(*) from console_user";
+        let sql = "select count(*) from console_user where coalesce(application_id, 0) = ?1";
+        let alike = user.application.map_or(0, Id::key);
         let count: i64 = self
             .connection
-            .query_row(sql, (), |row| row.get(0))
+            .query_row(sql, [alike], |row| row.get(0))
             .map_err(aborted)?;
         if count >= max.into() {
             return Err(StoreError::conflict(Rule::UsersMax));
@@ -63,30 +64,63 @@ impl Tx {
         let before = self.user(key)?;
         let mut user = before.clone();
         change(&mut user);
-        let sql = "update console_user set role = ?2, password = ?3, password_since = ?4, disabled_at = ?5, updated_at = ?6 where id = ?1";
-        let password = user.password.as_ref();
+        let sql =
+            "update console_user set role = ?2, disabled_at = ?3, updated_at = ?4 where id = ?1";
         let values = params![
             key,
             role_number(user.role),
-            password.map(|Password { hash, .. }| hash.as_str()),
-            password.map(|Password { since, .. }| since.as_micros()),
             user.disabled_at.map(Timestamp::as_micros),
             user.updated_at.as_micros(),
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
+        if before.is_active() && !user.is_active() {
+            self.end_visits(key)?;
+        }
         self.note(by, Some(&before), Some(&user)).map_err(aborted)?;
         Ok(user)
+    }
+
+    fn set_password(
+        &mut self,
+        id: Id<id::User>,
+        before: Option<Timestamp>,
+        password: Password,
+        link: Option<Id<id::Session>>,
+        by: &Actor,
+    ) -> Result<User, StoreError> {
+        let key = self.key(id, Entity::User)?;
+        let known = self.user(key)?;
+        if known.password_since() != before || !known.is_active() {
+            return Err(StoreError::conflict(Rule::PasswordChanged));
+        }
+        if let Some(link) = link {
+            self.must_exist("session", link.key(), Entity::Session)?;
+        }
+        let sql = "update console_user set password = ?2, password_since = ?3, updated_at = ?3 where id = ?1";
+        let values = params![key, password.hash, password.since.as_micros()];
+        self.connection.execute(sql, values).map_err(aborted)?;
+        self.end_visits(key)?;
+        let user = User {
+            updated_at: password.since,
+            password: Some(password),
+            ..known.clone()
+        };
+        self.note(by, Some(&known), Some(&user)).map_err(aborted)?;
+        Ok(user)
+    }
+
+    fn end_visits(&self, user: i64) -> Result<(), StoreError> {
+        let sql = "delete from session where user_id = ?1";
+        let ended = self.connection.execute(sql, [user]);
+        ended.map(drop).map_err(aborted)
     }
 
     fn delete_user(&mut self, id: Id<id::User>, by: &Actor) -> Result<(), StoreError> {
         let key = self.key(id, Entity::User)?;
         let before = self.user(key)?;
-        for sql in [
-            "delete from session where user_id = ?1",
-            "delete from console_user where id = ?1",
-        ] {
-            self.connection.execute(sql, [key]).map_err(aborted)?;
-        }
+        self.end_visits(key)?;
+        let sql = "delete from console_user where id = ?1";
+        self.connection.execute(sql, [key]).map_err(aborted)?;
         self.note(by, Some(&before), None).map_err(aborted)
     }
 }
@@ -128,6 +162,19 @@ impl Users for SqlStore {
     ) -> Result<User, StoreError> {
         self.writer
             .call(move |tx| tx.update_user(id, change, &by))
+            .await
+    }
+
+    async fn set_password(
+        &self,
+        id: Id<id::User>,
+        before: Option<Timestamp>,
+        password: Password,
+        link: Option<Id<id::Session>>,
+        by: Actor,
+    ) -> Result<User, StoreError> {
+        self.writer
+            .call(move |tx| tx.set_password(id, before, password, link, &by))
             .await
     }
 

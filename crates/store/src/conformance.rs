@@ -104,6 +104,7 @@ macro_rules! store_conformance {
             of_too_many_sessions_the_oldest_ends,
             sessions_end_with_what_they_are_of,
             a_user_is_found_by_name_and_changed,
+            a_password_replaces_the_one_that_was_known,
             a_user_goes_with_what_it_opened,
             what_ended_long_ago_goes_and_what_waits_stays,
             an_application_may_keep_what_it_has_for_longer,

@@ -99,6 +99,8 @@ pub enum Rule {
     DeliveryExpired,
     /// The delivery has as many attempts as one may have.
     AttemptsMax,
+    /// Somebody else has changed the password meanwhile.
+    PasswordChanged,
     /// There are as many users as there may be.
     UsersMax,
     /// The application has as many event types as one may have.

@@ -413,6 +413,7 @@ pub struct AuditFilter {
     pub subject: Option<String>,
     pub action: Option<String>,
     pub key: Option<Id<id::ApiKey>>,
+    pub user: Option<Id<id::User>>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
 }

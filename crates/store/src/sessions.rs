@@ -21,7 +21,8 @@ pub enum SessionsOf {
 /// Sessions of people at the pages. A store reads no clock: whether one has expired is for who reads it to see.
 #[async_trait]
 pub trait Sessions: Send + Sync + 'static {
-    /// Makes a session. Its holder has `max` at most: where it would be more, the oldest end. `NotFound` of a key,
+    /// Makes a session. Its holder has `max` at most: where it would be more, the oldest end. Of a user's links the newest
+    /// alone opens something: the others end. `NotFound` of a key,
     /// a user, a tenant or an application that is not there.
     async fn create_session(&self, session: Session, max: u32, by: Actor)
     -> Result<(), StoreError>;

@@ -30,6 +30,9 @@ pub(crate) struct AuditParams {
     /// By this key.
     #[param(value_type = Option<Id<id::ApiKey>>)]
     key: Option<String>,
+    /// By this user of the console.
+    #[param(value_type = Option<Id<id::User>>)]
+    user: Option<String>,
     /// From this time on.
     #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
@@ -46,6 +49,8 @@ pub(crate) struct AuditParams {
 #[derive(Serialize, ToSchema)]
 struct ActorView {
     key: Option<Id<id::ApiKey>>,
+    /// The user of the console who did it.
+    user: Option<Id<id::User>>,
     name: String,
 }
 
@@ -53,7 +58,7 @@ struct ActorView {
 struct AuditView {
     id: Id<id::AuditEntry>,
     at: Timestamp,
-    /// The key that asked; the server itself has none.
+    /// The key that asked, or the user of the console; the server itself is neither.
     actor: ActorView,
     action: String,
     subject: String,
@@ -73,6 +78,7 @@ impl From<AuditEntry> for AuditView {
             at: entry.actor.at,
             actor: ActorView {
                 key: entry.actor.key,
+                user: entry.actor.user,
                 name: entry.actor.name.as_ref().to_owned(),
             },
             action: entry.action,
@@ -102,6 +108,7 @@ pub(crate) async fn list(
         subject: params.subject,
         action: params.action,
         key: given_id("key", params.key.as_deref())?,
+        user: given_id("user", params.user.as_deref())?,
         since: given_time("since", params.since.as_deref())?,
         until: given_time("until", params.until.as_deref())?,
     };

@@ -55,11 +55,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "nobody_tries_passwords_for_long",
     ),
     (
+        "names and addresses whose tries are counted",
+        "windows_are_bounded_and_end",
+    ),
+    (
         "passwords that are looked at",
         "one_address_leaves_turns_to_others",
     ),
     (
-        "tries by all names from one address",
+        "tries by all names that failed",
         "tries_are_counted_by_name_and_address",
     ),
     ("test calls", "test_calls_are_bounded_for_each_tenant"),
@@ -365,6 +369,15 @@ fn over(server_tenants: &Tenants) -> Vec<Case> {
         format!("/v1/applications/{a}"),
         names,
     );
+    for (name, value) in [("name", long(65)), ("logo", long(16 * 1_024 + 1))] {
+        let branding = json!({ "settings": { "branding": { name: value } } });
+        case(
+            "`settings.branding`",
+            "PATCH",
+            format!("/v1/applications/{a}"),
+            branding,
+        );
+    }
     let ips: Vec<String> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
     let key = json!({ "name": "k", "tenant": s, "allowedIps": ips });
     case("`allowedIps`", "POST", "/v1/keys".to_owned(), key);

@@ -28,7 +28,7 @@ async fn came<'s>(server: &'s TestServer, made: &Value) -> Browser<'s> {
 async fn choose(browser: &mut Browser<'_>, link: &str, password: &str) -> Reply {
     let path = path_of(link);
     let (path, code) = path.split_once("?code=").unwrap();
-    let form = [("code", code), ("password", password)];
+    let form = [("code", code), ("password", password), ("again", password)];
     browser.send("POST", path, &form).await
 }
 
@@ -145,12 +145,17 @@ async fn who_is_kept_out_is_out_at_once() {
     let refused = server.call("POST", &links, Value::Null).await;
     assert_eq!(refused.status, 400, "{refused:?}");
     server.good("PATCH", &path, json!({ "active": true })).await;
+    // What she had open before stays closed.
+    assert_eq!(ada.send("GET", "/", &[]).await.status, 303);
     assert_eq!(sign_in(&mut ada, "ada", PASSWORD).await.status, 303);
 
     // A forgotten password: the link in the place of it ends what was, and older links with it.
     let first = server.good("POST", &links, Value::Null).await;
     let second = server.good("POST", &links, Value::Null).await;
     let mut elsewhere = Browser::new(&server);
+    let first = choose(&mut elsewhere, text(&first, "url"), PASSWORD).await;
+    assert_eq!(first.status, 404, "the newer one alone opens something");
+    ada.page("/").await;
     let chosen = choose(
         &mut elsewhere,
         text(&second, "url"),
@@ -162,10 +167,6 @@ async fn who_is_kept_out_is_out_at_once() {
         ada.send("GET", "/", &[]).await.status,
         303,
         "she was in before"
-    );
-    assert_eq!(
-        choose(&mut ada, text(&first, "url"), PASSWORD).await.status,
-        404
     );
     assert_eq!(sign_in(&mut ada, "ada", PASSWORD).await.status, 401);
 
@@ -188,12 +189,14 @@ async fn a_password_is_changed_by_who_has_it_and_ends_other_visits() {
     let form = [
         ("present", "not my password"),
         ("password", "another horse entirely"),
+        ("again", "another horse entirely"),
     ];
     let refused = here.press("/me/password", &form).await;
     assert_eq!(refused.status, 400, "{refused:?}");
     let form = [
         ("present", PASSWORD),
         ("password", "another horse entirely"),
+        ("again", "another horse entirely"),
     ];
     let changed = here.press("/me/password", &form).await;
     assert_eq!(changed.headers["location"], "/me?told=password");
@@ -287,4 +290,108 @@ async fn nobody_tries_passwords_for_long() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn what_is_an_owners_is_nobody_elses_and_ones_own_password_takes_the_old_one() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let made = make(&server, "dev", "developer").await;
+    let mut dev = came(&server, &made).await;
+    // How long what has ended is kept decides what is deleted for good.
+    let path = format!("/applications/{application}/settings");
+    assert!(!dev.page(&path).await.contains("retention_days"));
+    let form = [
+        ("name", "shop"),
+        ("validate", "warn"),
+        ("retention_days", "1"),
+    ];
+    assert_eq!(dev.press(&path, &form).await.status, 303);
+    let stored = format!("/v1/applications/{application}");
+    let stored = server.good("GET", &stored, Value::Null).await;
+    assert_eq!(stored["settings"]["validate"], "warn");
+    assert_eq!(stored["settings"]["retentionDays"], Value::Null);
+
+    let made = make(&server, "ada", "owner").await;
+    let mut ada = came(&server, &made).await;
+    ada.page("/users").await;
+    for act in ["link", "delete", "disable", "role"] {
+        let path = format!("/users/{}/{act}", id(&made));
+        let refused = ada.press(&path, &[("role", "viewer")]).await;
+        assert_eq!(refused.status, 400, "{act}: {refused:?}");
+        assert!(!refused.text.contains("/enter?code="), "{act}");
+    }
+    // A name that two people could read as theirs is none.
+    for name in ["", " ", "ada\u{200b}", "\u{200b}", "a\nb"] {
+        let asked = json!({ "name": name, "role": "viewer" });
+        let refused = server.call("POST", "/v1/users", asked).await;
+        assert_eq!(refused.status, 400, "{name:?}: {refused:?}");
+    }
+    let again = json!({ "name": "ADA", "role": "viewer" });
+    let taken = server.call("POST", "/v1/users", again).await;
+    assert_eq!((taken.status, taken.code().as_str()), (409, "name_taken"));
+}
+
+#[tokio::test]
+async fn a_portal_that_a_user_opened_ends_with_what_they_may() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let made = make(&server, "dev", "developer").await;
+    let mut dev = came(&server, &made).await;
+    dev.page(&format!("/tenants/{tenant}")).await;
+    let opened = dev.press(&format!("/tenants/{tenant}/portal"), &[]).await;
+    let link = format!("http://host{}", opened.headers["location"]);
+    let mut portal = Browser::by_link(&server, &link).await;
+    portal.page("/portal").await;
+    let form = [("url", "https://example.com/hook")];
+    let path = format!("/portal/tenants/{tenant}/endpoints");
+    assert_eq!(portal.press(&path, &form).await.status, 200);
+    // The product's log says who it was; the customer's that it was the product.
+    let log = server
+        .good("GET", "/v1/audit?action=endpoint.created", Value::Null)
+        .await;
+    assert_eq!(log["data"][0]["actor"]["user"], made["id"]);
+    let by_user = format!("/v1/audit?user={}", id(&made));
+    let by_user = server.good("GET", &by_user, Value::Null).await;
+    assert!(by_user["data"].as_array().unwrap().len() >= 3, "{by_user}");
+    let own = portal.page("/portal/audit").await;
+    assert!(own.contains("somebody of the product"), "{own}");
+
+    let path = format!("/v1/users/{}", id(&made));
+    server
+        .good("PATCH", &path, json!({ "role": "viewer" }))
+        .await;
+    assert_eq!(portal.send("GET", "/portal", &[]).await.status, 401);
+}
+
+#[tokio::test]
+async fn whoever_becomes_somebody_else_is_not_who_they_were() {
+    let server = TestServer::start().await;
+    let mut here = Browser::sign_in(&server, &server.root).await;
+    let before = here.cookies.clone();
+    let made = make(&server, "ada", "owner").await;
+    choose(&mut here, text(&made, "url"), PASSWORD).await;
+    assert!(here.page("/me").await.contains("You are an owner"));
+    let mut kept = Browser::new(&server);
+    kept.cookies = before;
+    assert_eq!(kept.send("GET", "/", &[]).await.status, 303);
+}
+
+#[tokio::test]
+async fn the_users_of_an_application_end_with_it() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let asked = json!({ "name": "ada", "role": "owner", "application": application });
+    let made = server.good("POST", "/v1/users", asked).await;
+    let mut ada = Browser::new(&server);
+    choose(&mut ada, text(&made, "url"), PASSWORD).await;
+    ada.page(&format!("/applications/{application}")).await;
+    let path = format!("/v1/applications/{application}");
+    server.good("DELETE", &path, Value::Null).await;
+    // At once, however long it takes until all that was its is erased.
+    let out = ada
+        .send("GET", &format!("/applications/{application}"), &[])
+        .await;
+    assert_eq!(out.status, 303, "{out:?}");
+    assert_eq!(sign_in(&mut ada, "ada", PASSWORD).await.status, 401);
 }

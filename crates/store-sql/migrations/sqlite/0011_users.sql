@@ -13,3 +13,4 @@ create table console_user (
 create index console_user_application on console_user (application_id, id) where application_id is not null;
 alter table session add column user_id integer;
 create index session_of_user on session (user_id, id) where user_id is not null;
+alter table audit add column user_id integer; -- of the console, who did it

@@ -16,7 +16,7 @@ use crate::convert::{mode, mode_number, time, time_opt};
 use crate::sql::{Row, SqlResult, params, unreadable};
 
 const AUDIT: &str =
-    "id, at, application_id, tenant_id, key_id, actor, action, subject, before, after";
+    "id, at, application_id, tenant_id, key_id, actor, action, subject, before, after, user_id";
 const NOTICE: &str = "id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
     in_app, mail_due, publish_due, read_at, mode";
 
@@ -28,6 +28,7 @@ fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
         tenant: key(3)?.map(|key| Id::from_key(key, salt)),
         actor: Actor {
             key: key(4)?.map(|key| Id::from_key(key, salt)),
+            user: key(10)?.map(|key| Id::from_key(key, salt)),
             name: Arc::from(row.text(5)?),
             at: time(row, 1)?,
         },
@@ -97,6 +98,7 @@ impl Reader {
         conditions.filter_opt("subject = ?", filter.subject.clone());
         conditions.filter_opt("action = ?", filter.action.clone());
         conditions.filter_opt("key_id = ?", filter.key.map(Id::key));
+        conditions.filter_opt("user_id = ?", filter.user.map(Id::key));
         self.add_between(&mut conditions, "at", filter.since, filter.until);
         let row = |row: &Row<'_>| audit_row(row, self.salt);
         let query = query_digest(filter);

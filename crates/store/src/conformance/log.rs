@@ -164,6 +164,7 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
     let world = world(store).await;
     let who = Actor {
         key: Some(store.ids().next(at(0))),
+        user: Some(store.ids().next(at(0))),
         name: "ops".into(),
         at: at(5),
     };
@@ -192,6 +193,13 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
         ..AuditFilter::default()
     };
     let entries = store.list_audit(all.clone(), PAGE).await.unwrap().rows;
+    let by_user = AuditFilter {
+        user: who.user,
+        ..all.clone()
+    };
+    let of_user = store.list_audit(by_user, PAGE).await.unwrap().rows;
+    assert_eq!(of_user.len(), 3);
+    assert!(of_user.iter().all(|entry| entry.actor == who));
     let actions: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(
         actions,

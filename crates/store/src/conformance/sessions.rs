@@ -19,6 +19,7 @@ fn portal(world: &World<'_>) -> Holder {
             read_only: true,
             return_url: Some("https://shop.example/settings".into()),
             frame_origins: vec!["https://shop.example".into()],
+            user: None,
         },
     })
 }

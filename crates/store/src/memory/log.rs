@@ -97,6 +97,7 @@ impl State {
                 && is(&filter.subject, &entry.subject)
                 && is(&filter.action, &entry.action)
                 && filter.key.is_none_or(|id| entry.actor.key == Some(id))
+                && filter.user.is_none_or(|id| entry.actor.user == Some(id))
                 && filter.since.is_none_or(|at| entry.actor.at >= at)
                 && filter.until.is_none_or(|at| entry.actor.at < at)
         });

@@ -56,6 +56,9 @@ impl Sessions for MemoryStore {
     ) -> Result<(), StoreError> {
         let mut state = self.state();
         state.must_be_there(&session.holder)?;
+        if let (Holder::User(user), None) = (&session.holder, session.opened_at) {
+            state.end_visits(*user, |visit| visit.opened_at.is_none());
+        }
         let of = whose(&session.holder);
         let known = state.sessions.values().filter(|known| is_of(known, of));
         let known: Vec<u128> = known.map(|known| known.id.as_u128()).collect();

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 use postrider_core::audit::Actor;
-use postrider_core::session::Holder;
-use postrider_core::user::User;
-use postrider_core::{Id, id};
+use postrider_core::session::{Holder, Session};
+use postrider_core::user::{Password, User};
+use postrider_core::{Id, Timestamp, id};
 
 use super::manage::newest;
 use super::{MemoryStore, State};
@@ -15,6 +15,13 @@ impl State {
         let found = self.users.get(&id.as_u128()).cloned();
         found.ok_or(StoreError::not_found(Entity::User))
     }
+
+    /// Ends sessions of a user.
+    pub(super) fn end_visits(&mut self, id: Id<id::User>, which: impl Fn(&Session) -> bool) {
+        let is_its = |holder: &Holder| matches!(holder, Holder::User(user) if *user == id);
+        self.sessions
+            .retain(|_, row| !(is_its(&row.holder) && which(row)));
+    }
 }
 
 #[async_trait]
@@ -24,7 +31,8 @@ impl Users for MemoryStore {
         if let Some(application) = user.application {
             state.application(application)?;
         }
-        if state.users.len() >= max as usize {
+        let alike = |known: &&User| known.application == user.application;
+        if state.users.values().filter(alike).count() >= max as usize {
             return Err(StoreError::conflict(Rule::UsersMax));
         }
         if state.users.values().any(|known| known.name == user.name) {
@@ -69,17 +77,46 @@ impl Users for MemoryStore {
         let before = state.user(id)?;
         let mut after = before.clone();
         change(&mut after);
+        if before.is_active() && !after.is_active() {
+            state.end_visits(id, |_| true);
+        }
         state.users.insert(id.as_u128(), after.clone());
         state.note(&self.ids, &by, Some(&before), Some(&after));
         Ok(after)
+    }
+
+    async fn set_password(
+        &self,
+        id: Id<id::User>,
+        before: Option<Timestamp>,
+        password: Password,
+        link: Option<Id<id::Session>>,
+        by: Actor,
+    ) -> Result<User, StoreError> {
+        let mut state = self.state();
+        let known = state.user(id)?;
+        if known.password_since() != before || !known.is_active() {
+            return Err(StoreError::conflict(Rule::PasswordChanged));
+        }
+        if link.is_some_and(|link| !state.sessions.contains_key(&link.as_u128())) {
+            return Err(StoreError::not_found(Entity::Session));
+        }
+        let user = User {
+            updated_at: password.since,
+            password: Some(password),
+            ..known.clone()
+        };
+        state.end_visits(id, |_| true);
+        state.users.insert(id.as_u128(), user.clone());
+        state.note(&self.ids, &by, Some(&known), Some(&user));
+        Ok(user)
     }
 
     async fn delete_user(&self, id: Id<id::User>, by: Actor) -> Result<(), StoreError> {
         let mut state = self.state();
         let before = state.user(id)?;
         state.users.remove(&id.as_u128());
-        let is_its = |holder: &Holder| matches!(holder, Holder::User(user) if *user == id);
-        state.sessions.retain(|_, row| !is_its(&row.holder));
+        state.end_visits(id, |_| true);
         state.note(&self.ids, &by, Some(&before), None);
         Ok(())
     }
