@@ -18,6 +18,6 @@ pub use clock::{Clock, SystemClock};
 pub use journal::Busy;
 pub use metrics::Metrics;
 pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
-pub use shell::{Engine, Options, PublishError, Watch};
+pub use shell::{Engine, Options, PublishError, Verifier, Watch};
 pub use trace::{AttemptSpan, PublishSpan, Tracer};
 pub use transport::{Exchange, Request, Transport};

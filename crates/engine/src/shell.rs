@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_core::delivery::{Delivery, DeliveryState, Series};
+use postrider_core::delivery::{Delivery, DeliveryState, ProfileVersion, Series};
 use postrider_core::judge::Next;
 use postrider_core::seal::Sealer;
 use postrider_core::time::Moment;
@@ -34,7 +34,8 @@ use crate::metrics::Metrics;
 use crate::profiles::ProfileRegistry;
 use crate::trace::Tracer;
 use crate::transport::Transport;
-use endpoints::EndpointCache;
+pub use endpoints::Verifier;
+use endpoints::{EndpointCache, NotReady};
 use past_lane::PastLanes;
 pub use watch::Watch;
 
@@ -352,6 +353,22 @@ impl Engine {
         let now = self.now().steady;
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         machine.survey_of(endpoint, now)
+    }
+
+    /// What verifies the requests of an endpoint under a version of its profile.
+    ///
+    /// # Errors
+    /// What the store answers, and of secrets that cannot be opened.
+    pub async fn verifier(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        version: ProfileVersion,
+    ) -> Result<Verifier, StoreError> {
+        match self.endpoints.get(endpoint, version).await {
+            Ok(ready) => Ok(Verifier(ready)),
+            Err(NotReady::Store(error)) => Err(error),
+            Err(error) => Err(StoreError::aborted(error)),
+        }
     }
 
     /// How many of them there may be; one more is refused.

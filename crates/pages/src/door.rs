@@ -39,6 +39,8 @@ pub(crate) struct Visitor {
     pub(crate) base: String,
     /// Where they are, as far as that is known.
     pub(crate) from: CameFrom,
+    /// This server has addresses that keep what comes to them.
+    pub(crate) catches: bool,
     /// Their cookie goes over HTTPS only.
     pub(crate) secure: bool,
 }
@@ -74,6 +76,7 @@ impl Visitor {
             told: query.get("told").and_then(told),
             base: base(site, &parts.headers),
             secure: is_secure(site, &parts.headers),
+            catches: site.service().catches(),
             from,
             product,
             visit,

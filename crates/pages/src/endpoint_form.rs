@@ -38,6 +38,8 @@ struct Form {
     test_only: bool,
     /// What the product notes for itself is the product's to see and change.
     of_product: bool,
+    /// Where an address for it is made.
+    catcher: Option<String>,
     /// What a filter would have done, once it was tried.
     tried: Option<Vec<TriedRow>>,
     wrong: Option<String>,
@@ -197,11 +199,17 @@ async fn new_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sho
         action: visitor.href(format_args!("/tenants/{tenant}/endpoints")),
         back,
         is_new: true,
-        values: typed.values.unwrap_or_default(),
+        values: typed.values.unwrap_or_else(|| Values {
+            url: visitor.query.text("url"),
+            ..Values::default()
+        }),
         types: types(&profile),
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: visitor.visit.caller.own_mode() == Mode::Test,
+        catcher: visitor
+            .catches
+            .then(|| visitor.href(format_args!("/tenants/{tenant}/catchers"))),
         of_product: is_of_product(visitor),
         tried: typed.tried,
         wrong: typed.wrong,
@@ -307,6 +315,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: false,
+        catcher: None,
         of_product: is_of_product(visitor),
         tried: typed.tried,
         wrong: typed.wrong,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
 use postrider_service::{ErrorCode, Refusal};
 
 use crate::Site;
@@ -81,6 +82,17 @@ pub(crate) async fn read(
     max: usize,
     holder: u128,
 ) -> Result<Fields, Failure> {
+    let bytes = read_bytes(site, body, max, holder).await?;
+    Ok(Fields::parse(&bytes))
+}
+
+/// Reads a body of at most `max` bytes on the account of `holder`.
+pub(crate) async fn read_bytes(
+    site: &Site,
+    body: Body,
+    max: usize,
+    holder: u128,
+) -> Result<Bytes, Failure> {
     let refuse = |code, detail: String| Failure::Refused(site.face, Refusal::new(code, detail));
     let Some(_grant) = site.pages.forms.take(holder, max) else {
         let detail = "the server reads as many forms as it can; try again in a moment";
@@ -88,9 +100,9 @@ pub(crate) async fn read(
     };
     let reading = axum::body::to_bytes(body, max);
     match tokio::time::timeout(FORM_TIMEOUT, reading).await {
-        Ok(Ok(bytes)) => Ok(Fields::parse(&bytes)),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => {
-            let detail = format!("a form may have {max} bytes here");
+            let detail = format!("what is sent may have {max} bytes here");
             Err(refuse(ErrorCode::BodyTooLarge, detail))
         }
         Err(_) => {

@@ -204,7 +204,10 @@ pub(crate) fn tenant_links(
     } else {
         visitor.href(format_args!("/deliveries?tenant={tenant}"))
     };
-    vec![
+    let catcher = visitor
+        .catches
+        .then(|| Link::new(below("catchers"), "Catcher"));
+    let mut links = vec![
         Link::new(deliveries, names.deliveries.clone()),
         Link::new(below("events"), "Events"),
         Link::new(below("event-types"), "Event types"),
@@ -213,7 +216,9 @@ pub(crate) fn tenant_links(
         Link::new(below("notifications"), names.notifications.clone()),
         Link::new(below("settings"), names.settings.clone()),
         Link::new(below("verify"), "Verify"),
-    ]
+    ];
+    links.extend(catcher);
+    links
 }
 
 /// What handlers give.

@@ -10,6 +10,7 @@ mod assets;
 mod audit;
 mod brand;
 mod catalogue;
+mod catcher;
 mod chart;
 mod day;
 mod deliveries;
@@ -45,7 +46,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::{StatusCode, header};
 use postrider_service::budget::Budget;
 use postrider_service::{ErrorCode, Refusal, Service};
@@ -125,6 +126,7 @@ impl Pages {
                 "/applications/{id}/tenants/new",
                 get(application_form::new_tenant),
             )
+            .route("/catch/{code}", any(catcher::catch))
             .route("/keys", get(product_keys::list).post(product_keys::create))
             .route("/system", get(settings::system))
             .route("/users", get(users::list).post(users::create))
@@ -223,6 +225,17 @@ fn common() -> Router<Site> {
         .route(
             "/tenants/{id}/verify",
             get(verify::show).post(verify::verify),
+        )
+        .route(
+            "/tenants/{id}/catchers",
+            get(catcher::list).post(catcher::create),
+        )
+        .route("/tenants/{id}/catchers/{code}", get(catcher::show))
+        .route("/tenants/{id}/catchers/{code}/glance", get(catcher::glance))
+        .route("/tenants/{id}/catchers/{code}/end", post(catcher::end))
+        .route(
+            "/tenants/{id}/catchers/{code}/{number}",
+            get(catcher::show_one),
         )
         .route("/tenants/{id}/keys", post(key::create))
         .route("/tenants/{id}/keys/new", get(key::new))

@@ -27,6 +27,8 @@ pub(crate) fn told(word: &str) -> Option<&'static str> {
         "application" => "The application is there: make its first customer.",
         "customer" => "The customer is there: add an endpoint, or open their portal.",
         "key-deleted" => "Deleted: the key opens nothing any more.",
+        "catcher" => "What comes to this address is kept for a day, and shown here.",
+        "catcher-ended" => "Ended: nothing is kept at that address any more.",
         "user-deleted" => "Deleted: they are out.",
         "password" => "You have a new password; whoever was in as you elsewhere is out.",
         "visit-ended" => "Ended: whoever it was is out with the next page.",

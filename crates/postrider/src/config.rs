@@ -372,6 +372,8 @@ pub struct PagesConfig {
     pub enabled: bool,
     /// Cookies go over plain HTTP too, as on this very machine; people's sessions can be read on the way then.
     pub plain_http: bool,
+    /// People without a server of their own can make addresses of this one, which keep what comes to them for a day. On with `--dev`.
+    pub catcher: bool,
 }
 
 impl Default for PagesConfig {
@@ -379,6 +381,7 @@ impl Default for PagesConfig {
         Self {
             enabled: true,
             plain_http: false,
+            catcher: false,
         }
     }
 }
@@ -468,6 +471,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     if args.dev {
         config.egress.plain_http = true;
         config.pages.plain_http = true;
+        config.pages.catcher = true;
         config
             .egress
             .allow

@@ -11,6 +11,7 @@
 mod applications;
 mod audit;
 mod caller;
+mod catchers;
 mod changes;
 mod confirmations;
 mod deletions;
@@ -67,6 +68,7 @@ pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern}
 pub use applications::{ApplicationPatch, NewApplication};
 pub use audit::AuditQuery;
 pub use caller::{Caller, CameFrom, Claim, Proof};
+pub use catchers::{CatcherListed, Caught, CaughtRequest, CaughtVerdict};
 pub use deletions::Deletion;
 pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_state};
 pub use distributions::{Activity, DistributionPatch, NewDistribution};
@@ -126,6 +128,8 @@ pub struct Options {
     pub confirmations: Option<mpsc::Sender<(Confirmation, Grant)>>,
     /// How long what has ended is kept.
     pub retention: RetentionRule,
+    /// Keeps what comes to addresses of its own, for people without a server.
+    pub catcher: bool,
 }
 
 impl Default for Options {
@@ -141,6 +145,7 @@ impl Default for Options {
             is_mail_address: |_| true,
             confirmations: None,
             retention: RetentionRule::default(),
+            catcher: false,
         }
     }
 }
@@ -190,6 +195,7 @@ struct Inner {
     probes: endpoints::Probes,
     door: sessions::Door,
     passwords: users::Gate,
+    catchers: catchers::Catchers,
     questions: Budget,
     /// Nonces that were used lately, by key.
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
@@ -225,6 +231,7 @@ impl Service {
             probes: endpoints::Probes::default(),
             door: sessions::Door::default(),
             passwords: users::Gate::default(),
+            catchers: catchers::Catchers::default(),
             questions: Budget::new(confirmations::QUESTIONS_MAX),
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
             replays: replays::Replays::default(),

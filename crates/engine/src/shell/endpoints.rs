@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::{DeliveryState, FailReason, ProfileVersion};
 use postrider_core::endpoint::{CustomHeader, Endpoint, EndpointKind, SECRET_CONTEXT};
-use postrider_core::profile::{FormTooLong, Profile, SigningKey, signing_key};
+use postrider_core::profile::{FormTooLong, Profile, SigningKey, VerifyError, signing_key};
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
 use postrider_core::{Id, Secret, Timestamp, id};
@@ -218,6 +218,43 @@ impl EndpointCache {
             breaker: engine.is_some_and(|engine| engine.breaker),
             throttle: engine.is_some_and(|engine| engine.throttle),
         })
+    }
+}
+
+/// What verifies the requests of an endpoint, as its receiver does.
+#[derive(Clone)]
+pub struct Verifier(pub(crate) Arc<ReadyEndpoint>);
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Verifier")
+    }
+}
+
+impl Verifier {
+    /// Verifies a request that came at `at`. Long work where the profile signs a canonical form.
+    ///
+    /// # Errors
+    /// As [`Profile::verify`].
+    pub fn verify<'h>(
+        &self,
+        header: &dyn Fn(&str) -> Option<&'h str>,
+        body: &[u8],
+        at: Timestamp,
+    ) -> Result<(), VerifyError> {
+        let keys = self.0.keys.iter();
+        let mut first = None;
+        for (key, _) in keys.filter(|(_, ends)| ends.is_none_or(|ends| at < ends)) {
+            let verified = self
+                .0
+                .profile
+                .verify(header, body, std::slice::from_ref(key), at);
+            match verified {
+                Ok(()) => return Ok(()),
+                Err(error) => drop(first.get_or_insert(error)),
+            }
+        }
+        Err(first.unwrap_or(VerifyError::Mismatch))
     }
 }
 

@@ -167,6 +167,7 @@ impl Prepared {
             is_mail_address: postrider_notify::is_mail_address,
             confirmations: mailer.is_some().then_some(asking),
             retention: config.retention.rule(),
+            catcher: config.pages.enabled && config.pages.catcher,
         };
         Ok(Self {
             profiles,

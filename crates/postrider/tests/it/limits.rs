@@ -54,6 +54,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "tries to come in by one name",
         "nobody_tries_passwords_for_long",
     ),
+    ("a request to a catcher", "a_catcher_is_one_tenants_and_bounded"),
     (
         "names and addresses whose tries are counted",
         "windows_are_bounded_and_end",
@@ -143,6 +144,10 @@ const UNREACHED: &[(&str, &str)] = &[
     (
         "time for a form to arrive",
         "it is that of bodies, and would take thirty seconds",
+    ),
+    (
+        "catchers",
+        "it would take two hundred tenants with five each, and is one comparison",
     ),
     (
         "forms that are read at once",
