@@ -204,10 +204,7 @@ pub(crate) fn tenant_links(
     } else {
         visitor.href(format_args!("/deliveries?tenant={tenant}"))
     };
-    let catcher = visitor
-        .catches
-        .then(|| Link::new(below("catchers"), "Catcher"));
-    let mut links = vec![
+    vec![
         Link::new(deliveries, names.deliveries.clone()),
         Link::new(below("events"), "Events"),
         Link::new(below("event-types"), "Event types"),
@@ -216,9 +213,7 @@ pub(crate) fn tenant_links(
         Link::new(below("notifications"), names.notifications.clone()),
         Link::new(below("settings"), names.settings.clone()),
         Link::new(below("verify"), "Verify"),
-    ];
-    links.extend(catcher);
-    links
+    ]
 }
 
 /// What handlers give.

@@ -60,7 +60,7 @@ async fn page(site: &Site, visitor: &Visitor, wrong: Option<String>) -> Shown {
         None => http::StatusCode::OK,
     };
     let page = Me {
-        frame: Frame::of(visitor, "You").behind([Link::new("/", "Home")]),
+        frame: Frame::of(visitor, "You").behind([Link::new("/", "Overview")]),
         name: who.name().to_owned(),
         sentence: sentence(visitor),
         password: password.map(|chosen| When::new(chosen.since, now)),

@@ -86,7 +86,7 @@ async fn page(site: &Site, visitor: &Visitor, typed: &Fields, wrong: Option<Stri
         Some(_) => http::StatusCode::BAD_REQUEST,
         None => http::StatusCode::OK,
     };
-    let frame = Frame::of(visitor, "Keys").behind([Link::new("/", "Home")]);
+    let frame = Frame::of(visitor, "Keys").behind([Link::new("/", "Overview")]);
     let page = Keys {
         rows: keys.rows.into_iter().map(row).collect(),
         next,

@@ -49,6 +49,7 @@ struct Tenant {
     has_distributions: bool,
     failed: Vec<DeliveryRow>,
     operator: bool,
+    catches: bool,
 }
 
 /// An API key and where its webhooks go.
@@ -145,6 +146,7 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         has_distributions,
         failed,
         operator: !matches!(who.scope(), Scope::Tenant(..)),
+        catches: visitor.catches,
     };
     frame::show(&page.frame, &page)
 }

@@ -108,7 +108,7 @@ async fn page(site: &Site, visitor: &Visitor, answer: Answer) -> Shown {
     };
     let typed = answer.typed;
     let page = Users {
-        frame: Frame::of(visitor, "Users").behind([Link::new("/", "Home")]),
+        frame: Frame::of(visitor, "Users").behind([Link::new("/", "Overview")]),
         sentence,
         rows: users.rows.into_iter().map(row).collect(),
         next,

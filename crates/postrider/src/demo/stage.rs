@@ -101,6 +101,9 @@ impl Stage {
         )
         .await?;
         let mut config = Config::default();
+        // So that the address of a catcher can be an endpoint.
+        config.pages.catcher = true;
+        config.egress.plain_http = true;
         config.server.listen = any_port;
         config.store.directory = directory.join("data");
         config.egress.allow = vec!["127.0.0.0/8".parse()?];

@@ -61,7 +61,7 @@ async function visitor(options = {}) {
   page.on("request", (request) => {
     if (new URL(request.url()).origin !== origin && !request.url().startsWith("data:")) wrong.push(`asked elsewhere: ${request.url()}`);
   });
-  return { context, page, fine: () => assert.deepEqual(wrong.splice(0), []) };
+  return { context, page, fine: (counts = () => true) => assert.deepEqual(wrong.splice(0).filter(counts), []) };
 }
 
 async function comeIn(page, link, scripts = true) {
@@ -140,6 +140,88 @@ async function byKeyboard(page, text) {
   assert.fail(`no way to ${text} by keyboard`);
 }
 
+const PASSWORD = "a correct horse, and a battery";
+
+/** Somebody who gets a link, chooses a password and comes in by name from then on: with the keyboard alone. */
+async function userStory() {
+  const made = await api("POST", "/v1/users", { name: "Grace@Example.com", role: "developer" });
+  const { context, page, fine } = await visitor();
+  await page.goto(made.url);
+  assert.equal(await heading(page), "Choose a password");
+  for (const again of ["something else entirely", PASSWORD]) {
+    await page.focus("input[name=password]");
+    await page.keyboard.type(PASSWORD);
+    await page.keyboard.press("Tab");
+    await page.keyboard.type(again);
+    await byKeyboard(page, "Choose it");
+    if (again !== PASSWORD) await page.waitForSelector(".wrong:has-text('not typed the same twice')");
+  }
+  await page.waitForSelector("h1:text-is('Overview')");
+  await byKeyboard(page, "grace@example.com");
+  await page.waitForSelector("h1:text-is('grace@example.com')");
+  assert.match(await lead(page), /^You are a developer/);
+  await byKeyboard(page, "Sign out");
+  await page.waitForSelector("h1:text-is('Sign in')");
+  for (const password of ["not this one, surely", PASSWORD]) {
+    await page.focus("input[name=name]");
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type("grace@example.com");
+    await page.keyboard.press("Tab");
+    await page.keyboard.type(password);
+    await page.keyboard.press("Enter");
+    if (password !== PASSWORD) await page.waitForSelector(".wrong:has-text('do not go together')");
+  }
+  await page.waitForSelector("h1:text-is('Overview')");
+  const errors = ["400", "401"];
+  // What was refused on purpose is an error to the browser.
+  fine((wrong) => !errors.some((status) => wrong.includes(`status of ${status}`)));
+  await context.close();
+  return made;
+}
+
+/** What comes to a catcher is there without asking, and newer ones of a list are told of. */
+async function liveStory(page, tenant) {
+  await page.click("main a:text-is('Catcher')");
+  await page.click("button:text-is('Make an address')");
+  const url = await page.textContent("[data-copy] >> nth=0");
+  const list = new URL(page.url()).pathname;
+  await fetch(url, { method: "POST", body: JSON.stringify({ type: "hello.world" }) });
+  await page.waitForSelector("td:text-is('hello.world')");
+  await page.goto(`${origin}/portal/deliveries`);
+  await api("POST", `/v1/tenants/${tenant.id}/events`, { type: "order.completed", data: {} });
+  await page.waitForSelector("[data-news] a:has-text('new: show them')");
+  const rows = await page.locator("tbody tr").count();
+  await page.click("[data-news] a");
+  await page.waitForFunction((before) => document.querySelectorAll("tbody tr").length > before, rows);
+  return list;
+}
+
+/** A product's name, logo and colour, chosen on a page and seen in its portal. */
+async function brandStory(tenant, portalLink) {
+  const operator = await visitor();
+  await comeIn(operator.page, (await api("POST", "/v1/console-links")).url);
+  await operator.page.goto(`${origin}/applications/${tenant.application}/settings`);
+  await operator.page.fill("input[name=brand_name]", "Ada Travel");
+  await operator.page.fill("input[name=accent]", "#b00020");
+  const picture = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"><circle cx="5" cy="5" r="5" fill="#b00020"/></svg>';
+  await operator.page.setInputFiles("input[type=file]", { name: "logo.svg", mimeType: "image/svg+xml", buffer: Buffer.from(picture) });
+  await operator.page.waitForFunction(() => document.getElementById("logo").value.startsWith("data:image/svg+xml;base64,"));
+  await operator.page.click("button:text-is('Save')");
+  assert.equal((await operator.page.textContent(".told")).trim(), "Saved.");
+  operator.fine();
+  await operator.context.close();
+  const customer = await visitor();
+  await comeIn(customer.page, portalLink);
+  assert.equal((await customer.page.textContent(".brand")).trim(), "Ada Travel");
+  const seen = await customer.page.evaluate(() => ({
+    colour: getComputedStyle(document.querySelector(".primary")).backgroundColor,
+    logo: document.querySelector(".brand img").naturalWidth > 0,
+  }));
+  assert.deepEqual(seen, { colour: "rgb(176, 0, 32)", logo: true });
+  customer.fine();
+  await customer.context.close();
+}
+
 /** Everything that there is to look at, by name. */
 async function pagesOf(base, tenant, link) {
   const endpoints = (await api("GET", `/v1/tenants/${tenant}/endpoints`)).data;
@@ -181,7 +263,14 @@ async function othersOf(tenant) {
   return {
     tenant: `/tenants/${tenant.id}`,
     application: `/applications/${tenant.application}`,
+    "application-new": "/applications/new",
+    "application-settings": `/applications/${tenant.application}/settings`,
+    "tenant-new": `/applications/${tenant.application}/tenants/new`,
     system: "/system",
+    users: "/users",
+    me: "/me",
+    keys: "/keys",
+    "sign-in": "/sign-in",
     trips: `/tenants/${found.trips}`,
     key: `/keys/${key}`,
     "key-new": `/tenants/${found.trips}/keys/new`,
@@ -290,15 +379,26 @@ try {
   }
   shop.server.close();
 
+  const user = await userStory();
+  const live = await visitor();
+  await comeIn(live.page, await link());
+  const catcher = await liveStory(live.page, tenant);
+  live.fine();
+  await live.context.close();
+
   const again = (await api("POST", "/v1/console-links")).url;
   const own = await pagesOf("", tenant.id, "/");
+  const portal = await pagesOf(base, tenant.id, "/portal");
+  const catchers = { catchers: catcher.replace(/\/[^/]*$/, ""), catcher, caught: `${catcher}/1` };
+  const invited = new URL((await api("POST", `/v1/users/${user.id}/links`)).url);
   const found = await Promise.all([
-    lookAtAll("portal", await link(), await pagesOf(base, tenant.id, "/portal")),
-    lookAtAll("console", again, { ...own, ...(await othersOf(tenant)) }),
+    lookAtAll("portal", await link(), { ...portal, ...catchers }),
+    lookAtAll("console", again, { ...own, ...(await othersOf(tenant)), "choose-password": invited.pathname + invited.search }),
   ]);
+  await brandStory(tenant, await link());
   assert.deepEqual(found.flat(), []);
-  const pages = Object.keys(own).length * 2 + Object.keys(await othersOf(tenant)).length;
-  console.log(`the story three times, by keyboard, in frames; ${pages} pages in three sizes, two themes: screenshots in ${shots}`);
+  const pages = Object.keys(own).length * 2 + Object.keys(catchers).length + Object.keys(await othersOf(tenant)).length + 1;
+  console.log(`the story three times, by keyboard, in frames, of a user, live and branded; ${pages} pages in three sizes, two themes: screenshots in ${shots}`);
 } finally {
   await browser.close();
   child.kill("SIGINT");

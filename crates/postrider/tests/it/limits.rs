@@ -54,7 +54,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "tries to come in by one name",
         "nobody_tries_passwords_for_long",
     ),
-    ("a request to a catcher", "a_catcher_is_one_tenants_and_bounded"),
+    (
+        "a request to a catcher",
+        "a_catcher_is_one_tenants_and_bounded",
+    ),
     (
         "names and addresses whose tries are counted",
         "windows_are_bounded_and_end",
