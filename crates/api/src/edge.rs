@@ -11,13 +11,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use ipnet::IpNet;
 use postrider_core::seal::{hex, sha256};
 use postrider_service::budget::{Budget, Grant};
-use postrider_service::{CameFrom, ErrorCode, Refusal, Result, random};
+use postrider_service::{AsAskedFor, CameFrom, ErrorCode, Refusal, Result, random};
 
 use crate::ApiOptions;
 use crate::metrics::Metrics;
@@ -178,7 +178,11 @@ impl Line {
     }
 
     fn end(&self, response: &Response, answers: &Answers) {
-        let status = response.status();
+        // What somebody asked for is no failure of ours.
+        let status = match response.extensions().get::<AsAskedFor>() {
+            Some(_) => StatusCode::OK,
+            None => response.status(),
+        };
         let took = self.began.elapsed();
         answers
             .metrics

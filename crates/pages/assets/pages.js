@@ -150,7 +150,15 @@ for (const place of document.querySelectorAll("[data-file-into]")) {
   input.type = "file";
   input.accept = "image/svg+xml,image/png,image/jpeg,image/gif,image/webp";
   input.setAttribute("aria-label", "Choose a picture");
+  // In base 64 it may have 16 KiB.
+  const BYTES_MAX = 12000;
   input.addEventListener("change", () => {
+    const long = input.files[0]?.size > BYTES_MAX;
+    input.setCustomValidity(long ? "The picture has too many bytes: 12,000 at most." : "");
+    if (long) {
+      input.reportValidity();
+      return;
+    }
     const reader = new FileReader();
     reader.addEventListener("load", () => {
       field.value = reader.result;

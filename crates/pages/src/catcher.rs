@@ -1,18 +1,20 @@
 //! The catcher: an address here, for whoever has no server to send to yet.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use postrider_core::profile::VerifyError;
 use postrider_core::{Id, id};
-use postrider_service::{CatcherListed, Caught, CaughtRequest, CaughtVerdict};
+use postrider_service::{AsAskedFor, CatcherListed, Caught, CaughtRequest, CaughtVerdict};
 
 use crate::Site;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::Failure;
-use crate::fields::{Fields, Posted, read_bytes};
+use crate::fields::{Fields, Posted, read_from};
 use crate::frame::{self, Face, Frame, Link, Shown};
 use crate::shown::{BodyShown, When, name_of};
 use crate::tenant::crumbs_below;
@@ -111,11 +113,11 @@ pub(crate) async fn show(
     let now = service.now();
     let here = visitor.href(format_args!("/tenants/{tenant}/catchers/{code}"));
     let url = format!("{}/catch/{code}", visitor.base);
-    let row = |caught: &Caught| CaughtRow {
+    let row = |caught: &Arc<Caught>| CaughtRow {
         href: format!("{here}/{}", caught.number),
         at: When::new(caught.at, now),
         method: caught.method.clone(),
-        what: what(caught),
+        what: caught.about.clone(),
         bytes: grouped(caught.bytes as u64),
         status: caught.status,
     };
@@ -123,6 +125,10 @@ pub(crate) async fn show(
     let kept = rows.len() as u64;
     let sentence = match listed.count {
         0 => "Nothing came yet: add an endpoint with this address and send it a test.".to_owned(),
+        all if kept == 0 => {
+            let came = counted(all, "request", "requests");
+            format!("{came} came, and there was no room to keep it.")
+        }
         all if all == kept => format!("{} came.", counted(all, "request", "requests")),
         all => format!(
             "{} came; these are the newest.",
@@ -146,24 +152,6 @@ pub(crate) async fn show(
         seen: listed.count,
     };
     frame::show(&page.frame, &page)
-}
-
-/// What a request is about, as far as one can tell without knowing who sends.
-fn what(caught: &Caught) -> String {
-    let value: Option<serde_json::Value> = serde_json::from_slice(&caught.body).ok();
-    let names = [
-        "type",
-        "eventType",
-        "event_type",
-        "event",
-        "topic",
-        "action",
-    ];
-    let named = value.as_ref().and_then(|value| {
-        let mut texts = names.iter().filter_map(|name| value.get(name)?.as_str());
-        texts.next()
-    });
-    named.unwrap_or_default().chars().take(64).collect()
 }
 
 async fn crumbs(site: &Site, visitor: &Visitor, tenant: Id<id::Tenant>) -> Vec<Link> {
@@ -259,7 +247,8 @@ fn told(verdict: &CaughtVerdict) -> (bool, String) {
         ),
         CaughtVerdict::Unknown => (
             false,
-            "No endpoint has this address, so there is no secret to verify it with.".to_owned(),
+            "No endpoint is known to have this address, so there is no secret to verify it with."
+                .to_owned(),
         ),
         CaughtVerdict::Cut => (
             false,
@@ -275,14 +264,25 @@ pub(crate) async fn catch(
     request: Request,
 ) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
+    let service = site.service();
+    let refused = |refusal| Failure::Refused(Face::Console, refusal);
+    let tenant = service.catcher_of(&code).await.map_err(refused)?;
+    let tenant = tenant.ok_or_else(|| Failure::not_found(Face::Console))?;
     let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let status = wanted(query.get("status"));
-    let holder = u128::from_str_radix(&code, 16).unwrap_or_default();
-    let body = read_bytes(&site, body, REQUEST_BYTES_MAX, holder).await?;
+    if parts.headers.contains_key("sec-fetch-site") {
+        // A browser: it sends what its visitor is known by.
+        return Ok(answered(
+            StatusCode::OK,
+            "what browsers send is not kept here\n",
+        ));
+    }
+    let caught = &site.pages.caught;
+    let body = read_from(caught, site.face, body, REQUEST_BYTES_MAX, tenant.as_u128()).await?;
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = parts.headers.iter();
     let target = parts.uri.path_and_query();
-    let kept = site.service().catch(
+    let kept = service.catch(
         &code,
         CaughtRequest {
             method: parts.method.to_string(),
@@ -297,8 +297,18 @@ pub(crate) async fn catch(
     if !kept {
         return Err(Failure::not_found(Face::Console));
     }
-    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    Ok((status, kind, "caught\n").into_response())
+    Ok(answered(status, "caught\n"))
+}
+
+fn answered(status: StatusCode, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let mut response = (status, headers, text).into_response();
+    response.extensions_mut().insert(AsAskedFor);
+    response
 }
 
 /// The answer that the address asks for, so that failures can be tried: `?status=503`.

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use postrider_core::tenant::Mode;
-use postrider_core::{Id, id};
+use postrider_core::{Id, Timestamp, id};
 use postrider_service::{DeliveryListed, DeliveryQuery, PageRequest, Refusal, read_state};
 
 use crate::Site;
@@ -57,7 +57,7 @@ impl Filters {
     }
 
     /// Where to send again all that is listed; none where a replay could not be of just these.
-    fn replay(&self, visitor: &Visitor, tenant: Id<id::Tenant>) -> Option<String> {
+    fn replay(&self, visitor: &Visitor, tenant: Id<id::Tenant>, now: Timestamp) -> Option<String> {
         let ended = ["failed", "delivered", "cancelled", "skipped"];
         let whole = self.id.is_empty() && self.event.is_empty();
         if !whole || !ended.contains(&self.status.as_str()) {
@@ -67,6 +67,8 @@ impl Filters {
         let pairs = self.pairs().into_iter();
         let query: String = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(pairs.filter(|(name, text)| chosen.contains(name) && !text.is_empty()))
+            // What fails from now on is not among what is listed.
+            .extend_pairs(self.until.is_empty().then(|| ("until", now.to_string())))
             .append_pair("preview", "1")
             .finish();
         Some(visitor.href(format_args!("/tenants/{tenant}/replays?{query}")))
@@ -124,7 +126,7 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
     let frame = Frame::of(&visitor, "Deliveries").behind(crumbs);
     let replay = tenant.or(own).filter(|_| frame.may_change());
     let page = Deliveries {
-        replay: replay.and_then(|tenant| filters.replay(&visitor, tenant)),
+        replay: replay.and_then(|tenant| filters.replay(&visitor, tenant, now)),
         news: news_of(&visitor, &filters, found.rows.first()),
         frame,
         sentence,
@@ -142,14 +144,19 @@ fn news_of(
     filters: &Filters,
     newest: Option<&DeliveryListed>,
 ) -> Option<String> {
-    if visitor.query.get("after").is_some() {
+    // What comes to an end has been made before: a list of what ended so has no newer ones to tell of.
+    if visitor.query.get("after").is_some() || !filters.status.is_empty() {
         return None;
     }
+    // No further back than what is there.
+    let since = newest.filter(|_| filters.since.is_empty());
+    let since = since.map(|listed| listed.delivery.created_at.to_string());
     let newest = newest.map(|listed| listed.delivery.id.to_string());
     let pairs = filters.pairs().into_iter();
     let query = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs.filter(|(_, text)| !text.is_empty()))
         .extend_pairs(newest.map(|id| ("newest", id)))
+        .extend_pairs(since.map(|since| ("since", since)))
         .finish();
     Some(visitor.href(format_args!("/deliveries/news?{query}")))
 }
@@ -201,10 +208,7 @@ pub(crate) fn mode(text: Option<&str>) -> Result<Option<Mode>, Refusal> {
 }
 
 /// A time as the API writes it, or as the fields of browsers do: `2026-11-28T10:34`, which is UTC here.
-pub(crate) fn time(
-    field: &str,
-    text: Option<&str>,
-) -> Result<Option<postrider_core::Timestamp>, Refusal> {
+pub(crate) fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
     let Some(text) = text else { return Ok(None) };
     let whole = match text.len() {
         10 => format!("{text}T00:00:00Z"),
@@ -212,7 +216,7 @@ pub(crate) fn time(
         19 => format!("{text}Z"),
         _ => text.to_owned(),
     };
-    let parsed = whole.parse::<postrider_core::Timestamp>();
+    let parsed = whole.parse::<Timestamp>();
     let rule = |_| Refusal::invalid(field, "must be a time such as 2026-11-28T10:34, in UTC");
     parsed.map(Some).map_err(rule)
 }

@@ -27,7 +27,7 @@ use crate::words::{self, After, Standing};
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 /// Deliveries on the page of their endpoint.
 /// Its last deliveries, of which the page tells how long their answers took.
-const MEASURED: usize = 200;
+const MEASURED: usize = 50;
 const RECENT: usize = 12;
 
 #[derive(Template)]
@@ -157,7 +157,9 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         created: When::new(endpoint.created_at, now),
         updated: When::new(endpoint.updated_at, now),
         day,
-        now: service.lane(&endpoint).and_then(lane::sentence),
+        now: service
+            .lane(&endpoint)
+            .and_then(|found| lane::sentence(found, endpoint.ordering)),
         latency: lane::latency(&recent),
         recent: recent.iter().take(RECENT).map(row).collect(),
         rotates: endpoint.kind == EndpointKind::Registered && profile.secret.overlap.is_some(),

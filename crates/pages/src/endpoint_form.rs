@@ -38,6 +38,8 @@ struct Form {
     test_only: bool,
     /// What the product notes for itself is the product's to see and change.
     of_product: bool,
+    /// Lines say what its notes are.
+    notes: bool,
     /// Where an address for it is made.
     catcher: Option<String>,
     /// What a filter would have done, once it was tried.
@@ -161,12 +163,22 @@ pub(crate) fn note_lines(text: &str) -> Result<Metadata, Refusal> {
     named_lines(text).ok_or_else(rule)
 }
 
-/// Notes as they are typed.
-pub(crate) fn written_notes(notes: &Metadata) -> String {
+/// Notes as they are typed; none where lines do not say them, and only the API changes them.
+pub(crate) fn written_notes(notes: &Metadata) -> Option<String> {
     let lines = notes.iter();
-    lines
+    let text: String = lines
         .map(|(name, note)| format!("{name}: {note}\n"))
-        .collect()
+        .collect();
+    (named_lines(&text).as_ref() == Some(notes)).then_some(text)
+}
+
+/// What was typed, where that is another thing than what is there.
+pub(crate) fn changed_notes(typed: &str, stored: &Metadata) -> Result<Option<Metadata>, Refusal> {
+    if written_notes(stored).is_none() {
+        return Ok(None);
+    }
+    let typed = note_lines(typed)?;
+    Ok((typed != *stored).then_some(typed))
 }
 
 fn named_lines(text: &str) -> Option<BTreeMap<String, String>> {
@@ -207,6 +219,7 @@ async fn new_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sho
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: visitor.visit.caller.own_mode() == Mode::Test,
+        notes: true,
         catcher: visitor
             .catches
             .then(|| visitor.href(format_args!("/tenants/{tenant}/catchers"))),
@@ -297,7 +310,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         }
         .to_owned(),
         external_id: endpoint.external_id.clone().unwrap_or_default(),
-        metadata: written_notes(&endpoint.metadata),
+        metadata: written_notes(&endpoint.metadata).unwrap_or_default(),
         mode: endpoint.mode.as_str().to_owned(),
     };
     let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
@@ -315,6 +328,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: false,
+        notes: written_notes(&endpoint.metadata).is_some(),
         catcher: None,
         of_product: is_of_product(visitor),
         tried: typed.tried,
@@ -354,9 +368,10 @@ pub(crate) async fn change(
                 .then(|| values.ordering().map(Some))
                 .transpose()?,
             external_id: of_product.then(|| values.external_id()),
-            metadata: of_product
-                .then(|| note_lines(&values.metadata).map(Some))
-                .transpose()?,
+            metadata: match of_product {
+                true => changed_notes(&values.metadata, &endpoint.metadata)?.map(Some),
+                false => None,
+            },
             ..EndpointPatch::default()
         })
     };
@@ -437,5 +452,37 @@ fn types(profile: &Profile) -> Vec<String> {
             .iter()
             .map(|known| known.name.clone())
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_that_lines_do_not_say_stay_as_they_are() {
+        let notes = |pairs: &[(&str, &str)]| -> Metadata {
+            let owned = pairs.iter();
+            owned
+                .map(|(name, note)| ((*name).to_owned(), (*note).to_owned()))
+                .collect()
+        };
+        let plain = notes(&[("plan", "gold: really"), ("region", "eu")]);
+        let written = written_notes(&plain).unwrap();
+        assert_eq!(
+            changed_notes(&written.replace('\n', "\r\n"), &plain).unwrap(),
+            None
+        );
+        let other = changed_notes("plan: free", &plain).unwrap();
+        assert_eq!(other, Some(notes(&[("plan", "free")])));
+        assert_eq!(changed_notes("", &plain).unwrap(), Some(notes(&[])));
+        for odd in [
+            notes(&[("crm:id", "7")]),
+            notes(&[("a", "one\ntwo: three")]),
+            notes(&[("a", " blanks ")]),
+        ] {
+            assert_eq!(written_notes(&odd), None);
+            assert_eq!(changed_notes("", &odd).unwrap(), None, "{odd:?}");
+        }
     }
 }

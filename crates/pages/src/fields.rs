@@ -5,11 +5,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
+use postrider_service::budget::Budget;
 use postrider_service::{ErrorCode, Refusal};
 
 use crate::Site;
 use crate::door::Visitor;
 use crate::failure::Failure;
+use crate::frame::Face;
 
 /// Bytes of a form.
 const FORM_BYTES_MAX: usize = 256 * 1024;
@@ -82,19 +84,20 @@ pub(crate) async fn read(
     max: usize,
     holder: u128,
 ) -> Result<Fields, Failure> {
-    let bytes = read_bytes(site, body, max, holder).await?;
+    let bytes = read_from(&site.pages.forms, site.face, body, max, holder).await?;
     Ok(Fields::parse(&bytes))
 }
 
-/// Reads a body of at most `max` bytes on the account of `holder`.
-pub(crate) async fn read_bytes(
-    site: &Site,
+/// Reads a body of at most `max` bytes on the account of `holder` in a budget.
+pub(crate) async fn read_from(
+    budget: &Budget,
+    face: Face,
     body: Body,
     max: usize,
     holder: u128,
 ) -> Result<Bytes, Failure> {
-    let refuse = |code, detail: String| Failure::Refused(site.face, Refusal::new(code, detail));
-    let Some(_grant) = site.pages.forms.take(holder, max) else {
+    let refuse = |code, detail: String| Failure::Refused(face, Refusal::new(code, detail));
+    let Some(_grant) = budget.take(holder, max) else {
         let detail = "the server reads as many forms as it can; try again in a moment";
         return Err(refuse(ErrorCode::Overloaded, detail.to_owned()));
     };

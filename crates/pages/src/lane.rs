@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use postrider_core::endpoint::Ordering;
 use postrider_service::{DeliveryListed, LaneStanding, LaneSurvey};
 
 use crate::words::{grouped, long};
 
 /// Its lane in one sentence; none while it has nothing to do.
-pub(crate) fn sentence(lane: LaneSurvey) -> Option<String> {
+pub(crate) fn sentence(lane: LaneSurvey, ordering: Ordering) -> Option<String> {
     let LaneSurvey {
         standing,
         in_flight,
@@ -20,6 +21,10 @@ pub(crate) fn sentence(lane: LaneSurvey) -> Option<String> {
     if standing == LaneStanding::Idle {
         return None;
     }
+    let at_once = match ordering {
+        Ordering::Endpoint => "one after the other".to_owned(),
+        Ordering::None | Ordering::Key => format!("of {at_once} at once"),
+    };
     let more = if has_stored { " or more" } else { "" };
     let waits = match held as u64 {
         0 if has_stored => "some wait in the store".to_owned(),
@@ -41,7 +46,7 @@ pub(crate) fn sentence(lane: LaneSurvey) -> Option<String> {
     };
     let next = next_in.map_or_else(String::new, |next| format!("; the next in {}", long(next)));
     Some(format!(
-        "{in_flight} under way, of {at_once} at once; {waits}{oldest}: {why}{next}."
+        "{in_flight} under way, {at_once}; {waits}{oldest}: {why}{next}."
     ))
 }
 
@@ -84,7 +89,7 @@ mod tests {
             oldest_due: Duration::ZERO,
             next_in: None,
         };
-        assert_eq!(sentence(lane), None);
+        assert_eq!(sentence(lane, Ordering::None), None);
         let broken = LaneSurvey {
             standing: LaneStanding::Broken,
             held: 1_024,
@@ -94,7 +99,7 @@ mod tests {
             ..lane
         };
         assert_eq!(
-            sentence(broken).unwrap(),
+            sentence(broken, Ordering::Key).unwrap(),
             "0 under way, of 16 at once; 1,024 or more wait, the oldest due for 1 min 30 s: the breaker is open after failures in a row; the next in 4 s."
         );
     }

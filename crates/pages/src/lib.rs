@@ -57,6 +57,9 @@ use frame::Face;
 /// Bytes of forms in memory, of all requests together.
 const FORMS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Bytes of requests to catchers that are being read, by share of each tenant.
+const CAUGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// What an operator sets.
 #[derive(Debug, Clone, Default)]
 pub struct PagesOptions {
@@ -75,6 +78,7 @@ pub struct Pages {
     service: Service,
     options: PagesOptions,
     forms: Arc<Budget>,
+    caught: Arc<Budget>,
     /// One canonical form at a time: it may be long work.
     verifying: Arc<tokio::sync::Semaphore>,
 }
@@ -98,6 +102,7 @@ impl Pages {
             service,
             options,
             forms: Arc::new(Budget::new(FORMS_BYTES_MAX)),
+            caught: Arc::new(Budget::new(CAUGHT_BYTES_MAX)),
             verifying: Arc::new(tokio::sync::Semaphore::new(1)),
         }
     }
@@ -207,6 +212,7 @@ fn common() -> Router<Site> {
         .route("/tenants/{id}/events", get(events::list))
         .route("/tenants/{id}/event-types", get(catalogue::show))
         .route("/tenants/{id}/statistics", get(statistics::show))
+        .route("/tenants/{id}/statistics.csv", get(statistics::file))
         .route(
             "/tenants/{id}/replays",
             get(replay::list).post(replay::create),

@@ -5,12 +5,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect};
 use postrider_core::limits::PAGE_ROWS_DEFAULT;
 use postrider_core::tenant::{Application, Scope};
-use postrider_service::{DeliveryQuery, PageRequest, read_state};
+use postrider_service::{
+    DeliveryQuery, LaneStanding, LanesStanding, PageRequest, Survey, read_state,
+};
 
 use crate::Site;
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{DeliveryRow, When};
+use crate::words::{grouped, long};
 
 /// Rows of each of the two short lists.
 const SHORT: usize = 8;
@@ -28,6 +31,8 @@ struct Overview {
     damaged: u64,
     /// Whoever is there came with a key, and nobody has a name yet.
     nameless: bool,
+    /// What happens just now, for the operator.
+    now: Vec<Figure>,
     makes_applications: bool,
 }
 
@@ -107,9 +112,61 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         set_aside: ready.set_aside,
         damaged: ready.damaged,
         nameless,
+        now: figures(service.survey(who).ok()),
         makes_applications: who.scope() == Scope::Root,
     };
     frame::show(&page.frame, &page)
+}
+
+/// A number, and the list behind it where there is one.
+struct Figure {
+    name: &'static str,
+    number: String,
+    href: Option<&'static str>,
+}
+
+fn figures(survey: Option<Survey>) -> Vec<Figure> {
+    let Some(survey) = survey else {
+        return Vec::new();
+    };
+    let of = |standings: &[LaneStanding]| {
+        let lanes = survey.lanes.iter();
+        lanes
+            .filter(|lanes| standings.contains(&lanes.standing))
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    let able = of(&[LaneStanding::Ready, LaneStanding::Share, LaneStanding::Busy]);
+    let oldest = able
+        .iter()
+        .map(|lanes| lanes.oldest_due)
+        .max()
+        .unwrap_or_default();
+    let count = |lanes: &[LanesStanding]| lanes.iter().map(|lanes| lanes.lanes as u64).sum();
+    let waits: u64 = survey.lanes.iter().map(|lanes| lanes.held as u64).sum();
+    let figure = |name, number, href| Figure { name, number, href };
+    vec![
+        figure("requests under way", grouped(survey.in_flight as u64), None),
+        figure(
+            "deliveries waiting in memory",
+            grouped(waits),
+            Some("/deliveries?status=pending"),
+        ),
+        figure(
+            "the oldest that could be sent waits for",
+            if oldest.is_zero() {
+                "–".to_owned()
+            } else {
+                long(oldest)
+            },
+            None,
+        ),
+        figure(
+            "endpoints behind an open breaker",
+            grouped(count(&of(&[LaneStanding::Broken]))),
+            None,
+        ),
+    ]
 }
 
 fn sentence(applications: usize, failed: &Lately, waiting: &Lately) -> String {

@@ -24,10 +24,20 @@ struct Keys {
     rows: Vec<Row>,
     next: Option<String>,
     name: String,
-    applications: Vec<(String, String)>,
+    applications: Vec<Choice>,
+    /// The whole server was chosen.
+    whole: bool,
+    test: bool,
+    read_only: bool,
     root: bool,
     may_make: bool,
     wrong: Option<String>,
+}
+
+struct Choice {
+    id: String,
+    label: String,
+    chosen: bool,
 }
 
 struct Row {
@@ -53,6 +63,11 @@ async fn page(site: &Site, visitor: &Visitor, typed: &Fields, wrong: Option<Stri
     let next = next_of(&keys, "/keys", &[]);
     let now = service.now();
     let root = who.scope() == Scope::Root;
+    let choice = |(id, label): (String, String)| Choice {
+        chosen: typed.get("application") == Some(id.as_str()),
+        id,
+        label,
+    };
     let applications = match who.scope() {
         Scope::Root => {
             let first = PageRequest::first(CHOICES);
@@ -91,7 +106,10 @@ async fn page(site: &Site, visitor: &Visitor, typed: &Fields, wrong: Option<Stri
         rows: keys.rows.into_iter().map(row).collect(),
         next,
         name: typed.text("name"),
-        applications,
+        whole: wrong.is_some() && typed.get("application").is_none(),
+        test: typed.get("mode") == Some("test"),
+        read_only: typed.get("read_only").is_some(),
+        applications: applications.into_iter().map(choice).collect(),
         root,
         may_make: frame.may_change() && who.manages_users(),
         wrong,

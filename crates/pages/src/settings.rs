@@ -10,7 +10,7 @@ use postrider_service::{Refusal, RetentionRound, TenantPatch};
 use crate::Site;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
-use crate::endpoint_form::{note_lines, written_notes};
+use crate::endpoint_form::{changed_notes, written_notes};
 use crate::failure::Failure;
 use crate::fields::Posted;
 use crate::frame::{self, Frame, Shown};
@@ -41,7 +41,8 @@ struct Settings {
 struct Own {
     name: String,
     external_id: String,
-    metadata: String,
+    /// None where lines do not say them.
+    metadata: Option<String>,
 }
 
 struct SecretRow {
@@ -137,16 +138,18 @@ pub(crate) async fn act(
     let tenant = tenant_of(&visitor, &id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
     if act == "own" {
+        let found = service.tenant(who, tenant).await;
+        let (stored, _) = found.map_err(visitor.refused())?;
         let typed = Own {
             name: fields.text("name"),
             external_id: fields.text("external_id"),
-            metadata: fields.text("metadata"),
+            metadata: written_notes(&stored.metadata).map(|_| fields.text("metadata")),
         };
         let patch = || {
             Ok::<_, Refusal>(TenantPatch {
                 name: Some(typed.name.clone()),
                 external_id: Some(fields.get("external_id").map(str::to_owned)),
-                metadata: Some(Some(note_lines(&typed.metadata)?)),
+                metadata: changed_notes(&fields.text("metadata"), &stored.metadata)?.map(Some),
                 settings: None,
             })
         };

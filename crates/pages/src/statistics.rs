@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::header;
 use postrider_core::Timestamp;
 use postrider_core::tenant::Mode;
 use postrider_service::{Counts, Refusal, StatisticsAsked};
@@ -38,6 +40,8 @@ struct Statistics {
     tables: Vec<Table>,
     totals: Row,
     more_endpoints: usize,
+    /// The same as a file.
+    file: String,
 }
 
 struct Table {
@@ -84,9 +88,73 @@ pub(crate) async fn show(
         period: long(counted.period),
         totals: behind.row("All".to_owned(), &[], counted.totals),
         more_endpoints: counted.more_endpoints + left,
+        file: format!(
+            "{}?range={chosen}",
+            visitor.href(format_args!("/tenants/{tenant}/statistics.csv"))
+        ),
         tables: tables(&site, &visitor, &counted, &behind).await,
     };
     frame::show(&page.frame, &page)
+}
+
+/// The same counts as a file for a spreadsheet (RFC 4180).
+pub(crate) async fn file(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let refused = visitor.refused();
+    let tenant = tenant_of(&visitor, &id)?;
+    let chosen = visitor.query.get("range").unwrap_or("24h");
+    let asked = asked(&site, &visitor, chosen).map_err(&refused)?;
+    let counted = site
+        .service()
+        .statistics(&visitor.visit.caller, tenant, asked)
+        .await
+        .map_err(&refused)?;
+    let mut text = "by,name,all,delivered,failed,waiting,cancelled,skipped\r\n".to_owned();
+    let mut line = |by: &str, name: &str, counts: Counts| {
+        let Counts {
+            total,
+            delivered,
+            failed,
+            pending,
+            cancelled,
+            skipped,
+            ..
+        } = counts;
+        let name = field(name);
+        text += &format!(
+            "{by},{name},{total},{delivered},{failed},{pending},{cancelled},{skipped}\r\n"
+        );
+    };
+    line("all", "", counted.totals);
+    for (name, counts) in &counted.by_type {
+        line("type", name, *counts);
+    }
+    for of in &counted.by_endpoint {
+        line("endpoint", &of.endpoint.to_string(), of.counts);
+    }
+    for (mode, counts) in &counted.by_mode {
+        line("mode", mode.as_str(), *counts);
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (
+            header::CONTENT_DISPOSITION,
+            "attachment; filename=statistics.csv",
+        ),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, text).into_response())
+}
+
+/// A text as a field: whoever named an event type shall not make a formula of it.
+fn field(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let guard = if formula { "'" } else { "" };
+    format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
 /// What the address asks for.
@@ -189,4 +257,16 @@ fn capital(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     format!("{}{}", first.unwrap_or_default(), letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn a_field_is_a_text_whatever_it_begins_with() {
+        assert_eq!(field("order.completed"), "\"order.completed\"");
+        assert_eq!(field("a \"b\", c"), "\"a \"\"b\"\", c\"");
+        assert_eq!(field("=1+1"), "\"'=1+1\"");
+    }
 }

@@ -76,6 +76,8 @@ pub enum Command {
     Health(commands::Address),
     /// Call any route of the API: postrider api get /v1/audit
     Api(commands::ApiArgs),
+    /// Watch in the terminal what a server does: rates, times, what waits and why
+    Top(commands::TopArgs),
     /// Print a link that opens the console once, in a browser, as whoever has the key
     Console(commands::Connection),
     /// Manage applications: the products that send webhooks
@@ -249,6 +251,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::ManPages { directory } => shipped::man_pages(&directory),
             Command::Health(address) => commands::health(&address).await,
             Command::Api(args) => commands::api(args).await,
+            Command::Top(args) => commands::top(args).await,
             Command::Console(connection) => commands::console(&connection).await,
             Command::Application(command) => commands::application(command).await,
             Command::Tenant(command) => commands::tenant(command).await,

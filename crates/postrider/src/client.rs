@@ -148,6 +148,29 @@ impl Client {
         path: &str,
         body: Option<String>,
     ) -> anyhow::Result<Answer> {
+        let (status, bytes) = self.exchanged(method, path, body).await?;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Ok(Answer { status, body })
+    }
+
+    /// What a path has that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let (status, bytes) = self.exchanged(Method::GET, path, None).await?;
+        if !status.is_success() {
+            self.call(Method::GET, path, None).await?;
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn exchanged(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let target = self.base.join(path)?;
         let mut request = http::Request::builder()
             .method(method)
@@ -165,15 +188,13 @@ impl Client {
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let sent = tokio::time::timeout(TIME_MAX, self.send(&target, request)).await;
-        let (status, bytes) = sent.map_err(|_| {
+        sent.map_err(|_| {
             anyhow::anyhow!(
                 "no answer from {} within {} s",
                 self.base,
                 TIME_MAX.as_secs()
             )
-        })??;
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Answer { status, body })
+        })?
     }
 
     /// One request on a connection of its own.

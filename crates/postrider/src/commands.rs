@@ -12,6 +12,7 @@ mod key;
 mod resource;
 mod table;
 mod tenant;
+mod top;
 mod user;
 
 pub use api::{ApiArgs, api};
@@ -29,6 +30,7 @@ pub use resource::{
     send_out,
 };
 pub use tenant::{TenantCommand, tenant};
+pub use top::{TopArgs, top};
 pub use user::{UserCommand, user};
 
 use std::path::PathBuf;

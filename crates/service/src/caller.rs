@@ -55,6 +55,10 @@ pub struct CameFrom {
     pub is_proxys: bool,
 }
 
+/// On an answer that whoever asked wanted to be like that: its status tells nothing of this server.
+#[derive(Debug, Clone, Copy)]
+pub struct AsAskedFor;
+
 /// A key that somebody says they have.
 #[derive(Debug)]
 pub struct Claim(Arc<ApiKey>);

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::audit::AuditEntry;
-use postrider_core::endpoint::Endpoint;
+use postrider_core::audit::{Actor, AuditEntry};
+use postrider_core::endpoint::{CustomHeader, Endpoint};
 use postrider_core::profile::VerifyError;
 use postrider_core::seal::hex;
+use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::PageRequest;
 use tokio::sync::Semaphore;
@@ -32,8 +33,15 @@ const BODY_KEPT_MAX: usize = 64 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of a request's target and headers that are kept.
 const HEAD_KEPT_MAX: usize = 16 * 1024;
-/// What a kept request has beside its texts.
+/// What a kept request, and each of its headers, has beside its texts.
 const OVERHEAD: usize = 512;
+const HEADER_OVERHEAD: usize = 80;
+/// Bytes of a body that is looked through for what it is about.
+const ABOUT_BYTES_MAX: usize = 16 * 1024;
+/// Characters of that.
+const ABOUT_CHARS_MAX: usize = 64;
+/// How long somebody waits for a verification to begin.
+const TURN_WAIT: Duration = Duration::from_secs(2);
 /// How long one lasts.
 const LASTS: Duration = Duration::from_secs(24 * 3_600);
 /// Random bytes in an address: nobody finds one by trying.
@@ -55,9 +63,38 @@ pub struct Caught {
     pub bytes: usize,
     /// What it was answered with.
     pub status: u16,
+    /// The type of event that it seems to be of, whoever sent it; empty where it does not say.
+    pub about: String,
 }
 
+/// What names of headers have whose values are nobody's to see, whoever sent them here.
+const SEALED: [&str; 11] = [
+    "auth",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "session",
+    "jwt",
+    "oidc",
+    "credential",
+    "api-key",
+    "apikey",
+];
+
 impl Caught {
+    /// As it may be shown.
+    fn shown(&self) -> Self {
+        let mut shown = self.clone();
+        for (name, value) in &mut shown.headers {
+            let name = name.to_lowercase();
+            if SEALED.iter().any(|word| name.contains(word)) {
+                CustomHeader::STARS.clone_into(value);
+            }
+        }
+        shown
+    }
+
     /// Not all of its body was kept.
     pub fn is_cut(&self) -> bool {
         self.body.len() < self.bytes
@@ -65,7 +102,9 @@ impl Caught {
 
     fn weight(&self) -> usize {
         let headers = self.headers.iter();
-        let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+        let headers: usize = headers
+            .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD)
+            .sum();
         self.body.len() + self.target.len() + headers + OVERHEAD
     }
 }
@@ -94,10 +133,11 @@ pub enum CaughtVerdict {
 
 struct Catcher {
     tenant: Id<id::Tenant>,
+    mode: Mode,
     made_at: Timestamp,
     begun: Instant,
     count: u64,
-    caught: VecDeque<(Caught, Grant)>,
+    caught: VecDeque<(Arc<Caught>, Grant)>,
 }
 
 impl Catcher {
@@ -138,26 +178,34 @@ impl Catchers {
         self.by_code.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A catcher of this tenant that is not over.
+    /// A catcher of this tenant that is not over, of a mode that may be seen.
     fn with<T>(
         &self,
         tenant: Id<id::Tenant>,
+        may_touch: impl Fn(Mode) -> bool,
         code: &str,
         look: impl FnOnce(&Catcher) -> T,
     ) -> Result<T> {
         let now = Instant::now();
         let catchers = self.lock();
-        let found = catchers.get(code);
-        let own = found.filter(|catcher| catcher.tenant == tenant && !catcher.is_over(now));
+        let own = catchers.get(code).filter(|catcher| {
+            catcher.tenant == tenant && !catcher.is_over(now) && may_touch(catcher.mode)
+        });
         own.map(look).ok_or_else(|| Refusal::not_found("catcher"))
     }
 
     /// Room for one more of a tenant's: its oldest ends where it has as many as it may.
-    fn make(&self, tenant: Id<id::Tenant>, made_at: Timestamp) -> Result<CatcherListed> {
+    fn make(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Mode,
+        made_at: Timestamp,
+    ) -> Result<CatcherListed> {
         let now = Instant::now();
         let mut catchers = self.lock();
         catchers.retain(|_, catcher| !catcher.is_over(now));
-        let of_tenant = catchers.iter().filter(|(_, it)| it.tenant == tenant);
+        let is_alike = |it: &Catcher| it.tenant == tenant && it.mode == mode;
+        let of_tenant = catchers.iter().filter(|(_, it)| is_alike(it));
         if of_tenant.clone().count() >= CATCHERS_OF_TENANT_MAX {
             let oldest = of_tenant.min_by_key(|(_, catcher)| catcher.begun);
             if let Some(oldest) = oldest.map(|(code, _)| code.clone()) {
@@ -171,6 +219,7 @@ impl Catchers {
         let code = hex(&random::bytes(CODE_BYTES));
         let catcher = Catcher {
             tenant,
+            mode,
             made_at,
             begun: now,
             count: 0,
@@ -181,11 +230,20 @@ impl Catchers {
         Ok(listed)
     }
 
-    /// Keeps a request, in the place of the oldest where there is no more room.
+    /// Whose a catcher is that is not over.
+    fn tenant_of(&self, code: &str) -> Option<Id<id::Tenant>> {
+        let now = Instant::now();
+        let catchers = self.lock();
+        let found = catchers.get(code).filter(|it| !it.is_over(now));
+        found.map(|catcher| catcher.tenant)
+    }
+
+    /// Keeps a request, in the place of the oldest of its tenant's where there is no more room.
     fn keep(&self, code: &str, mut caught: Caught) -> bool {
         let now = Instant::now();
         let mut catchers = self.lock();
-        let Some(catcher) = catchers.get_mut(code).filter(|it| !it.is_over(now)) else {
+        catchers.retain(|_, catcher| !catcher.is_over(now));
+        let Some(catcher) = catchers.get_mut(code) else {
             return false;
         };
         catcher.count += 1;
@@ -193,15 +251,28 @@ impl Catchers {
         while catcher.caught.len() >= CAUGHT_MAX {
             catcher.caught.pop_front();
         }
-        let (holder, weight) = (catcher.tenant.as_u128(), caught.weight());
-        let mut grant = self.kept.take(holder, weight);
-        while grant.is_none() && catcher.caught.pop_front().is_some() {
-            grant = self.kept.take(holder, weight);
-        }
-        if let Some(grant) = grant {
-            catcher.caught.push_back((caught, grant));
+        let (tenant, weight) = (catcher.tenant, caught.weight());
+        let grant = loop {
+            if let Some(grant) = self.kept.take(tenant.as_u128(), weight) {
+                break Some(grant);
+            }
+            let own = catchers.values_mut().filter(|it| it.tenant == tenant);
+            let oldest = own
+                .filter(|it| !it.caught.is_empty())
+                .min_by_key(|it| it.caught.front().map(|(caught, _)| caught.at));
+            match oldest {
+                Some(oldest) => drop(oldest.caught.pop_front()),
+                None => break None,
+            }
+        };
+        if let (Some(grant), Some(catcher)) = (grant, catchers.get_mut(code)) {
+            catcher.caught.push_back((Arc::new(caught), grant));
         }
         true
+    }
+
+    fn end_all_of(&self, tenant: Id<id::Tenant>) {
+        self.lock().retain(|_, catcher| catcher.tenant != tenant);
     }
 }
 
@@ -230,19 +301,31 @@ impl Service {
         self.must_catch()?;
         let tenant = who.tenant(self, tenant).await?;
         let by = who.changes(self.now())?;
-        let made = self.0.catchers.make(tenant.id, by.at)?;
+        let made = self.0.catchers.make(tenant.id, who.own_mode(), by.at)?;
+        let after = serde_json::json!({ "endsAt": made.ends_at }).to_string();
+        self.note_catcher(&tenant, by, "catcher.created", Some(after))
+            .await?;
+        Ok(made)
+    }
+
+    async fn note_catcher(
+        &self,
+        tenant: &Tenant,
+        by: Actor,
+        action: &str,
+        after: Option<String>,
+    ) -> Result<()> {
         let entry = AuditEntry {
             id: self.store().ids().next(by.at),
             application: Some(tenant.application),
             tenant: Some(tenant.id),
-            action: "catcher.created".to_owned(),
+            actor: by,
+            action: action.to_owned(),
             subject: tenant.id.to_string(),
             before: None,
-            after: Some(serde_json::json!({ "endsAt": made.ends_at }).to_string()),
-            actor: by,
+            after,
         };
-        self.store().note(entry).await?;
-        Ok(made)
+        Ok(self.store().note(entry).await?)
     }
 
     /// A tenant's catchers, the newest first.
@@ -260,7 +343,8 @@ impl Service {
         let catchers = self.0.catchers.lock();
         let own = catchers
             .iter()
-            .filter(|(_, it)| it.tenant == tenant && !it.is_over(now));
+            .filter(|(_, it)| it.tenant == tenant && !it.is_over(now))
+            .filter(|(_, it)| who.may_touch(it.mode));
         let mut listed: Vec<CatcherListed> = own.map(|(code, it)| it.listed(code)).collect();
         drop(catchers);
         listed.sort_by_key(|listed| std::cmp::Reverse(listed.made_at));
@@ -276,14 +360,24 @@ impl Service {
         who: &Caller,
         tenant: Id<id::Tenant>,
         code: &str,
-    ) -> Result<(CatcherListed, Vec<Caught>)> {
+    ) -> Result<(CatcherListed, Vec<Arc<Caught>>)> {
         self.must_catch()?;
         let tenant = who.tenant(self, tenant).await?.id;
-        self.0.catchers.with(tenant, code, |catcher| {
+        let may_touch = |mode| who.may_touch(mode);
+        let (listed, caught) = self.0.catchers.with(tenant, may_touch, code, |catcher| {
             let newest = catcher.caught.iter().rev();
-            let caught = newest.map(|(caught, _)| caught.clone()).collect();
+            let caught: Vec<Arc<Caught>> = newest.map(|(caught, _)| caught.clone()).collect();
             (catcher.listed(code), caught)
-        })
+        })?;
+        let shown = caught.iter().map(|caught| {
+            Arc::new(Caught {
+                // A list tells of it.
+                headers: Vec::new(),
+                body: Bytes::new(),
+                ..Caught::clone(caught)
+            })
+        });
+        Ok((listed, shown.collect()))
     }
 
     /// How many requests came to a catcher so far.
@@ -298,7 +392,10 @@ impl Service {
     ) -> Result<u64> {
         self.must_catch()?;
         let tenant = who.tenant(self, tenant).await?.id;
-        self.0.catchers.with(tenant, code, |catcher| catcher.count)
+        let may_touch = |mode| who.may_touch(mode);
+        self.0
+            .catchers
+            .with(tenant, may_touch, code, |catcher| catcher.count)
     }
 
     /// One of them, and whether an endpoint with the catcher's address signed it.
@@ -314,17 +411,18 @@ impl Service {
     ) -> Result<(Caught, CaughtVerdict)> {
         self.must_catch()?;
         let tenant = who.tenant(self, tenant).await?.id;
-        let caught = self.0.catchers.with(tenant, code, |catcher| {
+        let may_touch = |mode| who.may_touch(mode);
+        let caught = self.0.catchers.with(tenant, may_touch, code, |catcher| {
             let mut caught = catcher.caught.iter().map(|(caught, _)| caught);
             caught.find(|caught| caught.number == number).cloned()
         })?;
         let caught = caught.ok_or_else(|| Refusal::not_found("request"))?;
         if caught.is_cut() {
-            return Ok((caught, CaughtVerdict::Cut));
+            return Ok((caught.shown(), CaughtVerdict::Cut));
         }
         let endpoints = self.with_address(who, tenant, code).await?;
-        let verdict = self.verified(&caught, endpoints).await?;
-        Ok((caught, verdict))
+        let verdict = self.verified(caught.clone(), endpoints).await?;
+        Ok((caught.shown(), verdict))
     }
 
     /// The tenant's endpoints that lead to a catcher, as far as the first pages of them tell.
@@ -353,7 +451,11 @@ impl Service {
         Ok(endpoints)
     }
 
-    async fn verified(&self, caught: &Caught, endpoints: Vec<Endpoint>) -> Result<CaughtVerdict> {
+    async fn verified(
+        &self,
+        caught: Arc<Caught>,
+        endpoints: Vec<Endpoint>,
+    ) -> Result<CaughtVerdict> {
         let mut signers = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let version = self.profile_of(endpoint.application).await?.version;
@@ -363,9 +465,12 @@ impl Service {
         if signers.is_empty() {
             return Ok(CaughtVerdict::Unknown);
         }
-        let turn = self.0.catchers.verifying.clone().acquire_owned().await;
+        let turn = self.0.catchers.verifying.clone().acquire_owned();
+        let turn = tokio::time::timeout(TURN_WAIT, turn).await.map_err(|_| {
+            let detail = "as much is verified as can be; try again in a moment";
+            Refusal::new(ErrorCode::Overloaded, detail)
+        })?;
         let turn = turn.map_err(Refusal::internal)?;
-        let caught = caught.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             let header = |name: &str| {
@@ -396,14 +501,39 @@ impl Service {
         code: &str,
     ) -> Result<()> {
         self.must_catch()?;
-        let tenant = who.tenant(self, tenant).await?.id;
-        who.must_change()?;
-        self.0.catchers.with(tenant, code, |_| ())?;
+        let tenant = who.tenant(self, tenant).await?;
+        let by = who.changes(self.now())?;
+        let may_touch = |mode| who.may_touch(mode);
+        self.0.catchers.with(tenant.id, may_touch, code, |_| ())?;
         self.0.catchers.lock().remove(code);
-        Ok(())
+        self.note_catcher(&tenant, by, "catcher.deleted", None)
+            .await
+    }
+
+    /// Whose a catcher is: to be asked before anything of a request to it is read. None where there is none.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn catcher_of(&self, code: &str) -> Result<Option<Id<id::Tenant>>> {
+        if !self.catches() {
+            return Ok(None);
+        }
+        let Some(tenant) = self.0.catchers.tenant_of(code) else {
+            return Ok(None);
+        };
+        match self.0.directory.tenant(tenant).await {
+            Ok(_) => Ok(Some(tenant)),
+            Err(refusal) if refusal.code == ErrorCode::NotFound => {
+                self.0.catchers.end_all_of(tenant);
+                Ok(None)
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Keeps a request that came to a catcher's address; false when there is none.
+    ///
+    /// The address is one of this server's: what a browser sends to the server beside it is left out.
     pub fn catch(&self, code: &str, request: CaughtRequest) -> bool {
         if !self.catches() {
             return false;
@@ -420,7 +550,11 @@ impl Service {
         target.truncate(cut.unwrap_or(0));
         let mut room = HEAD_KEPT_MAX;
         let mut kept = Vec::new();
-        for (name, value) in headers {
+        let is_ours = |name: &str| {
+            let own = ["cookie", "set-cookie", "proxy-authorization"];
+            own.iter().any(|known| name.eq_ignore_ascii_case(known))
+        };
+        for (name, value) in headers.into_iter().filter(|(name, _)| !is_ours(name)) {
             let Some(left) = room.checked_sub(name.len() + value.len()) else {
                 break;
             };
@@ -436,11 +570,34 @@ impl Service {
             headers: kept,
             // A copy, so that the rest of a long one is not kept with it.
             body: Bytes::copy_from_slice(&body[..bytes.min(BODY_KEPT_MAX)]),
+            about: about(&body),
             bytes,
             status,
         };
         self.0.catchers.keep(code, caught)
     }
+}
+
+/// What a body is about, as far as one can tell without knowing who sends.
+fn about(body: &[u8]) -> String {
+    if body.len() > ABOUT_BYTES_MAX {
+        return String::new();
+    }
+    let value: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let names = [
+        "type",
+        "eventType",
+        "event_type",
+        "event",
+        "topic",
+        "action",
+    ];
+    let named = value.as_ref().and_then(|value| {
+        let mut texts = names.iter().filter_map(|name| value.get(name)?.as_str());
+        texts.next()
+    });
+    let seen = named.unwrap_or_default().chars();
+    seen.take(ABOUT_CHARS_MAX).collect()
 }
 
 /// A request, as it came.
@@ -468,6 +625,7 @@ mod tests {
             body: Bytes::from(vec![0; bytes]),
             bytes,
             status: 200,
+            about: String::new(),
         }
     }
 
@@ -475,7 +633,9 @@ mod tests {
     async fn a_catcher_keeps_the_newest_and_one_tenant_leaves_room() {
         let catchers = Catchers::default();
         let (one, two) = (Id::from_u128(1), Id::from_u128(2));
-        let made = catchers.make(one, Timestamp::default()).unwrap();
+        let made = catchers
+            .make(one, Mode::Live, Timestamp::default())
+            .unwrap();
         for _ in 0..CAUGHT_MAX + 5 {
             assert!(catchers.keep(&made.code, caught(10)));
         }
@@ -485,15 +645,23 @@ mod tests {
                 let numbers: Vec<u64> = kept.map(|(caught, _)| caught.number).collect();
                 (numbers[0], numbers.len(), catcher.count)
             };
-            catchers.with(tenant, code, look).unwrap()
+            catchers.with(tenant, |_| true, code, look).unwrap()
         };
         assert_eq!(seen(&made.code, one), (6, CAUGHT_MAX, 105));
-        assert!(catchers.with(two, &made.code, |_| ()).is_err(), "another's");
+        assert!(
+            catchers.with(two, |_| true, &made.code, |_| ()).is_err(),
+            "another's"
+        );
         assert!(!catchers.keep("nobody's", caught(10)));
         // As much as a tenant can keep is half of what there is.
         let mut codes = vec![made.code];
         for _ in 1..CATCHERS_OF_TENANT_MAX {
-            codes.push(catchers.make(one, Timestamp::default()).unwrap().code);
+            codes.push(
+                catchers
+                    .make(one, Mode::Live, Timestamp::default())
+                    .unwrap()
+                    .code,
+            );
         }
         for code in &codes {
             for _ in 0..CAUGHT_MAX {
@@ -501,24 +669,42 @@ mod tests {
             }
         }
         assert!(catchers.kept.taken() <= KEPT_BYTES_MAX / 2 + BODY_KEPT_MAX);
-        let other = catchers.make(two, Timestamp::default()).unwrap();
+        // The newest catcher of a tenant that keeps much has what came to it.
+        let newest = codes.last().unwrap();
+        assert_eq!(seen(newest, one).2, 100);
+        assert!(seen(newest, one).1 > 50);
+        // One of another mode is another's.
+        assert!(
+            catchers
+                .with(one, |mode| mode == Mode::Test, newest, |_| ())
+                .is_err()
+        );
+        let other = catchers
+            .make(two, Mode::Live, Timestamp::default())
+            .unwrap();
         catchers.keep(&other.code, caught(BODY_KEPT_MAX));
         assert_eq!(seen(&other.code, two), (1, 1, 1));
         // The oldest makes room for one more.
-        catchers.make(one, Timestamp::default()).unwrap();
-        assert!(catchers.with(one, &codes[0], |_| ()).is_err());
-        assert!(catchers.with(one, &codes[1], |_| ()).is_ok());
+        catchers
+            .make(one, Mode::Live, Timestamp::default())
+            .unwrap();
+        assert!(catchers.with(one, |_| true, &codes[0], |_| ()).is_err());
+        assert!(catchers.with(one, |_| true, &codes[1], |_| ()).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_catcher_ends_after_a_day() {
         let catchers = Catchers::default();
         let one = Id::from_u128(1);
-        let made = catchers.make(one, Timestamp::default()).unwrap();
+        let made = catchers
+            .make(one, Mode::Live, Timestamp::default())
+            .unwrap();
         tokio::time::advance(LASTS).await;
         assert!(!catchers.keep(&made.code, caught(10)));
-        assert!(catchers.with(one, &made.code, |_| ()).is_err());
-        catchers.make(one, Timestamp::default()).unwrap();
+        assert!(catchers.with(one, |_| true, &made.code, |_| ()).is_err());
+        catchers
+            .make(one, Mode::Live, Timestamp::default())
+            .unwrap();
         assert_eq!(catchers.lock().len(), 1);
     }
 }

@@ -60,14 +60,14 @@ use postrider_store::{Store, StoreError};
 use tokio::sync::mpsc;
 
 pub use postrider_engine::budget;
-pub use postrider_engine::machine::{LaneSurvey, Standing as LaneStanding};
+pub use postrider_engine::machine::{LaneSurvey, LanesStanding, Standing as LaneStanding, Survey};
 pub use postrider_engine::{CurrentProfile, ProfileRegistry};
 pub use postrider_store::queries::InvalidCursor;
 pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern};
 
 pub use applications::{ApplicationPatch, NewApplication};
 pub use audit::AuditQuery;
-pub use caller::{Caller, CameFrom, Claim, Proof};
+pub use caller::{AsAskedFor, Caller, CameFrom, Claim, Proof};
 pub use catchers::{CatcherListed, Caught, CaughtRequest, CaughtVerdict};
 pub use deletions::Deletion;
 pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_state};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use postrider_core::audit::Actor;
 use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Secret, Timestamp};
+use postrider_engine::machine::Survey;
 use postrider_store::{Store, StoreError};
 
 use crate::caller::Caller;
@@ -32,6 +33,15 @@ impl Service {
     /// `scope_insufficient` for all but root keys.
     pub fn must_see_metrics(&self, caller: &Caller) -> Result<()> {
         caller.must_be_root()
+    }
+
+    /// What the engine has under way and what waits, over all tenants.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for all but root keys.
+    pub fn survey(&self, caller: &Caller) -> Result<Survey> {
+        caller.must_be_root()?;
+        Ok(self.engine().survey())
     }
 
     /// Whether the store takes writes, asked at most once a second however often this is called.

@@ -41,6 +41,21 @@ impl Profile {
         keys: &[SigningKey],
         now: Timestamp,
     ) -> Result<(), VerifyError> {
+        let keys: Vec<&SigningKey> = keys.iter().collect();
+        self.verify_by(header, body, &keys, now)
+    }
+
+    /// As [`Profile::verify`], with keys that are kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`Profile::verify`].
+    pub fn verify_by<'h>(
+        &self,
+        header: &dyn Fn(&str) -> Option<&'h str>,
+        body: &[u8],
+        keys: &[&SigningKey],
+        now: Timestamp,
+    ) -> Result<(), VerifyError> {
         let mut known = self.captured(header);
         let mut missing = None;
         for spec in &self.signatures {
@@ -143,7 +158,7 @@ impl Profile {
     }
 }
 
-fn matches_any(spec: &SignatureSpec, part: &str, input: &[u8], keys: &[SigningKey]) -> bool {
+fn matches_any(spec: &SignatureSpec, part: &str, input: &[u8], keys: &[&SigningKey]) -> bool {
     let Some((Hole::Sig, given)) = spec.each.capture(part) else {
         return false;
     };

@@ -243,18 +243,9 @@ impl Verifier {
         at: Timestamp,
     ) -> Result<(), VerifyError> {
         let keys = self.0.keys.iter();
-        let mut first = None;
-        for (key, _) in keys.filter(|(_, ends)| ends.is_none_or(|ends| at < ends)) {
-            let verified = self
-                .0
-                .profile
-                .verify(header, body, std::slice::from_ref(key), at);
-            match verified {
-                Ok(()) => return Ok(()),
-                Err(error) => drop(first.get_or_insert(error)),
-            }
-        }
-        Err(first.unwrap_or(VerifyError::Mismatch))
+        let valid = keys.filter(|(_, ends)| ends.is_none_or(|ends| at < ends));
+        let keys: Vec<&SigningKey> = valid.map(|(key, _)| key).collect();
+        self.0.profile.verify_by(header, body, &keys, at)
     }
 }
 

@@ -88,6 +88,32 @@ async fn every_kind_of_thing_has_its_verbs() {
     assert!(run(&["replay", "list", "--tenant", t]).contains(&id(&replay)));
     run(&["replay", "get", &id(&replay)]);
     run(&["replay", "cancel", &id(&replay)]);
+    let user = json_of(&["user", "create", "Ada@example.com", "--role", "owner"]);
+    assert!(member(&user, "url").contains("/enter?code="), "{user}");
+    let u = id(&user);
+    assert!(run(&["user", "list"]).contains("ada@example.com"));
+    let kept_out = json_of(&[
+        "user", "update", &u, "--role", "viewer", "--active", "false",
+    ]);
+    assert_eq!(
+        (&kept_out["role"], &kept_out["active"]),
+        (&json!("viewer"), &json!(false))
+    );
+    run(&["user", "update", &u, "--active", "true"]);
+    assert!(run(&["user", "link", &u]).contains("/enter?code="));
+    assert!(run(&["user", "get", &u]).contains("viewer"));
+    run(&["user", "delete", &u]);
+    // Once: it reads the server's figures twice.
+    let screen = run(&["top", "--every", "1", "--times", "1"]);
+    for row in [
+        "accepted   ",
+        "attempts   ",
+        "lanes   ",
+        " of 4096 requests",
+        "0.0/s events",
+    ] {
+        assert!(screen.contains(row), "{row}: {screen}");
+    }
     let deletion = json_of(&["tenant", "delete", t]);
     assert!(run(&["deletion", "get", &id(&deletion)]).contains("status"));
 }

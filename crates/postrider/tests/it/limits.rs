@@ -149,6 +149,10 @@ const UNREACHED: &[(&str, &str)] = &[
         "it is that of bodies, and would take thirty seconds",
     ),
     (
+        "requests to catchers that are being read",
+        "it is that of forms, of which one tenant has half",
+    ),
+    (
         "catchers",
         "it would take two hundred tenants with five each, and is one comparison",
     ),

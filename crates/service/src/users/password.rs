@@ -112,7 +112,10 @@ impl Gate {
             });
             Ok(known && matches)
         };
-        let is_it = self.apart(from, work).await?;
+        let turn = self.turn(from).await.ok_or_else(too_many)?;
+        // Others may have failed while this one waited.
+        self.must_be_within(&buckets, Instant::now())?;
+        let is_it = apart(turn, work).await?;
         if !is_it {
             self.count(&buckets, Instant::now());
         }
@@ -131,8 +134,8 @@ impl Gate {
     ) -> Result<String> {
         must_be_good(password.expose(), name)?;
         let password = Secret::new(password.expose().to_owned());
-        self.apart(from, move || hashed(password.expose().as_bytes()))
-            .await
+        let turn = self.turn(from).await.ok_or_else(too_many)?;
+        apart(turn, move || hashed(password.expose().as_bytes())).await
     }
 
     fn must_be_within(&self, buckets: &[(u128, u32)], now: Instant) -> Result<()> {
@@ -176,23 +179,6 @@ impl Gate {
         }
     }
 
-    /// Work for a core, on a thread of its own.
-    async fn apart<T: Send + 'static>(
-        &self,
-        from: CameFrom,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let turn = self.turn(from).await.ok_or_else(|| {
-            let detail = "as many come in at once as can; try again in a moment";
-            Refusal::new(ErrorCode::Overloaded, detail)
-        })?;
-        let done = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
-        done.await.map_err(Refusal::internal)?
-    }
-
     async fn turn(&self, from: CameFrom) -> Option<Grant> {
         let holder = known(from).map_or(0, |address| network(address, SITE_BITS));
         let begun = Instant::now();
@@ -206,6 +192,23 @@ impl Gate {
             tokio::time::sleep(TURN_LOOK).await;
         }
     }
+}
+
+/// Work for a core, on a thread of its own.
+async fn apart<T: Send + 'static>(
+    turn: Grant,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await.map_err(Refusal::internal)?
+}
+
+fn too_many() -> Refusal {
+    let detail = "as many come in at once as can; try again in a moment";
+    Refusal::new(ErrorCode::Overloaded, detail)
 }
 
 /// The address that is one's own.

@@ -72,14 +72,40 @@ async fn whoever_has_no_server_sees_a_signed_request_here() {
     // What somebody else sends there is kept too, and told apart; it answers as the address asks.
     let path = url[url.find("/catch/").unwrap()..].to_owned();
     let asked = format!("{path}?status=503");
-    let sent = http(server.address, "PUT", &asked, &[("x-mine", "1")], "{}").await;
+    let headers = [
+        ("x-mine", "1"),
+        ("authorization", "Bearer of-somebody"),
+        ("x-forwarded-access-token", "of-somebody"),
+        ("cookie", "postrider_console=of-somebody"),
+    ];
+    let sent = http(server.address, "PUT", &asked, &headers, "{}").await;
     assert_eq!((sent.status, sent.text.as_str()), (503, "caught\n"));
+    assert_eq!(sent.headers["cache-control"], "no-store");
     let two = customer.page(&format!("{page}/2")).await;
     assert!(
         two.contains("PUT /catch/") && two.contains("x-mine: 1"),
         "{two}"
     );
     assert!(two.contains("was answered with 503"), "{two}");
+    // The address is one of the console's: what lets people in there is nobody's to see here.
+    assert!(
+        !two.contains("of-somebody") && !two.contains("cookie"),
+        "{two}"
+    );
+    assert!(two.contains("authorization: ****"), "{two}");
+    let browser = [
+        ("sec-fetch-site", "cross-site"),
+        ("cookie", "postrider_console=of-somebody"),
+    ];
+    let seen = http(server.address, "GET", &path, &browser, "").await;
+    assert_eq!((seen.status, seen.text.contains("not kept")), (200, true));
+    assert_eq!(
+        customer
+            .send("GET", &format!("{page}/glance"), &[])
+            .await
+            .text,
+        "2"
+    );
     assert!(two.contains("there is no webhook-signature"), "{two}");
     let forged = [
         ("webhook-id", "msg_1"),
@@ -129,6 +155,17 @@ async fn a_catcher_is_one_tenants_and_bounded() {
     let more = [long, vec![b'x']].concat();
     let refused = http(server.address, "POST", &path, &[], more).await;
     assert_eq!(refused.status, 413);
+    // Whoever may only test sees what was made for tests, and takes no room from what is live.
+    let link = portal_link(&server, &one, json!({ "mode": "test" })).await;
+    let mut tester = Browser::by_link(&server, text(&link, "url")).await;
+    assert_eq!(tester.send("GET", &page, &[]).await.status, 404);
+    let list = format!("/portal/tenants/{one}/catchers");
+    assert!(!tester.page(&list).await.contains(&page));
+    for _ in 0..6 {
+        make(&mut tester, &one).await;
+    }
+    assert_eq!(customer.send("GET", &page, &[]).await.status, 200);
+    assert_eq!(tester.press(&format!("{page}/end"), &[]).await.status, 404);
     // Of a sixth one the oldest ends.
     for _ in 0..5 {
         make(&mut customer, &one).await;
@@ -161,4 +198,26 @@ async fn a_server_catches_only_where_somebody_says_so() {
         http(server.address, "POST", &path, &[], "{}").await.status,
         404
     );
+}
+
+#[tokio::test]
+async fn nothing_is_read_for_an_address_that_is_none() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = server().await;
+    let mut slow = Vec::new();
+    // More than all forms together may hold, of as many holders.
+    for number in 0..150_u128 {
+        let mut stream = tokio::net::TcpStream::connect(server.address)
+            .await
+            .unwrap();
+        let head = format!(
+            "POST /catch/{number:032x} HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 404");
+        slow.push(stream);
+    }
+    Browser::sign_in(&server, &server.root).await;
 }

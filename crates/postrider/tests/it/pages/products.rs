@@ -47,8 +47,25 @@ async fn a_product_is_made_with_its_customers_and_keys() {
         "what was typed stays"
     );
 
-    // A key of the application publishes for the customer.
+    // What was chosen stays when a name is refused: a second press makes no other key.
     operator.page("/keys").await;
+    let id = application.rsplit('/').next().unwrap();
+    let form = [
+        ("name", " "),
+        ("application", id),
+        ("mode", "test"),
+        ("read_only", "1"),
+    ];
+    let wrong = operator.press("/keys", &form).await;
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+    for chosen in [
+        format!("value=\"{id}\" selected"),
+        "value=\"test\" selected".to_owned(),
+        "name=\"read_only\" value=\"1\" checked".to_owned(),
+    ] {
+        assert!(wrong.text.contains(&chosen), "{chosen}: {wrong:?}");
+    }
+    // A key of the application publishes for the customer.
     let id = application.rsplit('/').next().unwrap();
     let form = [
         ("name", "production"),

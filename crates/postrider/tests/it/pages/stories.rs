@@ -188,6 +188,15 @@ async fn simplifytrips_customer_gives_a_key_its_webhook_and_reads_the_statistics
         counted.contains("1 delivered.") && counted.contains("RETURN_REQUEST_STATUS_CHANGED"),
         "{counted}"
     );
+    let file = format!("/portal/tenants/{tenant}/statistics.csv?range=24h");
+    assert!(counted.contains(&file), "{counted}");
+    let file = customer.send("GET", &file, &[]).await;
+    assert_eq!(file.headers["content-type"], "text/csv; charset=utf-8");
+    assert!(
+        file.text
+            .contains("type,\"RETURN_REQUEST_STATUS_CHANGED\",1,1,0,0,0,0\r\n"),
+        "{file:?}"
+    );
     // Every number is a link to the list that it counts.
     let link = counted
         .split("href=\"")
