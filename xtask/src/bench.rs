@@ -19,6 +19,9 @@ const LOADS: &[(&str, &[&str])] = &[
     ("4,000/s", &["--secs", "10", "--rate", "4000"]),
 ];
 
+/// Times each page of a server.
+const PAGES: &str = "crates/postrider/tests/python/pages_speed.py";
+
 /// Prints one table for this machine; `deliveries` is what each run of the store makes.
 pub(crate) fn bench(deliveries: &str) -> anyhow::Result<()> {
     let cargo = |arguments: &[&str]| {
@@ -59,7 +62,23 @@ pub(crate) fn bench(deliveries: &str) -> anyhow::Result<()> {
             server.peak()?
         ));
     }
-    Ok(())
+    pages(&built, &scratch)
+}
+
+/// How long each page takes when there is much behind it.
+fn pages(built: &Path, scratch: &Path) -> anyhow::Result<()> {
+    say("\nIts pages, after a minute as fast as answers come");
+    let data = fresh(scratch, "pages")?;
+    let server = Server::start(&built.join("postrider"), &data)?;
+    let output = Command::new(built.join("examples/load"))
+        .args(["--url", &server.url, "--key", &server.key, "--secs", "60"])
+        .output()
+        .context("failed to run the load generator")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "the load generator failed: {output:?}"
+    );
+    run(Command::new("python3").args([PAGES, &server.url, &server.key]))
 }
 
 fn fresh(scratch: &Path, name: &str) -> anyhow::Result<std::path::PathBuf> {

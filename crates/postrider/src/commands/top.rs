@@ -69,7 +69,8 @@ impl Figures {
             let (known, labels) = series.split_once('{').unwrap_or((series, ""));
             known == name && labels.contains(with)
         });
-        named.map(|(_, value)| value).sum()
+        // Of nothing it is zero, and not less.
+        named.map(|(_, value)| value).sum::<f64>() + 0.0
     }
 
     fn greatest(&self, name: &str, with: &str) -> f64 {
