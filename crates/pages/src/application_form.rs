@@ -284,7 +284,7 @@ pub(crate) async fn change_settings(
 /// Whether the visitor says how long what has ended is kept.
 fn forgets(visitor: &Visitor) -> bool {
     let who = &visitor.visit.caller;
-    who.scope() == Scope::Root && who.manages_users()
+    who.scope() == Scope::Root && who.is_owner()
 }
 
 async fn found(

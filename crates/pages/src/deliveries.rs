@@ -4,7 +4,9 @@ use askama::Template;
 use axum::extract::State;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{DeliveryListed, DeliveryQuery, PageRequest, Refusal, read_state};
+use postrider_service::{
+    DeliveryListed, DeliveryQuery, PageRequest, Refusal, read_answer, read_state,
+};
 
 use crate::Site;
 use crate::door::Visitor;
@@ -39,10 +41,11 @@ struct Filters {
     endpoint: String,
     tenant: String,
     event: String,
+    answer: String,
 }
 
 impl Filters {
-    fn pairs(&self) -> [(&str, &str); 9] {
+    fn pairs(&self) -> [(&str, &str); 10] {
         [
             ("status", &self.status),
             ("type", &self.event_type),
@@ -53,13 +56,14 @@ impl Filters {
             ("endpoint", &self.endpoint),
             ("tenant", &self.tenant),
             ("event", &self.event),
+            ("answer", &self.answer),
         ]
     }
 
     /// Where to send again all that is listed; none where a replay could not be of just these.
     fn replay(&self, visitor: &Visitor, tenant: Id<id::Tenant>, now: Timestamp) -> Option<String> {
         let ended = ["failed", "delivered", "cancelled", "skipped"];
-        let whole = self.id.is_empty() && self.event.is_empty();
+        let whole = self.id.is_empty() && self.event.is_empty() && self.answer.is_empty();
         if !whole || !ended.contains(&self.status.as_str()) {
             return None;
         }
@@ -93,6 +97,7 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         endpoint: text("endpoint"),
         tenant: text("tenant"),
         event: text("event"),
+        answer: text("answer"),
     };
     let query = query(&visitor).map_err(&refused)?;
     let (tenant, own) = (query.tenant, visitor.own_tenant());
@@ -145,7 +150,9 @@ fn news_of(
     newest: Option<&DeliveryListed>,
 ) -> Option<String> {
     // What comes to an end has been made before: a list of what ended so has no newer ones to tell of.
-    if visitor.query.get("after").is_some() || !filters.status.is_empty() {
+    if visitor.query.get("after").is_some()
+        || !(filters.status.is_empty() && filters.answer.is_empty())
+    {
         return None;
     }
     // No further back than what is there.
@@ -187,6 +194,7 @@ fn query(visitor: &Visitor) -> Result<DeliveryQuery, Refusal> {
         event_type: text("type"),
         mode: mode(fields.get("mode"))?,
         state: read_state(fields.get("status"))?,
+        answer: read_answer(fields.get("answer"))?,
         since: time("since", fields.get("since"))?,
         until: time("until", fields.get("until"))?,
         ..DeliveryQuery::default()

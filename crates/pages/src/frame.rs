@@ -178,7 +178,7 @@ fn rail(visitor: &Visitor) -> Vec<Link> {
         _ => {
             rail.push(Link::new(href("/deliveries"), "Deliveries"));
             rail.push(Link::new(href("/system"), "System"));
-            if visitor.visit.caller.manages_users() {
+            if visitor.visit.caller.is_owner() {
                 rail.push(Link::new(href("/users"), "Users"));
                 rail.push(Link::new(href("/keys"), "Keys"));
             }

@@ -90,10 +90,10 @@ pub(crate) async fn page(
         Scope::Root | Scope::Application(_) => vec![Link::new("/keys", "Keys")],
     };
     let (product, manages) = match key.scope {
-        Scope::Root => (Some("It opens the whole server."), who.manages_users()),
+        Scope::Root => (Some("It opens the whole server."), who.is_owner()),
         Scope::Application(_) => (
             Some("It publishes for one application, and manages it."),
-            who.manages_users(),
+            who.is_owner(),
         ),
         Scope::Tenant(..) => (None, !matches!(who.scope(), Scope::Tenant(..))),
     };

@@ -13,6 +13,7 @@ mod catalogue;
 mod catcher;
 mod chart;
 mod day;
+mod deletion;
 mod deliveries;
 mod delivery;
 mod distribution;
@@ -131,6 +132,16 @@ impl Pages {
                 "/applications/{id}/tenants/new",
                 get(application_form::new_tenant),
             )
+            .route(
+                "/applications/{id}/delete",
+                get(deletion::ask_application).post(deletion::delete_application),
+            )
+            .route(
+                "/tenants/{id}/delete",
+                get(deletion::ask_tenant).post(deletion::delete_tenant),
+            )
+            .route("/deletions/{id}", get(deletion::show))
+            .route("/deletions/{id}/glance", get(deletion::glance))
             .route("/catch/{code}", any(catcher::catch))
             .route("/keys", get(product_keys::list).post(product_keys::create))
             .route("/system", get(settings::system))

@@ -89,7 +89,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
     let failed = listed("failed").await.map_err(&refused)?;
     let waiting = listed("pending").await.map_err(&refused)?;
     let ready = service.readiness().await.map_err(&refused)?;
-    let nameless = who.user().is_none() && who.manages_users() && {
+    let nameless = who.user().is_none() && who.is_owner() && {
         let users = service.list_users(who, PageRequest::first(1)).await;
         users.map_err(&refused)?.rows.is_empty()
     };

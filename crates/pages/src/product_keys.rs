@@ -111,7 +111,7 @@ async fn page(site: &Site, visitor: &Visitor, typed: &Fields, wrong: Option<Stri
         read_only: typed.get("read_only").is_some(),
         applications: applications.into_iter().map(choice).collect(),
         root,
-        may_make: frame.may_change() && who.manages_users(),
+        may_make: frame.may_change() && who.is_owner(),
         wrong,
         frame,
     };

@@ -13,7 +13,7 @@ use crate::endpoint::tenant_of;
 use crate::endpoint_form::{changed_notes, written_notes};
 use crate::failure::Failure;
 use crate::fields::Posted;
-use crate::frame::{self, Frame, Shown};
+use crate::frame::{self, Face, Frame, Shown};
 use crate::shown::When;
 use crate::tenant::crumbs_below;
 use crate::words;
@@ -28,6 +28,7 @@ struct Settings {
     external_id: Option<String>,
     /// What the product changes of its customer.
     own: Option<Own>,
+    deletes: bool,
     created: When,
     secrets: Vec<SecretRow>,
     /// Whether one secret signs for all endpoints, or each has its own.
@@ -89,6 +90,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         tenant: tenant.to_string(),
         name: found.name.clone(),
         external_id: found.external_id.clone(),
+        deletes: who.is_owner() && site.face == Face::Console,
         own: (!matches!(who.scope(), Scope::Tenant(..)) && !who.is_read_only()).then(|| {
             answer.typed.unwrap_or_else(|| Own {
                 name: found.name.clone(),

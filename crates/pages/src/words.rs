@@ -29,6 +29,7 @@ pub(crate) fn told(word: &str) -> Option<&'static str> {
         "key-deleted" => "Deleted: the key opens nothing any more.",
         "catcher" => "What comes to this address is kept for a day, and shown here.",
         "catcher-ended" => "Ended: nothing is kept at that address any more.",
+        "deleting" => "Deleted: what it had is erased now, piece by piece.",
         "user-deleted" => "Deleted: they are out.",
         "password" => "You have a new password; whoever was in as you elsewhere is out.",
         "visit-ended" => "Ended: whoever it was is out with the next page.",

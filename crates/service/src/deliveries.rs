@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, UnreachableReason};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::limits::ATTEMPTS_SHOWN;
@@ -13,7 +13,7 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    CatchUp, Cursor, DeliveryFilter, Page, PageRequest, Rule, StatePattern, StoreError,
+    CatchUp, Cursor, DeliveryFilter, LastAnswer, Page, PageRequest, Rule, StatePattern, StoreError,
 };
 
 use crate::reading::{bounded_page, must_be_range};
@@ -34,6 +34,8 @@ pub struct DeliveryQuery {
     pub event_type: Option<String>,
     pub mode: Option<Mode>,
     pub state: Option<StatePattern>,
+    /// How the last attempt ended.
+    pub answer: Option<LastAnswer>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
 }
@@ -83,6 +85,7 @@ impl Service {
             event_type: query.event_type,
             mode: who.shown(query.mode)?,
             state: query.state,
+            answer: query.answer,
             since: query.since,
             until: query.until,
             oldest_first: false,
@@ -270,6 +273,21 @@ pub fn read_state(text: Option<&str>) -> Result<Option<StatePattern>> {
         )
     };
     text.map(|text| StatePattern::parse(text).ok_or_else(invalid))
+        .transpose()
+}
+
+/// How a last attempt ended, as it is written.
+///
+/// # Errors
+/// Of a word that is none.
+pub fn read_answer(text: Option<&str>) -> Result<Option<LastAnswer>> {
+    let invalid = || {
+        let reasons: Vec<&str> = UnreachableReason::ALL.map(UnreachableReason::as_str).into();
+        let reasons = reasons.join(", ");
+        let rule = format!("must be 2xx, 3xx, 4xx, 5xx, none, or why there was none: {reasons}");
+        Refusal::invalid("answer", rule)
+    };
+    text.map(|text| LastAnswer::parse(text).ok_or_else(invalid))
         .transpose()
 }
 

@@ -70,7 +70,7 @@ pub use audit::AuditQuery;
 pub use caller::{AsAskedFor, Caller, CameFrom, Claim, Proof};
 pub use catchers::{CatcherListed, Caught, CaughtRequest, CaughtVerdict};
 pub use deletions::Deletion;
-pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_state};
+pub use deliveries::{AttemptShown, DeliveryListed, DeliveryQuery, read_answer, read_state};
 pub use distributions::{Activity, DistributionPatch, NewDistribution};
 pub use endpoints::{
     ContentType, EndpointMade, EndpointPatch, EndpointStats, FilterTried, NewEndpoint, Rotation,

@@ -245,6 +245,7 @@ fn filter(task: &Task, body: &NewReplay) -> Result<DeliveryFilter> {
         state: Some(read_state(body.status.as_deref())?.unwrap_or(StatePattern::Failed)),
         since: body.since,
         until: Some(end_of(task, body.until)),
+        answer: None,
         // As they would have gone; one that an earlier version began goes on as it was.
         oldest_first: task
             .cursor

@@ -443,7 +443,7 @@ fn folded(name: &str) -> String {
 
 impl Caller {
     /// Whether the caller says who may come in.
-    pub fn manages_users(&self) -> bool {
+    pub fn is_owner(&self) -> bool {
         must_manage(self).is_ok()
     }
 }

@@ -22,9 +22,9 @@ pub use error::{Entity, Rule, StoreError};
 pub use outbox::Outbox;
 pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
-    EndpointStats, EventFilter, KeyFilter, LaneBacklog, LoadDue, MissedPage, MissedQuery,
-    NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics, StatisticsGroup,
-    StatisticsPoint, StatisticsQuery, TenantFilter,
+    EndpointStats, EventFilter, KeyFilter, LaneBacklog, LastAnswer, LoadDue, MissedPage,
+    MissedQuery, NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics,
+    StatisticsGroup, StatisticsPoint, StatisticsQuery, TenantFilter,
 };
 pub use retention::{Aged, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};

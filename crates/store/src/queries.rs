@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::{DeliveryState, ProfileVersion};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
@@ -176,6 +177,7 @@ pub struct DeliveryFilter {
     pub event_type: Option<String>,
     pub mode: Option<Mode>,
     pub state: Option<StatePattern>,
+    pub answer: Option<LastAnswer>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
     /// Otherwise the newest come first.
@@ -247,6 +249,41 @@ impl StatePattern {
                 | (Self::Unsuccessful, DeliveryState::Failed(_))
                 | (Self::Skipped, DeliveryState::Skipped)
         )
+    }
+}
+
+/// How the last attempt of a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastAnswer {
+    /// With a status of this class: 4 is 4xx.
+    Class(u16),
+    /// Without an answer.
+    None,
+    /// Without one, for this reason.
+    Because(UnreachableReason),
+}
+
+impl LastAnswer {
+    /// Reads `4xx`, `none`, or a reason such as `timeout`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "2xx" => Some(Self::Class(2)),
+            "3xx" => Some(Self::Class(3)),
+            "4xx" => Some(Self::Class(4)),
+            "5xx" => Some(Self::Class(5)),
+            "none" => Some(Self::None),
+            reason => UnreachableReason::parse(reason).map(Self::Because),
+        }
+    }
+
+    pub fn matches(self, outcome: &Outcome) -> bool {
+        match (self, outcome) {
+            (Self::Class(class), Outcome::Answered { status, .. }) => status / 100 == class,
+            (Self::None, Outcome::Unreachable { .. }) => true,
+            (Self::Because(wanted), Outcome::Unreachable { reason, .. }) => *reason == wanted,
+            (Self::None | Self::Because(_), Outcome::Answered { .. })
+            | (Self::Class(_), Outcome::Unreachable { .. }) => false,
+        }
     }
 }
 

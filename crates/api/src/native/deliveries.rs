@@ -5,7 +5,7 @@ use http::StatusCode;
 use postrider_core::limits::ATTEMPTS_SHOWN;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, DeliveryQuery, read_state};
+use postrider_service::{Caller, DeliveryQuery, read_answer, read_state};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -45,6 +45,8 @@ pub(crate) struct DeliveryParams {
     mode: Option<Mode>,
     /// `pending`, `delivered`, `failed`, `cancelled` or `skipped`.
     status: Option<String>,
+    /// How its last attempt ended: `2xx`, `3xx`, `4xx`, `5xx`, `none`, or why there was no answer, such as `timeout`.
+    answer: Option<String>,
     /// From this time on.
     #[param(value_type = Option<Timestamp>)]
     since: Option<String>,
@@ -79,6 +81,7 @@ pub(crate) async fn list(
         event_type: params.r#type,
         mode: params.mode,
         state: read_state(params.status.as_deref())?,
+        answer: read_answer(params.answer.as_deref())?,
         since: given_time("since", params.since.as_deref())?,
         until: given_time("until", params.until.as_deref())?,
     };

@@ -265,6 +265,7 @@ async function othersOf(tenant) {
     application: `/applications/${tenant.application}`,
     "application-new": "/applications/new",
     "application-settings": `/applications/${tenant.application}/settings`,
+    "tenant-delete": `/tenants/${tenant.id}/delete`,
     "tenant-new": `/applications/${tenant.application}/tenants/new`,
     system: "/system",
     users: "/users",

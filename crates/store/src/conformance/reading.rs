@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::FailReason;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::EventSummary;
@@ -12,8 +13,8 @@ use postrider_core::tenant::Mode;
 
 use super::fixture::{at, by, record, secs, world};
 use crate::{
-    Cursor, DeliveryFilter, EndpointFilter, EndpointListing, EventFilter, NewEvent, PageRequest,
-    StatePattern, Store, StoreError, TenantFilter,
+    Cursor, DeliveryFilter, EndpointFilter, EndpointListing, EventFilter, LastAnswer, NewEvent,
+    PageRequest, StatePattern, Store, StoreError, TenantFilter,
 };
 
 pub async fn pages_are_stable_while_rows_arrive(store: &dyn Store) {
@@ -263,26 +264,29 @@ pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
     let failure = HealthChange::Failure {
         delivery_failed: true,
     };
-    world
-        .record(
-            at(4_000),
-            record(
-                failed.id,
-                endpoint,
-                1,
-                Next::Failed(FailReason::Exhausted),
-                failure,
-                at(4_000),
-            ),
-        )
-        .await
-        .unwrap();
+    let mut timed_out = record(
+        failed.id,
+        endpoint,
+        1,
+        Next::Failed(FailReason::Exhausted),
+        failure,
+        at(4_000),
+    );
+    timed_out.attempt.outcome = Outcome::Unreachable {
+        reason: UnreachableReason::Timeout,
+        detail: "no answer".into(),
+    };
+    world.record(at(4_000), timed_out).await.unwrap();
     let all = DeliveryFilter {
         tenant: Some(world.tenant),
         application: Some(world.application),
         ..DeliveryFilter::default()
     };
     let stranger = store.ids().next(at(0));
+    let of_answer = |answer| DeliveryFilter {
+        answer: Some(answer),
+        ..all.clone()
+    };
     for (filter, expected) in [
         (all.clone(), vec![pending.id, failed.id, delivered.id]),
         (
@@ -319,6 +323,17 @@ pub async fn deliveries_are_filtered_by_every_column(store: &dyn Store) {
                 ..all.clone()
             },
             vec![failed.id],
+        ),
+        (of_answer(LastAnswer::Class(5)), vec![delivered.id]),
+        (of_answer(LastAnswer::Class(2)), vec![]),
+        (of_answer(LastAnswer::None), vec![failed.id]),
+        (
+            of_answer(LastAnswer::Because(UnreachableReason::Timeout)),
+            vec![failed.id],
+        ),
+        (
+            of_answer(LastAnswer::Because(UnreachableReason::Dns)),
+            vec![],
         ),
         (
             DeliveryFilter {

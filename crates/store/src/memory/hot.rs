@@ -432,6 +432,11 @@ impl State {
                 && filter
                     .state
                     .is_none_or(|pattern| pattern.matches(delivery.state))
+                && filter.answer.is_none_or(|wanted| {
+                    let attempts = self.attempts.get(&delivery.id.as_u128());
+                    let last = attempts.and_then(|attempts| attempts.last());
+                    last.is_some_and(|last| wanted.matches(&last.outcome))
+                })
                 && filter.since.is_none_or(|at| delivery.created_at >= at)
                 && filter.until.is_none_or(|at| delivery.created_at < at)
         };

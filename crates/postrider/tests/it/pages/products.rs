@@ -224,3 +224,64 @@ async fn a_portal_has_the_name_the_logo_and_the_colour_of_its_product() {
     assert_eq!(nobody.status, 401, "{nobody:?}");
     assert!(operator.page("/").await.contains("Postrider</a>"));
 }
+
+#[tokio::test]
+async fn a_customer_and_an_application_are_deleted_by_name() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    server.endpoint(&tenant, "https://example.com/hook").await;
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    let settings = operator.page(&format!("/tenants/{tenant}/settings")).await;
+    let path = format!("/tenants/{tenant}/delete");
+    assert!(settings.contains(&path), "{settings}");
+    let asked = operator.page(&path).await;
+    assert!(
+        asked.contains("Delete Ada?") && asked.contains("0 deliveries"),
+        "{asked}"
+    );
+    for wrong in ["", "ada", "shop"] {
+        let refused = operator.press(&path, &[("name", wrong)]).await;
+        assert_eq!(refused.status, 400, "{wrong}: {refused:?}");
+    }
+    let watched = led(&mut operator, &path, &[("name", "Ada")]).await;
+    assert!(watched.starts_with("/deletions/task_"), "{watched}");
+    assert_eq!(operator.send("GET", &path, &[]).await.status, 404);
+    let id = watched.rsplit('/').next().unwrap();
+    let done = |deletion: &Value| deletion["status"] == "finished";
+    server.until(&format!("/v1/deletions/{id}"), done).await;
+    let page = operator.page(&watched).await;
+    assert!(
+        page.contains("what it had is erased") && !page.contains("data-glance"),
+        "{page}"
+    );
+
+    // A developer neither sees the way nor goes it.
+    let asked = json!({ "name": "dev", "role": "developer" });
+    let made = server.good("POST", "/v1/users", asked).await;
+    let link = text(&made, "url").to_owned();
+    let mut dev = Browser::new(&server);
+    let link = super::browser::path_of(&link);
+    let (enter, code) = link.split_once("?code=").unwrap();
+    let password = "a correct horse, and a battery";
+    let form = [("code", code), ("password", password), ("again", password)];
+    assert_eq!(dev.send("POST", enter, &form).await.status, 303);
+    let path = format!("/applications/{application}/delete");
+    let settings = format!("/applications/{application}/settings");
+    assert!(!dev.page(&settings).await.contains(&path));
+    assert_eq!(dev.send("GET", &path, &[]).await.status, 404);
+    let pressed = dev.press(&path, &[("name", "shop")]).await;
+    assert!(matches!(pressed.status, 403 | 404), "{pressed:?}");
+
+    let name = server
+        .good(
+            "GET",
+            &format!("/v1/applications/{application}"),
+            Value::Null,
+        )
+        .await;
+    assert!(operator.page(&settings).await.contains(&path));
+    operator.page(&path).await;
+    led(&mut operator, &path, &[("name", text(&name, "name"))]).await;
+    assert_eq!(operator.send("GET", &settings, &[]).await.status, 404);
+}

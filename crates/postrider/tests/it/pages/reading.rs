@@ -102,6 +102,23 @@ async fn all_that_a_list_holds_is_sent_again() {
         .find(|rest| rest.contains("/replays?"))
         .unwrap_or_else(|| panic!("{ended}"));
     let replay = replay.split('"').next().unwrap().replace("&#38;", "&");
+    // By how the last attempt ended; a replay is not of just those.
+    for (answer, count) in [("2xx", 3), ("4xx", 0), ("none", 0), ("timeout", 0)] {
+        let path = format!("{list}&status=delivered&answer={answer}");
+        let listed = operator.page(&path).await;
+        let selected = format!("value=\"{answer}\" selected");
+        assert!(listed.contains(&selected), "{listed}");
+        assert_eq!(
+            listed.matches("200 OK").count(),
+            count,
+            "{answer}: {listed}"
+        );
+        assert!(!listed.contains("Send all of these again"), "{answer}");
+    }
+    let wrong = operator
+        .send("GET", &format!("{list}&answer=odd"), &[])
+        .await;
+    assert_eq!(wrong.status, 400, "{wrong:?}");
     let preview = operator.page(&replay).await;
     assert!(
         preview.contains("3 deliveries would be sent again."),

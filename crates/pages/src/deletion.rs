@@ -1,0 +1,226 @@
+//! Deleting a customer or an application: asked once, by name and with what goes, and then watched.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use postrider_core::{Timestamp, id};
+use postrider_service::{Deletion as CoreDeletion, Refusal, StatisticsAsked, TaskStatus};
+
+use crate::Site;
+use crate::door::Visitor;
+use crate::failure::Failure;
+use crate::fields::Posted;
+use crate::frame::{self, Frame, Link, Shown};
+use crate::shown::{When, read};
+use crate::tenant::crumbs_below;
+use crate::words::{Standing, counted};
+
+#[derive(Template)]
+#[template(path = "delete.html")]
+struct Ask {
+    frame: Frame,
+    name: String,
+    /// What goes with it.
+    sentence: String,
+    action: String,
+    back: String,
+    wrong: Option<String>,
+}
+
+pub(crate) async fn ask_tenant(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    tenant_page(&site, &visitor, &id, None).await
+}
+
+async fn tenant_page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<String>) -> Shown {
+    let refused = visitor.refused();
+    let id = read(visitor, id)?;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let (tenant, _) = service.tenant(who, id).await.map_err(&refused)?;
+    must_own(visitor)?;
+    let all = StatisticsAsked {
+        since: Some(Timestamp::from_secs(0)),
+        ..StatisticsAsked::default()
+    };
+    // Where there is too much to count it is told without.
+    let total = service.statistics(who, id, all).await;
+    let total = total.map(|counted| counted.totals.total).ok();
+    let deliveries = total.map_or_else(
+        || "all deliveries".to_owned(),
+        |total| counted(total, "delivery", "deliveries"),
+    );
+    let crumbs = crumbs_below(site, visitor, id).await;
+    ask(&Ask {
+        frame: Frame::of(visitor, "Delete").behind(crumbs),
+        name: tenant.name.clone(),
+        sentence: format!(
+            "Its endpoints, keys and events go, {deliveries} with their attempts, and its log. What waits is not sent any more."
+        ),
+        action: format!("/tenants/{id}/delete"),
+        back: format!("/tenants/{id}"),
+        wrong,
+    })
+}
+
+pub(crate) async fn ask_application(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    application_page(&site, &visitor, &id, None).await
+}
+
+async fn application_page(
+    site: &Site,
+    visitor: &Visitor,
+    id: &str,
+    wrong: Option<String>,
+) -> Shown {
+    let id = read::<id::Application>(visitor, id)?;
+    let found = site.service().application(&visitor.visit.caller, id).await;
+    let application = found.map_err(visitor.refused())?;
+    must_own(visitor)?;
+    let here = format!("/applications/{id}");
+    ask(&Ask {
+        frame: Frame::of(visitor, "Delete").behind([
+            Link::new("/", "Overview"),
+            Link::new(here.clone(), application.name.clone()),
+        ]),
+        name: application.name.clone(),
+        sentence: "All its customers go, with their endpoints, keys, events and deliveries; its event types, keys and users. What waits is not sent any more.".to_owned(),
+        action: format!("{here}/delete"),
+        back: here,
+        wrong,
+    })
+}
+
+fn ask(page: &Ask) -> Shown {
+    let status = match page.wrong {
+        Some(_) => http::StatusCode::BAD_REQUEST,
+        None => http::StatusCode::OK,
+    };
+    frame::show_as(status, &page.frame, page)
+}
+
+/// The page is for whoever can do it; the service says so once more.
+fn must_own(visitor: &Visitor) -> Result<(), Failure> {
+    if visitor.visit.caller.is_owner() {
+        return Ok(());
+    }
+    Err(Failure::not_found(visitor.face))
+}
+
+/// Nobody deletes what they did not name.
+fn must_be_named(name: &str, typed: Option<&str>) -> Result<(), Refusal> {
+    if typed == Some(name.trim()) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "name",
+        format!("must be {name}, as it is written above"),
+    ))
+}
+
+pub(crate) async fn delete_tenant(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let tenant = read(&visitor, &id)?;
+    let found = service.tenant(who, tenant).await;
+    let (known, _) = found.map_err(visitor.refused())?;
+    let begun = match must_be_named(&known.name, fields.get("name")) {
+        Ok(()) => service.delete_tenant(who, tenant).await,
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
+        Ok(begun) => Ok(visitor.back_to(format_args!("/deletions/{}", begun.id), "deleting")),
+        Err(refusal) => tenant_page(&site, &visitor, &id, Some(visitor.told_why(refusal)?)).await,
+    }
+}
+
+pub(crate) async fn delete_application(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let application = read(&visitor, &id)?;
+    let found = service.application(who, application).await;
+    let known = found.map_err(visitor.refused())?;
+    let begun = match must_be_named(&known.name, fields.get("name")) {
+        Ok(()) => service.delete_application(who, application).await,
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
+        Ok(begun) => Ok(visitor.back_to(format_args!("/deletions/{}", begun.id), "deleting")),
+        Err(refusal) => {
+            application_page(&site, &visitor, &id, Some(visitor.told_why(refusal)?)).await
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "deletion.html")]
+struct Deletion {
+    frame: Frame,
+    id: String,
+    standing: Standing,
+    sentence: String,
+    created: When,
+    finished: Option<When>,
+    /// What the page shows, while that may change.
+    seen: Option<String>,
+}
+
+pub(crate) async fn show(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let id = read(&visitor, &id)?;
+    let service = site.service();
+    let found = service.deletion(&visitor.visit.caller, id).await;
+    let deletion = found.map_err(visitor.refused())?;
+    let now = service.now();
+    let running = deletion.status == TaskStatus::Running;
+    let rows = counted(deletion.erased, "row", "rows");
+    let page = Deletion {
+        frame: Frame::of(&visitor, "Deletion").behind([Link::new("/", "Overview")]),
+        id: id.to_string(),
+        standing: if running {
+            Standing::RUNNING
+        } else {
+            Standing::DONE
+        },
+        sentence: if running {
+            format!("It is gone for everybody; what it had is being erased: {rows} so far.")
+        } else {
+            format!("It is gone, and what it had is erased: {rows}.")
+        },
+        created: When::new(deletion.created_at, now),
+        finished: deletion.finished_at.map(|at| When::new(at, now)),
+        seen: running.then(|| seen(&deletion)),
+    };
+    frame::show(&page.frame, &page)
+}
+
+pub(crate) async fn glance(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    let id = read(&visitor, &id)?;
+    let found = site.service().deletion(&visitor.visit.caller, id).await;
+    Ok(frame::word(seen(&found.map_err(visitor.refused())?)))
+}
+
+fn seen(deletion: &CoreDeletion) -> String {
+    let running = deletion.status == TaskStatus::Running;
+    format!("{running} {}", deletion.erased)
+}
