@@ -57,6 +57,7 @@ const STORE_URL: &str = "store-url";
 
 /// Makes servers with this directory keep everything in a database.
 pub(crate) fn in_postgres(data: &Path, url: &str) {
+    std::fs::create_dir_all(data).unwrap();
     std::fs::write(data.join(STORE_URL), url).unwrap();
 }
 
