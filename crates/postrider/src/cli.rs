@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::{
-    backup, commands, config, demo, doctor, listen, moving, profiles, prune, root_key, serve,
-    shipped, verify,
+    backup, commands, config, demo, doctor, listen, migrate, moving, profiles, prune, root_key,
+    serve, shipped, verify,
 };
 
 /// Delivers webhooks: publish an event once, and every endpoint that subscribed gets it as a signed
@@ -60,6 +60,8 @@ pub enum Command {
     ImportSvix(commands::ImportSvixArgs),
     /// Copy everything from the database of store.url into the data directory, the other way round
     Export(StoreArgs),
+    /// Bring the store to this version while no server runs, as serve does when it starts; or tell what that would do
+    Migrate(MigrateArgs),
     /// Make one more root key while the server is stopped, for when the others are lost
     RootKey(StoreArgs),
     /// Print completions for a shell: postrider completions bash > /etc/bash_completion.d/postrider
@@ -208,6 +210,15 @@ impl StoreArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Only tell; the server may be running
+    #[arg(long)]
+    pub plan: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct PruneArgs {
     #[command(flatten)]
     pub store: StoreArgs,
@@ -246,6 +257,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Import(args) => moving::run_import(&args).await,
             Command::ImportSvix(args) => commands::import_svix(args).await,
             Command::Export(args) => moving::run_export(&args).await,
+            Command::Migrate(args) => migrate::run(&args).await,
             Command::RootKey(args) => root_key::run(&args).await,
             Command::Completions { shell } => shipped::completions(shell),
             Command::ManPages { directory } => shipped::man_pages(&directory),

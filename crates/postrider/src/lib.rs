@@ -13,6 +13,7 @@ pub mod listen;
 mod log;
 pub mod master_key;
 mod metrics;
+mod migrate;
 mod moving;
 pub mod output;
 mod patrol;

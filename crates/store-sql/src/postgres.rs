@@ -29,7 +29,7 @@ const VERSION_MIN: i64 = 130_000;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Numbered, forward only; `meta` has the number of the last one applied.
-const MIGRATIONS: &[&str] = &[
+pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_initial.sql"),
     include_str!("../migrations/postgres/0002_content_filters.sql"),
     include_str!("../migrations/postgres/0003_outbox.sql"),
@@ -91,6 +91,16 @@ pub(crate) struct Owned {
     pub(crate) source: Source,
     /// Turns true when somebody else owns it.
     pub(crate) lost: watch::Receiver<bool>,
+}
+
+/// What a database is called, and the number of the last migration that it has. Blocks.
+pub(crate) fn found(options: &PostgresOptions) -> Result<(String, i64), OpenError> {
+    let (source, name) = Source::of(options)?;
+    let found = source.open(None).and_then(|connection| schema(&connection));
+    match found {
+        Ok(found) => Ok((name, found)),
+        Err(source) => Err(OpenError::Database { name, source }),
+    }
 }
 
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.

@@ -17,7 +17,7 @@ use postrider_store::conformance::fixture::{World, at, record, secs, world};
 use postrider_store::{
     Cursor, DeliveryFilter, EventFilter, PageRequest, Statistics, StatisticsQuery, Store,
 };
-use postrider_store_sql::{Options, Segments, SqlStore, examine};
+use postrider_store_sql::{Options, Segments, SqlStore, examine, pending};
 
 /// Nothing is entered.
 const NONE: Segments = Segments {
@@ -180,7 +180,11 @@ async fn what_an_earlier_version_stored_is_entered_when_it_is_opened() {
         (world.tenant, endpoint, seen)
     };
     as_of_version_4(directory.path());
+    let left = pending(directory.path()).unwrap();
+    assert_eq!((left.found, left.steps[0].0), (4, 5));
+    assert_eq!(left.steps.len(), left.known - 4);
     let store = open(directory.path(), SMALL);
+    assert_eq!(pending(directory.path()).unwrap().steps, []);
     assert_eq!(entered(directory.path()), (2, 7, 7, 7));
     assert_eq!(look(&store, tenant, endpoint).await, expected);
     drop(store);

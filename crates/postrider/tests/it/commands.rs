@@ -117,3 +117,27 @@ async fn every_kind_of_thing_has_its_verbs() {
     let deletion = json_of(&["tenant", "delete", t]);
     assert!(run(&["deletion", "get", &id(&deletion)]).contains("status"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_tells_what_it_lacks_while_its_server_runs() {
+    let server = TestServer::start().await;
+    let data = server.directory.path().join("data");
+    let plan = |directory: &std::path::Path| {
+        output(
+            postrider()
+                .args(["migrate", "--plan", "--data"])
+                .arg(directory),
+        )
+    };
+    let told = plan(&data);
+    assert!(
+        text(&told.stdout).contains("nothing is to be done"),
+        "{told:?}"
+    );
+    let nothing = plan(server.directory.path());
+    assert!(!nothing.status.success());
+    assert!(
+        text(&nothing.stderr).contains("there is no database"),
+        "{nothing:?}"
+    );
+}

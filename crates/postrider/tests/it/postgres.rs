@@ -268,6 +268,25 @@ async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
         "{}",
         text(&imported.stdout)
     );
+    let planned = moved("migrate", &file);
+    assert!(
+        text(&planned.stdout).contains("nothing is to be done"),
+        "{planned:?}"
+    );
+    let behind = "update postrider.meta set value = 6 where key = 'schema'";
+    assert!(Postgres::shared().execute(&url, behind));
+    let planned = output(
+        postrider()
+            .args(["migrate", "--plan", "--data"])
+            .arg(&file)
+            .env("POSTRIDER__STORE__URL", &url),
+    );
+    assert!(
+        text(&planned.stdout).contains("  7  The people of the console."),
+        "{planned:?}"
+    );
+    let present = "update postrider.meta set value = 7 where key = 'schema'";
+    assert!(Postgres::shared().execute(&url, present));
     let again = moved("import", &file);
     assert!(
         text(&again.stderr).contains("has a store already"),
