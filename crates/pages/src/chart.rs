@@ -22,6 +22,9 @@ pub(crate) struct Cell {
     pub(crate) class: &'static str,
     /// For those who cannot see it, and on hover.
     pub(crate) title: String,
+    at: Timestamp,
+    /// Where what it counts is listed.
+    pub(crate) href: Option<String>,
 }
 
 /// A day or whatever range it is of, in bars.
@@ -30,6 +33,20 @@ pub(crate) struct Strip {
     pub(crate) width: u64,
     /// All of it in one sentence.
     pub(crate) summary: String,
+}
+
+impl Strip {
+    /// Each bar leads to where its part is listed.
+    pub(crate) fn leading(mut self, part: impl Fn(Timestamp) -> String) -> Self {
+        for cell in &mut self.cells {
+            cell.href = Some(part(cell.at));
+        }
+        self
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.cells.iter().any(|cell| cell.href.is_some())
+    }
 }
 
 /// Bars of a strip at most: each has its place, also where nothing happened.
@@ -56,6 +73,8 @@ pub(crate) fn strip(statistics: &Statistics) -> Strip {
             height,
             class: worst(*counts),
             title: format!("{at}: {}", told(*counts)),
+            at: *at,
+            href: None,
         });
     }
     let totals = statistics.totals;

@@ -5,10 +5,11 @@ use axum::extract::State;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{
-    DeliveryListed, DeliveryQuery, PageRequest, Refusal, read_answer, read_state,
+    DeliveryListed, DeliveryQuery, PageRequest, Refusal, StatisticsAsked, read_answer, read_state,
 };
 
 use crate::Site;
+use crate::chart::{Strip, strip};
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{DeliveryRow, ROWS, next_of, page_of};
@@ -28,6 +29,8 @@ struct Deliveries {
     /// Where all that the list holds is sent again, and where is looked whether there are newer ones.
     replay: Option<String>,
     news: Option<String>,
+    /// What the list counts over time, where it is one tenant's and can be counted; each bar leads to its part.
+    bars: Option<Strip>,
 }
 
 /// What the form above the list holds.
@@ -76,6 +79,11 @@ impl Filters {
             .append_pair("preview", "1")
             .finish();
         Some(visitor.href(format_args!("/tenants/{tenant}/replays?{query}")))
+    }
+
+    /// Statistics know nothing of single ids, and of how attempts ended.
+    fn can_be_counted(&self) -> bool {
+        self.id.is_empty() && self.event.is_empty() && self.answer.is_empty()
     }
 
     fn any(&self) -> bool {
@@ -128,10 +136,15 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         Some(tenant) => crumbs_below(&site, &visitor, tenant).await,
         None => vec![Link::new("/", "Overview")],
     };
+    let bars = match tenant.or(own).filter(|_| filters.can_be_counted()) {
+        Some(tenant) => bars(&site, &visitor, &filters, tenant).await,
+        None => None,
+    };
     let frame = Frame::of(&visitor, "Deliveries").behind(crumbs);
     let replay = tenant.or(own).filter(|_| frame.may_change());
     let page = Deliveries {
         replay: replay.and_then(|tenant| filters.replay(&visitor, tenant, now)),
+        bars,
         news: news_of(&visitor, &filters, found.rows.first()),
         frame,
         sentence,
@@ -141,6 +154,41 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         next,
     };
     frame::show(&page.frame, &page)
+}
+
+/// The counts of what is listed, over its time or the last day. None where there is too much to count for a page.
+async fn bars(
+    site: &Site,
+    visitor: &Visitor,
+    filters: &Filters,
+    tenant: Id<id::Tenant>,
+) -> Option<Strip> {
+    let asked = query(visitor).ok()?;
+    let asked = StatisticsAsked {
+        since: asked.since,
+        until: asked.until,
+        event_type: asked.event_type,
+        state: asked.state,
+        mode: asked.mode,
+        endpoint: asked.endpoint,
+        ..StatisticsAsked::default()
+    };
+    let who = &visitor.visit.caller;
+    let counted = site.service().statistics(who, tenant, asked).await.ok()?;
+    let part = |since: Timestamp| {
+        let until = since.plus(counted.period).min(counted.until);
+        let since = since.max(counted.since);
+        let kept = filters.pairs().into_iter();
+        let kept =
+            kept.filter(|(name, text)| !text.is_empty() && !["since", "until"].contains(name));
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(kept)
+            .append_pair("since", &since.to_string())
+            .append_pair("until", &until.to_string())
+            .finish();
+        visitor.href(format_args!("/deliveries?{query}"))
+    };
+    Some(strip(&counted).leading(part))
 }
 
 /// Where is looked whether the list has newer ones: of its first page only.

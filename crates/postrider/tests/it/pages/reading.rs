@@ -102,6 +102,16 @@ async fn all_that_a_list_holds_is_sent_again() {
         .find(|rest| rest.contains("/replays?"))
         .unwrap_or_else(|| panic!("{ended}"));
     let replay = replay.split('"').next().unwrap().replace("&#38;", "&");
+    // A bar leads to just what it counts.
+    let (_, strip) = ended.split_once("class=\"strip\"").unwrap();
+    let bar = strip.split("<a href=\"").nth(1).unwrap();
+    let bar = bar.split('"').next().unwrap().replace("&#38;", "&");
+    assert!(
+        bar.contains("type=order.completed") && bar.contains("until="),
+        "{bar}"
+    );
+    let part = operator.page(&bar).await;
+    assert!(part.contains("3 deliveries, the newest first."), "{part}");
     // By how the last attempt ended; a replay is not of just those.
     for (answer, count) in [("2xx", 3), ("4xx", 0), ("none", 0), ("timeout", 0)] {
         let path = format!("{list}&status=delivered&answer={answer}");
