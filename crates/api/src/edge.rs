@@ -168,6 +168,7 @@ impl Line {
             path: match request.uri().path() {
                 // What comes behind is a secret.
                 path if path.starts_with("/confirm/") => "/confirm/…".to_owned(),
+                path if path.starts_with("/catch/") => "/catch/…".to_owned(),
                 path => path.to_owned(),
             },
             route: request.extensions().get().cloned(),
@@ -178,15 +179,14 @@ impl Line {
     }
 
     fn end(&self, response: &Response, answers: &Answers) {
-        // What somebody asked for is no failure of ours.
-        let status = match response.extensions().get::<AsAskedFor>() {
-            Some(_) => StatusCode::OK,
-            None => response.status(),
-        };
+        let status = response.status();
+        // What somebody asked for is no failure of ours, and takes as long as its sender does.
+        let asked_for = response.extensions().get::<AsAskedFor>().is_some();
+        let own = if asked_for { StatusCode::OK } else { status };
         let took = self.began.elapsed();
         answers
             .metrics
-            .answered(&self.method, self.route.as_ref(), status, took);
+            .answered(&self.method, self.route.as_ref(), own, took);
         let (id, key) = (
             self.id.to_str().unwrap_or_default(),
             self.asked_by.0.key.get().map_or("-", String::as_str),
@@ -195,13 +195,13 @@ impl Line {
         let micros = took.as_micros();
         let (method, path, status_code) = (&self.method, &self.path, status.as_u16());
         // A test call takes as long as its receiver does.
-        if took >= answers.slow && !path.ends_with("/test") {
+        if took >= answers.slow && !path.ends_with("/test") && !asked_for {
             tracing::warn!(target: "postrider::slow", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "slow request");
         }
         // What succeeds is told where somebody looks for it; a failure of ours always.
-        if status.is_server_error() {
+        if own.is_server_error() {
             tracing::warn!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
-        } else if status.is_client_error() || !(method.is_safe() || path.ends_with("/events")) {
+        } else if own.is_client_error() || !(method.is_safe() || path.ends_with("/events")) {
             tracing::info!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
         } else {
             tracing::debug!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");

@@ -10,6 +10,7 @@ use postrider_service::{ApplicationPatch, NewApplication, NewTenant, Refusal};
 use serde_json::{Map, Value, json};
 
 use crate::Site;
+use crate::deletion::deletes_applications;
 use crate::door::Visitor;
 use crate::failure::Failure;
 use crate::fields::{Fields, Posted};
@@ -149,6 +150,7 @@ struct Settings {
     /// What only the operator changes, and of that what only an owner decides.
     root: bool,
     forgets: bool,
+    deletes: bool,
     wrong: Option<String>,
 }
 
@@ -252,6 +254,7 @@ fn settings_form(
         id: application.id.to_string(),
         root: visitor.visit.caller.scope() == Scope::Root,
         forgets: forgets(visitor),
+        deletes: deletes_applications(visitor),
         values,
         wrong,
     };

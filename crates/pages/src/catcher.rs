@@ -250,6 +250,10 @@ fn told(verdict: &CaughtVerdict) -> (bool, String) {
             "No endpoint is known to have this address, so there is no secret to verify it with."
                 .to_owned(),
         ),
+        CaughtVerdict::Busy => (
+            false,
+            "It could not be verified just now: look again in a moment.".to_owned(),
+        ),
         CaughtVerdict::Cut => (
             false,
             "It was too long to be kept whole, so it cannot be verified here.".to_owned(),
@@ -270,7 +274,7 @@ pub(crate) async fn catch(
     let tenant = tenant.ok_or_else(|| Failure::not_found(Face::Console))?;
     let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let status = wanted(query.get("status"));
-    if parts.headers.contains_key("sec-fetch-site") {
+    if is_browsers(&parts.headers) {
         // A browser: it sends what its visitor is known by.
         return Ok(answered(
             StatusCode::OK,
@@ -298,6 +302,16 @@ pub(crate) async fn catch(
         return Err(Failure::not_found(Face::Console));
     }
     Ok(answered(status, "caught\n"))
+}
+
+/// Programs do not say what only browsers do, even where the connection is plain.
+fn is_browsers(headers: &http::HeaderMap) -> bool {
+    let html = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    headers.contains_key("sec-fetch-site")
+        || headers.contains_key("upgrade-insecure-requests")
+        || html.is_some_and(|accept| accept.contains("text/html"))
 }
 
 fn answered(status: StatusCode, text: &'static str) -> Response {

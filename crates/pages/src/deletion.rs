@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use postrider_core::tenant::Scope;
 use postrider_core::{Timestamp, id};
 use postrider_service::{Deletion as CoreDeletion, Refusal, StatisticsAsked, TaskStatus};
 
@@ -9,7 +10,7 @@ use crate::Site;
 use crate::door::Visitor;
 use crate::failure::Failure;
 use crate::fields::Posted;
-use crate::frame::{self, Frame, Link, Shown};
+use crate::frame::{self, Face, Frame, Link, Shown};
 use crate::shown::{When, read};
 use crate::tenant::crumbs_below;
 use crate::words::{Standing, counted};
@@ -39,7 +40,7 @@ async fn tenant_page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<Str
     let id = read(visitor, id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
     let (tenant, _) = service.tenant(who, id).await.map_err(&refused)?;
-    must_own(visitor)?;
+    must_be_able(visitor, deletes_tenants(visitor))?;
     let all = StatisticsAsked {
         since: Some(Timestamp::from_secs(0)),
         ..StatisticsAsked::default()
@@ -81,7 +82,7 @@ async fn application_page(
     let id = read::<id::Application>(visitor, id)?;
     let found = site.service().application(&visitor.visit.caller, id).await;
     let application = found.map_err(visitor.refused())?;
-    must_own(visitor)?;
+    must_be_able(visitor, deletes_applications(visitor))?;
     let here = format!("/applications/{id}");
     ask(&Ask {
         frame: Frame::of(visitor, "Delete").behind([
@@ -104,23 +105,33 @@ fn ask(page: &Ask) -> Shown {
     frame::show_as(status, &page.frame, page)
 }
 
+/// Whether the visitor deletes customers.
+pub(crate) fn deletes_tenants(visitor: &Visitor) -> bool {
+    let who = &visitor.visit.caller;
+    visitor.face == Face::Console && who.is_owner() && !who.is_read_only()
+}
+
+/// Whether the visitor deletes applications.
+pub(crate) fn deletes_applications(visitor: &Visitor) -> bool {
+    deletes_tenants(visitor) && visitor.visit.caller.scope() == Scope::Root
+}
+
 /// The page is for whoever can do it; the service says so once more.
-fn must_own(visitor: &Visitor) -> Result<(), Failure> {
-    if visitor.visit.caller.is_owner() {
+fn must_be_able(visitor: &Visitor, able: bool) -> Result<(), Failure> {
+    if able {
         return Ok(());
     }
     Err(Failure::not_found(visitor.face))
 }
 
-/// Nobody deletes what they did not name.
+/// Nobody deletes what they did not name, as a page shows it.
 fn must_be_named(name: &str, typed: Option<&str>) -> Result<(), Refusal> {
-    if typed == Some(name.trim()) {
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if typed.map(plain) == Some(plain(name)) {
         return Ok(());
     }
-    Err(Refusal::invalid(
-        "name",
-        format!("must be {name}, as it is written above"),
-    ))
+    let rule = format!("must be {}, as it is written above", plain(name));
+    Err(Refusal::invalid("name", rule))
 }
 
 pub(crate) async fn delete_tenant(

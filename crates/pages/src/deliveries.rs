@@ -74,7 +74,7 @@ impl Filters {
         let pairs = self.pairs().into_iter();
         let query: String = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(pairs.filter(|(name, text)| chosen.contains(name) && !text.is_empty()))
-            // What fails from now on is not among what is listed.
+            // What is made from now on is not among what is listed.
             .extend_pairs(self.until.is_empty().then(|| ("until", now.to_string())))
             .append_pair("preview", "1")
             .finish();

@@ -83,6 +83,7 @@ struct Values {
     ordering: String,
     external_id: String,
     metadata: String,
+    metadata_shown: String,
     mode: String,
 }
 
@@ -98,6 +99,7 @@ impl Values {
             ordering: fields.text("ordering"),
             external_id: fields.text("external_id"),
             metadata: fields.text("metadata"),
+            metadata_shown: fields.text("metadata_shown"),
             mode: fields.text("mode"),
         }
     }
@@ -172,13 +174,18 @@ pub(crate) fn written_notes(notes: &Metadata) -> Option<String> {
     (named_lines(&text).as_ref() == Some(notes)).then_some(text)
 }
 
-/// What was typed, where that is another thing than what is there.
-pub(crate) fn changed_notes(typed: &str, stored: &Metadata) -> Result<Option<Metadata>, Refusal> {
-    if written_notes(stored).is_none() {
+/// What was typed, where that is another thing than what the form showed: what somebody else has changed meanwhile stays.
+/// None where the form had no such field.
+pub(crate) fn changed_notes(fields: &Fields) -> Result<Option<Metadata>, Refusal> {
+    let (Some(typed), Some(shown)) = (fields.given("metadata"), fields.given("metadata_shown"))
+    else {
+        return Ok(None);
+    };
+    let plain = |text: &str| text.replace("\r\n", "\n").trim().to_owned();
+    if plain(typed) == plain(shown) {
         return Ok(None);
     }
-    let typed = note_lines(typed)?;
-    Ok((typed != *stored).then_some(typed))
+    note_lines(typed).map(Some)
 }
 
 fn named_lines(text: &str) -> Option<BTreeMap<String, String>> {
@@ -311,6 +318,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         .to_owned(),
         external_id: endpoint.external_id.clone().unwrap_or_default(),
         metadata: written_notes(&endpoint.metadata).unwrap_or_default(),
+        metadata_shown: written_notes(&endpoint.metadata).unwrap_or_default(),
         mode: endpoint.mode.as_str().to_owned(),
     };
     let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
@@ -369,7 +377,7 @@ pub(crate) async fn change(
                 .transpose()?,
             external_id: of_product.then(|| values.external_id()),
             metadata: match of_product {
-                true => changed_notes(&values.metadata, &endpoint.metadata)?.map(Some),
+                true => changed_notes(&fields)?.map(Some),
                 false => None,
             },
             ..EndpointPatch::default()
@@ -469,20 +477,23 @@ mod tests {
         };
         let plain = notes(&[("plan", "gold: really"), ("region", "eu")]);
         let written = written_notes(&plain).unwrap();
-        assert_eq!(
-            changed_notes(&written.replace('\n', "\r\n"), &plain).unwrap(),
-            None
-        );
-        let other = changed_notes("plan: free", &plain).unwrap();
-        assert_eq!(other, Some(notes(&[("plan", "free")])));
-        assert_eq!(changed_notes("", &plain).unwrap(), Some(notes(&[])));
+        let posted = |typed: &str| {
+            let pairs = [("metadata", typed), ("metadata_shown", &written)];
+            let form = url::form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(pairs)
+                .finish();
+            changed_notes(&Fields::parse(form.as_bytes())).unwrap()
+        };
+        assert_eq!(posted(&written.replace('\n', "\r\n")), None);
+        assert_eq!(posted("plan: free"), Some(notes(&[("plan", "free")])));
+        assert_eq!(posted(""), Some(notes(&[])));
+        assert_eq!(changed_notes(&Fields::default()).unwrap(), None);
         for odd in [
             notes(&[("crm:id", "7")]),
             notes(&[("a", "one\ntwo: three")]),
             notes(&[("a", " blanks ")]),
         ] {
             assert_eq!(written_notes(&odd), None);
-            assert_eq!(changed_notes("", &odd).unwrap(), None, "{odd:?}");
         }
     }
 }

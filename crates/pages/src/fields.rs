@@ -44,6 +44,12 @@ impl Fields {
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     }
 
+    /// What a field holds, if the form has it at all.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// All that fields of this name hold.
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
         let found = self.0.iter().filter(|(known, _)| known == name);

@@ -8,12 +8,13 @@ use postrider_core::{Secret, Timestamp};
 use postrider_service::{Refusal, RetentionRound, TenantPatch};
 
 use crate::Site;
+use crate::deletion::deletes_tenants;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::endpoint_form::{changed_notes, written_notes};
 use crate::failure::Failure;
 use crate::fields::Posted;
-use crate::frame::{self, Face, Frame, Shown};
+use crate::frame::{self, Frame, Shown};
 use crate::shown::When;
 use crate::tenant::crumbs_below;
 use crate::words;
@@ -44,6 +45,8 @@ struct Own {
     external_id: String,
     /// None where lines do not say them.
     metadata: Option<String>,
+    /// What the form shows, to be known when it comes back.
+    shown: String,
 }
 
 struct SecretRow {
@@ -90,12 +93,13 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         tenant: tenant.to_string(),
         name: found.name.clone(),
         external_id: found.external_id.clone(),
-        deletes: who.is_owner() && site.face == Face::Console,
+        deletes: deletes_tenants(visitor),
         own: (!matches!(who.scope(), Scope::Tenant(..)) && !who.is_read_only()).then(|| {
             answer.typed.unwrap_or_else(|| Own {
                 name: found.name.clone(),
                 external_id: found.external_id.clone().unwrap_or_default(),
                 metadata: written_notes(&found.metadata),
+                shown: written_notes(&found.metadata).unwrap_or_default(),
             })
         }),
         created: When::new(found.created_at, now),
@@ -146,12 +150,13 @@ pub(crate) async fn act(
             name: fields.text("name"),
             external_id: fields.text("external_id"),
             metadata: written_notes(&stored.metadata).map(|_| fields.text("metadata")),
+            shown: fields.text("metadata_shown"),
         };
         let patch = || {
             Ok::<_, Refusal>(TenantPatch {
                 name: Some(typed.name.clone()),
                 external_id: Some(fields.get("external_id").map(str::to_owned)),
-                metadata: changed_notes(&fields.text("metadata"), &stored.metadata)?.map(Some),
+                metadata: changed_notes(&fields)?.map(Some),
                 settings: None,
             })
         };

@@ -6,8 +6,8 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use http::header;
-use postrider_core::Timestamp;
 use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
 use postrider_service::{Counts, Refusal, StatisticsAsked};
 
 use crate::Site;
@@ -88,13 +88,23 @@ pub(crate) async fn show(
         period: long(counted.period),
         totals: behind.row("All".to_owned(), &[], counted.totals),
         more_endpoints: counted.more_endpoints + left,
-        file: format!(
-            "{}?range={chosen}",
-            visitor.href(format_args!("/tenants/{tenant}/statistics.csv"))
-        ),
+        file: same_as_file(&visitor, tenant, chosen),
         tables: tables(&site, &visitor, &counted, &behind).await,
     };
     frame::show(&page.frame, &page)
+}
+
+/// The address of the same counts as a file.
+fn same_as_file(visitor: &Visitor, tenant: Id<id::Tenant>, range: &str) -> String {
+    let asked = ["since", "until", "mode"];
+    let asked = asked
+        .iter()
+        .filter_map(|name| Some((*name, visitor.query.get(name)?)));
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("range", range)
+        .extend_pairs(asked)
+        .finish();
+    visitor.href(format_args!("/tenants/{tenant}/statistics.csv?{query}"))
 }
 
 /// The same counts as a file for a spreadsheet (RFC 4180).
@@ -135,6 +145,11 @@ pub(crate) async fn file(
     for of in &counted.by_endpoint {
         line("endpoint", &of.endpoint.to_string(), of.counts);
     }
+    if counted.more_endpoints > 0 {
+        let told = counted.by_endpoint.iter();
+        let rest = told.fold(counted.totals, |rest, of| less(rest, of.counts));
+        line("endpoint", "all others", rest);
+    }
     for (mode, counts) in &counted.by_mode {
         line("mode", mode.as_str(), *counts);
     }
@@ -148,6 +163,18 @@ pub(crate) async fn file(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     Ok((headers, text).into_response())
+}
+
+fn less(all: Counts, some: Counts) -> Counts {
+    Counts {
+        total: all.total.saturating_sub(some.total),
+        pending: all.pending.saturating_sub(some.pending),
+        delivered: all.delivered.saturating_sub(some.delivered),
+        failed: all.failed.saturating_sub(some.failed),
+        cancelled: all.cancelled.saturating_sub(some.cancelled),
+        skipped: all.skipped.saturating_sub(some.skipped),
+        attempts: all.attempts.saturating_sub(some.attempts),
+    }
 }
 
 /// A text as a field: whoever named an event type shall not make a formula of it.

@@ -126,16 +126,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-        let field = match text("field") {
-            "" => String::new(),
-            field => format!("{field} "),
-        };
-        let title = match text("title") {
-            "" => "Refused",
-            title => title,
-        };
-        bail!("{title} ({status}): {field}{}", text("detail"))
+        Err(refused(status, &body))
     }
 
     /// As [`Client::call`], but a refusal is an answer too.
@@ -160,7 +151,8 @@ impl Client {
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {
         let (status, bytes) = self.exchanged(Method::GET, path, None).await?;
         if !status.is_success() {
-            self.call(Method::GET, path, None).await?;
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            return Err(refused(status, &body));
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -263,4 +255,18 @@ where
         anyhow::anyhow!("the answer broke off, or has more than {ANSWER_BYTES_MAX} bytes: {error}")
     })?;
     Ok((status, body.to_bytes()))
+}
+
+/// What a server refused, and why.
+fn refused(status: StatusCode, body: &Value) -> anyhow::Error {
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let field = match text("field") {
+        "" => String::new(),
+        field => format!("{field} "),
+    };
+    let title = match text("title") {
+        "" => "Refused",
+        title => title,
+    };
+    anyhow::anyhow!("{title} ({status}): {field}{}", text("detail"))
 }

@@ -68,7 +68,7 @@ pub struct Caught {
 }
 
 /// What names of headers have whose values are nobody's to see, whoever sent them here.
-const SEALED: [&str; 11] = [
+const SEALED: [&str; 14] = [
     "auth",
     "token",
     "secret",
@@ -80,6 +80,9 @@ const SEALED: [&str; 11] = [
     "credential",
     "api-key",
     "apikey",
+    "forwarded-",
+    "remote-user",
+    "principal",
 ];
 
 impl Caught {
@@ -129,6 +132,8 @@ pub enum CaughtVerdict {
     Unknown,
     /// Only a part of the body was kept.
     Cut,
+    /// As much is verified just now as can be.
+    Busy,
 }
 
 struct Catcher {
@@ -466,10 +471,9 @@ impl Service {
             return Ok(CaughtVerdict::Unknown);
         }
         let turn = self.0.catchers.verifying.clone().acquire_owned();
-        let turn = tokio::time::timeout(TURN_WAIT, turn).await.map_err(|_| {
-            let detail = "as much is verified as can be; try again in a moment";
-            Refusal::new(ErrorCode::Overloaded, detail)
-        })?;
+        let Ok(turn) = tokio::time::timeout(TURN_WAIT, turn).await else {
+            return Ok(CaughtVerdict::Busy);
+        };
         let turn = turn.map_err(Refusal::internal)?;
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;

@@ -32,7 +32,7 @@ use postrider_store::life::{self, Offered};
 use postrider_store::queries::query_digest;
 use postrider_store::{
     Counted, DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, FirstUse, LaneBacklog,
-    LastAnswer, LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, TaskState,
+    LoadDue, MissedPage, MissedQuery, Page, PageRequest, StoreError, TaskState,
 };
 
 use crate::convert::{
@@ -355,21 +355,7 @@ impl Reader {
         );
         conditions.filter_opt("event_type = ?", filter.event_type.clone());
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
-        match filter.answer {
-            None => {}
-            Some(LastAnswer::Class(class)) => conditions.filter(
-                "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.status / 100 = ?)",
-                class,
-            ),
-            Some(LastAnswer::None) => conditions.filter(
-                "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.reason >= ?)",
-                String::new(),
-            ),
-            Some(LastAnswer::Because(reason)) => conditions.filter(
-                "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.reason = ?)",
-                reason.as_str().to_owned(),
-            ),
-        }
+        conditions.filter_answer(filter.answer);
         self.add_between(&mut conditions, "created_at", filter.since, filter.until);
         conditions
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use postrider_core::{Id, Timestamp};
-use postrider_store::{Page, PageRequest, StatePattern, StoreError};
+use postrider_store::{LastAnswer, Page, PageRequest, StatePattern, StoreError};
 
 use super::Reader;
 use crate::convert::reading;
@@ -294,6 +294,25 @@ impl Conditions {
         }
     }
 
+    /// By how the last attempt ended.
+    pub(super) fn filter_answer(&mut self, answer: Option<LastAnswer>) {
+        match answer {
+            None => {}
+            Some(LastAnswer::Class(class)) => self.filter(
+                "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.status / 100 = ?)",
+                class,
+            ),
+            Some(LastAnswer::None) => self.filter(
+                "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.reason >= ?)",
+                String::new(),
+            ),
+            Some(LastAnswer::Because(reason)) => self.filter(
+                "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.reason = ?)",
+                reason.as_str().to_owned(),
+            ),
+        }
+    }
+
     /// What an owner has of a state: of what did not succeed there is an index of its own.
     pub(super) fn add_state_of(&mut self, by: OwnedBy, owner: i64, state: Option<StatePattern>) {
         let did_not_succeed = match state {
@@ -435,6 +454,25 @@ mod tests {
             let plan = plan_of(&conditions, Stretch::Table)?;
             assert!(plan.contains(&format!("INDEX {index} ")), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_attempt_of_each_is_found_by_its_key() -> SqlResult<()> {
+        for answer in ["5xx", "none", "timeout"] {
+            let mut conditions = deliveries(Order::NewestFirst);
+            conditions.owned_by(DELIVERIES_OF_TENANT, 1);
+            conditions.filter_answer(LastAnswer::parse(answer));
+            let plan = plan_of(&conditions, Stretch::Segments)?;
+            assert!(
+                plan.contains("SEARCH a USING PRIMARY KEY (delivery_id=? AND number=?)"),
+                "{plan}"
+            );
+            assert!(
+                plan.contains("SEARCH d USING INTEGER PRIMARY KEY"),
+                "{plan}"
+            );
         }
         Ok(())
     }

@@ -240,9 +240,26 @@ async fn what_the_product_notes_is_the_products() {
         page.contains("plan: gold\nregion: eu\n</textarea>"),
         "{page}"
     );
+    // What somebody else has changed since the form was shown stays.
+    let shown = "plan: gold\nregion: eu";
+    let form = [
+        ("url", "https://example.com/hook"),
+        ("external_id", "hook-1"),
+        ("metadata", shown),
+        ("metadata_shown", shown),
+    ];
+    let api = format!("/v1/endpoints/{}", id(&endpoint));
+    let other = json!({ "metadata": { "crm:id": "7", "plan": "gold" } });
+    server.good("PATCH", &api, other).await;
+    assert_eq!(operator.press(&edit, &form).await.status, 303);
+    let kept = server.good("GET", &api, Value::Null).await;
+    assert_eq!(kept["metadata"]["crm:id"], "7");
+    let page = operator.page(&edit).await;
+    assert!(page.contains("the API changes them"), "{page}");
     let form = [
         ("url", "https://example.com/hook"),
         ("metadata", "nonsense"),
+        ("metadata_shown", shown),
     ];
     let wrong = operator.press(&edit, &form).await;
     assert_eq!(wrong.status, 400, "{wrong:?}");
