@@ -262,9 +262,10 @@ impl Catchers {
                 break Some(grant);
             }
             let own = catchers.values_mut().filter(|it| it.tenant == tenant);
+            // Of the same moment, what an older catcher has goes first.
             let oldest = own
                 .filter(|it| !it.caught.is_empty())
-                .min_by_key(|it| it.caught.front().map(|(caught, _)| caught.at));
+                .min_by_key(|it| (it.caught.front().map(|(caught, _)| caught.at), it.begun));
             match oldest {
                 Some(oldest) => drop(oldest.caught.pop_front()),
                 None => break None,
