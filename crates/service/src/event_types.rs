@@ -1,10 +1,12 @@
 //! Event types of an application, with their schemas and examples.
 
+use std::collections::HashSet;
+
 use postrider_core::filter::is_event_type;
 use postrider_core::limits::{
     DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX, VENDOR_BYTES_MAX,
 };
-use postrider_core::profile::DescribedEvent;
+use postrider_core::profile::{DescribedEvent, Profile};
 use postrider_core::tenant::{EventType, Scope};
 use postrider_core::{Id, id};
 
@@ -131,10 +133,9 @@ impl Service {
         };
         let profile = self.profile_of(application).await?.profile;
         let own = self.store().list_event_types(application).await?;
-        let described = profile.event_types.iter();
+        let described = of_profile(&profile).into_iter();
         let described = described.filter(|known| own.iter().all(|own| own.name != known.name));
-        let mut all: Vec<EventTypeListed> =
-            described.cloned().map(EventTypeListed::Profile).collect();
+        let mut all: Vec<EventTypeListed> = described.map(EventTypeListed::Profile).collect();
         all.extend(own.into_iter().map(EventTypeListed::Application));
         Ok(all)
     }
@@ -180,6 +181,26 @@ impl Service {
 }
 
 /// The example of an event type, if it has one.
+/// The types that a profile describes, and those that it only names: the whole of a closed catalogue, and what can
+/// trigger a distribution.
+fn of_profile(profile: &Profile) -> Vec<DescribedEvent> {
+    let mut types = profile.event_types.clone();
+    let distribution = profile.distribution.as_ref();
+    let triggers = distribution.and_then(|spec| spec.events.as_ref());
+    let mut known: HashSet<String> = types.iter().map(|event| event.name.clone()).collect();
+    for name in profile.events.closed.iter().chain(triggers).flatten() {
+        if known.insert(name.clone()) {
+            types.push(DescribedEvent {
+                name: name.clone(),
+                description: None,
+                schema: None,
+                example: None,
+            });
+        }
+    }
+    types
+}
+
 pub(crate) async fn example(
     service: &Service,
     application: Id<id::Application>,
