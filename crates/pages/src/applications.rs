@@ -1,19 +1,13 @@
 //! An application: its tenants, its event types, its profile.
 
-use askama::Template;
-use axum::extract::{Path, State};
-use postrider_service::EventTypeListed;
-
 use crate::Site;
+use crate::catalogue::{TYPES_SHOWN, TypeRow, type_rows};
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::{When, next_of, page_of, pretty, read};
+use crate::shown::{When, next_of, page_of, read};
 use crate::words::counted;
-
-/// Event types on a page.
-pub(crate) const TYPES_SHOWN: usize = 50;
-/// Bytes of an example that is shown there.
-const EXAMPLE_SHOWN_MAX: usize = 4 * 1024;
+use askama::Template;
+use axum::extract::{Path, State};
 
 #[derive(Template)]
 #[template(path = "application.html")]
@@ -34,12 +28,6 @@ struct TenantRow {
     link: Link,
     external_id: String,
     created: When,
-}
-
-pub(crate) struct TypeRow {
-    pub(crate) name: String,
-    pub(crate) description: String,
-    pub(crate) example: Option<String>,
 }
 
 pub(crate) async fn show(
@@ -83,25 +71,7 @@ pub(crate) async fn show(
             .collect(),
         next,
         more_types: types.len().saturating_sub(TYPES_SHOWN),
-        types: types.into_iter().take(TYPES_SHOWN).map(type_row).collect(),
+        types: type_rows(types),
     };
     frame::show(&page.frame, &page)
-}
-
-pub(crate) fn type_row(listed: EventTypeListed) -> TypeRow {
-    let (name, description, example) = match listed {
-        EventTypeListed::Application(declared) => {
-            (declared.name, declared.description, declared.example)
-        }
-        EventTypeListed::Profile(described) => {
-            (described.name, described.description, described.example)
-        }
-    };
-    TypeRow {
-        name,
-        description: description.unwrap_or_default(),
-        example: example
-            .filter(|text| text.len() <= EXAMPLE_SHOWN_MAX)
-            .map(|text| pretty(text.as_bytes()).unwrap_or(text)),
-    }
 }

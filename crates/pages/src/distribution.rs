@@ -8,7 +8,9 @@ use postrider_core::distribution::{Distribution, Payload, PayloadField};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::profile::Profile;
 use postrider_core::{Id, id};
-use postrider_service::{DistributionPatch, NewDistribution, Refusal};
+use postrider_service::{
+    DistributionPatch, ErrorCode, EventQuery, NewDistribution, PageRequest, Refusal,
+};
 use serde_json::Value;
 
 use crate::Site;
@@ -22,6 +24,11 @@ use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{BodyShown, name_of, pretty};
 use crate::tenant::crumbs_below;
 
+/// Bytes of the data that a payload is designed by.
+const SAMPLE_BYTES_MAX: usize = 8 * 1024;
+/// Triggers that are looked at for it.
+const TRIGGERS_TRIED: usize = 3;
+
 #[derive(Template)]
 #[template(path = "distribution_form.html")]
 struct Form {
@@ -34,13 +41,13 @@ struct Form {
     triggers: Vec<(String, bool)>,
     /// Whether event types are chosen, or typed.
     closed: bool,
-    /// An example of the first trigger, to choose fields of.
+    /// An example of a trigger, to choose fields of.
     example: Option<Example>,
     wrong: Option<String>,
 }
 
 struct Example {
-    event_type: String,
+    title: String,
     data: String,
     /// What the designed payload makes of it.
     designed: BodyShown,
@@ -176,14 +183,10 @@ async fn form(
     if profile.distribution.is_none() {
         return Err(Failure::not_found(site.face));
     }
-    let example = match typed.events.first() {
-        Some(name) => {
-            let found = site.service().event_example(who, tenant, name).await;
-            let found = found.map_err(&refused)?;
-            found.map(|data| example(&typed, name, &data))
-        }
-        None => None,
-    };
+    let sample = sample(site, visitor, tenant, &typed.events).await;
+    let example = sample
+        .map_err(&refused)?
+        .map(|(title, data)| example(&typed, title, &data));
     let status = match wrong {
         Some(_) => http::StatusCode::BAD_REQUEST,
         None => http::StatusCode::OK,
@@ -217,8 +220,44 @@ fn triggers(profile: &Profile) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// An example of what triggers it, and what its payload would be.
-fn example(typed: &Typed, event_type: &str, data: &str) -> Example {
+/// What there is to design by: the example of a trigger's type, or else the tenant's last event of it.
+async fn sample(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    triggers: &[String],
+) -> Result<Option<(String, String)>, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let fits = |data: &str| data.len() <= SAMPLE_BYTES_MAX;
+    for name in triggers.iter().take(TRIGGERS_TRIED) {
+        let described = service.event_example(who, tenant, name).await?;
+        if let Some(data) = described.filter(|data| fits(data)) {
+            return Ok(Some((format!("{name}, for example"), data)));
+        }
+        let query = EventQuery {
+            event_type: Some(name.clone()),
+            ..EventQuery::default()
+        };
+        let listed = service.list_events(who, tenant, query, PageRequest::first(1));
+        let Some(last) = listed.await?.rows.first().map(|last| last.id) else {
+            continue;
+        };
+        let event = match service.event(who, last).await {
+            Ok(event) => event,
+            // It has gone meanwhile.
+            Err(refusal) if refusal.code == ErrorCode::NotFound => continue,
+            Err(refusal) => return Err(refusal),
+        };
+        let data = String::from_utf8_lossy(&event.data).into_owned();
+        if fits(&data) {
+            return Ok(Some((format!("the last {name}"), data)));
+        }
+    }
+    Ok(None)
+}
+
+/// What triggers it, and what its payload would be.
+fn example(typed: &Typed, title: String, data: &str) -> Example {
     let compact: Option<Box<serde_json::value::RawValue>> = serde_json::from_str(data).ok();
     let bytes = compact.as_ref().map_or(data, |raw| raw.get());
     let payload = typed.payload();
@@ -228,7 +267,7 @@ fn example(typed: &Typed, event_type: &str, data: &str) -> Example {
         Err(error) => format!("The payload {error}.").into_bytes(),
     };
     Example {
-        event_type: event_type.to_owned(),
+        title,
         data: pretty(data.as_bytes()).unwrap_or_else(|| data.to_owned()),
         designed: BodyShown::new(&designed.into(), false),
     }
@@ -365,7 +404,7 @@ mod tests {
             ..Typed::default()
         };
         let data = r#"{ "voucher": {"code": "A"}, "customer": {"id": 7} }"#;
-        let example = example(&typed, "customer.rewarded", data);
+        let example = example(&typed, "customer.rewarded".to_owned(), data);
         assert_eq!(example.designed.raw, r#"{"code":"A","id":7}"#);
     }
 }

@@ -74,9 +74,12 @@ struct Endpoint {
     problem: Option<String>,
 }
 
-struct TestShown {
-    success: bool,
-    attempt: AttemptShownRow,
+/// How a test went.
+pub(crate) struct TestShown {
+    /// What was tried: `The test`, or a type and where it went.
+    pub(crate) subject: String,
+    pub(crate) success: bool,
+    pub(crate) attempt: AttemptShownRow,
 }
 
 struct SecretShown {
@@ -347,9 +350,25 @@ pub(crate) fn home_of(visitor: &Visitor, tenant: Id<id::Tenant>) -> String {
 }
 
 async fn test(site: &Site, visitor: &Visitor, id: &str, fields: &Fields) -> Result<Done, Refusal> {
+    let subject = "The test".to_owned();
+    let shown = tested(site, visitor, id, fields.get("type"), subject).await?;
+    Ok(Done::Shown(Box::new(Answer {
+        test_call: Some(shown),
+        ..Answer::default()
+    })))
+}
+
+/// Sends a test of this type, or of the profile's own, to an endpoint.
+pub(crate) async fn tested(
+    site: &Site,
+    visitor: &Visitor,
+    id: &str,
+    event_type: Option<&str>,
+    subject: String,
+) -> Result<TestShown, Refusal> {
     let (service, who) = (site.service(), &visitor.visit.caller);
     let asked = TestAsked {
-        event_type: fields.get("type").map(str::to_owned),
+        event_type: event_type.map(str::to_owned),
         data: None,
     };
     let Tested {
@@ -357,14 +376,11 @@ async fn test(site: &Site, visitor: &Visitor, id: &str, fields: &Fields) -> Resu
         attempt,
         profile,
     } = service.test_endpoint(who, id, asked).await?;
-    let shown = TestShown {
+    Ok(TestShown {
+        subject,
         success,
         attempt: AttemptShownRow::new(&attempt, None, None, &profile, After::Test, service.now()),
-    };
-    Ok(Done::Shown(Box::new(Answer {
-        test_call: Some(shown),
-        ..Answer::default()
-    })))
+    })
 }
 
 async fn secret(site: &Site, visitor: &Visitor, id: &str) -> Result<Done, Refusal> {

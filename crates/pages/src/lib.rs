@@ -221,7 +221,10 @@ fn common() -> Router<Site> {
         .route("/tenants/{id}/endpoints", post(endpoint_form::create))
         .route("/tenants/{id}/endpoints/new", get(endpoint_form::new))
         .route("/tenants/{id}/events", get(events::list))
-        .route("/tenants/{id}/event-types", get(catalogue::show))
+        .route(
+            "/tenants/{id}/event-types",
+            get(catalogue::show).post(catalogue::test),
+        )
         .route("/tenants/{id}/statistics", get(statistics::show))
         .route("/tenants/{id}/statistics.csv", get(statistics::file))
         .route(

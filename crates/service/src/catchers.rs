@@ -13,7 +13,6 @@ use postrider_core::profile::VerifyError;
 use postrider_core::seal::hex;
 use postrider_core::tenant::{Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::PageRequest;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -439,19 +438,7 @@ impl Service {
         code: &str,
     ) -> Result<Vec<Endpoint>> {
         const FIRST: usize = 250;
-        let page = || PageRequest::first(FIRST);
-        let (registered, profile) = self.list_endpoints(who, tenant, None, page()).await?;
-        let mut endpoints = registered.rows;
-        if profile.distribution.is_some() {
-            let (listed, _) = self.list_distributions(who, tenant, page()).await?;
-            endpoints.extend(listed.rows);
-        }
-        match self.list_keys(who, Some(tenant), page()).await {
-            Ok(keys) => endpoints.extend(keys.rows.into_iter().filter_map(|key| key.endpoint)),
-            // A tenant's key does not see the others.
-            Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => {}
-            Err(refusal) => return Err(refusal),
-        }
+        let mut endpoints = self.endpoints_of_every_kind(who, tenant, FIRST).await?;
         endpoints.retain(|endpoint| endpoint.url.contains(code));
         endpoints.truncate(SIGNERS_MAX);
         Ok(endpoints)

@@ -237,6 +237,33 @@ impl Service {
         listed(self, who, tenant, listing, mode, oldest_first, page).await
     }
 
+    /// What a tenant has that can be sent to, the newest first: its registered endpoints, its distributions and its
+    /// API keys' endpoints that the caller may see, so many of each kind at most.
+    ///
+    /// # Errors
+    /// As [`Service::list_endpoints`].
+    pub async fn endpoints_of_every_kind(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        of_each: usize,
+    ) -> Result<Vec<Endpoint>> {
+        let page = || PageRequest::first(of_each);
+        let (registered, profile) = self.list_endpoints(who, tenant, None, page()).await?;
+        let mut endpoints = registered.rows;
+        if profile.distribution.is_some() {
+            let (listed, _) = self.list_distributions(who, tenant, page()).await?;
+            endpoints.extend(listed.rows);
+        }
+        match self.list_keys(who, Some(tenant), page()).await {
+            Ok(keys) => endpoints.extend(keys.rows.into_iter().filter_map(|key| key.endpoint)),
+            // A tenant's key does not see the others.
+            Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => {}
+            Err(refusal) => return Err(refusal),
+        }
+        Ok(endpoints)
+    }
+
     /// The endpoint with this id, or the profile's form of it.
     ///
     /// # Errors

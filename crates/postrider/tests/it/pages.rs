@@ -1,6 +1,7 @@
 //! The pages, as browsers get them: who is let in, for how long, and where.
 
 pub(crate) mod browser;
+mod catalogue;
 mod catching;
 mod hostile;
 mod products;

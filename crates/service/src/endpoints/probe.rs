@@ -48,8 +48,8 @@ impl Service {
     pub async fn test_endpoint(&self, who: &Caller, id: &str, asked: TestAsked) -> Result<Tested> {
         let (endpoint, current) = found(self, who, id).await?;
         may_sign(who, &endpoint)?;
-        let test = asked_for(self, &endpoint, &current.profile, asked).await?;
         let by = who.changes(self.now())?;
+        let test = asked_for(self, &endpoint, &current.profile, asked).await?;
         let (service, profile) = (self.clone(), current.profile.clone());
         let (success, attempt) = self
             .to_the_end(async move { test_call(&service, &endpoint, &current, test, by).await })

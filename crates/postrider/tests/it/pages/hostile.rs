@@ -17,6 +17,7 @@ fn of_another(
         format!("/portal/tenants/{tenant}"),
         format!("/portal/tenants/{tenant}/endpoints/new"),
         format!("/portal/tenants/{tenant}/events"),
+        format!("/portal/tenants/{tenant}/event-types"),
         format!("/portal/tenants/{tenant}/statistics"),
         format!("/portal/endpoints/{endpoint}"),
         format!("/portal/endpoints/{endpoint}/edit"),
@@ -31,6 +32,7 @@ fn of_another(
     let post = [
         format!("/portal/tenants/{tenant}/portal"),
         format!("/portal/tenants/{tenant}/endpoints"),
+        format!("/portal/tenants/{tenant}/event-types"),
         format!("/portal/tenants/{tenant}/replays"),
         format!("/portal/tenants/{tenant}/keys"),
         format!("/portal/tenants/{tenant}/notifications/settings"),
@@ -121,7 +123,12 @@ async fn a_visit_for_looking_changes_nothing() {
             );
             continue;
         }
-        let form = [("url", "https://example.com/"), ("name", "x")];
+        let form = [
+            ("url", "https://example.com/"),
+            ("name", "x"),
+            ("endpoint", &endpoint),
+            ("type", "order.completed"),
+        ];
         let reply = browser.press(&path, &form).await;
         let refused = reply.status == 403
             || reply.text.contains("this visit is for looking")
@@ -217,6 +224,8 @@ async fn what_others_wrote_is_text() {
         format!("/tenants/{tenant}"),
         format!("/tenants/{tenant}/events?type={query}"),
         format!("/tenants/{tenant}/statistics"),
+        format!("/tenants/{tenant}/event-types"),
+        format!("/tenants/{tenant}/event-types?find={query}"),
         format!("/endpoints/{endpoint}"),
         format!("/endpoints/{endpoint}?told={query}"),
         format!("/endpoints/{endpoint}/edit"),

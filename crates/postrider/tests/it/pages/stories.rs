@@ -254,7 +254,7 @@ async fn voucherifys_customer_designs_a_distribution_pauses_it_and_replays_what_
         ("event_name", "Voucher-sent"),
         ("url", url.as_str()),
         ("events", trigger),
-        ("fields", "voucher.code as code\ncustomer.id"),
+        ("fields", "voucher.code as code\ncustomer.id as customerId"),
     ];
     let mut twice = form.to_vec();
     twice.push(("fields", "a as x\nb as x"));
@@ -264,10 +264,23 @@ async fn voucherifys_customer_designs_a_distribution_pauses_it_and_replays_what_
         wrong.status == 400 && wrong.text.contains("twice") && wrong.text.contains("b as x"),
         "{wrong:?}"
     );
+    // Without an example of the type it is designed by the last event of it.
     let mut preview = form.to_vec();
     preview.push(("preview", "1"));
+    let nothing = customer.press(&new, &preview).await;
+    assert!(
+        nothing.text.contains("There is nothing to design by yet"),
+        "{nothing:?}"
+    );
+    let data = json!({ "voucher": { "code": "W-6" }, "customer": { "id": "c-6" } });
+    server.publish(&tenant, trigger, data).await;
     let previewed = customer.press(&new, &preview).await;
     assert_eq!(previewed.status, 200, "{previewed:?}");
+    let designed = "&#34;code&#34;: &#34;W-6&#34;,\n  &#34;customerId&#34;: &#34;c-6&#34;";
+    assert!(
+        previewed.text.contains("the last customer.rewarded") && previewed.text.contains(designed),
+        "{previewed:?}"
+    );
     assert!(
         server
             .good(
