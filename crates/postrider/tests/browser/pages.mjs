@@ -9,6 +9,7 @@ import { createRequire } from "node:module";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import assert from "node:assert/strict";
+import { simplifyTrip, voucherify } from "./systems.mjs";
 
 const [binary, modules, shots] = process.argv.slice(2);
 const require = createRequire(join(modules, "package.json"));
@@ -239,6 +240,7 @@ async function pagesOf(base, tenant, link) {
     "delivery-failed": `${base}/deliveries/${failed.id}`,
     events: `${base}/tenants/${tenant}/events`,
     event: `${base}/events/${retried.event}`,
+    "event-types": `${base}/tenants/${tenant}/event-types`,
     statistics: `${base}/tenants/${tenant}/statistics`,
     replays: `${base}/tenants/${tenant}/replays?status=failed&preview=1`,
     notifications: `${base}/tenants/${tenant}/notifications`,
@@ -273,9 +275,11 @@ async function othersOf(tenant) {
     keys: "/keys",
     "sign-in": "/sign-in",
     trips: `/tenants/${found.trips}`,
+    "trips-event-types": `/tenants/${found.trips}/event-types`,
     key: `/keys/${key}`,
     "key-new": `/tenants/${found.trips}/keys/new`,
     vouchers: `/tenants/${found.vouchers}`,
+    "vouchers-event-types": `/tenants/${found.vouchers}/event-types`,
     "send-outs": `/tenants/${found.vouchers}/send-outs`,
     "vouchers-settings": `/tenants/${found.vouchers}/settings`,
     "vouchers-notifications": `/tenants/${found.vouchers}/notifications`,
@@ -380,6 +384,8 @@ try {
   }
   shop.server.close();
 
+  for (const system of [simplifyTrip, voucherify]) await system({ api, visitor, comeIn, origin });
+
   const user = await userStory();
   const live = await visitor();
   await comeIn(live.page, await link());
@@ -399,7 +405,7 @@ try {
   await brandStory(tenant, await link());
   assert.deepEqual(found.flat(), []);
   const pages = Object.keys(own).length * 2 + Object.keys(catchers).length + Object.keys(await othersOf(tenant)).length + 1;
-  console.log(`the story three times, by keyboard, in frames, of a user, live and branded; ${pages} pages in three sizes, two themes: screenshots in ${shots}`);
+  console.log(`the story three times and once of each other system, by keyboard, in frames, of a user, live and branded; ${pages} pages in three sizes, two themes: screenshots in ${shots}`);
 } finally {
   await browser.close();
   child.kill("SIGINT");
