@@ -1,13 +1,14 @@
 //! An application: its tenants, its event types, its profile.
 
+use askama::Template;
+use axum::extract::{Path, State};
+
 use crate::Site;
 use crate::catalogue::{TYPES_SHOWN, TypeRow, type_rows};
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, next_of, page_of, read};
 use crate::words::counted;
-use askama::Template;
-use axum::extract::{Path, State};
 
 #[derive(Template)]
 #[template(path = "application.html")]

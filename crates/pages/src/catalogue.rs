@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::Mode;
+use postrider_core::{Id, id};
 use postrider_service::{EventTypeListed, Refusal};
 
 use crate::Site;
@@ -178,7 +179,7 @@ fn sentence(count: usize) -> String {
 async fn choices(
     site: &Site,
     visitor: &Visitor,
-    tenant: postrider_core::Id<postrider_core::id::Tenant>,
+    tenant: Id<id::Tenant>,
     chosen: Option<&str>,
 ) -> Result<(Vec<Choice>, bool), Refusal> {
     let (service, who) = (site.service(), &visitor.visit.caller);

@@ -141,7 +141,8 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         None => None,
     };
     let frame = Frame::of(&visitor, "Deliveries").behind(crumbs);
-    let replay = tenant.or(own).filter(|_| frame.may_change());
+    let some = !rows.is_empty() || next.is_some();
+    let replay = tenant.or(own).filter(|_| some && frame.may_change());
     let page = Deliveries {
         replay: replay.and_then(|tenant| filters.replay(&visitor, tenant, now)),
         bars,

@@ -112,6 +112,11 @@ async fn all_that_a_list_holds_is_sent_again() {
     );
     let part = operator.page(&bar).await;
     assert!(part.contains("3 deliveries, the newest first."), "{part}");
+    let none = operator.page(&format!("{list}&status=skipped")).await;
+    assert!(
+        none.contains("No delivery is like that.") && !none.contains("Send all of these again"),
+        "{none}"
+    );
     // By how the last attempt ended; a replay is not of just those.
     for (answer, count) in [("2xx", 3), ("4xx", 0), ("none", 0), ("timeout", 0)] {
         let path = format!("{list}&status=delivered&answer={answer}");
