@@ -60,8 +60,8 @@ struct Catalogue {
     more_choices: bool,
     /// Whether there are so many types that they are looked for by name.
     finds: bool,
-    /// Whether there is something to send as a test.
-    tests: bool,
+    /// Whether there is something to send as a test, and the visitor may send it.
+    sends: bool,
     test_call: Option<TestShown>,
     problem: Option<String>,
 }
@@ -134,9 +134,6 @@ async fn page(
     let sentence = sentence(types.len());
     let finds = types.len() >= FIND_FROM || !find.is_empty();
     types.retain(|listed| name(listed).contains(&find));
-    let chosen = tried.as_ref().map(|tried| tried.endpoint.as_str());
-    let listed = choices(site, visitor, tenant, chosen).await;
-    let (choices, more_choices) = listed.map_err(&refused)?;
     let frame = Frame::of(visitor, "Event types").behind(crumbs_below(site, visitor, tenant).await);
     let more = types.len().saturating_sub(TYPES_SHOWN);
     let mut types = type_rows(types);
@@ -146,6 +143,14 @@ async fn page(
             row.open = true;
         }
     }
+    let sends = frame.may_change() && types.iter().any(|row| row.tests);
+    let chosen = tried.as_ref().map(|tried| tried.endpoint.as_str());
+    let (choices, more_choices) = match sends {
+        true => choices(site, visitor, tenant, chosen)
+            .await
+            .map_err(&refused)?,
+        false => (Vec::new(), false),
+    };
     let (test_call, problem) = match tried.map(|tried| tried.outcome) {
         Some(Ok(shown)) => (Some(shown), None),
         Some(Err(problem)) => (None, Some(problem)),
@@ -157,7 +162,7 @@ async fn page(
         find,
         more,
         finds,
-        tests: types.iter().any(|row| row.tests),
+        sends,
         types,
         choices,
         more_choices,
@@ -185,8 +190,7 @@ async fn choices(
     let (service, who) = (site.service(), &visitor.visit.caller);
     let of_each = CHOICES_OF_KIND;
     let found = service.endpoints_of_every_kind(who, tenant, of_each);
-    let found = found.await?;
-    let more = found.len() >= of_each;
+    let (found, more) = found.await?;
     let choice = |endpoint: &Endpoint| {
         let id = endpoint.id.to_string();
         Choice {

@@ -438,7 +438,7 @@ impl Service {
         code: &str,
     ) -> Result<Vec<Endpoint>> {
         const FIRST: usize = 250;
-        let mut endpoints = self.endpoints_of_every_kind(who, tenant, FIRST).await?;
+        let (mut endpoints, _) = self.endpoints_of_every_kind(who, tenant, FIRST).await?;
         endpoints.retain(|endpoint| endpoint.url.contains(code));
         endpoints.truncate(SIGNERS_MAX);
         Ok(endpoints)

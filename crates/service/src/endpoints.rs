@@ -238,7 +238,7 @@ impl Service {
     }
 
     /// What a tenant has that can be sent to, the newest first: its registered endpoints, its distributions and its
-    /// API keys' endpoints that the caller may see, so many of each kind at most.
+    /// API keys' endpoints that the caller may see, so many of each kind at most; and whether there are more.
     ///
     /// # Errors
     /// As [`Service::list_endpoints`].
@@ -247,21 +247,26 @@ impl Service {
         who: &Caller,
         tenant: Id<id::Tenant>,
         of_each: usize,
-    ) -> Result<Vec<Endpoint>> {
+    ) -> Result<(Vec<Endpoint>, bool)> {
         let page = || PageRequest::first(of_each);
         let (registered, profile) = self.list_endpoints(who, tenant, None, page()).await?;
+        let mut more = registered.next.is_some();
         let mut endpoints = registered.rows;
         if profile.distribution.is_some() {
             let (listed, _) = self.list_distributions(who, tenant, page()).await?;
+            more |= listed.next.is_some();
             endpoints.extend(listed.rows);
         }
         match self.list_keys(who, Some(tenant), page()).await {
-            Ok(keys) => endpoints.extend(keys.rows.into_iter().filter_map(|key| key.endpoint)),
+            Ok(keys) => {
+                more |= keys.next.is_some();
+                endpoints.extend(keys.rows.into_iter().filter_map(|key| key.endpoint));
+            }
             // A tenant's key does not see the others.
             Err(refusal) if refusal.code == ErrorCode::ScopeInsufficient => {}
             Err(refusal) => return Err(refusal),
         }
-        Ok(endpoints)
+        Ok((endpoints, more))
     }
 
     /// The endpoint with this id, or the profile's form of it.

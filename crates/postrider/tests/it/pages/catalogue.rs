@@ -135,6 +135,16 @@ async fn of_many_types_with_long_examples_every_one_is_found_on_a_small_page() {
         found.contains("&#34;number&#34;: 109") && !found.contains("order.number108"),
         "{found}"
     );
+    // Of many endpoints the newest can be chosen, which is told.
+    let told = "The newest are in the list";
+    for number in 0..25 {
+        endpoint(&server, &tenant, &format!("https://example.com/{number}")).await;
+    }
+    assert!(!customer.page(&path).await.contains(told), "all are there");
+    let newest = endpoint(&server, &tenant, "https://example.com/newest").await;
+    let page = customer.page(&path).await;
+    assert!(page.contains(told) && page.contains(&newest), "{page}");
+    assert!(page.len() <= HTML_BYTES_MAX, "{} bytes", page.len());
     let application = format!("/applications/{application}");
     let mut operator = Browser::sign_in(&server, &server.root).await;
     let page = operator.page(&application).await;
