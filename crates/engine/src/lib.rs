@@ -6,6 +6,7 @@ pub mod budget;
 pub mod cache;
 pub mod clock;
 mod journal;
+mod lately;
 pub mod machine;
 mod metrics;
 mod profiles;
@@ -16,6 +17,7 @@ mod transport;
 
 pub use clock::{Clock, SystemClock};
 pub use journal::Busy;
+pub use lately::{LastHour, MINUTES};
 pub use metrics::Metrics;
 pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
 pub use shell::{Engine, Options, PublishError, Verifier, Watch};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use postrider_core::attempt::Outcome;
 use postrider_core::delivery::{DeliveryState, FailReason};
 use postrider_core::health::DisableReason;
-use postrider_core::{Id, id};
+use postrider_core::{Id, Timestamp, id};
 use postrider_store::{Published, StoreError};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::lately::Lately;
 use crate::shell::PublishError;
 
 /// Applications that have counts of their own; what comes after them is `other` together.
@@ -147,6 +148,7 @@ pub struct Metrics {
     ended: Family<OfState, Counter>,
     closed: Family<Why, Counter>,
     disabled: Family<Why, Counter>,
+    pub(crate) lately: Lately,
 }
 
 impl Metrics {
@@ -173,6 +175,7 @@ impl Metrics {
             ended: Family::default(),
             closed: Family::default(),
             disabled: Family::default(),
+            lately: Lately::new(),
         }
         .at_zero()
     }
@@ -345,6 +348,8 @@ impl Metrics {
             };
             self.tenant_attempts.get_or_create(&of).inc();
         }
+        self.lately
+            .count(attempt.ended, outcome == "2xx", attempt.took);
         self.attempt_times.observe(attempt.took.as_secs_f64());
         self.late.observe(attempt.late.as_secs_f64());
         if let Some(receipt) = attempt.receipt {
@@ -376,6 +381,8 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct Attempted<'a> {
     pub(crate) outcome: &'a Outcome,
+    /// By the steady clock.
+    pub(crate) ended: Timestamp,
     pub(crate) took: Duration,
     /// Since it was due.
     pub(crate) late: Duration,

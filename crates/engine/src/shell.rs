@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Clocks};
 use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journal};
+use crate::lately::LastHour;
 use crate::machine::{Action, Input, LaneSurvey, Machine, MachineLimits, MachineStats, Survey};
 use crate::metrics::Metrics;
 use crate::profiles::ProfileRegistry;
@@ -346,6 +347,11 @@ impl Engine {
         let now = self.now().steady;
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         machine.survey(now)
+    }
+
+    /// The attempts of the last hour, of this process.
+    pub fn last_hour(&self) -> LastHour {
+        self.metrics.lately.read(self.now().steady)
     }
 
     /// How an endpoint's lane stands; none of one that has nothing to do.

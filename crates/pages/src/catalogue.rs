@@ -52,6 +52,8 @@ pub(crate) struct TypeRow {
 struct Catalogue {
     frame: Frame,
     action: String,
+    /// Where receivers read how they verify.
+    verify: String,
     sentence: String,
     find: String,
     types: Vec<TypeRow>,
@@ -158,6 +160,7 @@ async fn page(
     };
     let page = Catalogue {
         action: visitor.href(format_args!("/tenants/{tenant}/event-types")),
+        verify: visitor.href(format_args!("/tenants/{tenant}/verify#functions")),
         sentence,
         find,
         more,

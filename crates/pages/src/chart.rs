@@ -6,10 +6,10 @@ use postrider_core::Timestamp;
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::profile::Profile;
-use postrider_service::{Counts, Statistics};
+use postrider_service::{Counts, LastHour, MINUTES, Statistics};
 
 use crate::delivery::after;
-use crate::words::{Standing, counted, long};
+use crate::words::{Standing, counted, grouped, long};
 
 /// Height of the bars of a strip, in the picture's units.
 const STRIP_HEIGHT: u64 = 40;
@@ -87,6 +87,57 @@ pub(crate) fn strip(statistics: &Statistics) -> Strip {
             long(range),
             told(totals)
         ),
+    }
+}
+
+/// The attempts of the hour that ends `now`, a bar for each minute: what failed stands on what succeeded.
+pub(crate) fn hour(hour: &LastHour, now: Timestamp) -> Strip {
+    let minute = Duration::from_secs(60);
+    let minutes = hour.minutes.iter();
+    let most = minutes.map(|(attempts, _)| *attempts).max().unwrap_or(0);
+    let first = floor(now, minute).minus(minute * (MINUTES as u32 - 1));
+    let mut cells = Vec::new();
+    for (place, (attempts, succeeded)) in (0_u32..).zip(hour.minutes) {
+        if attempts == 0 {
+            continue;
+        }
+        let at = first.plus(minute * place);
+        let height = (attempts * STRIP_HEIGHT).div_ceil(most.max(1)).max(3);
+        // A few failures among many are seen too.
+        let failed = ((attempts - succeeded) * height).div_ceil(attempts);
+        let top = STRIP_HEIGHT.saturating_sub(height);
+        for (y, height, class) in [
+            (top, failed, "failed"),
+            (top + failed, height - failed, "delivered"),
+        ] {
+            if height > 0 {
+                cells.push(Cell {
+                    x: u64::from(place) * 10,
+                    y,
+                    height,
+                    class,
+                    title: format!("{at}: {}", attempts_told(attempts, succeeded)),
+                    at,
+                    href: None,
+                });
+            }
+        }
+    }
+    Strip {
+        cells,
+        width: MINUTES as u64 * 10,
+        summary: format!(
+            "The last hour: {}",
+            attempts_told(hour.attempts, hour.succeeded)
+        ),
+    }
+}
+
+fn attempts_told(attempts: u64, succeeded: u64) -> String {
+    let attempts_word = counted(attempts, "attempt", "attempts");
+    match attempts - succeeded.min(attempts) {
+        0 => attempts_word,
+        failed => format!("{attempts_word}, {} failed", grouped(failed)),
     }
 }
 

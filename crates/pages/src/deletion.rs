@@ -200,19 +200,15 @@ pub(crate) async fn show(
     let deletion = found.map_err(visitor.refused())?;
     let now = service.now();
     let running = deletion.status == TaskStatus::Running;
-    let rows = counted(deletion.erased, "row", "rows");
+    let progress = progress(&deletion);
     let page = Deletion {
         frame: Frame::of(&visitor, "Deletion").behind([Link::new("/", "Overview")]),
         id: id.to_string(),
-        standing: if running {
-            Standing::RUNNING
-        } else {
-            Standing::DONE
-        },
+        standing: standing(&deletion.status),
         sentence: if running {
-            format!("It is gone for everybody; what it had is being erased: {rows} so far.")
+            format!("It is gone for everybody; what it had is being erased. {progress}")
         } else {
-            format!("It is gone, and what it had is erased: {rows}.")
+            format!("It is gone, and what it had is erased. {progress}")
         },
         created: When::new(deletion.created_at, now),
         finished: deletion.finished_at.map(|at| When::new(at, now)),
@@ -229,6 +225,18 @@ pub(crate) async fn glance(
     let id = read(&visitor, &id)?;
     let found = site.service().deletion(&visitor.visit.caller, id).await;
     Ok(frame::word(seen(&found.map_err(visitor.refused())?)))
+}
+
+pub(crate) fn standing(status: &TaskStatus) -> Standing {
+    match status {
+        TaskStatus::Running => Standing::RUNNING,
+        // Nobody stops one, and what it cannot erase it tries again.
+        TaskStatus::Finished | TaskStatus::Cancelled | TaskStatus::Failed(_) => Standing::DONE,
+    }
+}
+
+pub(crate) fn progress(deletion: &CoreDeletion) -> String {
+    format!("{} erased.", counted(deletion.erased, "row", "rows"))
 }
 
 fn seen(deletion: &CoreDeletion) -> String {

@@ -177,6 +177,8 @@ fn rail(visitor: &Visitor) -> Vec<Link> {
         }
         _ => {
             rail.push(Link::new(href("/deliveries"), "Deliveries"));
+            rail.push(Link::new(href("/tasks"), "Tasks"));
+            rail.push(Link::new(href("/notices"), "Notices"));
             rail.push(Link::new(href("/system"), "System"));
             if visitor.visit.caller.is_owner() {
                 rail.push(Link::new(href("/users"), "Users"));

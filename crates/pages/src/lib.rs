@@ -31,11 +31,13 @@ mod notifications;
 mod overview;
 mod product_keys;
 mod profile;
+mod receivers;
 mod replay;
 mod send_outs;
 mod settings;
 mod shown;
 mod statistics;
+mod tasks;
 mod tenant;
 mod users;
 mod verify;
@@ -145,6 +147,8 @@ impl Pages {
             .route("/catch/{code}", any(catcher::catch))
             .route("/keys", get(product_keys::list).post(product_keys::create))
             .route("/system", get(settings::system))
+            .route("/tasks", get(tasks::list))
+            .route("/notices", get(tasks::notices))
             .route("/users", get(users::list).post(users::create))
             .route("/users/{id}/{act}", post(users::act))
             .route("/me", get(me::show))

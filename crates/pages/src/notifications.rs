@@ -34,14 +34,15 @@ struct Notifications {
     problem: Option<String>,
 }
 
-struct Row {
-    at: When,
-    what: String,
-    href: String,
-    error: String,
-    url: String,
-    unread: bool,
-    test: bool,
+/// A notice as a row of a list.
+pub(crate) struct Row {
+    pub(crate) at: When,
+    pub(crate) what: String,
+    pub(crate) href: String,
+    pub(crate) error: String,
+    pub(crate) url: String,
+    pub(crate) unread: bool,
+    pub(crate) test: bool,
 }
 
 /// The settings of one kind of endpoint.
@@ -139,7 +140,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
     frame::show(&page.frame, &page)
 }
 
-fn row(visitor: &Visitor, notice: &Notice, now: postrider_core::Timestamp) -> Row {
+pub(crate) fn row(visitor: &Visitor, notice: &Notice, now: postrider_core::Timestamp) -> Row {
     let event_type = &notice.event_type;
     let attempts = counted(notice.attempts.into(), "attempt", "attempts");
     let what = match (notice.kind, notice.class) {

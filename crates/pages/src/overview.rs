@@ -1,15 +1,20 @@
 //! The console's first page: how things are, in one sentence, and where to look.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect};
+use postrider_core::Timestamp;
 use postrider_core::limits::PAGE_ROWS_DEFAULT;
 use postrider_core::tenant::{Application, Scope};
 use postrider_service::{
-    DeliveryQuery, LaneStanding, LanesStanding, PageRequest, Survey, read_state,
+    DeliveryQuery, LaneStanding, LanesStanding, LastHour, MINUTES, PageRequest, Survey, read_state,
 };
 
 use crate::Site;
+use crate::chart::{Strip, hour as hour_strip};
+use crate::day::rate;
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{DeliveryRow, When};
@@ -31,7 +36,8 @@ struct Overview {
     damaged: u64,
     /// Whoever is there came with a key, and nobody has a name yet.
     nameless: bool,
-    /// What happens just now, for the operator.
+    /// The last hour and what happens just now, for the operator.
+    hour: Option<Hour>,
     now: Vec<Figure>,
     makes_applications: bool,
 }
@@ -112,10 +118,47 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         set_aside: ready.set_aside,
         damaged: ready.damaged,
         nameless,
+        hour: service.last_hour(who).ok().map(|hour| Hour::of(&hour, now)),
         now: figures(service.survey(who).ok()),
         makes_applications: who.scope() == Scope::Root,
     };
     frame::show(&page.frame, &page)
+}
+
+/// The attempts of the last hour.
+struct Hour {
+    strip: Strip,
+    figures: Vec<Figure>,
+}
+
+impl Hour {
+    fn of(hour: &LastHour, now: Timestamp) -> Self {
+        let time = |time: Option<Duration>| time.map_or_else(|| "–".to_owned(), long);
+        let second = hour.attempts as f64 / (MINUTES * 60) as f64;
+        let second = match hour.attempts {
+            0 => "0".to_owned(),
+            _ if second < 1.0 => format!("{second:.3}"),
+            _ => format!("{second:.1}"),
+        };
+        let figure = |name, number| Figure {
+            name,
+            number,
+            href: None,
+        };
+        Self {
+            strip: hour_strip(hour, now),
+            figures: vec![
+                figure("attempts in the last hour", grouped(hour.attempts)),
+                figure("a second", second),
+                figure(
+                    "answered with 2xx",
+                    rate(hour.succeeded, hour.attempts - hour.succeeded),
+                ),
+                figure("half took at most", time(hour.median)),
+                figure("99 of 100 at most", time(hour.slowest_hundredth)),
+            ],
+        }
+    }
 }
 
 /// A number, and the list behind it where there is one.

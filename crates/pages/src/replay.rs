@@ -278,7 +278,7 @@ pub(crate) async fn cancel(
     Ok(visitor.back_to(format_args!("/replays/{id}"), "stopped"))
 }
 
-fn standing(status: &TaskStatus) -> Standing {
+pub(crate) fn standing(status: &TaskStatus) -> Standing {
     match status {
         TaskStatus::Running => Standing::RUNNING,
         TaskStatus::Finished => Standing::DONE,
@@ -287,7 +287,7 @@ fn standing(status: &TaskStatus) -> Standing {
     }
 }
 
-fn progress(replay: &CoreReplay) -> String {
+pub(crate) fn progress(replay: &CoreReplay) -> String {
     let of = replay
         .total
         .map_or_else(String::new, |total| format!(" of {}", grouped(total)));

@@ -14,6 +14,7 @@ use crate::endpoint::tenant_of;
 use crate::failure::{Failure, sentence};
 use crate::fields::{Fields, Posted};
 use crate::frame::{self, Frame, Shown};
+use crate::receivers::{Function, functions};
 use crate::tenant::crumbs_below;
 
 /// Bytes of a request that is verified here.
@@ -28,6 +29,7 @@ struct Verify {
     at: String,
     header: String,
     verdict: Option<Verdict>,
+    functions: Vec<Function>,
 }
 
 struct Verdict {
@@ -72,6 +74,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, typed: Option<Fields>) -
         at: typed.text("at"),
         header: signature.map_or_else(String::new, |signature| signature.header.to_lowercase()),
         verdict,
+        functions: functions(&profile.name),
     };
     frame::show(&page.frame, &page)
 }

@@ -389,6 +389,18 @@ impl Caller {
         Err(Refusal::invalid("allowedIps", rule))
     }
 
+    /// The application whose product the caller is of; none of all. What is asked over all tenants is not a tenant's.
+    pub(crate) fn product(&self) -> Result<Option<Id<id::Application>>> {
+        match self.scope {
+            Scope::Root => Ok(None),
+            Scope::Application(own) => Ok(Some(own)),
+            Scope::Tenant(..) => Err(Refusal::new(
+                ErrorCode::ScopeInsufficient,
+                "a key of the application is needed: this is of all its tenants",
+            )),
+        }
+    }
+
     pub(crate) fn must_be_root(&self) -> Result<()> {
         match self.scope {
             Scope::Root => Ok(()),

@@ -92,16 +92,21 @@ impl Service {
     /// `not_found`, also where it is another's.
     pub async fn deletion(&self, who: &Caller, id: Id<id::Task>) -> Result<Deletion> {
         let task = self.store().task(id).await?;
-        let allowed = match who.scope {
-            Scope::Root => true,
-            Scope::Application(own) => task.application == own,
-            Scope::Tenant(..) => false,
-        };
-        if task.kind != TaskKind::Deletion || !allowed {
+        if !is_visible(who, &task) {
             return Err(Refusal::not_found("deletion"));
         }
         Ok(task.into())
     }
+}
+
+/// Whether the caller may see a deletion.
+pub(crate) fn is_visible(who: &Caller, task: &Task) -> bool {
+    let allowed = match who.scope {
+        Scope::Root => true,
+        Scope::Application(own) => task.application == own,
+        Scope::Tenant(..) => false,
+    };
+    task.kind == TaskKind::Deletion && allowed
 }
 
 async fn begin(

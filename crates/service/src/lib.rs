@@ -61,7 +61,7 @@ use tokio::sync::mpsc;
 
 pub use postrider_engine::budget;
 pub use postrider_engine::machine::{LaneSurvey, LanesStanding, Standing as LaneStanding, Survey};
-pub use postrider_engine::{CurrentProfile, ProfileRegistry};
+pub use postrider_engine::{CurrentProfile, LastHour, MINUTES, ProfileRegistry};
 pub use postrider_store::queries::InvalidCursor;
 pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern};
 
@@ -89,7 +89,7 @@ pub use retention::{RetentionPace, RetentionRound, RetentionRule, forget_what_is
 pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
 pub use sessions::{LinkMade, NewPortalLink, Visit, origin};
 pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
-pub use tasks::TaskStatus;
+pub use tasks::{LongTask, TaskStatus};
 pub use telling::MailDue;
 pub use tenants::{NewTenant, TenantMade, TenantPatch};
 pub use users::{NewUser, UserMade, UserPatch};

@@ -30,7 +30,30 @@ impl Service {
         page: PageRequest,
     ) -> Result<Page<Notice>> {
         let filter = NoticeFilter {
-            tenant: who.tenant(self, tenant).await?.id,
+            application: None,
+            tenant: Some(who.tenant(self, tenant).await?.id),
+            mode: who.shown(query.mode)?,
+            unread: query.unread,
+        };
+        Ok(self
+            .store()
+            .list_notices(filter, bounded_page(page))
+            .await?)
+    }
+
+    /// What every tenant within the caller's scope had to be told, however it was, the newest first.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for whoever is one tenant's, or what the store answers.
+    pub async fn list_all_notices(
+        &self,
+        who: &Caller,
+        query: NoticeQuery,
+        page: PageRequest,
+    ) -> Result<Page<Notice>> {
+        let filter = NoticeFilter {
+            application: who.product()?,
+            tenant: None,
             mode: who.shown(query.mode)?,
             unread: query.unread,
         };

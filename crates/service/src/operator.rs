@@ -6,6 +6,7 @@ use std::time::Duration;
 use postrider_core::audit::Actor;
 use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Secret, Timestamp};
+use postrider_engine::LastHour;
 use postrider_engine::machine::Survey;
 use postrider_store::{Store, StoreError};
 
@@ -42,6 +43,15 @@ impl Service {
     pub fn survey(&self, caller: &Caller) -> Result<Survey> {
         caller.must_be_root()?;
         Ok(self.engine().survey())
+    }
+
+    /// How the attempts of the last hour went, over all tenants, as far as this process made them.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for all but root keys.
+    pub fn last_hour(&self, caller: &Caller) -> Result<LastHour> {
+        caller.must_be_root()?;
+        Ok(self.engine().last_hour())
     }
 
     /// Whether the store takes writes, asked at most once a second however often this is called.

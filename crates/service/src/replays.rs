@@ -6,8 +6,8 @@ mod running;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    DeliveryFilter, MissedQuery, Page, PageRequest, Rule, StatePattern, StoreError, Task, TaskKind,
-    TaskState,
+    DeliveryFilter, MissedQuery, Page, PageRequest, Rule, StatePattern, StoreError, Task,
+    TaskFilter, TaskKind, TaskState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -163,10 +163,12 @@ impl Service {
         page: PageRequest,
     ) -> Result<Page<Replay>> {
         let tenant = who.tenant(self, tenant).await?;
-        let page = self
-            .store()
-            .list_tasks(tenant.id, bounded_page(page))
-            .await?;
+        let filter = TaskFilter {
+            tenant: Some(tenant.id),
+            kind: Some(TaskKind::Replay),
+            ..TaskFilter::default()
+        };
+        let page = self.store().list_tasks(filter, bounded_page(page)).await?;
         let rows = page.rows.into_iter();
         let visible = rows.filter(|task| is_visible(who, task));
         Ok(Page {
@@ -255,7 +257,7 @@ fn filter(task: &Task, body: &NewReplay) -> Result<DeliveryFilter> {
 }
 
 /// Whether the caller may see a replay; without a mode it is of both.
-fn is_visible(who: &Caller, task: &Task) -> bool {
+pub(crate) fn is_visible(who: &Caller, task: &Task) -> bool {
     let request: Option<NewReplay> = serde_json::from_str(&task.request).ok();
     let mode = request.and_then(|request| request.mode).unwrap_or_default();
     let owned = task

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use postrider_store::{StoreError, TaskKind, TaskState};
+use postrider_store::{Page, PageRequest, StoreError, TaskFilter, TaskKind, TaskState};
 
-use crate::{Service, deletions, replays};
+use crate::reading::bounded_page;
+use crate::refusal::Result;
+use crate::{Caller, Deletion, Replay, Service, deletions, replays};
 
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -30,8 +32,42 @@ impl From<TaskState> for TaskStatus {
     }
 }
 
+/// Work that goes on when its request has been answered.
+#[derive(Debug)]
+pub enum LongTask {
+    Replay(Replay),
+    Deletion(Deletion),
+}
+
+impl Service {
+    /// The long work within the caller's scope, the newest first.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for whoever is one tenant's, or what the store answers.
+    pub async fn list_tasks(&self, who: &Caller, page: PageRequest) -> Result<Page<LongTask>> {
+        let filter = TaskFilter {
+            application: who.product()?,
+            ..TaskFilter::default()
+        };
+        let page = self.store().list_tasks(filter, bounded_page(page)).await?;
+        let seen = page.rows.into_iter().filter_map(|task| match task.kind {
+            TaskKind::Replay if replays::is_visible(who, &task) => {
+                Some(LongTask::Replay(task.into()))
+            }
+            TaskKind::Deletion if deletions::is_visible(who, &task) => {
+                Some(LongTask::Deletion(task.into()))
+            }
+            TaskKind::Replay | TaskKind::Deletion => None,
+        });
+        Ok(Page {
+            rows: seen.collect(),
+            next: page.next,
+        })
+    }
+}
+
 /// Goes on with what a restart interrupted.
-pub(crate) async fn resume(service: &Service) -> Result<(), StoreError> {
+pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreError> {
     for task in service.store().unfinished_tasks().await? {
         match (task.kind, task.tenant) {
             (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant),
@@ -44,9 +80,12 @@ pub(crate) async fn resume(service: &Service) -> Result<(), StoreError> {
 
 /// Tries again until the store answers, at most `tries_max` times: a task has time, and whoever asked
 /// for it has gone.
-pub(crate) async fn patiently<T, F>(tries_max: u32, ask: impl Fn() -> F) -> Result<T, StoreError>
+pub(crate) async fn patiently<T, F>(
+    tries_max: u32,
+    ask: impl Fn() -> F,
+) -> std::result::Result<T, StoreError>
 where
-    F: Future<Output = Result<T, StoreError>>,
+    F: Future<Output = std::result::Result<T, StoreError>>,
 {
     let mut pause = PAUSE;
     let mut tries: u32 = 0;

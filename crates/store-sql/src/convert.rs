@@ -11,11 +11,18 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::tenant::Mode;
 use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::StoreError;
-use postrider_store::Target;
+use postrider_store::{StoreError, Target, TaskKind};
 
 use crate::segments::indexed_until;
 use crate::sql::{Connection, Failure, Optional, Row, SqlError, SqlResult, unreadable};
+
+/// As the column of tasks has it.
+pub(crate) fn task_kind_number(kind: TaskKind) -> i64 {
+    match kind {
+        TaskKind::Replay => 0,
+        TaskKind::Deletion => 1,
+    }
+}
 
 /// The store's salt: kept from its first day.
 pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {

@@ -9,10 +9,12 @@ use postrider_core::health::Health;
 use postrider_core::tenant::{Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TaskKind, TenantChange,
+    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TenantChange,
 };
 
-use crate::convert::{aborted, kind_number, mode_number, ordering_number, to_json};
+use crate::convert::{
+    aborted, kind_number, mode_number, ordering_number, task_kind_number, to_json,
+};
 use crate::read::{
     EVENT_TYPE, event_type_row, read_application, read_endpoint, read_tenant, task_state,
 };
@@ -434,10 +436,7 @@ impl Tx {
             task.cursor,
             task.created_at.as_micros(),
             task.finished_at.map(Timestamp::as_micros),
-            match task.kind {
-                TaskKind::Replay => 0,
-                TaskKind::Deletion => 1,
-            },
+            task_kind_number(task.kind),
             task.total.map(u64::cast_signed),
         ];
         self.connection

@@ -18,7 +18,7 @@ use postrider_store::{
     EndpointFilter, EndpointStats, Erased, EventFilter, FirstUse, KeyChange, KeyFilter,
     LaneBacklog, LoadDue, MailAudience, MissedPage, MissedQuery, NoticeChannel, NoticeFilter,
     Owner, Page, PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Task,
-    TenantChange, TenantFilter, Write, Written,
+    TaskFilter, TenantChange, TenantFilter, Write, Written,
 };
 
 use crate::SqlStore;
@@ -538,11 +538,11 @@ impl Store for SqlStore {
 
     async fn list_tasks(
         &self,
-        tenant: Id<id::Tenant>,
+        filter: TaskFilter,
         page: PageRequest,
     ) -> Result<Page<Task>, StoreError> {
         self.lists
-            .read(move |reader| reader.list_tasks(tenant, page))
+            .read(move |reader| reader.list_tasks(filter, page))
             .await
     }
 

@@ -24,7 +24,7 @@ pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
     EndpointStats, EventFilter, KeyFilter, LaneBacklog, LastAnswer, LoadDue, MissedPage,
     MissedQuery, NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics,
-    StatisticsGroup, StatisticsPoint, StatisticsQuery, TenantFilter,
+    StatisticsGroup, StatisticsPoint, StatisticsQuery, TaskFilter, TenantFilter,
 };
 pub use retention::{Aged, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
@@ -347,7 +347,7 @@ pub trait Store: Sessions + Users + Retention + Outbox + Send + Sync + 'static {
         filter: AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, StoreError>;
-    /// In-app notices, newest first.
+    /// Newest first.
     async fn list_notices(
         &self,
         filter: NoticeFilter,
@@ -381,10 +381,10 @@ pub trait Store: Sessions + Users + Retention + Outbox + Send + Sync + 'static {
 
     /// Writes a task that is new or runs; one that has ended stays as it is.
     async fn put_task(&self, task: Task) -> Result<(), StoreError>;
-    /// A tenant's replays, newest first.
+    /// Newest first.
     async fn list_tasks(
         &self,
-        tenant: Id<id::Tenant>,
+        filter: TaskFilter,
         page: PageRequest,
     ) -> Result<Page<Task>, StoreError>;
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError>;

@@ -34,7 +34,7 @@ use crate::{
     EndpointFilter, EndpointStats, Entity, EventFilter, FirstUse, KeyChange, KeyFilter,
     LaneBacklog, LoadDue, MailAudience, MissedPage, MissedQuery, NoticeChannel, NoticeFilter, Page,
     PageRequest, ProfileRecord, Statistics, StatisticsQuery, Store, StoreError, Target, Task,
-    TenantChange, TenantFilter, Write, Written,
+    TaskFilter, TenantChange, TenantFilter, Write, Written,
 };
 
 #[derive(Debug)]
@@ -698,21 +698,10 @@ impl Store for MemoryStore {
 
     async fn list_tasks(
         &self,
-        tenant: Id<id::Tenant>,
+        filter: TaskFilter,
         page: PageRequest,
     ) -> Result<Page<Task>, StoreError> {
-        let query = crate::queries::query_digest(&("tasks", tenant));
-        let after = page.after(query)?.unwrap_or(u128::MAX);
-        let state = self.state();
-        let of_tenant = state.tasks.range(..after).rev().map(|(_, task)| task);
-        let rows = of_tenant
-            .filter(|task| task.tenant == Some(tenant) && task.kind == crate::TaskKind::Replay)
-            .take(page.limit + 1)
-            .cloned()
-            .collect();
-        Ok(Page::cut(rows, page.limit, query, |task: &Task| {
-            task.id.as_u128()
-        }))
+        self.state().list_tasks(filter, page)
     }
 
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {

@@ -10,6 +10,8 @@ use postrider_core::delivery::{DeliveryState, ProfileVersion};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 
+use crate::TaskKind;
+
 /// A request for one page: `limit` rows after `cursor`.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest {
@@ -455,12 +457,22 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
-/// In-app notices of a tenant; no mode means both.
-#[derive(Debug, Clone, Copy)]
+/// Notices; none means any. Of a tenant those that it wants to see in the application, of no tenant all, however they
+/// are told.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct NoticeFilter {
-    pub tenant: Id<id::Tenant>,
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
     pub mode: Option<Mode>,
     pub unread: bool,
+}
+
+/// Tasks; none means any.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TaskFilter {
+    pub application: Option<Id<id::Application>>,
+    pub tenant: Option<Id<id::Tenant>>,
+    pub kind: Option<TaskKind>,
 }
 
 /// One stored version of a profile.

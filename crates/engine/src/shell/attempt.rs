@@ -433,6 +433,7 @@ fn counted<'a>(due: &DueDelivery, sent: &Sent, exchange: &'a Exchange) -> Attemp
     let is_first = delivery.attempts == 0 && !delivery.series.single;
     Attempted {
         outcome: &exchange.outcome,
+        ended: sent.ended.steady,
         took: sent.ended.steady.since(sent.started.steady),
         late: sent.started.steady.since(delivery.due_at),
         receipt: (arrived && is_first).then(|| sent.ended.wall.since(delivery.created_at)),

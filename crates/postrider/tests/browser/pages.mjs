@@ -270,6 +270,8 @@ async function othersOf(tenant) {
     "tenant-delete": `/tenants/${tenant.id}/delete`,
     "tenant-new": `/applications/${tenant.application}/tenants/new`,
     system: "/system",
+    tasks: "/tasks",
+    notices: "/notices",
     users: "/users",
     me: "/me",
     keys: "/keys",

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 mod catalogue;
 mod catching;
 mod hostile;
+mod operating;
 mod products;
 mod reading;
 mod stories;

@@ -288,6 +288,10 @@ impl Conditions {
         self.filters.values.push(Rc::new(value));
     }
 
+    pub(super) fn filter_text(&mut self, part: &str) {
+        self.filters.parts.push(format!("+{part}"));
+    }
+
     pub(super) fn filter_opt(&mut self, part: &str, value: Option<impl Value + 'static>) {
         if let Some(value) = value {
             self.filter(part, value);

@@ -111,11 +111,19 @@ impl Reader {
         page: PageRequest,
     ) -> Result<Page<Notice>, StoreError> {
         let mut conditions = Conditions::of("notice");
-        conditions.add("tenant_id = ?", filter.tenant.key());
-        conditions.add_text("in_app = 1");
-        if filter.unread {
-            conditions.add_text("read_at is null");
+        match filter.tenant {
+            Some(tenant) => {
+                conditions.add("tenant_id = ?", tenant.key());
+                conditions.add_text("in_app = 1");
+                if filter.unread {
+                    conditions.add_text("read_at is null");
+                }
+            }
+            // Newest first through the table itself, which no index of a part serves.
+            None if filter.unread => conditions.filter_text("read_at is null"),
+            None => {}
         }
+        conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| notice_row(row, self.salt);
         let query = query_digest(&filter);

@@ -8,13 +8,13 @@ use postrider_core::tenant::{
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task, TaskKind, TaskState,
-    TenantFilter,
+    Entity, KeyFilter, Page, PageRequest, ProfileRecord, StoreError, Task, TaskFilter, TaskKind,
+    TaskState, TenantFilter,
 };
 
 use super::Reader;
 use super::list::{Conditions, Order};
-use crate::convert::{from_json, mode, mode_number, reading, time, time_opt};
+use crate::convert::{from_json, mode, mode_number, reading, task_kind_number, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 
 const APPLICATION: &str = "id, name, profile, created_at, updated_at, settings";
@@ -28,7 +28,7 @@ const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, p
 const OWNED: &str =
     "(application_id is null or exists (select 1 from application where id = application_id))
     and (tenant_id is null or exists (select 1 from tenant where id = tenant_id))";
-const TASK: &str = "select id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total from task";
+const TASK: &str = "id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total";
 
 fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
     Ok(Application {
@@ -377,36 +377,31 @@ impl Reader {
     }
 
     pub(crate) fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError> {
-        self.one(&format!("{TASK} where id = ?1"), id, Entity::Task, |row| {
-            self.task_row(row)
-        })
+        self.one(
+            &format!("select {TASK} from task where id = ?1"),
+            id,
+            Entity::Task,
+            |row| self.task_row(row),
+        )
     }
 
     /// Newest first.
     pub(crate) fn list_tasks(
         &self,
-        tenant: Id<id::Tenant>,
+        filter: TaskFilter,
         page: PageRequest,
     ) -> Result<Page<Task>, StoreError> {
-        let query = query_digest(&("tasks", tenant));
-        let after = page
-            .after(query)?
-            .map_or(i64::MAX, |after| Id::<id::Task>::from_u128(after).key());
-        let sql = format!(
-            "{TASK} where tenant_id = ?1 and kind = 0 and id < ?2 order by id desc limit ?3"
-        );
-        let limit = i64::try_from(page.limit + 1).unwrap_or(i64::MAX);
-        let rows = self.all(&sql, params![tenant.key(), after, limit], |row| {
-            self.task_row(row)
-        })?;
-        Ok(Page::cut(rows, page.limit, query, |task: &Task| {
-            task.id.as_u128()
-        }))
+        let mut conditions = Conditions::of("task");
+        conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
+        conditions.filter_opt("tenant_id = ?", filter.tenant.map(Id::key));
+        conditions.filter_opt("kind = ?", filter.kind.map(task_kind_number));
+        let row = |row: &Row<'_>| self.task_row(row);
+        let query = query_digest(&filter);
+        self.page(TASK, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
-        self.all(&format!("{TASK} where state = 0 order by id"), (), |row| {
-            self.task_row(row)
-        })
+        let sql = format!("select {TASK} from task where state = 0 order by id");
+        self.all(&sql, (), |row| self.task_row(row))
     }
 }

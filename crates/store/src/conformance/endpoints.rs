@@ -493,6 +493,68 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
     assert_eq!(store.unfinished_tasks().await.unwrap(), []);
 }
 
+/// Tasks are listed by whose they are and what they do, the newest first, and over pages.
+pub async fn tasks_are_listed_by_owner_and_kind(store: &dyn Store) {
+    use crate::{PageRequest, TaskFilter};
+    let world = world(store).await;
+    let other = store.ids().next(at(0));
+    store
+        .create_tenant(world.a_tenant(other, None), by())
+        .await
+        .unwrap();
+    let mut ids = Vec::new();
+    for (tenant, kind) in [
+        (Some(world.tenant), TaskKind::Replay),
+        (Some(other), TaskKind::Replay),
+        (Some(other), TaskKind::Deletion),
+        (None, TaskKind::Deletion),
+    ] {
+        let task = Task {
+            id: store.ids().next(at(0)),
+            kind,
+            application: world.application,
+            tenant,
+            request: "{}".into(),
+            state: TaskState::Running,
+            total: None,
+            done: 0,
+            skipped: 0,
+            cursor: None,
+            created_at: at(1),
+            finished_at: None,
+        };
+        ids.push(task.id);
+        store.put_task(task).await.unwrap();
+    }
+    let elsewhere = store.ids().next(at(0));
+    for (application, tenant, kind, wanted) in [
+        (None, None, None, vec![3, 2, 1, 0]),
+        (Some(world.application), None, None, vec![3, 2, 1, 0]),
+        (Some(elsewhere), None, None, vec![]),
+        (None, Some(other), None, vec![2, 1]),
+        (None, Some(other), Some(TaskKind::Replay), vec![1]),
+        (None, None, Some(TaskKind::Deletion), vec![3, 2]),
+    ] {
+        let filter = TaskFilter {
+            application,
+            tenant,
+            kind,
+        };
+        let mut page = PageRequest::first(1);
+        let mut found = Vec::new();
+        loop {
+            let listed = store.list_tasks(filter, page).await.unwrap();
+            found.extend(listed.rows.iter().map(|task| task.id));
+            page.cursor = listed.next;
+            if page.cursor.is_none() {
+                break;
+            }
+        }
+        let wanted: Vec<_> = wanted.into_iter().map(|place: usize| ids[place]).collect();
+        assert_eq!(found, wanted, "{filter:?}");
+    }
+}
+
 /// A page of endpoints ends where its rows have many bytes, and the next one goes on there.
 pub async fn a_page_of_endpoints_is_bounded_in_bytes(store: &dyn Store) {
     use crate::{EndpointFilter, EndpointListing, PageRequest};

@@ -45,15 +45,63 @@ async fn notify(world: &World<'_>, settings: NotificationSettings) {
         .unwrap();
 }
 
+/// Over all tenants it is what had to be told, whether on its page or by mail alone.
+pub async fn notices_are_listed_over_all_tenants(store: &dyn Store) {
+    let world = world(store).await;
+    let other = World {
+        tenant: store.ids().next(at(0)),
+        ..world
+    };
+    let tenant = other.a_tenant(other.tenant, None);
+    store.create_tenant(tenant, by()).await.unwrap();
+    wants_notices(&world).await;
+    let mail = Channels {
+        email: true,
+        in_app: false,
+        emails: vec!["bob@example.com".into()],
+    };
+    let settings = NotificationSettings {
+        webhooks: mail,
+        distributions: Channels::default(),
+        unconfirmed: Vec::new(),
+    };
+    notify(&other, settings).await;
+    for world in [&world, &other] {
+        let endpoint = world.endpoint().await;
+        world.fail_one(endpoint, at(1_000)).await;
+    }
+    let elsewhere = store.ids().next(at(0));
+    for (application, tenant, wanted) in [
+        (None, None, vec![other.tenant, world.tenant]),
+        (
+            Some(world.application),
+            None,
+            vec![other.tenant, world.tenant],
+        ),
+        (Some(elsewhere), None, vec![]),
+        (None, Some(world.tenant), vec![world.tenant]),
+        (None, Some(other.tenant), vec![]),
+    ] {
+        let filter = NoticeFilter {
+            application,
+            tenant,
+            ..NoticeFilter::default()
+        };
+        let listed = store.list_notices(filter, PAGE).await.unwrap();
+        let tenants: Vec<_> = listed.rows.iter().map(|notice| notice.tenant).collect();
+        assert_eq!(tenants, wanted, "{filter:?}");
+    }
+}
+
 pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     world.fail_one(endpoint, at(1_000)).await;
     let notices = |unread| {
         let filter = NoticeFilter {
-            tenant: world.tenant,
-            mode: None,
+            tenant: Some(world.tenant),
             unread,
+            ..NoticeFilter::default()
         };
         store.list_notices(filter, PAGE)
     };
@@ -155,9 +203,10 @@ pub async fn notices_can_be_of_one_mode(store: &dyn Store) {
         expected.push((mode, delivery));
     }
     let filter = |mode| NoticeFilter {
-        tenant: world.tenant,
+        tenant: Some(world.tenant),
         mode,
         unread: true,
+        ..NoticeFilter::default()
     };
     assert_eq!(
         store
@@ -211,9 +260,8 @@ pub async fn what_waited_when_its_endpoint_gave_out_is_told(store: &dyn Store) {
         let finished = store.finish_pending(endpoint, state, at(3_000), 9).await;
         assert_eq!(finished.unwrap(), 1);
         let filter = NoticeFilter {
-            tenant: world.tenant,
-            mode: None,
-            unread: false,
+            tenant: Some(world.tenant),
+            ..NoticeFilter::default()
         };
         let told = store.list_notices(filter, PAGE).await.unwrap().rows;
         let told = told.iter().filter(|notice| notice.endpoint == endpoint);
@@ -246,9 +294,8 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
         assert!(matches!(answer, Written::Finished(now) if now == ended));
     }
     let filter = NoticeFilter {
-        tenant: world.tenant,
-        mode: None,
-        unread: false,
+        tenant: Some(world.tenant),
+        ..NoticeFilter::default()
     };
     let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
     assert_eq!(rows.len(), 1, "once");
@@ -306,9 +353,8 @@ pub async fn a_failure_of_a_deleted_distribution_is_told_as_one(store: &dyn Stor
     let failed = record(delivery, id, 1, next, health, at(2_000));
     world.record(at(2_000), failed).await.unwrap();
     let filter = NoticeFilter {
-        tenant: world.tenant,
-        mode: None,
-        unread: false,
+        tenant: Some(world.tenant),
+        ..NoticeFilter::default()
     };
     let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
     let told: Vec<_> = rows.iter().map(|row| (row.class, row.kind)).collect();

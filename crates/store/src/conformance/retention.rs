@@ -179,9 +179,8 @@ pub async fn notices_tasks_and_the_audit_log_go_by_their_age(store: &dyn Store) 
         store.put_task(task.clone()).await.unwrap();
     }
     let notices = NoticeFilter {
-        tenant: world.tenant,
-        mode: None,
-        unread: false,
+        tenant: Some(world.tenant),
+        ..NoticeFilter::default()
     };
     let page = PageRequest::first(9);
     let told = store.list_notices(notices, page).await.unwrap().rows.len();

@@ -15,7 +15,7 @@ use crate::life;
 use crate::{
     AuditFilter, DueNotices, EndpointStats, Failure, MailAudience, NoticeChannel, NoticeFilter,
     Page, PageRequest, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
-    Ways,
+    Task, TaskFilter, Ways,
 };
 
 impl State {
@@ -110,10 +110,27 @@ impl State {
         page: PageRequest,
     ) -> Result<Page<Notice>, StoreError> {
         let rows = self.notices.iter().filter(|(_, notice)| {
-            notice.in_app
-                && notice.tenant == filter.tenant
+            filter
+                .tenant
+                .is_none_or(|tenant| notice.in_app && notice.tenant == tenant)
+                && filter
+                    .application
+                    .is_none_or(|own| own == notice.application)
                 && filter.mode.is_none_or(|mode| mode == notice.mode)
                 && !(filter.unread && notice.read_at.is_some())
+        });
+        newest(rows.map(|(id, row)| (*id, row)), &filter, page)
+    }
+
+    pub(super) fn list_tasks(
+        &self,
+        filter: TaskFilter,
+        page: PageRequest,
+    ) -> Result<Page<Task>, StoreError> {
+        let rows = self.tasks.iter().filter(|(_, task)| {
+            filter.application.is_none_or(|own| own == task.application)
+                && filter.tenant.is_none_or(|own| task.tenant == Some(own))
+                && filter.kind.is_none_or(|kind| kind == task.kind)
         });
         newest(rows.map(|(id, row)| (*id, row)), &filter, page)
     }

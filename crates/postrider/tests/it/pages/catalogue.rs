@@ -55,6 +55,13 @@ async fn a_types_example_is_sent_to_an_endpoint_of_the_tenant_and_to_no_other() 
     ] {
         assert!(page.contains(told), "{told}: {page}");
     }
+    let verify = format!("/portal/tenants/{tenant}/verify");
+    assert!(page.contains(&format!("href=\"{verify}#functions\"")));
+    let verify = customer.page(&verify).await;
+    for told in ["function verify_standard(", "def verify_standard_ed25519("] {
+        assert!(verify.contains(told), "{told}: {verify}");
+    }
+    assert!(verify.len() < 100 * 1024, "{}", verify.len());
     // There is nothing to send of a type without an example, and nobody else's endpoint to send it to.
     assert!(!page.contains("value=\"order.lost\"") && !page.contains(&other));
     let form = [("endpoint", own.as_str()), ("type", "order.completed")];
