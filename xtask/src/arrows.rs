@@ -69,6 +69,12 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
         &["core", "service"],
         &["hyper", "axum", "rusqlite", "tokio-postgres"],
     ),
+    // Beside the transport it makes attempts, and beside the doors it takes requests.
+    (
+        "nodes",
+        &["core", "engine", "service", "api"],
+        &["rusqlite", "tokio-postgres", "jsonschema"],
+    ),
     // Only the binary sees everything, and only wires.
     (
         "postrider",
@@ -80,6 +86,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
             "transport",
             "service",
             "api",
+            "nodes",
             "notify",
             "pages",
         ],

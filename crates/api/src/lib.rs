@@ -27,9 +27,10 @@ use postrider_service::budget::Budget;
 use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
+pub use problem::problem;
 use rate::Rates;
 pub use rate::RequestLimits;
-pub use server::{Connections, Listener, ServerLimits};
+pub use server::{Connections, Listener, ServerLimits, arrived_from, peer};
 pub use tls::{Certificate, CertificateError, Tls};
 
 /// Bounds and policies of HTTP that an operator sets.

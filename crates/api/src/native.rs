@@ -16,6 +16,7 @@ mod event_types;
 mod events;
 mod explain;
 mod keys;
+mod nodes;
 mod notifications;
 mod portal_links;
 mod replays;
@@ -50,6 +51,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(ready))
         .routes(routes!(crate::metrics::metrics))
         .routes(routes!(egress_ips))
+        .routes(routes!(nodes::list))
         .routes(routes!(document))
         .routes(routes!(applications::create, applications::list))
         .routes(routes!(

@@ -6,6 +6,11 @@ use postrider_service::{ErrorCode, Refusal};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// A refusal as an answer, for whoever stands before the routes.
+pub fn problem(refusal: Refusal) -> Response {
+    Problem(refusal).into_response()
+}
+
 /// The status that goes with a code.
 pub(crate) fn status(code: ErrorCode) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::HttpService;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,6 +57,16 @@ const BACKLOG: u32 = 1_024;
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// The other end of a request's connection, if it came over one.
+pub fn peer<B>(request: &Request<B>) -> Option<IpAddr> {
+    request.extensions().get::<Peer>().map(|peer| peer.0)
+}
+
+/// Says whose request it is that another node has passed on.
+pub fn arrived_from<B>(request: &mut Request<B>, address: IpAddr) {
+    request.extensions_mut().insert(Peer(address));
+}
 
 /// A bound socket.
 #[derive(Debug)]
@@ -130,8 +140,9 @@ impl Listener {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let connections = TaskTracker::new();
-        let mut builder = http1::Builder::new();
+        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
         builder
+            .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.idle_timeout)
             .max_buf_size(self.limits.header_bytes_max.max(8_192));
@@ -178,7 +189,7 @@ impl Listener {
 
 /// How a connection's requests are taken.
 struct Conversation {
-    builder: http1::Builder,
+    builder: auto::Builder<TokioExecutor>,
     watcher: Watcher,
     write_timeout: Duration,
 }
@@ -187,13 +198,14 @@ impl Conversation {
     /// Takes requests until the client leaves, or the server stops.
     async fn hold<IO, S>(self, stream: IO, service: S)
     where
-        IO: AsyncRead + AsyncWrite + 'static,
-        S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S::Future: Send + 'static,
     {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write_timeout));
         let stream = TokioIo::new(Box::pin(stream));
-        let connection = self.builder.serve_connection(stream, service);
+        let connection = self.builder.serve_connection_with_upgrades(stream, service);
         // A client that breaks off is no event of ours.
         drop(self.watcher.watch(connection).await);
     }

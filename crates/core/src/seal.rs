@@ -6,7 +6,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::digest;
+use aws_lc_rs::{digest, hmac};
 
 use crate::Secret;
 
@@ -28,6 +28,7 @@ pub struct Sealer {
 struct MasterKey {
     id: [u8; KEY_ID_LEN],
     key: LessSafeKey,
+    deriving: hmac::Key,
 }
 
 /// Why a value could not be opened.
@@ -74,6 +75,12 @@ impl Sealer {
             .expect("secrets are far below the limit of AES-GCM");
         sealed.extend_from_slice(&body);
         sealed
+    }
+
+    /// A secret that whoever has the first master key can work out, and nobody else: one for each purpose.
+    pub fn derived(&self, purpose: &str) -> Secret {
+        let tag = hmac::sign(&self.keys[0].deriving, purpose.as_bytes());
+        Secret::new(hex(tag.as_ref()))
     }
 
     /// # Errors
@@ -125,6 +132,7 @@ impl MasterKey {
         Self {
             id,
             key: LessSafeKey::new(key),
+            deriving: hmac::Key::new(hmac::HMAC_SHA256, bytes),
         }
     }
 }
@@ -162,6 +170,16 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_derived_secret_is_of_the_key_and_of_its_purpose() {
+        let derived = |key: u8, purpose| Sealer::new(&[key; 32], &[]).derived(purpose);
+        let nodes = derived(1, "nodes");
+        assert_eq!(nodes.expose().len(), 64);
+        assert_eq!(derived(1, "nodes").expose(), nodes.expose());
+        assert_ne!(derived(2, "nodes").expose(), nodes.expose());
+        assert_ne!(derived(1, "other").expose(), nodes.expose());
+    }
 
     #[test]
     fn a_sealed_secret_opens_only_whole_in_its_place_and_with_its_key() {

@@ -1,11 +1,13 @@
 //! A tenant's settings: the secret that signs for it, as its profile shows it, and the addresses to let in.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::profile::{SecretScope, Visibility};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Secret, Timestamp};
-use postrider_service::{Refusal, RetentionRound, TenantPatch};
+use postrider_service::{NodeStanding, Refusal, RetentionRound, TenantPatch};
 
 use crate::Site;
 use crate::deletion::deletes_tenants;
@@ -209,6 +211,18 @@ struct System {
     facts: Vec<(&'static str, String)>,
     profiles: Vec<String>,
     addresses: Vec<Region>,
+    /// Where the node that leads is reached by the others; none where it is alone, or the visitor may not see it.
+    leader: Option<String>,
+    followers: Vec<Follower>,
+}
+
+/// A node that follows.
+struct Follower {
+    url: String,
+    version: String,
+    follows_for: String,
+    under_way: String,
+    attempts: String,
 }
 
 fn kept(days: u32) -> String {
@@ -245,6 +259,17 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
     let well = ready.set_aside == 0 && ready.damaged == 0;
     let now: Timestamp = service.now();
     let (rule, last) = service.retention();
+    let nodes = service.nodes(&visitor.visit.caller).ok().flatten();
+    let (leader, followers) = nodes.map(|nodes| (nodes.leader, nodes.followers)).unzip();
+    let follower = |node: NodeStanding| Follower {
+        url: node.url,
+        version: node.version,
+        follows_for: words::long(Duration::from_secs(node.follows_for.as_secs())),
+        under_way: words::grouped(node.under_way as u64),
+        attempts: words::grouped(node.attempts),
+    };
+    let followers = followers.unwrap_or_default();
+    let followers = followers.into_iter().map(follower).collect();
     let page = System {
         frame: Frame::of(&visitor, "System"),
         sentence: if well {
@@ -264,6 +289,8 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
             ("The audit log is kept", kept(rule.audit_days)),
             ("Forgotten in the last round", forgotten(last, now)),
         ],
+        leader,
+        followers,
         profiles: service.profiles().names(),
         addresses: regions
             .iter()

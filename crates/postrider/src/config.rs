@@ -27,6 +27,7 @@ use crate::cli::ServeArgs;
 pub struct Config {
     pub server: ServerConfig,
     pub store: StoreConfig,
+    pub nodes: NodesConfig,
     pub secrets: SecretsConfig,
     pub egress: EgressConfig,
     pub limits: LimitsConfig,
@@ -176,6 +177,19 @@ impl StoreConfig {
             ..PostgresOptions::default()
         })
     }
+}
+
+/// Several servers with one PostgreSQL database: one leads, the others answer clients and make attempts for it, and take
+/// its place when it goes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodesConfig {
+    /// Where the other servers reach this one, such as `http://10.0.0.1:8080`: its own `server.listen`, by a network that
+    /// is theirs alone, or over `server.tls`. None takes no part, and waits without answering while another one leads.
+    pub url: Option<String>,
+    /// PEM file with the authorities that may have signed the others' certificates; none is those of the web.
+    #[schema(value_type = Option<String>)]
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]

@@ -1,6 +1,8 @@
 //! File descriptors: as many as the machine gives, and divided, so that callers cannot use up those that
 //! deliveries need.
 
+use crate::config::Config;
+
 /// For the store, the log, name resolution, and what else has to be open.
 const KEPT: usize = 192;
 /// Fewer than these a share never is.
@@ -15,8 +17,15 @@ pub(crate) struct Shares {
     pub(crate) in_flight: usize,
 }
 
+impl Shares {
+    /// What the settings say, as far as there are descriptors for it.
+    pub(crate) fn of(config: &Config) -> Self {
+        share(config.server.connections_max, config.limits.in_flight)
+    }
+}
+
 /// Raises the limit of this process as far as it may, and divides what there is.
-pub(crate) fn share(connections: usize, in_flight: usize) -> Shares {
+fn share(connections: usize, in_flight: usize) -> Shares {
     let shares = divide(raised(), connections, in_flight);
     if (shares.connections, shares.in_flight) != (connections, in_flight) {
         tracing::warn!(

@@ -2,13 +2,21 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use postrider_core::seal::{Sealer, hex};
 
+use crate::config::Config;
+
 const KEY_BYTES: usize = 32;
+
+/// Where a server has its master key.
+pub fn file(config: &Config) -> PathBuf {
+    let own = config.secrets.master_key_file.clone();
+    own.unwrap_or_else(|| config.store.directory.join("master.key"))
+}
 
 /// Reads the master key; `previous` keys only open what they sealed. A new store gets a new key.
 ///

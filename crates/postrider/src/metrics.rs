@@ -10,10 +10,12 @@ use std::time::Duration;
 use postrider_api::{Api, Connections, Exposition, MetricsFormat};
 use postrider_core::Timestamp;
 use postrider_engine::Engine;
-use postrider_service::Service;
+use postrider_nodes::Followers;
+use postrider_service::{Nodes as _, Service};
 use postrider_store::Retention;
 use postrider_store_sql::SqlStore;
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -29,6 +31,8 @@ pub(crate) struct Sources {
     pub(crate) service: Service,
     pub(crate) api: Api,
     pub(crate) connections: Connections,
+    /// Those that follow; none where this server is the only one of its store.
+    pub(crate) followers: Option<Followers>,
     /// The directory whose disk the store fills; none where it is elsewhere.
     pub(crate) disk: Option<PathBuf>,
 }
@@ -59,6 +63,9 @@ impl Metrics {
         );
         let gauges = Gauges::default();
         gauges.register(ours, sources.disk.is_some());
+        if sources.followers.is_some() {
+            gauges.register_nodes(ours);
+        }
         sources.engine.metrics().register(ours);
         sources.store.metrics().register(ours);
         sources.api.metrics().register(ours);
@@ -77,6 +84,14 @@ impl Metrics {
             ..
         } = &self.sources;
         self.look_at_engine();
+        if let Some(followers) = &self.sources.followers {
+            let list = followers.followers();
+            self.gauges.followers.set(count(list.len()));
+            let under_way = list.iter().map(|node| node.under_way).sum::<usize>();
+            self.gauges.followers_attempts.set(count(under_way));
+            let again = &self.gauges.made_again;
+            again.inc_by(followers.made_again().saturating_sub(again.get()));
+        }
         let readiness = tokio::time::timeout(STORE_PATIENCE, service.readiness()).await;
         match readiness {
             Ok(Ok(readiness)) => {
@@ -184,6 +199,9 @@ struct Gauges {
     outbox_waiting: Gauge,
     outbox_refused: Gauge,
     outbox_oldest: Float,
+    followers: Gauge,
+    followers_attempts: Gauge,
+    made_again: Counter,
 }
 
 impl Gauges {
@@ -223,6 +241,19 @@ impl Gauges {
         let help = "How long the first one waits";
         let oldest = self.outbox_oldest.clone();
         to.register_with_unit("outbox_oldest", help, Unit::Seconds, oldest);
+    }
+}
+
+impl Gauges {
+    /// What there is where this server is one of several.
+    fn register_nodes(&self, to: &mut Registry) {
+        let help = "Nodes that follow this one, which leads";
+        to.register("followers", help, self.followers.clone());
+        let help = "Attempts that they make just now";
+        let under_way = self.followers_attempts.clone();
+        to.register("followers_attempts", help, under_way);
+        let help = "Attempts that did not come back from the node that had them, and were made again by the one that leads";
+        to.register("attempts_made_again", help, self.made_again.clone());
     }
 }
 

@@ -1,5 +1,6 @@
 //! `postrider serve`: wiring, start and shutdown.
 
+mod node;
 mod parts;
 mod traces;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use postrider_api::{Api, Exposition, Listener, Tls, metrics_router};
 use postrider_core::Secret;
 use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Watch};
+use postrider_nodes::Door;
 use postrider_notify::Notifier;
 use postrider_service::Service;
 use postrider_store::Store;
@@ -24,8 +26,9 @@ use crate::log::set_log_level;
 use crate::metrics::{Metrics, Sources};
 use crate::output::tell;
 use crate::{log, patrol, profiles, supervisor};
+use node::{Turn, hand_over};
 use parts::{
-    Opened, Prepared, Sockets, api_options, disk, first_console_link, first_root_key, owned,
+    Opened, Prepared, api_options, collectors, disk, first_console_link, first_root_key, owned,
     root_key_target, router,
 };
 use traces::Traces;
@@ -51,6 +54,8 @@ pub struct Server {
     tls: Option<Tls>,
     traces: Traces,
     running: Running,
+    /// None where it is the only one of its store.
+    door: Option<Door>,
     shutdown: Duration,
 }
 
@@ -61,14 +66,23 @@ impl std::fmt::Debug for Server {
 }
 
 /// What runs as long as the server does.
-#[derive(Default)]
-struct Running {
+#[derive(Clone, Default)]
+pub(crate) struct Running {
     stop: CancellationToken,
     failed: CancellationToken,
+    /// Cancelled when the server answers although another one leads.
+    follows: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Running {
+    /// Ends what runs, within some time.
+    async fn end(&self, within: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        drop(tokio::time::timeout(within, self.tasks.wait()).await);
+    }
+
     /// Without it the process would answer and not deliver, or the other way round.
     fn must(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let watch = Watch::new(name, &self.stop, &self.failed);
@@ -99,6 +113,8 @@ impl Running {
 impl Server {
     /// Starts a server with the given configuration.
     ///
+    /// One of several nodes follows the one that leads, and starts when its turn has come.
+    ///
     /// In this order: the store and the keys to it; all that a configuration can have wrong; the socket; then the
     /// engine, because a server that cannot serve must not deliver either; the service and its doors; last the root
     /// key, because it is told once.
@@ -106,19 +122,24 @@ impl Server {
     /// # Errors
     /// When anything it needs is not there; the text says what to do.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let opened = Opened::open(&config).await?;
-        let prepared = Prepared::new(&config, &opened).await?;
+        Self::start_in(config, Running::default()).await
+    }
+
+    /// The same; whoever has `running` can stop it before it has started.
+    async fn start_in(config: Config, running: Running) -> anyhow::Result<Self> {
+        let mut turn = Turn::new(&config, &running)?;
+        let opened = Opened::open(&config, &mut turn).await?;
+        let mut prepared = Prepared::new(&config, &opened).await?;
         let key_target = root_key_target(&config)?;
-        let Sockets {
-            api: listener,
-            tls,
-            collectors,
-        } = Sockets::open(&config, prepared.connections).await?;
-        let address = listener.address()?;
-        let url = config.server.url(address);
+        let place = turn.place(&prepared.shares, &opened.sealer).await?;
+        let face = place.face.clone();
+        prepared.service.nodes = place.nodes();
+        let collectors = collectors(&config).await?;
+        let url = config.server.url(face.address);
         let metrics_address = collectors.as_ref().map(Listener::address).transpose()?;
         let clock = Arc::new(SystemClock);
-        let engine = prepared.engine(&opened, clock.clone(), config.metrics.tenants);
+        let transport = place.transport(&prepared.transport);
+        let engine = prepared.engine(&opened, transport, clock.clone(), config.metrics.tenants);
         let engine = Engine::start(engine).await?;
         let (store, sealer) = (opened.store.clone(), opened.sealer);
         let service = Service::new(store.clone(), engine.clone(), sealer, prepared.service);
@@ -136,15 +157,15 @@ impl Server {
             store: opened.sql.clone(),
             service: service.clone(),
             api: api.clone(),
-            connections: listener.connections(),
+            connections: face.connections,
+            followers: place.followers(),
             disk: disk(&config),
         });
         let router = router(&config, &service, &api, metrics.clone());
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
         let console = first_console_link(&config, &service, root_key.as_ref(), &url).await?;
-        let running = Running::default();
         let stop = &running.stop;
-        running.must("listener", listener.serve(router, stop.clone()));
+        let door = place.serve(router, &running);
         if let Some(collectors) = collectors {
             let serving = collectors.serve(metrics_router(metrics), stop.clone());
             running.must("metrics listener", serving);
@@ -156,7 +177,7 @@ impl Server {
         let transport = prepared.transport.clone();
         running.must_until_stopped("reaper", async move { transport.run_reaper().await });
         Ok(Self {
-            address,
+            address: face.address,
             url,
             metrics_address,
             root_key,
@@ -165,9 +186,10 @@ impl Server {
             store,
             profiles: prepared.profiles,
             transport: prepared.transport,
-            tls,
+            tls: face.tls,
             traces: prepared.traces,
             running,
+            door,
             shutdown: Duration::from_secs(config.server.shutdown_secs),
         })
     }
@@ -202,16 +224,21 @@ impl Server {
     /// Accepts no more, finishes what is under way. False when the time was not enough: what was
     /// cut off is delivered again after the next start.
     pub async fn shut_down(self) -> bool {
+        let shutdown = hand_over(self.door.as_ref(), self.shutdown).await;
         self.running.stop.cancel();
         self.running.tasks.close();
         // One deadline for all: clients first, because they publish; then what is being sent; a
         // twentieth is kept for the records.
-        let deadline = tokio::time::Instant::now() + self.shutdown;
-        let for_clients = deadline - self.shutdown / 4;
-        let served = tokio::time::timeout_at(for_clients, self.running.tasks.wait())
-            .await
-            .is_ok();
-        let drained = self.engine.drain(deadline, self.shutdown / 20).await;
+        let deadline = tokio::time::Instant::now() + shutdown;
+        let for_clients = deadline - shutdown / 4;
+        let clients = async {
+            self.running.tasks.wait().await;
+            if let Some(door) = &self.door {
+                door.left().await;
+            }
+        };
+        let served = tokio::time::timeout_at(for_clients, clients).await.is_ok();
+        let drained = self.engine.drain(deadline, shutdown / 20).await;
         self.traces.end().await;
         served && drained
     }
@@ -230,15 +257,23 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     log::start(&config.log)?;
     let data = config.store.directory.clone();
     let mut signals = Signals::new()?;
+    let lives = supervisor::lives();
+    tokio::pin!(lives);
+    let running = Running::default();
     // It may wait for another server to end.
     let server = tokio::select! {
-        server = Server::start(config) => server?,
-        () = signals.stop() => return Ok(()),
+        server = Server::start_in(config, running.clone()) => server?,
+        () = signals.stop() => {
+            running.end(FAILED_SHUTDOWN).await;
+            return Ok(());
+        }
+        never = async {
+            running.follows.cancelled().await;
+            (&mut lives).await
+        } => match never {},
     };
     greet(&server, &data);
     supervisor::ready();
-    let lives = supervisor::lives();
-    tokio::pin!(lives);
     loop {
         tokio::select! {
             never = &mut lives => match never {},

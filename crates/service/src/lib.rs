@@ -81,7 +81,7 @@ pub use events::{EventQuery, NewEvent, Publication, Sent};
 pub use explain::{EXPLAINED_MAX, Explained};
 pub use keys::{KeyMade, KeyPatch, KeyRotation, KeyShown, NewKey};
 pub use notifications::NoticeQuery;
-pub use operator::{Readiness, ensure_root_key, new_root_key};
+pub use operator::{NodeStanding, Nodes, NodesStanding, Readiness, ensure_root_key, new_root_key};
 pub use reading::{nullable, read_id, strictly, typed, well_formed};
 pub use refusal::{ErrorCode, Refusal, Result};
 pub use replays::{NewReplay, Replay};
@@ -130,6 +130,8 @@ pub struct Options {
     pub retention: RetentionRule,
     /// Keeps what comes to addresses of its own, for people without a server.
     pub catcher: bool,
+    /// Where other nodes reach this one, and those that follow it; none where it is alone.
+    pub nodes: Option<(String, Arc<dyn Nodes>)>,
 }
 
 impl Default for Options {
@@ -146,6 +148,7 @@ impl Default for Options {
             confirmations: None,
             retention: RetentionRule::default(),
             catcher: false,
+            nodes: None,
         }
     }
 }

@@ -27,7 +27,45 @@ pub struct Readiness {
     pub damaged: u64,
 }
 
+/// A node that follows this one.
+#[derive(Debug, Clone)]
+pub struct NodeStanding {
+    /// Where other nodes reach it.
+    pub url: String,
+    pub version: String,
+    pub follows_for: Duration,
+    /// Attempts that it makes just now, and has made since it follows.
+    pub under_way: usize,
+    pub attempts: u64,
+}
+
+/// The nodes that follow this one.
+pub trait Nodes: std::fmt::Debug + Send + Sync {
+    fn followers(&self) -> Vec<NodeStanding>;
+}
+
+/// All nodes of the store.
+#[derive(Debug, Clone)]
+pub struct NodesStanding {
+    /// Where the node that leads, and answers this, is reached by others.
+    pub leader: String,
+    pub followers: Vec<NodeStanding>,
+}
+
 impl Service {
+    /// The nodes of the store; none where there is one, without an address for others.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for all but root keys.
+    pub fn nodes(&self, caller: &Caller) -> Result<Option<NodesStanding>> {
+        caller.must_be_root()?;
+        let nodes = self.0.options.nodes.as_ref();
+        Ok(nodes.map(|(leader, nodes)| NodesStanding {
+            leader: leader.clone(),
+            followers: nodes.followers(),
+        }))
+    }
+
     /// Who sees what the server measures of itself: it tells of all tenants.
     ///
     /// # Errors

@@ -138,7 +138,11 @@ pub enum OpenError {
     #[error("store.url: {what}")]
     Url { what: String },
     #[error("the database {name} is in use by another postrider server; stop that one first")]
-    Owned { name: String },
+    Owned {
+        name: String,
+        /// Where other nodes reach that one, if it says so.
+        leader: Option<String>,
+    },
     #[error("cannot use the database {name}")]
     Database {
         name: String,
@@ -311,14 +315,16 @@ impl SqlStore {
 
     /// Waits until another server owns the database: then this one must stop. For ever where that cannot be.
     ///
-    /// Asks every second, so that a server that writes nothing hears of it too, and is back as soon as its database.
+    /// Says every second that it lives, so that a server that writes nothing hears of it too, is back as soon as its
+    /// database, and is known to stand still when it does.
     pub async fn lost(&self) {
         let Some(lost) = &self.lost else {
             return std::future::pending().await;
         };
         while !*lost.borrow() {
             // What is wrong is told by whoever needs it.
-            drop(self.writer.call(|_| Ok(())).await);
+            let beat = self.writer.call(|tx| tx.beat()).await;
+            drop(beat);
             tokio::time::sleep(OWNERSHIP_PAUSE).await;
         }
     }

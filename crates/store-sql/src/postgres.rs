@@ -6,12 +6,14 @@
 
 mod dialect;
 mod gathered;
+mod leader;
 mod options;
 mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use leader::beat;
 pub use options::PostgresOptions;
 pub(crate) use session::{Prepared, Session, failure, text_of, value};
 use tokio::sync::watch;
@@ -37,6 +39,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0005_external_ids.sql"),
     include_str!("../migrations/postgres/0006_key_rotation.sql"),
     include_str!("../migrations/postgres/0007_users.sql"),
+    include_str!("../migrations/postgres/0008_nodes.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
@@ -126,7 +129,8 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         });
     }
     if !lock(&connection).map_err(wrap)? {
-        return Err(OpenError::Owned { name });
+        let leader = leader::found(&connection).map_err(wrap)?;
+        return Err(OpenError::Owned { name, leader });
     }
     let found = schema(&connection).map_err(wrap)?;
     if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
@@ -143,10 +147,12 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
     }
     // Whoever owned it before must not go on with tables that it does not know.
     if found > 0 {
+        leader::begin(&connection).map_err(wrap)?;
         next_epoch(&connection).map_err(wrap)?;
     }
     migrate(&connection, found).map_err(wrap)?;
     let epoch = next_epoch(&connection).map_err(wrap)?;
+    leader::introduce(&connection, epoch, options.node_url.as_deref()).map_err(wrap)?;
     let (lost, is_lost) = watch::channel(false);
     Ok(Owned {
         name,

@@ -17,7 +17,16 @@ use crate::{OpenError, is_being_filled};
 const ROWS_AT_ONCE: u64 = 5_000;
 const BYTES_AT_ONCE: usize = 32 * 1_024 * 1_024;
 /// What each store keeps for itself.
-const OWN: &[&str] = &["schema", "epoch", "mark", "filling", "filled_from", "moved"];
+const OWN: &[&str] = &[
+    "schema",
+    "epoch",
+    "mark",
+    "filling",
+    "filled_from",
+    "moved",
+    "leader",
+    "beat",
+];
 
 /// How far a table is.
 #[derive(Debug, Clone, Copy)]

@@ -17,6 +17,7 @@ use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::home::Home;
 use crate::metrics::Metrics;
+use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
 use crate::sql::{Connection, Failure, SqlError, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
@@ -317,6 +318,11 @@ impl Tx {
             self.noted_ahead = ahead;
         }
         Ok(())
+    }
+
+    /// Tells those who wait for the database that its owner lives.
+    pub(crate) fn beat(&self) -> Result<(), StoreError> {
+        postgres::beat(&self.connection).map_err(aborted)
     }
 
     /// Between two transactions: whether the log is to be copied.

@@ -97,7 +97,9 @@ fn dump(directory: &Path) -> BTreeMap<String, Vec<Vec<Value>>> {
         .collect();
     let rows = |name: &String| {
         let sql = match name.as_str() {
-            "meta" => "select * from meta where key not in ('mark', 'ping')".to_owned(),
+            "meta" => {
+                "select * from meta where key not in ('mark', 'ping', 'leader', 'beat')".to_owned()
+            }
             name => format!("select * from {name}"),
         };
         let mut statement = connection.prepare(&sql).unwrap();

@@ -1,5 +1,6 @@
 //! What a server is made of, made from its configuration.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,24 +18,24 @@ use postrider_core::seal::Sealer;
 use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_core::{Secret, Timestamp};
 use postrider_engine::machine::MachineLimits;
-use postrider_engine::{Clock, ProfileRegistry, SystemClock};
+use postrider_engine::{Clock, ProfileRegistry, SystemClock, Transport};
 use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
 use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
 use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key, origin};
 use postrider_store::{PageRequest, Store, TenantFilter};
-use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
+use postrider_store_sql::SqlStore;
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
 
+use super::node::Turn;
 use super::traces::Traces;
 use crate::config::{Config, EgressConfig, NotificationsConfig, RegionConfig, SmtpTlsConfig};
-use crate::{descriptors, master_key, profiles};
+use crate::descriptors::Shares;
+use crate::{master_key, profiles};
 
 /// Questions to mail addresses on their way to the mailer; the API bounds them before.
 const CONFIRMATIONS_MAX: usize = 1_024;
-/// Between two tries to own a database that another server owns.
-const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// Applications looked through for something that the master key must open.
 const PROBED: usize = 100;
 
@@ -57,7 +58,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(super) async fn open(config: &Config, turn: &mut Turn<'_>) -> anyhow::Result<Self> {
         let directory = &config.store.directory;
         let options = postrider_store_sql::Options {
             max_bytes: config.store.max_bytes,
@@ -68,13 +69,12 @@ impl Opened {
         let sql = Arc::new(match config.store.postgres() {
             Some(options) => {
                 make_private(directory)?;
-                take_over(options).await?
+                turn.take_over(options).await?
             }
             None => SqlStore::open(directory, &options)?,
         });
         let store: Arc<dyn Store> = sql.clone();
-        let own = config.secrets.master_key_file.clone();
-        let key_file = own.unwrap_or_else(|| directory.join("master.key"));
+        let key_file = master_key::file(config);
         let applications = store.list_applications(PageRequest::first(1)).await?;
         let sealer = Arc::new(master_key::sealer(
             &key_file,
@@ -96,26 +96,6 @@ fn make_private(directory: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("failed to create {}", directory.display()))
 }
 
-/// Opens a database of a server; waits as long as another one owns it.
-async fn take_over(options: PostgresOptions) -> anyhow::Result<SqlStore> {
-    let mut is_told = false;
-    loop {
-        match SqlStore::connect(options.clone()).await {
-            Ok(store) => return Ok(store),
-            Err(error @ OpenError::Owned { .. }) => {
-                if !is_told {
-                    is_told = true;
-                    tracing::info!("waiting to take over when it ends: {error}");
-                }
-                tokio::time::sleep(BETWEEN_TRIES).await;
-            }
-            // Who waits goes on waiting when the database is away too: it may be why the other one ends.
-            Err(OpenError::Database { .. }) if is_told => tokio::time::sleep(BETWEEN_TRIES).await,
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 /// Ends when another server has taken over the database.
 pub(super) async fn owned(store: Arc<SqlStore>) {
     store.lost().await;
@@ -127,8 +107,7 @@ pub(super) struct Prepared {
     pub(super) profiles: Arc<ProfileRegistry>,
     pub(super) transport: Arc<HttpTransport>,
     pub(super) limits: MachineLimits,
-    /// Connections that the listener may have.
-    pub(super) connections: usize,
+    pub(super) shares: Shares,
     pub(super) mailer: Option<Mailer>,
     /// Where the service's questions to mail addresses come out.
     pub(super) questions: mpsc::Receiver<(Confirmation, Grant)>,
@@ -141,12 +120,9 @@ impl Prepared {
     pub(super) async fn new(config: &Config, opened: &Opened) -> anyhow::Result<Self> {
         let profiles =
             Arc::new(ProfileRegistry::load(&*opened.store, own_profiles(config)?).await?);
-        let addresses = AddressPolicy::new(config.egress.allow.clone())
-            .denying(config.egress.deny.clone())
-            .with_ports(config.egress.ports.clone())
-            .with_nat64(config.egress.nat64.clone());
+        let addresses = addresses(config);
         let transport = Arc::new(transport(config, addresses.clone())?);
-        let shares = descriptors::share(config.server.connections_max, config.limits.in_flight);
+        let shares = Shares::of(config);
         let limits = MachineLimits {
             in_flight_max: shares.in_flight,
             lane_in_flight_max: config.limits.endpoint_in_flight,
@@ -168,12 +144,13 @@ impl Prepared {
             confirmations: mailer.is_some().then_some(asking),
             retention: config.retention.rule(),
             catcher: config.pages.enabled && config.pages.catcher,
+            nodes: None,
         };
         Ok(Self {
             profiles,
             transport,
             limits,
-            connections: shares.connections,
+            shares,
             mailer,
             questions,
             service,
@@ -188,12 +165,13 @@ impl Prepared {
     pub(super) fn engine(
         &self,
         opened: &Opened,
+        transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
         counted_tenants: usize,
     ) -> postrider_engine::Options {
         postrider_engine::Options {
             store: opened.store.clone(),
-            transport: self.transport.clone(),
+            transport,
             clock,
             profiles: self.profiles.clone(),
             sealer: opened.sealer.clone(),
@@ -202,6 +180,14 @@ impl Prepared {
             tracer: self.traces.tracer(),
         }
     }
+}
+
+/// Which addresses attempts go to.
+pub(super) fn addresses(config: &Config) -> AddressPolicy {
+    AddressPolicy::new(config.egress.allow.clone())
+        .denying(config.egress.deny.clone())
+        .with_ports(config.egress.ports.clone())
+        .with_nat64(config.egress.nat64.clone())
 }
 
 /// The operator's own profiles.
@@ -249,40 +235,45 @@ pub(super) struct Sockets {
     pub(super) api: Listener,
     /// What its clients are shown, if it speaks TLS.
     pub(super) tls: Option<Tls>,
-    /// Serves metrics without a key, if there is one.
-    pub(super) collectors: Option<Listener>,
 }
 
 impl Sockets {
     pub(super) async fn open(config: &Config, connections: usize) -> anyhow::Result<Self> {
-        let idle_timeout = Duration::from_secs(config.server.keep_alive_secs);
-        let limits = |connections_max| ServerLimits {
-            connections_max,
-            idle_timeout,
-            ..ServerLimits::default()
-        };
-        let listen = async |address, limits, setting| {
-            let bound = Listener::bind(address, limits).await;
-            bound.with_context(|| {
-                format!("failed to listen on {address}; choose another address with {setting}")
-            })
-        };
         let tls = match &config.server.tls {
             Some(tls) => Some(Tls::new(tls.read()?)?),
             None => None,
         };
-        let api = listen(config.server.listen, limits(connections), "--listen").await?;
-        let api = api.with_tls(tls.clone());
-        let collectors = match config.metrics.listen {
-            Some(address) => Some(listen(address, limits(COLLECTORS_MAX), "metrics.listen").await?),
-            None => None,
-        };
+        let api = listen(config, config.server.listen, connections, "--listen").await?;
         Ok(Self {
-            api,
+            api: api.with_tls(tls.clone()),
             tls,
-            collectors,
         })
     }
+}
+
+/// Where metrics are served without a key, if they are.
+pub(super) async fn collectors(config: &Config) -> anyhow::Result<Option<Listener>> {
+    Ok(match config.metrics.listen {
+        Some(address) => Some(listen(config, address, COLLECTORS_MAX, "metrics.listen").await?),
+        None => None,
+    })
+}
+
+async fn listen(
+    config: &Config,
+    address: SocketAddr,
+    connections_max: usize,
+    setting: &str,
+) -> anyhow::Result<Listener> {
+    let limits = ServerLimits {
+        connections_max,
+        idle_timeout: Duration::from_secs(config.server.keep_alive_secs),
+        ..ServerLimits::default()
+    };
+    let bound = Listener::bind(address, limits).await;
+    bound.with_context(|| {
+        format!("failed to listen on {address}; choose another address with {setting}")
+    })
 }
 
 /// All that is served at the API's port.
@@ -383,7 +374,10 @@ async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyho
     Ok(())
 }
 
-fn transport(config: &Config, addresses: AddressPolicy) -> anyhow::Result<HttpTransport> {
+pub(super) fn transport(
+    config: &Config,
+    addresses: AddressPolicy,
+) -> anyhow::Result<HttpTransport> {
     let proxy = match &config.egress.proxy {
         None => None,
         Some(text) => Some(

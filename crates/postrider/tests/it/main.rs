@@ -33,6 +33,7 @@ mod managing;
 mod metrics;
 mod model;
 mod modes;
+mod nodes;
 mod notifications;
 mod outbox;
 mod pages;

@@ -33,6 +33,8 @@ pub struct PostgresOptions {
     /// A random number for a new store; a store that exists keeps its own.
     pub salt: u64,
     pub segments: crate::Segments,
+    /// Where other nodes reach this one while it owns the database.
+    pub node_url: Option<String>,
     /// Refuses a database that has no store yet, instead of making one.
     pub must_exist: bool,
 }

@@ -1,0 +1,382 @@
+//! What every request to a node goes through: it is answered here by the node that leads, and passed on to it by the others.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
+use hyper::client::conn::http2;
+use hyper::upgrade::Upgraded;
+use hyper_util::service::TowerToHyperService;
+use postrider_api::{arrived_from, peer, problem};
+use postrider_core::Secret;
+use postrider_core::secret::constant_time_eq;
+use postrider_service::{ErrorCode, Refusal};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use tower::util::MapRequest;
+
+use crate::leader::{Followers, Introduced};
+use crate::link::{self, Kind};
+
+/// How long a request waits for a node that leads.
+const HOLD: Duration = Duration::from_secs(15);
+/// Requests that wait at once.
+const HELD_MAX: usize = 1_024;
+/// Requests of one follower's clients at once.
+const PASSED_AT_ONCE: usize = 4_096;
+/// Whose request it is, between two nodes: an address, and the version of HTTP.
+const CLIENT: HeaderName = HeaderName::from_static("x-postrider-client");
+
+/// What a node is for those who ask it.
+#[derive(Clone)]
+enum Role {
+    /// Nobody is known to lead.
+    Searching,
+    Following(Leader),
+    Leading(Router),
+}
+
+/// The way to the node that leads.
+#[derive(Clone)]
+pub(crate) struct Leader(pub(crate) http2::SendRequest<Body>);
+
+/// The door of a node.
+#[derive(Clone)]
+pub struct Door(Arc<Inner>);
+
+struct Inner {
+    role: watch::Sender<Role>,
+    held: Semaphore,
+    token: Secret,
+    followers: Followers,
+    /// What followers pass on, as long as this node leads.
+    passed: TaskTracker,
+    /// Followers that make attempts; they end with their links.
+    making: TaskTracker,
+    stop: CancellationToken,
+    /// One refusal of a follower is told, not each of its tries.
+    told: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+impl Door {
+    /// Links are for whoever has `token`.
+    pub fn new(token: Secret, followers: Followers) -> Self {
+        Self(Arc::new(Inner {
+            role: watch::Sender::new(Role::Searching),
+            held: Semaphore::new(HELD_MAX),
+            token,
+            followers,
+            passed: TaskTracker::new(),
+            making: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            told: Mutex::new(None),
+        }))
+    }
+
+    /// What is served at the node's port.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(enter).with_state(self.clone())
+    }
+
+    /// From now on this node answers by itself.
+    pub fn lead(&self, router: Router) {
+        self.0.role.send_replace(Role::Leading(router));
+    }
+
+    pub(crate) fn follow(&self, leader: Leader) {
+        self.become_if(Role::Following(leader), |now| {
+            !matches!(now, Role::Leading(_))
+        });
+    }
+
+    /// Whoever was followed is no more. Who leads already goes on: it hears late of the end of another.
+    pub(crate) fn search(&self) {
+        self.become_if(Role::Searching, |now| matches!(now, Role::Following(_)));
+    }
+
+    fn become_if(&self, role: Role, may: impl FnOnce(&Role) -> bool) {
+        self.0.role.send_if_modified(|now| {
+            let may = may(now);
+            if may {
+                *now = role;
+            }
+            may
+        });
+    }
+
+    /// Sends followers to the next leader, brings to its end what came over their links, and takes no more. Returns
+    /// whether there was a follower.
+    pub async fn leave(&self) -> bool {
+        let somebody = self.0.followers.leave().await;
+        self.0.stop.cancel();
+        self.0.passed.close();
+        somebody
+    }
+
+    /// Waits until all that followers passed on is answered.
+    pub async fn left(&self) {
+        self.0.passed.close();
+        self.0.passed.wait().await;
+    }
+
+    /// Who answers; none when nobody came to lead in time, or too many wait for that.
+    async fn role(&self) -> Option<Role> {
+        let mut role = self.0.role.subscribe();
+        let now = role.borrow_and_update().clone();
+        if !matches!(now, Role::Searching) {
+            return Some(now);
+        }
+        let _held = self.0.held.try_acquire().ok()?;
+        let known = role.wait_for(|role| !matches!(role, Role::Searching));
+        let known = tokio::time::timeout(HOLD, known).await;
+        known.ok()?.ok().map(|role| role.clone())
+    }
+
+    /// Takes a follower's link.
+    fn take_link(&self, mut request: Request) -> Response {
+        let router = match &*self.0.role.borrow() {
+            Role::Leading(router) => router.clone(),
+            Role::Searching | Role::Following(_) => return nobody_leads(),
+        };
+        let headers = request.headers();
+        let given = headers.get(header::AUTHORIZATION);
+        let wanted = link::credentials(&self.0.token);
+        if !given.is_some_and(|given| constant_time_eq(given.as_bytes(), wanted.as_bytes())) {
+            self.tell_once(headers);
+            let detail = "nodes of one store have the same master key: copy it from the first one";
+            return problem(Refusal::new(ErrorCode::KeyUnknown, detail));
+        }
+        let upgrade = headers.get(header::UPGRADE);
+        let kind = headers.get(link::KIND);
+        let kind = kind.and_then(|kind| Kind::parse(kind.as_bytes()));
+        let (Some(kind), true) = (kind, upgrade.is_some_and(|to| to == link::PROTOCOL)) else {
+            let detail = "this is where another node opens its link";
+            return problem(Refusal::new(ErrorCode::HeaderInvalid, detail));
+        };
+        if !self.0.followers.has_room() {
+            return nobody_leads();
+        }
+        let introduced = introduced(headers);
+        let upgraded = hyper::upgrade::on(&mut request);
+        let door = self.clone();
+        let links = match kind {
+            Kind::Attempts => &self.0.making,
+            Kind::Requests => &self.0.passed,
+        };
+        links.spawn(async move {
+            let Ok(upgraded) = upgraded.await else { return };
+            match kind {
+                Kind::Attempts => door.0.followers.lead(upgraded, introduced).await,
+                Kind::Requests => door.answer(upgraded, router).await,
+            }
+        });
+        let headers = [
+            (header::CONNECTION, "upgrade"),
+            (header::UPGRADE, link::PROTOCOL),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
+
+    /// Answers what a follower's clients ask, until its link ends or this node leaves.
+    async fn answer(&self, upgraded: Upgraded, router: Router) {
+        let service = MapRequest::new(router, |mut request: http::Request<_>| {
+            restore(&mut request);
+            request
+        });
+        let service = TowerToHyperService::new(service);
+        let connection = link::answering(PASSED_AT_ONCE).serve_connection(upgraded, service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = &mut connection => drop(ended),
+            () = self.0.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                drop(connection.await);
+            }
+        }
+    }
+
+    fn tell_once(&self, headers: &HeaderMap) {
+        let node = introduced(headers).url;
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() != Some(&node) {
+            tracing::warn!(
+                node,
+                "refused a node that has another master key, or somebody who pretends to be one"
+            );
+            *told = Some(node);
+        }
+    }
+}
+
+async fn enter(State(door): State<Door>, request: Request) -> Response {
+    if request.uri().path() == link::PATH {
+        return door.take_link(request);
+    }
+    match door.role().await {
+        Some(Role::Leading(router)) => match router.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+        Some(Role::Following(leader)) => pass_on(leader, request).await,
+        Some(Role::Searching) | None => nobody_leads(),
+    }
+}
+
+fn nobody_leads() -> Response {
+    let detail = "no node leads just now; send it again in a moment, nothing of it was done";
+    problem(Refusal::new(ErrorCode::StoreUnavailable, detail))
+}
+
+/// What a node says of itself with its link.
+fn introduced(headers: &HeaderMap) -> Introduced {
+    let text = |name: HeaderName| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    Introduced {
+        url: text(link::NODE),
+        version: text(link::VERSION),
+        at_once: text(link::AT_ONCE).parse().unwrap_or(0),
+    }
+}
+
+/// Has the node that leads answer.
+async fn pass_on(mut leader: Leader, request: Request) -> Response {
+    let client = peer(&request);
+    let (mut parts, body) = request.into_parts();
+    let http1 = parts.version;
+    strip(&mut parts.headers);
+    parts.headers.insert(CLIENT, client_value(client, http1));
+    parts.version = Version::HTTP_2;
+    parts.extensions = http::Extensions::new();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let Ok(uri) = Uri::try_from(format!("http://leader{path}")) else {
+        let detail = "the address has what no address has";
+        return problem(Refusal::new(ErrorCode::RouteUnknown, detail));
+    };
+    parts.uri = uri;
+    match leader
+        .0
+        .send_request(Request::from_parts(parts, body))
+        .await
+    {
+        Ok(response) => {
+            let mut response = response.map(Body::new);
+            strip(response.headers_mut());
+            *response.version_mut() = Version::HTTP_11;
+            response
+        }
+        Err(_) => {
+            let detail = "the node that leads went away while it had this request, and whether it was done is not known; send it again, an event with the same Idempotency-Key";
+            problem(Refusal::new(ErrorCode::OutcomeUnknown, detail))
+        }
+    }
+}
+
+/// Takes away what is between the two ends of one connection (RFC 9110 7.6.1), and what only nodes say.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        CLIENT,
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn client_value(client: Option<IpAddr>, version: Version) -> HeaderValue {
+    let version = match version {
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    };
+    let address = client.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    HeaderValue::try_from(format!("{address} {version}"))
+        .expect("an address and a number are a header's value")
+}
+
+/// Makes a request that was passed on what it was when its client sent it.
+fn restore<B>(request: &mut http::Request<B>) {
+    let given = request.headers_mut().remove(CLIENT);
+    let given = given.as_ref().and_then(|given| given.to_str().ok());
+    let (address, version) = given.and_then(|given| given.split_once(' ')).unzip();
+    *request.version_mut() = match version {
+        Some("1.0") => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    };
+    let path = request.uri().path_and_query().cloned();
+    if let Some(path) = path {
+        *request.uri_mut() = Uri::from(path);
+    }
+    if let Some(address) = address.and_then(|address| address.parse().ok()) {
+        arrived_from(request, address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_one_connection_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("x-postrider-client", "10.0.0.1 1.1"),
+            ("authorization", "Bearer x"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["authorization"]);
+    }
+
+    #[test]
+    fn a_request_arrives_as_from_its_client() {
+        let mut request = http::Request::get("http://leader/v1/x?y=1")
+            .body(())
+            .unwrap();
+        let client = Some(Ipv4Addr::new(203, 0, 113, 5).into());
+        let value = client_value(client, Version::HTTP_10);
+        request.headers_mut().insert(CLIENT, value);
+        restore(&mut request);
+        assert_eq!(request.uri(), "/v1/x?y=1");
+        assert_eq!(request.version(), Version::HTTP_10);
+        assert!(request.headers().is_empty());
+    }
+}

@@ -1,0 +1,296 @@
+//! A server among several of one database: what it does while another one leads, and what changes when its turn comes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use postrider_api::{Connections, Listener, Router, Tls};
+use postrider_core::seal::Sealer;
+use postrider_nodes::{Dialer, Door, Followers, Following, Myself, Spread};
+use postrider_service::Nodes;
+use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
+use postrider_transport::HttpTransport;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::Running;
+use super::parts::{Sockets, addresses, transport};
+use crate::config::Config;
+use crate::descriptors::Shares;
+use crate::master_key;
+use crate::output::tell;
+
+/// Between two tries to own a database that another server owns.
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+/// The same while nobody answers clients.
+const BETWEEN_TRIES_OF_NODES: Duration = Duration::from_millis(100);
+/// What a node that leads gives attempts under way when it goes: others wait for its place, and make them again.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+/// What the nodes' token is derived for.
+const TOKEN_PURPOSE: &str = "postrider nodes";
+
+/// How this server is one of several.
+struct Settings {
+    url: Url,
+    dialer: Dialer,
+}
+
+impl Settings {
+    fn of(config: &Config) -> anyhow::Result<Option<Self>> {
+        let Some(url) = &config.nodes.url else {
+            return Ok(None);
+        };
+        let parsed: Option<Url> = url.parse().ok();
+        let parsed =
+            parsed.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+        let parsed = parsed.with_context(|| {
+            format!("nodes.url {url:?} must begin with http:// or https://, and name this machine")
+        })?;
+        anyhow::ensure!(
+            config.store.url.is_some(),
+            "nodes.url is for servers with one database: set store.url too"
+        );
+        let authorities = config.nodes.ca_file.as_deref();
+        let dialer = Dialer::new(authorities).with_context(|| {
+            let path = config.nodes.ca_file.clone().unwrap_or_default();
+            format!("nodes.ca_file {} cannot be used", path.display())
+        })?;
+        Ok(Some(Self {
+            url: parsed,
+            dialer,
+        }))
+    }
+}
+
+/// A server that waits for its turn.
+pub(super) struct Turn<'s> {
+    config: &'s Config,
+    running: &'s Running,
+    settings: Option<Settings>,
+    /// What was begun when another one was found to lead.
+    begun: Option<Begun>,
+    is_told: bool,
+}
+
+/// A node that follows.
+struct Begun {
+    door: Door,
+    followers: Followers,
+    face: Face,
+    leader: watch::Sender<Option<Url>>,
+    /// Ends the following, when its turn has come.
+    over: CancellationToken,
+}
+
+/// Where a server is reached.
+#[derive(Clone)]
+pub(super) struct Face {
+    pub(super) address: SocketAddr,
+    pub(super) tls: Option<Tls>,
+    pub(super) connections: Connections,
+}
+
+impl Face {
+    fn of(sockets: &Sockets) -> anyhow::Result<Self> {
+        Ok(Self {
+            address: sockets.api.address()?,
+            tls: sockets.tls.clone(),
+            connections: sockets.api.connections(),
+        })
+    }
+}
+
+/// What a server that leads is reached by, and, where it is one of several, those that follow it.
+pub(super) struct Place {
+    pub(super) face: Face,
+    /// None where it is served already.
+    listener: Option<Listener>,
+    node: Option<(Url, Door, Followers)>,
+}
+
+impl<'s> Turn<'s> {
+    pub(super) fn new(config: &'s Config, running: &'s Running) -> anyhow::Result<Self> {
+        Ok(Self {
+            config,
+            running,
+            settings: Settings::of(config)?,
+            begun: None,
+            is_told: false,
+        })
+    }
+
+    /// Opens a database of a server; waits as long as another one owns it.
+    pub(super) async fn take_over(&mut self, options: PostgresOptions) -> anyhow::Result<SqlStore> {
+        let url = self.settings.as_ref().map(|node| node.url.to_string());
+        let options = PostgresOptions {
+            node_url: url,
+            ..options
+        };
+        loop {
+            let error = match SqlStore::connect(options.clone()).await {
+                Ok(store) => return Ok(store),
+                Err(error) => error,
+            };
+            match &error {
+                OpenError::Owned { leader, .. } => self.wait(&error, leader.as_deref()).await?,
+                // Who waits goes on waiting when the database is away too: it may be why the other one ends.
+                OpenError::Database { .. } if self.is_told => {}
+                _ => return Err(error.into()),
+            }
+            let pause = match self.begun {
+                Some(_) => BETWEEN_TRIES_OF_NODES,
+                None => BETWEEN_TRIES,
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Follows the one that leads meanwhile, if this server is one of several.
+    async fn wait(&mut self, error: &OpenError, leader: Option<&str>) -> anyhow::Result<()> {
+        if !self.is_told {
+            self.is_told = true;
+            tracing::info!("waiting to take over when it ends: {error}");
+        }
+        let Some(settings) = &self.settings else {
+            return Ok(());
+        };
+        if self.begun.is_none() {
+            self.begun = Some(begin(self.config, self.running, settings).await?);
+        }
+        if let Some(begun) = &self.begun {
+            let leader = leader.and_then(|url| url.parse().ok());
+            begun.leader.send_if_modified(|known| {
+                let is_new = *known != leader;
+                *known = leader;
+                is_new
+            });
+        }
+        Ok(())
+    }
+
+    /// Its turn has come.
+    pub(super) async fn place(self, shares: &Shares, sealer: &Sealer) -> anyhow::Result<Place> {
+        if let (Some(begun), Some(settings)) = (self.begun, self.settings) {
+            begun.over.cancel();
+            return Ok(Place {
+                face: begun.face,
+                listener: None,
+                node: Some((settings.url, begun.door, begun.followers)),
+            });
+        }
+        let sockets = Sockets::open(self.config, shares.connections).await?;
+        let node = Settings::of(self.config)?.map(|settings| {
+            let followers = Followers::default();
+            let door = Door::new(sealer.derived(TOKEN_PURPOSE), followers.clone());
+            (settings.url, door, followers)
+        });
+        Ok(Place {
+            face: Face::of(&sockets)?,
+            listener: Some(sockets.api),
+            node,
+        })
+    }
+}
+
+/// Answers clients, and makes attempts, for whoever leads.
+async fn begin(config: &Config, running: &Running, settings: &Settings) -> anyhow::Result<Begun> {
+    let key_file = master_key::file(config);
+    let previous = &config.secrets.previous_key_files;
+    let sealer = master_key::sealer(&key_file, previous, false).with_context(|| {
+        let there = key_file.display();
+        format!(
+            "nodes of one database have the same master key: copy it from the first one to {there}"
+        )
+    })?;
+    let shares = Shares::of(config);
+    let transport: Arc<HttpTransport> = Arc::new(transport(config, addresses(config))?);
+    let sockets = Sockets::open(config, shares.connections).await?;
+    let face = Face::of(&sockets)?;
+    let followers = Followers::default();
+    let token = sealer.derived(TOKEN_PURPOSE);
+    let door = Door::new(token.clone(), followers.clone());
+    let (leader, known) = watch::channel(None);
+    let over = running.stop.child_token();
+    let following = Following {
+        door: door.clone(),
+        dialer: settings.dialer.clone(),
+        myself: Myself {
+            url: settings.url.clone(),
+            at_once: shares.in_flight,
+            token,
+        },
+        transport: transport.clone(),
+    };
+    running.must(
+        "listener",
+        sockets.api.serve(door.router(), running.stop.clone()),
+    );
+    let reaping = over.clone();
+    running.tasks.spawn(async move {
+        reaping.run_until_cancelled(transport.run_reaper()).await;
+    });
+    running.tasks.spawn(following.run(known, over.clone()));
+    tell(&format!(
+        "Postrider {} listens on {}, follows the node that leads, and takes its place when it goes",
+        env!("CARGO_PKG_VERSION"),
+        config.server.url(face.address)
+    ));
+    crate::supervisor::ready();
+    running.follows.cancel();
+    Ok(Begun {
+        door,
+        followers,
+        face,
+        leader,
+        over,
+    })
+}
+
+impl Place {
+    /// What attempts go through: this node, and those that follow it.
+    pub(super) fn transport(
+        &self,
+        own: &Arc<HttpTransport>,
+    ) -> Arc<dyn postrider_engine::Transport> {
+        match &self.node {
+            Some((_, _, followers)) => Arc::new(Spread::new(own.clone(), followers.clone())),
+            None => own.clone(),
+        }
+    }
+
+    /// Where other nodes reach this one, and those that follow it.
+    pub(super) fn nodes(&self) -> Option<(String, Arc<dyn Nodes>)> {
+        let (url, _, followers) = self.node.as_ref()?;
+        Some((url.to_string(), Arc::new(followers.clone())))
+    }
+
+    /// Those that follow, where this server is one of several.
+    pub(super) fn followers(&self) -> Option<Followers> {
+        self.node
+            .as_ref()
+            .map(|(_, _, followers)| followers.clone())
+    }
+
+    /// From now on this server answers by itself.
+    pub(super) fn serve(self, router: Router, running: &Running) -> Option<Door> {
+        let door = self.node.map(|(_, door, _)| door);
+        if let Some(listener) = self.listener {
+            let served = door.as_ref().map_or_else(|| router.clone(), Door::router);
+            running.must("listener", listener.serve(served, running.stop.clone()));
+        }
+        if let Some(door) = &door {
+            door.lead(router);
+        }
+        door
+    }
+}
+
+/// Sends followers to the next leader. Returns how long what is under way may take.
+pub(super) async fn hand_over(door: Option<&Door>, shutdown: Duration) -> Duration {
+    match door {
+        Some(door) if door.leave().await => shutdown.min(HANDING_OVER),
+        _ => shutdown,
+    }
+}

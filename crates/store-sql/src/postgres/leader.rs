@@ -1,0 +1,75 @@
+//! Where the owner is reached by other nodes, and that it lives: two rows of `meta` that those who wait read.
+//!
+//! The lock says who owns the database, and is free when its connection ends. A process that stands still keeps its
+//! connection, and so the lock: it is known by its beat, and whoever waits ends its connection then. All times are the
+//! database's.
+
+use std::time::Duration;
+
+use super::{OWNER_LOCK, number, schema};
+use crate::sql::{Connection, Optional as _, SqlResult, params};
+
+/// An owner that has not written its beat for so long stands still. It writes one each second.
+const SILENT_MAX: Duration = Duration::from_secs(15);
+/// The migration since which there is a place for the address.
+const SINCE: i64 = 8;
+/// The database's time in milliseconds.
+const NOW: &str = "(extract(epoch from clock_timestamp()) * 1000)::bigint";
+
+/// Nobody ends an owner that has only begun: bringing tables to a newer version takes as long as it takes.
+pub(super) fn begin(connection: &Connection) -> SqlResult<()> {
+    let sql = "update meta set value = ?1 where key = 'beat'";
+    connection.execute(sql, [i64::MAX]).map(drop)
+}
+
+/// Says where this owner is reached, if anywhere.
+pub(super) fn introduce(connection: &Connection, epoch: i64, url: Option<&str>) -> SqlResult<()> {
+    let sql = "insert into meta (key, value, text) values ('leader', ?1, ?2)
+               on conflict (key) do update set value = excluded.value, text = excluded.text";
+    let url = url.map(str::to_owned);
+    connection.execute(sql, params![epoch, url])?;
+    let sql = "insert into meta (key, value) values ('beat', ?1) on conflict (key) do nothing";
+    connection.execute(sql, [i64::MAX]).map(drop)
+}
+
+/// Says that the owner lives.
+pub(crate) fn beat(connection: &Connection) -> SqlResult<()> {
+    let sql = format!("update meta set value = {NOW} where key = 'beat'");
+    connection.execute(&sql, ()).map(drop)
+}
+
+/// Where the owner is reached, if it has said so. Ends the connection of one that stands still.
+pub(super) fn found(connection: &Connection) -> SqlResult<Option<String>> {
+    if schema(connection)? < SINCE {
+        return Ok(None);
+    }
+    let sql = format!("select {NOW} - value from meta where key = 'beat'");
+    let silent: Option<i64> = connection
+        .query_row(&sql, (), |row| row.get(0))
+        .optional()?;
+    let silent = silent.and_then(|millis| u64::try_from(millis).ok());
+    if let Some(silent) = silent.map(Duration::from_millis)
+        && silent > SILENT_MAX
+    {
+        tracing::warn!(
+            silent_secs = silent.as_secs(),
+            "the server that owns the database stands still; its connection is ended"
+        );
+        end_owner(connection)?;
+    }
+    let sql = "select text from meta where key = 'leader'";
+    let found = connection.query_row(sql, (), |row| row.get(0)).optional()?;
+    Ok(found.flatten())
+}
+
+/// Ends the connection that has the owner's lock.
+fn end_owner(connection: &Connection) -> SqlResult<()> {
+    // The lock's number is kept in two halves.
+    let (high, low) = (OWNER_LOCK >> 32, OWNER_LOCK & 0xFFFF_FFFF);
+    let sql = format!(
+        "select count(pg_terminate_backend(l.pid)) from pg_locks l where l.locktype = 'advisory' and l.granted
+         and l.classid = {high} and l.objid = {low} and l.objsubid = 1
+         and l.database = (select oid from pg_database where datname = current_database())"
+    );
+    number(connection, &sql).map(drop)
+}
