@@ -57,7 +57,8 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         subject: entry.subject,
     };
     let page = Audit {
-        frame: Frame::of(&visitor, "Changes").behind([Link::new(visitor.face.home(), "Home")]),
+        frame: Frame::of(&visitor, "Changes")
+            .behind([Link::new(visitor.face.home(), visitor.face.first())]),
         rows: found.rows.into_iter().map(row).collect(),
         subject,
         action,

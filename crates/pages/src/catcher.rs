@@ -33,6 +33,8 @@ struct Catchers {
 
 struct CatcherRow {
     href: String,
+    /// The end of its address.
+    name: String,
     made: When,
     ends: When,
     count: String,
@@ -49,6 +51,7 @@ pub(crate) async fn list(
     let found = found.map_err(visitor.refused())?;
     let now = service.now();
     let row = |listed: CatcherListed| CatcherRow {
+        name: format!("…{}", end_of(&listed.code)),
         href: visitor.href(format_args!("/tenants/{tenant}/catchers/{}", listed.code)),
         made: When::new(listed.made_at, now),
         ends: When::new(listed.ends_at, now),
@@ -89,6 +92,13 @@ struct Catcher {
     ends: When,
     rows: Vec<CaughtRow>,
     seen: u64,
+}
+
+/// As much of a code as tells it from others.
+fn end_of(code: &str) -> &str {
+    const SHOWN: usize = 8;
+    let from = code.len().saturating_sub(SHOWN);
+    code.get(from..).unwrap_or(code)
 }
 
 struct CaughtRow {

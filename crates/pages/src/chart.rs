@@ -248,7 +248,7 @@ pub(crate) fn timeline(delivery: &Delivery, attempts: &[&Attempt], profile: &Pro
         .iter()
         .map(|attempt| {
             let class = profile.classify.class(&attempt.outcome);
-            let standing = Standing::of_attempt(class, after(delivery, attempt.number));
+            let standing = Standing::of_attempt(class, after(delivery, attempts, attempt.number));
             Dot {
                 x: place(attempt.started_at),
                 label: attempt.number.to_string(),

@@ -57,7 +57,7 @@ async fn tenant_page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<Str
         frame: Frame::of(visitor, "Delete").behind(crumbs),
         name: tenant.name.clone(),
         sentence: format!(
-            "Its endpoints, keys and events go, {deliveries} with their attempts, and its log. What waits is not sent any more."
+            "Its endpoints, keys and events are erased, the history of its changes, and {deliveries} with their attempts. What waits is not sent any more."
         ),
         action: format!("/tenants/{id}/delete"),
         back: format!("/tenants/{id}"),

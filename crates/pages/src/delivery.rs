@@ -50,6 +50,8 @@ struct Delivery {
     endpoint: Option<EndpointBadge>,
     schedule: String,
     profile: Link,
+    /// Where the last attempt went, if the endpoint has another address now.
+    went_to: Option<String>,
     created: When,
     completed: Option<When>,
     siblings: Vec<DeliveryRow>,
@@ -181,7 +183,7 @@ fn page(
         .iter()
         .map(|shown| {
             let last = before.replace(&shown.attempt);
-            let after = after(delivery, shown.attempt.number);
+            let after = after(delivery, &plain, shown.attempt.number);
             let body = shown.body.as_ref();
             AttemptShownRow::new(&shown.attempt, body, last, profile, after, now)
         })
@@ -204,7 +206,7 @@ fn page(
         headline: words::headline(delivery, &plain, Some(profile)),
         why: plain
             .last()
-            .map(|last| words::why(last, profile, after(delivery, last.number))),
+            .map(|last| words::why(last, profile, after(delivery, &plain, last.number))),
         next: waits.then(|| When::new(delivery.due_at, now)),
         advice: advice(delivery, endpoint, allowed),
         machine: Machine::of(delivery),
@@ -224,6 +226,10 @@ fn page(
             visitor.href(format_args!("/profiles/{}", profile.name)),
             profile.name.clone(),
         ),
+        went_to: plain
+            .last()
+            .filter(|last| endpoint.is_some_and(|endpoint| endpoint.url != last.url))
+            .map(|last| last.url.clone()),
         created: When::new(delivery.created_at, now),
         completed: delivery.completed_at.map(|at| When::new(at, now)),
         siblings,
@@ -239,7 +245,12 @@ fn page(
 }
 
 /// What came after an attempt of it.
-pub(crate) fn after(delivery: &CoreDelivery, number: u32) -> After {
+pub(crate) fn after(delivery: &CoreDelivery, attempts: &[&Attempt], number: u32) -> After {
+    // The next one was asked for by somebody: of itself this one was the last.
+    let next = attempts.iter().find(|next| next.number == number + 1);
+    if next.is_some_and(|next| next.manual) {
+        return After::Nothing;
+    }
     let last = number == delivery.attempts;
     if last && delivery.state != DeliveryState::Pending {
         After::Nothing

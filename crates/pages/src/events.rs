@@ -14,7 +14,9 @@ use crate::deliveries::{mode, time};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::{BodyShown, DeliveryRow, ROWS, When, name_of, next_of, page_of, read};
+use crate::shown::{
+    BodyShown, DeliveryRow, ROWS, When, name_of, next_of, page_of, read, tell_apart,
+};
 use crate::tenant::crumbs_below;
 use crate::words::counted;
 
@@ -113,6 +115,7 @@ struct Event {
 }
 
 struct Without {
+    id: String,
     endpoint: Link,
     reasons: Vec<String>,
 }
@@ -135,12 +138,21 @@ pub(crate) async fn show(
     let found = service.list_deliveries(who, query, PageRequest::first(ROWS));
     let found = found.await.map_err(&refused)?;
     let more = found.next.is_some();
-    let without = without(&site, &visitor, &event, &found.rows).await;
-    let deliveries: Vec<DeliveryRow> = found
+    let mut without = without(&site, &visitor, &event, &found.rows).await;
+    let mut deliveries: Vec<DeliveryRow> = found
         .rows
         .iter()
         .map(|listed| DeliveryRow::new(&visitor, listed, now))
         .collect();
+    let ids = found.rows.iter();
+    let ids: Vec<String> = ids
+        .map(|listed| listed.delivery.endpoint.to_string())
+        .collect();
+    let got = deliveries.iter_mut().map(|row| &mut row.endpoint).zip(ids);
+    let rest = without
+        .iter_mut()
+        .map(|row| (&mut row.endpoint.label, row.id.clone()));
+    tell_apart(got.chain(rest));
     let crumbs = crumbs_below(&site, &visitor, event.tenant).await;
     let all = visitor.href(format_args!("/tenants/{}/events", event.tenant));
     let crumbs = crumbs.into_iter().chain([Link::new(all, "Events")]);
@@ -233,6 +245,7 @@ async fn without(
     let rows = explained.rows.into_iter();
     let missing = rows.filter(|row| !has(row.endpoint.id));
     let shown = missing.map(|row| Without {
+        id: row.endpoint.id.to_string(),
         endpoint: Link::new(
             visitor.href(format_args!("/endpoints/{}", row.endpoint.id)),
             name_of(&row.endpoint),

@@ -36,6 +36,14 @@ impl Face {
         }
     }
 
+    /// What its first page is called.
+    pub(crate) fn first(self) -> &'static str {
+        match self {
+            Self::Console => "Overview",
+            Self::Portal => "Home",
+        }
+    }
+
     /// Its first page.
     pub(crate) fn home(self) -> &'static str {
         match self {
@@ -170,7 +178,7 @@ impl Frame {
 /// The pages that somebody may see: of the operator's console a few, of a tenant's portal all that are its.
 fn rail(visitor: &Visitor) -> Vec<Link> {
     let href = |path: &str| visitor.href(path);
-    let mut rail = vec![Link::new(visitor.face.home(), "Home")];
+    let mut rail = vec![Link::new(visitor.face.home(), visitor.face.first())];
     match (&visitor.product, visitor.own_tenant()) {
         (Some((profile, _)), Some(tenant)) => {
             rail.extend(tenant_links(visitor, profile, tenant));

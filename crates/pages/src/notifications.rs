@@ -29,6 +29,8 @@ struct Notifications {
     newest: Option<String>,
     next: Option<String>,
     classes: Vec<Class>,
+    /// Nobody wants to be told.
+    nobody: bool,
     unconfirmed: Vec<String>,
     may_set: bool,
     problem: Option<String>,
@@ -109,6 +111,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
         let own = &settings.distributions;
         classes.push(Class::new("distributions", &names.distributions, own));
     }
+    let nobody = classes.iter().all(|class| !class.in_app && !class.email);
     let (typed, problem) = wrong.unzip();
     if let Some(typed) = &typed {
         classes.iter_mut().for_each(|class| class.type_in(typed));
@@ -119,6 +122,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
         heading: names.notifications.clone(),
         tenant: tenant.to_string(),
         sentence: match (listed.rows.len(), unread) {
+            (0, _) if nobody => "Notifications are off: nobody is told of what fails.".to_owned(),
             (0, _) => "Nothing to tell.".to_owned(),
             (_, 0) => "Nothing new.".to_owned(),
             (_, unread) => format!("{} on this page.", counted(unread, "new one", "new ones")),
@@ -133,6 +137,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
             .collect(),
         next,
         classes,
+        nobody,
         unconfirmed: settings.unconfirmed.clone(),
         may_set: !who.is_read_only() && who.own_mode() == Mode::Live,
         problem,

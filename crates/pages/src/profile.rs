@@ -34,7 +34,7 @@ pub(crate) async fn show(
         .profile;
     let page = Profile {
         frame: Frame::of(&visitor, format!("Profile {name}"))
-            .behind([Link::new(visitor.face.home(), "Home")]),
+            .behind([Link::new(visitor.face.home(), visitor.face.first())]),
         summary: profile.summary.clone(),
         facts: facts(&profile),
         headers: profile

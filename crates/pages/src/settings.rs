@@ -16,7 +16,7 @@ use crate::endpoint::tenant_of;
 use crate::endpoint_form::{changed_notes, written_notes};
 use crate::failure::Failure;
 use crate::fields::Posted;
-use crate::frame::{self, Frame, Shown};
+use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::When;
 use crate::tenant::crumbs_below;
 use crate::words;
@@ -271,7 +271,7 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
     let followers = followers.unwrap_or_default();
     let followers = followers.into_iter().map(follower).collect();
     let page = System {
-        frame: Frame::of(&visitor, "System"),
+        frame: Frame::of(&visitor, "System").behind([Link::new("/", "Overview")]),
         sentence: if well {
             "The store takes writes, and all that is stored can be read.".to_owned()
         } else {

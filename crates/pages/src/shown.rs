@@ -88,6 +88,23 @@ pub(crate) fn name_of(endpoint: &Endpoint) -> String {
     own.unwrap_or_else(|| short_url(&endpoint.url))
 }
 
+/// Gives those that have one name in a list the end of their ids, so that they are told apart.
+pub(crate) fn tell_apart<'n>(names: impl IntoIterator<Item = (&'n mut String, String)>) {
+    const SHOWN: usize = 4;
+    let mut names: Vec<_> = names.into_iter().collect();
+    let mut counts = std::collections::HashMap::new();
+    for (name, _) in &names {
+        *counts.entry((*name).clone()).or_insert(0) += 1;
+    }
+    for (name, id) in &mut names {
+        if counts.get(name.as_str()).is_some_and(|count| *count > 1) {
+            let from = id.len().saturating_sub(SHOWN);
+            let end = id.get(from..).unwrap_or(id);
+            **name = format!("{name} (…{end})");
+        }
+    }
+}
+
 /// A URL without its scheme: what tells endpoints apart.
 fn short_url(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -433,5 +450,13 @@ mod tests {
                 ("answer", 800, 200)
             ]
         );
+    }
+
+    #[test]
+    fn only_those_of_one_name_are_told_apart() {
+        let mut names = ["hook", "other", "hook"].map(str::to_owned);
+        let ids = ["ep_0001", "ep_0002", "x"].map(str::to_owned);
+        tell_apart(names.iter_mut().zip(ids));
+        assert_eq!(names, ["hook (…0001)", "other", "hook (…x)"]);
     }
 }

@@ -17,7 +17,7 @@ use crate::deliveries::{mode, time};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::{ROWS, name_of};
+use crate::shown::{ROWS, name_of, tell_apart};
 use crate::tenant::crumbs_below;
 use crate::words::{grouped, long};
 
@@ -33,6 +33,8 @@ const RANGES: [(&str, &str, u64); 4] = [
 #[template(path = "statistics.html")]
 struct Statistics {
     frame: Frame,
+    /// What the numbers of a row count.
+    names: [&'static str; 6],
     sentence: String,
     ranges: Vec<(Link, bool)>,
     strip: Strip,
@@ -44,6 +46,16 @@ struct Statistics {
     file: String,
 }
 
+/// In the order of a row's numbers.
+const NAMES: [&str; 6] = [
+    "all",
+    "delivered",
+    "failed",
+    "waiting",
+    "cancelled",
+    "skipped",
+];
+
 struct Table {
     name: &'static str,
     rows: Vec<Row>,
@@ -51,6 +63,8 @@ struct Table {
 
 struct Row {
     label: String,
+    /// The page of what it counts, if it has one.
+    href: Option<String>,
     numbers: Vec<Link>,
     rate: String,
 }
@@ -80,6 +94,7 @@ pub(crate) async fn show(
         (link, *word == chosen)
     });
     let page = Statistics {
+        names: NAMES,
         frame: Frame::of(&visitor, "Statistics")
             .behind(crumbs_below(&site, &visitor, tenant).await),
         sentence: format!("{}.", capital(&told(counted.totals))),
@@ -211,16 +226,22 @@ async fn tables(
         let label = name.as_ref().to_owned();
         behind.row(label, &[("type", name)], *counts)
     });
-    let mut by_endpoint = Vec::new();
+    let (mut by_endpoint, mut ids) = (Vec::new(), Vec::new());
     for of in counted.by_endpoint.iter().take(ROWS) {
         let id = of.endpoint.to_string();
         // One that was deleted has lost its name, not its number.
         let found = site.service().endpoint(who, &id).await.ok();
+        let is_there = found.is_some();
         let name = found.map(|(endpoint, _)| name_of(&endpoint));
         let label = name.or_else(|| of.key.clone());
         let label = label.unwrap_or_else(|| id.clone());
-        by_endpoint.push(behind.row(label, &[("endpoint", &id)], of.counts));
+        let mut row = behind.row(label, &[("endpoint", &id)], of.counts);
+        row.href = is_there.then(|| visitor.href(format_args!("/endpoints/{id}")));
+        by_endpoint.push(row);
+        ids.push(id);
     }
+    let labels = by_endpoint.iter_mut().map(|row| &mut row.label);
+    tell_apart(labels.zip(ids));
     let mut tables = vec![
         Table {
             name: "Type",
@@ -267,6 +288,7 @@ impl Behind {
         };
         Row {
             label,
+            href: None,
             numbers: vec![
                 link("", counts.total),
                 link("delivered", counts.delivered),

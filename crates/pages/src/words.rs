@@ -101,7 +101,7 @@ impl Standing {
             Class::Retry | Class::Throttle if after != After::Again => {
                 Self::new("failed", "✕", "failed")
             }
-            Class::Ok => Self::new("delivered", "✓", "accepted"),
+            Class::Ok => Self::new("delivered", "✓", "taken"),
             Class::Retry => Self::new("retrying", "↻", "failed, tried again"),
             Class::Throttle => Self::new("retrying", "↻", "asked us to wait"),
             Class::Stop => Self::new("failed", "✕", "refused"),
@@ -168,7 +168,7 @@ pub(crate) fn why(attempt: &Attempt, profile: &Profile, after: After) -> String 
                 Class::Retry => {
                     let then = match after {
                         After::Again => " and is tried again",
-                        After::Nothing => "; it was the last attempt",
+                        After::Nothing => ", and no attempt followed by itself",
                         After::Test => "",
                     };
                     format!(
@@ -257,7 +257,7 @@ pub(crate) fn headline(
             format!("Failed: {last}, and no further attempt follows.")
         }
         DeliveryState::Failed(FailReason::Exhausted) => {
-            format!("Failed: all {made} attempts did. The last one ended with {last}.")
+            format!("All {made} attempts failed; the last one ended with {last}.")
         }
         DeliveryState::Failed(FailReason::Stopped) => {
             format!("Failed at once: {last} is not tried again.")
@@ -334,7 +334,7 @@ pub(crate) fn of_endpoint(
             };
             let since = date(since);
             return format!(
-                "Attempts have failed since {since}; {} in a row so far.{ended}{rule}",
+                "Attempts have failed since {since}; {} failed in a row so far.{ended}{rule}",
                 counted(
                     u64::from(health.consecutive_failures),
                     "delivery",

@@ -129,6 +129,9 @@ pub struct StoreConfig {
     /// None is those of the web.
     #[schema(value_type = Option<String>)]
     pub ca_file: Option<PathBuf>,
+    /// Accepts nothing while the database of `url` acknowledges what no standby has (`synchronous_standby_names` is empty): then a
+    /// failover loses nothing that was acknowledged.
+    pub require_sync_standby: bool,
     /// Makes a new store in a directory that has remains of an earlier one.
     #[serde(skip)]
     pub new_store: bool,
@@ -142,6 +145,7 @@ impl Default for StoreConfig {
             url: None,
             password_file: None,
             ca_file: None,
+            require_sync_standby: false,
             new_store: false,
         }
     }
@@ -173,6 +177,7 @@ impl StoreConfig {
             url,
             password_file: self.password_file.clone(),
             ca_file: self.ca_file.clone(),
+            require_sync_standby: self.require_sync_standby,
             salt: fastrand::u64(..),
             ..PostgresOptions::default()
         })

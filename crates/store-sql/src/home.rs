@@ -61,6 +61,11 @@ impl Home {
         }
     }
 
+    /// Whether what is committed must be on a standby too.
+    pub(crate) fn needs_standby(&self) -> bool {
+        matches!(self, Self::Server(ownership) if ownership.needs_standby)
+    }
+
     pub(crate) fn must_have_reserve(&self, connection: &Connection) -> Result<(), StoreError> {
         let (
             Self::Directory {

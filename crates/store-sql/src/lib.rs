@@ -53,7 +53,7 @@ use sqlite::open;
 pub use sqlite::patrol::{Patrolled, Piece};
 use tokio::sync::watch;
 pub use transfer::{Progress, export, import};
-use writer::{Begin, Writer};
+use writer::{Begin, Tx, Writer};
 
 /// Settings of the embedded store.
 #[derive(Debug, Clone, Default)]
@@ -323,7 +323,7 @@ impl SqlStore {
         };
         while !*lost.borrow() {
             // What is wrong is told by whoever needs it.
-            let beat = self.writer.call(|tx| tx.beat()).await;
+            let beat = self.writer.run(Tx::beat).await;
             drop(beat);
             tokio::time::sleep(OWNERSHIP_PAUSE).await;
         }

@@ -13,7 +13,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use leader::beat;
+pub(crate) use leader::{beat, has_no_standby};
 pub use options::PostgresOptions;
 pub(crate) use session::{Prepared, Session, failure, text_of, value};
 use tokio::sync::watch;
@@ -84,6 +84,8 @@ pub(crate) struct Ownership {
     lost: watch::Sender<bool>,
     /// Nobody tries to reach the database before.
     next_try: Instant,
+    /// It must wait for a standby before it acknowledges.
+    pub(crate) needs_standby: bool,
 }
 
 /// A database that is ours, and the connection that says so.
@@ -114,6 +116,13 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         source,
     };
     let connection = source.open(None).map_err(wrap)?;
+    if options.require_sync_standby && has_no_standby(&connection).map_err(wrap)? {
+        return Err(OpenError::Url {
+            what: format!(
+                "{name} waits for no standby, as store.require_sync_standby wants it: set synchronous_standby_names there"
+            ),
+        });
+    }
     let version = number(
         &connection,
         "select current_setting('server_version_num')::bigint",
@@ -162,6 +171,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
             epoch,
             lost,
             next_try: Instant::now(),
+            needs_standby: options.require_sync_standby,
         },
         source,
         lost: is_lost,

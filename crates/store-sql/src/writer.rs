@@ -70,6 +70,8 @@ pub(crate) struct Tx {
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
     noted_ahead: Duration,
+    /// The database acknowledges what only it has, which somebody does not want.
+    has_no_standby: bool,
     /// Owned until the last write is done.
     home: Home,
 }
@@ -98,6 +100,7 @@ impl Writer {
             checkpointer,
             metrics,
             noted_ahead: Duration::ZERO,
+            has_no_standby: false,
             home,
         };
         tx.indexed_until = indexed_until(&tx.connection)?;
@@ -180,6 +183,10 @@ impl Tx {
         change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.must_be_at_home()?;
+        if self.has_no_standby {
+            let detail = "the database waits for no standby any more (synchronous_standby_names), and store.require_sync_standby is set".to_owned();
+            return Err(StoreError::Unavailable { detail });
+        }
         self.connection.begin().map_err(aborted)?;
         let changed = change(self)
             .and_then(|value| self.note_ahead().map(|()| value))
@@ -320,9 +327,20 @@ impl Tx {
         Ok(())
     }
 
-    /// Tells those who wait for the database that its owner lives.
-    pub(crate) fn beat(&self) -> Result<(), StoreError> {
-        postgres::beat(&self.connection).map_err(aborted)
+    /// Tells those who wait for the database that its owner lives, and looks whether it is as it must be.
+    pub(crate) fn beat(&mut self) -> Result<(), StoreError> {
+        self.must_be_at_home()?;
+        postgres::beat(&self.connection).map_err(aborted)?;
+        if self.home.needs_standby() {
+            let missing = postgres::has_no_standby(&self.connection).map_err(aborted)?;
+            if missing && !self.has_no_standby {
+                tracing::error!(
+                    "the database waits for no standby any more: nothing is accepted until it does (synchronous_standby_names)"
+                );
+            }
+            self.has_no_standby = missing;
+        }
+        Ok(())
     }
 
     /// Between two transactions: whether the log is to be copied.

@@ -11,7 +11,12 @@ use std::time::{Duration, Instant};
 const SERVE: &str = r#"
 set -u
 export PATH="$2:$PATH" LC_ALL=C.UTF-8
-initdb --pgdata "$1/data" --username postgres --auth trust --no-sync >"$1/initdb.log" 2>&1 || exit 1
+if [ -z "$3" ]; then
+    initdb --pgdata "$1/data" --username postgres --auth trust --no-sync >"$1/initdb.log" 2>&1 || exit 1
+else
+    pg_basebackup --host "$3" --username postgres --pgdata "$1/data" --checkpoint fast --write-recovery-conf --no-sync \
+        >"$1/initdb.log" 2>&1 || exit 1
+fi
 start() {
     postgres -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 >>"$1/server.log" 2>&1 &
     server=$!
@@ -21,6 +26,7 @@ while read -r word; do
     case "$word" in
         crash) kill -QUIT "$server"; wait "$server" ;;
         start) start "$1" ;;
+        promote) pg_ctl --pgdata "$1/data" promote >>"$1/server.log" 2>&1 ;;
     esac
 done
 kill -QUIT "$server"
@@ -77,6 +83,15 @@ impl Postgres {
 
     /// One of its own, for tests that hurt it.
     pub fn start() -> Self {
+        Self::start_of(None)
+    }
+
+    /// A standby of this one, which gets all that it writes.
+    pub fn standby(&self) -> Self {
+        Self::start_of(Some(&self.directory))
+    }
+
+    fn start_of(primary: Option<&Path>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let programs = programs();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -103,6 +118,7 @@ impl Postgres {
         let supervisor = command
             .args(["-c", SERVE, "sh"])
             .args([&directory, &programs])
+            .arg(primary.unwrap_or(Path::new("")))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -176,6 +192,31 @@ impl Postgres {
     pub fn start_again(&mut self) {
         self.say("start");
         self.wait();
+    }
+
+    /// Makes a standby a server of its own, and waits until it takes writes.
+    pub fn promote(&mut self) {
+        self.say("promote");
+        let until = Instant::now() + START_TIME_MAX;
+        let writes = "create temporary table promoted (x int)";
+        while !self.run(
+            "psql",
+            &["--quiet", "--dbname", "postgres", "--command", writes],
+        ) {
+            assert!(Instant::now() < until, "PostgreSQL does not promote");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The URL of a database that is on this server or on its standby.
+    pub fn url_with(&self, standby: &Self, url: &str) -> String {
+        let database = url.rsplit('/').next().unwrap();
+        let host = |server: &Self| server.directory.to_str().unwrap().replace('/', "%2F");
+        format!(
+            "postgres://postgres@{},{}/{database}",
+            host(self),
+            host(standby)
+        )
     }
 
     fn say(&mut self, word: &str) {

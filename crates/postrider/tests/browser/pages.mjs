@@ -96,7 +96,7 @@ async function story(page, good, scripts = true) {
   if (scripts) page.on("dialog", (dialog) => dialog.accept());
   await page.click("h2:has-text('Failed lately') + .scroll a >> nth=0");
   assert.equal(await heading(page), "order.failed");
-  assert.match(await lead(page), /^Failed: all 4 attempts did\. The last one ended with 503 Service Unavailable\./);
+  assert.match(await lead(page), /^All 4 attempts failed; the last one ended with 503 Service Unavailable\./);
   assert.match(await page.textContent(".advice"), /endpoint is disabled/);
   const delivery = page.url();
   await page.click("text=See the endpoint");
@@ -154,7 +154,7 @@ async function userStory() {
     await page.keyboard.type(PASSWORD);
     await page.keyboard.press("Tab");
     await page.keyboard.type(again);
-    await byKeyboard(page, "Choose it");
+    await byKeyboard(page, "Set the password");
     if (again !== PASSWORD) await page.waitForSelector(".wrong:has-text('not typed the same twice')");
   }
   await page.waitForSelector("h1:text-is('Overview')");

@@ -553,3 +553,71 @@ async fn the_script_starts_three_nodes() {
     let mut last = last;
     assert!(last.child.wait().unwrap().success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged() {
+    let mut primary = Postgres::start();
+    let url = primary.database();
+    let mut standby = primary.standby();
+    let set = |server: &Postgres, names: &str| {
+        let set = format!("alter system set synchronous_standby_names = '{names}'");
+        assert!(server.execute(&url, &set) && server.execute(&url, "select pg_reload_conf()"));
+    };
+    let both = primary.url_with(&standby, &url);
+    let directory = tempfile::tempdir().unwrap();
+    let started = || {
+        let mut command = postrider();
+        command
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(directory.path())
+            .env("POSTRIDER__STORE__URL", &both)
+            .env("POSTRIDER__STORE__REQUIRE_SYNC_STANDBY", "true");
+        command
+    };
+    // Without a standby that the database waits for it does not even start.
+    let refused = crate::binary::output(&mut started());
+    let told = crate::binary::text(&refused.stderr);
+    assert!(
+        !refused.status.success() && told.contains("set synchronous_standby_names"),
+        "{told}"
+    );
+    set(&primary, "*");
+    let child = started()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let node = greeted(child, true);
+    let root = root_of(&node);
+    let customer = tenant(&node, &root, "standard").await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    ordered(&node, &root, &customer, &receiver.url("/hook")).await;
+    let load = Load::start(vec![node.address], root.clone(), customer.clone());
+    load.until(100).await;
+    // Somebody takes the standby out of the configuration: nothing is accepted until it is in again.
+    set(&primary, "");
+    let address = node.address;
+    let ready = |wanted: u16| async move {
+        let mut looks = 0;
+        while http(address, "GET", "/ready", &[], "").await.status != wanted {
+            looks += 1;
+            assert!(looks < 600, "it does not become {wanted}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    ready(503).await;
+    set(&primary, "*");
+    ready(200).await;
+    load.until(50).await;
+    primary.crash();
+    standby.promote();
+    // It has no standby of its own yet.
+    ready(503).await;
+    let next = standby.standby();
+    set(&standby, "*");
+    ready(200).await;
+    load.until(50).await;
+    let events = load.end().await;
+    all_arrived(&node, &root, &customer, &receiver, &events).await;
+    drop(next);
+}

@@ -184,7 +184,7 @@ async fn a_password_is_changed_by_who_has_it_and_ends_other_visits() {
     let mut there = Browser::new(&server);
     assert_eq!(sign_in(&mut there, "ada", PASSWORD).await.status, 303);
     let page = here.page("/me").await;
-    assert_eq!(page.matches("End it").count(), 1, "{page}");
+    assert_eq!(page.matches("Sign out there").count(), 1, "{page}");
     assert!(page.contains("You are an owner"), "{page}");
     let form = [
         ("present", "not my password"),

@@ -32,10 +32,17 @@ pub(super) fn introduce(connection: &Connection, epoch: i64, url: Option<&str>) 
     connection.execute(sql, [i64::MAX]).map(drop)
 }
 
-/// Says that the owner lives.
+/// Says that the owner lives. Nobody waits for it to be on a disk, here or elsewhere.
 pub(crate) fn beat(connection: &Connection) -> SqlResult<()> {
-    let sql = format!("update meta set value = {NOW} where key = 'beat'");
-    connection.execute(&sql, ()).map(drop)
+    connection.execute_batch(&format!(
+        "begin; set local synchronous_commit = off; update meta set value = {NOW} where key = 'beat'; commit"
+    ))
+}
+
+/// Whether the database acknowledges what a standby does not have yet.
+pub(crate) fn has_no_standby(connection: &Connection) -> SqlResult<bool> {
+    let sql = "select current_setting('synchronous_standby_names') = ''";
+    connection.query_row(sql, (), |row| row.get(0))
 }
 
 /// Where the owner is reached, if it has said so. Ends the connection of one that stands still.
@@ -62,14 +69,16 @@ pub(super) fn found(connection: &Connection) -> SqlResult<Option<String>> {
     Ok(found.flatten())
 }
 
-/// Ends the connection that has the owner's lock.
+/// Ends the connection that has the owner's lock, if the database waits for its client: one that the database works for,
+/// or that waits for a standby, does not stand still.
 fn end_owner(connection: &Connection) -> SqlResult<()> {
     // The lock's number is kept in two halves.
     let (high, low) = (OWNER_LOCK >> 32, OWNER_LOCK & 0xFFFF_FFFF);
     let sql = format!(
-        "select count(pg_terminate_backend(l.pid)) from pg_locks l where l.locktype = 'advisory' and l.granted
-         and l.classid = {high} and l.objid = {low} and l.objsubid = 1
-         and l.database = (select oid from pg_database where datname = current_database())"
+        "select count(pg_terminate_backend(l.pid)) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+         where l.locktype = 'advisory' and l.granted and l.classid = {high} and l.objid = {low} and l.objsubid = 1
+         and l.database = (select oid from pg_database where datname = current_database())
+         and (a.state <> 'active' or a.wait_event_type = 'Client')"
     );
     number(connection, &sql).map(drop)
 }

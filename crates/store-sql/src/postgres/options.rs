@@ -35,6 +35,8 @@ pub struct PostgresOptions {
     pub segments: crate::Segments,
     /// Where other nodes reach this one while it owns the database.
     pub node_url: Option<String>,
+    /// Refuses a database that acknowledges what no standby has.
+    pub require_sync_standby: bool,
     /// Refuses a database that has no store yet, instead of making one.
     pub must_exist: bool,
 }
