@@ -362,7 +362,7 @@ impl<K: Kind> fmt::Debug for Id<K> {
 
 /// The text is not an id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not an id of the form {prefix}… followed by 26 letters and digits")]
+#[error("is not an id of the form {prefix}… followed by 26 letters and digits")]
 pub struct InvalidId {
     pub prefix: &'static str,
 }

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
-use postrider_service::{EventTypeListed, Refusal};
+use postrider_service::{EventTypeListed, Refusal, TestAsked};
 
 use crate::Site;
 use crate::door::Visitor;
@@ -107,7 +107,11 @@ pub(crate) async fn test(
         return Err(Failure::not_found(site.face));
     }
     let subject = format!("{event_type} to {}", label(&found));
-    let sent = tested(&site, &visitor, &endpoint, Some(&event_type), subject).await;
+    let asked = TestAsked {
+        event_type: Some(event_type.clone()),
+        data: None,
+    };
+    let sent = tested(&site, &visitor, &endpoint, asked, subject).await;
     let outcome = match sent {
         Ok(shown) => Ok(shown),
         Err(refusal) => Err(visitor.told_why(refusal)?),

@@ -157,8 +157,12 @@ async fn signed(
             };
             let body = shown.body.unwrap_or_default();
             for (name, text) in profile.signed(&header, &body) {
-                bytes += text.len();
-                made.push((shown.attempt.number, name.to_owned(), text));
+                // Two ways of signing may be of the same text.
+                let one = (shown.attempt.number, name.to_owned(), text);
+                if !made.contains(&one) {
+                    bytes += one.2.len();
+                    made.push(one);
+                }
             }
         }
         made
@@ -265,12 +269,16 @@ fn advice(delivery: &CoreDelivery, endpoint: Option<&Endpoint>, allowed: bool) -
         return Some("Its endpoint was deleted: it cannot be sent again.".to_owned());
     };
     let enabled = endpoint.health.is_enabled();
+    let paused = matches!(endpoint.kind, EndpointKind::Distribution(_));
     let text = match (delivery.state, enabled) {
         (DeliveryState::Delivered | DeliveryState::Pending, true) => return None,
         (DeliveryState::Pending, false) => {
             "The endpoint is disabled: what waits is ended, unless it is enabled."
         }
         (DeliveryState::Delivered, false) => return None,
+        (_, false) if paused => {
+            "Its distribution is paused. See why there, test it, make it live, and then send this again."
+        }
         (_, false) => {
             "Its endpoint is disabled. See why there, test it, enable it, and then send this again."
         }

@@ -6,7 +6,7 @@ use postrider_core::attempt::Attempt;
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::{Endpoint as CoreEndpoint, EndpointKind, Ordering};
 use postrider_core::filter::ContentFilter;
-use postrider_core::profile::SecretScope;
+use postrider_core::profile::{SecretScope, Visibility};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, id};
 use postrider_service::{
@@ -46,6 +46,8 @@ struct Endpoint {
     distribution: bool,
     /// Whether it has a secret, or its tenant has one for all.
     own_secret: bool,
+    /// The profile shows a secret again after it was made.
+    shows_secret: bool,
     /// Whether the visitor may enable or disable it: those of keys are their product's.
     switches: bool,
     /// Where it is changed.
@@ -72,6 +74,8 @@ struct Endpoint {
     test_call: Option<TestShown>,
     secret: Option<SecretShown>,
     problem: Option<String>,
+    /// What was typed as the data of a test.
+    data: String,
 }
 
 /// How a test went.
@@ -92,6 +96,8 @@ struct SecretShown {
 /// What an act leaves to be shown on the page.
 #[derive(Default)]
 struct Answer {
+    /// What was to be sent as a test.
+    data: String,
     test_call: Option<TestShown>,
     secret: Option<SecretShown>,
     problem: Option<String>,
@@ -136,6 +142,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         enabled: endpoint.health.is_enabled(),
         distribution: matches!(endpoint.kind, EndpointKind::Distribution(_)),
         own_secret: profile.secret.scope != SecretScope::Tenant,
+        shows_secret: profile.secret.show == Visibility::Always,
         switches: switches(visitor, &endpoint),
         change: change(visitor, &endpoint),
         catches_up: endpoint.health.is_enabled() && endpoint.kind != EndpointKind::Callback,
@@ -170,6 +177,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         test_call: answer.test_call,
         secret: answer.secret,
         problem: answer.problem,
+        data: answer.data,
     };
     frame::show(&page.frame, &page)
 }
@@ -278,6 +286,7 @@ pub(crate) async fn act(
         Ok(Done::Shown(answer)) => page(&site, &visitor, &id, *answer).await,
         Err(refusal) => {
             let answer = Answer {
+                data: fields.text("data"),
                 problem: Some(visitor.told_why(refusal)?),
                 ..Answer::default()
             };
@@ -351,8 +360,13 @@ pub(crate) fn home_of(visitor: &Visitor, tenant: Id<id::Tenant>) -> String {
 
 async fn test(site: &Site, visitor: &Visitor, id: &str, fields: &Fields) -> Result<Done, Refusal> {
     let subject = "The test".to_owned();
-    let shown = tested(site, visitor, id, fields.get("type"), subject).await?;
+    let asked = TestAsked {
+        event_type: fields.get("type").map(str::to_owned),
+        data: fields.get("data").map(str::to_owned),
+    };
+    let shown = tested(site, visitor, id, asked, subject).await?;
     Ok(Done::Shown(Box::new(Answer {
+        data: fields.text("data"),
         test_call: Some(shown),
         ..Answer::default()
     })))
@@ -363,23 +377,27 @@ pub(crate) async fn tested(
     site: &Site,
     visitor: &Visitor,
     id: &str,
-    event_type: Option<&str>,
+    asked: TestAsked,
     subject: String,
 ) -> Result<TestShown, Refusal> {
     let (service, who) = (site.service(), &visitor.visit.caller);
-    let asked = TestAsked {
-        event_type: event_type.map(str::to_owned),
-        data: None,
-    };
     let Tested {
         success,
         attempt,
+        body,
         profile,
     } = service.test_endpoint(who, id, asked).await?;
     Ok(TestShown {
         subject,
         success,
-        attempt: AttemptShownRow::new(&attempt, None, None, &profile, After::Test, service.now()),
+        attempt: AttemptShownRow::new(
+            &attempt,
+            Some(&body),
+            None,
+            &profile,
+            After::Test,
+            service.now(),
+        ),
     })
 }
 

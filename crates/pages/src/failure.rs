@@ -50,8 +50,8 @@ impl IntoResponse for Failure {
             Self::SignIn(Face::Portal, _) => (
                 Face::Portal,
                 StatusCode::UNAUTHORIZED,
-                "Your visit has ended",
-                "Come back the way you came: the product that sent you here makes a new link.".to_owned(),
+                "You are not signed in",
+                "Your visit has ended, or has not begun. Come the way you came before: the product that sends you here makes a new link.".to_owned(),
             ),
             Self::Forged(face) => (
                 face,

@@ -156,6 +156,10 @@ pub(crate) fn why(attempt: &Attempt, profile: &Profile, after: After) -> String 
             status,
             retry_after_secs,
         } => {
+            let moved = match *status / 100 {
+                3 => " Redirects are not followed: the endpoint's URL has to be where it leads.",
+                _ => "",
+            };
             let status = status_text(*status);
             let asked = retry_after_secs.map_or_else(String::new, |secs| {
                 format!(
@@ -172,7 +176,7 @@ pub(crate) fn why(attempt: &Attempt, profile: &Profile, after: After) -> String 
                         After::Test => "",
                     };
                     format!(
-                        "The receiver answered {status}, which counts as a failure{then}.{asked}"
+                        "The receiver answered {status}, which counts as a failure{then}.{asked}{moved}"
                     )
                 }
                 Class::Throttle => {
@@ -196,6 +200,10 @@ pub(crate) fn why(attempt: &Attempt, profile: &Profile, after: After) -> String 
 fn unreachable(reason: UnreachableReason, detail: &str, profile: &Profile) -> String {
     let limit = long(profile.http.total_timeout);
     let what = match reason {
+        // It answered a handshake with a text.
+        UnreachableReason::Tls if detail.contains("InvalidContentType") => {
+            "The receiver does not speak TLS at this port: it is another port, or the URL begins with http://.".to_owned()
+        }
         UnreachableReason::Dns => {
             "The name of the host could not be looked up. Is the URL spelled right, and its DNS record there?".to_owned()
         }
@@ -333,18 +341,22 @@ pub(crate) fn of_endpoint(
                 }
             };
             let since = date(since);
-            return format!(
-                "Attempts have failed since {since}; {} failed in a row so far.{ended}{rule}",
-                counted(
-                    u64::from(health.consecutive_failures),
-                    "delivery",
-                    "deliveries"
-                )
-            );
+            let in_a_row = match health.consecutive_failures {
+                0 => String::new(),
+                some => {
+                    let failed = counted(u64::from(some), "delivery", "deliveries");
+                    format!("; {failed} failed in a row so far")
+                }
+            };
+            return format!("Attempts have failed since {since}{in_a_row}.{ended}{rule}");
         }
         return match last {
-            Some(last) => format!(
+            Some(last) if profile.classify.class(&last.outcome) == Class::Ok => format!(
                 "Healthy: the last attempt ended with {}.",
+                outcome(&last.outcome)
+            ),
+            Some(last) => format!(
+                "Ready: no failure counts against it now. The last attempt ended with {}.",
                 outcome(&last.outcome)
             ),
             None => "Ready: nothing was sent to it yet.".to_owned(),

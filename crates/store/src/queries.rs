@@ -64,7 +64,7 @@ impl fmt::Display for Cursor {
 
 /// The text is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a cursor that an earlier page gave")]
+#[error("is not a cursor that an earlier page gave")]
 pub struct InvalidCursor;
 
 impl FromStr for Cursor {

@@ -334,12 +334,12 @@ impl Engine {
         endpoint: Id<id::Endpoint>,
         event: Arc<Event>,
         profile: u32,
-    ) -> Result<Attempt, StoreError> {
+    ) -> Result<(Attempt, Bytes), StoreError> {
         let started_at = self.now().wall;
         let (request, headers) = self.imagined(endpoint, &event, profile).await?;
-        let url = request.url.clone();
+        let (url, body) = (request.url.clone(), request.body.clone());
         let exchange = self.transport.send(request).await;
-        Ok(Attempt {
+        let attempt = Attempt {
             number: 1,
             started_at,
             ended_at: ended_at(started_at, &exchange, self.now().wall),
@@ -351,7 +351,8 @@ impl Engine {
             manual: true,
             egress: exchange.egress,
             rendering: None,
-        })
+        };
+        Ok((attempt, body))
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Tested {
     /// By the profile's rules.
     pub success: bool,
     pub attempt: Attempt,
+    /// What was sent.
+    pub body: Bytes,
     pub profile: Arc<Profile>,
 }
 
@@ -51,12 +53,13 @@ impl Service {
         let by = who.changes(self.now())?;
         let test = asked_for(self, &endpoint, &current.profile, asked).await?;
         let (service, profile) = (self.clone(), current.profile.clone());
-        let (success, attempt) = self
+        let (success, attempt, body) = self
             .to_the_end(async move { test_call(&service, &endpoint, &current, test, by).await })
             .await?;
         Ok(Tested {
             success,
             attempt,
+            body,
             profile,
         })
     }
@@ -143,7 +146,7 @@ async fn test_call(
     current: &CurrentProfile,
     test: TestEvent,
     by: Actor,
-) -> Result<(bool, Attempt)> {
+) -> Result<(bool, Attempt, Bytes)> {
     let profile = &current.profile;
     let now = service.now();
     let place = service.0.probes.enter(endpoint.tenant, now)?;
@@ -161,7 +164,7 @@ async fn test_call(
         deliver_before: None,
         traceparent: None,
     };
-    let attempt = service
+    let (attempt, body) = service
         .engine()
         .test(endpoint.id, Arc::new(event), current.version)
         .await?;
@@ -179,7 +182,7 @@ async fn test_call(
     if let Err(error) = service.store().note(entry).await {
         tracing::warn!(endpoint.id = %endpoint.id, error = &error as &dyn std::error::Error, "failed to record a test call");
     }
-    Ok((success, attempt))
+    Ok((success, attempt, body))
 }
 
 async fn asked_for(

@@ -310,3 +310,76 @@ async fn what_the_product_notes_is_the_products() {
         .await;
     assert!(refused.text.contains("role=\"alert\""), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_test_shows_what_was_sent_and_takes_data_of_ones_own() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("vignetim").await;
+    let endpoint = server.endpoint(&tenant, &receiver.url("/hook")).await;
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    let path = format!("/endpoints/{}", id(&endpoint));
+    let page = operator.page(&path).await;
+    // Its profile shows a secret once: there is no button for it.
+    assert!(!page.contains("Show secret"), "{page}");
+    let test = format!("{path}/test");
+    let shown = operator.press(&test, &[("type", ""), ("data", "")]).await;
+    let sent = receiver.wait_for(1).await.remove(0);
+    let body = std::str::from_utf8(&sent.body).unwrap();
+    assert!(
+        between(&shown.text, "--data-binary ", "\n").contains(body),
+        "{}",
+        shown.text
+    );
+
+    let own = [
+        ("type", "order.failed"),
+        ("data", "{\"orderId\":\"o-4711\"}"),
+    ];
+    operator.press(&test, &own).await;
+    let sent = receiver.wait_for(2).await.remove(1);
+    assert!(String::from_utf8_lossy(&sent.body).contains("\"orderId\":\"o-4711\""));
+    // What cannot be sent stays as it was typed.
+    let wrong = [("type", "order.failed"), ("data", "{\"orderId\":")];
+    let refused = operator.press(&test, &wrong).await;
+    assert!(
+        refused.text.contains("{&#34;orderId&#34;:</textarea>"),
+        "{}",
+        refused.text
+    );
+}
+
+#[tokio::test]
+async fn what_was_sent_again_by_hand_does_not_change_what_was() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(410)).await;
+    let tenant = server.tenant("vignetim").await;
+    let endpoint = server.endpoint(&tenant, &receiver.url("/old")).await;
+    server.publish(&tenant, "order.completed", json!({})).await;
+    let query = format!("tenant={tenant}");
+    let delivery = id(&server.finished(&query, 1).await[0]);
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    let path = format!("/deliveries/{delivery}");
+    assert!(!operator.page(&path).await.contains("was changed since"));
+    let change = json!({ "url": receiver.url("/new"), "active": true });
+    let endpoint = format!("/v1/endpoints/{}", id(&endpoint));
+    server.good("PATCH", &endpoint, change).await;
+    let page = operator.page(&path).await;
+    assert!(
+        page.contains("was changed since: the last attempt went to"),
+        "{page}"
+    );
+    receiver.behave(Behaviour::Status(200));
+    operator.press(&format!("{path}/resend"), &[]).await;
+    server
+        .until(&format!("/v1{path}"), |one| one["status"] == "delivered")
+        .await;
+    let page = operator.page(&path).await;
+    // Of four attempts by themselves three were tried again, and the fourth by hand.
+    assert_eq!(
+        page.matches("failed, tried again</span>").count(),
+        3,
+        "{page}"
+    );
+    assert!(!page.contains("was changed since"), "{page}");
+}
