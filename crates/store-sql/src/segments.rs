@@ -5,7 +5,7 @@
 //! number of endpoints, and hardly with the history. The last segment's `last_key` is the mark: what is behind it is in
 //! no segment yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::convert::{aborted, to_json};
 use crate::metrics::timed;
@@ -93,6 +93,9 @@ macro_rules! tally {
 }
 const TALLY_RANGE: &str = tally!("id between ?3 and ?4");
 const TALLY_KEYS: &str = tally!("id in (select value from json_each(?3))");
+
+/// Segments that are asked for at once, when it is looked for what keys are in.
+const LAST_SEGMENTS: i64 = 64;
 
 /// A segment that takes more.
 struct Open {
@@ -262,7 +265,7 @@ impl Tx {
         delivery: i64,
         change: impl FnOnce() -> SqlResult<()>,
     ) -> SqlResult<()> {
-        if delivery > self.indexed_until {
+        if delivery > self.indexed_until || self.moving.contains(&delivery) {
             return change();
         }
         let Some(segment) = self.segment_of(delivery)? else {
@@ -273,6 +276,26 @@ impl Tx {
         change()?;
         let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
         statement.execute(params![segment, 1, keys]).map(drop)
+    }
+
+    /// Takes what a batch is going to change out of its tallies. One by one, each would be several statements; and where a
+    /// statement has a way to go, whoever once had more to do than is held back would never come out of that again.
+    pub(crate) fn leave_tallies(&mut self, deliveries: HashSet<i64>) -> SqlResult<()> {
+        self.moving = deliveries;
+        for (segment, keys) in self.by_segment(&self.moving)? {
+            self.uncount(segment, &keys)?;
+        }
+        Ok(())
+    }
+
+    /// Counts it again, as it is now.
+    pub(crate) fn come_back(&mut self) -> SqlResult<()> {
+        let moved = std::mem::take(&mut self.moving);
+        for (segment, keys) in self.by_segment(&moved)? {
+            let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
+            statement.execute(params![segment, 1, keys])?;
+        }
+        Ok(())
     }
 
     fn uncount(&self, segment: i64, keys: &str) -> SqlResult<()> {
@@ -317,10 +340,28 @@ impl Tx {
     }
 
     /// The segments that keys are in, each with those; what is in none yet is left out.
-    fn by_segment(&self, keys: &[i64]) -> SqlResult<Vec<(i64, String)>> {
+    fn by_segment<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k i64>,
+    ) -> SqlResult<Vec<(i64, String)>> {
+        let mut entered = keys.into_iter().filter(|key| **key <= self.indexed_until);
+        let Some(first) = entered.next() else {
+            return Ok(Vec::new());
+        };
+        // Most are in the last ones, which are asked for once.
+        let sql = "select first_key, number from segment order by number desc limit ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let last: Vec<(i64, i64)> =
+            statement.query_all([LAST_SEGMENTS], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        drop(statement);
         let mut parts: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-        for key in keys.iter().filter(|key| **key <= self.indexed_until) {
-            if let Some(segment) = self.segment_of(*key)? {
+        for key in std::iter::once(first).chain(entered) {
+            let among = last.iter().find(|(first_key, _)| first_key <= key);
+            let segment = match among {
+                Some((_, number)) => Some(*number),
+                None => self.segment_of(*key)?,
+            };
+            if let Some(segment) = segment {
                 parts.entry(segment).or_default().push(*key);
             }
         }

@@ -1,6 +1,6 @@
 //! The writer thread: the only place that writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub(crate) struct Tx {
     /// Every delivery and event up to this key is in a segment.
     pub(crate) indexed_until: i64,
     pub(crate) unentered: Unentered,
+    /// Deliveries that are in no tally until the batch that changes them is written.
+    pub(crate) moving: HashSet<i64>,
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -97,6 +99,7 @@ impl Writer {
             segments,
             indexed_until: 0,
             unentered: Unentered::default(),
+            moving: HashSet::new(),
             checkpointer,
             metrics,
             noted_ahead: Duration::ZERO,
@@ -262,6 +265,10 @@ impl Tx {
         let mut answers = Vec::with_capacity(batch.len());
         let mut rows = 0;
         self.look_ahead(batch).map_err(aborted)?;
+        if !apart {
+            let entered = self.entered(batch);
+            self.leave_tallies(entered).map_err(aborted)?;
+        }
         for write in batch {
             let written = if apart {
                 self.write_apart(now, write)
@@ -288,7 +295,17 @@ impl Tx {
                 break;
             }
         }
+        self.come_back().map_err(aborted)?;
         Ok(answers)
+    }
+
+    /// Deliveries of a batch's records that are in a segment.
+    fn entered(&self, batch: &[Write]) -> HashSet<i64> {
+        let records = batch.iter().filter_map(|write| match write {
+            Write::Record(record) => record.delivery.key_in(self.salt),
+            Write::Publish(_) | Write::Finish(_) | Write::Resend(_) | Write::CatchUp(_) => None,
+        });
+        records.filter(|key| *key <= self.indexed_until).collect()
     }
 
     /// A write inside a savepoint: when it fails, nothing of it is left.
@@ -356,6 +373,7 @@ impl Tx {
         self.connection.roll_back();
         // What the cache learned inside the transaction did not happen.
         self.fanout.clear();
+        self.moving.clear();
         self.noted_ahead = Duration::ZERO;
     }
 
