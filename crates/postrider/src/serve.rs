@@ -6,7 +6,7 @@ mod traces;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use postrider_api::{Api, Exposition, Listener, Tls, metrics_router};
@@ -50,8 +50,7 @@ pub struct Server {
     engine: Arc<Engine>,
     store: Arc<dyn Store>,
     profiles: Arc<ProfileRegistry>,
-    transport: Arc<HttpTransport>,
-    tls: Option<Tls>,
+    changeable: Changeable,
     traces: Traces,
     running: Running,
     /// None where it is the only one of its store.
@@ -72,6 +71,8 @@ pub(crate) struct Running {
     failed: CancellationToken,
     /// Cancelled when the server answers although another one leads.
     follows: CancellationToken,
+    /// What of such a server can change while it runs.
+    changeable: Arc<OnceLock<Changeable>>,
     tasks: TaskTracker,
 }
 
@@ -107,6 +108,26 @@ impl Running {
         self.must(name, async move {
             stop.run_until_cancelled(task).await;
         });
+    }
+}
+
+/// What can change while a server runs, whether it leads or not.
+struct Changeable {
+    tls: Option<Tls>,
+    transport: Arc<HttpTransport>,
+}
+
+impl Changeable {
+    /// # Errors
+    /// When one of them cannot be read; then that, and those after it, stay as they are.
+    fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        set_log_level(&config.log)?;
+        if let (Some(tls), Some(config)) = (&self.tls, &config.server.tls) {
+            tls.replace(config.read()?);
+        }
+        self.transport
+            .reload_certificates(config.egress.extra_ca.as_deref())?;
+        Ok(())
     }
 }
 
@@ -185,8 +206,10 @@ impl Server {
             engine,
             store,
             profiles: prepared.profiles,
-            transport: prepared.transport,
-            tls: face.tls,
+            changeable: Changeable {
+                tls: face.tls,
+                transport: prepared.transport,
+            },
             traces: prepared.traces,
             running,
             door,
@@ -208,12 +231,7 @@ impl Server {
     /// # Errors
     /// When one of them cannot be read; then that, and those after it, stay as they are.
     pub async fn reload(&self, config: &Config) -> anyhow::Result<()> {
-        set_log_level(&config.log)?;
-        if let (Some(tls), Some(config)) = (&self.tls, &config.server.tls) {
-            tls.replace(config.read()?);
-        }
-        self.transport
-            .reload_certificates(config.egress.extra_ca.as_deref())?;
+        self.changeable.reload(config)?;
         if let Some(directory) = &config.profiles.directory {
             let own = profiles::read_directory(directory)?;
             self.profiles.replace(&*self.store, own).await?;
@@ -261,9 +279,16 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     tokio::pin!(lives);
     let running = Running::default();
     // It may wait for another server to end.
+    let asked = async {
+        while let Asked::Reload = signals.next().await {
+            if let Some(changeable) = running.changeable.get() {
+                tell_reloaded(config::load(args).and_then(|config| changeable.reload(&config)));
+            }
+        }
+    };
     let server = tokio::select! {
         server = Server::start_in(config, running.clone()) => server?,
-        () = signals.stop() => {
+        () = asked => {
             running.end(FAILED_SHUTDOWN).await;
             return Ok(());
         }
@@ -305,6 +330,10 @@ async fn reload(server: &Server, args: &ServeArgs) {
         Ok(config) => server.reload(&config).await,
         Err(error) => Err(error),
     };
+    tell_reloaded(reloaded);
+}
+
+fn tell_reloaded(reloaded: anyhow::Result<()>) {
     match reloaded {
         Ok(()) => tracing::info!(
             "reloaded the log's level, the server's certificate, certificate authorities and profiles; other settings need a restart"

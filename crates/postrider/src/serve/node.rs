@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::Running;
 use super::parts::{Sockets, addresses, transport};
+use super::{Changeable, Running};
 use crate::config::Config;
 use crate::descriptors::Shares;
 use crate::master_key;
@@ -227,6 +227,11 @@ async fn begin(config: &Config, running: &Running, settings: &Settings) -> anyho
         "listener",
         sockets.api.serve(door.router(), running.stop.clone()),
     );
+    let changeable = Changeable {
+        tls: face.tls.clone(),
+        transport: transport.clone(),
+    };
+    drop(running.changeable.set(changeable));
     let reaping = over.clone();
     running.tasks.spawn(async move {
         reaping.run_until_cancelled(transport.run_reaper()).await;

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use postrider::client::Client;
+use postrider_core::Secret;
+use postrider_testkit::certificates::Authority;
 use postrider_testkit::{Behaviour, Postgres, Receiver};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -620,4 +623,76 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
     let events = load.end().await;
     all_arrived(&node, &root, &customer, &receiver, &events).await;
     drop(next);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_speak_tls_to_each_other_and_trust_whom_they_are_told_to() {
+    let nodes = Nodes::new();
+    let authority = Authority::default();
+    let directory = nodes.directory.path().to_owned();
+    let certify = |authority: &Authority| {
+        let (certificate, key) = authority.certified("localhost");
+        std::fs::write(directory.join("ca.pem"), &authority.pem).unwrap();
+        std::fs::write(directory.join("certificate.pem"), certificate).unwrap();
+        std::fs::write(directory.join("key.pem"), key).unwrap();
+    };
+    certify(&authority);
+    let start = |name: &str| {
+        let data = nodes.data(name);
+        let port = free_port();
+        let mut command = postrider();
+        command
+            .args([
+                "serve",
+                "--dev",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--data",
+            ])
+            .arg(data)
+            .env("POSTRIDER__STORE__URL", &nodes.url)
+            .env("POSTRIDER__NODES__URL", format!("https://localhost:{port}"))
+            .env("POSTRIDER__NODES__CA_FILE", directory.join("ca.pem"))
+            .env(
+                "POSTRIDER__SERVER__TLS__CERTIFICATE",
+                directory.join("certificate.pem"),
+            )
+            .env("POSTRIDER__SERVER__TLS__KEY", directory.join("key.pem"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        greeted(command.spawn().unwrap(), name == "a")
+    };
+    let a = start("a");
+    let root = root_of(&a);
+    let b = start("b");
+    let asked = |node: &Process| {
+        let url = format!("https://localhost:{}", node.address.port());
+        let client = Client::new(&url, Secret::new(&*root)).unwrap();
+        client.trusting(&directory.join("ca.pem")).unwrap()
+    };
+    let follows = async |client: &Client| {
+        let mut looks = 0;
+        loop {
+            let nodes = client.get("/v1/nodes").await;
+            if nodes.is_ok_and(|nodes| nodes["followers"].as_array().unwrap().len() == 1) {
+                return;
+            }
+            looks += 1;
+            assert!(looks < 600, "nobody follows");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    follows(&asked(&b)).await;
+    // A node that follows takes over a new certificate as well.
+    let before = asked(&b);
+    certify(&Authority::default());
+    signal(&b, "-HUP");
+    let after = asked(&b);
+    let mut looks = 0;
+    while after.get("/v1/nodes").await.is_err() {
+        looks += 1;
+        assert!(looks < 600, "the new certificate is not shown");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(before.get("/v1/nodes").await.is_err(), "the old one is not");
 }
