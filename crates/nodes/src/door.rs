@@ -96,6 +96,18 @@ impl Door {
         self.0.role.send_replace(Role::Leading(router));
     }
 
+    /// Whether another node leads, and is reached.
+    pub fn follows(&self) -> bool {
+        matches!(*self.0.role.borrow(), Role::Following(_))
+    }
+
+    /// Waits until no node is followed any more.
+    pub async fn follows_no_more(&self) {
+        let mut role = self.0.role.subscribe();
+        let ended = role.wait_for(|role| !matches!(role, Role::Following(_)));
+        drop(ended.await);
+    }
+
     pub(crate) fn follow(&self, leader: Leader) {
         self.become_if(Role::Following(leader), |now| {
             !matches!(now, Role::Leading(_))

@@ -40,7 +40,7 @@ use postrider_store::StoreError;
 
 use home::Home;
 pub use metrics::Metrics;
-pub use postgres::PostgresOptions;
+pub use postgres::{Owner, PostgresOptions};
 use read::{Readers, Source};
 pub use retention::plan;
 pub use schema::{Pending, pending};
@@ -311,6 +311,19 @@ impl SqlStore {
         };
         let connected = tokio::task::spawn_blocking(connect).await;
         connected.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Who owns a database.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn owner(options: PostgresOptions) -> Result<Owner, OpenError> {
+        let look = tokio::task::spawn_blocking(move || postgres::owner(&options));
+        let looked = look.await;
+        looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
     /// Waits until another server owns the database: then this one must stop. For ever where that cannot be.

@@ -13,6 +13,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use leader::Owner;
 pub(crate) use leader::{beat, has_no_standby};
 pub use options::PostgresOptions;
 pub(crate) use session::{Prepared, Session, failure, text_of, value};
@@ -108,6 +109,13 @@ pub(crate) fn found(options: &PostgresOptions) -> Result<(String, i64), OpenErro
     }
 }
 
+/// Who owns a database, for whoever has no reason to try for it. Blocks.
+pub(crate) fn owner(options: &PostgresOptions) -> Result<Owner, OpenError> {
+    let (source, name) = Source::of(options)?;
+    let found = source.open(None).and_then(|it| leader::found(&it));
+    found.map_err(|source| OpenError::Database { name, source })
+}
+
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.
 pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
     let (source, name) = Source::of(options)?;
@@ -138,7 +146,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         });
     }
     if !lock(&connection).map_err(wrap)? {
-        let leader = leader::found(&connection).map_err(wrap)?;
+        let leader = leader::found(&connection).map_err(wrap)?.url;
         return Err(OpenError::Owned { name, leader });
     }
     let found = schema(&connection).map_err(wrap)?;

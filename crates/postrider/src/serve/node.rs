@@ -26,6 +26,8 @@ use crate::output::tell;
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// The same while nobody answers clients.
 const BETWEEN_TRIES_OF_NODES: Duration = Duration::from_millis(100);
+/// Between two looks at who leads, while that one is reached.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// What a node that leads gives attempts under way when it goes: others wait for its place, and make them again.
 const HANDING_OVER: Duration = Duration::from_secs(5);
 /// What the nodes' token is derived for.
@@ -84,6 +86,18 @@ struct Begun {
     over: CancellationToken,
 }
 
+impl Begun {
+    /// Says where the one is that leads.
+    fn leads(&self, url: Option<&str>) {
+        let leader = url.and_then(|url| url.parse().ok());
+        self.leader.send_if_modified(|known| {
+            let is_new = *known != leader;
+            *known = leader;
+            is_new
+        });
+    }
+}
+
 /// Where a server is reached.
 #[derive(Clone)]
 pub(super) struct Face {
@@ -129,6 +143,9 @@ impl<'s> Turn<'s> {
             ..options
         };
         loop {
+            if self.is_led(&options).await {
+                continue;
+            }
             let error = match SqlStore::connect(options.clone()).await {
                 Ok(store) => return Ok(store),
                 Err(error) => error,
@@ -147,6 +164,28 @@ impl<'s> Turn<'s> {
         }
     }
 
+    /// Whether another node leads, and lives: then nobody tries for its place, which it may only have lost for a moment,
+    /// together with its database. Waits a while in that case.
+    async fn is_led(&self, options: &PostgresOptions) -> bool {
+        let Some(begun) = self.begun.as_ref().filter(|begun| begun.door.follows()) else {
+            return false;
+        };
+        let lives = match SqlStore::owner(options.clone()).await {
+            Ok(owner) => {
+                begun.leads(owner.url.as_deref());
+                owner.lives
+            }
+            // It may be away from the leader too; nobody takes its place then.
+            Err(OpenError::Database { .. }) => true,
+            Err(_) => false,
+        };
+        if lives {
+            let ended = begun.door.follows_no_more();
+            drop(tokio::time::timeout(BETWEEN_LOOKS, ended).await);
+        }
+        lives
+    }
+
     /// Follows the one that leads meanwhile, if this server is one of several.
     async fn wait(&mut self, error: &OpenError, leader: Option<&str>) -> anyhow::Result<()> {
         if !self.is_told {
@@ -160,12 +199,7 @@ impl<'s> Turn<'s> {
             self.begun = Some(begin(self.config, self.running, settings).await?);
         }
         if let Some(begun) = &self.begun {
-            let leader = leader.and_then(|url| url.parse().ok());
-            begun.leader.send_if_modified(|known| {
-                let is_new = *known != leader;
-                *known = leader;
-                is_new
-            });
+            begun.leads(leader);
         }
         Ok(())
     }

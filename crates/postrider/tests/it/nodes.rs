@@ -696,3 +696,35 @@ async fn nodes_speak_tls_to_each_other_and_trust_whom_they_are_told_to() {
     }
     assert!(before.get("/v1/nodes").await.is_err(), "the old one is not");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_database_that_starts_again_changes_nothing_of_who_leads() {
+    let mut server = Postgres::start();
+    let nodes = Nodes {
+        directory: tempfile::tempdir().unwrap(),
+        url: server.database(),
+    };
+    let mut a = nodes.start("a");
+    let root = root_of(&a);
+    let b = nodes.start("b");
+    following(&b, &root, 1).await;
+    let customer = tenant(&b, &root, "standard").await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    ordered(&b, &root, &customer, &receiver.url("/hook")).await;
+    let load = Load::start(vec![a.address, b.address], root.clone(), customer.clone());
+    load.until(50).await;
+    server.crash();
+    let (mut looks, mut asked) = (0, 200);
+    while asked != 503 {
+        asked = http(b.address, "GET", "/ready", &[], "").await.status;
+        looks += 1;
+        assert!(looks < 6_000, "nobody notices");
+    }
+    server.start_again();
+    load.until(50).await;
+    let events = load.end().await;
+    all_arrived(&b, &root, &customer, &receiver, &events).await;
+    let leads = call(&b, &root, "GET", "/v1/nodes", Value::Null).await;
+    assert_eq!(leads["leader"], format!("http://{}/", a.address));
+    assert!(a.child.try_wait().unwrap().is_none(), "it goes on");
+}

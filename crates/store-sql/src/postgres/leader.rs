@@ -45,19 +45,28 @@ pub(crate) fn has_no_standby(connection: &Connection) -> SqlResult<bool> {
     connection.query_row(sql, (), |row| row.get(0))
 }
 
-/// Where the owner is reached, if it has said so. Ends the connection of one that stands still.
-pub(super) fn found(connection: &Connection) -> SqlResult<Option<String>> {
+/// Who owns a database, as far as it is written there.
+#[derive(Debug, Clone, Default)]
+pub struct Owner {
+    /// Where other nodes reach it, if it says so.
+    pub url: Option<String>,
+    /// It has said lately that it lives.
+    pub lives: bool,
+}
+
+/// Who owns it. Ends the connection of an owner that stands still.
+pub(super) fn found(connection: &Connection) -> SqlResult<Owner> {
     if schema(connection)? < SINCE {
-        return Ok(None);
+        return Ok(Owner::default());
     }
     let sql = format!("select {NOW} - value from meta where key = 'beat'");
     let silent: Option<i64> = connection
         .query_row(&sql, (), |row| row.get(0))
         .optional()?;
     let silent = silent.and_then(|millis| u64::try_from(millis).ok());
-    if let Some(silent) = silent.map(Duration::from_millis)
-        && silent > SILENT_MAX
-    {
+    let silent = silent.map(Duration::from_millis).unwrap_or_default();
+    let lives = silent <= SILENT_MAX;
+    if !lives {
         tracing::warn!(
             silent_secs = silent.as_secs(),
             "the server that owns the database stands still; its connection is ended"
@@ -66,7 +75,8 @@ pub(super) fn found(connection: &Connection) -> SqlResult<Option<String>> {
     }
     let sql = "select text from meta where key = 'leader'";
     let found = connection.query_row(sql, (), |row| row.get(0)).optional()?;
-    Ok(found.flatten())
+    let url = found.flatten();
+    Ok(Owner { url, lives })
 }
 
 /// Ends the connection that has the owner's lock, if the database waits for its client: one that the database works for,
