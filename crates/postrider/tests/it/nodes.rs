@@ -728,3 +728,25 @@ async fn a_database_that_starts_again_changes_nothing_of_who_leads() {
     assert_eq!(leads["leader"], format!("http://{}/", a.address));
     assert!(a.child.try_wait().unwrap().is_none(), "it goes on");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn every_connection_to_the_database_can_be_cut_under_load() {
+    let nodes = Nodes::new();
+    let mut a = nodes.start("a");
+    let root = root_of(&a);
+    let b = nodes.start("b");
+    following(&b, &root, 1).await;
+    let customer = tenant(&b, &root, "standard").await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    ordered(&b, &root, &customer, &receiver.url("/hook")).await;
+    let load = Load::start(vec![a.address, b.address], root.clone(), customer.clone());
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
+    for _ in 0..5 {
+        load.until(20).await;
+        assert!(Postgres::shared().execute(&nodes.url, cut));
+    }
+    load.until(20).await;
+    let events = load.end().await;
+    all_arrived(&b, &root, &customer, &receiver, &events).await;
+    assert!(a.child.try_wait().unwrap().is_none(), "it leads on");
+}
