@@ -77,10 +77,14 @@ impl Sealer {
         sealed
     }
 
-    /// A secret that whoever has the first master key can work out, and nobody else: one for each purpose.
-    pub fn derived(&self, purpose: &str) -> Secret {
-        let tag = hmac::sign(&self.keys[0].deriving, purpose.as_bytes());
-        Secret::new(hex(tag.as_ref()))
+    /// A secret that whoever has a master key can work out, and nobody else: one for each purpose and key, the key that
+    /// seals first.
+    pub fn derived_by_all(&self, purpose: &str) -> Vec<Secret> {
+        let derive = |key: &MasterKey| {
+            let tag = hmac::sign(&key.deriving, purpose.as_bytes());
+            Secret::new(hex(tag.as_ref()))
+        };
+        self.keys.iter().map(derive).collect()
     }
 
     /// # Errors
@@ -143,6 +147,12 @@ impl fmt::Debug for Sealer {
     }
 }
 
+/// What only whoever has `secret` can make of a text: shows that they have it, and not what it is.
+pub fn proof(secret: &Secret, text: &str) -> Secret {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+    Secret::new(hex(hmac::sign(&key, text.as_bytes()).as_ref()))
+}
+
 /// SHA-256, as lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
@@ -173,8 +183,16 @@ mod tests {
 
     #[test]
     fn a_derived_secret_is_of_the_key_and_of_its_purpose() {
-        let derived = |key: u8, purpose| Sealer::new(&[key; 32], &[]).derived(purpose);
+        let derived = |key: u8, purpose| {
+            Sealer::new(&[key; 32], &[])
+                .derived_by_all(purpose)
+                .remove(0)
+        };
         let nodes = derived(1, "nodes");
+        let all = Sealer::new(&[2; 32], &[[1; 32]]).derived_by_all("nodes");
+        assert_eq!(all[1].expose(), nodes.expose());
+        assert_eq!(proof(&nodes, "a").expose(), proof(&nodes, "a").expose());
+        assert_ne!(proof(&nodes, "a").expose(), proof(&nodes, "b").expose());
         assert_eq!(nodes.expose().len(), 64);
         assert_eq!(derived(1, "nodes").expose(), nodes.expose());
         assert_ne!(derived(2, "nodes").expose(), nodes.expose());

@@ -5,11 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
-use hyper::client::conn::http2;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::service::TowerToHyperService;
 use postrider_api::{arrived_from, peer, problem};
@@ -21,16 +19,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower::util::MapRequest;
+use url::Url;
 
 use crate::leader::{Followers, Introduced};
 use crate::link::{self, Kind};
+use crate::passing::{Leader, NotPassed};
 
 /// How long a request waits for a node that leads.
 const HOLD: Duration = Duration::from_secs(15);
+/// Between two tries to pass a request on to a leader that does not take it.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Requests that wait at once.
 const HELD_MAX: usize = 1_024;
-/// Requests of one follower's clients at once.
-const PASSED_AT_ONCE: usize = 4_096;
+/// Bytes of what somebody says who is refused.
+const TOLD_BYTES_MAX: usize = 100;
 /// Whose request it is, between two nodes: an address, and the version of HTTP.
 const CLIENT: HeaderName = HeaderName::from_static("x-postrider-client");
 
@@ -43,10 +45,6 @@ enum Role {
     Leading(Router),
 }
 
-/// The way to the node that leads.
-#[derive(Clone)]
-pub(crate) struct Leader(pub(crate) http2::SendRequest<Body>);
-
 /// The door of a node.
 #[derive(Clone)]
 pub struct Door(Arc<Inner>);
@@ -54,7 +52,10 @@ pub struct Door(Arc<Inner>);
 struct Inner {
     role: watch::Sender<Role>,
     held: Semaphore,
-    token: Secret,
+    /// Where other nodes reach this one.
+    url: Url,
+    /// What each of its master keys shows; the one that seals is first.
+    tokens: Vec<Secret>,
     followers: Followers,
     /// What followers pass on, as long as this node leads.
     passed: TaskTracker,
@@ -72,12 +73,13 @@ impl std::fmt::Debug for Door {
 }
 
 impl Door {
-    /// Links are for whoever has `token`.
-    pub fn new(token: Secret, followers: Followers) -> Self {
+    /// Of the node at `url`; links are for whoever has one of `tokens`.
+    pub fn new(url: Url, tokens: Vec<Secret>, followers: Followers) -> Self {
         Self(Arc::new(Inner {
             role: watch::Sender::new(Role::Searching),
             held: Semaphore::new(HELD_MAX),
-            token,
+            url,
+            tokens,
             followers,
             passed: TaskTracker::new(),
             making: TaskTracker::new(),
@@ -106,6 +108,16 @@ impl Door {
         let mut role = self.0.role.subscribe();
         let ended = role.wait_for(|role| !matches!(role, Role::Following(_)));
         drop(ended.await);
+    }
+
+    /// A leader that takes nothing is on its way out: waits a moment for its links to say so.
+    async fn leads_no_more(&self, leader: &Leader) {
+        let mut role = self.0.role.subscribe();
+        let other = role.wait_for(|role| match role {
+            Role::Following(now) => !now.is(leader),
+            Role::Searching | Role::Leading(_) => true,
+        });
+        drop(tokio::time::timeout(BETWEEN_TRIES, other).await);
     }
 
     pub(crate) fn follow(&self, leader: Leader) {
@@ -145,7 +157,7 @@ impl Door {
     }
 
     /// Who answers; none when nobody came to lead in time, or too many wait for that.
-    async fn role(&self) -> Option<Role> {
+    async fn role(&self, until: tokio::time::Instant) -> Option<Role> {
         let mut role = self.0.role.subscribe();
         let now = role.borrow_and_update().clone();
         if !matches!(now, Role::Searching) {
@@ -153,7 +165,7 @@ impl Door {
         }
         let _held = self.0.held.try_acquire().ok()?;
         let known = role.wait_for(|role| !matches!(role, Role::Searching));
-        let known = tokio::time::timeout(HOLD, known).await;
+        let known = tokio::time::timeout_at(until, known).await;
         known.ok()?.ok().map(|role| role.clone())
     }
 
@@ -164,20 +176,26 @@ impl Door {
             Role::Searching | Role::Following(_) => return nobody_leads(),
         };
         let headers = request.headers();
-        let given = headers.get(header::AUTHORIZATION);
-        let wanted = link::credentials(&self.0.token);
-        if !given.is_some_and(|given| constant_time_eq(given.as_bytes(), wanted.as_bytes())) {
-            self.tell_once(headers);
-            let detail = "nodes of one store have the same master key: copy it from the first one";
-            return problem(Refusal::new(ErrorCode::KeyUnknown, detail));
-        }
         let upgrade = headers.get(header::UPGRADE);
         let kind = headers.get(link::KIND);
         let kind = kind.and_then(|kind| Kind::parse(kind.as_bytes()));
-        let (Some(kind), true) = (kind, upgrade.is_some_and(|to| to == link::PROTOCOL)) else {
+        let nonce = headers.get(link::NONCE).and_then(|text| text.to_str().ok());
+        let is_node = upgrade.is_some_and(|to| to == link::PROTOCOL);
+        let (Some(kind), Some(nonce), true) = (kind, nonce, is_node) else {
             let detail = "this is where another node opens its link";
             return problem(Refusal::new(ErrorCode::HeaderInvalid, detail));
         };
+        let given = headers.get(header::AUTHORIZATION);
+        let shows = |token: &&Secret| {
+            let wanted = link::credentials(token, &self.0.url, kind, nonce);
+            given.is_some_and(|given| constant_time_eq(given.as_bytes(), wanted.as_bytes()))
+        };
+        let Some(token) = self.0.tokens.iter().find(shows) else {
+            self.tell_once(headers);
+            let detail = "nodes of one store have the same master key, and reach each other by nodes.url: copy the key from the first one";
+            return problem(Refusal::new(ErrorCode::KeyUnknown, detail));
+        };
+        let proof = link::answer(token, nonce);
         if !self.0.followers.has_room() {
             return nobody_leads();
         }
@@ -196,8 +214,9 @@ impl Door {
             }
         });
         let headers = [
-            (header::CONNECTION, "upgrade"),
-            (header::UPGRADE, link::PROTOCOL),
+            (header::CONNECTION, HeaderValue::from_static("upgrade")),
+            (header::UPGRADE, HeaderValue::from_static(link::PROTOCOL)),
+            (link::PROOF, proof),
         ];
         (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
     }
@@ -209,7 +228,7 @@ impl Door {
             request
         });
         let service = TowerToHyperService::new(service);
-        let connection = link::answering(PASSED_AT_ONCE).serve_connection(upgraded, service);
+        let connection = link::taking().serve_connection(upgraded, service);
         tokio::pin!(connection);
         tokio::select! {
             ended = &mut connection => drop(ended),
@@ -221,7 +240,8 @@ impl Door {
     }
 
     fn tell_once(&self, headers: &HeaderMap) {
-        let node = introduced(headers).url;
+        let mut node = introduced(headers).url;
+        node.truncate(node.floor_char_boundary(TOLD_BYTES_MAX));
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&node) {
             tracing::warn!(
@@ -237,14 +257,48 @@ async fn enter(State(door): State<Door>, request: Request) -> Response {
     if request.uri().path() == link::PATH {
         return door.take_link(request);
     }
-    match door.role().await {
-        Some(Role::Leading(router)) => match router.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
-        Some(Role::Following(leader)) => pass_on(leader, request).await,
-        Some(Role::Searching) | None => nobody_leads(),
+    let until = tokio::time::Instant::now() + HOLD;
+    let mut request = request;
+    loop {
+        match door.role(until).await {
+            Some(Role::Leading(router)) => {
+                return match router.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+            }
+            Some(Role::Following(_)) if is_health(&request) => return health(),
+            Some(Role::Following(leader)) => match pass_on(&leader, request).await {
+                Ok(response) => return response,
+                // Nothing of it was done: another one may lead in a moment.
+                Err(NotPassed::Unsent(unsent)) => {
+                    if tokio::time::Instant::now() >= until {
+                        return nobody_leads();
+                    }
+                    request = *unsent;
+                    door.leads_no_more(&leader).await;
+                }
+                Err(NotPassed::Unknown) => return unknown(),
+            },
+            Some(Role::Searching) | None if is_health(&request) => return health(),
+            Some(Role::Searching) | None => return nobody_leads(),
+        }
     }
+}
+
+/// Whether the process runs is its own to say.
+fn is_health(request: &Request) -> bool {
+    request.uri().path() == "/health"
+}
+
+fn health() -> Response {
+    let version = env!("CARGO_PKG_VERSION");
+    axum::Json(serde_json::json!({ "status": "ok", "version": version })).into_response()
+}
+
+fn unknown() -> Response {
+    let detail = "the node that leads went away while it had this request, and whether it was done is not known; send it again, an event with the same Idempotency-Key";
+    problem(Refusal::new(ErrorCode::OutcomeUnknown, detail))
 }
 
 fn nobody_leads() -> Response {
@@ -266,50 +320,26 @@ fn introduced(headers: &HeaderMap) -> Introduced {
 }
 
 /// Has the node that leads answer.
-async fn pass_on(mut leader: Leader, request: Request) -> Response {
+async fn pass_on(leader: &Leader, request: Request) -> Result<Response, NotPassed> {
     let client = peer(&request);
     let (mut parts, body) = request.into_parts();
-    let http1 = parts.version;
-    strip(&mut parts.headers);
-    parts.headers.insert(CLIENT, client_value(client, http1));
-    parts.version = Version::HTTP_2;
-    parts.extensions = http::Extensions::new();
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let Ok(uri) = Uri::try_from(format!("http://leader{path}")) else {
-        let detail = "the address has what no address has";
-        return problem(Refusal::new(ErrorCode::RouteUnknown, detail));
-    };
-    parts.uri = uri;
-    match leader
-        .0
-        .send_request(Request::from_parts(parts, body))
-        .await
-    {
-        Ok(response) => {
-            let mut response = response.map(Body::new);
-            strip(response.headers_mut());
-            *response.version_mut() = Version::HTTP_11;
-            response
-        }
-        Err(_) => {
-            let detail = "the node that leads went away while it had this request, and whether it was done is not known; send it again, an event with the same Idempotency-Key";
-            problem(Refusal::new(ErrorCode::OutcomeUnknown, detail))
-        }
+    // It is the same request once more where it comes back unsent.
+    if !parts.headers.contains_key(CLIENT) || client.is_some() {
+        let version = parts.version;
+        strip(&mut parts.headers);
+        parts.headers.insert(CLIENT, client_value(client, version));
     }
+    parts.version = Version::HTTP_11;
+    parts.extensions = http::Extensions::new();
+    let response = leader.pass(Request::from_parts(parts, body)).await?;
+    let mut response = response;
+    strip(response.headers_mut());
+    Ok(response)
 }
 
-/// Takes away what is between the two ends of one connection (RFC 9110 7.6.1), and what only nodes say.
+/// Takes away what is between the two ends of one connection (RFC 9110 7.6.1), and what only nodes say. What a client
+/// names in `Connection` stays: it could name what a proxy has written.
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
     for name in [
         header::CONNECTION,
         header::PROXY_AUTHENTICATE,
@@ -318,6 +348,8 @@ fn strip(headers: &mut HeaderMap) {
         header::TRAILER,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
+        // It is written again from what the body is.
+        header::CONTENT_LENGTH,
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
         CLIENT,
@@ -345,10 +377,6 @@ fn restore<B>(request: &mut http::Request<B>) {
         Some("1.0") => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let path = request.uri().path_and_query().cloned();
-    if let Some(path) = path {
-        *request.uri_mut() = Uri::from(path);
-    }
     if let Some(address) = address.and_then(|address| address.parse().ok()) {
         arrived_from(request, address);
     }
@@ -364,8 +392,8 @@ mod tests {
     fn what_belongs_to_one_connection_is_not_passed_on() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "close, x-mine"),
-            ("x-mine", "1"),
+            ("connection", "close, x-forwarded-for"),
+            ("x-forwarded-for", "203.0.113.9"),
             ("keep-alive", "timeout=5"),
             ("transfer-encoding", "chunked"),
             ("x-postrider-client", "10.0.0.1 1.1"),
@@ -375,14 +403,12 @@ mod tests {
         }
         strip(&mut headers);
         let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["authorization"]);
+        assert_eq!(left, ["x-forwarded-for", "authorization"]);
     }
 
     #[test]
     fn a_request_arrives_as_from_its_client() {
-        let mut request = http::Request::get("http://leader/v1/x?y=1")
-            .body(())
-            .unwrap();
+        let mut request = http::Request::get("/v1/x?y=1").body(()).unwrap();
         let client = Some(Ipv4Addr::new(203, 0, 113, 5).into());
         let value = client_value(client, Version::HTTP_10);
         request.headers_mut().insert(CLIENT, value);

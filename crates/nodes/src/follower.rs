@@ -14,15 +14,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::door::{Door, Leader};
+use crate::door::Door;
 use crate::leader::{ATTEMPT, LEAVING};
 use crate::link::{self, Dialer, Kind, LinkError, Myself};
+use crate::passing::Leader;
 use crate::wire;
 
 /// Bytes of an attempt's request: an event's rendering is far below.
 const ATTEMPT_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a leader that takes no more requests may go on.
-const LEAVING_TIME: Duration = Duration::from_secs(10);
 /// Between two tries to reach the node that leads.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -58,6 +57,7 @@ impl Following {
                 Ok(()) = leader.changed() => Ok(()),
             };
             if stop.is_cancelled() {
+                // What still comes is passed on until nobody listens any more.
                 return;
             }
             self.door.search();
@@ -80,29 +80,19 @@ impl Following {
 
     /// Follows one leader until a link ends.
     async fn follow(&self, url: &Url, stop: &CancellationToken) -> Result<(), LinkError> {
-        let requests = self.dialer.link(url, Kind::Requests, &self.myself).await?;
         let attempts = self.dialer.link(url, Kind::Attempts, &self.myself).await?;
-        let (sender, asking) = link::sending().handshake(requests).await?;
         let (door, transport) = (self.door.clone(), self.transport.clone());
         let service = service_fn(move |request| asked(door.clone(), transport.clone(), request));
         let making = link::answering(self.myself.at_once).serve_connection(attempts, service);
         tracing::info!(leader = %url, "follows the node that leads");
-        self.door.follow(Leader(sender));
-        tokio::pin!(asking, making);
+        let (dialer, myself) = (self.dialer.clone(), self.myself.clone());
+        self.door.follow(Leader::new(url.clone(), dialer, myself));
+        tokio::pin!(making);
         let ended = tokio::select! {
             ended = &mut making => ended,
-            ended = &mut asking => {
-                // A leader that goes takes no more requests, and waits for what it has under way.
-                self.door.search();
-                let made = tokio::time::timeout(LEAVING_TIME, making).await;
-                made.unwrap_or(ended)
-            }
             () = stop.cancelled() => {
-                // Its link ends when the last answer is there.
-                self.door.search();
                 making.as_mut().graceful_shutdown();
-                let (asked, made) = tokio::join!(asking, making);
-                asked.and(made)
+                making.await
             }
         };
         tracing::info!(

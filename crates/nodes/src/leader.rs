@@ -151,10 +151,12 @@ impl Followers {
     pub async fn leave(&self) -> bool {
         self.0.leaving.store(true, Ordering::Relaxed);
         let list = self.list();
-        for follower in &list {
-            let told = follower.ask(LEAVING, Bytes::new());
-            drop(tokio::time::timeout(GOODBYE, told).await);
-        }
+        let tell = |follower: &Arc<Follower>| {
+            let follower = follower.clone();
+            async move { follower.ask(LEAVING, Bytes::new()).await }
+        };
+        let all = futures_util::future::join_all(list.iter().map(tell));
+        drop(tokio::time::timeout(GOODBYE, all).await);
         !list.is_empty()
     }
 }

@@ -9,6 +9,7 @@ mod door;
 mod follower;
 mod leader;
 mod link;
+mod passing;
 mod wire;
 
 pub use door::Door;

@@ -1,5 +1,5 @@
-//! A connection between two nodes: a follower opens it, both show that they have the master key's token, and then it is
-//! HTTP/2 for many requests at once, in one direction or the other.
+//! A connection between two nodes: a follower opens it, both show that they have the master key, and then one of them asks.
+//! Attempts go over one link, as HTTP/2; clients' requests over as many as there are at once, as HTTP/1.1.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -14,6 +14,9 @@ use hyper::server::conn::http2 as server;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use postrider_core::Secret;
+use postrider_core::seal::{hex, proof};
+use postrider_core::secret::constant_time_eq;
+use postrider_service::random;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -29,6 +32,9 @@ pub(crate) const PROTOCOL: &str = "postrider-node-1";
 pub(crate) const KIND: HeaderName = HeaderName::from_static("x-postrider-link");
 pub(crate) const NODE: HeaderName = HeaderName::from_static("x-postrider-node");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-postrider-version");
+/// Never twice the same, so that what shows the key shows it once.
+pub(crate) const NONCE: HeaderName = HeaderName::from_static("x-postrider-nonce");
+pub(crate) const PROOF: HeaderName = HeaderName::from_static("x-postrider-proof");
 pub(crate) const AT_ONCE: HeaderName = HeaderName::from_static("x-postrider-at-once");
 
 /// Time for a link to be there.
@@ -39,15 +45,20 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// Bytes of one body, and of all together, that may be on their way unread.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const LINK_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes of a request's headers, a little more than a client may send.
+const HEADER_BYTES_MAX: usize = 80 * 1024;
+/// How long a link without a request is kept.
+const IDLE_TIME: Duration = Duration::from_secs(75);
+const NONCE_BYTES: usize = 16;
 /// Bytes of a refusal that is told in the log.
 const REFUSAL_BYTES_MAX: usize = 4_096;
 
-/// What goes over a link, always asked for by its first end: the leader's attempts, or a follower's clients' requests.
+/// What goes over a link: the leader's attempts, or a follower's clients' requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// From the leader to the follower.
     Attempts,
-    /// From the follower to the leader.
+    /// From the follower to the leader, one at a time.
     Requests,
 }
 
@@ -79,6 +90,8 @@ pub(crate) enum LinkError {
     Refused(StatusCode, String),
     #[error("{0} cannot be the address of a node")]
     Address(Url),
+    #[error("it does not have the master key of this node")]
+    Stranger,
 }
 
 /// What a node says of itself.
@@ -88,7 +101,7 @@ pub struct Myself {
     pub url: Url,
     /// Attempts that it makes at once for a leader.
     pub at_once: usize,
-    /// Shows that it has the master key.
+    /// What it shows the master key by.
     pub token: Secret,
 }
 
@@ -172,6 +185,7 @@ impl Dialer {
             reason = "it ends with the upgrade, or with the link"
         )]
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        let nonce = hex(&random::bytes(NONCE_BYTES));
         let authority = &to[url::Position::BeforeHost..url::Position::AfterPort];
         let request = http::Request::builder()
             .method(Method::POST)
@@ -179,7 +193,11 @@ impl Dialer {
             .header(header::HOST, authority)
             .header(header::CONNECTION, "upgrade")
             .header(header::UPGRADE, PROTOCOL)
-            .header(header::AUTHORIZATION, credentials(&myself.token))
+            .header(
+                header::AUTHORIZATION,
+                credentials(&myself.token, to, kind, &nonce),
+            )
+            .header(NONCE, &nonce)
             .header(KIND, kind.as_str())
             .header(NODE, myself.url.as_str())
             .header(VERSION, env!("CARGO_PKG_VERSION"))
@@ -189,6 +207,11 @@ impl Dialer {
         let response = sender.send_request(request).await?;
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
+            let shown = response.headers().get(PROOF).map(HeaderValue::as_bytes);
+            let wanted = answer(&myself.token, &nonce);
+            if !shown.is_some_and(|shown| constant_time_eq(shown, wanted.as_bytes())) {
+                return Err(LinkError::Stranger);
+            }
             return Ok(hyper::upgrade::on(response).await?);
         }
         let told = Limited::new(response.into_body(), REFUSAL_BYTES_MAX);
@@ -207,16 +230,41 @@ impl Dialer {
 trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
-/// What shows that a node has the master key.
-pub(crate) fn credentials(token: &Secret) -> HeaderValue {
-    let text = format!("Node {}", token.expose());
-    let mut value =
-        HeaderValue::try_from(text).expect("hex digits behind a word are a header's value");
+/// What shows the one at `to` that a node has the master key: nobody else can use it.
+pub(crate) fn credentials(token: &Secret, to: &Url, kind: Kind, nonce: &str) -> HeaderValue {
+    let text = format!("follower {to} {} {nonce}", kind.as_str());
+    sensitive(&format!("Node {}", proof(token, &text).expose()))
+}
+
+/// What shows a node that the one that it has asked has the master key.
+pub(crate) fn answer(token: &Secret, nonce: &str) -> HeaderValue {
+    sensitive(proof(token, &format!("leader {nonce}")).expose())
+}
+
+fn sensitive(text: &str) -> HeaderValue {
+    let mut value = HeaderValue::try_from(text).expect("words and hex digits are a header's value");
     value.set_sensitive(true);
     value
 }
 
-/// The end of a link that sends requests.
+/// The end of a link that passes requests on, one at a time.
+pub(crate) fn passing() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEADER_BYTES_MAX);
+    builder
+}
+
+/// The end that answers them.
+pub(crate) fn taking() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIME)
+        .max_buf_size(HEADER_BYTES_MAX);
+    builder
+}
+
+/// The end of a link that sends attempts.
 pub(crate) fn sending() -> client::Builder<TokioExecutor> {
     let mut builder = client::Builder::new(TokioExecutor::new());
     builder
@@ -229,7 +277,7 @@ pub(crate) fn sending() -> client::Builder<TokioExecutor> {
     builder
 }
 
-/// The end of a link that answers them, so many at once.
+/// The end that makes them, so many at once.
 pub(crate) fn answering(at_once: usize) -> server::Builder<TokioExecutor> {
     let mut builder = server::Builder::new(TokioExecutor::new());
     builder

@@ -278,6 +278,7 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let lives = supervisor::lives();
     tokio::pin!(lives);
     let running = Running::default();
+    let shutdown = Duration::from_secs(config.server.shutdown_secs);
     // It may wait for another server to end.
     let asked = async {
         while let Asked::Reload = signals.next().await {
@@ -289,8 +290,14 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let server = tokio::select! {
         server = Server::start_in(config, running.clone()) => server?,
         () = asked => {
-            running.end(FAILED_SHUTDOWN).await;
+            tokio::select! {
+                () = running.end(shutdown) => {}
+                () = signals.stop() => {}
+            }
             return Ok(());
+        }
+        () = running.failed.cancelled() => {
+            anyhow::bail!("a part of the server has ended; the log says which. Start it again");
         }
         never = async {
             running.follows.cancelled().await;

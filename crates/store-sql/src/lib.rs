@@ -40,7 +40,7 @@ use postrider_store::StoreError;
 
 use home::Home;
 pub use metrics::Metrics;
-pub use postgres::{Owner, PostgresOptions};
+pub use postgres::{Beat, Owner, PostgresOptions};
 use read::{Readers, Source};
 pub use retention::plan;
 pub use schema::{Pending, pending};
@@ -140,8 +140,8 @@ pub enum OpenError {
     #[error("the database {name} is in use by another postrider server; stop that one first")]
     Owned {
         name: String,
-        /// Where other nodes reach that one, if it says so.
-        leader: Option<String>,
+        /// Who that is, as far as it says so.
+        owner: Owner,
     },
     #[error("cannot use the database {name}")]
     Database {
@@ -324,6 +324,20 @@ impl SqlStore {
         let look = tokio::task::spawn_blocking(move || postgres::owner(&options));
         let looked = look.await;
         looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Ends the connection of an owner that has given no other sign of life than this one for long. False when it was not
+    /// idle, or has given another one meanwhile.
+    ///
+    /// # Errors
+    /// As [`SqlStore::owner`].
+    ///
+    /// # Panics
+    /// As [`SqlStore::owner`].
+    pub async fn end_owner(options: PostgresOptions, beat: Beat) -> Result<bool, OpenError> {
+        let end = tokio::task::spawn_blocking(move || postgres::end_owner(&options, &beat));
+        let ended = end.await;
+        ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
     /// Waits until another server owns the database: then this one must stop. For ever where that cannot be.

@@ -13,7 +13,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use leader::Owner;
+pub use leader::{Beat, Owner};
 pub(crate) use leader::{beat, has_no_standby};
 pub use options::PostgresOptions;
 pub(crate) use session::{Prepared, Session, failure, text_of, value};
@@ -116,6 +116,13 @@ pub(crate) fn owner(options: &PostgresOptions) -> Result<Owner, OpenError> {
     found.map_err(|source| OpenError::Database { name, source })
 }
 
+/// Ends the connection of an owner that stands still since it gave this sign of life. Blocks.
+pub(crate) fn end_owner(options: &PostgresOptions, beat: &Beat) -> Result<bool, OpenError> {
+    let (source, name) = Source::of(options)?;
+    let ended = source.open(None).and_then(|it| leader::end(&it, beat));
+    ended.map_err(|source| OpenError::Database { name, source })
+}
+
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.
 pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
     let (source, name) = Source::of(options)?;
@@ -146,8 +153,8 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         });
     }
     if !lock(&connection).map_err(wrap)? {
-        let leader = leader::found(&connection).map_err(wrap)?.url;
-        return Err(OpenError::Owned { name, leader });
+        let owner = leader::found(&connection).map_err(wrap)?;
+        return Err(OpenError::Owned { name, owner });
     }
     let found = schema(&connection).map_err(wrap)?;
     if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {

@@ -347,7 +347,11 @@ impl Tx {
     /// Tells those who wait for the database that its owner lives, and looks whether it is as it must be.
     pub(crate) fn beat(&mut self) -> Result<(), StoreError> {
         self.must_be_at_home()?;
-        postgres::beat(&self.connection).map_err(aborted)?;
+        let beat = postgres::beat(&self.connection).map_err(aborted);
+        if beat.is_err() {
+            self.roll_back();
+        }
+        beat?;
         if self.home.needs_standby() {
             let missing = postgres::has_no_standby(&self.connection).map_err(aborted)?;
             if missing && !self.has_no_standby {

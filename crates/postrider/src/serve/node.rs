@@ -9,13 +9,14 @@ use postrider_api::{Connections, Listener, Router, Tls};
 use postrider_core::seal::Sealer;
 use postrider_nodes::{Dialer, Door, Followers, Following, Myself, Spread};
 use postrider_service::Nodes;
-use postrider_store_sql::{OpenError, PostgresOptions, SqlStore};
+use postrider_store_sql::{Beat, OpenError, Owner, PostgresOptions, SqlStore};
 use postrider_transport::HttpTransport;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::parts::{Sockets, addresses, transport};
+use super::parts::{Sockets, addresses, transport, usable};
 use super::{Changeable, Running};
 use crate::config::Config;
 use crate::descriptors::Shares;
@@ -24,8 +25,11 @@ use crate::output::tell;
 
 /// Between two tries to own a database that another server owns.
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
-/// The same while nobody answers clients.
-const BETWEEN_TRIES_OF_NODES: Duration = Duration::from_millis(100);
+/// The same at first, while clients wait for somebody to lead.
+const BETWEEN_QUICK_TRIES: Duration = Duration::from_millis(100);
+const QUICK_TRIES: u32 = 100;
+/// An owner that has given no sign of life for so long stands still. It gives one each second.
+const SILENT_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at who leads, while that one is reached.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// What a node that leads gives attempts under way when it goes: others wait for its place, and make them again.
@@ -74,6 +78,8 @@ pub(super) struct Turn<'s> {
     /// What was begun when another one was found to lead.
     begun: Option<Begun>,
     is_told: bool,
+    /// The last sign of life of who owns the database, and since when there is no other.
+    silence: Option<(Beat, Instant)>,
 }
 
 /// A node that follows.
@@ -132,6 +138,7 @@ impl<'s> Turn<'s> {
             settings: Settings::of(config)?,
             begun: None,
             is_told: false,
+            silence: None,
         })
     }
 
@@ -142,8 +149,10 @@ impl<'s> Turn<'s> {
             node_url: url,
             ..options
         };
+        let mut tries: u32 = 0;
         loop {
             if self.is_led(&options).await {
+                tries = 0;
                 continue;
             }
             let error = match SqlStore::connect(options.clone()).await {
@@ -151,39 +160,78 @@ impl<'s> Turn<'s> {
                 Err(error) => error,
             };
             match &error {
-                OpenError::Owned { leader, .. } => self.wait(&error, leader.as_deref()).await?,
+                OpenError::Owned { owner, .. } => {
+                    self.see(owner, &options).await;
+                    self.wait(&error, owner.url.as_deref()).await?;
+                }
                 // Who waits goes on waiting when the database is away too: it may be why the other one ends.
-                OpenError::Database { .. } if self.is_told => {}
+                OpenError::Database { .. } if self.is_told => self.silence = None,
                 _ => return Err(error.into()),
             }
+            tries = tries.saturating_add(1);
             let pause = match self.begun {
-                Some(_) => BETWEEN_TRIES_OF_NODES,
-                None => BETWEEN_TRIES,
+                Some(_) if tries < QUICK_TRIES => BETWEEN_QUICK_TRIES,
+                _ => BETWEEN_TRIES,
             };
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Whether another node leads, and lives: then nobody tries for its place, which it may only have lost for a moment,
-    /// together with its database. Waits a while in that case.
-    async fn is_led(&self, options: &PostgresOptions) -> bool {
-        let Some(begun) = self.begun.as_ref().filter(|begun| begun.door.follows()) else {
-            return false;
+    /// Ends the connection of an owner that stands still. That is seen, not worked out from clocks: nothing is known of it as
+    /// long as the database cannot be asked.
+    async fn see(&mut self, owner: &Owner, options: &PostgresOptions) {
+        let Some(beat) = &owner.beat else {
+            self.silence = None;
+            return;
         };
-        let lives = match SqlStore::owner(options.clone()).await {
+        match &self.silence {
+            Some((known, since)) if known == beat => {
+                if since.elapsed() < SILENT_MAX {
+                    return;
+                }
+                let ended = SqlStore::end_owner(options.clone(), beat.clone()).await;
+                if ended.is_ok_and(|ended| ended) {
+                    tracing::warn!(
+                        silent_secs = since.elapsed().as_secs(),
+                        "the server that owns the database stands still; its connection was ended"
+                    );
+                    self.silence = None;
+                }
+            }
+            _ => self.silence = Some((beat.clone(), Instant::now())),
+        }
+    }
+
+    /// Whether another node leads, and is reached: then nobody tries for its place, which it may only have lost for a moment,
+    /// together with its database. Waits a while in that case.
+    async fn is_led(&mut self, options: &PostgresOptions) -> bool {
+        let follows = |begun: &&Begun| begun.door.follows();
+        if self.begun.as_ref().filter(follows).is_none() {
+            return false;
+        }
+        let found = SqlStore::owner(options.clone()).await;
+        let silent_for = match found {
             Ok(owner) => {
-                begun.leads(owner.url.as_deref());
-                owner.lives
+                if let Some(begun) = &self.begun {
+                    begun.leads(owner.url.as_deref());
+                }
+                self.see(&owner, options).await;
+                self.silence.as_ref().map(|(_, since)| since.elapsed())
             }
             // It may be away from the leader too; nobody takes its place then.
-            Err(OpenError::Database { .. }) => true,
-            Err(_) => false,
+            Err(_) => {
+                self.silence = None;
+                None
+            }
         };
-        if lives {
+        if silent_for.is_some_and(|silent_for| silent_for >= SILENT_MAX) {
+            return false;
+        }
+        if let Some(begun) = &self.begun {
             let ended = begun.door.follows_no_more();
             drop(tokio::time::timeout(BETWEEN_LOOKS, ended).await);
         }
-        lives
+        true
     }
 
     /// Follows the one that leads meanwhile, if this server is one of several.
@@ -217,7 +265,8 @@ impl<'s> Turn<'s> {
         let sockets = Sockets::open(self.config, shares.connections).await?;
         let node = Settings::of(self.config)?.map(|settings| {
             let followers = Followers::default();
-            let door = Door::new(sealer.derived(TOKEN_PURPOSE), followers.clone());
+            let tokens = sealer.derived_by_all(TOKEN_PURPOSE);
+            let door = Door::new(settings.url.clone(), tokens, followers.clone());
             (settings.url, door, followers)
         });
         Ok(Place {
@@ -238,13 +287,16 @@ async fn begin(config: &Config, running: &Running, settings: &Settings) -> anyho
             "nodes of one database have the same master key: copy it from the first one to {there}"
         )
     })?;
+    // What only a leader needs must not be found wrong on the day when it is to lead.
+    usable(config).await?;
     let shares = Shares::of(config);
     let transport: Arc<HttpTransport> = Arc::new(transport(config, addresses(config))?);
     let sockets = Sockets::open(config, shares.connections).await?;
     let face = Face::of(&sockets)?;
     let followers = Followers::default();
-    let token = sealer.derived(TOKEN_PURPOSE);
-    let door = Door::new(token.clone(), followers.clone());
+    let tokens = sealer.derived_by_all(TOKEN_PURPOSE);
+    let token = tokens.first().cloned().context("there is no master key")?;
+    let door = Door::new(settings.url.clone(), tokens, followers.clone());
     let (leader, known) = watch::channel(None);
     let over = running.stop.child_token();
     let following = Following {

@@ -182,6 +182,17 @@ impl Prepared {
     }
 }
 
+/// Finds what a configuration has wrong of the parts that need no store.
+pub(super) async fn usable(config: &Config) -> anyhow::Result<()> {
+    drop(mailer(&config.notifications)?);
+    drop(own_profiles(config)?);
+    drop(root_key_target(config)?);
+    drop(Traces::new(config)?);
+    default_region(&config.egress)?;
+    drop(collectors(config).await?);
+    Ok(())
+}
+
 /// Which addresses attempts go to.
 pub(super) fn addresses(config: &Config) -> AddressPolicy {
     AddressPolicy::new(config.egress.allow.clone())

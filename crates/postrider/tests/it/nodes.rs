@@ -14,6 +14,7 @@ use postrider_testkit::certificates::Authority;
 use postrider_testkit::{Behaviour, Postgres, Receiver};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::binary::{Process, call, endpoint, greeted, postrider, publish, tenant, until};
 use crate::support::http;
@@ -156,6 +157,7 @@ async fn every_node_answers_and_all_make_attempts() {
         ("connection", "upgrade"),
         ("upgrade", "postrider-node-1"),
         ("x-postrider-link", "requests"),
+        ("x-postrider-nonce", "0123456789abcdef"),
     ];
     let refused = http(a.address, "POST", "/node/link", &pretended, "").await;
     assert_eq!(
@@ -749,4 +751,82 @@ async fn every_connection_to_the_database_can_be_cut_under_load() {
     let events = load.end().await;
     all_arrived(&b, &root, &customer, &receiver, &events).await;
     assert!(a.child.try_wait().unwrap().is_none(), "it leads on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_client_of_a_node_does_is_no_other_clients_matter() {
+    let nodes = Nodes::new();
+    let a = nodes.start("a");
+    let root = root_of(&a);
+    let b = nodes.start("b");
+    following(&b, &root, 1).await;
+    let customer = tenant(&b, &root, "standard").await;
+    let receiver = Receiver::start(Behaviour::SlowStatus(Duration::from_secs(4), 200)).await;
+    let path = format!("/v1/tenants/{customer}/endpoints");
+    let made = call(
+        &b,
+        &root,
+        "POST",
+        &path,
+        json!({ "url": receiver.url("/") }),
+    )
+    .await;
+    let test = format!("/v1/endpoints/{}/test", made["id"].as_str().unwrap());
+    let (address, bearer) = (b.address, format!("Bearer {root}"));
+    // A request that is under way while others do what they should not.
+    let under_way = tokio::spawn(async move {
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        http(address, "POST", &test, &headers, "{}").await
+    });
+    receiver.wait_for(1).await;
+    let raw = async |bytes: Vec<u8>| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut answer = vec![0; 12];
+        // Whoever breaks off gets none.
+        drop(stream.read_exact(&mut answer).await);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let long = format!(
+        "GET /health HTTP/1.1\r\nhost: x\r\na: {}\r\nb: {}\r\n\r\n",
+        "a".repeat(17_000),
+        "b".repeat(20_000)
+    );
+    let ready = long.replace("/health", "/ready");
+    assert_eq!(raw(ready.into_bytes()).await, "HTTP/1.1 431");
+    for (head, body) in [
+        (
+            "POST /v1/applications HTTP/1.1\r\nhost: x\r\ncontent-length: 0000000000000000000000002\r\n\r\n",
+            "{}",
+        ),
+        (
+            "GET /ready HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+            "1\r\nx\r\n0\r\n\r\n",
+        ),
+        (
+            "POST /v1/applications HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n",
+            "{",
+        ),
+    ] {
+        for _ in 0..20 {
+            let answer = raw([head.as_bytes(), body.as_bytes()].concat()).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 200"),
+                "{head}: {answer}"
+            );
+        }
+    }
+    // And whoever goes without waiting for an answer.
+    for _ in 0..50 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+    }
+    let answered = under_way.await.unwrap();
+    assert!(answered.status == 200, "{answered:?}");
 }

@@ -1,25 +1,24 @@
 //! Where the owner is reached by other nodes, and that it lives: two rows of `meta` that those who wait read.
 //!
 //! The lock says who owns the database, and is free when its connection ends. A process that stands still keeps its
-//! connection, and so the lock: it is known by its beat, and whoever waits ends its connection then. All times are the
-//! database's.
+//! connection, and so the lock: it is known by its beat, and whoever sees the same one for long ends that connection.
 
-use std::time::Duration;
+use super::{OWNER_LOCK, schema};
+use crate::sql::{Connection, Optional as _, Row, SqlResult, params};
 
-use super::{OWNER_LOCK, number, schema};
-use crate::sql::{Connection, Optional as _, SqlResult, params};
-
-/// An owner that has not written its beat for so long stands still. It writes one each second.
-const SILENT_MAX: Duration = Duration::from_secs(15);
 /// The migration since which there is a place for the address.
 const SINCE: i64 = 8;
 /// The database's time in milliseconds.
 const NOW: &str = "(extract(epoch from clock_timestamp()) * 1000)::bigint";
 
-/// Nobody ends an owner that has only begun: bringing tables to a newer version takes as long as it takes.
+/// What the beat of an owner is that has only begun: nobody ends it, since bringing tables to a newer version takes as long
+/// as it takes.
+const BEGINS: i64 = i64::MAX;
+
+/// Says that an owner begins.
 pub(super) fn begin(connection: &Connection) -> SqlResult<()> {
     let sql = "update meta set value = ?1 where key = 'beat'";
-    connection.execute(sql, [i64::MAX]).map(drop)
+    connection.execute(sql, [BEGINS]).map(drop)
 }
 
 /// Says where this owner is reached, if anywhere.
@@ -28,14 +27,15 @@ pub(super) fn introduce(connection: &Connection, epoch: i64, url: Option<&str>) 
                on conflict (key) do update set value = excluded.value, text = excluded.text";
     let url = url.map(str::to_owned);
     connection.execute(sql, params![epoch, url])?;
-    let sql = "insert into meta (key, value) values ('beat', ?1) on conflict (key) do nothing";
-    connection.execute(sql, [i64::MAX]).map(drop)
+    let sql = "insert into meta (key, value, text) values ('beat', ?1, pg_backend_pid()::text)
+               on conflict (key) do update set value = excluded.value, text = excluded.text";
+    connection.execute(sql, [BEGINS]).map(drop)
 }
 
 /// Says that the owner lives. Nobody waits for it to be on a disk, here or elsewhere.
 pub(crate) fn beat(connection: &Connection) -> SqlResult<()> {
     connection.execute_batch(&format!(
-        "begin; set local synchronous_commit = off; update meta set value = {NOW} where key = 'beat'; commit"
+        "begin; set local synchronous_commit = off; update meta set value = {NOW}, text = pg_backend_pid()::text where key = 'beat'; commit"
     ))
 }
 
@@ -46,49 +46,45 @@ pub(crate) fn has_no_standby(connection: &Connection) -> SqlResult<bool> {
 }
 
 /// Who owns a database, as far as it is written there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owner {
     /// Where other nodes reach it, if it says so.
     pub url: Option<String>,
-    /// It has said lately that it lives.
-    pub lives: bool,
+    /// The last sign of life that it gave: another one each second.
+    pub beat: Option<Beat>,
 }
 
-/// Who owns it. Ends the connection of an owner that stands still.
+/// A sign of life: when it was given, and over which connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat(i64, String);
+
+/// Who owns it.
 pub(super) fn found(connection: &Connection) -> SqlResult<Owner> {
     if schema(connection)? < SINCE {
         return Ok(Owner::default());
     }
-    let sql = format!("select {NOW} - value from meta where key = 'beat'");
-    let silent: Option<i64> = connection
-        .query_row(&sql, (), |row| row.get(0))
-        .optional()?;
-    let silent = silent.and_then(|millis| u64::try_from(millis).ok());
-    let silent = silent.map(Duration::from_millis).unwrap_or_default();
-    let lives = silent <= SILENT_MAX;
-    if !lives {
-        tracing::warn!(
-            silent_secs = silent.as_secs(),
-            "the server that owns the database stands still; its connection is ended"
-        );
-        end_owner(connection)?;
-    }
+    let sql = "select value, text from meta where key = 'beat'";
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let beat: Option<(i64, Option<String>)> = connection.query_row(sql, (), row).optional()?;
+    let beat = beat.and_then(|(at, pid)| (at != BEGINS).then_some(Beat(at, pid?)));
     let sql = "select text from meta where key = 'leader'";
-    let found = connection.query_row(sql, (), |row| row.get(0)).optional()?;
-    let url = found.flatten();
-    Ok(Owner { url, lives })
+    let url: Option<Option<String>> = connection.query_row(sql, (), |row| row.get(0)).optional()?;
+    let url = url.flatten();
+    Ok(Owner { url, beat })
 }
 
-/// Ends the connection that has the owner's lock, if the database waits for its client: one that the database works for,
-/// or that waits for a standby, does not stand still.
-fn end_owner(connection: &Connection) -> SqlResult<()> {
+/// Ends the connection of the owner that gave this sign of life last, if the database waits for it: one that the database
+/// works for, or that waits for a standby, does not stand still. True when it was ended.
+pub(super) fn end(connection: &Connection, beat: &Beat) -> SqlResult<bool> {
     // The lock's number is kept in two halves.
     let (high, low) = (OWNER_LOCK >> 32, OWNER_LOCK & 0xFFFF_FFFF);
     let sql = format!(
-        "select count(pg_terminate_backend(l.pid)) from pg_locks l join pg_stat_activity a on a.pid = l.pid
-         where l.locktype = 'advisory' and l.granted and l.classid = {high} and l.objid = {low} and l.objsubid = 1
+        "select count(pg_terminate_backend(l.pid)) from meta b, pg_locks l join pg_stat_activity a on a.pid = l.pid
+         where b.key = 'beat' and b.value = ?1 and b.text = ?2 and l.pid::text = b.text
+         and l.locktype = 'advisory' and l.granted and l.classid = {high} and l.objid = {low} and l.objsubid = 1
          and l.database = (select oid from pg_database where datname = current_database())
          and (a.state <> 'active' or a.wait_event_type = 'Client')"
     );
-    number(connection, &sql).map(drop)
+    let ended: i64 = connection.query_row(&sql, params![beat.0, beat.1], |row| row.get(0))?;
+    Ok(ended > 0)
 }

@@ -1,0 +1,179 @@
+//! Passing clients' requests on to the node that leads: over links that each carry one request at a time, so that nobody's
+//! request, however odd, slow or broken off, is another's matter.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::SendRequest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::Url;
+
+use crate::link::{self, Dialer, Kind, LinkError, Myself};
+
+/// Requests of one node's clients at once; more wait.
+const AT_ONCE: usize = 1_024;
+/// Links that are kept for the next requests.
+const IDLE_MAX: usize = 64;
+
+/// The way to the node that leads.
+#[derive(Clone)]
+pub(crate) struct Leader(Arc<Inner>);
+
+struct Inner {
+    url: Url,
+    dialer: Dialer,
+    myself: Myself,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<SendRequest<Body>>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NotPassed {
+    /// Nothing of the request left this node.
+    Unsent(Box<Request<Body>>),
+    /// Nobody knows what became of it.
+    Unknown,
+}
+
+impl Leader {
+    pub(crate) fn new(url: Url, dialer: Dialer, myself: Myself) -> Self {
+        Self(Arc::new(Inner {
+            url,
+            dialer,
+            myself,
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            idle: Mutex::default(),
+        }))
+    }
+
+    /// Whether it is the same one, followed since the same time.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// # Errors
+    /// When the leader cannot be reached, or goes away meanwhile.
+    pub(crate) async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, NotPassed> {
+        let Ok(permit) = self.0.permits.clone().acquire_owned().await else {
+            return Err(NotPassed::Unsent(Box::new(request)));
+        };
+        let mut request = request;
+        while let Some(mut sender) = self.idle().await {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.answered(response, sender, permit)),
+                // It was closed just then: the next one.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(NotPassed::Unknown),
+                },
+            }
+        }
+        let Ok(mut sender) = self.open().await else {
+            return Err(NotPassed::Unsent(Box::new(request)));
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(self.answered(response, sender, permit)),
+            Err(mut error) => Err(match error.take_message() {
+                Some(unsent) => NotPassed::Unsent(Box::new(unsent)),
+                None => NotPassed::Unknown,
+            }),
+        }
+    }
+
+    /// The link that was used last and can be used again.
+    async fn idle(&self) -> Option<SendRequest<Body>> {
+        loop {
+            let mut sender = self.list().pop()?;
+            // The end of an answer may have been read before the link knows of it.
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<SendRequest<Body>>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self) -> Result<SendRequest<Body>, LinkError> {
+        let Inner {
+            url,
+            dialer,
+            myself,
+            ..
+        } = &*self.0;
+        let link = dialer.link(url, Kind::Requests, myself).await?;
+        let (sender, connection) = link::passing().handshake(link).await?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the link, which ends with its sender"
+        )]
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+
+    fn answered(
+        &self,
+        response: Response<Incoming>,
+        sender: SendRequest<Body>,
+        permit: OwnedSemaphorePermit,
+    ) -> Response<Body> {
+        response.map(|body| {
+            Body::new(Answer {
+                body,
+                ended: false,
+                link: Some((self.clone(), sender)),
+                _permit: permit,
+            })
+        })
+    }
+}
+
+/// An answer on its way to the client. When it has ended its link is free for the next request; where the client goes away
+/// before, the link ends with it.
+struct Answer {
+    body: Incoming,
+    ended: bool,
+    link: Option<(Leader, SendRequest<Body>)>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.ended |= matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some((leader, sender)) = self.link.take() else {
+            return;
+        };
+        let mut idle = leader.list();
+        if (self.ended || self.body.is_end_stream()) && idle.len() < IDLE_MAX {
+            idle.push(sender);
+        }
+    }
+}
