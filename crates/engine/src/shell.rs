@@ -44,6 +44,9 @@ pub use watch::Watch;
 const FINISH_ROWS: u32 = 1_000;
 /// The timer wakes at least this often, whatever the machine waits for.
 const TIMER_MAX: Duration = Duration::from_secs(60);
+/// How often, and after which pause, it is looked whether an attempt that has ended in the store has ended in its lane.
+const SETTLING_LOOKS: u32 = 20;
+const SETTLING_PAUSE: Duration = Duration::from_millis(10);
 /// Pages of lanes that are read at once.
 const LOADS_MAX: usize = 8;
 /// Endpoints that are read for their lanes at once.
@@ -240,7 +243,7 @@ impl Engine {
         delivery: &Delivery,
         series: bool,
     ) -> Result<DueDelivery, PublishError> {
-        self.must_not_be_under_way(delivery)?;
+        self.must_not_be_under_way(delivery).await?;
         let series = Series {
             single: !series,
             ..Series::SCHEDULED
@@ -262,14 +265,20 @@ impl Engine {
     }
 
     /// One that is cancelled can still be under way: what becomes of that attempt would be taken for the resend's.
-    fn must_not_be_under_way(&self, delivery: &Delivery) -> Result<(), PublishError> {
-        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.past_lanes.holds(delivery.id)
-            || machine.is_under_way(delivery.endpoint, delivery.id)
-        {
-            return Err(StoreError::conflict(Rule::DeliveryPending).into());
+    async fn must_not_be_under_way(&self, delivery: &Delivery) -> Result<(), PublishError> {
+        for _ in 0..SETTLING_LOOKS {
+            if !self.is_under_way(delivery) {
+                return Ok(());
+            }
+            // What the store says of it may be on its way to the lane.
+            tokio::time::sleep(SETTLING_PAUSE).await;
         }
-        Ok(())
+        Err(StoreError::conflict(Rule::DeliveryPending).into())
+    }
+
+    fn is_under_way(&self, delivery: &Delivery) -> bool {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        self.past_lanes.holds(delivery.id) || machine.is_under_way(delivery.endpoint, delivery.id)
     }
 
     /// Ends a delivery that waits: it is cancelled, and nothing is sent any more. An attempt that is under way goes on,

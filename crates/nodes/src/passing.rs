@@ -16,7 +16,7 @@ use url::Url;
 use crate::link::{self, Dialer, Kind, LinkError, Myself};
 
 /// Requests of one node's clients at once; more wait.
-const AT_ONCE: usize = 1_024;
+const AT_ONCE: usize = 4_096;
 /// Links that are kept for the next requests.
 const IDLE_MAX: usize = 64;
 

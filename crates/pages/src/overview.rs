@@ -6,10 +6,12 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect};
 use postrider_core::Timestamp;
+use postrider_core::endpoint::Endpoint;
 use postrider_core::limits::PAGE_ROWS_DEFAULT;
 use postrider_core::tenant::{Application, Scope};
 use postrider_service::{
-    DeliveryQuery, LaneStanding, LanesStanding, LastHour, MINUTES, PageRequest, Survey, read_state,
+    DeliveryQuery, LaneStanding, LanesStanding, LastHour, MINUTES, PageRequest, Refusal, Survey,
+    read_state,
 };
 
 use crate::Site;
@@ -17,11 +19,13 @@ use crate::chart::{Strip, hour as hour_strip};
 use crate::day::rate;
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
-use crate::shown::{DeliveryRow, When};
+use crate::shown::{DeliveryRow, EndpointRow, When};
 use crate::words::{grouped, long};
 
 /// Rows of each of the two short lists.
 const SHORT: usize = 8;
+/// Endpoints that fail, of the list of those.
+const FAILING: u32 = 8;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -30,6 +34,8 @@ struct Overview {
     sentence: String,
     applications: Vec<ApplicationRow>,
     more: bool,
+    /// Endpoints that have failed for the longest.
+    failing: Vec<EndpointRow>,
     failed: Lately,
     waiting: Lately,
     set_aside: u64,
@@ -63,21 +69,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
     let refused = visitor.refused();
     let (service, who) = (site.service(), &visitor.visit.caller);
     let now = service.now();
-    let (applications, more) = match who.scope() {
-        Scope::Root => {
-            let first = PageRequest::first(PAGE_ROWS_DEFAULT);
-            let page = service
-                .list_applications(who, first)
-                .await
-                .map_err(&refused)?;
-            (page.rows, page.next.is_some())
-        }
-        Scope::Application(own) => {
-            let own = service.application(who, own).await.map_err(&refused)?;
-            (vec![Application::clone(&own)], false)
-        }
-        Scope::Tenant(..) => (Vec::new(), false),
-    };
+    let (applications, more) = applications(&site, &visitor).await.map_err(&refused)?;
     let listed = async |state| {
         let query = DeliveryQuery {
             state: read_state(Some(state))?,
@@ -94,6 +86,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
     };
     let failed = listed("failed").await.map_err(&refused)?;
     let waiting = listed("pending").await.map_err(&refused)?;
+    let failing = failing(&site, &visitor).await.map_err(&refused)?;
     let ready = service.readiness().await.map_err(&refused)?;
     let nameless = who.user().is_none() && who.is_owner() && {
         let users = service.list_users(who, PageRequest::first(1)).await;
@@ -113,6 +106,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         sentence,
         applications: applications.into_iter().map(row).collect(),
         more,
+        failing,
         failed,
         waiting,
         set_aside: ready.set_aside,
@@ -123,6 +117,40 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         makes_applications: who.scope() == Scope::Root,
     };
     frame::show(&page.frame, &page)
+}
+
+/// The first applications that the visitor reaches, and whether there are more.
+async fn applications(site: &Site, visitor: &Visitor) -> Result<(Vec<Application>, bool), Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    Ok(match who.scope() {
+        Scope::Root => {
+            let first = PageRequest::first(PAGE_ROWS_DEFAULT);
+            let page = service.list_applications(who, first).await?;
+            (page.rows, page.next.is_some())
+        }
+        Scope::Application(own) => {
+            let own = service.application(who, own).await?;
+            (vec![Application::clone(&own)], false)
+        }
+        Scope::Tenant(..) => (Vec::new(), false),
+    })
+}
+
+/// Endpoints that have failed for the longest, each with since when.
+async fn failing(site: &Site, visitor: &Visitor) -> Result<Vec<EndpointRow>, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let (failing, now) = (
+        service.failing_endpoints(who, FAILING).await?,
+        service.now(),
+    );
+    let row = |endpoint: &Endpoint| EndpointRow {
+        since: endpoint
+            .health
+            .failing_since
+            .map(|since| When::new(since, now)),
+        ..EndpointRow::new(visitor, endpoint, now)
+    };
+    Ok(failing.iter().map(row).collect())
 }
 
 /// The attempts of the last hour.

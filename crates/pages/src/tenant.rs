@@ -5,11 +5,12 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
+use postrider_core::endpoint::Endpoint;
 use postrider_core::profile::Profile;
 use postrider_core::tenant::{Mode, Scope, Tenant as CoreTenant};
 use postrider_core::{Id, id};
 use postrider_service::{
-    DeliveryQuery, ErrorCode, KeyShown, NewPortalLink, PageRequest, Refusal, read_state,
+    DeliveryQuery, ErrorCode, KeyShown, NewPortalLink, Page, PageRequest, Refusal, read_state,
 };
 
 use crate::Site;
@@ -17,11 +18,13 @@ use crate::day::Day;
 use crate::door::Visitor;
 use crate::fields::Posted;
 use crate::frame::{self, Face, Frame, Link, Shown};
-use crate::shown::{DeliveryRow, EndpointRow, next_by, next_of, page_by, page_of, read};
+use crate::shown::{DeliveryRow, EndpointRow, ROWS, next_by, next_of, page_by, page_of, read};
 use crate::words::counted;
 
 /// Failed deliveries on the first page.
 const SHORT: usize = 8;
+/// Endpoints beyond which one is looked for.
+const FINDS_FROM: usize = 10;
 
 #[derive(Template)]
 #[template(path = "tenant.html")]
@@ -40,6 +43,12 @@ struct Tenant {
     day: Option<Day>,
     endpoints: Vec<EndpointRow>,
     next: Option<String>,
+    /// Whether there are so many endpoints that one is looked for, by what, and whether more may have it.
+    finds: bool,
+    find: String,
+    more_found: bool,
+    /// This page.
+    here: String,
     /// Whether endpoints are made here: with some profiles they belong to keys.
     own_endpoints: bool,
     keys: Vec<KeyRow>,
@@ -84,11 +93,9 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
     let (service, who) = (site.service(), &visitor.visit.caller);
     let now = service.now();
     let (tenant, profile) = service.tenant(who, id).await.map_err(&refused)?;
-    let asked = page_of(visitor).map_err(&refused)?;
-    let (listed, _) = service
-        .list_endpoints(who, id, None, asked)
-        .await
-        .map_err(&refused)?;
+    let find = visitor.query.text("find");
+    let listed = listed(site, visitor, id, &find).await;
+    let (listed, more_found) = listed.map_err(&refused)?;
     let path = match site.face {
         Face::Portal => site.face.home().to_owned(),
         Face::Console => visitor.href(format_args!("/tenants/{id}")),
@@ -101,54 +108,80 @@ async fn page(site: &Site, visitor: &Visitor, id: Id<id::Tenant>) -> Shown {
         .collect();
     let listed = keys(site, visitor, &tenant, &path).await;
     let (keys, next_keys) = listed.map_err(&refused)?;
-    let has_distributions = profile.distribution.is_some();
     let listed = distributions(site, visitor, id, &profile, &path).await;
     let (distributions, next_distributions) = listed.map_err(&refused)?;
     let failed = failed(site, visitor, id).await.map_err(&refused)?;
     let day = Day::of(site, visitor, id, None).await.map_err(&refused)?;
-    let of_keys = keys.iter().filter_map(|key| key.endpoint.as_ref());
     let all: Vec<&EndpointRow> = endpoints
         .iter()
         .chain(&distributions)
-        .chain(of_keys)
+        .chain(keys.iter().filter_map(|key| key.endpoint.as_ref()))
         .collect();
-    // All of something is claimed only where all of it was seen.
-    let paged = ["after", "keys", "distributions"];
-    let paged = paged.iter().any(|name| visitor.query.get(name).is_some());
-    let more = next.is_some() || next_keys.is_some() || next_distributions.is_some() || paged;
-    let (sentence, healthy) = sentence(&all, keys.len(), more);
-    let crumbs = match site.face {
-        Face::Portal => Vec::new(),
-        Face::Console => crumbs(service, visitor, &tenant).await,
+    let ends = [&next, &next_keys, &next_distributions];
+    let more = ends.iter().any(|next| next.is_some()) || is_part(visitor);
+    let only_distributions = endpoints.is_empty() && keys.is_empty() && !distributions.is_empty();
+    let (sentence, healthy) = sentence(&all, keys.len(), more, only_distributions);
+    let (crumbs, links) = match site.face {
+        Face::Portal => (Vec::new(), Vec::new()),
+        Face::Console => (
+            crumbs(service, visitor, &tenant).await,
+            frame::tenant_links(visitor, &profile, id),
+        ),
     };
+    let operator = !matches!(who.scope(), Scope::Tenant(..));
     let page = Tenant {
         frame: Frame::of(visitor, tenant.name.clone()).behind(crumbs),
         id: id.to_string(),
         name: tenant.name.clone(),
         profile: profile.name.clone(),
-        links: match site.face {
-            Face::Portal => Vec::new(),
-            Face::Console => frame::tenant_links(visitor, &profile, id),
-        },
+        links,
         names: profile.portal.clone(),
         // The product gives its customers keys.
-        makes_keys: !matches!(who.scope(), Scope::Tenant(..)),
+        makes_keys: operator,
         sentence,
         healthy,
         day,
         own_endpoints: makes_endpoints(&profile),
+        finds: !find.is_empty() || next.is_some() || endpoints.len() > FINDS_FROM,
+        find,
+        more_found,
+        here: path,
         endpoints,
         next,
         keys,
         next_keys,
         distributions,
         next_distributions,
-        has_distributions,
+        has_distributions: profile.distribution.is_some(),
         failed,
-        operator: !matches!(who.scope(), Scope::Tenant(..)),
+        operator,
         catches: visitor.catches,
     };
     frame::show(&page.frame, &page)
+}
+
+/// Whether the page begins somewhere in a list, or is of what was looked for: all of something is claimed only where all of
+/// it was seen.
+fn is_part(visitor: &Visitor) -> bool {
+    let asked = ["after", "keys", "distributions", "find"];
+    asked.iter().any(|name| visitor.query.get(name).is_some())
+}
+
+/// A page of its endpoints, or those that have what is looked for, and then whether there are more of them.
+async fn listed(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+    find: &str,
+) -> Result<(Page<Endpoint>, bool), Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    if find.trim().is_empty() {
+        let asked = page_of(visitor)?;
+        let (listed, _) = service.list_endpoints(who, tenant, None, asked).await?;
+        return Ok((listed, false));
+    }
+    let (rows, more) = service.find_endpoints(who, tenant, find, ROWS).await?;
+    Ok((Page { rows, next: None }, more))
 }
 
 /// A page of its distributions, where its profile has them.
@@ -260,7 +293,16 @@ async fn keys(
     Ok((listed.rows.into_iter().map(row).collect(), next))
 }
 
-fn sentence(endpoints: &[&EndpointRow], keys: usize, more: bool) -> (String, bool) {
+fn sentence(
+    endpoints: &[&EndpointRow],
+    keys: usize,
+    more: bool,
+    only_distributions: bool,
+) -> (String, bool) {
+    let (one_of_them, several) = match only_distributions {
+        true => ("distribution", "distributions"),
+        false => ("endpoint", "endpoints"),
+    };
     let ill = |endpoint: &&&EndpointRow| endpoint.standing.word != "healthy";
     let wrong: Vec<_> = endpoints.iter().filter(ill).collect();
     let all = endpoints.len() as u64;
@@ -276,23 +318,23 @@ fn sentence(endpoints: &[&EndpointRow], keys: usize, more: bool) -> (String, boo
             "No endpoint yet: add the first, and events are sent to it.".to_owned(),
             true,
         ),
-        ([], 1) if !more => ("The endpoint is healthy.".to_owned(), true),
+        ([], 1) if !more => (format!("The {one_of_them} is healthy."), true),
         ([], all) => {
-            let all = counted(all, "endpoint", "endpoints");
+            let are = if all == 1 { "is" } else { "are" };
+            let all = counted(all, one_of_them, several);
             let every = if more { "The" } else { "All" };
-            let are = if all == "1 endpoint" { "is" } else { "are" };
             (format!("{every} {all}{here} {are} healthy."), true)
         }
         ([one], 1) => (format!("{} is {}.", one.name, one.standing.word), false),
         ([one], all) => {
             let (name, word) = (&one.name, one.standing.word);
             let well = all - 1;
-            let told = format!("{name} is {word}; {well} of {all} endpoints{here} are healthy.");
+            let told = format!("{name} is {word}; {well} of {all} {several}{here} are healthy.");
             (told, false)
         }
         (wrong, all) => {
             let wrong = wrong.len();
-            let told = format!("{wrong} of {all} endpoints{here} need somebody to look.");
+            let told = format!("{wrong} of {all} {several}{here} need somebody to look.");
             (told, false)
         }
     }
@@ -342,7 +384,7 @@ mod tests {
             word: "healthy",
         };
         let (well, ill) = (row(healthy), row(Standing::BROKEN));
-        let told = |rows: &[&EndpointRow], more| sentence(rows, 0, more).0;
+        let told = |rows: &[&EndpointRow], more| sentence(rows, 0, more, false).0;
         assert_eq!(told(&[&well, &well], false), "All 2 endpoints are healthy.");
         assert_eq!(
             told(&[&well, &well], true),

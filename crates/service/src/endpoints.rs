@@ -19,7 +19,7 @@ use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering,
 use postrider_core::endpoint_url::InvalidUrl;
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Health};
-use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX};
+use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX};
 use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
 use postrider_core::tenant::{Metadata, Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
@@ -130,6 +130,9 @@ impl ContentType {
     }
 }
 
+/// Pages of endpoints that are looked through for a text.
+const PAGES_LOOKED_THROUGH: usize = 20;
+
 impl Service {
     /// Makes an endpoint.
     ///
@@ -220,6 +223,56 @@ impl Service {
     ) -> Result<(Page<Endpoint>, Arc<Profile>)> {
         let listing = EndpointListing::Registered;
         listed(self, who, tenant, listing, mode, false, page).await
+    }
+
+    /// Endpoints whose URL, description or id has a text in it, whatever its case, among the newest of a tenant that are looked
+    /// through; and whether there are more than those.
+    ///
+    /// # Errors
+    /// As [`Service::list_endpoints`].
+    pub async fn find_endpoints(
+        &self,
+        who: &Caller,
+        tenant: Id<id::Tenant>,
+        text: &str,
+        limit: usize,
+    ) -> Result<(Vec<Endpoint>, bool)> {
+        let text = text.trim().to_lowercase();
+        let has = |whole: &str| whole.to_lowercase().contains(&text);
+        let (mut found, mut cursor) = (Vec::new(), None);
+        for _ in 0..PAGES_LOOKED_THROUGH {
+            let page = PageRequest {
+                limit: PAGE_ROWS_MAX,
+                cursor,
+            };
+            let (page, _) = self.list_endpoints(who, tenant, None, page).await?;
+            found.extend(page.rows.into_iter().filter(|endpoint| {
+                has(&endpoint.url)
+                    || endpoint.description.as_deref().is_some_and(has)
+                    || has(&endpoint.id.to_string())
+            }));
+            if found.len() > limit {
+                found.truncate(limit);
+                return Ok((found, true));
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok((found, false));
+            }
+        }
+        Ok((found, true))
+    }
+
+    /// Endpoints that fail now or were disabled when they did, within the caller's reach: those that have failed for the
+    /// longest first.
+    ///
+    /// # Errors
+    /// `scope_insufficient` for whoever is one tenant's, or what the store answers.
+    pub async fn failing_endpoints(&self, who: &Caller, limit: u32) -> Result<Vec<Endpoint>> {
+        let failing = self.store().failing_endpoints(who.product()?, limit);
+        let mut failing = failing.await?;
+        failing.retain(|endpoint| who.may_touch(endpoint.mode));
+        Ok(failing)
     }
 
     /// As [`Service::list_endpoints`], of the mode of the caller's key, and the oldest first if that is asked for.

@@ -329,6 +329,16 @@ impl Store for SqlStore {
             .await
     }
 
+    async fn failing_endpoints(
+        &self,
+        application: Option<Id<id::Application>>,
+        limit: u32,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        self.lists
+            .read(move |reader| reader.failing_endpoints(application, limit))
+            .await
+    }
+
     async fn update_endpoint(
         &self,
         id: Id<id::Endpoint>,

@@ -285,7 +285,7 @@ fn as_of_version_4(directory: &Path) {
              alter table tenant drop column metadata; alter table event_type drop column vendor;
              drop index api_key_previous; alter table api_key drop column rotated_at; alter table api_key drop column previous_hash;
              alter table api_key drop column previous_sealed; alter table api_key drop column previous_since; alter table api_key drop column previous_until;
-             alter table meta drop column text; drop table console_user; drop index session_of_user; alter table session drop column user_id; alter table audit drop column user_id;
+             drop index endpoint_failing; alter table meta drop column text; drop table console_user; drop index session_of_user; alter table session drop column user_id; alter table audit drop column user_id;
              create index event_tenant on event (tenant_id, id);
              create index delivery_tenant on delivery (tenant_id, id);
              create index delivery_endpoint on delivery (endpoint_id, id);

@@ -73,6 +73,7 @@ macro_rules! store_conformance {
             the_same_profile_text_has_one_version,
             a_task_comes_back_as_it_was_put,
             tasks_are_listed_by_owner_and_kind,
+            endpoints_that_fail_are_listed_by_how_long,
             what_a_deleted_tenant_had_is_gone_and_nothing_else,
             an_application_goes_with_its_tenants,
             pages_are_stable_while_rows_arrive,

@@ -281,6 +281,13 @@ pub trait Store: Sessions + Users + Retention + Outbox + Send + Sync + 'static {
     ) -> Result<Page<Endpoint>, StoreError>;
     /// Applies `change` and returns the endpoint as it is then. `Conflict(NameTaken)` when the tenant has another
     /// endpoint of its mode with the external id.
+    /// Endpoints that fail now or were disabled when they did, of an application or of all: those that have failed for the
+    /// longest first, `limit` at most.
+    async fn failing_endpoints(
+        &self,
+        application: Option<Id<id::Application>>,
+        limit: u32,
+    ) -> Result<Vec<Endpoint>, StoreError>;
     async fn update_endpoint(
         &self,
         id: Id<id::Endpoint>,

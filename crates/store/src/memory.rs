@@ -481,6 +481,14 @@ impl Store for MemoryStore {
         self.state().list_endpoints(filter, page)
     }
 
+    async fn failing_endpoints(
+        &self,
+        application: Option<Id<id::Application>>,
+        limit: u32,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        Ok(self.state().failing_endpoints(application, limit))
+    }
+
     async fn update_endpoint(
         &self,
         id: Id<id::Endpoint>,

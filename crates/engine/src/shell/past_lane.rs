@@ -75,7 +75,7 @@ impl Engine {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Busy.into());
         }
-        self.must_not_be_under_way(delivery)?;
+        self.must_not_be_under_way(delivery).await?;
         let past_lane = self.past_lanes.enter(delivery)?;
         // Read again: until now somebody else may have sent it.
         let seen = delivery.attempts;

@@ -273,7 +273,7 @@ async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
         text(&planned.stdout).contains("nothing is to be done"),
         "{planned:?}"
     );
-    let behind = "update postrider.meta set value = 7 where key = 'schema'";
+    let behind = "update postrider.meta set value = 8 where key = 'schema'";
     assert!(Postgres::shared().execute(&url, behind));
     let planned = output(
         postrider()
@@ -282,10 +282,10 @@ async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
             .env("POSTRIDER__STORE__URL", &url),
     );
     assert!(
-        text(&planned.stdout).contains("  8  Where the node that leads"),
+        text(&planned.stdout).contains("  9  Which endpoints fail"),
         "{planned:?}"
     );
-    let present = "update postrider.meta set value = 8 where key = 'schema'";
+    let present = "update postrider.meta set value = 9 where key = 'schema'";
     assert!(Postgres::shared().execute(&url, present));
     let again = moved("import", &file);
     assert!(

@@ -9,7 +9,7 @@ use postrider_store::queries::query_digest;
 use postrider_store::{EndpointFilter, EndpointListing, Entity, Page, PageRequest, StoreError};
 
 use super::Reader;
-use super::list::{Conditions, Order};
+use super::list::{Conditions, Order, SCAN_ROWS_MAX};
 use crate::convert::{from_json, from_json_opt, mode, mode_number, reading, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
 
@@ -147,6 +147,24 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+
+    /// Those that have failed for the longest first, among so many as a list looks at.
+    pub(crate) fn failing_endpoints(
+        &self,
+        application: Option<Id<id::Application>>,
+        limit: u32,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let sql = "select id from (select id, application_id, failing_since from endpoint
+                       where failing_since is not null and deleted = 0 order by failing_since, id limit ?3) as failing
+                   where cast(?1 as bigint) is null or application_id = ?1 order by failing_since, id limit ?2";
+        let values = params![application.map(Id::key), limit, SCAN_ROWS_MAX];
+        let keys: Vec<i64> = self.all(sql, values, |row| row.get(0))?;
+        let ids: Vec<_> = keys
+            .into_iter()
+            .map(|key| Id::from_key(key, self.salt))
+            .collect();
+        self.endpoints(&ids)
     }
 
     pub(crate) fn list_endpoints(

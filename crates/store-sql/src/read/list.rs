@@ -12,7 +12,7 @@ use crate::segments::indexed_until;
 use crate::sql::{Row, SqlResult, Value};
 
 /// Rows of a stretch that a list with filters looks at before it gives what it has, and where to go on.
-const SCAN_ROWS_MAX: u32 = 20_000;
+pub(super) const SCAN_ROWS_MAX: u32 = 20_000;
 /// Ids may be so much ahead of the clock by themselves: they borrow of the next milliseconds.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 

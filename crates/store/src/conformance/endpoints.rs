@@ -493,6 +493,35 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
     assert_eq!(store.unfinished_tasks().await.unwrap(), []);
 }
 
+/// Of the endpoints that fail, those that have for the longest come first; one that is well again is not among them.
+pub async fn endpoints_that_fail_are_listed_by_how_long(store: &dyn Store) {
+    let world = world(store).await;
+    let mut ids = Vec::new();
+    for start in [3_000, 1_000, 2_000] {
+        let endpoint = world.endpoint().await;
+        world.fail_one(endpoint, at(start)).await;
+        ids.push(endpoint);
+    }
+    let failing = async |application, limit| {
+        let found = store.failing_endpoints(application, limit).await.unwrap();
+        found.iter().map(|endpoint| endpoint.id).collect::<Vec<_>>()
+    };
+    // Each event goes to all that are there: the first one fails with the first.
+    let all = failing(None, 9).await;
+    assert_eq!(all.len(), 3);
+    let since = async |id| store.endpoint(id).await.unwrap().health.failing_since;
+    let mut times = Vec::new();
+    for id in &all {
+        times.push(since(*id).await.unwrap());
+    }
+    assert!(times.is_sorted(), "{times:?}");
+    assert_eq!(failing(Some(world.application), 9).await, all);
+    assert_eq!(failing(Some(store.ids().next(at(0))), 9).await, []);
+    assert_eq!(failing(None, 1).await, all[..1]);
+    store.delete_endpoint(all[0], by()).await.unwrap();
+    assert_eq!(failing(None, 9).await, all[1..]);
+}
+
 /// Tasks are listed by whose they are and what they do, the newest first, and over pages.
 pub async fn tasks_are_listed_by_owner_and_kind(store: &dyn Store) {
     use crate::{PageRequest, TaskFilter};

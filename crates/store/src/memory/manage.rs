@@ -256,6 +256,22 @@ impl State {
         Ok((row.endpoint.clone(), row.deleted))
     }
 
+    pub(super) fn failing_endpoints(
+        &self,
+        application: Option<Id<id::Application>>,
+        limit: u32,
+    ) -> Vec<Endpoint> {
+        let rows = self.endpoints.values().filter(|row| !row.deleted);
+        let mut failing: Vec<_> = rows
+            .map(|row| &row.endpoint)
+            .filter(|endpoint| endpoint.health.failing_since.is_some())
+            .filter(|endpoint| application.is_none_or(|own| own == endpoint.application))
+            .collect();
+        failing.sort_by_key(|endpoint| (endpoint.health.failing_since, endpoint.id.as_u128()));
+        failing.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        failing.into_iter().cloned().collect()
+    }
+
     pub(super) fn list_endpoints(
         &self,
         filter: EndpointFilter,

@@ -100,3 +100,54 @@ async fn the_last_hour_is_counted_for_the_operator_alone() {
     let mut product = Browser::sign_in(&server, text(&key, "key")).await;
     assert!(!product.page("/").await.contains("in the last hour"));
 }
+
+#[tokio::test]
+async fn endpoints_that_fail_are_on_the_overview_and_found_among_many() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let mut products = Vec::new();
+    for name in ["shop", "travel"] {
+        let application = server.application(name, "vignetim").await;
+        let tenant = server.tenant_of(&application).await;
+        products.push((application, tenant));
+    }
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    assert!(!operator.page("/").await.contains("Failing endpoints"));
+    let (shop, customer) = &products[0];
+    server.endpoint(customer, &receiver.url("/orders")).await;
+    server.publish(customer, "order.completed", json!({})).await;
+    server.finished(&format!("tenant={customer}"), 1).await;
+    let page = operator.page("/").await;
+    assert!(
+        page.contains("Failing endpoints") && page.contains("/orders"),
+        "{page}"
+    );
+    for (product, sees) in [(shop, true), (&products[1].0, false)] {
+        let asked = json!({ "name": "p", "application": product });
+        let key = server.good("POST", "/v1/keys", asked).await;
+        let mut own = Browser::sign_in(&server, text(&key, "key")).await;
+        let page = own.page("/").await;
+        assert_eq!(page.contains("Failing endpoints"), sees, "{page}");
+    }
+
+    let customer = &server.tenant("standard").await;
+    for number in 0..11 {
+        server
+            .endpoint(customer, &receiver.url(&format!("/hook-{number}")))
+            .await;
+    }
+    let home = format!("/tenants/{customer}");
+    assert!(
+        operator
+            .page(&home)
+            .await
+            .contains("URL, description or id")
+    );
+    let found = operator.page(&format!("{home}?find=HOOK-10")).await;
+    assert!(
+        found.contains("/hook-10") && !found.contains("/hook-9"),
+        "{found}"
+    );
+    let none = operator.page(&format!("{home}?find=%3Cb%3E")).await;
+    assert!(none.contains("No endpoint has “&#60;b&#62;”"), "{none}");
+}

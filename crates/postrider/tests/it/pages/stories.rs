@@ -471,7 +471,7 @@ async fn the_last_of_many_distributions_can_be_reached() {
     let mut browser = Browser::sign_in(&server, &server.root).await;
     let first = browser.page(&format!("/tenants/{tenant}")).await;
     assert!(first.contains("D-50.") && !first.contains("D-0."));
-    assert!(first.contains("The 50 endpoints on this page are healthy."));
+    assert!(first.contains("The 50 distributions on this page are healthy."));
     let next = first
         .split("href=\"")
         .find(|rest| rest.contains("?distributions="));
