@@ -54,6 +54,10 @@ def main(url, key):
         "users": "/users",
         "keys": "/keys",
         "system": "/system",
+        "tasks": "/tasks",
+        "notices": "/notices",
+        "endpoints found": f"/tenants/{tenant}?find=nothing-has-this",
+        "verify": f"/tenants/{tenant}/verify",
     }
     for name, path in pages.items():
         took = []
