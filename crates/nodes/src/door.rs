@@ -259,27 +259,41 @@ async fn enter(State(door): State<Door>, request: Request) -> Response {
     }
     let until = tokio::time::Instant::now() + HOLD;
     let mut request = request;
+    let mut is_prepared = false;
     loop {
         match door.role(until).await {
             Some(Role::Leading(router)) => {
+                // It was to be passed on, and then the leader's place became this node's.
+                if is_prepared {
+                    restore(&mut request);
+                }
                 return match router.oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
                 };
             }
             Some(Role::Following(_)) if is_health(&request) => return health(),
-            Some(Role::Following(leader)) => match pass_on(&leader, request).await {
-                Ok(response) => return response,
-                // Nothing of it was done: another one may lead in a moment.
-                Err(NotPassed::Unsent(unsent)) => {
-                    if tokio::time::Instant::now() >= until {
-                        return nobody_leads();
-                    }
-                    request = *unsent;
-                    door.leads_no_more(&leader).await;
+            Some(Role::Following(leader)) => {
+                if !is_prepared {
+                    prepare(&mut request);
+                    is_prepared = true;
                 }
-                Err(NotPassed::Unknown) => return unknown(),
-            },
+                match leader.pass(request).await {
+                    Ok(mut response) => {
+                        strip(response.headers_mut());
+                        return response;
+                    }
+                    // Nothing of it was done: another one may lead in a moment.
+                    Err(NotPassed::Unsent(unsent)) => {
+                        if tokio::time::Instant::now() >= until {
+                            return nobody_leads();
+                        }
+                        request = *unsent;
+                        door.leads_no_more(&leader).await;
+                    }
+                    Err(NotPassed::Unknown) => return unknown(),
+                }
+            }
             Some(Role::Searching) | None if is_health(&request) => return health(),
             Some(Role::Searching) | None => return nobody_leads(),
         }
@@ -319,22 +333,13 @@ fn introduced(headers: &HeaderMap) -> Introduced {
     }
 }
 
-/// Has the node that leads answer.
-async fn pass_on(leader: &Leader, request: Request) -> Result<Response, NotPassed> {
-    let client = peer(&request);
-    let (mut parts, body) = request.into_parts();
-    // It is the same request once more where it comes back unsent.
-    if !parts.headers.contains_key(CLIENT) || client.is_some() {
-        let version = parts.version;
-        strip(&mut parts.headers);
-        parts.headers.insert(CLIENT, client_value(client, version));
-    }
-    parts.version = Version::HTTP_11;
-    parts.extensions = http::Extensions::new();
-    let response = leader.pass(Request::from_parts(parts, body)).await?;
-    let mut response = response;
-    strip(response.headers_mut());
-    Ok(response)
+/// Makes of a client's request what is passed on: as it came, with whose it is.
+fn prepare<B>(request: &mut http::Request<B>) {
+    let client = client_value(peer(request), request.version());
+    strip(request.headers_mut());
+    request.headers_mut().insert(CLIENT, client);
+    *request.version_mut() = Version::HTTP_11;
+    *request.extensions_mut() = http::Extensions::new();
 }
 
 /// Takes away what is between the two ends of one connection (RFC 9110 7.6.1), and what only nodes say. What a client
@@ -409,11 +414,18 @@ mod tests {
 
     #[test]
     fn a_request_arrives_as_from_its_client() {
-        let mut request = http::Request::get("/v1/x?y=1").body(()).unwrap();
-        let client = Some(Ipv4Addr::new(203, 0, 113, 5).into());
-        let value = client_value(client, Version::HTTP_10);
-        request.headers_mut().insert(CLIENT, value);
+        let client = Ipv4Addr::new(203, 0, 113, 5).into();
+        let mut request = http::Request::get("/v1/x?y=1")
+            .version(Version::HTTP_10)
+            .header(CLIENT, "198.51.100.1 1.1")
+            .body(())
+            .unwrap();
+        arrived_from(&mut request, client);
+        prepare(&mut request);
+        assert_eq!(peer(&request), None, "another process does not see it");
+        assert_eq!(request.version(), Version::HTTP_11);
         restore(&mut request);
+        assert_eq!(peer(&request), Some(client));
         assert_eq!(request.uri(), "/v1/x?y=1");
         assert_eq!(request.version(), Version::HTTP_10);
         assert!(request.headers().is_empty());

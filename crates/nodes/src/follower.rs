@@ -86,12 +86,16 @@ impl Following {
         let making = link::answering(self.myself.at_once).serve_connection(attempts, service);
         tracing::info!(leader = %url, "follows the node that leads");
         let (dialer, myself) = (self.dialer.clone(), self.myself.clone());
-        self.door.follow(Leader::new(url.clone(), dialer, myself));
+        let leader = Leader::new(url.clone(), dialer, myself);
+        let ending = leader.ending();
+        self.door.follow(leader);
         tokio::pin!(making);
         let ended = tokio::select! {
             ended = &mut making => ended,
             () = stop.cancelled() => {
                 making.as_mut().graceful_shutdown();
+                // What was passed on comes to its end by itself.
+                ending.disarm();
                 making.await
             }
         };

@@ -235,7 +235,8 @@ impl Spread {
 
     /// Who makes an attempt; none is this node itself.
     fn choose(&self, request: &Request) -> Option<Arc<Follower>> {
-        let list = self.followers.list();
+        let list = self.followers.0.list.lock();
+        let list = list.unwrap_or_else(PoisonError::into_inner);
         if list.is_empty() {
             return None;
         }

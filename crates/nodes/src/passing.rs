@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -11,14 +12,18 @@ use http::{Request, Response};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use crate::link::{self, Dialer, Kind, LinkError, Myself};
 
 /// Requests of one node's clients at once; more wait.
 const AT_ONCE: usize = 4_096;
-/// Links that are kept for the next requests.
+/// Links that are kept for the next requests, and how long: the leader keeps them longer, so that a request does not meet
+/// the end of its link.
 const IDLE_MAX: usize = 64;
+const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// The way to the node that leads.
 #[derive(Clone)]
@@ -29,7 +34,10 @@ struct Inner {
     dialer: Dialer,
     myself: Myself,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<SendRequest<Body>>>,
+    /// Ends all links: nobody waits for a leader that stands still.
+    gone: CancellationToken,
+    /// Each with when it was used last.
+    idle: Mutex<Vec<(SendRequest<Body>, Instant)>>,
 }
 
 /// Why there is no answer.
@@ -48,8 +56,14 @@ impl Leader {
             dialer,
             myself,
             permits: Arc::new(Semaphore::new(AT_ONCE)),
+            gone: CancellationToken::new(),
             idle: Mutex::default(),
         }))
+    }
+
+    /// Ends what was passed on to it, when it is dropped.
+    pub(crate) fn ending(&self) -> DropGuard {
+        self.0.gone.clone().drop_guard()
     }
 
     /// Whether it is the same one, followed since the same time.
@@ -89,7 +103,10 @@ impl Leader {
     /// The link that was used last and can be used again.
     async fn idle(&self) -> Option<SendRequest<Body>> {
         loop {
-            let mut sender = self.list().pop()?;
+            let (mut sender, since) = self.list().pop()?;
+            if since.elapsed() >= IDLE_TIME {
+                continue;
+            }
             // The end of an answer may have been read before the link knows of it.
             if sender.ready().await.is_ok() {
                 return Some(sender);
@@ -97,7 +114,7 @@ impl Leader {
         }
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<SendRequest<Body>>> {
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<(SendRequest<Body>, Instant)>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +131,9 @@ impl Leader {
             clippy::disallowed_methods,
             reason = "it ends with the link, which ends with its sender"
         )]
-        tokio::spawn(async move { drop(connection.await) });
+        tokio::spawn(self.0.gone.clone().run_until_cancelled_owned(async move {
+            drop(connection.await);
+        }));
         Ok(sender)
     }
 
@@ -173,7 +192,7 @@ impl Drop for Answer {
         };
         let mut idle = leader.list();
         if (self.ended || self.body.is_end_stream()) && idle.len() < IDLE_MAX {
-            idle.push(sender);
+            idle.push((sender, Instant::now()));
         }
     }
 }

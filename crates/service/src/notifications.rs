@@ -29,16 +29,8 @@ impl Service {
         query: NoticeQuery,
         page: PageRequest,
     ) -> Result<Page<Notice>> {
-        let filter = NoticeFilter {
-            application: None,
-            tenant: Some(who.tenant(self, tenant).await?.id),
-            mode: who.shown(query.mode)?,
-            unread: query.unread,
-        };
-        Ok(self
-            .store()
-            .list_notices(filter, bounded_page(page))
-            .await?)
+        let tenant = Some(who.tenant(self, tenant).await?.id);
+        self.noticed(who, (None, tenant), query, page).await
     }
 
     /// What every tenant within the caller's scope had to be told, however it was, the newest first.
@@ -51,16 +43,25 @@ impl Service {
         query: NoticeQuery,
         page: PageRequest,
     ) -> Result<Page<Notice>> {
+        let application = who.product()?;
+        self.noticed(who, (application, None), query, page).await
+    }
+
+    async fn noticed(
+        &self,
+        who: &Caller,
+        (application, tenant): (Option<Id<id::Application>>, Option<Id<id::Tenant>>),
+        query: NoticeQuery,
+        page: PageRequest,
+    ) -> Result<Page<Notice>> {
         let filter = NoticeFilter {
-            application: who.product()?,
-            tenant: None,
+            application,
+            tenant,
             mode: who.shown(query.mode)?,
             unread: query.unread,
         };
-        Ok(self
-            .store()
-            .list_notices(filter, bounded_page(page))
-            .await?)
+        let listed = self.store().list_notices(filter, bounded_page(page));
+        Ok(listed.await?)
     }
 
     /// Marks a notice and all older ones as read; how many were not read before.

@@ -52,6 +52,15 @@ impl Nodes {
         std::fs::write(data.join("known"), "").unwrap();
         greeted(spawned(&data, &self.url, free_port()), is_first)
     }
+
+    /// One that leads, its root key, and one that follows it.
+    async fn pair(&self) -> (Process, String, Process) {
+        let a = self.start("a");
+        let root = root_of(&a);
+        let b = self.start("b");
+        following(&b, &root, 1).await;
+        (a, root, b)
+    }
 }
 
 fn free_port() -> u16 {
@@ -171,10 +180,7 @@ async fn every_node_answers_and_all_make_attempts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_passed_on_is_its_clients() {
     let nodes = Nodes::new();
-    let a = nodes.start("a");
-    let root = root_of(&a);
-    let b = nodes.start("b");
-    following(&b, &root, 1).await;
+    let (a, root, b) = nodes.pair().await;
     // A key for one address: the leader sees where the follower's client is.
     let application = call(
         &b,
@@ -350,10 +356,14 @@ async fn all_arrived(
     requests.len() - first.len()
 }
 
-async fn ordered(node: &Process, root: &str, customer: &str, url: &str) {
+/// A customer with an endpoint that gets one event after the other.
+async fn ordered(node: &Process, root: &str) -> (String, Receiver) {
+    let customer = tenant(node, root, "standard").await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
     let path = format!("/v1/tenants/{customer}/endpoints");
-    let asked = json!({ "url": url, "ordering": "endpoint" });
+    let asked = json!({ "url": receiver.url("/hook"), "ordering": "endpoint" });
     call(node, root, "POST", &path, asked).await;
+    (customer, receiver)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -364,9 +374,7 @@ async fn whichever_node_dies_nothing_that_was_acknowledged_is_lost() {
     let (b, c) = (nodes.start("b"), nodes.start("c"));
     let addresses = vec![a.address, b.address, c.address];
     following(&a, &root, 2).await;
-    let customer = tenant(&a, &root, "standard").await;
-    let receiver = Receiver::start(Behaviour::Status(200)).await;
-    ordered(&a, &root, &customer, &receiver.url("/hook")).await;
+    let (customer, receiver) = ordered(&a, &root).await;
     let load = Load::start(addresses, root.clone(), customer.clone());
     load.until(100).await;
     // The one that leads.
@@ -397,9 +405,7 @@ async fn clients_of_the_nodes_that_stay_notice_nothing_of_a_rolling_restart() {
     let root = root_of(&a);
     let (mut b, c) = (nodes.start("b"), nodes.start("c"));
     following(&a, &root, 2).await;
-    let customer = tenant(&a, &root, "standard").await;
-    let receiver = Receiver::start(Behaviour::Status(200)).await;
-    ordered(&a, &root, &customer, &receiver.url("/hook")).await;
+    let (customer, receiver) = ordered(&a, &root).await;
     let load = Load::start(vec![c.address], root.clone(), customer.clone());
     load.until(50).await;
     // The one that leads, and the one that may have followed it.
@@ -420,10 +426,7 @@ async fn clients_of_the_nodes_that_stay_notice_nothing_of_a_rolling_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_of_a_node_that_stands_still_is_made_by_another() {
     let nodes = Nodes::new();
-    let a = nodes.start("a");
-    let root = root_of(&a);
-    let b = nodes.start("b");
-    following(&a, &root, 1).await;
+    let (a, root, b) = nodes.pair().await;
     let customer = tenant(&a, &root, "standard").await;
     let mut receivers = Vec::new();
     for _ in 0..8 {
@@ -462,10 +465,7 @@ async fn an_attempt_of_a_node_that_stands_still_is_made_by_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stands_still_loses_its_place_and_ends() {
     let nodes = Nodes::new();
-    let mut a = nodes.start("a");
-    let root = root_of(&a);
-    let b = nodes.start("b");
-    following(&a, &root, 1).await;
+    let (mut a, root, b) = nodes.pair().await;
     let customer = tenant(&a, &root, "standard").await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     endpoint(&a, &root, &customer, &receiver.url("/hook")).await;
@@ -594,9 +594,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged
         .unwrap();
     let node = greeted(child, true);
     let root = root_of(&node);
-    let customer = tenant(&node, &root, "standard").await;
-    let receiver = Receiver::start(Behaviour::Status(200)).await;
-    ordered(&node, &root, &customer, &receiver.url("/hook")).await;
+    let (customer, receiver) = ordered(&node, &root).await;
     let load = Load::start(vec![node.address], root.clone(), customer.clone());
     load.until(100).await;
     // Somebody takes the standby out of the configuration: nothing is accepted until it is in again.
@@ -706,13 +704,8 @@ async fn a_database_that_starts_again_changes_nothing_of_who_leads() {
         directory: tempfile::tempdir().unwrap(),
         url: server.database(),
     };
-    let mut a = nodes.start("a");
-    let root = root_of(&a);
-    let b = nodes.start("b");
-    following(&b, &root, 1).await;
-    let customer = tenant(&b, &root, "standard").await;
-    let receiver = Receiver::start(Behaviour::Status(200)).await;
-    ordered(&b, &root, &customer, &receiver.url("/hook")).await;
+    let (mut a, root, b) = nodes.pair().await;
+    let (customer, receiver) = ordered(&b, &root).await;
     let load = Load::start(vec![a.address, b.address], root.clone(), customer.clone());
     load.until(50).await;
     server.crash();
@@ -734,13 +727,8 @@ async fn a_database_that_starts_again_changes_nothing_of_who_leads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn every_connection_to_the_database_can_be_cut_under_load() {
     let nodes = Nodes::new();
-    let mut a = nodes.start("a");
-    let root = root_of(&a);
-    let b = nodes.start("b");
-    following(&b, &root, 1).await;
-    let customer = tenant(&b, &root, "standard").await;
-    let receiver = Receiver::start(Behaviour::Status(200)).await;
-    ordered(&b, &root, &customer, &receiver.url("/hook")).await;
+    let (mut a, root, b) = nodes.pair().await;
+    let (customer, receiver) = ordered(&b, &root).await;
     let load = Load::start(vec![a.address, b.address], root.clone(), customer.clone());
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
     for _ in 0..5 {
@@ -756,10 +744,7 @@ async fn every_connection_to_the_database_can_be_cut_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_client_of_a_node_does_is_no_other_clients_matter() {
     let nodes = Nodes::new();
-    let a = nodes.start("a");
-    let root = root_of(&a);
-    let b = nodes.start("b");
-    following(&b, &root, 1).await;
+    let (_a, root, b) = nodes.pair().await;
     let customer = tenant(&b, &root, "standard").await;
     let receiver = Receiver::start(Behaviour::SlowStatus(Duration::from_secs(4), 200)).await;
     let path = format!("/v1/tenants/{customer}/endpoints");
