@@ -280,13 +280,14 @@ impl JournalTask {
         let mut due = Vec::new();
         let mut replies = Vec::with_capacity(waiting.len());
         for (tenant, finish, answer, place) in waiting {
-            let result = answers
+            let mut result = answers
                 .next()
                 .unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
-            match &result {
+            match &mut result {
+                // Theirs are the lanes; whoever published is told how many.
                 Ok(Written::Published(Published { deliveries, .. })) => {
                     queue.learn(tenant, deliveries.len());
-                    due.extend(deliveries.iter().cloned());
+                    due.append(deliveries);
                 }
                 Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
                 Ok(Written::Finished(true)) | Err(StoreError::OutcomeUnknown { .. }) => {

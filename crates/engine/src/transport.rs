@@ -37,5 +37,5 @@ pub struct Exchange {
 /// Makes requests. Never fails: what goes wrong is the outcome.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    async fn send(&self, request: Request) -> Exchange;
+    async fn send(&self, request: &Request) -> Exchange;
 }

@@ -134,7 +134,7 @@ async fn attempt(transport: &dyn Transport, body: Incoming) -> (StatusCode, Byte
     };
     match wire::read_request(body.to_bytes()) {
         Ok(request) => {
-            let exchange = transport.send(request).await;
+            let exchange = transport.send(&request).await;
             (StatusCode::OK, wire::exchange_bytes(&exchange))
         }
         Err(error) => {

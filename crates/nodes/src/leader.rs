@@ -256,11 +256,11 @@ impl Spread {
 impl Transport for Spread {
     /// What a follower cannot do, or did not come back from, is done here: the receiver may see it twice, as after a
     /// crash.
-    async fn send(&self, request: Request) -> Exchange {
-        let Some(follower) = self.choose(&request) else {
+    async fn send(&self, request: &Request) -> Exchange {
+        let Some(follower) = self.choose(request) else {
             return self.own.send(request).await;
         };
-        match follower.attempt(&request).await {
+        match follower.attempt(request).await {
             Ok(exchange) if !is_local(&exchange.outcome) => exchange,
             Ok(_) => self.own.send(request).await,
             Err(lost) => {

@@ -5,6 +5,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use postrider::cli::{Cli, run};
 
+/// A delivery is some hundred small things that one thread makes and another drops, at which glibc's allocator is slow
+/// (`docs/performance.md`).
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The command did not work; the error says what to do.
 const FAILED: u8 = 1;
 

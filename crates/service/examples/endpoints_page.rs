@@ -35,7 +35,7 @@ struct Nowhere;
 
 #[async_trait::async_trait]
 impl Transport for Nowhere {
-    async fn send(&self, _: Request) -> Exchange {
+    async fn send(&self, _: &Request) -> Exchange {
         std::future::pending().await
     }
 }

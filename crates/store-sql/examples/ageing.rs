@@ -204,7 +204,7 @@ fn an_end(
     } else {
         (200, Next::Delivered, HealthChange::Success)
     };
-    Write::Record(Box::new(RecordAttempt {
+    Write::Record(Arc::new(RecordAttempt {
         attempt: an_attempt(status, now),
         ..record(delivery, endpoint, 1, next, health, now)
     }))

@@ -1,5 +1,7 @@
 //! What is bounded in the embedded store only: how many rows a list looks at.
 
+use std::sync::Arc;
+
 use postrider_store::conformance::fixture::{World, at, secs, world};
 use postrider_store::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, Write};
 use postrider_store_sql::{Options, SqlStore, plan};
@@ -151,7 +153,7 @@ async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to
         let (delivery, endpoint) = (due.delivery.id, due.delivery.endpoint);
         let stopped = Next::Failed(FailReason::Stopped);
         let end = record(delivery, endpoint, 1, stopped, HealthChange::None, at(2));
-        Write::Record(Box::new(end))
+        Write::Record(Arc::new(end))
     });
     let answers = store.commit(at(2).into(), ends.collect()).await;
     assert!(answers.iter().all(Result::is_ok));

@@ -12,7 +12,8 @@ use postrider_core::{Id, id};
 #[derive(Debug, Clone)]
 pub enum Write {
     Publish(Box<NewEvent>),
-    Record(Box<RecordAttempt>),
+    /// Shared, because the journal keeps it until it is written.
+    Record(Arc<RecordAttempt>),
     Finish(FinishDelivery),
     Resend(Resend),
     CatchUp(CatchUp),
@@ -78,7 +79,7 @@ pub struct Published {
     pub created: bool,
     /// How many deliveries the event has.
     pub count: u32,
-    /// What was created, ready for its lanes.
+    /// What was created, ready for its lanes, which take it: the engine's callers find none here.
     pub deliveries: Vec<DueDelivery>,
 }
 

@@ -28,11 +28,11 @@ const REFUSALS_MAX: u32 = 3;
 /// How long a connection may take to be ready again after a response.
 const READY_TIMEOUT: Duration = Duration::from_millis(500);
 
-pub(crate) async fn run(connector: &Connector, pool: &Pool, request: Request) -> Exchange {
+pub(crate) async fn run(connector: &Connector, pool: &Pool, request: &Request) -> Exchange {
     let started = now();
     let mut timings = Timings::default();
     let mut local = None;
-    let result = answered(connector, pool, &request, started, &mut timings, &mut local).await;
+    let result = answered(connector, pool, request, started, &mut timings, &mut local).await;
     let (outcome, response) = match result {
         Ok((head, response)) => (head, Some(response)),
         Err(failure) => (
@@ -49,7 +49,7 @@ pub(crate) async fn run(connector: &Connector, pool: &Pool, request: Request) ->
         response,
         timings,
         egress: local.map(|address| Egress {
-            region: connector.region(&request).cloned(),
+            region: connector.region(request).cloned(),
             address,
         }),
     }
@@ -76,12 +76,9 @@ async fn answered(
         port: url.port_or_known_default().unwrap_or(443),
         title_case: request.title_case,
     };
-    let headers = header_map(request, &url).map_err(internal)?;
     let deadline = started + request.total_timeout;
     let (connection, response) = {
-        let exchange = exchange(
-            connector, pool, request, &url, &origin, &headers, timings, local,
-        );
+        let exchange = exchange(connector, pool, request, &url, &origin, timings, local);
         let exchanged = timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
             let waited = request.total_timeout.as_secs_f64();
             Err(Failure::new(
@@ -123,24 +120,19 @@ async fn answered(
 /// before a byte of it left; a server of HTTP/2 refused it (RFC 9113 8.7), a few times; a kept
 /// connection was closed under it before an answer came, within a second and once (RFC 9110 9.2.2:
 /// receivers tell repetitions by `webhook-id`).
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what is sent, on what, and the two things it tells of itself as it goes"
-)]
 async fn exchange(
     connector: &Connector,
     pool: &Pool,
     request: &Request,
     url: &Url,
     origin: &Origin,
-    headers: &HeaderMap,
     timings: &mut Timings,
     local: &mut Option<IpAddr>,
 ) -> Result<(Connection, http::Response<Incoming>), Failure> {
     let mut refusals = 0;
     while let Some(mut connection) = pool.take(origin) {
         *local = Some(connection.local);
-        let message = make(request, url, headers, &connection)?;
+        let message = make(request, url, &connection)?;
         let http2 = matches!(connection.link, Link::Http2(_));
         let sent = now();
         match try_send(&mut connection, message).await {
@@ -166,9 +158,7 @@ async fn exchange(
         }
     }
     loop {
-        let opened = open_and_send(
-            connector, pool, request, url, origin, headers, timings, local,
-        );
+        let opened = open_and_send(connector, pool, request, url, origin, timings, local);
         match opened.await {
             Err(Unsent::Refused(_)) if refusals < REFUSALS_MAX => refusals += 1,
             Ok(answered) => return Ok(answered),
@@ -184,17 +174,12 @@ async fn exchange(
 }
 
 /// Sends on a fresh connection.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what is sent, on what, and the two things it tells of itself as it goes"
-)]
 async fn open_and_send(
     connector: &Connector,
     pool: &Pool,
     request: &Request,
     url: &Url,
     origin: &Origin,
-    headers: &HeaderMap,
     timings: &mut Timings,
     local: &mut Option<IpAddr>,
 ) -> Result<(Connection, http::Response<Incoming>), Unsent> {
@@ -213,7 +198,7 @@ async fn open_and_send(
     .flatten()
     .map_err(Unsent::Failed)?;
     *local = Some(connection.local);
-    let message = make(request, url, headers, &connection).map_err(Unsent::Failed)?;
+    let message = make(request, url, &connection).map_err(Unsent::Failed)?;
     let response = try_send(&mut connection, message).await?;
     if let Some(shared) = connection.shared() {
         pool.put(origin.clone(), shared, None);
@@ -251,7 +236,6 @@ async fn try_send(
 fn make(
     request: &Request,
     url: &Url,
-    headers: &HeaderMap,
     connection: &Connection,
 ) -> Result<http::Request<Full<Bytes>>, Failure> {
     let http2 = matches!(connection.link, Link::Http2(_));
@@ -262,14 +246,13 @@ fn make(
     } else {
         path.into_owned()
     };
-    let internal =
-        |error: http::Error| Failure::new(UnreachableReason::Internal, error.to_string());
+    let internal = |detail: String| Failure::new(UnreachableReason::Internal, detail);
     let mut message = http::Request::builder()
         .method(Method::POST)
         .uri(target)
         .body(Full::new(request.body.clone()))
-        .map_err(internal)?;
-    *message.headers_mut() = headers.clone();
+        .map_err(|error| internal(error.to_string()))?;
+    *message.headers_mut() = header_map(request, url).map_err(internal)?;
     if http2 {
         message.headers_mut().remove(http::header::HOST);
     }

@@ -119,7 +119,7 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
-    async fn send(&self, request: Request) -> Exchange {
+    async fn send(&self, request: &Request) -> Exchange {
         exchange::run(&self.connector, &self.pool, request).await
     }
 }

@@ -110,7 +110,7 @@ async fn a_request_arrives_whole_and_its_connection_is_used_again() {
     let receiver = Receiver::start(Behaviour::Status(200)).await;
     let transport = local();
     for _ in 0..3 {
-        let exchange = transport.send(to(&receiver.url("/hook?x=1"))).await;
+        let exchange = transport.send(&to(&receiver.url("/hook?x=1"))).await;
         assert_eq!(status(&exchange), Some(200));
         assert_eq!(&exchange.response.as_ref().unwrap().body[..], b"ok");
         assert!(exchange.timings.first_byte_micros.is_some());
@@ -146,7 +146,7 @@ async fn statuses_are_reported_and_redirects_not_followed() {
     let transport = local();
     let mut outcomes = Vec::new();
     for _ in 0..6 {
-        outcomes.push(transport.send(to(&receiver.url("/"))).await.outcome);
+        outcomes.push(transport.send(&to(&receiver.url("/"))).await.outcome);
     }
     let answered = |status, retry_after_secs| Outcome::Answered {
         status,
@@ -171,17 +171,17 @@ async fn a_receiver_that_hangs_or_is_slow_runs_into_the_deadline() {
     let receiver = Receiver::start(Behaviour::Hang).await;
     let transport = local();
     assert_eq!(
-        reason(&transport.send(quick(&receiver.url("/"))).await),
+        reason(&transport.send(&quick(&receiver.url("/"))).await),
         UnreachableReason::Timeout
     );
     receiver.behave(Behaviour::SlowStatus(Duration::from_secs(20), 200));
     assert_eq!(
-        reason(&transport.send(quick(&receiver.url("/"))).await),
+        reason(&transport.send(&quick(&receiver.url("/"))).await),
         UnreachableReason::Timeout
     );
     receiver.behave(Behaviour::SlowStatus(Duration::from_millis(20), 204));
     assert_eq!(
-        status(&transport.send(to(&receiver.url("/"))).await),
+        status(&transport.send(&to(&receiver.url("/"))).await),
         Some(204)
     );
 }
@@ -197,7 +197,7 @@ async fn broken_answers_are_classified() {
     ] {
         receiver.behave(behaviour);
         assert_eq!(
-            reason(&transport.send(to(&receiver.url("/"))).await),
+            reason(&transport.send(&to(&receiver.url("/"))).await),
             expected
         );
     }
@@ -209,14 +209,14 @@ async fn a_body_is_bounded_and_the_verdict_does_not_depend_on_it() {
     let transport = local();
     for behaviour in [Behaviour::CutBody, Behaviour::EndlessBody] {
         receiver.behave(behaviour);
-        let exchange = transport.send(to(&receiver.url("/"))).await;
+        let exchange = transport.send(&to(&receiver.url("/"))).await;
         let response = exchange.response.as_ref().unwrap();
         assert_eq!(status(&exchange), Some(200));
         assert!(response.truncated && response.body.len() <= 16 * 1024);
     }
     receiver.behave(Behaviour::Status(200));
     assert_eq!(
-        status(&transport.send(to(&receiver.url("/"))).await),
+        status(&transport.send(&to(&receiver.url("/"))).await),
         Some(200)
     );
     let connections: HashSet<usize> = receiver
@@ -239,11 +239,11 @@ async fn nobody_listening_and_unknown_names_are_told_apart() {
         .unwrap();
     let transport = local();
     assert_eq!(
-        reason(&transport.send(to(&format!("http://{closed}/"))).await),
+        reason(&transport.send(&to(&format!("http://{closed}/"))).await),
         UnreachableReason::Connect
     );
     assert_eq!(
-        reason(&transport.send(to("https://nobody.invalid/")).await),
+        reason(&transport.send(&to("https://nobody.invalid/")).await),
         UnreachableReason::Dns
     );
 }
@@ -264,7 +264,7 @@ async fn an_address_is_checked_in_the_url_and_after_resolution() {
         "public.example",
     ] {
         let exchange = transport
-            .send(quick(&format!("http://{host}:{port}/")))
+            .send(&quick(&format!("http://{host}:{port}/")))
             .await;
         // What a name means in this network is not told; whoever writes an address knows it.
         let expected = if host == "public.example" {
@@ -296,11 +296,11 @@ async fn a_name_that_turns_private_at_connect_time_is_refused() {
     .unwrap();
     let url = format!("http://rebound.example:{}/", receiver.address.port());
     assert_eq!(
-        reason(&transport.send(to(&url)).await),
+        reason(&transport.send(&to(&url)).await),
         UnreachableReason::Reset,
         "the first answer was allowed"
     );
-    let exchange = transport.send(to(&url)).await;
+    let exchange = transport.send(&to(&url)).await;
     assert_eq!(reason(&exchange), UnreachableReason::Dns);
     let told = format!("{:?}", exchange.outcome);
     assert!(
@@ -331,7 +331,7 @@ async fn certificates_are_verified_before_a_byte_is_sent() {
         .await;
         let url = format!("https://hooks.example:{}/", receiver.address.port());
         assert_eq!(
-            reason(&trusting(&authority).send(to(&url)).await),
+            reason(&trusting(&authority).send(&to(&url)).await),
             UnreachableReason::Tls,
             "{name}, expired: {expired}"
         );
@@ -344,11 +344,11 @@ async fn certificates_are_verified_before_a_byte_is_sent() {
     .await;
     let url = format!("https://hooks.example:{}/", receiver.address.port());
     assert_eq!(
-        reason(&local().send(to(&url)).await),
+        reason(&local().send(&to(&url)).await),
         UnreachableReason::Tls,
         "an unknown authority"
     );
-    let exchange = trusting(&authority).send(to(&url)).await;
+    let exchange = trusting(&authority).send(&to(&url)).await;
     assert_eq!(status(&exchange), Some(200));
     assert!(exchange.timings.tls_micros.is_some());
 }
@@ -361,7 +361,7 @@ async fn http2_is_used_where_both_speak_it() {
     let url = format!("https://hooks.example:{}/two", receiver.address.port());
     let transport = trusting(&authority);
     for _ in 0..3 {
-        assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+        assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
     }
     let requests = receiver.wait_for(3).await;
     assert!(
@@ -382,12 +382,12 @@ async fn a_full_http2_connection_is_not_given_out() {
     let receiver = Receiver::with_tls(Behaviour::Status(200), Some(tls)).await;
     let url = format!("https://hooks.example:{}/", receiver.address.port());
     let transport = Arc::new(trusting(&authority));
-    assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+    assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
     receiver.behave(Behaviour::Hang);
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..101 {
         let (transport, url) = (transport.clone(), url.clone());
-        waiting.spawn(async move { transport.send(to(&url)).await });
+        waiting.spawn(async move { transport.send(&to(&url)).await });
     }
     let requests = receiver.wait_for(102).await;
     let on = |number| {
@@ -442,7 +442,7 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
     })
     .unwrap();
     let exchange = transport
-        .send(to(&format!("http://hooks.example:{}/", target.port())))
+        .send(&to(&format!("http://hooks.example:{}/", target.port())))
         .await;
     assert_eq!(status(&exchange), Some(200));
     let head = head_in.await.unwrap();
@@ -485,7 +485,10 @@ async fn settings_that_cannot_work_are_refused_at_start() {
     })
     .unwrap();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
-    assert_eq!(status(&bound.send(to(&receiver.url("/"))).await), Some(200));
+    assert_eq!(
+        status(&bound.send(&to(&receiver.url("/"))).await),
+        Some(200)
+    );
     let both = Options {
         regions: vec![region(None, &["127.0.0.1"])],
         proxy: Some("http://proxy:3128".parse().unwrap()),
@@ -523,7 +526,7 @@ async fn requests_leave_from_the_addresses_of_their_region_in_turn() {
             region: region.map(Arc::from),
             ..to(&receiver.url("/"))
         };
-        transport.send(request).await
+        transport.send(&request).await
     };
     let mut seen = std::collections::BTreeSet::new();
     let (first, second) = tokio::join!(left(Some("eu1")), left(Some("eu1")));
@@ -589,7 +592,7 @@ async fn header_names_are_written_as_the_profile_has_them() {
             stream.write_all(answer).await.unwrap();
             String::from_utf8(head).unwrap()
         };
-        let (exchange, head) = tokio::join!(transport.send(request), answering);
+        let (exchange, head) = tokio::join!(transport.send(&request), answering);
         assert!(matches!(
             exchange.outcome,
             Outcome::Answered { status: 200, .. }
@@ -637,12 +640,12 @@ async fn a_kept_connection_that_is_closed_under_a_request_is_no_failure() {
     let transport = local();
     let url = format!("http://{address}/");
     for _ in 0..3 {
-        assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+        assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
     }
     assert_eq!(connections.load(Ordering::SeqCst), 3);
     // On a fresh one it is a failure: nothing says that the receiver did not process it.
     let (address, connections) = raw_receiver(&[None]).await;
-    let exchange = transport.send(to(&format!("http://{address}/"))).await;
+    let exchange = transport.send(&to(&format!("http://{address}/"))).await;
     assert_eq!(reason(&exchange), UnreachableReason::Reset);
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
@@ -654,7 +657,7 @@ async fn a_connection_is_kept_no_longer_than_its_server_says() {
     let transport = local();
     let url = format!("http://{address}/");
     for _ in 0..2 {
-        assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+        assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
     }
     assert_eq!(
         connections.load(Ordering::SeqCst),
@@ -676,7 +679,7 @@ async fn the_status_counts_whatever_the_headers_look_like() {
     ] {
         let answers: &'static [Option<&'static str>] = Box::leak(Box::new([Some(answer)]));
         let (address, _) = raw_receiver(answers).await;
-        let exchange = local().send(to(&format!("http://{address}/"))).await;
+        let exchange = local().send(&to(&format!("http://{address}/"))).await;
         assert_eq!(status(&exchange), Some(200), "{exchange:?}");
     }
 }
@@ -709,7 +712,7 @@ async fn what_http2_refuses_to_process_is_sent_again_at_once() {
     });
     let transport = trusting(&authority);
     let url = format!("https://hooks.example:{port}/");
-    assert_eq!(status(&transport.send(to(&url)).await), Some(200));
+    assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
     assert_eq!(
         refused.load(Ordering::SeqCst),
         3,
@@ -739,7 +742,7 @@ async fn mistakes_of_certificates_are_told_apart() {
     ] {
         let receiver = Receiver::with_tls(Behaviour::Status(200), Some(config)).await;
         let url = format!("https://hooks.example:{}/", receiver.address.port());
-        let exchange = local().send(to(&url)).await;
+        let exchange = local().send(&to(&url)).await;
         assert_eq!(reason(&exchange), UnreachableReason::Tls);
         let told = format!("{:?}", exchange.outcome);
         assert!(told.contains(sentence), "{told}");

@@ -1,10 +1,12 @@
 //! One attempt: render, sign, send, judge, hand the record to the journal.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use postrider_core::attempt::{Attempt, Outcome, Rendering, Timings, UnreachableReason};
 use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
@@ -107,15 +109,15 @@ impl Engine {
         let started = self.now();
         let prepared = match &ready {
             Ok(ready) => prepare(ready, rendering.as_deref(), &due, started.wall)
-                .map(|request| (ready.shown(&request.headers), request))
+                .map(|request| (ready, request))
                 .map_err(|error| not_ready(&error.into())),
             Err(error) => Err(not_ready(error)),
         };
         let (request, exchange) = match prepared {
-            Ok((headers, request)) => (
-                Some((request.url.clone(), headers)),
-                self.exchange(request).await,
-            ),
+            Ok((ready, request)) => {
+                let exchange = self.exchange(&request).await;
+                (Some((request.url, ready.shown(request.headers))), exchange)
+            }
             Err(exchange) => (None, exchange),
         };
         if let Outcome::Unreachable {
@@ -231,16 +233,10 @@ impl Engine {
     }
 
     /// Sends a request. A panic on the way is this attempt's failure and nobody else's.
-    async fn exchange(&self, request: Request) -> Exchange {
-        let transport = self.transport.clone();
-        let sending = self
-            .tasks
-            .spawn(async move { transport.send(request).await });
-        sending.await.unwrap_or_else(|error| {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the transport failed"
-            );
+    async fn exchange(&self, request: &Request) -> Exchange {
+        let sending = AssertUnwindSafe(self.transport.send(request)).catch_unwind();
+        sending.await.unwrap_or_else(|_| {
+            tracing::error!("the transport broke off inside the server");
             let outcome = Outcome::Unreachable {
                 reason: UnreachableReason::Internal,
                 detail: "the transport failed".to_owned(),
@@ -286,7 +282,7 @@ impl Engine {
         let today = ready.rendering.as_deref();
         let context = context(&ready, today, event, event.id.cast(), now, 1, now);
         let request = request(&ready, &context).map_err(StoreError::aborted)?;
-        let shown = ready.shown(&request.headers);
+        let shown = ready.shown(request.headers.clone());
         Ok((request, shown))
     }
 
@@ -337,13 +333,12 @@ impl Engine {
     ) -> Result<(Attempt, Bytes), StoreError> {
         let started_at = self.now().wall;
         let (request, headers) = self.imagined(endpoint, &event, profile).await?;
-        let (url, body) = (request.url.clone(), request.body.clone());
-        let exchange = self.transport.send(request).await;
+        let exchange = self.transport.send(&request).await;
         let attempt = Attempt {
             number: 1,
             started_at,
             ended_at: ended_at(started_at, &exchange, self.now().wall),
-            url,
+            url: request.url,
             request_headers: headers,
             outcome: exchange.outcome,
             response: exchange.response,
@@ -352,7 +347,7 @@ impl Engine {
             egress: exchange.egress,
             rendering: None,
         };
-        Ok((attempt, body))
+        Ok((attempt, request.body))
     }
 }
 
@@ -484,7 +479,7 @@ fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
         past_lane,
     };
     RecordEntry {
-        write: Write::Record(Box::new(settled.record)),
+        write: Write::Record(Arc::new(settled.record)),
         of,
     }
 }

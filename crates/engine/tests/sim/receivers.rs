@@ -26,14 +26,14 @@ pub(crate) struct Receivers {
 
 #[async_trait::async_trait]
 impl Transport for Receivers {
-    async fn send(&self, request: Request) -> Exchange {
+    async fn send(&self, request: &Request) -> Exchange {
         if self.shared.state().dead {
             self.shared.die().await;
         }
         let now = self.shared.virtual_now();
         // The world looks, and has no weather of its own.
         let was_calm = std::mem::replace(&mut self.shared.state().calm, true);
-        let (endpoint, delivery) = self.of(&request);
+        let (endpoint, delivery) = self.of(request);
         let violations = self.look(now, endpoint, &delivery);
         let (outcome, took) = {
             let mut state = self.shared.state();

@@ -236,7 +236,7 @@ impl World<'_> {
     ) -> Result<Recorded, StoreError> {
         match only(
             self.store
-                .commit(now.into(), vec![Write::Record(Box::new(record))])
+                .commit(now.into(), vec![Write::Record(Arc::new(record))])
                 .await,
         )? {
             Written::Recorded(recorded) => Ok(recorded),

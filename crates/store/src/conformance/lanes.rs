@@ -1,5 +1,6 @@
 //! Lanes and results: what is due, what an attempt changes, how an endpoint's health moves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::Timestamp;
@@ -130,8 +131,8 @@ pub async fn recording_twice_is_recording_once(store: &dyn Store) {
         at(2),
     );
     let batch = vec![
-        Write::Record(Box::new(failed.clone())),
-        Write::Record(Box::new(failed.clone())),
+        Write::Record(Arc::new(failed.clone())),
+        Write::Record(Arc::new(failed.clone())),
     ];
     let applied: Vec<bool> = store
         .commit(at(2).into(), batch)
@@ -332,7 +333,7 @@ pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
             Next::Delivered
         };
         let record = record(delivery, endpoint, number, next, RETRYING, at(2));
-        Write::Record(Box::new(record))
+        Write::Record(Arc::new(record))
     });
     store.commit(at(2).into(), attempts.collect()).await;
     assert_eq!(
@@ -408,7 +409,7 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
     let batch = deliveries
         .iter()
         .map(|delivery| {
-            Write::Record(Box::new(record(
+            Write::Record(Arc::new(record(
                 *delivery,
                 endpoint,
                 1,

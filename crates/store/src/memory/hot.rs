@@ -28,7 +28,9 @@ impl State {
     ) -> Result<Written, StoreError> {
         match write {
             Write::Publish(new) => self.publish(ids, now, *new).map(Written::Published),
-            Write::Record(record) => self.record(ids, now.wall, *record).map(Written::Recorded),
+            Write::Record(record) => self
+                .record(ids, now.wall, Arc::unwrap_or_clone(record))
+                .map(Written::Recorded),
             Write::Finish(finish) => self.finish(ids, now.wall, finish).map(Written::Finished),
             Write::Resend(resend) => self.resend(now.steady, resend).map(Written::Resent),
             Write::CatchUp(missed) => self.catch_up(ids, now, missed).map(Written::Resent),
