@@ -13,15 +13,16 @@ use super::concurrency::Concurrency;
 use super::rate::Rate;
 use super::{LaneConfig, MachineLimits, PageWish, TenantId};
 
-/// Rows of a page of the store.
+/// Rows of a page of the store, when the pages before it were of use.
 const PAGE_ROWS: u32 = 256;
-/// Rows of a page when memory is full: just enough to go on.
+/// Rows of the first page, and when memory is full: just enough to go on.
 const PAGE_ROWS_SCARCE: u32 = 16;
 /// Bytes of a page beside what is known already, and when memory is full. One delivery may have more.
 const PAGE_BYTES: usize = 1024 * 1024;
 const PAGE_BYTES_SCARCE: usize = 64 * 1024;
 /// Deliveries that a lane may hold however full memory is, so that lanes which hold much cannot
-/// bring those which need little to a halt.
+/// bring those which need little to a halt. One whose breaker is not closed holds no more: it sends one now and then to
+/// see whether the receiver is back, and what it held beside would be room that others lack.
 const SHARE: usize = 16;
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 /// Bytes that a delivery takes beside its payload.
@@ -65,6 +66,8 @@ pub(super) struct Lane {
     /// Settled while a page was being read: the page may still show them as pending.
     loading: Option<HashSet<Id<id::Delivery>>>,
     load_not_before: Timestamp,
+    /// Rows of the next page: few, until they turn out to be sent.
+    page_rows: u32,
     /// Something may be pending although the lane is closed.
     unfinished: bool,
 }
@@ -90,6 +93,7 @@ impl Lane {
             stored: None,
             loading: None,
             load_not_before: Timestamp::default(),
+            page_rows: PAGE_ROWS_SCARCE,
             unfinished: false,
         }
     }
@@ -112,6 +116,11 @@ impl Lane {
     /// The lane holds less than every lane may.
     pub(super) fn has_share(&self) -> bool {
         self.items.len() + self.unsettled.len() < SHARE
+    }
+
+    /// The receiver failed again and again, and has not answered well since.
+    pub(super) fn is_broken(&self) -> bool {
+        !matches!(self.breaker, Breaker::Closed { .. })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -211,6 +220,31 @@ impl Lane {
         bytes
     }
 
+    /// A lane whose breaker has opened leaves what it will not need soon in the store; returns the bytes that it lets go.
+    pub(super) fn leave_most(&mut self) -> usize {
+        if !self.is_broken() {
+            return 0;
+        }
+        self.page_rows = PAGE_ROWS_SCARCE;
+        let Some(from) = self.items.keys().nth(SHARE).copied() else {
+            return 0;
+        };
+        // One that the store has before what is kept would come back with the next page, again and again.
+        let goes = |item: &DueDelivery| item.sequence >= from.0;
+        let mut bytes = 0;
+        for (place, item) in self.items.split_off(&from) {
+            if goes(&item) {
+                self.known.remove(&item.delivery.id);
+                self.leave_in_store(Timestamp::from_micros(item.sequence));
+                bytes += size(&item);
+            } else {
+                self.items.insert(place, item);
+            }
+        }
+        self.bytes -= bytes;
+        bytes
+    }
+
     /// Holds a delivery in memory; returns its size.
     pub(super) fn insert(&mut self, due: DueDelivery) -> usize {
         let size = size(&due);
@@ -278,12 +312,14 @@ impl Lane {
         let from = self
             .stored
             .filter(|place| *place <= now.plus(limits.horizon))?;
-        let room = if memory_full {
+        let room = if self.is_broken() {
+            self.items.is_empty() && self.unsettled.is_empty()
+        } else if memory_full {
             self.has_share()
         } else {
             self.items.len() < limits.lane_items_max / 2
         };
-        // Far retries in memory do not keep out what is due before them.
+        // Far retries in memory do not keep out what is due before them: the probe may be among it.
         let room = room
             || self
                 .items
@@ -298,7 +334,11 @@ impl Lane {
         let (rows, bytes) = if memory_full {
             (PAGE_ROWS_SCARCE, PAGE_BYTES_SCARCE)
         } else {
-            (PAGE_ROWS, PAGE_BYTES)
+            (self.page_rows, PAGE_BYTES)
+        };
+        self.page_rows = match self.is_broken() {
+            true => PAGE_ROWS_SCARCE,
+            false => (self.page_rows * 2).min(PAGE_ROWS),
         };
         // What is known may come back with the page, so ask for that much more.
         let known = u32::try_from(self.known.len() + self.unsettled.len()).unwrap_or(u32::MAX);

@@ -1,0 +1,239 @@
+//! What waits for receivers that are gone takes no room from those that are there.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it must be"
+)]
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use postrider_core::delivery::Delivery;
+use postrider_core::endpoint::Ordering;
+use postrider_core::event::Event;
+use postrider_core::judge::{Next, Signal};
+use postrider_core::tenant::Mode;
+use postrider_core::{Id, Timestamp, id};
+use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits, PageWish};
+use postrider_store::{DueDelivery, DuePage};
+
+const BYTES: usize = 1_024;
+/// As many as the lanes that are broken.
+const GONE: u128 = 50;
+
+fn now() -> Timestamp {
+    Timestamp::from_secs(1_000)
+}
+
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The `number`th delivery of a tenant, which has one endpoint.
+fn due(tenant: u128, number: u32) -> DueDelivery {
+    let event = Event {
+        id: Id::from_u128(tenant << 32 | u128::from(number)),
+        application: Id::from_u128(1),
+        tenant: Id::from_u128(tenant),
+        event_type: "order.completed".into(),
+        data: Bytes::from(vec![b' '; BYTES]),
+        meta: None,
+        mode: Mode::Live,
+        occurred_at: now(),
+        created_at: now(),
+        ordering_key: None,
+        deliver_before: None,
+        traceparent: None,
+    };
+    let id = Id::from_u128(tenant << 32 | u128::from(number));
+    let endpoint = Id::from_u128(tenant);
+    DueDelivery {
+        delivery: Delivery::new(id, &event, endpoint, 1, now().into()),
+        event: Arc::new(event),
+        sequence: now().as_micros() + i64::from(number),
+    }
+}
+
+fn open(tenant: u128) -> Input {
+    Input::Configure {
+        endpoint: Id::from_u128(tenant),
+        config: LaneConfig {
+            tenant: Id::from_u128(tenant),
+            closed: None,
+            held: false,
+            ordering: Ordering::None,
+            rate_limit: None,
+            breaker: true,
+            throttle: true,
+        },
+    }
+}
+
+/// A machine, what the store has of each endpoint's deliveries, and whose receivers answer.
+struct World {
+    machine: Machine,
+    now: Timestamp,
+    pending: BTreeMap<u128, BTreeMap<i64, DueDelivery>>,
+    answers: Option<u128>,
+    delivered: usize,
+    /// Pages that were asked for.
+    pages: usize,
+}
+
+impl World {
+    /// Everybody has so many deliveries, and every attempt has failed until none was made any more.
+    fn with_many_gone(each: u32) -> Self {
+        let mut world = Self {
+            machine: Machine::new(MachineLimits {
+                memory_max: 4 * 1_024 * 1_024,
+                ..MachineLimits::default()
+            }),
+            now: Timestamp::from_secs(1_001),
+            pending: BTreeMap::new(),
+            answers: None,
+            delivered: 0,
+            pages: 0,
+        };
+        for tenant in 1..=GONE {
+            world.publish(tenant, 0..each);
+            world.step(open(tenant));
+        }
+        world
+    }
+
+    fn publish(&mut self, tenant: u128, numbers: Range<u32>) {
+        let all: Vec<_> = numbers.map(|number| due(tenant, number)).collect();
+        let places = all.iter().map(|due| (due.sequence, due.clone()));
+        self.pending.entry(tenant).or_default().extend(places);
+        self.step(Input::Due(all));
+    }
+
+    /// Does what the machine says, until it says no more.
+    fn step(&mut self, input: Input) {
+        let mut actions = self.machine.step(self.now, input);
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Send(due) => {
+                    for input in self.attempt(due) {
+                        actions.extend(self.machine.step(self.now, input));
+                    }
+                }
+                Action::Load {
+                    endpoint,
+                    until,
+                    wish,
+                } => {
+                    self.pages += 1;
+                    let page = self.page(endpoint, until, wish);
+                    let input = Input::Loaded { endpoint, page };
+                    actions.extend(self.machine.step(self.now, input));
+                }
+                Action::Expire(_) | Action::Configure(_) | Action::FinishPending { .. } => {}
+            }
+        }
+    }
+
+    fn attempt(&mut self, mut due: Box<DueDelivery>) -> [Input; 3] {
+        let tenant = due.delivery.tenant.as_u128();
+        let pending = self.pending.get_mut(&tenant).unwrap();
+        let before = pending.remove(&due.sequence);
+        assert!(before.is_some(), "a delivery is sent that waits no more");
+        let (next, signal) = if self.answers == Some(tenant) {
+            self.delivered += 1;
+            (Next::Delivered, Signal::Well)
+        } else {
+            let at = self.now.plus(RETRY_AFTER);
+            let mut later = (*due).clone();
+            later.delivery.due_at = at;
+            // Two retries cannot have one place in this store.
+            later.sequence = at.as_micros() + i64::try_from(pending.len()).unwrap();
+            while pending.contains_key(&later.sequence) {
+                later.sequence += 1;
+            }
+            due.delivery.due_at = at;
+            pending.insert(later.sequence, later);
+            (Next::Retry { at }, Signal::Strained { pause: None })
+        };
+        let released = Input::Released {
+            endpoint: due.delivery.endpoint,
+            started_at: self.now,
+            took: None,
+            signal,
+        };
+        let keep_place = false;
+        let settled = Input::Settled {
+            due,
+            next,
+            keep_place,
+        };
+        [Input::Started, released, settled]
+    }
+
+    fn page(&self, endpoint: Id<id::Endpoint>, until: Timestamp, wish: PageWish) -> DuePage {
+        let pending = &self.pending[&endpoint.as_u128()];
+        let mut rows = pending
+            .range(wish.from.as_micros()..=until.as_micros())
+            .map(|(_, due)| due.clone());
+        let page: Vec<_> = rows.by_ref().take(wish.rows as usize).collect();
+        let next = rows.next().map(|due| Timestamp::from_micros(due.sequence));
+        DuePage { rows: page, next }
+    }
+
+    fn held(&self) -> usize {
+        self.machine.stats().memory_bytes
+    }
+}
+
+#[test]
+fn lanes_whose_receivers_are_gone_hold_little() {
+    let mut world = World::with_many_gone(200);
+    let held = world.held();
+    assert!(held < 2 * 1_024 * 1_024, "{held} bytes for nobody");
+    // Somebody with a receiver that answers is not sent to the store for what it was given.
+    world.answers = Some(77);
+    world.publish(77, 0..1);
+    world.step(open(77));
+    let pages = world.pages;
+    world.publish(77, 1..500);
+    assert_eq!((world.delivered, world.pages), (500, pages));
+}
+
+#[test]
+fn what_comes_for_a_receiver_that_is_gone_waits_in_the_store() {
+    let mut world = World::with_many_gone(20);
+    let held = world.held();
+    world.publish(1, 1_000..2_000);
+    assert!(world.held() <= held, "{held} bytes became {}", world.held());
+}
+
+#[test]
+fn a_receiver_that_came_back_gets_what_was_left_in_the_store() {
+    let mut world = World::with_many_gone(2_000);
+    world.answers = Some(7);
+    world.now = world.now.plus(RETRY_AFTER * 2);
+    world.step(Input::Tick);
+    assert_eq!(world.delivered, 2_000);
+    assert!(world.pages < 500, "{} pages", world.pages);
+}
+
+#[test]
+fn a_receiver_that_is_gone_is_asked_again_and_again_for_little() {
+    let mut world = World::with_many_gone(200);
+    let (held, pages) = (world.held(), world.pages);
+    for _ in 0..100 {
+        world.now = world.now.plus(Duration::from_secs(60));
+        world.step(Input::Tick);
+    }
+    assert!(
+        world.held() <= 2 * held,
+        "{held} bytes became {}",
+        world.held()
+    );
+    // One for each probe, at most.
+    let asked = world.pages - pages;
+    assert!(
+        asked <= 100 * usize::try_from(GONE).unwrap(),
+        "{asked} pages"
+    );
+}
