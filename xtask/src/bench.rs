@@ -1,157 +1,232 @@
-//! Measurements: what a delivery costs the store with one endpoint and with many, and what a whole server does.
+//! Measurements: what a delivery costs the store, a whole server, and the bare relay beside it; and what is left of that
+//! when there is much behind a server or much waits in it.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+mod big;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context as _;
 
 use crate::browser::target;
 use crate::{run, say};
+use process::{Run, Server};
 
 /// Endpoints of the store's two runs.
 const ENDPOINTS: [&str; 2] = ["1", "10000"];
-/// What the server gets: each a run of the load generator.
-const LOADS: &[(&str, &[&str])] = &[
-    ("as fast as answers come", &["--secs", "10"]),
-    ("1,000/s", &["--secs", "10", "--rate", "1000"]),
-    ("4,000/s", &["--secs", "10", "--rate", "4000"]),
-];
-
+/// Deliveries of each of those.
+const STORE_DELIVERIES: &str = "400000";
+/// Runs of a row; the table has their medians.
+const RUNS: usize = 3;
 /// Times each page of a server.
 const PAGES: &str = "crates/postrider/tests/python/pages_speed.py";
 
-/// Prints one table for this machine; `deliveries` is what each run of the store makes.
-pub(crate) fn bench(deliveries: &str) -> anyhow::Result<()> {
+/// As fast as answers come. The relay takes no batches.
+const ROWS: &[(&str, &[&str])] = &[
+    ("1 KB, one endpoint", &[]),
+    ("32 KB", &["--bytes", "32768"]),
+    ("100 endpoints", &["--tenants", "100"]),
+    ("10,000 endpoints", &["--tenants", "10000"]),
+    ("fan-out 10", &["--endpoints", "10"]),
+    (
+        "fan-out 1,000",
+        &["--endpoints", "1000", "--connections", "4"],
+    ),
+    (BATCHES, &["--batch", "100", "--connections", "8"]),
+];
+const BATCHES: &str = "batches of 100";
+/// Of the most that the first row had.
+const SHARES: [(&str, f64); 3] = [("10 %", 0.1), ("50 %", 0.5), ("90 %", 0.9)];
+/// What a customer of a well-behaved one does; the first is the control.
+const NEIGHBOURS: &[(&str, &str)] = &[
+    ("nobody beside", "--rate 1000"),
+    (
+        "1,000 that hang, 5/s each",
+        "--rate 1000 --bad-endpoints 1000 --bad-rate 5",
+    ),
+    (
+        "1,000 that take 2 s, 5/s each",
+        "--rate 1000 --bad-endpoints 1000 --bad-rate 5 --slow 2000",
+    ),
+    (
+        "1,000 that answer, 5/s each",
+        "--rate 1000 --bad-endpoints 1000 --bad-rate 5 --slow 0",
+    ),
+    ("nobody beside, 100/s", "--rate 100"),
+    (
+        "one with 10,000/s",
+        "--rate 100 --bad-endpoints 1 --bad-rate 10000 --slow 1",
+    ),
+];
+
+/// Prints tables for this machine: of everything but the big ones, or of one of them.
+pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
+    let built = build()?;
+    let scratch = target().join("bench");
+    let big = |what: fn(&Path, &Path, &str) -> anyhow::Result<()>| {
+        let count = arguments.get(1).map_or("10000000", String::as_str);
+        what(&built, &scratch, count)
+    };
+    match arguments.first().map(String::as_str) {
+        None => {
+            store(&built, &scratch)?;
+            table(&built, &scratch)?;
+            neighbours(&built, &scratch)?;
+            pages(&built, &scratch)
+        }
+        Some("store") => store(&built, &scratch),
+        Some("table") => table(&built, &scratch),
+        Some("neighbours") => neighbours(&built, &scratch),
+        Some("pages") => pages(&built, &scratch),
+        Some("history") => big(big::history),
+        Some("backlog") => big(big::backlog),
+        Some(other) => anyhow::bail!(
+            "there is no bench {other}: store, table, neighbours, pages, history [N] and backlog [N]"
+        ),
+    }
+}
+
+fn build() -> anyhow::Result<PathBuf> {
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new("cargo");
         run(command.args(["build", "--release"]).args(arguments))
     };
-    cargo(&["-p", "postrider", "--bin", "postrider", "--example", "load"])?;
-    cargo(&["-p", "postrider-store-sql", "--example", "ageing"])?;
-    let built = target().join("release");
-    let scratch = target().join("bench");
+    cargo(&[
+        "-p",
+        "postrider",
+        "--bin",
+        "postrider",
+        "--example",
+        "load",
+        "--example",
+        "relay",
+    ])?;
+    cargo(&[
+        "-p",
+        "postrider-store-sql",
+        "--example",
+        "ageing",
+        "--example",
+        "fill",
+    ])?;
+    Ok(target().join("release"))
+}
+
+fn store(built: &Path, scratch: &Path) -> anyhow::Result<()> {
     for endpoints in ENDPOINTS {
         say(&format!("\nThe store by itself, endpoints: {endpoints}"));
-        let directory = fresh(&scratch, "store")?;
+        let directory = fresh(scratch, "store")?;
         run(Command::new(built.join("examples/ageing"))
-            .args([deliveries, endpoints])
+            .args([STORE_DELIVERIES, endpoints])
             .arg(directory))?;
     }
-    say("\nA server, with the load generator and the receiver on the same machine");
-    for (what, arguments) in LOADS {
-        let data = fresh(&scratch, "server")?;
-        let server = Server::start(&built.join("postrider"), &data)?;
-        let before = server.cpu()?;
-        let output = Command::new(built.join("examples/load"))
-            .args(["--url", &server.url, "--key", &server.key])
-            .args(*arguments)
-            .output()
-            .context("failed to run the load generator")?;
-        anyhow::ensure!(
-            output.status.success(),
-            "the load generator failed: {output:?}"
-        );
-        let told = String::from_utf8_lossy(&output.stdout);
-        let told = told.lines().next_back().unwrap_or_default();
-        let cpu = server.cpu()?.saturating_sub(before);
+    Ok(())
+}
+
+fn table(built: &Path, scratch: &Path) -> anyhow::Result<()> {
+    say(&format!(
+        "\nAs fast as answers come, 64 connections, load and receiver on the same machine; medians of {RUNS}\n\
+         | | relay/s | µs | sqlite/s | µs | of the relay | p50, p99, p99.9 (ms) | bytes written | peak |\n\
+         |---|---|---|---|---|---|---|---|---|"
+    ));
+    let mut most = 0.0;
+    for (name, arguments) in ROWS {
+        let arguments = [&["--secs", "5"], *arguments].concat();
+        // In turn, so that both have the same neighbours on this machine.
+        let (mut ours, mut relays) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            if *name != BATCHES {
+                relays.push(Server::relay(built)?.load(built, &arguments)?);
+            }
+            let server = Server::postrider(built, &fresh(scratch, "server")?, None)?;
+            ours.push(server.load(built, &arguments)?);
+        }
+        let rate = median(&ours, |run| run.figures.delivered);
+        let relay = median(&relays, |run| run.figures.delivered);
+        if most == 0.0 {
+            most = rate;
+        }
         say(&format!(
-            "{what}: {told}; the server used {:.1} s of CPU and at most {}",
-            cpu.as_secs_f64(),
-            server.peak()?
+            "| {name} | {relay:.0} | {:.0} | {rate:.0} | {:.0} | {:.2} | {} | {:.0} | {:.0} MiB |",
+            median(&relays, |run| run.micros),
+            median(&ours, |run| run.micros),
+            rate / relay.max(1.0),
+            latencies(&ours),
+            median(&ours, |run| run.written),
+            median(&ours, |run| run.peak_mib),
         ));
     }
-    pages(&built, &scratch)
+    say(&format!(
+        "\nAt a part of {most:.0}/s: p50, p99, p99.9 from when each was due (ms), CPU of a delivery (µs)\n\
+         | | relay | µs | sqlite | µs |\n|---|---|---|---|---|"
+    ));
+    for (name, share) in SHARES {
+        let rate = format!("{:.0}", most * share);
+        let arguments = ["--secs", "8", "--rate", rate.as_str()];
+        let relay = [Server::relay(built)?.load(built, &arguments)?];
+        let server = Server::postrider(built, &fresh(scratch, "server")?, None)?;
+        let ours = [server.load(built, &arguments)?];
+        let (relays, own) = (latencies(&relay), latencies(&ours));
+        say(&format!(
+            "| {name}: {rate}/s | {relays} | {:.0} | {own} | {:.0} |",
+            relay[0].micros, ours[0].micros
+        ));
+    }
+    Ok(())
+}
+
+fn neighbours(built: &Path, scratch: &Path) -> anyhow::Result<()> {
+    say(
+        "\nA customer at a steady rate, and who is beside\n| beside | p50, p99, p99.9 (ms) | refused | connections to its receiver |\n|---|---|---|---|",
+    );
+    for (name, arguments) in NEIGHBOURS {
+        let server = Server::postrider(built, &fresh(scratch, "server")?, None)?;
+        let arguments: Vec<&str> = arguments.split(' ').chain(["--secs", "8"]).collect();
+        let run = server.load(built, &arguments)?;
+        let figures = run.figures;
+        say(&format!(
+            "| {name} | {} | {} | {} |",
+            latencies(&[run]),
+            figures.refused,
+            figures.connections
+        ));
+    }
+    Ok(())
 }
 
 /// How long each page takes when there is much behind it.
 fn pages(built: &Path, scratch: &Path) -> anyhow::Result<()> {
     say("\nIts pages, after a minute as fast as answers come");
-    let data = fresh(scratch, "pages")?;
-    let server = Server::start(&built.join("postrider"), &data)?;
-    let output = Command::new(built.join("examples/load"))
-        .args(["--url", &server.url, "--key", &server.key, "--secs", "60"])
-        .output()
-        .context("failed to run the load generator")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "the load generator failed: {output:?}"
-    );
-    run(Command::new("python3").args([PAGES, &server.url, &server.key]))
+    let server = Server::postrider(built, &fresh(scratch, "pages")?, None)?;
+    server.load(built, &["--secs", "60"])?;
+    time_pages(&server)
 }
 
-fn fresh(scratch: &Path, name: &str) -> anyhow::Result<std::path::PathBuf> {
+fn time_pages(server: &Server) -> anyhow::Result<()> {
+    run(Command::new("python3").args([PAGES, server.url(), server.key()]))
+}
+
+fn latencies(runs: &[Run]) -> String {
+    format!(
+        "{:.2}, {:.2}, {:.1}",
+        median(runs, |run| run.figures.p50),
+        median(runs, |run| run.figures.p99),
+        median(runs, |run| run.figures.p999)
+    )
+}
+
+fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut all: Vec<f64> = runs.iter().map(of).collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn fresh(scratch: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let directory = scratch.join(name);
     if directory.exists() {
         std::fs::remove_dir_all(&directory).context("failed to remove the last run's data")?;
     }
     std::fs::create_dir_all(&directory).context("failed to make a directory for the run")?;
     Ok(directory)
-}
-
-/// Killed when dropped.
-struct Server {
-    child: Child,
-    url: String,
-    key: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-impl Server {
-    fn start(binary: &Path, data: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(binary)
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("failed to start the server")?;
-        let told = child.stdout.take().context("the server has no output")?;
-        let (mut url, mut key) = (None, None);
-        for line in BufReader::new(told).lines() {
-            let line = line.context("the server's greeting cannot be read")?;
-            if url.is_none() {
-                let address = line.split("http://").nth(1);
-                let address = address.and_then(|rest| rest.split(',').next());
-                url = address.map(|address| format!("http://{address}"));
-            }
-            if line.trim().starts_with("pr_live_") {
-                key = Some(line.trim().to_owned());
-                break;
-            }
-        }
-        Ok(Self {
-            child,
-            url: url.context("the server did not tell its address")?,
-            key: key.context("the server did not tell its key")?,
-        })
-    }
-
-    /// By the kernel's accounting, in hundredths of a second.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        let text = self.proc("stat")?;
-        let behind_name = text.rsplit(") ").next().unwrap_or_default();
-        let ticks = behind_name.split(' ').skip(11).take(2);
-        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    /// The most memory that it had.
-    fn peak(&self) -> anyhow::Result<String> {
-        let text = self.proc("status")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        Ok(line.unwrap_or("?").trim().to_owned())
-    }
-
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))
-            .context("what the kernel counts can be read on Linux only")
-    }
 }

@@ -27,7 +27,8 @@ cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
-cargo xtask bench [N]  what the store costs over N deliveries, and a server under load [default: 400000]
+cargo xtask bench      what a delivery costs, the bare relay beside it; or one of: store, table, neighbours, pages,
+                       history [N], backlog [N]: what N deliveries behind a server, or waiting in it, cost [default: 10000000]
 cargo xtask dist       an archive and a Debian package, in target/dist
 cargo xtask demo       the demo, as a user runs it";
 
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         "arrows" => arrows::check(),
         "dist" => dist::dist(),
         "systems" => systems::check(),
-        "bench" => bench::bench(rest.first().map_or("400000", String::as_str)),
+        "bench" => bench::bench(rest),
         "demo" => cargo(&["run", "--release", "--", "demo"]),
         _ => {
             say(HELP);
