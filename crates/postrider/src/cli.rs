@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use url::Url;
 
 use crate::config::Config;
 use crate::{
@@ -49,7 +50,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Put a backup in the place of the database; the one that is there is kept under another name
     Restore(RestoreArgs),
-    /// Read all that is stored, while the server may be running, and tell what cannot be read
+    /// Look at the clock, open files, disk, master key, names and the way out, and read all that is stored; the server may be
+    /// running
     Doctor(DoctorArgs),
     /// Delete what is older than the configuration keeps it, while the server is stopped; or count it
     Prune(PruneArgs),
@@ -179,9 +181,11 @@ pub struct RestoreArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The server's data directory
-    #[arg(long, default_value = "./postrider-data")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Send a request to this URL as a delivery goes out, and compare the clocks; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub reach: Vec<Url>,
     /// First make the segments anew, by which deliveries and events are found and counted; the server must be stopped
     #[arg(long)]
     pub rebuild: bool,
@@ -252,7 +256,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Backup(args) => backup::run(&args.data, &args.target),
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
-            Command::Doctor(args) => doctor::run(&args.data, args.rebuild),
+            Command::Doctor(args) => doctor::run(&args).await,
             Command::Prune(args) => prune::run(&args).await,
             Command::Import(args) => moving::run_import(&args).await,
             Command::ImportSvix(args) => commands::import_svix(args).await,

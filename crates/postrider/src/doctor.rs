@@ -1,18 +1,48 @@
 //! `postrider doctor` and `postrider restore`.
 
+mod machine;
+
 use std::path::Path;
 
+use crate::cli::DoctorArgs;
 use crate::output::line;
+use machine::Verdict;
 
-/// Reads all that is stored and tells what cannot be read. `rebuild` first finds deliveries and events anew.
+/// Looks at the machine, then reads all that is stored and tells what cannot be read. `rebuild` first finds deliveries and
+/// events anew.
 ///
 /// # Errors
-/// When there is no database, something in it cannot be read, or a server uses what is to be rebuilt.
-pub fn run(data: &Path, rebuild: bool) -> anyhow::Result<()> {
-    if rebuild {
+/// When the configuration has mistakes, there is no database, something is bad or cannot be read, or a server uses what is to
+/// be rebuilt.
+pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    let config = args.store.load()?;
+    let data = &config.store.directory;
+    if args.rebuild {
+        anyhow::ensure!(
+            config.store.url.is_none(),
+            "--rebuild is for a database in a directory"
+        );
         postrider_store_sql::SqlStore::rebuild(data)?;
         line("the segments were made anew");
     }
+    let checks = machine::examine(&config, &args.reach).await;
+    for check in &checks {
+        let (of, verdict) = (check.of, check.verdict.as_str());
+        line(&format!("{verdict:<8} {of}: {}", check.detail));
+    }
+    let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad);
+    let bad = bad.count();
+    if config.store.url.is_none() {
+        stored(data)?;
+    } else {
+        line("what PostgreSQL stores it checks by itself (data checksums, pg_amcheck)");
+    }
+    anyhow::ensure!(bad == 0, "{bad} of these keep the server from working");
+    Ok(())
+}
+
+/// Reads all that is stored.
+fn stored(data: &Path) -> anyhow::Result<()> {
     let findings = postrider_store_sql::examine(data)?;
     for finding in &findings {
         let row = finding

@@ -266,13 +266,14 @@ fn seconds(at: Timestamp) -> f64 {
     Duration::from_micros(at.as_micros().unsigned_abs()).as_secs_f64()
 }
 
+/// Bytes that the disk of a directory has for this process.
 #[cfg(unix)]
-fn free_bytes(directory: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(directory).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(_: &Path) -> Option<u64> {
     None
 }

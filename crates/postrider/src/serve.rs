@@ -31,6 +31,7 @@ use parts::{
     Opened, Prepared, api_options, collectors, disk, first_console_link, first_root_key, owned,
     root_key_target, router,
 };
+pub(crate) use parts::{addresses, transport};
 use traces::Traces;
 
 /// What a shutdown may take after a part of the server has ended.

@@ -194,7 +194,7 @@ pub(super) async fn usable(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Which addresses attempts go to.
-pub(super) fn addresses(config: &Config) -> AddressPolicy {
+pub(crate) fn addresses(config: &Config) -> AddressPolicy {
     AddressPolicy::new(config.egress.allow.clone())
         .denying(config.egress.deny.clone())
         .with_ports(config.egress.ports.clone())
@@ -385,7 +385,7 @@ async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyho
     Ok(())
 }
 
-pub(super) fn transport(
+pub(crate) fn transport(
     config: &Config,
     addresses: AddressPolicy,
 ) -> anyhow::Result<HttpTransport> {

@@ -21,6 +21,7 @@ mod damage;
 mod deletions;
 mod delivering;
 mod distributions;
+mod doctor;
 mod documents;
 mod egress;
 mod filters;

@@ -1,0 +1,102 @@
+//! The doctor tells an operator what of the machine would keep deliveries back, before a customer does.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, SystemTime};
+
+use postrider_testkit::{Behaviour, Receiver};
+
+use crate::binary::{output, postrider, serve, text};
+
+/// What it says of a directory, to a receiver on this machine.
+fn doctor(data: &Path, more: &[&str]) -> Output {
+    let mut command = postrider();
+    command.env("POSTRIDER__EGRESS__ALLOW", "127.0.0.0/8");
+    output(command.args(["doctor", "--data"]).arg(data).args(more))
+}
+
+/// A directory whose server has left.
+fn left_behind() -> tempfile::TempDir {
+    let data = tempfile::tempdir().unwrap();
+    drop(serve(data.path()));
+    data
+}
+
+fn http_date(at: SystemTime) -> String {
+    httpdate::fmt_http_date(at)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_well_is_told_so() {
+    let data = left_behind();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let now = http_date(SystemTime::now());
+    receiver.behave(Behaviour::StatusWith(200, "date", now));
+    let told = doctor(data.path(), &["--reach", &receiver.url("/hook")]);
+    let lines = text(&told.stdout);
+    assert!(told.status.success(), "{told:?}");
+    for part in [
+        "ok       clock: ",
+        "ok       open files: ",
+        "ok       master key: ",
+        "ok       way out: ",
+        "answered 200 from 127.0.0.1, ",
+        "ok       clock: as that of 127.0.0.1",
+        "everything that is stored can be read",
+    ] {
+        assert!(lines.contains(part), "{part:?} is not in\n{lines}");
+    }
+    let request = &receiver.requests()[0];
+    assert_eq!((&*request.method, &*request.target), ("POST", "/hook"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_off_is_told_with_its_distance() {
+    let data = left_behind();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let later = http_date(SystemTime::now() + Duration::from_secs(3_600));
+    receiver.behave(Behaviour::StatusWith(200, "date", later));
+    let told = doctor(data.path(), &["--reach", &receiver.url("/")]);
+    let lines = text(&told.stdout);
+    assert!(!told.status.success(), "{told:?}");
+    let line = lines
+        .lines()
+        .find(|line| line.starts_with("BAD      clock: "));
+    let secs = line.and_then(|line| line.split(' ').find_map(|word| word.parse::<u64>().ok()));
+    assert!(
+        secs.is_some_and(|secs| secs.abs_diff(3_600) < 60),
+        "{lines}"
+    );
+    // Here it is what was written that is later than now.
+    let file = data.path().join("postrider.db");
+    let written = std::fs::File::options().write(true).open(file).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(600);
+    written.set_modified(later).unwrap();
+    let told = doctor(data.path(), &[]);
+    assert!(!told.status.success(), "{told:?}");
+    assert!(
+        text(&told.stdout).contains("behind the last write of the store"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_way_that_is_barred_and_a_key_that_is_gone_are_told() {
+    let data = left_behind();
+    std::fs::remove_file(data.path().join("master.key")).unwrap();
+    let told = output(
+        postrider()
+            .env("POSTRIDER__EGRESS__PROXY", "http://nobody.invalid:3128")
+            .args(["doctor", "--reach", "http://10.0.0.1/", "--data"])
+            .arg(data.path()),
+    );
+    let lines = text(&told.stdout);
+    assert!(!told.status.success(), "{told:?}");
+    for part in [
+        "BAD      master key: ",
+        "BAD      names: nobody.invalid of egress.proxy is not found",
+        "BAD      way out: http://10.0.0.1/ is not reached (address_forbidden)",
+    ] {
+        assert!(lines.contains(part), "{part:?} is not in\n{lines}");
+    }
+}
