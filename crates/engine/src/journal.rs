@@ -11,7 +11,7 @@ use std::sync::Arc;
 use postrider_core::judge::Next;
 use postrider_core::{Id, id};
 use postrider_store::{
-    DueDelivery, FinishDelivery, LaneBacklog, Published, Recorded, Store, StoreError, Write,
+    DueDelivery, FinishDelivery, LaneBacklog, Lanes, Published, Recorded, StoreError, Write,
     Written,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -99,7 +99,7 @@ pub(crate) struct Journal {
 }
 
 pub(crate) struct JournalTask {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Lanes>,
     clocks: Arc<Clocks>,
     requests: mpsc::Receiver<RequestEntry>,
     records: mpsc::Receiver<RecordEntry>,
@@ -109,7 +109,7 @@ pub(crate) struct JournalTask {
 }
 
 pub(crate) fn journal(
-    store: Arc<dyn Store>,
+    store: Arc<dyn Lanes>,
     clocks: Arc<Clocks>,
     metrics: Arc<Metrics>,
 ) -> (Journal, JournalTask) {

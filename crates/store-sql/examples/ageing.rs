@@ -29,7 +29,7 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_store::conformance::fixture::{World, record, world};
 use postrider_store::{
     DeliveryFilter, EventFilter, Keep, NewEvent, PageRequest, PruneFrom, Pruned, RecordAttempt,
-    Retention as _, StatePattern, StatisticsQuery, Store, Target, Write, Written,
+    Records as _, Retention as _, StatePattern, StatisticsQuery, Target, Write, Written,
 };
 use postrider_store_sql::{Options, PostgresOptions, Segments, SqlStore};
 

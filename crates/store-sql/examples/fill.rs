@@ -25,7 +25,9 @@ use postrider_core::health::HealthChange;
 use postrider_core::judge::Next;
 use postrider_core::tenant::{Mode, Tenant};
 use postrider_store::conformance::fixture::record;
-use postrider_store::{NewEvent, PageRequest, Store, Target, TenantFilter, Write, Written};
+use postrider_store::{
+    Catalogue as _, Lanes as _, NewEvent, PageRequest, Store, Target, TenantFilter, Write, Written,
+};
 use postrider_store_sql::{Options, SqlStore};
 
 /// Events in one commit.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use postrider_store::conformance::fixture::{World, at, secs, world};
-use postrider_store::{DeliveryFilter, EventFilter, PageRequest, StatePattern, Store, Write};
+use postrider_store::{
+    Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
+    StatePattern, Write,
+};
 use postrider_store_sql::{Options, SqlStore, plan};
 
 /// More than a list looks at (`SCAN_ROWS_MAX`), both of what is in segments and of what is in none yet.

@@ -8,7 +8,9 @@
 use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::Endpoint;
 use postrider_store::conformance::fixture::{by, secs, world};
-use postrider_store::{EventFilter, PageRequest, Store as _, StoreError};
+use postrider_store::{
+    Catalogue as _, EventFilter, Lanes as _, PageRequest, Records as _, Store as _, StoreError,
+};
 use postrider_store_sql::{OpenError, PostgresOptions, Segments, SqlStore};
 use postrider_testkit::Postgres;
 

@@ -15,7 +15,10 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::conformance::fixture::{at, by, filter, secs, world};
-use postrider_store::{EventFilter, NewEvent, PageRequest, Store as _, Write, Written};
+use postrider_store::{
+    Catalogue as _, EventFilter, Keys as _, Lanes as _, NewEvent, PageRequest, Records as _,
+    Store as _, Write, Written,
+};
 use postrider_store_sql::{
     OpenError, Options, PostgresOptions, Progress, Segments, SqlStore, export, import,
 };

@@ -1,11 +1,46 @@
-//! What every store tells of a failure in the same words.
+//! What people are told of, and what every store tells of a failure in the same words.
 
+use async_trait::async_trait;
 use postrider_core::attempt::{Attempt, Outcome};
-use postrider_core::notice::{NoticeClass, NotificationSettings};
-use postrider_core::tenant::{ApplicationSettings, TenantSettings};
-use postrider_core::{Id, id};
+use postrider_core::notice::{Notice, NoticeClass, NotificationSettings};
+use postrider_core::tenant::{ApplicationSettings, Mode, TenantSettings};
+use postrider_core::{Id, Timestamp, id};
 
-use crate::RecordAttempt;
+use crate::{NoticeFilter, Page, PageRequest, RecordAttempt, StoreError};
+
+/// What people are told of.
+#[async_trait]
+pub trait Notices: Send + Sync + 'static {
+    /// Newest first.
+    async fn list_notices(
+        &self,
+        filter: NoticeFilter,
+        page: PageRequest,
+    ) -> Result<Page<Notice>, StoreError>;
+
+    /// Marks a tenant's notices, of one mode or both, up to and including `last` as read; returns
+    /// how many were not.
+    async fn read_notices(
+        &self,
+        tenant: Id<id::Tenant>,
+        mode: Option<Mode>,
+        last: Id<id::Notice>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError>;
+
+    /// Everybody for whom a notice waits to be mailed, with the time of the oldest.
+    async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError>;
+
+    /// The oldest notices that wait.
+    async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError>;
+
+    /// They wait for the channel no more.
+    async fn settle_notices(
+        &self,
+        channel: NoticeChannel,
+        ids: Vec<Id<id::Notice>>,
+    ) -> Result<(), StoreError>;
+}
 
 /// Who gets mail about one kind of endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

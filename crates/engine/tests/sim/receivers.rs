@@ -10,7 +10,9 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Exchange, Request, Transport};
 use postrider_store::memory::MemoryStore;
-use postrider_store::{DeliveryFilter, LoadDue, PageRequest, Store};
+use postrider_store::{
+    Catalogue as _, DeliveryFilter, Lanes as _, LoadDue, PageRequest, Records as _,
+};
 
 use super::{EndpointId, Shared, done};
 

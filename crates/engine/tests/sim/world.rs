@@ -31,7 +31,9 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, Options, ProfileRegistry};
 use postrider_store::memory::MemoryStore;
-use postrider_store::{DeliveryFilter, NewEvent, PageRequest, Store, Target};
+use postrider_store::{
+    Catalogue as _, DeliveryFilter, NewEvent, PageRequest, Records as _, Store, Target,
+};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 

@@ -1,0 +1,61 @@
+//! The way of an event: what the engine writes, and what it reads to go on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use postrider_core::attempt::Rendering;
+use postrider_core::delivery::DeliveryState;
+use postrider_core::endpoint::Endpoint;
+use postrider_core::time::Moment;
+use postrider_core::{Id, Timestamp, id};
+
+use crate::{DuePage, LaneBacklog, LoadDue, StoreError, Write, Written};
+
+/// What the engine works with.
+#[async_trait]
+pub trait Lanes: Send + Sync + 'static {
+    /// Commits the writes of `batch`, each whole or not at all; the answers are in the same order.
+    /// Places, due times and the age of idempotency keys are by the steady clock, all else by the wall
+    /// clock.
+    ///
+    /// They are one transaction, or a few when they are large ([`limits::TRANSACTION_ROWS`]). A write
+    /// that cannot be (`NotFound`, `Conflict`, and `Corrupt` where a row that it needs cannot be read)
+    /// changes nothing and leaves the others be. When a transaction itself fails, all its writes
+    /// answer `Aborted`, `Full` or `OutcomeUnknown`.
+    ///
+    /// [`limits::TRANSACTION_ROWS`]: postrider_core::limits::TRANSACTION_ROWS
+    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>>;
+
+    /// The latest place that a fresh delivery has, by the steady clock of whoever made it, or what
+    /// [`Lanes::note_steady`] noted if that is later.
+    async fn last_place(&self) -> Result<Timestamp, StoreError>;
+
+    /// Notes how far the steady clock has come, so that the next process begins there, however little is accepted
+    /// and whatever the wall clock shows then.
+    async fn note_steady(&self, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The first pending deliveries of one endpoint in the order of its lane.
+    async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError>;
+
+    /// Every endpoint that has pending deliveries, with the place of the first.
+    async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError>;
+
+    /// Gives up to `limit` pending deliveries of a disabled or deleted endpoint their final state;
+    /// returns how many. An endpoint that was enabled meanwhile keeps what it has, one that was erased has none: 0.
+    async fn finish_pending(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        state: DeliveryState,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, StoreError>;
+
+    /// The endpoint for a lane: deleted ones too, with `true`.
+    async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError>;
+
+    /// What of its endpoint made a delivery's first body.
+    async fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError>;
+}

@@ -1,0 +1,87 @@
+//! [`Lanes`] of the model.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use postrider_core::attempt::Rendering;
+use postrider_core::delivery::DeliveryState;
+use postrider_core::endpoint::Endpoint;
+use postrider_core::time::Moment;
+use postrider_core::{Id, Timestamp, id};
+
+use crate::memory::{MemoryStore, failed};
+use crate::{DuePage, LaneBacklog, Lanes, LoadDue, StoreError, Write, Written};
+
+#[async_trait]
+impl Lanes for MemoryStore {
+    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
+        let count = batch.len();
+        if let Err(error) = self.before().await {
+            return failed(count, &error);
+        }
+        let answers = {
+            let mut state = self.state();
+            let writes = batch.into_iter();
+            writes
+                .map(|write| state.write(&self.ids, now, write))
+                .collect()
+        };
+        match &self.weather {
+            None => answers,
+            Some(weather) => match weather.after_commit().await {
+                Ok(()) => answers,
+                Err(error) => failed(count, &error),
+            },
+        }
+    }
+
+    async fn last_place(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.state().last_place())
+    }
+
+    async fn note_steady(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.before().await?;
+        let mut state = self.state();
+        state.last_sequence = state.last_sequence.max(now.as_micros());
+        Ok(())
+    }
+
+    async fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {
+        self.before().await?;
+        Ok(self.state().load_due(query))
+    }
+
+    async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
+        self.before().await?;
+        Ok(self.state().backlog())
+    }
+
+    async fn finish_pending(
+        &self,
+        endpoint: Id<id::Endpoint>,
+        state: DeliveryState,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<u32, StoreError> {
+        self.before().await?;
+        Ok(self
+            .state()
+            .finish_pending(&self.ids, endpoint, state, now, limit))
+    }
+
+    async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
+        self.before().await?;
+        self.state().lane_endpoint(id)
+    }
+
+    async fn first_rendering(
+        &self,
+        delivery: Id<id::Delivery>,
+    ) -> Result<Option<Arc<Rendering>>, StoreError> {
+        self.before().await?;
+        let state = self.state();
+        let attempts = state.attempts.get(&delivery.as_u128());
+        let mut renderings = attempts.into_iter().flatten().map(|a| a.rendering.clone());
+        Ok(renderings.find_map(|rendering| rendering))
+    }
+}
