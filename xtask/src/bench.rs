@@ -147,11 +147,18 @@ fn table(built: &Path, scratch: &Path) -> anyhow::Result<()> {
         if most == 0.0 {
             most = rate;
         }
+        let (beside, part) = if relays.is_empty() {
+            ("– | –".to_owned(), "–".to_owned())
+        } else {
+            let micros = median(&relays, |run| run.micros);
+            (
+                format!("{relay:.0} | {micros:.0}"),
+                format!("{:.2}", rate / relay),
+            )
+        };
         say(&format!(
-            "| {name} | {relay:.0} | {:.0} | {rate:.0} | {:.0} | {:.2} | {} | {:.0} | {:.0} MiB |",
-            median(&relays, |run| run.micros),
+            "| {name} | {beside} | {rate:.0} | {:.0} | {part} | {} | {:.0} | {:.0} MiB |",
             median(&ours, |run| run.micros),
-            rate / relay.max(1.0),
             latencies(&ours),
             median(&ours, |run| run.written),
             median(&ours, |run| run.peak_mib),

@@ -329,7 +329,7 @@ impl Machine {
         } else {
             items_max
         };
-        let has_room = has_room && !lane.is_broken();
+        let has_room = has_room && !lane.is_failing();
         let room = (has_room && lane.len() < items_max) || lane.has_share();
         // An ordered lane holds a prefix of its deliveries: nothing may pass what is in the store.
         if lane.is_closed() || lane.is_held() || !room || (lane.is_ordered() && lane.has_stored()) {
@@ -356,7 +356,7 @@ impl Machine {
             // What is due before all that is held is taken however full memory is: otherwise the same page
             // would be asked for again and again.
             let is_first = lane.first_place().is_some_and(|first| place < first);
-            let has_room = has_room && !lane.is_broken();
+            let has_room = has_room && !lane.is_failing();
             if closed || left.is_some() || (!has_room && !lane.has_share() && !is_first) {
                 left.get_or_insert(place);
                 continue;
@@ -394,7 +394,7 @@ impl Machine {
         if !keep_place {
             due.sequence = at.as_micros();
         }
-        let has_room = has_room && !lane.is_broken();
+        let has_room = has_room && !lane.is_failing();
         let room = (has_room && lane.len() < items_max) || lane.has_share();
         let keep = lane.is_ordered() || (at <= now.plus(horizon) && room);
         if lane.is_closed() || lane.is_held() || !keep {

@@ -55,7 +55,7 @@ fn due(tenant: u128, number: u32) -> DueDelivery {
     }
 }
 
-fn open(tenant: u128) -> Input {
+fn open(tenant: u128, breaker: bool) -> Input {
     Input::Configure {
         endpoint: Id::from_u128(tenant),
         config: LaneConfig {
@@ -64,7 +64,7 @@ fn open(tenant: u128) -> Input {
             held: false,
             ordering: Ordering::None,
             rate_limit: None,
-            breaker: true,
+            breaker,
             throttle: true,
         },
     }
@@ -83,7 +83,7 @@ struct World {
 
 impl World {
     /// Everybody has so many deliveries, and every attempt has failed until none was made any more.
-    fn with_many_gone(each: u32) -> Self {
+    fn with_many_gone(each: u32, breaker: bool) -> Self {
         let mut world = Self {
             machine: Machine::new(MachineLimits {
                 memory_max: 4 * 1_024 * 1_024,
@@ -97,7 +97,7 @@ impl World {
         };
         for tenant in 1..=GONE {
             world.publish(tenant, 0..each);
-            world.step(open(tenant));
+            world.step(open(tenant, breaker));
         }
         world
     }
@@ -187,21 +187,23 @@ impl World {
 
 #[test]
 fn lanes_whose_receivers_are_gone_hold_little() {
-    let mut world = World::with_many_gone(200);
-    let held = world.held();
-    assert!(held < 2 * 1_024 * 1_024, "{held} bytes for nobody");
-    // Somebody with a receiver that answers is not sent to the store for what it was given.
-    world.answers = Some(77);
-    world.publish(77, 0..1);
-    world.step(open(77));
-    let pages = world.pages;
-    world.publish(77, 1..500);
-    assert_eq!((world.delivered, world.pages), (500, pages));
+    for breaker in [true, false] {
+        let mut world = World::with_many_gone(200, breaker);
+        let held = world.held();
+        assert!(held < 2 * 1_024 * 1_024, "{held} bytes for nobody");
+        // Somebody with a receiver that answers is not sent to the store for what it was given.
+        world.answers = Some(77);
+        world.publish(77, 0..1);
+        world.step(open(77, breaker));
+        let pages = world.pages;
+        world.publish(77, 1..500);
+        assert_eq!((world.delivered, world.pages), (500, pages));
+    }
 }
 
 #[test]
 fn what_comes_for_a_receiver_that_is_gone_waits_in_the_store() {
-    let mut world = World::with_many_gone(20);
+    let mut world = World::with_many_gone(20, true);
     let held = world.held();
     world.publish(1, 1_000..2_000);
     assert!(world.held() <= held, "{held} bytes became {}", world.held());
@@ -209,7 +211,7 @@ fn what_comes_for_a_receiver_that_is_gone_waits_in_the_store() {
 
 #[test]
 fn a_receiver_that_came_back_gets_what_was_left_in_the_store() {
-    let mut world = World::with_many_gone(2_000);
+    let mut world = World::with_many_gone(2_000, true);
     world.answers = Some(7);
     world.now = world.now.plus(RETRY_AFTER * 2);
     world.step(Input::Tick);
@@ -219,7 +221,7 @@ fn a_receiver_that_came_back_gets_what_was_left_in_the_store() {
 
 #[test]
 fn a_receiver_that_is_gone_is_asked_again_and_again_for_little() {
-    let mut world = World::with_many_gone(200);
+    let mut world = World::with_many_gone(200, true);
     let (held, pages) = (world.held(), world.pages);
     for _ in 0..100 {
         world.now = world.now.plus(Duration::from_secs(60));

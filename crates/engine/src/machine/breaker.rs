@@ -5,7 +5,7 @@ use std::time::Duration;
 use postrider_core::Timestamp;
 
 /// Failures in a row that open it.
-const FAILURES_TO_OPEN: u32 = 5;
+pub(super) const FAILURES_TO_OPEN: u32 = 5;
 const COOL_DOWN_MIN: Duration = Duration::from_secs(1);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
 

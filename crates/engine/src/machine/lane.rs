@@ -8,7 +8,7 @@ use postrider_core::judge::Signal;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::DueDelivery;
 
-use super::breaker::Breaker;
+use super::breaker::{Breaker, FAILURES_TO_OPEN};
 use super::concurrency::Concurrency;
 use super::rate::Rate;
 use super::{LaneConfig, MachineLimits, PageWish, TenantId};
@@ -21,8 +21,8 @@ const PAGE_ROWS_SCARCE: u32 = 16;
 const PAGE_BYTES: usize = 1024 * 1024;
 const PAGE_BYTES_SCARCE: usize = 64 * 1024;
 /// Deliveries that a lane may hold however full memory is, so that lanes which hold much cannot
-/// bring those which need little to a halt. One whose breaker is not closed holds no more: it sends one now and then to
-/// see whether the receiver is back, and what it held beside would be room that others lack.
+/// bring those which need little to a halt. One whose receiver fails holds no more: what it held beside would be room that
+/// others lack.
 const SHARE: usize = 16;
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 /// Bytes that a delivery takes beside its payload.
@@ -60,6 +60,8 @@ pub(super) struct Lane {
     concurrency: Concurrency,
     paused_until: Timestamp,
     breaker: Breaker,
+    /// In a row.
+    failures: u32,
     rate: Rate,
     /// Lower bound of the places of what waits in the store only.
     stored: Option<Timestamp>,
@@ -89,6 +91,7 @@ impl Lane {
             concurrency: Concurrency::new(ceiling),
             paused_until: Timestamp::default(),
             breaker: Breaker::default(),
+            failures: 0,
             rate: Rate::default(),
             stored: None,
             loading: None,
@@ -118,9 +121,9 @@ impl Lane {
         self.items.len() + self.unsettled.len() < SHARE
     }
 
-    /// The receiver failed again and again, and has not answered well since.
-    pub(super) fn is_broken(&self) -> bool {
-        !matches!(self.breaker, Breaker::Closed { .. })
+    /// The receiver failed again and again, and has not answered well since; a breaker is open then, if the lane has one.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures >= FAILURES_TO_OPEN
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -220,9 +223,9 @@ impl Lane {
         bytes
     }
 
-    /// A lane whose breaker has opened leaves what it will not need soon in the store; returns the bytes that it lets go.
+    /// A lane whose receiver fails leaves what it will not need soon in the store; returns the bytes that it lets go.
     pub(super) fn leave_most(&mut self) -> usize {
-        if !self.is_broken() {
+        if !self.is_failing() {
             return 0;
         }
         self.page_rows = PAGE_ROWS_SCARCE;
@@ -312,8 +315,8 @@ impl Lane {
         let from = self
             .stored
             .filter(|place| *place <= now.plus(limits.horizon))?;
-        let room = if self.is_broken() {
-            self.items.is_empty() && self.unsettled.is_empty()
+        let room = if self.is_failing() {
+            self.items.is_empty()
         } else if memory_full {
             self.has_share()
         } else {
@@ -336,7 +339,7 @@ impl Lane {
         } else {
             (self.page_rows, PAGE_BYTES)
         };
-        self.page_rows = match self.is_broken() {
+        self.page_rows = match self.is_failing() {
             true => PAGE_ROWS_SCARCE,
             false => (self.page_rows * 2).min(PAGE_ROWS),
         };
@@ -472,10 +475,12 @@ impl Lane {
         match signal {
             Signal::Well => {
                 self.breaker.succeeded();
+                self.failures = 0;
                 self.concurrency.answered(now, took, was_busy);
             }
             Signal::Strained { pause } => {
                 self.concurrency.strained(now, started_at);
+                self.failures = self.failures.saturating_add(1);
                 if config.is_some_and(|config| config.breaker) {
                     self.breaker.failed(now);
                 }
