@@ -356,7 +356,8 @@ impl Machine {
             // What is due before all that is held is taken however full memory is: otherwise the same page
             // would be asked for again and again.
             let is_first = lane.first_place().is_some_and(|first| place < first);
-            let has_room = has_room && !lane.is_failing();
+            // A failing lane takes the whole page, which is small, and keeps the first of all below.
+            let has_room = has_room || lane.is_failing();
             if closed || left.is_some() || (!has_room && !lane.has_share() && !is_first) {
                 left.get_or_insert(place);
                 continue;

@@ -28,6 +28,8 @@ fn now() -> Timestamp {
     Timestamp::from_secs(1_000)
 }
 
+/// Whose endpoint keeps the order of keys.
+const KEYED: u128 = 99;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The `number`th delivery of a tenant, which has one endpoint.
@@ -42,7 +44,8 @@ fn due(tenant: u128, number: u32) -> DueDelivery {
         mode: Mode::Live,
         occurred_at: now(),
         created_at: now(),
-        ordering_key: None,
+        // Two keys: the last of many has one of its own.
+        ordering_key: (tenant == KEYED).then(|| if number < 1_000 { "a" } else { "b" }.to_owned()),
         deliver_before: None,
         traceparent: None,
     };
@@ -62,7 +65,11 @@ fn open(tenant: u128, breaker: bool) -> Input {
             tenant: Id::from_u128(tenant),
             closed: None,
             held: false,
-            ordering: Ordering::None,
+            ordering: if tenant == KEYED {
+                Ordering::Key
+            } else {
+                Ordering::None
+            },
             rate_limit: None,
             breaker,
             throttle: true,
@@ -77,6 +84,7 @@ struct World {
     pending: BTreeMap<u128, BTreeMap<i64, DueDelivery>>,
     answers: Option<u128>,
     delivered: usize,
+    attempts: usize,
     /// Pages that were asked for.
     pages: usize,
 }
@@ -93,6 +101,7 @@ impl World {
             pending: BTreeMap::new(),
             answers: None,
             delivered: 0,
+            attempts: 0,
             pages: 0,
         };
         for tenant in 1..=GONE {
@@ -135,6 +144,8 @@ impl World {
     }
 
     fn attempt(&mut self, mut due: Box<DueDelivery>) -> [Input; 3] {
+        self.attempts += 1;
+        let keep_place = due.delivery.tenant.as_u128() == KEYED;
         let tenant = due.delivery.tenant.as_u128();
         let pending = self.pending.get_mut(&tenant).unwrap();
         let before = pending.remove(&due.sequence);
@@ -147,7 +158,10 @@ impl World {
             let mut later = (*due).clone();
             later.delivery.due_at = at;
             // Two retries cannot have one place in this store.
-            later.sequence = at.as_micros() + i64::try_from(pending.len()).unwrap();
+            // A lane that orders keeps a delivery's place; and two retries cannot have one place in this store.
+            if !keep_place {
+                later.sequence = at.as_micros() + i64::try_from(pending.len()).unwrap();
+            }
             while pending.contains_key(&later.sequence) {
                 later.sequence += 1;
             }
@@ -161,7 +175,6 @@ impl World {
             took: None,
             signal,
         };
-        let keep_place = false;
         let settled = Input::Settled {
             due,
             next,
@@ -238,4 +251,25 @@ fn a_receiver_that_is_gone_is_asked_again_and_again_for_little() {
         asked <= 100 * usize::try_from(GONE).unwrap(),
         "{asked} pages"
     );
+}
+
+#[test]
+fn what_is_paged_in_for_a_receiver_that_fails_is_sent_before_more_is_asked_for() {
+    let world = World::with_many_gone(200, false);
+    let sent = 200 * usize::try_from(GONE).unwrap();
+    assert!(world.pages <= sent / 8, "{} pages for {sent}", world.pages);
+}
+
+#[test]
+fn one_key_that_fails_does_not_hold_back_another() {
+    let mut world = World::with_many_gone(0, false);
+    world.publish(KEYED, 0..50);
+    world.step(open(KEYED, false));
+    for _ in 0..10 {
+        world.now = world.now.plus(RETRY_AFTER * 2);
+        world.step(Input::Tick);
+    }
+    let before = world.attempts;
+    world.publish(KEYED, 1_000..1_001);
+    assert_eq!(world.attempts, before + 1);
 }

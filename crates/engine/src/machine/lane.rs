@@ -122,8 +122,10 @@ impl Lane {
     }
 
     /// The receiver failed again and again, and has not answered well since; a breaker is open then, if the lane has one.
+    /// Not said of a lane that orders by keys: all of the few that it would hold may wait for one key, and every other with them.
     pub(super) fn is_failing(&self) -> bool {
-        self.failures >= FAILURES_TO_OPEN
+        let keyed = |config: LaneConfig| config.ordering == Ordering::Key;
+        self.failures >= FAILURES_TO_OPEN && !self.config.is_some_and(keyed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
