@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::delivery::Delivery;
+use postrider_core::delivery::{Delivery, FailReason};
 use postrider_core::endpoint::Ordering;
 use postrider_core::event::Event;
 use postrider_core::judge::{Next, Signal};
@@ -30,6 +30,8 @@ fn now() -> Timestamp {
 
 /// Whose endpoint keeps the order of keys.
 const KEYED: u128 = 99;
+/// Whose endpoint keeps the order of all.
+const ORDERED: u128 = 98;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The `number`th delivery of a tenant, which has one endpoint.
@@ -65,10 +67,10 @@ fn open(tenant: u128, breaker: bool) -> Input {
             tenant: Id::from_u128(tenant),
             closed: None,
             held: false,
-            ordering: if tenant == KEYED {
-                Ordering::Key
-            } else {
-                Ordering::None
+            ordering: match tenant {
+                KEYED => Ordering::Key,
+                ORDERED => Ordering::Endpoint,
+                _ => Ordering::None,
             },
             rate_limit: None,
             breaker,
@@ -272,4 +274,78 @@ fn one_key_that_fails_does_not_hold_back_another() {
     let before = world.attempts;
     world.publish(KEYED, 1_000..1_001);
     assert_eq!(world.attempts, before + 1);
+}
+
+#[test]
+fn a_page_that_was_asked_for_before_does_not_overtake_what_a_failing_lane_left() {
+    let endpoint = Id::from_u128(ORDERED);
+    let mut machine = Machine::new(MachineLimits::default());
+    let mut at = now();
+    let all = |numbers: Range<u32>| numbers.map(|number| due(ORDERED, number)).collect();
+    let sent = |actions: &[Action]| {
+        let send = actions.iter().find_map(|action| match action {
+            Action::Send(due) => Some(due.clone()),
+            _ => None,
+        });
+        send.map(|due| (u32::try_from(due.event.id.as_u128() & 0xffff).unwrap(), due))
+    };
+    let released = |at, signal| Input::Released {
+        endpoint,
+        started_at: at,
+        took: None,
+        signal,
+    };
+    let settled = |due, next| Input::Settled {
+        due,
+        next,
+        keep_place: true,
+    };
+    machine.step(at, Input::Due(all(0..41)));
+    let mut actions = machine.step(at, open(ORDERED, false));
+    // The first fails four times, and is sent once more.
+    for _ in 0..4 {
+        let (number, due) = sent(&actions).unwrap();
+        assert_eq!(number, 0);
+        machine.step(at, Input::Started);
+        machine.step(at, released(at, Signal::Strained { pause: None }));
+        let next = Next::Retry {
+            at: at.plus(RETRY_AFTER),
+        };
+        machine.step(at, settled(due, next));
+        at = at.plus(RETRY_AFTER * 2);
+        actions = machine.step(at, Input::Tick);
+    }
+    let (_, first) = sent(&actions).unwrap();
+    machine.step(at, Input::Started);
+    // Somebody cancels the last one, so that a page from there on is asked for.
+    let delivery = due(ORDERED, 40).delivery.id;
+    let asked = machine.step(at, Input::Ended { endpoint, delivery });
+    assert!(matches!(asked[..], [Action::Load { .. }]), "{asked:?}");
+    machine.step(at, Input::Due(all(41..61)));
+    machine.step(at, released(at, Signal::Strained { pause: None }));
+    let failed = Next::Failed(FailReason::Exhausted);
+    let mut actions = machine.step(at, settled(first, failed));
+    let page = DuePage {
+        rows: all(41..61),
+        next: None,
+    };
+    let loaded = machine.step(at, Input::Loaded { endpoint, page });
+    assert!(sent(&loaded).is_none(), "one after the other");
+    // Now it answers, but the store does not for a while.
+    let mut order = Vec::new();
+    while let Some((number, due)) = sent(&actions) {
+        order.push(number);
+        machine.step(at, Input::Started);
+        let mut next = machine.step(at, released(at, Signal::Well));
+        next.extend(machine.step(at, settled(due, Next::Delivered)));
+        for _ in next
+            .iter()
+            .filter(|action| matches!(action, Action::Load { .. }))
+        {
+            machine.step(at, Input::LoadFailed { endpoint });
+        }
+        actions = next;
+    }
+    let expected: Vec<u32> = (1..).take(order.len()).collect();
+    assert_eq!(order, expected);
 }

@@ -227,7 +227,8 @@ impl Lane {
 
     /// A lane whose receiver fails leaves what it will not need soon in the store; returns the bytes that it lets go.
     pub(super) fn leave_most(&mut self) -> usize {
-        if !self.is_failing() {
+        // A page that is being read may begin behind what would be left: an ordered lane waits for it.
+        if !self.is_failing() || (self.is_ordered() && self.loading.is_some()) {
             return 0;
         }
         self.page_rows = PAGE_ROWS_SCARCE;
@@ -318,7 +319,7 @@ impl Lane {
             .stored
             .filter(|place| *place <= now.plus(limits.horizon))?;
         let room = if self.is_failing() {
-            self.items.is_empty()
+            self.items.is_empty() && self.has_share()
         } else if memory_full {
             self.has_share()
         } else {
