@@ -38,7 +38,7 @@ const ROWS: &[(&str, &[&str])] = &[
 const BATCHES: &str = "batches of 100";
 /// Of the most that the first row had.
 const SHARES: [(&str, f64); 3] = [("10 %", 0.1), ("50 %", 0.5), ("90 %", 0.9)];
-/// What a customer of a well-behaved one does; the first is the control.
+/// Who is beside a customer with a steady rate; with nobody it is the control of what comes after it.
 const NEIGHBOURS: &[(&str, &str)] = &[
     ("nobody beside", "--rate 1000"),
     (
