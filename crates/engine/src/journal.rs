@@ -5,14 +5,15 @@
 //! records are never refused: their senders wait.
 
 mod queue;
+mod waiting;
 
 use std::sync::Arc;
 
 use postrider_core::judge::Next;
 use postrider_core::{Id, id};
 use postrider_store::{
-    DueDelivery, FinishDelivery, LaneBacklog, Lanes, Published, Recorded, StoreError, Write,
-    Written,
+    CatchUp, DueDelivery, FinishDelivery, LaneBacklog, Lanes, NewEvent, Published, RecordAttempt,
+    Recorded, Resend, StoreError,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Duration;
@@ -21,7 +22,8 @@ use crate::clock::Clocks;
 use crate::metrics::Metrics;
 use crate::shell::PastLane;
 pub(crate) use queue::WAITING_MAX;
-use queue::{Place, Queue, Room};
+use queue::{Queue, Room};
+use waiting::{Reply, Request, RequestEntry, Told, gather};
 
 /// Writes in one transaction.
 const BATCH_MAX: usize = 1_024;
@@ -56,29 +58,28 @@ pub(crate) trait Committed: Send + Sync + 'static {
     fn available(&self, available: bool);
 }
 
-/// A write that was taken and is not answered yet.
-pub(crate) struct Requested(oneshot::Receiver<Result<Written, StoreError>>);
+/// A request that was taken and is not answered yet.
+pub(crate) struct Requested<A>(oneshot::Receiver<Result<A, StoreError>>);
 
-impl Requested {
-    pub(crate) async fn answer(self) -> Result<Written, StoreError> {
+impl<A> Requested<A> {
+    pub(crate) async fn answer(self) -> Result<A, StoreError> {
         self.0
             .await
             .unwrap_or_else(|_| Err(StoreError::aborted("the server is shutting down")))
     }
 }
 
-/// A publish or a resend, with somebody waiting for the answer.
-struct RequestEntry {
-    tenant: Id<id::Tenant>,
-    write: Write,
-    answer: oneshot::Sender<Result<Written, StoreError>>,
-    place: Place,
-}
-
 /// A record, with what its lane is told afterwards.
 pub(crate) struct RecordEntry {
-    pub(crate) write: Write,
+    pub(crate) write: RecordWrite,
     pub(crate) of: RecordedEntry,
+}
+
+/// What a lane has the store keep.
+pub(crate) enum RecordWrite {
+    Attempt(Arc<RecordAttempt>),
+    /// It waited longer than it may.
+    Expiry(FinishDelivery),
 }
 
 /// Whose record it is.
@@ -135,21 +136,51 @@ pub(crate) fn journal(
 }
 
 impl Journal {
-    /// Takes a write that somebody waits for; a tenant's are committed in the order they are taken.
-    /// `bytes` is its payload.
-    pub(crate) fn request(
+    /// Takes an event; those of a tenant are committed in the order they are taken.
+    pub(crate) fn publish(&self, event: NewEvent) -> Result<Requested<Published>, Busy> {
+        let (tenant, bytes) = (event.event.tenant, event.event.payload_bytes());
+        self.request(tenant, bytes, |reply| {
+            Request::Publish(Box::new(event), reply)
+        })
+    }
+
+    pub(crate) fn finish(
         &self,
         tenant: Id<id::Tenant>,
-        write: Write,
+        finish: FinishDelivery,
+    ) -> Result<Requested<bool>, Busy> {
+        self.request(tenant, 0, |reply| Request::Finish(finish, reply))
+    }
+
+    pub(crate) fn resend(
+        &self,
+        tenant: Id<id::Tenant>,
+        resend: Resend,
+    ) -> Result<Requested<DueDelivery>, Busy> {
+        self.request(tenant, 0, |reply| Request::Resend(resend, reply))
+    }
+
+    pub(crate) fn catch_up(
+        &self,
+        tenant: Id<id::Tenant>,
+        missed: CatchUp,
+    ) -> Result<Requested<DueDelivery>, Busy> {
+        self.request(tenant, 0, |reply| Request::CatchUp(missed, reply))
+    }
+
+    /// Puts a request in line; `bytes` is its payload.
+    fn request<A>(
+        &self,
+        tenant: Id<id::Tenant>,
         bytes: usize,
-    ) -> Result<Requested, Busy> {
+        request: impl FnOnce(Reply<A>) -> Request,
+    ) -> Result<Requested<A>, Busy> {
         let place = self.room.take(tenant, bytes)?;
-        let (answer, answered) = oneshot::channel();
+        let (reply, answered) = oneshot::channel();
         self.requests
             .try_send(RequestEntry {
                 tenant,
-                write,
-                answer,
+                request: request(reply),
                 place,
             })
             .map_err(|_| Busy)?;
@@ -245,71 +276,22 @@ impl JournalTask {
         queue: &mut Queue,
     ) -> Vec<RecordEntry> {
         let now = self.clocks.now();
-        let mut batch = Vec::with_capacity(records.len() + requests.len());
-        batch.extend(records.iter().map(|entry| entry.write.clone()));
-        let mut waiting = Vec::with_capacity(requests.len());
-        for entry in requests {
-            let finish = match &entry.write {
-                Write::Finish(finish) => Some(*finish),
-                Write::Publish(_) | Write::Record(_) | Write::Resend(_) | Write::CatchUp(_) => None,
-            };
-            batch.push(entry.write);
-            waiting.push((entry.tenant, finish, entry.answer, entry.place));
-        }
+        let (batch, waiting) = gather(records, requests);
         if batch.is_empty() {
             return Vec::new();
         }
         self.metrics.commit_writes.observe(count_of(batch.len()));
-        let mut answers = self.store.commit(now, batch).await.into_iter();
+        let answers = self.store.commit(now, batch).await;
         let took = self.clocks.now().steady.since(now.steady);
         self.metrics.commits.observe(took.as_secs_f64());
-        let mut left = Vec::new();
-        for entry in records {
-            let Some((entry, error)) = told(committed, entry, answers.next()) else {
-                continue;
-            };
-            if left.is_empty() {
-                self.metrics.commit_failures.inc();
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the store does not take records; trying again"
-                );
-            }
-            left.push(entry);
-        }
-        let mut due = Vec::new();
-        let mut replies = Vec::with_capacity(waiting.len());
-        for (tenant, finish, answer, place) in waiting {
-            let mut result = answers
-                .next()
-                .unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")));
-            match &mut result {
-                // Theirs are the lanes; whoever published is told how many.
-                Ok(Written::Published(Published { deliveries, .. })) => {
-                    queue.learn(tenant, deliveries.len());
-                    due.append(deliveries);
-                }
-                Ok(Written::Resent(delivery)) => due.push(delivery.clone()),
-                Ok(Written::Finished(true)) | Err(StoreError::OutcomeUnknown { .. }) => {
-                    match finish {
-                        Some(finish) => {
-                            // In the order of the writes: what was resent before is ended, what is resent after is not.
-                            committed.due(std::mem::take(&mut due));
-                            committed.ended(finish);
-                        }
-                        None => self.look = true,
-                    }
-                }
-                Ok(Written::Recorded(_) | Written::Finished(false)) | Err(_) => {}
-            }
-            replies.push((answer, result));
-            drop(place);
-        }
-        // Lanes first: what a publisher is told of is on its way already.
-        committed.due(due);
-        for (answer, result) in replies {
-            // A publisher that went away gets no answer; its event is accepted all the same.
-            drop(answer.send(result));
+        let Told { left, why, look } = waiting.tell(answers, committed, queue);
+        self.look |= look;
+        if let Some(error) = why {
+            self.metrics.commit_failures.inc();
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the store does not take records; trying again"
+            );
         }
         left
     }
@@ -322,34 +304,9 @@ fn count_of(writes: usize) -> f64 {
 
 /// Answers those who cannot be served now.
 fn refuse(requests: Vec<RequestEntry>) {
-    for request in requests {
+    for entry in requests {
         let detail =
             "the outcome of a commit is not known, and the store cannot be read".to_owned();
-        drop(request.answer.send(Err(StoreError::Unavailable { detail })));
+        entry.request.refuse(StoreError::Unavailable { detail });
     }
-}
-
-/// Tells a lane what became of a record. One that the store did not take comes back, with why.
-fn told(
-    committed: &dyn Committed,
-    entry: RecordEntry,
-    answer: Option<Result<Written, StoreError>>,
-) -> Option<(RecordEntry, StoreError)> {
-    match answer {
-        Some(Ok(Written::Recorded(recorded))) => {
-            committed.settled(entry.of, Some(recorded), recorded.ended);
-        }
-        Some(Ok(Written::Finished(finished))) => committed.settled(entry.of, None, finished),
-        // Tried again it would be refused again, and everything else would wait for it.
-        Some(Err(StoreError::NotFound { .. })) => committed.gone(entry.of),
-        Some(Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. }))) => {
-            committed.set_aside(entry.of, &error);
-        }
-        Some(Err(error)) => return Some((entry, error)),
-        other => {
-            debug_assert!(false, "a record was answered with {other:?}");
-            return Some((entry, StoreError::aborted("the store gave no answer")));
-        }
-    }
-    None
 }

@@ -21,14 +21,14 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
     CatchUp, DueDelivery, FinishDelivery, LaneBacklog, LoadDue, NewEvent, Published, Recorded,
-    Resend, Rule, Store, StoreError, Write, Written,
+    Resend, Rule, Store, StoreError,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Clocks};
-use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordedEntry, journal};
+use crate::journal::{Busy, Committed, Journal, RecordEntry, RecordWrite, RecordedEntry, journal};
 use crate::lately::LastHour;
 use crate::machine::{Action, Input, LaneSurvey, Machine, MachineLimits, MachineStats, Survey};
 use crate::metrics::Metrics;
@@ -183,16 +183,7 @@ impl Engine {
     }
 
     async fn publish_one(&self, event: NewEvent) -> Result<Published, PublishError> {
-        let (tenant, bytes) = (event.event.tenant, event.event.payload_bytes());
-        match self
-            .journal()?
-            .request(tenant, Write::Publish(Box::new(event)), bytes)?
-            .answer()
-            .await?
-        {
-            Written::Published(published) => Ok(published),
-            other => Err(unexpected(&other).into()),
-        }
+        Ok(self.journal()?.publish(event)?.answer().await?)
     }
 
     /// Accepts several events in their order; each has its own answer.
@@ -215,20 +206,13 @@ impl Engine {
             return events.iter().map(|_| Err(Busy.into())).collect();
         };
         // All are taken before the first is awaited: one commit holds many, and their order stays.
-        let take = |event: NewEvent| {
-            let (tenant, bytes) = (event.event.tenant, event.event.payload_bytes());
-            journal.request(tenant, Write::Publish(Box::new(event)), bytes)
-        };
-        let taken: Vec<_> = events.into_iter().map(take).collect();
+        let taken = events.into_iter().map(|event| journal.publish(event));
+        let taken: Vec<_> = taken.collect();
         let mut answers = Vec::with_capacity(taken.len());
         for requested in taken {
             answers.push(match requested {
                 Err(busy) => Err(busy.into()),
-                Ok(requested) => match requested.answer().await {
-                    Ok(Written::Published(published)) => Ok(published),
-                    Ok(other) => Err(unexpected(&other).into()),
-                    Err(error) => Err(error.into()),
-                },
+                Ok(requested) => requested.answer().await.map_err(PublishError::from),
             });
         }
         answers
@@ -253,15 +237,8 @@ impl Engine {
             attempts: delivery.attempts,
             series,
         };
-        match self
-            .journal()?
-            .request(delivery.tenant, Write::Resend(resend), 0)?
-            .answer()
-            .await?
-        {
-            Written::Resent(due) => Ok(due),
-            other => Err(unexpected(&other).into()),
-        }
+        let requested = self.journal()?.resend(delivery.tenant, resend)?;
+        Ok(requested.answer().await?)
     }
 
     /// One that is cancelled can still be under way: what becomes of that attempt would be taken for the resend's.
@@ -292,19 +269,11 @@ impl Engine {
             endpoint: delivery.endpoint,
             state: DeliveryState::Cancelled,
         };
-        match self
-            .journal()?
-            .request(delivery.tenant, Write::Finish(finish), 0)?
-            .answer()
-            .await?
-        {
-            Written::Finished(finished) => {
-                self.metrics
-                    .closed(DeliveryState::Cancelled, finished.into());
-                Ok(finished)
-            }
-            other => Err(unexpected(&other).into()),
-        }
+        let requested = self.journal()?.finish(delivery.tenant, finish)?;
+        let finished = requested.answer().await?;
+        self.metrics
+            .closed(DeliveryState::Cancelled, finished.into());
+        Ok(finished)
     }
 
     /// Gives an endpoint an event that it missed, as if it were published now.
@@ -316,15 +285,7 @@ impl Engine {
         tenant: Id<id::Tenant>,
         missed: CatchUp,
     ) -> Result<DueDelivery, PublishError> {
-        match self
-            .journal()?
-            .request(tenant, Write::CatchUp(missed), 0)?
-            .answer()
-            .await?
-        {
-            Written::Resent(due) => Ok(due),
-            other => Err(unexpected(&other).into()),
-        }
+        Ok(self.journal()?.catch_up(tenant, missed)?.answer().await?)
     }
 
     /// Tells the engine that an endpoint was changed, disabled, enabled or deleted.
@@ -572,7 +533,7 @@ impl Engine {
 
     async fn expire(self: Arc<Self>, due: DueDelivery) {
         let state = DeliveryState::Failed(postrider_core::delivery::FailReason::Expired);
-        let write = Write::Finish(FinishDelivery {
+        let write = RecordWrite::Expiry(FinishDelivery {
             delivery: due.delivery.id,
             endpoint: due.delivery.endpoint,
             state,
@@ -657,12 +618,6 @@ impl Engine {
         }
         // The next process begins here.
         drop(self.store.note_steady(self.now().steady).await);
-    }
-}
-
-fn unexpected(written: &Written) -> StoreError {
-    StoreError::OutcomeUnknown {
-        source: format!("the store answered something else: {written:?}").into(),
     }
 }
 

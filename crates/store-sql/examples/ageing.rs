@@ -28,8 +28,8 @@ use postrider_core::judge::Next;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::conformance::fixture::{World, record, world};
 use postrider_store::{
-    DeliveryFilter, EventFilter, Keep, NewEvent, PageRequest, PruneFrom, Pruned, RecordAttempt,
-    Records as _, Retention as _, StatePattern, StatisticsQuery, Target, Write, Written,
+    Batch, DeliveryFilter, EventFilter, Keep, NewEvent, PageRequest, PruneFrom, Pruned,
+    RecordAttempt, Records as _, Retention as _, StatePattern, StatisticsQuery, Target,
 };
 use postrider_store_sql::{Options, PostgresOptions, Segments, SqlStore};
 
@@ -104,20 +104,21 @@ impl Load<'_> {
         let now = now();
         let waiting = std::mem::take(&mut self.waiting);
         let ended = waiting.into_iter();
-        let mut batch: Vec<Write> = ended
-            .map(|(delivery, endpoint)| an_end(&mut self.dice, delivery, endpoint, now))
-            .collect();
-        batch.extend((0..GROUP).map(|_| {
+        let mut batch = Batch::of_records(
+            ended.map(|(delivery, endpoint)| an_end(&mut self.dice, delivery, endpoint, now)),
+        );
+        batch.publishes.extend((0..GROUP).map(|_| {
             let at = next(&mut self.dice) % self.owners.len() as u64;
             let (tenant, _) = self.owners[usize::try_from(at).unwrap()];
             publishing(&self.world, tenant, now)
         }));
         let begun = Instant::now();
-        for answer in self.world.store.commit(now.into(), batch).await {
-            if let Written::Published(published) = answer.unwrap() {
-                let due = published.deliveries.first().unwrap();
-                self.waiting.push((due.delivery.id, due.delivery.endpoint));
-            }
+        let answers = self.world.store.commit(now.into(), batch).await;
+        assert!(answers.records.iter().all(Result::is_ok));
+        for published in answers.publishes {
+            let published = published.unwrap();
+            let due = published.deliveries.first().unwrap();
+            self.waiting.push((due.delivery.id, due.delivery.endpoint));
         }
         begun.elapsed()
     }
@@ -179,8 +180,8 @@ async fn owners(world: &World<'_>, count: u64) -> Vec<(Id<id::Tenant>, Id<id::En
     owners
 }
 
-fn publishing(world: &World<'_>, tenant: Id<id::Tenant>, now: Timestamp) -> Write {
-    Write::Publish(Box::new(NewEvent {
+fn publishing(world: &World<'_>, tenant: Id<id::Tenant>, now: Timestamp) -> NewEvent {
+    NewEvent {
         event: Arc::new(Event {
             tenant,
             data: Bytes::from_static(PAYLOAD),
@@ -189,7 +190,7 @@ fn publishing(world: &World<'_>, tenant: Id<id::Tenant>, now: Timestamp) -> Writ
         target: Target::Matching,
         profile: 1,
         idempotency: None,
-    }))
+    }
 }
 
 fn an_end(
@@ -197,17 +198,17 @@ fn an_end(
     delivery: Id<id::Delivery>,
     endpoint: Id<id::Endpoint>,
     now: Timestamp,
-) -> Write {
+) -> RecordAttempt {
     let (status, next, health) = if next(dice).is_multiple_of(ONE_FAILS) {
         let reason = postrider_core::delivery::FailReason::Stopped;
         (410, Next::Failed(reason), HealthChange::None)
     } else {
         (200, Next::Delivered, HealthChange::Success)
     };
-    Write::Record(Arc::new(RecordAttempt {
+    RecordAttempt {
         attempt: an_attempt(status, now),
         ..record(delivery, endpoint, 1, next, health, now)
-    }))
+    }
 }
 
 fn an_attempt(status: u16, now: Timestamp) -> Attempt {

@@ -26,7 +26,7 @@ use postrider_core::judge::Next;
 use postrider_core::tenant::{Mode, Tenant};
 use postrider_store::conformance::fixture::record;
 use postrider_store::{
-    Catalogue as _, Lanes as _, NewEvent, PageRequest, Store, Target, TenantFilter, Write, Written,
+    Batch, Catalogue as _, Lanes as _, NewEvent, PageRequest, Store, Target, TenantFilter,
 };
 use postrider_store_sql::{Options, SqlStore};
 
@@ -53,29 +53,29 @@ async fn main() {
     let (mut turns, mut waiting, mut done) = (tenants.iter().cycle(), Vec::new(), 0);
     while done < total {
         let now = now();
-        let mut batch = std::mem::take(&mut waiting);
-        batch.extend(
+        let mut batch = Batch::of_records(std::mem::take(&mut waiting));
+        batch.publishes.extend(
             turns
                 .by_ref()
                 .take(GROUP)
                 .map(|tenant| publishing(&store, tenant, profile, now)),
         );
-        for answer in store.commit(now.into(), batch).await {
-            if let Written::Published(published) = answer.unwrap() {
-                done += published.deliveries.len();
-                assert!(published.count > 0, "a tenant has no endpoint");
-                if ends {
-                    waiting.extend(published.deliveries.iter().map(|due| {
-                        let (id, endpoint) = (due.delivery.id, due.delivery.endpoint);
-                        let end =
-                            record(id, endpoint, 1, Next::Delivered, HealthChange::Success, now);
-                        Write::Record(Arc::new(end))
-                    }));
-                }
+        let answers = store.commit(now.into(), batch).await;
+        assert!(answers.records.iter().all(Result::is_ok));
+        for published in answers.publishes {
+            let published = published.unwrap();
+            done += published.deliveries.len();
+            assert!(published.count > 0, "a tenant has no endpoint");
+            if ends {
+                waiting.extend(published.deliveries.iter().map(|due| {
+                    let (id, endpoint) = (due.delivery.id, due.delivery.endpoint);
+                    record(id, endpoint, 1, Next::Delivered, HealthChange::Success, now)
+                }));
             }
         }
     }
-    store.commit(now().into(), waiting).await;
+    let rest = store.commit(now().into(), Batch::of_records(waiting)).await;
+    assert!(rest.records.iter().all(Result::is_ok));
     println!("{done} deliveries in {:.0?}", begun.elapsed());
 }
 
@@ -106,8 +106,8 @@ async fn tenants(store: &SqlStore) -> (Vec<Tenant>, u32) {
     }
 }
 
-fn publishing(store: &SqlStore, tenant: &Tenant, profile: u32, now: Timestamp) -> Write {
-    Write::Publish(Box::new(NewEvent {
+fn publishing(store: &SqlStore, tenant: &Tenant, profile: u32, now: Timestamp) -> NewEvent {
+    NewEvent {
         event: Arc::new(Event {
             id: store.ids().next(now),
             application: tenant.application,
@@ -125,7 +125,7 @@ fn publishing(store: &SqlStore, tenant: &Tenant, profile: u32, now: Timestamp) -
         target: Target::Matching,
         profile,
         idempotency: None,
-    }))
+    }
 }
 
 fn now() -> Timestamp {

@@ -7,6 +7,7 @@
 //! Each statement is written once, for both databases (`sql`); what only one of them has is in a module of its name.
 
 mod catch_up;
+mod commit;
 mod convert;
 mod erase;
 mod fanout;

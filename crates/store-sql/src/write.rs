@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use postrider_core::attempt::{Attempt, Outcome, Rendering};
 use postrider_core::audit::Actor;
@@ -15,7 +16,7 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_store::life::{self, Change, Finish, Head, Offered};
 use postrider_store::{
     DueDelivery, Entity, FinishDelivery, NewEvent, Published, RecordAttempt, Recorded, Resend,
-    StoreError, Target, Write, Written,
+    StoreError, Target,
 };
 
 use crate::convert::{
@@ -30,17 +31,11 @@ use crate::sql::{Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
 impl Tx {
-    pub(crate) fn write(&mut self, now: Moment, write: &Write) -> Result<Written, StoreError> {
-        match write {
-            Write::Publish(new) => self.publish(now, new).map(Written::Published),
-            Write::Record(record) => self.record(now.wall, record).map(Written::Recorded),
-            Write::Finish(finish) => self.finish(now.wall, *finish).map(Written::Finished),
-            Write::Resend(resend) => self.resend(now.steady, *resend).map(Written::Resent),
-            Write::CatchUp(missed) => self.catch_up(now, *missed).map(Written::Resent),
-        }
-    }
-
-    fn finish(&mut self, now: Timestamp, finish: FinishDelivery) -> Result<bool, StoreError> {
+    pub(crate) fn finish(
+        &mut self,
+        now: Timestamp,
+        finish: FinishDelivery,
+    ) -> Result<bool, StoreError> {
         let key = self.key(finish.delivery, Entity::Delivery)?;
         self.heads.remove(&key);
         let found = self.due(key).map_err(aborted)?;
@@ -62,7 +57,7 @@ impl Tx {
         Ok(true)
     }
 
-    fn publish(&mut self, now: Moment, new: &NewEvent) -> Result<Published, StoreError> {
+    pub(crate) fn publish(&mut self, now: Moment, new: &NewEvent) -> Result<Published, StoreError> {
         let event = &new.event;
         let application = self.key(event.application, Entity::Application)?;
         let tenant = self.key(event.tenant, Entity::Tenant)?;
@@ -221,7 +216,11 @@ impl Tx {
         Ok(())
     }
 
-    fn record(&mut self, now: Timestamp, record: &RecordAttempt) -> Result<Recorded, StoreError> {
+    pub(crate) fn record(
+        &mut self,
+        now: Timestamp,
+        record: &RecordAttempt,
+    ) -> Result<Recorded, StoreError> {
         let key = self.key(record.delivery, Entity::Delivery)?;
         let found = self.head(key).map_err(aborted)?;
         let (tenant, head) = found.ok_or(StoreError::not_found(Entity::Delivery))?;
@@ -253,16 +252,15 @@ impl Tx {
     }
 
     /// Reads what the records of a batch need in one go, where each question has a way to go.
-    pub(crate) fn look_ahead(&mut self, batch: &[Write]) -> SqlResult<()> {
+    pub(crate) fn look_ahead(&mut self, records: &[Arc<RecordAttempt>]) -> SqlResult<()> {
         self.heads.clear();
         if !self.connection.is_remote() {
             return Ok(());
         }
-        let records = batch.iter().filter_map(|write| match write {
-            Write::Record(record) => record.delivery.key_in(self.salt),
-            Write::Publish(_) | Write::Finish(_) | Write::Resend(_) | Write::CatchUp(_) => None,
-        });
-        let keys: Vec<i64> = records.collect();
+        let keys = records.iter();
+        let keys: Vec<i64> = keys
+            .filter_map(|record| record.delivery.key_in(self.salt))
+            .collect();
         if keys.is_empty() {
             return Ok(());
         }
@@ -532,6 +530,6 @@ pub(crate) fn due_row(row: &Row<'_>, salt: u64) -> SqlResult<DueDelivery> {
     Ok(DueDelivery {
         delivery: delivery(row, salt)?,
         sequence: row.get(15)?,
-        event: std::sync::Arc::new(event(row, crate::convert::DELIVERY_COLUMNS, salt)?),
+        event: Arc::new(event(row, crate::convert::DELIVERY_COLUMNS, salt)?),
     })
 }

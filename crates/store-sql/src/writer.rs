@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::id::IdGenerator;
-use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 use postrider_store::life::Head;
-use postrider_store::{Entity, StoreError, Write, Written};
+use postrider_store::{Answers, Batch, Entity, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::convert::{aborted, commit_failed, note_ahead};
@@ -19,7 +18,7 @@ use crate::home::Home;
 use crate::metrics::Metrics;
 use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
-use crate::sql::{Connection, Failure, SqlError, SqlResult};
+use crate::sql::{Connection, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
 
 /// Jobs that wait for the thread: one under way, one behind it; the journal gathers meanwhile.
@@ -141,14 +140,11 @@ impl Writer {
     }
 
     /// One transaction for a batch.
-    pub(crate) async fn commit(
-        &self,
-        now: Moment,
-        batch: Vec<Write>,
-    ) -> Vec<Result<Written, StoreError>> {
-        let count = batch.len();
-        let answers = self.run(move |tx| tx.commit_batch(now, &batch)).await;
-        answers.unwrap_or_else(|| (0..count).map(|_| Err(gone())).collect())
+    pub(crate) async fn commit(&self, now: Moment, batch: Batch) -> Answers {
+        let batch = Arc::new(batch);
+        let to_write = batch.clone();
+        let answers = self.run(move |tx| tx.commit_batch(now, &to_write)).await;
+        answers.unwrap_or_else(|| Answers::failed(&batch, gone))
     }
 
     /// One transaction for a change that lets the store grow, and that deliveries do not wait for: it is
@@ -226,114 +222,6 @@ impl Tx {
         self.home.must_have_reserve(&self.connection)
     }
 
-    /// Commits a batch, in as few transactions as their bound allows.
-    fn commit_batch(&mut self, now: Moment, batch: &[Write]) -> Vec<Result<Written, StoreError>> {
-        let mut answers = Vec::with_capacity(batch.len());
-        while answers.len() < batch.len() {
-            let rest = &batch[answers.len()..];
-            answers.extend(self.commit_some(now, rest));
-        }
-        answers
-    }
-
-    /// One transaction for the first writes of `batch`, at least one. What cannot be written because a
-    /// row that it needs is damaged spoils the transaction; then it is done again with a savepoint for
-    /// each write, so that only that one is refused.
-    fn commit_some(&mut self, now: Moment, batch: &[Write]) -> Vec<Result<Written, StoreError>> {
-        let together = catch_unwind(AssertUnwindSafe(|| {
-            self.in_transaction(|tx| tx.write_some(now, batch, false))
-        }));
-        let committed = match together {
-            Ok(Err(error)) if only_one(&error) => {
-                self.in_transaction(|tx| tx.write_some(now, batch, true))
-            }
-            Ok(committed) => committed,
-            Err(_) => {
-                self.roll_back();
-                self.in_transaction(|tx| tx.write_some(now, batch, true))
-            }
-        };
-        committed.unwrap_or_else(|error| batch.iter().map(|_| Err(same(&error))).collect())
-    }
-
-    fn write_some(
-        &mut self,
-        now: Moment,
-        batch: &[Write],
-        apart: bool,
-    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut rows = 0;
-        self.look_ahead(batch).map_err(aborted)?;
-        if !apart {
-            let entered = self.entered(batch);
-            self.leave_tallies(entered).map_err(aborted)?;
-        }
-        for write in batch {
-            let written = if apart {
-                self.write_apart(now, write)
-            } else {
-                self.write(now, write)
-            };
-            match &written {
-                Ok(Written::Published(published)) => rows += published.deliveries.len(),
-                // What the caller did wrong was found before anything was written.
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {}
-                Err(error) if apart && only_one(error) => {}
-                Err(_) => return written.map(|_| answers),
-            }
-            let written = written.map_err(|error| match error {
-                // Tried again it would fail again, and everything would wait for it.
-                StoreError::Aborted { source } if apart => StoreError::Corrupt {
-                    place: source.to_string(),
-                    source,
-                },
-                error => error,
-            });
-            answers.push(written);
-            if rows >= TRANSACTION_ROWS {
-                break;
-            }
-        }
-        self.come_back().map_err(aborted)?;
-        Ok(answers)
-    }
-
-    /// Deliveries of a batch's records that are in a segment.
-    fn entered(&self, batch: &[Write]) -> HashSet<i64> {
-        let records = batch.iter().filter_map(|write| match write {
-            Write::Record(record) => record.delivery.key_in(self.salt),
-            Write::Publish(_) | Write::Finish(_) | Write::Resend(_) | Write::CatchUp(_) => None,
-        });
-        records.filter(|key| *key <= self.indexed_until).collect()
-    }
-
-    /// A write inside a savepoint: when it fails, nothing of it is left.
-    fn write_apart(&mut self, now: Moment, write: &Write) -> Result<Written, StoreError> {
-        let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
-        run(self, "savepoint one")?;
-        let written = catch_unwind(AssertUnwindSafe(|| self.write(now, write)));
-        // What fails of it fails here.
-        let written = written.map(|written| {
-            written.and_then(|written| {
-                self.connection.flush().map_err(aborted)?;
-                Ok(written)
-            })
-        });
-        let written = written.unwrap_or_else(|_| {
-            Err(StoreError::Corrupt {
-                place: "a write that broke off".to_owned(),
-                source: "a panic inside the server".into(),
-            })
-        });
-        if written.is_err() {
-            self.fanout.clear();
-            self.connection.roll_back_to("one").map_err(aborted)?;
-        }
-        run(self, "release one")?;
-        written
-    }
-
     /// Keeps how far ids have been ahead of the clock: lists by time have to know.
     fn note_ahead(&mut self) -> Result<(), StoreError> {
         let ahead = self.ids.ahead();
@@ -373,7 +261,7 @@ impl Tx {
         }
     }
 
-    fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         self.connection.roll_back();
         // What the cache learned inside the transaction did not happen.
         self.fanout.clear();
@@ -388,38 +276,5 @@ impl Tx {
 
     pub(crate) fn id<K: id::Kind>(&self, key: i64) -> Id<K> {
         Id::from_key(key, self.salt)
-    }
-}
-
-/// Whether it is the fault of one write, or of the rows that it needs, and not of the whole store.
-fn only_one(error: &StoreError) -> bool {
-    match error {
-        StoreError::Corrupt { .. } => true,
-        StoreError::Aborted { source } => source
-            .downcast_ref::<SqlError>()
-            .is_none_or(|error| matches!(error.failure(), Failure::Taken | Failure::Refused)),
-        _ => false,
-    }
-}
-
-/// The same failure for every write of a batch.
-fn same(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Full => StoreError::Full,
-        StoreError::Unavailable { detail } => StoreError::Unavailable {
-            detail: detail.clone(),
-        },
-        StoreError::Corrupt { place, source } => StoreError::Corrupt {
-            place: place.clone(),
-            source: source.to_string().into(),
-        },
-        StoreError::OutcomeUnknown { source } => StoreError::OutcomeUnknown {
-            source: source.to_string().into(),
-        },
-        other => {
-            let text = std::error::Error::source(other)
-                .map_or_else(|| other.to_string(), ToString::to_string);
-            StoreError::aborted(text)
-        }
     }
 }

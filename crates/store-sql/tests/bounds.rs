@@ -1,11 +1,9 @@
 //! What is bounded in the embedded store only: how many rows a list looks at.
 
-use std::sync::Arc;
-
 use postrider_store::conformance::fixture::{World, at, secs, world};
 use postrider_store::{
-    Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
-    StatePattern, Write,
+    Batch, Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
+    StatePattern,
 };
 use postrider_store_sql::{Options, SqlStore, plan};
 
@@ -13,12 +11,10 @@ use postrider_store_sql::{Options, SqlStore, plan};
 const MANY: usize = 42_000;
 
 async fn publish(world: &World<'_>, event_type: &str, count: usize) {
-    let batch = (0..count).map(|_| {
-        let new = world.publishing(at(1), event_type);
-        Write::Publish(Box::new(new))
-    });
-    let answers = world.store.commit(at(1).into(), batch.collect()).await;
+    let batch = Batch::of_publishes((0..count).map(|_| world.publishing(at(1), event_type)));
+    let answers = world.store.commit(at(1).into(), batch).await.publishes;
     assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(answers.len(), count);
 }
 
 #[tokio::test]
@@ -155,11 +151,10 @@ async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to
     let ends = published.deliveries.iter().map(|due| {
         let (delivery, endpoint) = (due.delivery.id, due.delivery.endpoint);
         let stopped = Next::Failed(FailReason::Stopped);
-        let end = record(delivery, endpoint, 1, stopped, HealthChange::None, at(2));
-        Write::Record(Arc::new(end))
+        record(delivery, endpoint, 1, stopped, HealthChange::None, at(2))
     });
-    let answers = store.commit(at(2).into(), ends.collect()).await;
-    assert!(answers.iter().all(Result::is_ok));
+    let answers = store.commit(at(2).into(), Batch::of_records(ends)).await;
+    assert!(answers.records.iter().all(Result::is_ok));
     let keep = Keep {
         before: secs(9),
         own: [].into(),

@@ -16,8 +16,8 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::conformance::fixture::{at, by, filter, secs, world};
 use postrider_store::{
-    Catalogue as _, EventFilter, Keys as _, Lanes as _, NewEvent, PageRequest, Records as _,
-    Store as _, Write, Written,
+    Batch, Catalogue as _, EventFilter, Keys as _, Lanes as _, NewEvent, PageRequest, Records as _,
+    Store as _,
 };
 use postrider_store_sql::{
     OpenError, Options, PostgresOptions, Progress, Segments, SqlStore, export, import,
@@ -60,17 +60,14 @@ async fn furnished(directory: &Path, events: i64) -> (Id<id::Application>, Id<id
                 let mut event = world.an_event(at(n), "order.completed");
                 event.data = Bytes::from(format!("{{\"n\": {n}}}"));
                 event.meta = (n % 2 == 0).then(|| Bytes::from_static(b"{}"));
-                let new = NewEvent {
+                NewEvent {
                     event: Arc::new(event),
                     ..world.keyed(at(n), &format!("key-ä-{n}"), 3)
-                };
-                Write::Publish(Box::new(new))
-            });
-            for answer in store.commit(at(first).into(), batch.collect()).await {
-                match answer.unwrap() {
-                    Written::Published(published) => last = Some(published.event),
-                    other => panic!("{other:?}"),
                 }
+            });
+            let batch = Batch::of_publishes(batch);
+            for published in store.commit(at(first).into(), batch).await.publishes {
+                last = Some(published.unwrap().event);
             }
         }
         world.fail_one(lane, secs(1)).await;

@@ -9,12 +9,12 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
-use crate::{DuePage, LaneBacklog, LoadDue, StoreError, Write, Written};
+use crate::{Answers, Batch, DuePage, LaneBacklog, LoadDue, StoreError};
 
 /// What the engine works with.
 #[async_trait]
 pub trait Lanes: Send + Sync + 'static {
-    /// Commits the writes of `batch`, each whole or not at all; the answers are in the same order.
+    /// Commits the writes of `batch`, each whole or not at all, and answers each.
     /// Places, due times and the age of idempotency keys are by the steady clock, all else by the wall
     /// clock.
     ///
@@ -24,7 +24,7 @@ pub trait Lanes: Send + Sync + 'static {
     /// answer `Aborted`, `Full` or `OutcomeUnknown`.
     ///
     /// [`limits::TRANSACTION_ROWS`]: postrider_core::limits::TRANSACTION_ROWS
-    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>>;
+    async fn commit(&self, now: Moment, batch: Batch) -> Answers;
 
     /// The latest place that a fresh delivery has, by the steady clock of whoever made it, or what
     /// [`Lanes::note_steady`] noted if that is later.

@@ -6,6 +6,7 @@
 //! is right by definition, and the conformance suite holds the other stores to it.
 
 mod audit;
+mod batch;
 mod catalogue;
 #[macro_use]
 pub mod conformance;
@@ -26,6 +27,7 @@ mod users;
 mod write;
 
 pub use audit::Audit;
+pub use batch::{Answers, Batch};
 pub use catalogue::Catalogue;
 pub use error::{Entity, Rule, StoreError};
 pub use keys::Keys;
@@ -44,7 +46,7 @@ pub use tasks::Tasks;
 pub use users::{UserChange, UserFilter, Users};
 pub use write::{
     CatchUp, DueDelivery, FinishDelivery, FirstUse, Idempotency, NewEvent, Published,
-    RecordAttempt, Recorded, Resend, Target, Write, Written,
+    RecordAttempt, Recorded, Resend, Target,
 };
 
 use async_trait::async_trait;

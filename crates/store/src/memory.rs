@@ -29,7 +29,7 @@ use postrider_core::session::Session;
 use postrider_core::tenant::{ApiKey, Application, EventType, Tenant};
 use postrider_core::user::User;
 
-use crate::{FirstUse, ProfileRecord, Store, StoreError, Target, Task, Written};
+use crate::{FirstUse, ProfileRecord, Store, StoreError, Target, Task};
 
 #[derive(Debug)]
 pub struct MemoryStore {
@@ -119,15 +119,14 @@ impl MemoryStore {
     }
 }
 
-/// The answers of a transaction that failed as a whole.
-fn failed(count: usize, error: &StoreError) -> Vec<Result<Written, StoreError>> {
-    let answer = || match error {
+/// The answer to each write of a transaction that failed as a whole.
+fn failed(error: &StoreError) -> StoreError {
+    match error {
         StoreError::OutcomeUnknown { .. } => StoreError::OutcomeUnknown {
             source: error.to_string().into(),
         },
         error => StoreError::aborted(error.to_string()),
-    };
-    (0..count).map(|_| Err(answer())).collect()
+    }
 }
 
 #[async_trait]

@@ -9,27 +9,6 @@ use postrider_core::health::{DisableReason, DisableRule, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::{Id, id};
 
-#[derive(Debug, Clone)]
-pub enum Write {
-    Publish(Box<NewEvent>),
-    /// Shared, because the journal keeps it until it is written.
-    Record(Arc<RecordAttempt>),
-    Finish(FinishDelivery),
-    Resend(Resend),
-    CatchUp(CatchUp),
-}
-
-/// The answer to the write of the same name.
-#[derive(Debug, Clone)]
-pub enum Written {
-    Published(Published),
-    Recorded(Recorded),
-    /// Whether the delivery was pending, and so was finished.
-    Finished(bool),
-    /// Of a catch-up too.
-    Resent(DueDelivery),
-}
-
 /// An event to accept, together with its deliveries.
 #[derive(Debug, Clone)]
 pub struct NewEvent {

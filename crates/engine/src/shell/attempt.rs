@@ -16,12 +16,12 @@ use postrider_core::profile::{FormTooLong, Profile, RenderContext};
 use postrider_core::time::Moment;
 use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{DueDelivery, StoreError, Write};
+use postrider_store::{DueDelivery, StoreError};
 
 use super::Engine;
 use super::endpoints::{NotReady, ReadyEndpoint};
 use super::past_lane::PastLane;
-use crate::journal::{RecordEntry, RecordedEntry};
+use crate::journal::{RecordEntry, RecordWrite, RecordedEntry};
 use crate::machine::Input;
 use crate::metrics::Attempted;
 use crate::settle::{Sent, Settled, settle};
@@ -479,7 +479,7 @@ fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
         past_lane,
     };
     RecordEntry {
-        write: Write::Record(Arc::new(settled.record)),
+        write: RecordWrite::Attempt(Arc::new(settled.record)),
         of,
     }
 }

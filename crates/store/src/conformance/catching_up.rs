@@ -9,8 +9,8 @@ use postrider_core::{Id, Timestamp, id};
 use super::fixture::{World, at, by, filter, only, secs, world};
 use super::log::a_distribution;
 use crate::{
-    AuditFilter, CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent,
-    PageRequest, Rule, StatePattern, Store, StoreError, Target, Write, Written,
+    AuditFilter, Batch, CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent,
+    PageRequest, Rule, StatePattern, Store, StoreError, Target,
 };
 
 async fn publish(world: &World<'_>, now: Timestamp, target: Target) -> Id<id::Event> {
@@ -31,11 +31,11 @@ async fn catch_up(
         endpoint,
         profile: 1,
     };
-    let answers = store.commit(secs(90).into(), vec![Write::CatchUp(missed)]);
-    match only(answers.await)? {
-        Written::Resent(due) => Ok(due),
-        other => panic!("a catch-up was answered with {other:?}"),
-    }
+    let batch = Batch {
+        catch_ups: vec![missed],
+        ..Batch::default()
+    };
+    only(store.commit(secs(90).into(), batch).await.catch_ups)
 }
 
 async fn missed(store: &dyn Store, endpoint: Id<id::Endpoint>, since: Timestamp) -> MissedPage {

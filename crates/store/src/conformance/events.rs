@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use postrider_core::delivery::DeliveryState;
+use postrider_core::delivery::{DeliveryState, Series};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
-use postrider_core::health::DisableReason;
+use postrider_core::health::{DisableReason, HealthChange};
+use postrider_core::judge::Next;
+use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::tenant::Mode;
 
-use super::fixture::{at, by, filter, secs, world};
+use super::fixture::{at, by, filter, only, record, secs, world};
 use crate::{
-    DeliveryFilter, FirstUse, NewEvent, PageRequest, Rule, Store, StoreError, Target, Write,
+    Batch, DeliveryFilter, DueDelivery, FinishDelivery, FirstUse, NewEvent, PageRequest, Resend,
+    Rule, Store, StoreError, Target,
 };
 
 pub async fn a_published_event_and_its_deliveries_appear_together(store: &dyn Store) {
@@ -58,13 +61,9 @@ pub async fn the_same_key_and_body_returns_the_first_event(store: &dyn Store) {
         (first.event, false, 1)
     );
     assert!(second.deliveries.is_empty());
-    let both = vec![
-        Write::Publish(Box::new(world.keyed(at(3), "m", 1))),
-        Write::Publish(Box::new(world.keyed(at(3), "m", 1))),
-    ];
-    let created = store.commit(at(3).into(), both).await.into_iter().filter(
-        |answer| matches!(answer, Ok(crate::Written::Published(published)) if published.created),
-    );
+    let both = Batch::of_publishes([world.keyed(at(3), "m", 1), world.keyed(at(3), "m", 1)]);
+    let answers = store.commit(at(3).into(), both).await.publishes;
+    let created = answers.iter().flatten().filter(|answer| answer.created);
     assert_eq!(created.count(), 1, "two in one batch are one");
     assert_eq!(
         store
@@ -358,6 +357,71 @@ pub async fn an_addressed_event_reaches_no_endpoint_of_another_mode(store: &dyn 
     }
 }
 
+pub async fn a_batch_larger_than_a_transaction_is_answered_by_kind(store: &dyn Store) {
+    const ENDPOINTS: usize = 16;
+    const EVENTS: usize = TRANSACTION_ROWS / ENDPOINTS + 3;
+    let world = world(store).await;
+    let lane = world.endpoint().await;
+    let (ended, waiting) = (
+        world.publish(at(1)).await.deliveries[0].delivery.clone(),
+        world.publish(at(1)).await.deliveries[0].delivery.clone(),
+    );
+    for _ in 1..ENDPOINTS {
+        world.endpoint().await;
+    }
+    let delivered = record(
+        ended.id,
+        lane,
+        1,
+        Next::Delivered,
+        HealthChange::Success,
+        at(2),
+    );
+    let cancelled = |delivery| FinishDelivery {
+        delivery,
+        endpoint: lane,
+        state: DeliveryState::Cancelled,
+    };
+    let resend = |delivery, attempts| Resend {
+        delivery,
+        attempts,
+        series: Series::SCHEDULED,
+    };
+    let batch = Batch {
+        resends: vec![resend(ended.id, 1), resend(waiting.id, 0)],
+        publishes: (0..EVENTS).map(|_| world.publishing(at(2), "x")).collect(),
+        finishes: vec![cancelled(ended.id), cancelled(waiting.id)],
+        records: vec![Arc::new(delivered)],
+        ..Batch::default()
+    };
+    assert_eq!(batch.len(), EVENTS + 5);
+    let answers = store.commit(at(2).into(), batch).await;
+    assert_eq!(answers.len(), EVENTS + 5);
+    assert!(only(answers.records).unwrap().ended);
+    let finished: Vec<bool> = answers.finishes.into_iter().map(Result::unwrap).collect();
+    assert_eq!(finished, [false, true], "records come first");
+    let published: Vec<_> = answers.publishes.into_iter().map(Result::unwrap).collect();
+    assert!(
+        published
+            .iter()
+            .all(|one| one.deliveries.len() == ENDPOINTS)
+    );
+    let resent: Vec<_> = answers.resends.into_iter().map(Result::unwrap).collect();
+    let ids: Vec<_> = resent.iter().map(|due| due.delivery.id).collect();
+    assert_eq!(
+        ids,
+        [ended.id, waiting.id],
+        "what a batch finishes it may send again"
+    );
+    let in_lane = published.iter().map(|one| {
+        let of_lane = |due: &&DueDelivery| due.delivery.endpoint == lane;
+        one.deliveries.iter().find(of_lane).unwrap().delivery.id
+    });
+    let rows = world.due(lane, secs(9), 1_000).await.rows;
+    let stored: Vec<_> = rows.iter().map(|due| due.delivery.id).collect();
+    assert_eq!(stored, in_lane.chain(ids).collect::<Vec<_>>());
+}
+
 pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
@@ -367,21 +431,23 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
         event: Arc::new(stranger),
         ..world.publishing(at(1), "x")
     };
-    let finish = crate::FinishDelivery {
+    let finish = FinishDelivery {
         delivery: store.ids().next(at(1)),
         endpoint,
         state: DeliveryState::Cancelled,
     };
-    let batch = vec![
-        Write::Publish(Box::new(world.publishing(at(1), "x"))),
-        Write::Publish(Box::new(bad)),
-        Write::Finish(finish),
-        Write::Publish(Box::new(world.publishing(at(1), "x"))),
-    ];
+    let batch = Batch {
+        publishes: vec![
+            world.publishing(at(1), "x"),
+            bad,
+            world.publishing(at(1), "x"),
+        ],
+        finishes: vec![finish],
+        ..Batch::default()
+    };
     let answers = store.commit(at(1).into(), batch).await;
-    assert_eq!(
-        answers.iter().map(Result::is_ok).collect::<Vec<_>>(),
-        [true, false, false, true]
-    );
+    let published: Vec<bool> = answers.publishes.iter().map(Result::is_ok).collect();
+    assert_eq!(published, [true, false, true]);
+    assert!(only(answers.finishes).unwrap_err().is_not_found());
     assert_eq!(world.due(endpoint, at(9), 9).await.rows.len(), 2);
 }

@@ -19,8 +19,8 @@ use postrider_core::tenant::{
 use postrider_core::{Id, Timestamp, id};
 
 use crate::{
-    DuePage, EndpointFilter, EndpointListing, Idempotency, LoadDue, NewEvent, Published,
-    RecordAttempt, Recorded, Store, StoreError, Target, Write, Written,
+    Batch, DueDelivery, DuePage, EndpointFilter, EndpointListing, FinishDelivery, Idempotency,
+    LoadDue, NewEvent, Published, RecordAttempt, Recorded, Resend, Store, StoreError, Target,
 };
 
 /// A content filter, as a user writes it.
@@ -202,14 +202,24 @@ impl World<'_> {
         now: Timestamp,
         new: NewEvent,
     ) -> Result<Published, StoreError> {
-        match only(
-            self.store
-                .commit(now.into(), vec![Write::Publish(Box::new(new))])
-                .await,
-        )? {
-            Written::Published(published) => Ok(published),
-            other => panic!("a publish was answered with {other:?}"),
-        }
+        let batch = Batch::of_publishes([new]);
+        only(self.store.commit(now.into(), batch).await.publishes)
+    }
+
+    pub async fn resend(&self, now: Timestamp, resend: Resend) -> Result<DueDelivery, StoreError> {
+        let batch = Batch {
+            resends: vec![resend],
+            ..Batch::default()
+        };
+        only(self.store.commit(now.into(), batch).await.resends)
+    }
+
+    pub async fn finish(&self, now: Timestamp, finish: FinishDelivery) -> Result<bool, StoreError> {
+        let batch = Batch {
+            finishes: vec![finish],
+            ..Batch::default()
+        };
+        only(self.store.commit(now.into(), batch).await.finishes)
     }
 
     pub async fn publish(&self, now: Timestamp) -> Published {
@@ -234,14 +244,8 @@ impl World<'_> {
         now: Timestamp,
         record: RecordAttempt,
     ) -> Result<Recorded, StoreError> {
-        match only(
-            self.store
-                .commit(now.into(), vec![Write::Record(Arc::new(record))])
-                .await,
-        )? {
-            Written::Recorded(recorded) => Ok(recorded),
-            other => panic!("a record was answered with {other:?}"),
-        }
+        let batch = Batch::of_records([record]);
+        only(self.store.commit(now.into(), batch).await.records)
     }
 
     pub async fn due(&self, endpoint: Id<id::Endpoint>, until: Timestamp, limit: u32) -> DuePage {

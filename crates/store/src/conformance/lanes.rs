@@ -1,6 +1,5 @@
 //! Lanes and results: what is due, what an attempt changes, how an endpoint's health moves.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::Timestamp;
@@ -11,7 +10,7 @@ use postrider_core::judge::Next;
 use postrider_core::limits::ATTEMPTS_MAX;
 
 use super::fixture::{an_attempt, at, by, record, secs, world};
-use crate::{RecordAttempt, Recorded, Resend, Rule, Store, StoreError, Write, Written};
+use crate::{Batch, RecordAttempt, Resend, Rule, Store, StoreError};
 
 const RETRYING: HealthChange = HealthChange::Failure {
     delivery_failed: false,
@@ -130,21 +129,9 @@ pub async fn recording_twice_is_recording_once(store: &dyn Store) {
         },
         at(2),
     );
-    let batch = vec![
-        Write::Record(Arc::new(failed.clone())),
-        Write::Record(Arc::new(failed.clone())),
-    ];
-    let applied: Vec<bool> = store
-        .commit(at(2).into(), batch)
-        .await
-        .into_iter()
-        .map(|answer| {
-            matches!(
-                answer,
-                Ok(Written::Recorded(Recorded { applied: true, .. }))
-            )
-        })
-        .collect();
+    let batch = Batch::of_records([failed.clone(), failed.clone()]);
+    let answers = store.commit(at(2).into(), batch).await.records;
+    let applied: Vec<bool> = answers.iter().flatten().map(|one| one.applied).collect();
     assert_eq!(applied, [true, false]);
     assert!(!world.record(at(3), failed).await.unwrap().applied);
     assert_eq!(store.attempts(delivery, None, 9).await.unwrap().len(), 1);
@@ -221,15 +208,12 @@ pub async fn a_finished_delivery_is_never_due_again(store: &dyn Store) {
     assert!(world.due(endpoint, secs(99), 9).await.rows.is_empty());
     let row = store.delivery(delivery).await.unwrap();
     assert_eq!(row.state, DeliveryState::Delivered);
-    let cancel = Write::Finish(crate::FinishDelivery {
+    let cancel = crate::FinishDelivery {
         delivery,
         endpoint,
         state: DeliveryState::Cancelled,
-    });
-    assert!(matches!(
-        store.commit(at(4).into(), vec![cancel]).await.as_slice(),
-        [Ok(Written::Finished(false))]
-    ));
+    };
+    assert!(!world.finish(at(4), cancel).await.unwrap());
 }
 
 pub async fn times_survive_to_the_microsecond(store: &dyn Store) {
@@ -332,20 +316,20 @@ pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
         } else {
             Next::Delivered
         };
-        let record = record(delivery, endpoint, number, next, RETRYING, at(2));
-        Write::Record(Arc::new(record))
+        record(delivery, endpoint, number, next, RETRYING, at(2))
     });
-    store.commit(at(2).into(), attempts.collect()).await;
+    let batch = Batch::of_records(attempts);
+    store.commit(at(2).into(), batch).await;
     assert_eq!(
         store.delivery(delivery).await.unwrap().attempts,
         ATTEMPTS_MAX
     );
-    let again = Write::Resend(Resend {
+    let again = Resend {
         delivery,
         attempts: ATTEMPTS_MAX,
         series: Series::SCHEDULED,
-    });
-    let refused = store.commit(at(3).into(), vec![again]).await.remove(0);
+    };
+    let refused = world.resend(at(3), again).await;
     assert!(matches!(
         refused,
         Err(StoreError::Conflict {
@@ -406,27 +390,20 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
     let failed = HealthChange::Failure {
         delivery_failed: true,
     };
-    let batch = deliveries
-        .iter()
-        .map(|delivery| {
-            Write::Record(Arc::new(record(
-                *delivery,
-                endpoint,
-                1,
-                Next::Failed(FailReason::Exhausted),
-                failed,
-                at(20),
-            )))
-        })
-        .collect();
-    let disabled: Vec<Option<DisableReason>> = store
-        .commit(at(20).into(), batch)
-        .await
+    let batch = Batch::of_records(deliveries.iter().map(|delivery| {
+        record(
+            *delivery,
+            endpoint,
+            1,
+            Next::Failed(FailReason::Exhausted),
+            failed,
+            at(20),
+        )
+    }));
+    let answers = store.commit(at(20).into(), batch).await.records;
+    let disabled: Vec<Option<DisableReason>> = answers
         .into_iter()
-        .map(|answer| match answer {
-            Ok(Written::Recorded(recorded)) => recorded.disabled,
-            other => panic!("{other:?}"),
-        })
+        .map(|answer| answer.unwrap().disabled)
         .collect();
     assert_eq!(disabled.iter().flatten().count(), 1);
     assert_eq!(disabled[9], Some(DisableReason::Failures));
@@ -555,14 +532,12 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
         started_at: None,
         single: true,
     };
-    let resend = |attempts| {
-        vec![Write::Resend(Resend {
-            delivery,
-            attempts,
-            series,
-        })]
+    let resend = |attempts| Resend {
+        delivery,
+        attempts,
+        series,
     };
-    let stale = store.commit(secs(50).into(), resend(0)).await.remove(0);
+    let stale = world.resend(secs(50), resend(0)).await;
     assert!(
         matches!(
             stale,
@@ -572,10 +547,7 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
         ),
         "somebody sent it since it was looked at"
     );
-    let answer = store.commit(secs(50).into(), resend(1)).await;
-    let [Ok(Written::Resent(due))] = answer.as_slice() else {
-        panic!("{answer:?}")
-    };
+    let due = world.resend(secs(50), resend(1)).await.unwrap();
     assert_eq!(
         (
             due.delivery.attempts,
@@ -589,7 +561,7 @@ pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
             .due(endpoint, secs(50).plus(Duration::from_secs(1)), 9)
             .await
             .rows,
-        std::slice::from_ref(due)
+        std::slice::from_ref(&due)
     );
     assert_eq!(store.delivery(delivery).await.unwrap(), due.delivery);
     world
@@ -616,19 +588,16 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
     let delivery = world.publish(at(1)).await.deliveries[0].delivery.id;
-    let resend = |attempts| {
-        Write::Resend(Resend {
-            delivery,
-            attempts,
-            series: Series::SCHEDULED,
-        })
+    let resend = |attempts| Resend {
+        delivery,
+        attempts,
+        series: Series::SCHEDULED,
     };
-    let answer = store.commit(at(2).into(), vec![resend(0)]).await;
     assert!(matches!(
-        answer.as_slice(),
-        [Err(StoreError::Conflict {
+        world.resend(at(2), resend(0)).await,
+        Err(StoreError::Conflict {
             rule: Rule::DeliveryPending
-        })]
+        })
     ));
     world
         .record(
@@ -652,15 +621,13 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
         )
         .await
         .unwrap();
-    let answer = store.commit(at(4).into(), vec![resend(1)]).await;
     assert!(matches!(
-        answer.as_slice(),
-        [Err(StoreError::Conflict {
+        world.resend(at(4), resend(1)).await,
+        Err(StoreError::Conflict {
             rule: Rule::EndpointDisabled
-        })]
+        })
     ));
     store.delete_endpoint(endpoint, by()).await.unwrap();
-    assert!(
-        matches!(store.commit(at(5).into(), vec![resend(1)]).await.as_slice(), [Err(error)] if error.is_not_found())
-    );
+    let gone = world.resend(at(5), resend(1)).await.unwrap_err();
+    assert!(gone.is_not_found());
 }

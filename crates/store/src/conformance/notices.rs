@@ -15,7 +15,7 @@ use super::fixture::{World, at, by, record, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
-    NoticeFilter, PageRequest, Resend, Store, Target, Write, Written,
+    NoticeFilter, PageRequest, Resend, Store, Target,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -281,17 +281,13 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
     let endpoint = world.endpoint().await;
     wants_notices(&world).await;
     let due = world.publish(at(1_000)).await.deliveries.remove(0);
-    let finish = |reason| {
-        Write::Finish(FinishDelivery {
-            delivery: due.delivery.id,
-            endpoint,
-            state: DeliveryState::Failed(reason),
-        })
+    let expired = FinishDelivery {
+        delivery: due.delivery.id,
+        endpoint,
+        state: DeliveryState::Failed(FailReason::Expired),
     };
-    let expire = || store.commit(at(2_000).into(), vec![finish(FailReason::Expired)]);
     for ended in [true, false] {
-        let answer = expire().await.remove(0).unwrap();
-        assert!(matches!(answer, Written::Finished(now) if now == ended));
+        assert_eq!(world.finish(at(2_000), expired).await.unwrap(), ended);
     }
     let filter = NoticeFilter {
         tenant: Some(world.tenant),
@@ -306,20 +302,16 @@ pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Stor
     assert_eq!(rows[0].error, EXPIRED_TEXT);
     assert_eq!(rows[0].url, "https://example.com/hook");
 
-    let by_hand = Write::Resend(Resend {
+    let by_hand = Resend {
         delivery: due.delivery.id,
         attempts: 0,
         series: Series {
             single: true,
             ..Series::SCHEDULED
         },
-    });
-    let resent = store
-        .commit(at(3_000).into(), vec![by_hand])
-        .await
-        .remove(0);
-    assert!(matches!(resent, Ok(Written::Resent(_))));
-    expire().await.remove(0).unwrap();
+    };
+    world.resend(at(3_000), by_hand).await.unwrap();
+    world.finish(at(2_000), expired).await.unwrap();
     let rows = store.list_notices(filter, PAGE).await.unwrap().rows;
     assert_eq!(rows.len(), 1);
 }

@@ -14,27 +14,31 @@ use super::{DeliveryRow, EndpointRow, IdempotencyRow, State};
 use crate::life::{self, Candidate, Finish, Head, Offered};
 use crate::queries::query_digest;
 use crate::{
-    DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, Failure, FinishDelivery, FirstUse,
-    LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published, RecordAttempt, Recorded, Resend,
-    StoreError, Target, Write, Written,
+    Answers, Batch, DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, Failure,
+    FinishDelivery, FirstUse, LaneBacklog, LoadDue, NewEvent, Page, PageRequest, Published,
+    RecordAttempt, Recorded, Resend, StoreError, Target,
 };
 
 impl State {
-    pub(super) fn write(
-        &mut self,
-        ids: &IdGenerator,
-        now: Moment,
-        write: Write,
-    ) -> Result<Written, StoreError> {
-        match write {
-            Write::Publish(new) => self.publish(ids, now, *new).map(Written::Published),
-            Write::Record(record) => self
-                .record(ids, now.wall, Arc::unwrap_or_clone(record))
-                .map(Written::Recorded),
-            Write::Finish(finish) => self.finish(ids, now.wall, finish).map(Written::Finished),
-            Write::Resend(resend) => self.resend(now.steady, resend).map(Written::Resent),
-            Write::CatchUp(missed) => self.catch_up(ids, now, missed).map(Written::Resent),
+    pub(super) fn commit(&mut self, ids: &IdGenerator, now: Moment, batch: &Batch) -> Answers {
+        let mut answers = Answers::default();
+        for record in &batch.records {
+            let record = RecordAttempt::clone(record);
+            answers.records.push(self.record(ids, now.wall, record));
         }
+        for finish in &batch.finishes {
+            answers.finishes.push(self.finish(ids, now.wall, *finish));
+        }
+        for new in &batch.publishes {
+            answers.publishes.push(self.publish(ids, now, new.clone()));
+        }
+        for resend in &batch.resends {
+            answers.resends.push(self.resend(now.steady, *resend));
+        }
+        for missed in &batch.catch_ups {
+            answers.catch_ups.push(self.catch_up(ids, now, *missed));
+        }
+        answers
     }
 
     fn finish(

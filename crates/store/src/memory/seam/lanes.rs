@@ -10,28 +10,21 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::memory::{MemoryStore, failed};
-use crate::{DuePage, LaneBacklog, Lanes, LoadDue, StoreError, Write, Written};
+use crate::{Answers, Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError};
 
 #[async_trait]
 impl Lanes for MemoryStore {
-    async fn commit(&self, now: Moment, batch: Vec<Write>) -> Vec<Result<Written, StoreError>> {
-        let count = batch.len();
+    async fn commit(&self, now: Moment, batch: Batch) -> Answers {
         if let Err(error) = self.before().await {
-            return failed(count, &error);
+            return Answers::failed(&batch, || failed(&error));
         }
-        let answers = {
-            let mut state = self.state();
-            let writes = batch.into_iter();
-            writes
-                .map(|write| state.write(&self.ids, now, write))
-                .collect()
+        let Some(weather) = &self.weather else {
+            return self.state().commit(&self.ids, now, &batch);
         };
-        match &self.weather {
-            None => answers,
-            Some(weather) => match weather.after_commit().await {
-                Ok(()) => answers,
-                Err(error) => failed(count, &error),
-            },
+        let answers = self.state().commit(&self.ids, now, &batch);
+        match weather.after_commit().await {
+            Ok(()) => answers,
+            Err(error) => Answers::failed(&batch, || failed(&error)),
         }
     }
 

@@ -1,0 +1,206 @@
+//! One batch: in as few transactions as their bound allows, and what is damaged in one of its own.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use postrider_core::limits::TRANSACTION_ROWS;
+use postrider_core::time::Moment;
+use postrider_store::{Answers, Batch, RecordAttempt, StoreError};
+
+use crate::convert::aborted;
+use crate::sql::{Failure, SqlError};
+use crate::writer::Tx;
+
+/// How the writes of a transaction are made.
+struct Manner {
+    /// Each in a savepoint of its own, so that one that fails leaves the others be.
+    apart: bool,
+    /// Deliveries that the transaction may still make. What is left when there are none is for the next.
+    room: Cell<usize>,
+}
+
+impl Tx {
+    pub(crate) fn commit_batch(&mut self, now: Moment, batch: &Batch) -> Answers {
+        let mut answers = Answers::default();
+        while answers.len() < batch.len() {
+            match self.commit_some(now, batch, &answers) {
+                Ok(next) => answers.append(next),
+                // What comes after it would overtake what could not be written.
+                Err(error) => answers.fail_rest(batch, || same(&error)),
+            }
+        }
+        answers
+    }
+
+    /// One transaction for the first writes of what is not `done`, at least one. What cannot be written because a
+    /// row that it needs is damaged spoils the transaction; then it is made again with a savepoint for each write,
+    /// so that only that one is refused.
+    fn commit_some(
+        &mut self,
+        now: Moment,
+        batch: &Batch,
+        done: &Answers,
+    ) -> Result<Answers, StoreError> {
+        let together = catch_unwind(AssertUnwindSafe(|| {
+            self.in_transaction(|tx| tx.write_some(now, batch, done, false))
+        }));
+        match together {
+            Ok(Err(error)) if is_of_one(&error) => {}
+            Ok(committed) => return committed,
+            Err(_) => self.roll_back(),
+        }
+        self.in_transaction(|tx| tx.write_some(now, batch, done, true))
+    }
+
+    fn write_some(
+        &mut self,
+        now: Moment,
+        batch: &Batch,
+        done: &Answers,
+        apart: bool,
+    ) -> Result<Answers, StoreError> {
+        let records = &batch.records[done.records.len()..];
+        self.look_ahead(records).map_err(aborted)?;
+        if !apart {
+            // All at once, because each segment is then read and written once. Apart, each write sees to its own.
+            let entered = self.entered(records);
+            self.leave_tallies(entered).map_err(aborted)?;
+        }
+        let how = Manner {
+            apart,
+            room: Cell::new(TRANSACTION_ROWS),
+        };
+        let answers = Answers {
+            records: self.each(&how, records, |tx, record| tx.record(now.wall, record))?,
+            finishes: self.each(
+                &how,
+                &batch.finishes[done.finishes.len()..],
+                |tx, finish| tx.finish(now.wall, *finish),
+            )?,
+            publishes: self.each(&how, &batch.publishes[done.publishes.len()..], |tx, new| {
+                let published = tx.publish(now, new)?;
+                let left = how.room.get().saturating_sub(published.deliveries.len());
+                how.room.set(left);
+                Ok(published)
+            })?,
+            resends: self.each(&how, &batch.resends[done.resends.len()..], |tx, resend| {
+                tx.resend(now.steady, *resend)
+            })?,
+            catch_ups: self.each(
+                &how,
+                &batch.catch_ups[done.catch_ups.len()..],
+                |tx, missed| tx.catch_up(now, *missed),
+            )?,
+        };
+        self.come_back().map_err(aborted)?;
+        Ok(answers)
+    }
+
+    /// The writes of one kind, until there is no room. An error spoils the transaction.
+    fn each<W, A>(
+        &mut self,
+        how: &Manner,
+        writes: &[W],
+        write: impl Fn(&mut Self, &W) -> Result<A, StoreError>,
+    ) -> Result<Vec<Result<A, StoreError>>, StoreError> {
+        let mut answers = Vec::with_capacity(writes.len());
+        for one in writes {
+            if how.room.get() == 0 {
+                break;
+            }
+            let written = if how.apart {
+                self.apart(|tx| write(tx, one))
+            } else {
+                write(self, one)
+            };
+            answers.push(match written {
+                // What the caller did wrong was found before anything was written.
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => written,
+                Err(error) if how.apart && is_of_one(&error) => Err(for_good(error)),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Deliveries of records that are in a segment.
+    fn entered(&self, records: &[Arc<RecordAttempt>]) -> HashSet<i64> {
+        let keys = records.iter();
+        let keys = keys.filter_map(|record| record.delivery.key_in(self.salt));
+        keys.filter(|key| *key <= self.indexed_until).collect()
+    }
+
+    /// A write inside a savepoint: when it fails, nothing of it is left.
+    fn apart<A>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<A, StoreError>,
+    ) -> Result<A, StoreError> {
+        let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
+        run(self, "savepoint one")?;
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let written = write(self)?;
+            // What is only queued could fail where nobody knows any more whose it is.
+            self.connection.flush().map_err(aborted)?;
+            Ok(written)
+        }));
+        let written = written.unwrap_or_else(|_| {
+            Err(StoreError::Corrupt {
+                place: "a write that broke off".to_owned(),
+                source: "a panic inside the server".into(),
+            })
+        });
+        if written.is_err() {
+            // The cache may have learned what is undone here.
+            self.fanout.clear();
+            self.connection.roll_back_to("one").map_err(aborted)?;
+        }
+        run(self, "release one")?;
+        written
+    }
+}
+
+/// Tried again it would fail again, and everything would wait for it.
+fn for_good(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Aborted { source } => StoreError::Corrupt {
+            place: source.to_string(),
+            source,
+        },
+        error => error,
+    }
+}
+
+/// Whether it is the fault of one write, or of the rows that it needs, and not of the whole store.
+fn is_of_one(error: &StoreError) -> bool {
+    match error {
+        StoreError::Corrupt { .. } => true,
+        StoreError::Aborted { source } => source
+            .downcast_ref::<SqlError>()
+            .is_none_or(|error| matches!(error.failure(), Failure::Taken | Failure::Refused)),
+        _ => false,
+    }
+}
+
+/// The same failure for every write of a batch.
+fn same(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full => StoreError::Full,
+        StoreError::Unavailable { detail } => StoreError::Unavailable {
+            detail: detail.clone(),
+        },
+        StoreError::Corrupt { place, source } => StoreError::Corrupt {
+            place: place.clone(),
+            source: source.to_string().into(),
+        },
+        StoreError::OutcomeUnknown { source } => StoreError::OutcomeUnknown {
+            source: source.to_string().into(),
+        },
+        other => {
+            let text = std::error::Error::source(other)
+                .map_or_else(|| other.to_string(), ToString::to_string);
+            StoreError::aborted(text)
+        }
+    }
+}
