@@ -50,6 +50,7 @@ pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
 /// Lets in whoever proved to have a key, and counts the request.
 pub(crate) fn let_in(api: &Api, proof: Proof, parts: &Parts) -> Result<Caller> {
     let key = proof.id();
+    // Before `admit`: the log names the key that was refused too.
     let asked_by = parts.extensions.get::<AskedBy>();
     if let Some(asked_by) = asked_by {
         asked_by.set(&key);

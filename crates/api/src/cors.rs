@@ -35,6 +35,7 @@ pub(crate) fn opened<S: Clone + Send + Sync + 'static>(
             Method::PATCH,
             Method::DELETE,
         ])
+        // `*` would not cover Authorization, which has to be named (the Fetch standard).
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(EXPOSED)
         .max_age(MAX_AGE);

@@ -42,6 +42,7 @@ async fn all_registered(
         all.extend(found.rows);
         page.cursor = found.next;
         if page.cursor.is_none() {
+            // Pages have the newest first.
             all.reverse();
             return Ok(all);
         }
@@ -59,6 +60,7 @@ async fn registered(
     let not_found = || Refusal::not_found("endpoint");
     let id: Id<id::Endpoint> = profile.ids.endpoint.read(text).ok_or_else(not_found)?;
     let (endpoint, _) = api.service.endpoint(caller, &id.to_string()).await?;
+    // An application's key reaches all of its tenants' endpoints; a vendor's path is of one.
     let own = endpoint.tenant == tenant
         && endpoint.mode == caller.own_mode()
         && endpoint.kind == EndpointKind::Registered;

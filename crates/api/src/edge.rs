@@ -65,6 +65,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     line.end(&response, &answers);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
+    // Here, and not where it was counted: then it is on refusals too.
     if let Some(used) = line.asked_by.used() {
         used.tell(headers);
     }
@@ -81,6 +82,7 @@ fn came_from(request: &Request, proxies: &[IpNet]) -> CameFrom {
         .iter()
         .any(|name| request.headers().contains_key(*name));
     let is_trusted = peer.is_some_and(|peer| proxies.iter().any(|net| net.contains(&peer)));
+    // Whoever is not trusted may have made the line up, so the address stays; but it may be many people's.
     CameFrom {
         address,
         is_proxys: is_told && !is_trusted,
@@ -91,6 +93,7 @@ fn came_from(request: &Request, proxies: &[IpNet]) -> CameFrom {
 /// one in `X-Forwarded-For` that is none.
 fn address_of(request: &Request, proxies: &[IpNet]) -> Option<IpAddr> {
     let trusted = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
+    // On a socket of IPv6 a client's IPv4 address comes mapped, which no network of the settings holds.
     let mut address = request.extensions().get::<Peer>()?.0.to_canonical();
     let mut lines: Vec<_> = request
         .headers()
@@ -153,6 +156,7 @@ impl Line {
     fn begin(request: &Request) -> Self {
         // One that the client or its proxy gives is kept, so that their log and ours have the same.
         let given = request.headers().get(REQUEST_ID).filter(|given| {
+            // It goes into the log as it came.
             let plain = |byte: &u8| byte.is_ascii_graphic();
             !given.is_empty()
                 && given.len() <= REQUEST_ID_BYTES_MAX
@@ -223,6 +227,7 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
         return Response::from_parts(parts, body);
     };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
+    // One piece is with the connection at once: what is counted would be given back before it is taken.
     if size <= PIECE || !counts {
         return Response::from_parts(parts, body);
     }
@@ -242,6 +247,7 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
 
 /// On whose account an answer goes: the key that asked for it, or where it was asked from.
 fn holder(request: &Request) -> u128 {
+    // No key is proved yet, so its text stands for it; as a digest, since it may be a secret.
     let headers = request.headers();
     let keys = ["authorization", "x-api-key", "x-management-id"];
     let key = keys.iter().find_map(|name| headers.get(*name));
@@ -286,6 +292,7 @@ fn must_be_clear(request: &Request) -> Result<()> {
         );
         return Err(Refusal::new(ErrorCode::HeadersTooLarge, detail));
     }
+    // Of two lines the handlers read the first; a proxy may have looked at the other.
     for name in ["idempotency-key", "authorization", "content-type"] {
         only_once(headers, name)?;
     }
@@ -327,6 +334,7 @@ impl HttpBody for Counted {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // With it the answer has a Content-Length; without, it would go in chunks.
         SizeHint::with_exact(self.rest.len() as u64)
     }
 }

@@ -100,9 +100,11 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(events::publish_batch))
         .routes(routes!(explain::explain))
         .routes(routes!(events::read))
+        .routes(routes!(events::delete_content))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::read))
         .routes(routes!(deliveries::attempts))
+        .routes(routes!(deliveries::delete_answer))
         .routes(routes!(deliveries::resend))
         .routes(routes!(deliveries::cancel))
         .routes(routes!(replays::create, replays::list))
@@ -147,6 +149,7 @@ struct Health {
     responses((status = OK, description = "It does.", body = Health)),
 )]
 async fn health() -> Response {
+    // Nothing is asked: a process whose store is away runs all the same.
     json(
         StatusCode::OK,
         &Health {
@@ -223,6 +226,7 @@ async fn egress_ips(State(api): State<Api>) -> Response {
 }
 
 pub(crate) async fn not_found(State(api): State<Api>, method: Method, uri: Uri) -> Response {
+    // Below a dialect's base its vendor's clients ask, and read its vendor's shapes only.
     if let Some(response) = crate::dialects::not_found(&api, &method, uri.path()) {
         return response;
     }

@@ -38,6 +38,8 @@ path_params! {
     OfEvent { event: Id<id::Event> }
     /// A delivery's id.
     OfDelivery { delivery: Id<id::Delivery> }
+    /// An attempt's number.
+    OfAttempt { attempt: u32 }
     /// An API key's id, not its text.
     OfKey { key: Id<id::ApiKey> }
     /// A replay's id.
@@ -141,12 +143,14 @@ pub(crate) fn completed(mut document: OpenApi) -> OpenApi {
     components.add_security_scheme(KEY, SecurityScheme::Http(bearer));
     components.responses.extend(refusals());
     let mut schemas = Vec::new();
+    // No handler names it: all refer to the refusals, which refer to it.
     ProblemView::schemas(&mut schemas);
     schemas.push((
         ProblemView::name().into_owned(),
         <ProblemView<'_> as PartialSchema>::schema(),
     ));
     components.schemas.extend(schemas);
+    // Scopes, of which this scheme has none.
     let keys: [String; 0] = [];
     document.security = Some(vec![SecurityRequirement::new(KEY, keys)]);
     document

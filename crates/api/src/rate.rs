@@ -58,6 +58,7 @@ impl Rates {
             Scope::Tenant(..) => self.limits.tenant,
         }?;
         let now = Timestamp::from_secs(0).plus(self.begun.elapsed());
+        // A token counts by its session's id, which no key has: ids are unique within an installation.
         let standing: Standing = self
             .windows
             .count(Id::from_u128(holder), limit, WINDOW, now);
@@ -65,6 +66,7 @@ impl Rates {
         Some(Used {
             limit,
             remaining: standing.remaining,
+            // Rounded up, so that whoever waits that long is in the next window.
             resets_in: left.as_secs() + u64::from(left.subsec_nanos() > 0),
             is_over: standing.exceeded,
         })
@@ -96,6 +98,7 @@ impl Used {
             LIMIT,
             format!("\"key\";r={};t={}", self.remaining, self.resets_in),
         );
+        // Over the one second that every 429 says by itself.
         if self.is_over {
             put(header::RETRY_AFTER, self.resets_in.to_string());
         }

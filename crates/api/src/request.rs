@@ -79,12 +79,14 @@ pub(crate) async fn read_body(
 ) -> Result<HeldBody> {
     let declared = body.size_hint().lower();
     let reading = async {
+        // It grows with what comes: what is declared may never come, and is on nobody's account.
         let mut read = Vec::new();
         if declared > max as u64 {
             return Err(too_large(max));
         }
         while let Some(frame) = body.frame().await {
             let ended = |_| Refusal::new(ErrorCode::BodyNotJson, "the body ended early");
+            // Trailers have no data.
             let Ok(data) = frame.map_err(ended)?.into_data() else {
                 continue;
             };
@@ -108,6 +110,7 @@ pub(crate) async fn read_body(
             drop(tokio::time::timeout(LINGER_MAX, discard(body)).await);
             Err(refusal)
         }
+        // Nothing is discarded here: whoever used the time up would hold the connection for longer still.
         Err(_) => Err(Refusal::new(
             ErrorCode::BodyTimeout,
             format!("the whole body must arrive within {} s", limit.as_secs()),

@@ -104,6 +104,7 @@ impl Listener {
         } else {
             TcpSocket::new_v6()?
         };
+        // Connections of the process before linger on the address; on Windows it would let others take it.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         // What the system holds of an answer that nobody reads counts for nobody.
@@ -141,6 +142,8 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         let connections = TaskTracker::new();
         let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+        // Without `pipeline_flush`, which buffers answers that nobody takes without a bound. hyper panics
+        // below a `max_buf_size` of 8 KiB.
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -170,6 +173,7 @@ impl Listener {
                 match tls {
                     None => conversation.hold(stream, service).await,
                     Some(tls) => {
+                        // A handshake is no request under way: the end does not wait for it.
                         let accepted = stop.run_until_cancelled(tls.accept(stream)).await;
                         if let Some(stream) = accepted.flatten() {
                             conversation.hold(stream, service).await;
@@ -179,6 +183,7 @@ impl Listener {
                 drop(permit);
             });
         }
+        // Before the wait: who comes now is refused by the system instead of waiting for nobody.
         drop(self.listener);
         graceful.shutdown().await;
         // Until the last one let go of what it serves from: whoever opens the store next needs it free.
@@ -216,6 +221,7 @@ async fn accept(
     permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     const PAUSE: Duration = Duration::from_millis(50);
+    // Before the socket: who has no permit stays in the backlog and takes no descriptor.
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {

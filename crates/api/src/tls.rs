@@ -91,6 +91,7 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(shown.clone());
+        // All that the connection speaks: a client that prefers HTTP/2 must not begin with it.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             shown,
@@ -105,6 +106,7 @@ impl Tls {
 
     /// A client's connection, if it is one of TLS.
     pub(crate) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        // Around the first byte too: who connects and says nothing holds a connection no longer.
         let shaken = tokio::time::timeout(HANDSHAKE_TIME_MAX, self.shake(stream)).await;
         shaken.ok().flatten()
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::attempt::Outcome;
 use crate::endpoint::{CustomHeader, Endpoint, EndpointKind};
+use crate::event::Event;
 use crate::seal::{hex, sha256};
 use crate::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use crate::{Id, Timestamp, id};
@@ -41,7 +42,7 @@ pub struct AuditEntry {
     pub application: Option<Id<id::Application>>,
     pub tenant: Option<Id<id::Tenant>>,
     pub actor: Actor,
-    /// A noun and `created`, `updated`, `deleted` or `tested`: `endpoint.updated`.
+    /// A noun and `created`, `updated`, `deleted`, `tested` or `content_deleted`: `endpoint.updated`.
     pub action: String,
     /// The id or the name of what was changed.
     pub subject: String,
@@ -95,6 +96,27 @@ pub fn test_entry(
         subject: endpoint.id.to_string(),
         before: None,
         after: Some(after.to_string()),
+    }
+}
+
+/// The entry for deleting what an event said, or what was answered to one of its attempts, which `after` tells.
+pub fn content_entry(
+    id: Id<id::AuditEntry>,
+    actor: Actor,
+    event: &Event,
+    attempt: Option<(Id<id::Delivery>, u32)>,
+) -> AuditEntry {
+    let after =
+        attempt.map(|(delivery, number)| json!({ "delivery": delivery, "attempt": number }));
+    AuditEntry {
+        id,
+        application: Some(event.application),
+        tenant: Some(event.tenant),
+        actor,
+        action: "event.content_deleted".to_owned(),
+        subject: event.id.to_string(),
+        before: None,
+        after: after.map(|after| after.to_string()),
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Event {
     pub application: Id<id::Application>,
     pub tenant: Id<id::Tenant>,
     pub event_type: Arc<str>,
-    /// The published JSON, byte for byte.
+    /// The published JSON, byte for byte; empty where it was deleted.
     pub data: Bytes,
     /// What the product says about the event beside its data: JSON, byte for byte.
     pub meta: Option<Bytes>,
@@ -66,6 +66,11 @@ impl From<&Event> for EventSummary {
 }
 
 impl Event {
+    /// False where its data was deleted: published data is JSON, and so is never empty.
+    pub fn has_content(&self) -> bool {
+        !self.data.is_empty()
+    }
+
     /// Bytes of its payload: what bounds on memory count.
     pub fn payload_bytes(&self) -> usize {
         let meta = self.meta.as_ref().map_or(0, Bytes::len);

@@ -241,8 +241,11 @@ impl Engine {
         Ok(requested.answer().await?)
     }
 
-    /// One that is cancelled can still be under way: what becomes of that attempt would be taken for the resend's.
-    async fn must_not_be_under_way(&self, delivery: &Delivery) -> Result<(), PublishError> {
+    /// One that is cancelled can still be under way: what becomes of that attempt would be taken for a resend's.
+    ///
+    /// # Errors
+    /// `DeliveryPending` while it is being sent.
+    pub async fn must_not_be_under_way(&self, delivery: &Delivery) -> Result<(), PublishError> {
         for _ in 0..SETTLING_LOOKS {
             if !self.is_under_way(delivery) {
                 return Ok(());

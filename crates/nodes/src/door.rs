@@ -144,6 +144,7 @@ impl Door {
     /// Sends followers to the next leader, brings to its end what came over their links, and takes no more. Returns
     /// whether there was a follower.
     pub async fn leave(&self) -> bool {
+        // Told first: they hold what comes next for another leader, and what came before is answered.
         let somebody = self.0.followers.leave().await;
         self.0.stop.cancel();
         self.0.passed.close();
@@ -163,6 +164,7 @@ impl Door {
         if !matches!(now, Role::Searching) {
             return Some(now);
         }
+        // Only who waits takes room: what somebody answers at once is never refused for want of it.
         let _held = self.0.held.try_acquire().ok()?;
         let known = role.wait_for(|role| !matches!(role, Role::Searching));
         let known = tokio::time::timeout_at(until, known).await;
@@ -190,6 +192,7 @@ impl Door {
             let wanted = link::credentials(token, &self.0.url, kind, nonce);
             given.is_some_and(|given| constant_time_eq(given.as_bytes(), wanted.as_bytes()))
         };
+        // Any key of this node will do: a master key is replaced node by node.
         let Some(token) = self.0.tokens.iter().find(shows) else {
             self.tell_once(headers);
             let detail = "nodes of one store have the same master key, and reach each other by nodes.url: copy the key from the first one";
@@ -241,6 +244,7 @@ impl Door {
 
     fn tell_once(&self, headers: &HeaderMap) {
         let mut node = introduced(headers).url;
+        // It goes into the log, of somebody who has shown nothing.
         node.truncate(node.floor_char_boundary(TOLD_BYTES_MAX));
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&node) {
@@ -335,9 +339,12 @@ fn introduced(headers: &HeaderMap) -> Introduced {
 
 /// Makes of a client's request what is passed on: as it came, with whose it is.
 fn prepare<B>(request: &mut http::Request<B>) {
+    // Before the extensions go: the address is one of them.
     let client = client_value(peer(request), request.version());
+    // Before the header is written: a client that sends one of its own would choose its address.
     strip(request.headers_mut());
     request.headers_mut().insert(CLIENT, client);
+    // Links speak nothing else; the leader gives the request its own version back.
     *request.version_mut() = Version::HTTP_11;
     *request.extensions_mut() = http::Extensions::new();
 }

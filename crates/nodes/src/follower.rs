@@ -87,6 +87,7 @@ impl Following {
         tracing::info!(leader = %url, "follows the node that leads");
         let (dialer, myself) = (self.dialer.clone(), self.myself.clone());
         let leader = Leader::new(url.clone(), dialer, myself);
+        // However this ends, also where another one leads, what was passed on ends with it.
         let ending = leader.ending();
         self.door.follow(leader);
         tokio::pin!(making);
@@ -118,6 +119,7 @@ async fn asked(
     let (status, body) = if ATTEMPT.ends_with(path) {
         attempt(&*transport, request.into_body()).await
     } else if LEAVING.ends_with(path) {
+        // The link stays, for the attempts under way; clients' requests wait for another leader.
         door.search();
         (StatusCode::OK, Bytes::new())
     } else {
@@ -142,6 +144,7 @@ async fn attempt(transport: &dyn Transport, body: Incoming) -> (StatusCode, Byte
                 error = &error as &dyn std::error::Error,
                 "an attempt was not understood; the nodes' versions may be too far apart"
             );
+            // The leader makes the attempt by itself.
             (StatusCode::BAD_REQUEST, Bytes::new())
         }
     }

@@ -149,6 +149,7 @@ impl Followers {
     /// Tells all that they are to look for another leader; what they have under way they bring to its end. Returns
     /// whether there is anybody.
     pub async fn leave(&self) -> bool {
+        // Before the list is taken: who comes later is refused, and need not be told.
         self.0.leaving.store(true, Ordering::Relaxed);
         let list = self.list();
         let tell = |follower: &Arc<Follower>| {
@@ -185,6 +186,7 @@ impl Drop for UnderWay<'_> {
 
 impl Follower {
     fn has_room(&self) -> bool {
+        // Attempts that begin together may all see the last place: the link lets no more through than it may.
         !self.sender.is_closed() && self.under_way.load(Ordering::Relaxed) < self.at_once
     }
 
@@ -241,6 +243,7 @@ impl Spread {
             return None;
         }
         let origin = origin(&request.url);
+        // This node takes part too; it gives itself no name.
         let mut best = (weight("", origin), None);
         for follower in list.iter().filter(|follower| follower.has_room()) {
             let weight = weight(&follower.url, origin);
@@ -262,6 +265,7 @@ impl Transport for Spread {
         };
         match follower.attempt(request).await {
             Ok(exchange) if !is_local(&exchange.outcome) => exchange,
+            // It sent nothing, so this is no second time.
             Ok(_) => self.own.send(request).await,
             Err(lost) => {
                 tracing::warn!(
@@ -297,6 +301,7 @@ fn origin(url: &str) -> &str {
 /// How much an origin belongs to a node: of several nodes the one with the most has it, and when one comes or goes only
 /// what is its moves.
 fn weight(node: &str, origin: &str) -> u64 {
+    // One that another version hashes otherwise by will do: nobody but the leader chooses.
     let mut hasher = DefaultHasher::new();
     (node, origin).hash(&mut hasher);
     hasher.finish()

@@ -169,6 +169,7 @@ impl Dialer {
 
     async fn linked(&self, to: &Url, kind: Kind, myself: &Myself) -> Result<Upgraded, LinkError> {
         let wrong = || LinkError::Address(to.clone());
+        // A URL has an address of IPv6 in brackets; who connects and who looks at certificates does not.
         let host = to.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']);
         let port = to.port_or_known_default().ok_or_else(wrong)?;
         let stream = TcpStream::connect((host, port)).await?;
@@ -207,6 +208,7 @@ impl Dialer {
         let response = sender.send_request(request).await?;
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
+            // Before anything goes over the link: a stranger would get clients' requests, with their keys.
             let shown = response.headers().get(PROOF).map(HeaderValue::as_bytes);
             let wanted = answer(&myself.token, &nonce);
             if !shown.is_some_and(|shown| constant_time_eq(shown, wanted.as_bytes())) {

@@ -172,6 +172,7 @@ impl HttpBody for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
+        // Where the length is known nobody may ask for what comes behind the last byte.
         self.ended |= matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
         frame
     }
@@ -191,6 +192,7 @@ impl Drop for Answer {
             return;
         };
         let mut idle = leader.list();
+        // An answer without a body ends without being asked for one.
         if (self.ended || self.body.is_end_stream()) && idle.len() < IDLE_MAX {
             idle.push((sender, Instant::now()));
         }

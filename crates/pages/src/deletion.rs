@@ -1,4 +1,5 @@
-//! Deleting a customer or an application: asked once, by name and with what goes, and then watched.
+//! Deleting a customer, an application or what an event said: asked once, by name and with what goes. The first two
+//! are watched.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -97,6 +98,33 @@ async fn application_page(
     })
 }
 
+pub(crate) async fn ask_content(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Shown {
+    content_page(&site, &visitor, &id, None).await
+}
+
+async fn content_page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<String>) -> Shown {
+    let id = read::<id::Event>(visitor, id)?;
+    let found = site.service().event(&visitor.visit.caller, id).await;
+    let event = found.map_err(visitor.refused())?;
+    must_be_able(visitor, deletes_tenants(visitor))?;
+    let here = format!("/events/{id}");
+    let crumbs = crumbs_below(site, visitor, event.tenant).await;
+    let crumbs = crumbs.into_iter();
+    let crumbs = crumbs.chain([Link::new(here.clone(), event.event_type.as_ref())]);
+    ask(&Ask {
+        frame: Frame::of(visitor, "Delete").behind(crumbs),
+        name: event.event_type.as_ref().to_owned(),
+        sentence: "What this event said goes, and what receivers answered to it. What waits is cancelled, and nothing of it can be sent again. When it was sent, to whom, and with which status, stays.".to_owned(),
+        action: format!("{here}/delete"),
+        back: here,
+        wrong,
+    })
+}
+
 fn ask(page: &Ask) -> Shown {
     let status = match page.wrong {
         Some(_) => http::StatusCode::BAD_REQUEST,
@@ -173,6 +201,26 @@ pub(crate) async fn delete_application(
         Err(refusal) => {
             application_page(&site, &visitor, &id, Some(visitor.told_why(refusal)?)).await
         }
+    }
+}
+
+pub(crate) async fn delete_content(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Shown {
+    let Posted { visitor, fields } = posted;
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let event = read::<id::Event>(&visitor, &id)?;
+    let found = service.event(who, event).await;
+    let known = found.map_err(visitor.refused())?;
+    let deleted = match must_be_named(&known.event_type, fields.get("name")) {
+        Ok(()) => service.delete_content(who, event).await,
+        Err(refusal) => Err(refusal),
+    };
+    match deleted {
+        Ok(()) => Ok(visitor.back_to(format_args!("/events/{event}"), "content")),
+        Err(refusal) => content_page(&site, &visitor, &id, Some(visitor.told_why(refusal)?)).await,
     }
 }
 

@@ -10,6 +10,7 @@ use postrider_service::{DeliveryListed, DeliveryQuery, EventQuery, NewEvent, Pag
 use serde_json::value::RawValue;
 
 use crate::Site;
+use crate::deletion::deletes_tenants;
 use crate::deliveries::{mode, time};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
@@ -106,8 +107,11 @@ struct Event {
     ordering_key: Option<String>,
     deliver_before: Option<When>,
     trace: Option<String>,
-    data: BodyShown,
+    /// None where it was deleted.
+    data: Option<BodyShown>,
     meta: Option<BodyShown>,
+    /// Where its content is deleted, for whoever may.
+    delete: Option<String>,
     deliveries: Vec<DeliveryRow>,
     more: Option<String>,
     /// Endpoints without a delivery of it, each with the reasons that there are today.
@@ -167,7 +171,11 @@ pub(crate) async fn show(
         ordering_key: event.ordering_key.clone(),
         deliver_before: event.deliver_before.map(|at| When::new(at, now)),
         trace: event.traceparent.map(|trace| trace.to_string()),
-        data: BodyShown::new(&event.data, false),
+        data: event
+            .has_content()
+            .then(|| BodyShown::new(&event.data, false)),
+        delete: (deletes_tenants(&visitor) && event.has_content())
+            .then(|| visitor.href(format_args!("/events/{id}/delete"))),
         meta: event.meta.as_ref().map(|meta| BodyShown::new(meta, false)),
         deliveries,
         more: more.then(|| visitor.href(format_args!("/deliveries?event={id}"))),

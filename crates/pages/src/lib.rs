@@ -142,6 +142,10 @@ impl Pages {
                 "/tenants/{id}/delete",
                 get(deletion::ask_tenant).post(deletion::delete_tenant),
             )
+            .route(
+                "/events/{id}/delete",
+                get(deletion::ask_content).post(deletion::delete_content),
+            )
             .route("/deletions/{id}", get(deletion::show))
             .route("/deletions/{id}/glance", get(deletion::glance))
             .route("/catch/{code}", any(catcher::catch))

@@ -16,6 +16,7 @@ pub(crate) fn told(word: &str) -> Option<&'static str> {
     Some(match word {
         "resent" => "Sent again: the new attempt is below, or on its way.",
         "cancelled" => "Cancelled: nothing more is sent of this delivery.",
+        "content" => "Deleted: what it said is gone, and nothing of it is sent any more.",
         "enabled" => "Enabled: events from now on are delivered, and what waits goes out.",
         "disabled" => "Disabled: nothing is sent until it is enabled again.",
         "created" => "The endpoint is there: events from now on are delivered to it.",

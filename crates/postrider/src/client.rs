@@ -87,6 +87,7 @@ impl Client {
     pub fn path(parts: &[&str]) -> anyhow::Result<String> {
         let mut path = String::from("/v1");
         for part in parts {
+            // Joined to the base, `..` would be a step up, to another route.
             if part.is_empty() || part.chars().all(|c| c == '.') {
                 bail!("{part:?} is not an id");
             }
@@ -200,6 +201,7 @@ impl Client {
             .unwrap_or_default()
             .trim_matches(['[', ']'])
             .to_owned();
+        // `new` takes schemes only that have a port.
         let port = target.port_or_known_default().unwrap_or(80);
         let stream = TcpStream::connect((host.as_str(), port))
             .await

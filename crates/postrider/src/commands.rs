@@ -63,6 +63,7 @@ pub struct Address {
 impl Address {
     fn client(&self, key: Secret) -> anyhow::Result<Client> {
         let client = Client::new(&self.url, key)?;
+        // An empty variable is none.
         match self.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()) {
             Some(authorities) => client.trusting(authorities),
             None => Ok(client),

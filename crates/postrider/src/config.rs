@@ -507,6 +507,7 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
     if let Some(path) = &args.config {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        // Read by itself first: the library stops at the first mistake and does not say where it is.
         let mistakes = file::mistakes(&text);
         let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         anyhow::ensure!(
@@ -523,6 +524,7 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
         .separator("__")
         .try_parsing(true)
         .list_separator(",");
+    // Named one by one: otherwise every text with a comma would become a list.
     for list in [
         "egress.allow",
         "egress.deny",
@@ -535,6 +537,7 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
     ] {
         environment = environment.with_list_parse_key(list);
     }
+    // What is added last wins: the variables are above the file.
     sources
         .add_source(environment)
         .build()

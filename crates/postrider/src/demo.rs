@@ -289,6 +289,7 @@ async fn publish(
         .flatten()
         .map(|(name, value)| format!(r#","{name}":{value}"#))
         .collect();
+    // As text: `data` goes out as it is written above.
     let body = format!(r#"{{"type":"{event_type}","data":{data}{address}}}"#);
     client
         .call(

@@ -46,8 +46,10 @@ fn divide(descriptors: Option<usize>, connections: usize, in_flight: usize) -> S
         };
     };
     let free = descriptors.saturating_sub(KEPT);
+    // Half is for receivers, at two for each request under way.
     let half = (free / 2).max(SHARE_MIN);
     let in_flight = in_flight.min((half / 2).max(SHARE_MIN));
+    // Where there are few, the least share may be more than all of them.
     let rest = free.saturating_sub(in_flight * 2);
     Shares {
         connections: connections.min(rest.max(SHARE_MIN)),

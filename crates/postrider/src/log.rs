@@ -37,6 +37,7 @@ pub(crate) fn start(config: &LogConfig) -> anyhow::Result<()> {
     let (filter, handle) = reload::Layer::new(filter(config)?);
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
+        // It would print them with `eprintln!`, which panics where stderr is gone.
         .log_internal_errors(false)
         .with_writer(|| Careless);
     let lines = match config.format {

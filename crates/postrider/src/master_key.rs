@@ -51,6 +51,7 @@ fn make(path: &Path) -> anyhow::Result<()> {
         .ok()
         .context("the operating system gave no random bytes")?;
     let mut options = File::options();
+    // Never over one that is there: what it sealed nobody could open any more.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -58,6 +59,7 @@ fn make(path: &Path) -> anyhow::Result<()> {
         .open(path)
         .with_context(|| format!("failed to create the master key file {}", path.display()))?;
     writeln!(file, "{}", hex(&key))?;
+    // Before anything is sealed with it: lost, it would take all secrets with it.
     file.sync_all()?;
     Ok(())
 }

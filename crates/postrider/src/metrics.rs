@@ -89,6 +89,7 @@ impl Metrics {
             self.gauges.followers.set(count(list.len()));
             let under_way = list.iter().map(|node| node.under_way).sum::<usize>();
             self.gauges.followers_attempts.set(count(under_way));
+            // A counter cannot be set, so it gets what it lacks.
             let again = &self.gauges.made_again;
             again.inc_by(followers.made_again().saturating_sub(again.get()));
         }

@@ -19,6 +19,7 @@ pub(crate) async fn run(args: &MigrateArgs) -> anyhow::Result<()> {
     if args.plan || found.steps.is_empty() {
         return Ok(());
     }
+    // Opening applies them.
     drop(config.store.open_existing().await?);
     line("the store is of this version now");
     Ok(())

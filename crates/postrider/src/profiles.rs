@@ -86,6 +86,7 @@ pub fn read_directory(directory: &Path) -> anyhow::Result<Vec<Profile>> {
             files.push(path);
         }
     }
+    // A directory has no order of its own: what is wrong is told in the same one each time.
     files.sort();
     let profiles = files
         .iter()

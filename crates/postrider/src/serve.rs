@@ -123,6 +123,7 @@ impl Changeable {
     /// When one of them cannot be read; then that, and those after it, stay as they are.
     fn reload(&self, config: &Config) -> anyhow::Result<()> {
         set_log_level(&config.log)?;
+        // Turned on or off it is not: connections that are open, and the socket, are one or the other.
         if let (Some(tls), Some(config)) = (&self.tls, &config.server.tls) {
             tls.replace(config.read()?);
         }
@@ -252,12 +253,14 @@ impl Server {
         let for_clients = deadline - shutdown / 4;
         let clients = async {
             self.running.tasks.wait().await;
+            // What followers passed on came over links, which are none of the listener's.
             if let Some(door) = &self.door {
                 door.left().await;
             }
         };
         let served = tokio::time::timeout_at(for_clients, clients).await.is_ok();
         let drained = self.engine.drain(deadline, shutdown / 20).await;
+        // After the drain, whose attempts are spans too.
         self.traces.end().await;
         served && drained
     }
@@ -275,6 +278,7 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = config::load(args)?;
     log::start(&config.log)?;
     let data = config.store.directory.clone();
+    // From here on no signal ends the process by itself, also while it starts.
     let mut signals = Signals::new()?;
     let lives = supervisor::lives();
     tokio::pin!(lives);
@@ -300,6 +304,7 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         () = running.failed.cancelled() => {
             anyhow::bail!("a part of the server has ended; the log says which. Start it again");
         }
+        // A supervisor waits for signs of life from when it has heard that the server is ready.
         never = async {
             running.follows.cancelled().await;
             (&mut lives).await

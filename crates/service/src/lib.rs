@@ -14,6 +14,7 @@ mod caller;
 mod catchers;
 mod changes;
 mod confirmations;
+mod content;
 mod deletions;
 mod deliveries;
 mod directory;

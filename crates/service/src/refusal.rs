@@ -341,6 +341,10 @@ impl Refusal {
             Rule::DeliveryExpired => {
                 Self::new(ErrorCode::ResendNotAllowed, "its deliverBefore has passed")
             }
+            Rule::ContentDeleted => Self::new(
+                ErrorCode::ResendNotAllowed,
+                "the event's data was deleted: there is nothing to send",
+            ),
             Rule::AttemptsMax => Self::new(
                 ErrorCode::ResendNotAllowed,
                 format!("it has had {ATTEMPTS_MAX} attempts, as many as a delivery may have"),

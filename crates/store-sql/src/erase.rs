@@ -71,7 +71,7 @@ impl Tx {
         erased
     }
 
-    fn zero_what_is_deleted(&self, on: bool) -> Result<(), StoreError> {
+    pub(crate) fn zero_what_is_deleted(&self, on: bool) -> Result<(), StoreError> {
         let Some(connection) = self.connection.sqlite() else {
             return Ok(());
         };

@@ -8,6 +8,7 @@
 
 mod catch_up;
 mod commit;
+mod content;
 mod convert;
 mod erase;
 mod fanout;

@@ -4,9 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use async_trait::async_trait;
+use postrider_core::audit::AuditEntry;
 use postrider_core::tenant::Application;
 use postrider_core::{Id, Timestamp};
-use postrider_store::{Aged, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError};
+use postrider_store::{
+    Aged, ContentOf, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError,
+};
 
 use crate::convert::{aborted, ahead, reading, salt_of, time};
 use crate::postgres::Source as Server;
@@ -263,6 +266,11 @@ fn next(what: Aged, last: Option<u128>) -> Option<PruneFrom> {
 
 #[async_trait]
 impl Retention for SqlStore {
+    async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError> {
+        let delete = move |tx: &mut Tx| tx.delete_content(of, &entry);
+        self.writer.call(delete).await
+    }
+
     async fn prune(
         &self,
         keep: &Keep,

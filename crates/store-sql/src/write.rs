@@ -429,7 +429,7 @@ impl Tx {
             .ok_or(StoreError::not_found(Entity::Delivery))?;
         let (endpoint, tenant) = (found.delivery.endpoint.key(), found.delivery.tenant.key());
         let endpoint = self.takes(endpoint, tenant, None)?;
-        let delivery = life::resend(&found.delivery, endpoint, &resend, now)?;
+        let delivery = life::resend(&found.delivery, &found.event, endpoint, &resend, now)?;
         self.last_sequence = life::next_place(self.last_sequence, now);
         let sequence = self.last_sequence;
         let sql = "update delivery set state = 0, reason = null, completed_at = null, due_at = ?2, sequence = ?3, series_attempts = ?4,

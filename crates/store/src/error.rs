@@ -99,6 +99,8 @@ pub enum Rule {
     DeliveryExpired,
     /// The delivery has as many attempts as one may have.
     AttemptsMax,
+    /// The event's data was deleted: there is nothing to send.
+    ContentDeleted,
     /// Somebody else has changed the password meanwhile.
     PasswordChanged,
     /// There are as many users as there may be.

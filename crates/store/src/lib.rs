@@ -40,7 +40,7 @@ pub use queries::{
     StatisticsGroup, StatisticsPoint, StatisticsQuery, TaskFilter, TenantFilter,
 };
 pub use records::Records;
-pub use retention::{Aged, Keep, PruneFrom, Pruned, Retention};
+pub use retention::{Aged, ContentOf, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
 pub use tasks::Tasks;
 pub use users::{UserChange, UserFilter, Users};

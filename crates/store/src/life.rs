@@ -294,10 +294,11 @@ pub fn expired(delivery: &Delivery, url: String) -> Failure {
 /// Makes a delivery that has ended pending again, by hand; `endpoint` as for [`must_take`], `now` by the steady clock.
 ///
 /// # Errors
-/// `DeliveryPending` when it waits, or has had an attempt since whoever asks looked at it; `AttemptsMax`; and as
+/// `DeliveryPending` when it waits, or has had an attempt since whoever asks looked at it; `AttemptsMax`, `ContentDeleted`; and as
 /// [`must_take`].
 pub fn resend(
     delivery: &Delivery,
+    event: &Event,
     endpoint: Option<bool>,
     resend: &Resend,
     now: Timestamp,
@@ -309,6 +310,7 @@ pub fn resend(
     if delivery.attempts >= ATTEMPTS_MAX {
         return Err(StoreError::conflict(Rule::AttemptsMax));
     }
+    must_have_content(event)?;
     must_take(endpoint)?;
     Ok(Delivery {
         state: DeliveryState::Pending,
@@ -317,6 +319,14 @@ pub fn resend(
         series: resend.series,
         ..delivery.clone()
     })
+}
+
+fn must_have_content(event: &Event) -> Result<(), StoreError> {
+    if event.has_content() {
+        Ok(())
+    } else {
+        Err(StoreError::conflict(Rule::ContentDeleted))
+    }
 }
 
 /// How an endpoint gets an event that it missed.
@@ -332,7 +342,7 @@ pub enum CatchingUp {
 /// the event.
 ///
 /// # Errors
-/// `DeliveryExpired`, `DeliveryExists` when it has it, and as [`must_take`].
+/// `DeliveryExpired`, `ContentDeleted`, `DeliveryExists` when it has it, and as [`must_take`].
 pub fn catch_up(
     event: &Event,
     endpoint: Option<bool>,
@@ -342,6 +352,7 @@ pub fn catch_up(
     if event.deliver_before.is_some_and(|limit| now.wall > limit) {
         return Err(StoreError::conflict(Rule::DeliveryExpired));
     }
+    must_have_content(event)?;
     must_take(endpoint)?;
     match known {
         None => Ok(CatchingUp::New),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use postrider_core::audit::AuditEntry;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::StoreError;
@@ -93,6 +94,15 @@ impl std::ops::AddAssign for Pruned {
     }
 }
 
+/// Whose content is deleted before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentOf {
+    /// Its data and `meta`, and with them what was answered to every attempt.
+    Event(Id<id::Event>),
+    /// What was answered to the attempt of this number.
+    Attempt(Id<id::Delivery>, u32),
+}
+
 /// What ended long ago, and how it goes.
 #[async_trait]
 pub trait Retention: Send + Sync + 'static {
@@ -103,6 +113,12 @@ pub trait Retention: Send + Sync + 'static {
         keep: &Keep,
         from: PruneFrom,
     ) -> Result<(Pruned, Option<PruneFrom>), StoreError>;
+
+    /// Deletes what an event said, or what was answered to an attempt, and notes that if anything was there.
+    ///
+    /// # Errors
+    /// `NotFound`; `DeliveryPending` while a delivery of the event waits.
+    async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError>;
 
     /// Bytes that all that is stored takes; what was freed and can be used again is not counted.
     async fn used_bytes(&self) -> Result<u64, StoreError>;

@@ -53,6 +53,7 @@ pub(crate) fn routes(api: &Api, profile: &Profile) -> Router<Api> {
         .merge(endpoint_parts::routes(base))
         .merge(event_types::routes(base))
         .layer(from_fn_with_state(remembered, retries::answered_before))
+        // Behind the layer: what lets somebody in is not kept, and messages are remembered by the store.
         .merge(access::routes(base))
         .merge(messages::routes(base))
         .merge(attempts::routes(base));

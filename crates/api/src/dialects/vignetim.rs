@@ -151,6 +151,7 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
             url: &endpoint.url,
             events: &endpoint.subscription,
             description: endpoint.description.as_deref(),
+            // No field of a creation says otherwise (V-41).
             active: true,
             signing_secret: made.secret.expose(),
             created_at: endpoint.created_at,
@@ -235,8 +236,10 @@ async fn test(State(api): State<Api>, id: PathId, request: Request<Body>) -> Res
         let (success, attempt, profile) = (tested.success, tested.attempt, tested.profile);
         let status_code = match attempt.outcome {
             Outcome::Answered { status, .. } => Some(status),
+            // A number where there was none.
             Outcome::Unreachable { .. } => profile.test.no_response_status,
         };
+        // The documented time is the time-out at most.
         let longest = profile.http.total_timeout.as_millis();
         // To the answer, not to the end of its body.
         let micros = attempt

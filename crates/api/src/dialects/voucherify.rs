@@ -283,10 +283,12 @@ async fn authenticate(
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
     let unauthorized = || Refusal::unauthorized(spec);
     let claim = api.service.claim(public_id).await.map_err(internal)?;
+    // Of the two it is not told which one is wrong.
     let proof = claim.and_then(|claim| claim.by_token(&api.service, token));
     let proof = proof.ok_or_else(unauthorized)?;
     let caller = match let_in(api, proof, &parts) {
         Ok(caller) => caller,
+        // Whoever is not let in hears one thing only; one request too many is another matter.
         Err(over) if over.code == ErrorCode::RateLimited => return Err(internal(over)),
         Err(_) => return Err(unauthorized()),
     };
@@ -298,6 +300,7 @@ async fn authenticate(
     let current = api.service.profile_of(application).await;
     let current = current.map_err(internal)?;
     let own = current.profile.api.as_ref();
+    // The key opens an API below another base.
     if own.is_none_or(|own| own.base != spec.base) {
         return Err(unknown());
     }
@@ -308,6 +311,7 @@ async fn authenticate(
         Err(error) if error.code == ErrorCode::NotFound => return Err(unknown()),
         Err(error) => return Err(internal(error)),
     };
+    // Last: nothing of a body is read for somebody who is not let in.
     let body = api.body(caller.holder(), body).await.map_err(internal)?;
     Ok(Project {
         tenant,
@@ -338,6 +342,7 @@ fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     let body = match serde_json::from_slice::<Value>(&project.body) {
         Ok(Value::Object(body)) => body,
         Ok(_) => return Err(invalid(spec.text("not_object").to_owned())),
+        // What is well formed may still have a number that does not fit.
         Err(_) => return Err(Box::new(unparsable(spec))),
     };
     let must = |name: &str, what: &str| {
@@ -356,6 +361,7 @@ fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     let Some(url) = body.get("target_url").and_then(Value::as_str) else {
         return Err(invalid(must("target_url", "a string")));
     };
+    // In this API's words; the service looks again, and where the name leads.
     api.service
         .check_url(&project.current.profile, url)
         .map_err(|error| invalid(format!("Property .target_url {error}")))?;

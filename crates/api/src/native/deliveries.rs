@@ -1,17 +1,18 @@
 //! Deliveries: list by any column, read with attempts, resend, cancel.
 
 use axum::extract::State;
+use axum::response::IntoResponse as _;
 use http::StatusCode;
 use postrider_core::limits::ATTEMPTS_SHOWN;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, DeliveryQuery, read_answer, read_state};
+use postrider_service::{Caller, DeliveryQuery, Refusal, read_answer, read_state};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::views::{AttemptView, DeliveryView};
 use crate::Api;
-use crate::openapi::{OfDelivery, Refusals};
+use crate::openapi::{OfAttempt, OfDelivery, Refusals};
 use crate::problem::Answer;
 use crate::request::{
     List, Paging, Path, Query, given_id, given_time, json, list as list_of, ok, page_request,
@@ -116,6 +117,24 @@ pub(crate) async fn attempts(
     let (id, page) = (read_id(&id)?, paging.request_of(ATTEMPTS_SHOWN as usize)?);
     let found = api.service.list_attempts(&caller, id, page).await?;
     Ok(list_of(found, AttemptView::from))
+}
+
+/// Deletes what a receiver answered to an attempt, but for the status.
+#[utoipa::path(
+    delete, path = "/v1/deliveries/{delivery}/attempts/{attempt}/content", tag = "Deliveries", operation_id = "deleteAttemptContent",
+    params(OfDelivery, OfAttempt),
+    responses((status = NO_CONTENT, description = "Done."), Refusals),
+)]
+pub(crate) async fn delete_answer(
+    State(api): State<Api>,
+    caller: Caller,
+    Path((id, attempt)): Path<(String, String)>,
+) -> Answer {
+    let not_found = || Refusal::not_found("attempt");
+    let number = attempt.parse().map_err(|_| not_found())?;
+    let id = read_id(&id)?;
+    api.service.delete_answer(&caller, id, number).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Sends it again now; 202 as soon as that is durable, or on its way past a closed lane.

@@ -53,6 +53,7 @@ struct DistributionView {
 impl DistributionView {
     fn new(endpoint: Endpoint, profile: &Profile) -> Option<Self> {
         let wire_id = profile.endpoint_id(endpoint.id, &endpoint.kind);
+        // The service finds nothing else by a distribution's id.
         let EndpointKind::Distribution(distribution) = endpoint.kind else {
             return None;
         };

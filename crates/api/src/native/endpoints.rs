@@ -242,6 +242,7 @@ pub(crate) async fn test(
     };
     let messages = &tested.profile.test;
     let timings = &tested.attempt.timings;
+    // To the answer, not to the end of its body; without one, until it was given up.
     let micros = timings.first_byte_micros.unwrap_or(timings.total_micros);
     Ok(ok(&TestView {
         success: tested.success,

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::response::IntoResponse as _;
 use http::{HeaderMap, StatusCode};
 use postrider_core::limits::{BATCH_BODY_BYTES_MAX, BATCH_EVENTS_MAX};
 use postrider_core::tenant::Mode;
@@ -79,6 +80,7 @@ pub(crate) async fn publish(
     well_formed(&held)?;
     let mut event: NewEvent<'_> = typed(&held)?;
     event.idempotency_key = idempotency_key(&headers, event.idempotency_key)?;
+    // `whole`, because the event's data may stay a slice of a body that is little else.
     let sent = Sent {
         raw: &held,
         whole: Some(&held),
@@ -151,6 +153,7 @@ struct BatchView {
 /// is refused as a whole.
 fn events_of(bytes: &[u8]) -> postrider_service::Result<Vec<&RawValue>> {
     let batch: BatchBody<'_> = typed(bytes).map_err(|mut refusal: Refusal| {
+        // Asked only where it failed: a batch may have 16 MiB, and its form is looked at event by event.
         if str::from_utf8(bytes).is_err() || serde_json::from_slice::<&RawValue>(bytes).is_err() {
             refusal.code = ErrorCode::BodyNotJson;
         }
@@ -179,6 +182,7 @@ fn event_of(
         ));
     }
     well_formed(raw)?;
+    // Not `whole`: a slice would keep the batch in memory for as long as one of its events waits.
     let sent = Sent {
         raw,
         whole: None,
@@ -209,6 +213,7 @@ pub(crate) async fn publish_batch(
         .await?;
     let (bytes_max, traceparent) = (api.options().body_max, traceparent(&headers));
     let events = events_of(&held)?.into_iter();
+    // Lazy: each is parsed when its turn comes, not all of them before the first is looked at.
     let events = events.map(|raw| event_of(raw, bytes_max, traceparent));
     let answers = api.service.publish_many(&caller, tenant, events).await?;
     let any = answers.iter().any(Result::is_ok);
@@ -218,6 +223,7 @@ pub(crate) async fn publish_batch(
     let full = full
         .next_back()
         .map(|full| (full.code, full.detail.clone()));
+    // Before the batch may be refused as a whole, since it logs why each was refused.
     let data = answers.into_iter().map(BatchAnswer::from).collect();
     if let (Some((code, detail)), false) = (full, any) {
         return Err(Refusal::new(code, detail).into());
@@ -284,10 +290,30 @@ pub(crate) async fn list(
     responses((status = OK, description = "Done.", body = EventView), Refusals),
 )]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
-    // A receiver that reports a problem knows the message id; for a standard profile that is the event's.
-    let id = id
-        .strip_prefix("msg_")
-        .map_or(id.clone(), |rest| format!("evt_{rest}"));
-    let event = api.service.event(&caller, read_id(&id)?).await?;
+    let event = api.service.event(&caller, event_id(&id)?).await?;
     Ok(ok(&EventView::whole(&event)))
+}
+
+/// A receiver that reports a problem knows the message id; for a standard profile that is the event's.
+fn event_id(text: &str) -> postrider_service::Result<Id<id::Event>> {
+    match text.strip_prefix("msg_") {
+        Some(rest) => read_id(&format!("evt_{rest}")),
+        None => read_id(text),
+    }
+}
+
+/// Deletes what an event said: its `data` and `meta`, and what receivers answered to it. What waits of it is cancelled,
+/// and nothing of it is sent again; when it was sent, to whom, and with which status, stays.
+#[utoipa::path(
+    delete, path = "/v1/events/{event}/content", tag = "Events", operation_id = "deleteEventContent",
+    params(OfEvent),
+    responses((status = NO_CONTENT, description = "Done."), Refusals),
+)]
+pub(crate) async fn delete_content(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    api.service.delete_content(&caller, event_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

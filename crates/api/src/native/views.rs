@@ -141,6 +141,7 @@ impl EventTypeView {
 
 /// JSON as it was written.
 fn raw_json(text: String) -> Option<Box<RawValue>> {
+    // It was JSON when it came in. What no longer reads is left out, and spoils nothing else of the answer.
     RawValue::from_string(text).ok()
 }
 
@@ -250,6 +251,9 @@ pub(crate) struct EventView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HashMap<String, Value>>)]
     meta: Option<Box<RawValue>>,
+    /// Its data and `meta` were deleted; not told in lists.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    content_deleted: bool,
 }
 
 impl EventView {
@@ -267,6 +271,7 @@ impl EventView {
             traceparent: e.traceparent.map(|trace| trace.to_string()),
             data: None,
             meta: None,
+            content_deleted: false,
         }
     }
 
@@ -276,6 +281,7 @@ impl EventView {
         Self {
             data,
             meta,
+            content_deleted: !e.has_content(),
             ..Self::brief(EventSummary::from(e))
         }
     }

@@ -313,6 +313,9 @@ impl Engine {
         if attempt.is_some_and(|attempt| attempt.url.is_empty()) {
             return Ok(None);
         }
+        if !event.has_content() {
+            return Ok(None);
+        }
         let sent = attempt.map(|attempt| attempt.rendering.as_deref());
         let rendering = sent.unwrap_or(ready.rendering.as_deref());
         let (id, created_at) = (delivery.id, delivery.created_at);

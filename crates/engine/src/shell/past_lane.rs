@@ -90,6 +90,9 @@ impl Engine {
         // A deleted endpoint gets nothing.
         self.store.endpoint(delivery.endpoint).await?;
         let event = Arc::new(self.store.event(delivery.event).await?);
+        if !event.has_content() {
+            return refuse(Rule::ContentDeleted);
+        }
         if event
             .deliver_before
             .is_some_and(|limit| limit <= self.now().wall)

@@ -55,6 +55,7 @@ pub async fn api(args: ApiArgs) -> anyhow::Result<()> {
 pub(super) fn read(text: &str) -> anyhow::Result<String> {
     let mut content = String::new();
     if text == "-" {
+        // One byte more than may be: what is too long is refused, not cut.
         std::io::stdin()
             .take(BODY_BYTES_MAX + 1)
             .read_to_string(&mut content)

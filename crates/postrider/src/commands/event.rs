@@ -54,6 +54,12 @@ pub enum EventCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Delete what an event said, and what was answered to it; what waits of it is cancelled
+    DeleteContent {
+        id: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 /// For the person at the terminal; programs read the answer.
@@ -116,6 +122,10 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
                 ))
                 .await?;
             connection.show(&page, &["id", "type", "mode", "occurredAt"]);
+        }
+        EventCommand::DeleteContent { id, connection } => {
+            let path = Client::path(&["events", &id, "content"])?;
+            connection.client()?.delete(&path).await?;
         }
         EventCommand::Get { id, connection } => {
             let event = connection

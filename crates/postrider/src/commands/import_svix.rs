@@ -159,6 +159,7 @@ impl Import {
         if status.is_success() {
             return Ok(true);
         }
+        // All that follows would be refused too.
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             bail!(
                 "this server does not take the key ({status}): {}. It has to be the key of an application with the profile svix",
@@ -233,6 +234,7 @@ impl Import {
         let secret = self.from.ask(Method::GET, &of("secret"), None).await?;
         let headers = self.from.ask(Method::GET, &of("headers"), None).await?;
         let key = secret.body["key"].as_str();
+        // With another secret its receiver would refuse everything that comes from here.
         let (Some(secret), true) = (key.map(|key| json!(key)), headers.status.is_success()) else {
             let (secret, headers) = (secret.status, headers.status);
             self.tell(&format!(
@@ -261,6 +263,7 @@ impl Import {
             let all = path(&["app", app, "endpoint"]);
             self.write(Method::POST, &all, body.into(), &what).await?
         } else {
+            // A PUT leaves the secret as it is.
             let same = json!({ "secret": secret });
             self.write(Method::PUT, &one, body.into(), &what).await?
                 && self.write(Method::PATCH, &one, same, &what).await?

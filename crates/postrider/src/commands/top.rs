@@ -102,6 +102,7 @@ impl Figures {
                 None => by_bound.push((bound, *value)),
             }
         }
+        // A map has no order, and the last bucket has to be the one that holds all.
         by_bound.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         by_bound
     }
@@ -126,6 +127,7 @@ fn screen(before: &Figures, now: &Figures) -> String {
     let secs = (now.at - before.at).as_secs_f64().max(0.001);
     let rate = |name: &str, with: &str| {
         let more = now.sum(name, with) - before.sum(name, with);
+        // A server that was started in between counts from zero again.
         format!("{:.1}/s", more.max(0.0) / secs)
     };
     let lanes = |standing: &str| now.sum("postrider_lanes", &format!("\"{standing}\""));

@@ -51,6 +51,7 @@ fn blank(text: &mut String, span: std::ops::Range<usize>) -> bool {
     let line_end = |from: usize| text[from..].find('\n').map_or(text.len(), |at| from + at);
     let mut end = line_end(span.end.max(begin));
     if text[begin..].trim_start().starts_with('[') {
+        // `end` is the end of the text or a line break, so a character begins one byte behind it.
         while end < text.len() && !text[end + 1..].trim_start_matches(' ').starts_with('[') {
             end = line_end(end + 1);
         }

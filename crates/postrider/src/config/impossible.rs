@@ -50,6 +50,7 @@ pub(super) fn impossible(config: &Config) -> Vec<String> {
             "egress.nat64 has {prefix}; a prefix has 96 bits, such as 2001:db8:64::/96"
         ));
     }
+    // Asked this way round it refuses what is no number too.
     if !(0.0..=1.0).contains(&config.telemetry.sample) {
         wrong.push("telemetry.sample must be from 0 to 1".to_owned());
     }

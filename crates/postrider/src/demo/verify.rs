@@ -44,6 +44,7 @@ impl Method {
                 let Ok(body) = serde_json::from_slice::<Value>(&received.body) else {
                     return false;
                 };
+                // Sorted by bytes, which of ASCII is the order of UTF-16 units.
                 let mut flat = BTreeMap::new();
                 flatten(&body, String::new(), &mut flat);
                 let pairs: Vec<String> = flat.iter().map(|(k, v)| format!("{k}={v}")).collect();

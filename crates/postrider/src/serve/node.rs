@@ -195,6 +195,7 @@ impl<'s> Turn<'s> {
                         silent_secs = since.elapsed().as_secs(),
                         "the server that owns the database stands still; its connection was ended"
                     );
+                    // Whoever owns it next has all its time.
                     self.silence = None;
                 }
             }
@@ -317,8 +318,10 @@ async fn begin(config: &Config, running: &Running, settings: &Settings) -> anyho
         tls: face.tls.clone(),
         transport: transport.clone(),
     };
+    // It is set once: a server begins to follow once.
     drop(running.changeable.set(changeable));
     let reaping = over.clone();
+    // No `must` for these two: they end when its turn has come, and the server goes on.
     running.tasks.spawn(async move {
         reaping.run_until_cancelled(transport.run_reaper()).await;
     });

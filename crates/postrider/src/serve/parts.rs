@@ -79,6 +79,7 @@ impl Opened {
         let sealer = Arc::new(master_key::sealer(
             &key_file,
             &config.secrets.previous_key_files,
+            // Nothing is sealed before there is an application.
             applications.rows.is_empty(),
         )?);
         must_open(&*store, &sealer, &key_file).await?;
@@ -189,6 +190,7 @@ pub(super) async fn usable(config: &Config) -> anyhow::Result<()> {
     drop(root_key_target(config)?);
     drop(Traces::new(config)?);
     default_region(&config.egress)?;
+    // Bound, and given back at once: only who leads serves it.
     drop(collectors(config).await?);
     Ok(())
 }
@@ -328,6 +330,7 @@ fn pages(config: &Config, service: &Service) -> Option<Pages> {
     }
     let options = PagesOptions {
         plain_http: config.pages.plain_http,
+        // By what people type: a proxy in between asks in plain HTTP.
         https: config
             .server
             .public_url
@@ -495,6 +498,7 @@ pub(super) fn root_key_target(config: &Config) -> anyhow::Result<Option<std::fs:
         return Ok(None);
     };
     let mut options = std::fs::File::options();
+    // Every start opens it and the first one writes: truncated, it would lose the key.
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

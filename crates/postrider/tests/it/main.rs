@@ -17,6 +17,7 @@ mod cancelling;
 mod catching_up;
 mod commands;
 mod confirming;
+mod content;
 mod damage;
 mod deletions;
 mod delivering;

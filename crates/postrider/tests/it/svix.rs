@@ -1,5 +1,7 @@
 //! Svix's API without its SDKs, which `cargo xtask sdks` tries: whom it lets see what, and moving here from there.
 
+mod contract;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use postrider_core::attempt::Response;
+use postrider_core::audit::{Actor, content_entry};
 use postrider_core::delivery::{DeliveryState, Series};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
@@ -13,8 +15,8 @@ use postrider_core::tenant::Mode;
 
 use super::fixture::{at, by, filter, only, record, secs, world};
 use crate::{
-    Batch, DeliveryFilter, DueDelivery, FinishDelivery, FirstUse, NewEvent, PageRequest, Resend,
-    Rule, Store, StoreError, Target,
+    AuditFilter, Batch, ContentOf, DeliveryFilter, DueDelivery, FinishDelivery, FirstUse, NewEvent,
+    PageRequest, Resend, Rule, Store, StoreError, Target,
 };
 
 pub async fn a_published_event_and_its_deliveries_appear_together(store: &dyn Store) {
@@ -420,6 +422,84 @@ pub async fn a_batch_larger_than_a_transaction_is_answered_by_kind(store: &dyn S
     let rows = world.due(lane, secs(9), 1_000).await.rows;
     let stored: Vec<_> = rows.iter().map(|due| due.delivery.id).collect();
     assert_eq!(stored, in_lane.chain(ids).collect::<Vec<_>>());
+}
+
+pub async fn what_an_event_said_is_deleted_when_nothing_of_it_waits(store: &dyn Store) {
+    let world = world(store).await;
+    let (lane, other) = (world.endpoint().await, world.endpoint().await);
+    let published = world.publish(at(1)).await;
+    let to = |endpoint| {
+        let due = published.deliveries.iter();
+        let mut due = due.filter(|due| due.delivery.endpoint == endpoint);
+        due.next().unwrap().delivery.id
+    };
+    let (first, second) = (to(lane), to(other));
+    let event = store.event(published.event).await.unwrap();
+    let delete = async |of| {
+        let id = store.ids().next(at(5));
+        let entry = content_entry(id, Actor::system(at(5)), &event, None);
+        store.delete_content(of, entry).await
+    };
+    let whole = ContentOf::Event(published.event);
+    let waits = StoreError::conflict(Rule::DeliveryPending);
+    let refused = delete(whole).await.unwrap_err();
+    assert_eq!(format!("{refused:?}"), format!("{waits:?}"));
+    for (delivery, endpoint) in [(first, lane), (second, other)] {
+        let mut answered = record(
+            delivery,
+            endpoint,
+            1,
+            Next::Delivered,
+            HealthChange::Success,
+            at(2),
+        );
+        answered.attempt.response = Some(Response {
+            headers: vec![("x-a".into(), "b".into())],
+            body: Bytes::from_static(b"thanks, Ada"),
+            truncated: true,
+        });
+        world.record(at(2), answered).await.unwrap();
+    }
+    let responses = async || {
+        let mut found = Vec::new();
+        for delivery in [first, second] {
+            let attempts = store.attempts(delivery, None, 9).await.unwrap();
+            found.push(only(attempts).response.is_some());
+        }
+        found
+    };
+    let answer = |number| ContentOf::Attempt(first, number);
+    assert!(delete(answer(2)).await.unwrap_err().is_not_found());
+    delete(answer(1)).await.unwrap();
+    assert_eq!(responses().await, [false, true]);
+    let noted = async || {
+        let all = store.list_audit(AuditFilter::default(), PageRequest::first(99));
+        let rows = all.await.unwrap().rows.into_iter();
+        rows.filter(|entry| entry.action == "event.content_deleted")
+            .count()
+    };
+    for _ in 0..2 {
+        delete(whole).await.unwrap();
+        assert_eq!(noted().await, 2, "again it changes nothing");
+    }
+    assert_eq!(responses().await, [false, false]);
+    let left = store.event(published.event).await.unwrap();
+    assert!(!left.has_content() && left.meta.is_none());
+    assert_eq!(left.event_type, event.event_type);
+    assert_eq!(
+        store.delivery(first).await.unwrap().state,
+        DeliveryState::Delivered
+    );
+    let again = Resend {
+        delivery: first,
+        attempts: 1,
+        series: Series::SCHEDULED,
+    };
+    let refused = world.resend(at(6), again).await.unwrap_err();
+    let gone = StoreError::conflict(Rule::ContentDeleted);
+    assert_eq!(format!("{refused:?}"), format!("{gone:?}"));
+    let nobody = ContentOf::Event(store.ids().next(at(6)));
+    assert!(delete(nobody).await.unwrap_err().is_not_found());
 }
 
 pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {

@@ -253,7 +253,8 @@ impl State {
     ) -> Result<DueDelivery, StoreError> {
         let delivery = self.delivery(resend.delivery)?;
         let endpoint = self.takes(delivery.endpoint, delivery.tenant, None);
-        let again = life::resend(&delivery, endpoint, &resend, now)?;
+        let event = self.event(delivery.event)?;
+        let again = life::resend(&delivery, &event, endpoint, &resend, now)?;
         self.last_sequence = life::next_place(self.last_sequence, now);
         let sequence = self.last_sequence;
         if let Some(row) = self.deliveries.get_mut(&resend.delivery.as_u128()) {

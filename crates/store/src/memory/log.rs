@@ -20,6 +20,16 @@ use crate::{
 
 impl State {
     /// Records a change in the audit log.
+    /// Records something unless its owner is gone: nobody would erase it.
+    pub(super) fn note_of_owner(&mut self, entry: AuditEntry) {
+        let (tenant, application) = (entry.tenant, entry.application);
+        let exists = tenant.is_none_or(|id| self.tenants.contains_key(&id.as_u128()))
+            && application.is_none_or(|id| self.applications.contains_key(&id.as_u128()));
+        if exists {
+            self.audit.insert(entry.id.as_u128(), entry);
+        }
+    }
+
     pub(super) fn note<T: Audited>(
         &mut self,
         ids: &IdGenerator,

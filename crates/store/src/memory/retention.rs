@@ -1,12 +1,62 @@
 //! Forgetting in the model: the whole round in one piece.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use bytes::Bytes;
+use postrider_core::audit::AuditEntry;
 use postrider_core::delivery::{Delivery, DeliveryState};
 
 use super::{MemoryStore, State};
-use crate::{Aged, Keep, PruneFrom, Pruned, Retention, StoreError, TaskState};
+use crate::{
+    Aged, ContentOf, Entity, Keep, PruneFrom, Pruned, Retention, Rule, StoreError, TaskState,
+};
 
 impl State {
+    /// Whether there was anything.
+    fn delete_content(&mut self, of: ContentOf) -> Result<bool, StoreError> {
+        let (deliveries, number) = match of {
+            ContentOf::Event(id) => {
+                let rows = self.deliveries.iter();
+                let of_it = rows.filter(|(_, row)| row.delivery.event == id);
+                let of_it: Vec<_> = of_it.map(|(id, row)| (*id, row.delivery.state)).collect();
+                let event = self.events.get(&id.as_u128());
+                event.ok_or(StoreError::not_found(Entity::Event))?;
+                if of_it
+                    .iter()
+                    .any(|(_, state)| *state == DeliveryState::Pending)
+                {
+                    return Err(StoreError::conflict(Rule::DeliveryPending));
+                }
+                (
+                    of_it.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+                    None,
+                )
+            }
+            ContentOf::Attempt(delivery, number) => (vec![delivery.as_u128()], Some(number)),
+        };
+        let (mut found, mut deleted) = (false, false);
+        for delivery in deliveries {
+            for attempt in self.attempts.get_mut(&delivery).into_iter().flatten() {
+                if number.is_none_or(|number| number == attempt.number) {
+                    found = true;
+                    deleted |= attempt.response.take().is_some();
+                }
+            }
+        }
+        match of {
+            ContentOf::Attempt(..) if !found => Err(StoreError::not_found(Entity::Delivery)),
+            ContentOf::Attempt(..) => Ok(deleted),
+            ContentOf::Event(id) => {
+                let event = self.events.get_mut(&id.as_u128());
+                let event = Arc::make_mut(event.ok_or(StoreError::not_found(Entity::Event))?);
+                deleted |= event.has_content();
+                (event.data, event.meta) = (Bytes::new(), None);
+                Ok(deleted)
+            }
+        }
+    }
+
     fn prune_events(&mut self, keep: &Keep) -> Pruned {
         let mut pruned = Pruned::default();
         let old: Vec<(u128, _)> = (self.events.iter())
@@ -88,6 +138,15 @@ impl Retention for MemoryStore {
         let pruned = self.state().prune(keep, from.what);
         let next = from.what.next().map(PruneFrom::beginning);
         Ok((pruned, next))
+    }
+
+    async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError> {
+        self.before().await?;
+        let mut state = self.state();
+        if state.delete_content(of)? {
+            state.note_of_owner(entry);
+        }
+        Ok(())
     }
 
     async fn used_bytes(&self) -> Result<u64, StoreError> {

@@ -22,6 +22,11 @@ pub(super) fn routes(base: &str) -> Router<Api> {
             &format!("{base}/auth/app-portal-access/{{app}}"),
             post(portal_access),
         )
+        // As it was called before.
+        .route(
+            &format!("{base}/auth/dashboard-access/{{app}}"),
+            post(portal_access),
+        )
         .route(&format!("{base}/auth/logout"), post(logout))
 }
 

@@ -108,6 +108,7 @@ impl Making<'_> {
                 }
             }
             let Some(first) = first.filter(|first| *first > FIRST) else {
+                // Also where nothing was shown: the next page begins behind the whole delivery.
                 self.last = Some(attempt_id(delivery.id, FIRST));
                 return Ok(true);
             };
@@ -223,6 +224,7 @@ pub(super) async fn listed(
             event_type: page.shown.wanted.only_type(),
             mode: Some(client.caller.own_mode()),
             since: page.shown.since.map(|since| since.minus(REACH)),
+            // No attempt is before its message.
             until: page.shown.until,
             ..query()
         };

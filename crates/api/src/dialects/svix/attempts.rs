@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse as _;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::StatusCode;
 use postrider_core::attempt::{Attempt, Outcome};
 use postrider_core::delivery::{Delivery, DeliveryState};
@@ -43,7 +43,17 @@ pub(super) fn routes(base: &str) -> Router<Api> {
             get(messages_of_endpoint),
         )
         .route(&format!("{message}/endpoint"), get(endpoints_of_message))
+        // Under their old names, too: earlier SDKs ask there.
+        .route(&format!("{message}/attempt"), get(list_by_message))
+        .route(
+            &format!("{message}/endpoint/{{endpoint}}/attempt"),
+            get(list_by_message_and_endpoint),
+        )
         .route(&format!("{message}/attempt/{{attempt}}"), get(read))
+        .route(
+            &format!("{message}/attempt/{{attempt}}/content"),
+            delete(delete_answer),
+        )
         .route(
             &format!("{message}/endpoint/{{endpoint}}/resend"),
             post(resend),
@@ -114,6 +124,7 @@ impl Status {
     fn pattern(self) -> Option<StatePattern> {
         StatePattern::parse(match self {
             Self::Success => "delivered",
+            // One state of the store is both: whoever asks for one of them looks at what comes.
             Self::Pending | Self::Sending => "pending",
             Self::Fail => "failed",
             Self::Canceled => "cancelled",
@@ -149,6 +160,7 @@ pub(super) fn read_attempt_id(text: &str) -> Option<(Id<id::Delivery>, u32)> {
     let (delivery, number) = rest.split_at_checked(ID_LEN)?;
     let id = Id::from_wire(delivery)?;
     let number = number.parse().ok()?;
+    // One spelling only: `01` and `+1` are numbers too.
     (attempt_id(id, number) == text).then_some((id, number))
 }
 
@@ -225,21 +237,64 @@ pub(super) async fn list_by_message(
     listed(&api, &client, &params, query).await
 }
 
-pub(super) async fn read(
+pub(super) async fn list_by_message_and_endpoint(
     State(api): State<Api>,
     client: Client,
-    Path((app, message, attempt)): Path<(String, String, String)>,
+    Path((app, message, endpoint)): Path<(String, String, String)>,
+    params: Params,
 ) -> Answer {
     let app = client.app(&api, &app).await?;
     let event = client.message(&api, &app, &message).await?;
+    let endpoint = client.endpoint(&api, &app, &endpoint).await?;
+    let query = || DeliveryQuery {
+        tenant: Some(app.id),
+        event: Some(event.id),
+        endpoint: Some(endpoint.id),
+        ..DeliveryQuery::default()
+    };
+    listed(&api, &client, &params, query).await
+}
+
+/// An attempt of a message, by its id.
+async fn found(
+    api: &Api,
+    client: &Client,
+    (app, message, attempt): (String, String, String),
+) -> service::Result<(Delivery, Attempt)> {
+    let app = client.app(api, &app).await?;
+    let event = client.message(api, &app, &message).await?;
     let not_found = || Refusal::not_found("attempt");
     let (delivery, number) = read_attempt_id(&attempt).ok_or_else(not_found)?;
     let service = &api.service;
+    // Behind the greatest number there is none: then the last ones come, and it is not among them.
     let found = service.attempts_before(&client.caller, delivery, number.checked_add(1));
-    let (delivery, mut attempts) = found.await?;
-    attempts.retain(|attempt| attempt.number == number && delivery.event == event.id);
-    let found = attempts.first().ok_or_else(not_found)?;
-    Ok(ok(&AttemptOut::new(&client, &delivery, found)))
+    let (delivery, attempts) = found.await?;
+    // An attempt of another message is not found under this one.
+    let is_it = |attempt: &Attempt| attempt.number == number && delivery.event == event.id;
+    let attempt = attempts.into_iter().find(is_it).ok_or_else(not_found)?;
+    Ok((delivery, attempt))
+}
+
+pub(super) async fn read(
+    State(api): State<Api>,
+    client: Client,
+    Path(path): Path<(String, String, String)>,
+) -> Answer {
+    let (delivery, attempt) = found(&api, &client, path).await?;
+    Ok(ok(&AttemptOut::new(&client, &delivery, &attempt)))
+}
+
+pub(super) async fn delete_answer(
+    State(api): State<Api>,
+    client: Client,
+    Path(path): Path<(String, String, String)>,
+) -> Answer {
+    let (delivery, attempt) = found(&api, &client, path).await?;
+    let deleted = api
+        .service
+        .delete_answer(&client.caller, delivery.id, attempt.number);
+    deleted.await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[derive(Serialize)]

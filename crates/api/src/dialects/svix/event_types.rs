@@ -103,6 +103,7 @@ async fn declared(api: &Api, client: &Client) -> service::Result<Vec<EventType>>
         EventTypeListed::Profile(_) => None,
     });
     let mut own: Vec<EventType> = own.collect();
+    // An iterator is a name, so the list goes by names.
     own.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(own)
 }

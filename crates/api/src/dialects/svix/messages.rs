@@ -4,7 +4,8 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::routing::{get, post};
+use axum::response::IntoResponse as _;
+use axum::routing::{delete, get, post};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use postrider_core::event::EventSummary;
@@ -30,6 +31,10 @@ pub(super) fn routes(base: &str) -> Router<Api> {
     Router::new()
         .route(&format!("{app}/msg"), get(list).post(create))
         .route(&format!("{app}/msg/{{message}}"), get(read))
+        .route(
+            &format!("{app}/msg/{{message}}/content"),
+            delete(delete_content),
+        )
         .route(
             &format!("{app}/endpoint/{{endpoint}}/send-example"),
             post(send_example),
@@ -104,7 +109,10 @@ impl MessageOut {
         Self {
             event_id: meta.event_id,
             event_type: event.event_type.to_string(),
-            payload: data.map_or_else(empty, payload),
+            // Where it was deleted it is shown as where nobody asked for it.
+            payload: data
+                .filter(|data| !data.is_empty())
+                .map_or_else(empty, payload),
             channels: some(meta.channels),
             tags: some(meta.tags),
             id: client.profile().ids.message.render(event.id),
@@ -135,6 +143,7 @@ impl MessageIn<'_> {
             return Err(Refusal::invalid("payload", "must be a JSON object"));
         }
         if let Some(event_id) = &self.event_id {
+            // It is stored as an idempotency key, whose bound holds with what stands before it.
             let room = KEY_BYTES_MAX - key_of_event_id("").len();
             if !is_name(event_id) || event_id.len() > room {
                 let rule = format!("must be at most {room} letters, digits, -, _ and .");
@@ -147,6 +156,7 @@ impl MessageIn<'_> {
             let rule = format!("must be at most {TAGS_MAX} of up to {NAME_BYTES_MAX} bytes");
             return Err(Refusal::invalid("tags", rule));
         }
+        // Passed over, they would make it another message than was asked for.
         for (field, given) in [
             ("transformationsParams", self.transformations_params),
             ("deliverAt", self.deliver_at),
@@ -191,6 +201,7 @@ pub(super) async fn create(
     let bytes = api.body(client.caller.holder(), body).await?;
     well_formed(&bytes)?;
     let mut given: MessageIn<'_> = typed(&bytes)?;
+    // Before an application may be made on the way: a message that is refused makes none.
     given.check()?;
     let app = match (client.app(&api, &app).await, given.application.take()) {
         (Err(refusal), Some(new)) if refusal.code == ErrorCode::NotFound => {
@@ -220,6 +231,7 @@ pub(super) async fn create(
     };
     let published = api.service.publish(&client.caller, app.id, event, sent);
     let published = published.await?;
+    // Without a key nobody can tell the retry of a request from another one of the same id.
     if published.duplicate && given.event_id.is_some() && idempotency.is_none() {
         let detail = "a message has this eventId";
         return Err(Refusal::new(ErrorCode::NameTaken, detail).into());
@@ -298,6 +310,7 @@ pub(super) async fn send_example(
     };
     let sent = Sent {
         raw: &bytes,
+        // An example is no part of the body.
         whole: None,
         traceparent: None,
     };
@@ -399,6 +412,7 @@ pub(super) async fn list(
         let service = &api.service;
         let found = service.list_events(&client.caller, app.id, query, piece);
         let found = found.await?;
+        // As for a full piece: where few rows came, the store may have looked at many for them.
         looked += PIECE;
         for event in found.rows {
             if data.len() >= page.limit || bytes >= ANSWER_BYTES_MAX {
@@ -445,4 +459,15 @@ pub(super) async fn read(
     let data = with_content.then_some(&*event.data);
     let view = MessageOut::new(&client, &EventSummary::from(&event), data);
     Ok(ok(&view))
+}
+
+pub(super) async fn delete_content(
+    State(api): State<Api>,
+    client: Client,
+    Path((app, message)): Path<(String, String)>,
+) -> Answer {
+    let app = client.app(&api, &app).await?;
+    let event = client.message(&api, &app, &message).await?;
+    api.service.delete_content(&client.caller, event.id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -37,6 +37,7 @@ impl From<Refusal> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
+        // Until it is worded it is no success for whoever stands between, and our fault if nobody words it.
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Arc::new(self.0));
         response

@@ -47,6 +47,7 @@ struct Remembered {
 impl Answers {
     fn turn(&self, key: Key) -> Arc<tokio::sync::Mutex<()>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that wait, and the one that is answered, hold theirs too; what nobody holds is forgotten.
         held.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         held.turns.entry(key).or_default().clone()
     }
@@ -77,6 +78,7 @@ impl Remembered {
             }
             self.since.pop_front();
             if let Some((_, body)) = self.answers.remove(&key) {
+                // What was added when it came, so it never goes below zero.
                 self.bytes -= body.len() + OVERHEAD;
             }
         }
@@ -107,6 +109,7 @@ pub(super) async fn answered_before(
     };
     // Whoever may not come in any more gets no answer from before either.
     let (mut parts, body) = request.into_parts();
+    // The handler asks once more; the request is counted once all the same.
     if let Err(refused) = Client::from_request_parts(&mut parts, &api).await {
         return refused.into_response();
     }
@@ -121,10 +124,12 @@ pub(super) async fn answered_before(
             return Ok((status, json, body).into_response());
         }
         let response = next.run(request).await;
+        // It made nothing, so its retry is free to try again.
         if !response.status().is_success() {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
+        // Without a bound, since these answers are whole in memory already.
         let body = to_bytes(body, usize::MAX)
             .await
             .map_err(Refusal::internal)?;

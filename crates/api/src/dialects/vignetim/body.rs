@@ -54,12 +54,14 @@ pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fie
     }
     match body.get("description") {
         None => {}
+        // It takes the description away; what is not named stays (V-50).
         Some(Value::Null) => fields.description = Some(None),
         Some(Value::String(text)) if is_description(text) => {
             fields.description = Some(Some(text.clone()))
         }
         Some(_) => mistakes.push(spec.text("description_text").to_owned()),
     }
+    // While creating it is an unknown property, and is told as one above.
     match body.get("active").filter(|_| !creating) {
         None => {}
         Some(Value::Bool(active)) => fields.active = Some(*active),

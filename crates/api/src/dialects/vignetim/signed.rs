@@ -55,6 +55,7 @@ pub(super) async fn signed(
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
         return with_standing(refusal.into_response(), uncounted(&spec, now));
     }
+    // The documented limits (V-66) stand in for the server's own ones at this API.
     let limit = match mode {
         Mode::Live => spec.rate_live,
         Mode::Test => spec.rate_test,
@@ -113,6 +114,7 @@ async fn verify(
     let timestamp = given("x-timestamp")?;
     let nonce = given("x-nonce")?;
     let signature = given("x-signature")?;
+    // Before the store is asked for a key: a stale request costs nothing more.
     let sent_at: i64 = timestamp.parse().map_err(|_| refuse("timestamp"))?;
     if now.as_unix().abs_diff(sent_at) > spec.skew.as_secs() {
         return Err(refuse("timestamp"));
@@ -120,7 +122,9 @@ async fn verify(
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
     let claim = api.service.claim(public_id).await;
     let claim = claim.map_err(internal)?;
+    // As of a wrong signature: whoever tries ids does not learn which of them exist.
     let claim = claim.ok_or_else(|| refuse("signature"))?;
+    // On the key's account before anything is proved, since the signature is of the body.
     let body = api.body(claim.holder(), body).await.map_err(internal)?;
     let mut message =
         format!("{timestamp}.{nonce}.{}.{}.", parts.method, parts.uri.path()).into_bytes();
@@ -200,6 +204,7 @@ async fn admit(
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce")));
     }
     let forbidden = || Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden"));
+    // An organization is a tenant (V-62), so an application's key is no partner's.
     let Scope::Tenant(application, tenant) = caller.scope() else {
         return Err(forbidden());
     };
