@@ -23,6 +23,7 @@ cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
 cargo xtask sdks       Svix's own SDKs, and clients made from the OpenAPI document, against a running server
+cargo xtask chart      the Helm chart, rendered by Helm, against the schemas of Kubernetes
 cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
 cargo xtask arrows     which crate may know which
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::fuzz(rest.first().map_or("60", String::as_str)),
         "contract" => contract::check(),
         "sdks" => sdks::check(),
+        "chart" => contract::chart(),
         "browser" => browser::check(),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
@@ -95,6 +97,7 @@ fn ci() -> anyhow::Result<()> {
         "the SDKs of Svix, and clients made from the document",
         sdks::check,
     )?;
+    step("the Helm chart", contract::chart)?;
     step("the pages in a browser", browser::check)?;
     step("the README's first command", readme)?;
     say("all checks passed");

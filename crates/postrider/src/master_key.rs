@@ -64,13 +64,25 @@ fn make(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether others can read a file of this mode. One of root's that the group may read is as containers get secrets: root
+/// put it there for this process' group, which cannot change it.
+#[cfg(unix)]
+fn is_too_open(mode: u32, owner: u32, is_ours: bool) -> bool {
+    const GROUP_READS: u32 = 0o040;
+    let given = owner == 0 && !is_ours;
+    let allowed = if given { GROUP_READS } else { 0 };
+    mode & 0o077 & !allowed != 0
+}
+
 fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("failed to read the master key file {}", path.display()))?;
     #[cfg(unix)]
     {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path)?.permissions());
-        if mode & 0o077 != 0 {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = fs::metadata(path)?;
+        let is_ours = file.uid() == rustix::process::geteuid().as_raw();
+        if is_too_open(file.mode(), file.uid(), is_ours) {
             bail!(
                 "others may read the master key file {}; run: chmod 600 {}",
                 path.display(),
@@ -99,4 +111,30 @@ fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
         }
     }
     Ok(key)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::is_too_open;
+
+    #[test]
+    fn only_what_root_gives_to_the_group_may_be_read_by_it() {
+        const ROOT: u32 = 0;
+        const OTHER: u32 = 65_532;
+        for mode in [0o600, 0o400] {
+            assert!(!is_too_open(mode, OTHER, true));
+        }
+        assert!(!is_too_open(0o440, ROOT, false));
+        for (mode, owner, is_ours) in [
+            (0o440, OTHER, true),
+            (0o440, OTHER, false),
+            (0o440, ROOT, true),
+            (0o460, ROOT, false),
+            (0o444, ROOT, false),
+            (0o660, ROOT, false),
+            (0o604, ROOT, false),
+        ] {
+            assert!(is_too_open(mode, owner, is_ours), "{mode:o} of {owner}");
+        }
+    }
 }
