@@ -56,8 +56,10 @@ impl Answers {
 
 /// Refuses what HTTP leaves unclear, and counts answers as long as their clients have not taken them.
 pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next: Next) -> Response {
+    // Before anything can be refused: refusals are in the log too.
     let line = Line::begin(&request);
     let mut request = request;
+    // Shared with the handlers, which find out whose key it is.
     request.extensions_mut().insert(line.asked_by.clone());
     let from = came_from(&request, &answers.proxies);
     request.extensions_mut().insert(from);
@@ -128,6 +130,7 @@ struct Asked {
 
 impl AskedBy {
     pub(crate) fn set(&self, key: &impl ToString) {
+        // Whoever looks at the key again finds the same.
         drop(self.0.key.set(key.to_string()));
     }
 
@@ -235,6 +238,7 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
         let detail = "your answers that were not taken yet hold as much memory as they may; read them, or ask for less";
         return Problem(Refusal::new(ErrorCode::Overloaded, detail)).into_response();
     };
+    // In memory as it is: nothing is waited for.
     let Ok(whole) = body.collect().await else {
         return Problem(Refusal::internal("an answer broke off")).into_response();
     };

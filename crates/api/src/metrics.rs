@@ -148,6 +148,7 @@ impl Metrics {
         status: StatusCode,
         took: Duration,
     ) {
+        // Paths that lead nowhere are one series, or whoever asks for many would make many.
         let route = route.map_or("none", MatchedPath::as_str);
         let answered = Answered {
             method: known(method),

@@ -154,6 +154,7 @@ pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<()> {
 
 /// Parses a body: one JSON value, not too deep, no key twice, no unknown field.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    // First the form: of a key that is there twice in a map serde takes the last.
     well_formed(bytes)?;
     typed(bytes)
 }

@@ -207,6 +207,7 @@ impl Conversation {
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
+        // hyper has no deadline for what a client does not take.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write_timeout));
         let stream = TokioIo::new(Box::pin(stream));

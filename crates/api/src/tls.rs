@@ -77,6 +77,7 @@ struct Shown(RwLock<Certificate>);
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // Poisoned or not, what is there is whole: nothing else is done under this lock.
         let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Some(shown.0.clone())
     }

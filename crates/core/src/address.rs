@@ -106,6 +106,8 @@ impl AddressPolicy {
             IpAddr::V6(v6) => self.embedded_v4(v6),
         };
         let denied = |address: IpAddr| self.deny.iter().any(|net| net.contains(&address));
+        // Before what is allowed, and in both spellings: who may not be reached is not reached by a
+        // translator.
         if denied(address) || leads_to.is_some_and(|v4| denied(IpAddr::V4(v4))) {
             let why = "denied by this server's operator";
             return Err(AddressForbidden { address, why });
@@ -127,6 +129,7 @@ impl AddressPolicy {
 
     fn embedded_v4(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
         if self.nat64.iter().any(|prefix| prefix.contains(&address)) {
+            // Behind a prefix of 96 bits the address is the last four bytes (RFC 6052 2.2).
             let [.., a, b, c, d] = address.octets();
             return Some(Ipv4Addr::new(a, b, c, d));
         }
@@ -157,6 +160,7 @@ fn forbidden_v6(address: Ipv6Addr) -> Option<&'static str> {
         return Some("unspecified");
     }
     match address.segments()[0] {
+        // 2000::/3, the only block of global unicast addresses so far.
         first if first & 0xe000 == 0x2000 => {}
         first if first & 0xfe00 == 0xfc00 => return Some("private (unique local)"),
         first if first & 0xffc0 == 0xfe80 => return Some("link-local"),
@@ -184,7 +188,9 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0xffff, high, low] => Some(v4(high, low)),
         // ::a.b.c.d, deprecated, but :: and ::1 are not of it.
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
+        // The well-known prefix of translators (RFC 6052 2.1).
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        // 6to4 (RFC 3056 2): a relay takes the packet to the IPv4 address inside.
         [0x2002, high, low, ..] => Some(v4(high, low)),
         _ => None,
     }

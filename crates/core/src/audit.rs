@@ -138,6 +138,7 @@ pub fn entry<T: Audited>(
         (None, _) | (_, None) => Vec::new(),
     };
     let [before, mut after] = [before, after].map(|thing| thing.map(Audited::describe));
+    // By this alone the two may differ: names stay as they were when a value is replaced.
     if let (Some(Value::Object(after)), false) = (&mut after, replaced.is_empty()) {
         after.insert("replaced".to_owned(), json!(replaced));
     }
@@ -280,6 +281,7 @@ impl Audited for Endpoint {
         replaced.map(|header| header.name.as_str()).collect()
     }
     fn is_recorded(&self) -> bool {
+        // They come with events and go by themselves: nobody manages them.
         self.kind != EndpointKind::Callback
     }
 }

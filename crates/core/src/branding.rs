@@ -59,6 +59,7 @@ impl Colour {
     pub fn read(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
         let all = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        // `from_str_radix` takes a sign too, which is no digit of a colour.
         let number = u32::from_str_radix(digits, 16).ok().filter(|_| all)?;
         let [_, red, green, blue] = number.to_be_bytes();
         Some(Self([red, green, blue]))
@@ -99,6 +100,7 @@ impl Colour {
 
     fn mixed(self, end: Self, step: u16) -> Self {
         let mix = |from: u8, to: u8| {
+            // 255 times 64 at most, which fits.
             let sum = u16::from(from) * (MIXES - step) + u16::from(to) * step;
             u8::try_from(sum / MIXES).unwrap_or(u8::MAX)
         };

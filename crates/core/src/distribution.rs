@@ -149,6 +149,7 @@ fn choose<'d, 'p>(
         }
     }
     let text = value.get().trim_start();
+    // What is taken as a whole is not read.
     if below.is_empty() {
         return;
     }

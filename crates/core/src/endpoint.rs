@@ -147,6 +147,7 @@ impl From<(String, String)> for CustomHeader {
     fn from((name, text): (String, String)) -> Self {
         let sealed = text.strip_prefix(Self::SEALED);
         let sealed = sealed.and_then(|text| STANDARD.decode(text).ok());
+        // A value in the clear may begin with the same word.
         let sealed = sealed.filter(|bytes| is_sealed(bytes));
         let value = sealed.unwrap_or_else(|| text.into_bytes());
         Self { name, value }

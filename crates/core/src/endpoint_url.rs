@@ -69,6 +69,7 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
     if text.len() > URL_BYTES_MAX {
         return Err(InvalidUrl::TooLong);
     }
+    // The parser drops tabs and line ends without a word: then another URL is called than was typed.
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(InvalidUrl::NotAUrl);
     }
@@ -85,6 +86,8 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
         return Err(InvalidUrl::Credentials);
     }
     match url.host().ok_or(InvalidUrl::NotAUrl)? {
+        // Every spelling of an address has become one: the parser reads `127.1`, `0x7f000001` and full-width
+        // digits.
         Host::Ipv4(address) => policy.addresses.check(IpAddr::V4(address))?,
         Host::Ipv6(address) => policy.addresses.check(IpAddr::V6(address))?,
         Host::Domain(name) => {
@@ -109,6 +112,7 @@ pub fn check_url(text: &str, policy: UrlPolicy<'_>) -> Result<Url, InvalidUrl> {
             }
         }
     }
+    // Port 0 is refused there, so a scheme without a port of its own is, too.
     policy
         .addresses
         .check_port(url.port_or_known_default().unwrap_or(0))?;

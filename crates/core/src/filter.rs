@@ -56,6 +56,7 @@ impl Subscription {
             return Err(InvalidSubscription::TooMany);
         }
         for pattern in &patterns {
+            // The dot goes with the star: `order*` would take `orders.paid` too, and is refused.
             let name = pattern.strip_suffix(".*").unwrap_or(pattern);
             if pattern != WILDCARD && !is_event_type(name) {
                 return Err(InvalidSubscription::NotAPattern(pattern.clone()));
@@ -71,6 +72,7 @@ impl Subscription {
     pub fn matches(&self, event_type: &str) -> bool {
         self.0
             .iter()
+            // Behind a dot or alone (`new`): so a prefix ends with its dot.
             .any(|pattern| match pattern.strip_suffix('*') {
                 Some(prefix) => event_type.starts_with(prefix),
                 None => pattern == event_type,

@@ -95,10 +95,13 @@ impl Health {
                 self.consecutive_failures = self
                     .consecutive_failures
                     .saturating_add(u32::from(delivery_failed));
+                // Kept under every rule: the list of endpoints that fail is in the order of it.
                 let since = *self.failing_since.get_or_insert(now);
                 let over = match rule {
                     DisableRule::Never => false,
                     DisableRule::FailedDeliveries(count) => {
+                        // An attempt that is retried is no failed delivery. Not `==`: another version
+                        // of the profile may have a smaller count than was reached already.
                         delivery_failed && self.consecutive_failures >= count
                     }
                     DisableRule::FailingFor(limit) => now.since(since) >= limit,
@@ -106,10 +109,12 @@ impl Health {
                 over.then_some(DisableReason::Failures)
             }
             HealthChange::Gone => {
+                // A 410 ends its delivery, so a delivery has failed.
                 self.consecutive_failures = self.consecutive_failures.saturating_add(1);
                 Some(DisableReason::Gone)
             }
         };
+        // What was under way when it was disabled ends later: that neither disables nor tells again.
         let reason = reason.filter(|_| self.is_enabled())?;
         self.disabled = Some(Disabled { reason, at: now });
         Some(reason)
@@ -121,6 +126,8 @@ impl Health {
     }
 
     pub fn disable(&mut self, reason: DisableReason, now: Timestamp) {
+        // One that its failures disabled stays so: only who was disabled by hand is held
+        // (`Endpoint::is_held`).
         self.disabled.get_or_insert(Disabled { reason, at: now });
     }
 }

@@ -87,6 +87,7 @@ impl<K> Id<K> {
 
     /// The key, if the id is one of this installation.
     pub fn key_in(self, salt: u64) -> Option<i64> {
+        // The lower half is worked out and not stored: with another one in it, it is nobody's id here.
         Some(self.key()).filter(|key| Self::from_key(*key, salt) == self)
     }
 
@@ -141,8 +142,10 @@ impl<K> Id<K> {
     /// the others of that second.
     pub fn object_id(self) -> String {
         let (key, low) = ((self.bits >> 64) as u64, self.bits as u64);
+        // Between the two are the four bits of the version, which are always 7.
         let (millis, counter) = (key >> 16, key & 0xfff);
         let seconds = (millis / 1_000) & 0xffff_ffff;
+        // Ten bits for the millisecond, twelve for the counter, 42 of the lower half.
         let rest = ((millis % 1_000) << 54) | (counter << 42) | (low >> 22);
         format!("{seconds:08x}{rest:016x}")
     }
@@ -182,12 +185,14 @@ fn parse_base62(text: &str) -> Option<u128> {
 impl<K: Kind> Id<K> {
     /// The key in a text that [`Id::alnum`] wrote, of whatever length.
     pub fn key_of_alnum(text: &str) -> Option<i64> {
+        // Bits that are shifted out are told by whoever writes the id again and compares (`IdFormat::find`).
         let bits = parse_base62(text)?.checked_shl(u32::try_from(alnum_shift(text.len())).ok()?)?;
         i64::try_from(bits >> 64).ok()
     }
 
     /// The key that [`Id::object_id`] holds.
     pub fn key_of_object_id(text: &str) -> Option<i64> {
+        // A sign is taken here as well; `IdFormat::find` writes the id again and compares.
         let seconds = i64::from_str_radix(text.get(..8)?, 16).ok()?;
         let rest = u64::from_str_radix(text.get(8..)?, 16).ok()?;
         let millis = seconds * 1_000 + (rest >> 54).cast_signed();
@@ -198,6 +203,7 @@ impl<K: Kind> Id<K> {
     /// Reads back what a profile's id format wrote: `uuid`, `crockford`, 32 hex digits, or 22 and
     /// more letters and digits. Shorter forms do not hold the whole id and give `None`.
     pub fn from_wire(text: &str) -> Option<Self> {
+        // 26 characters may be of either alphabet: what is not Crockford's is tried as the other below.
         if text.len() == TEXT_LEN
             && let Some(bits) = parse_crockford(text)
         {
@@ -236,6 +242,7 @@ fn ascii(bytes: Vec<u8>) -> String {
 
 fn parse_crockford(text: &str) -> Option<u128> {
     let mut bits: u128 = 0;
+    // 26 digits have 130 bits: with more than 7 in front they would not fit into 128.
     if text.len() != TEXT_LEN || text.as_bytes()[0] > b'7' {
         return None;
     }
@@ -296,6 +303,7 @@ impl IdGenerator {
 
     pub fn next<K>(&self, now: Timestamp) -> Id<K> {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+        // 0x7000 is the version (RFC 9562 5.7).
         let fresh = (millis << 16) | 0x7000;
         let step = |last: u64| {
             // 12 bits of counter; when they are used up, borrow the next millisecond.
@@ -306,12 +314,15 @@ impl IdGenerator {
             };
             Some(if fresh > last { fresh } else { following })
         };
+        // Relaxed, because nothing else is ordered by it: one atomic step makes each key once. `step` always
+        // has a next key, so either way what comes back is the one before.
         let last = self
             .last
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
             .unwrap_or_else(|last| last);
         let key = step(last).unwrap_or(fresh);
         let ahead = (key >> 16).saturating_sub(millis);
+        // Looked at before it is written: with a clock that goes right nobody writes here.
         if ahead > self.ahead.load(Ordering::Relaxed) {
             self.ahead.fetch_max(ahead, Ordering::Relaxed);
         }

@@ -32,6 +32,7 @@ pub fn check_json(bytes: &[u8]) -> Result<(), InvalidJson> {
 /// # Errors
 /// As [`check_json`].
 pub fn check_json_to(bytes: &[u8], depth_max: usize) -> Result<(), InvalidJson> {
+    // First, so that all else can go by bytes: in UTF-8 the marks of JSON are in no other character.
     let text = str::from_utf8(bytes).map_err(|error| {
         let (line, column) = place(bytes, error.valid_up_to());
         InvalidJson::Syntax(format!("not UTF-8 at line {line} column {column}"))
@@ -163,6 +164,7 @@ impl Checker<'_> {
         }
         let key = self.text()?;
         if keys.contains(&key) {
+            // A key with half of a surrogate pair is no text; it is told as far as it is one.
             return Err(Mistake::Duplicate(
                 String::from_utf8_lossy(&key).into_owned(),
             ));
@@ -203,7 +205,9 @@ impl Checker<'_> {
         let plain = match self.bytes.get(self.at + 1) {
             Some(b'u') => {
                 let first = self.unit(self.at + 2)?;
+                // `unit` has read the four digits, so the six bytes are there.
                 self.at += 6;
+                // The other half counts only right behind this one; alone, a half stays what it is.
                 let is_pair =
                     (0xd800..0xdc00).contains(&first) && self.bytes[self.at..].starts_with(b"\\u");
                 let second = if is_pair {
@@ -223,6 +227,7 @@ impl Checker<'_> {
                 match char::from_u32(code) {
                     Some(c) => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                     None => {
+                        // No UTF-8 has 0xff in it: such a key is equal to no other one.
                         let [_, _, high, low] = code.to_be_bytes();
                         text.extend_from_slice(&[0xff, high, low]);
                     }
@@ -265,6 +270,8 @@ impl Checker<'_> {
             self.at += 1;
         }
         match self.bytes.get(self.at) {
+            // A zero stands alone (RFC 8259 6): a digit behind it is told as something that does not belong
+            // there.
             Some(b'0') => self.at += 1,
             _ => self.digits()?,
         }

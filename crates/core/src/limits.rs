@@ -26,6 +26,7 @@ pub const FILTER_STEPS_MAX: u32 = 200_000;
 /// Bytes in an event type; a longer one is refused.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 /// Levels of arrays and objects in a JSON body; a deeper one is refused.
+// Half of what serde_json gives up at, so that what was accepted can be read everywhere.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of a request body by default; a longer one is refused with 413. Configurable.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -56,6 +57,7 @@ pub const ENDPOINTS_MAX: u32 = 10_000;
 /// Event types of one application; more are refused.
 pub const EVENT_TYPES_MAX: usize = 1_000;
 /// Bytes of all paths in the flat form of a body that a profile signs; an event with more is refused.
+// Without it a long name over a long list makes gigabytes of paths of a body of 256 KiB.
 pub const SIGNED_FORM_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a JSON Schema or of an example; a longer one is refused.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;

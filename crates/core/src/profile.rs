@@ -198,6 +198,7 @@ impl Classify {
                 .statuses
                 .get(usize::from(*status))
                 .copied()
+                // HTTP has no status beyond 599 (RFC 9110 15): that is as good as no answer.
                 .unwrap_or(self.unreachable),
             Outcome::Unreachable { .. } => self.unreachable,
         }

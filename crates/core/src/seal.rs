@@ -59,6 +59,7 @@ impl Sealer {
     /// Seals `secret`; `context` and `row` must be the same when opening, so a value cannot be moved to
     /// another row or another column.
     pub fn seal(&self, secret: &Secret, nonce: SealNonce, context: &str, row: u128) -> Vec<u8> {
+        // There is always one, and `new` has put the current one first.
         let master = &self.keys[0];
         let mut sealed = Vec::with_capacity(HEADER_LEN + secret.expose().len() + 16);
         sealed.push(FORMAT);
@@ -95,6 +96,7 @@ impl Sealer {
             Some(&FORMAT_BY_KIND) => context.as_bytes().to_vec(),
             _ => return Err(SealError::Malformed),
         };
+        // `split_at` panics at what is shorter.
         if sealed.len() < HEADER_LEN {
             return Err(SealError::Malformed);
         }
@@ -111,6 +113,7 @@ impl Sealer {
             .key
             .open_in_place(nonce, Aad::from(place), &mut body)
             .map_err(|_| SealError::Forged)?;
+        // Only texts are ever sealed.
         let text = std::str::from_utf8(plain).map_err(|_| SealError::Forged)?;
         Ok(Secret::new(text))
     }
@@ -129,6 +132,7 @@ fn place(context: &str, row: u128) -> Vec<u8> {
 
 impl MasterKey {
     fn new(bytes: &[u8; 32]) -> Self {
+        // The id stands in the clear beside every value: of the key it tells nothing.
         let hash = digest::digest(&digest::SHA256, bytes);
         let mut id = [0; KEY_ID_LEN];
         id.copy_from_slice(&hash.as_ref()[..KEY_ID_LEN]);

@@ -216,6 +216,7 @@ impl ApiKey {
 
     /// Whether what somebody began with it then may go on: not with a text that opens nothing any more.
     pub fn lets_go_on(&self, begun_at: Timestamp, now: Timestamp) -> bool {
+        // As long as the text before opens, what was begun with it goes on; of an older one nothing does.
         match (self.previous_at(now), self.rotated_at) {
             (Some(previous), _) => begun_at >= previous.since,
             (None, Some(rotated_at)) => begun_at >= rotated_at,
@@ -233,6 +234,7 @@ impl ApiKey {
             && self.mode == Mode::Live
             && !self.read_only
             && self.disabled_at.is_none()
+            // With its end nobody could manage the server any more.
             && self.expires_at.is_none()
     }
 }

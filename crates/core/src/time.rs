@@ -71,6 +71,7 @@ impl Timestamp {
     /// The civil time in UTC; the whole range of RFC 3339 from 1970 on, which is wider than that of
     /// [`jiff::Timestamp`].
     fn civil(self) -> DateTime {
+        // A time outside has no text: the nearest that has one stands for it.
         let micros = self.0.clamp(0, Self::MAX.0);
         EPOCH
             .checked_add(SignedDuration::from_micros(micros))
@@ -152,6 +153,7 @@ impl FromStr for Timestamp {
         let (civil, rest) = civil_of(text).ok_or(InvalidTimestamp)?;
         let offset = offset_of(rest).ok_or(InvalidTimestamp)?;
         let local = civil.duration_since(EPOCH).as_micros();
+        // An offset is less than a day, and civil times are far inside the range: nothing overflows.
         let micros = i64::try_from(local).map_err(|_| InvalidTimestamp)? - offset * 1_000_000;
         if !(0..=Self::MAX.0).contains(&micros) {
             return Err(InvalidTimestamp);
@@ -169,6 +171,7 @@ fn civil_of(text: &str) -> Option<(DateTime, &str)> {
     let number = |from: usize, len: usize| -> Option<i16> {
         let digits = bytes.get(from..from + len)?;
         let all = digits.iter().all(u8::is_ascii_digit);
+        // Digits are ASCII, so both ends lie between characters.
         all.then(|| text[from..from + len].parse().ok()).flatten()
     };
     let mark = |at: usize, marks: &[u8]| bytes.get(at).is_some_and(|byte| marks.contains(byte));
@@ -177,10 +180,12 @@ fn civil_of(text: &str) -> Option<(DateTime, &str)> {
     }
     let small = |from| number(from, 2).and_then(|number| i8::try_from(number).ok());
     let second = small(17)?;
+    // Which minutes have one nobody here knows, so any may.
     let (second, leap) = (second.min(59), second == 60);
     if !leap && small(17)? > 59 {
         return None;
     }
+    // So long is what comes before a fraction, with every part of a fixed width.
     let mut at = 19;
     let mut nanos: i32 = 0;
     if mark(at, b".") {

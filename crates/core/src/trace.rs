@@ -80,6 +80,7 @@ impl FromStr for TraceParent {
         let version = field(0, 2)?;
         let (trace, parent, flags) = (field(3, 35)?, field(36, 52)?, field(53, 55)?);
         let dashes = [2, 35, 52].iter().all(|at| bytes.get(*at) == Some(&b'-'));
+        // The form of version 00 is complete; a later one may go on, and is read as far as it is known here.
         let end = match bytes.get(TEXT_BYTES) {
             None => true,
             Some(b'-') => version != "00",
@@ -90,6 +91,7 @@ impl FromStr for TraceParent {
             parent: u64::from_str_radix(parent, 16).map_err(|_| InvalidTraceParent)?,
             flags: u8::from_str_radix(flags, 16).map_err(|_| InvalidTraceParent)?,
         };
+        // The version ff is forbidden (section 3.2.2.1), and so are ids of zeroes.
         let is_valid = dashes && end && version != "ff" && read.trace != 0 && read.parent != 0;
         is_valid.then_some(read).ok_or(InvalidTraceParent)
     }
@@ -102,6 +104,8 @@ impl fmt::Display for TraceParent {
             parent,
             flags,
         } = self;
+        // Whatever version it was read from: what a later one adds is known to nobody here, and not passed
+        // on.
         write!(f, "00-{trace:032x}-{parent:016x}-{flags:02x}")
     }
 }

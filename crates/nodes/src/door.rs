@@ -261,6 +261,7 @@ async fn enter(State(door): State<Door>, request: Request) -> Response {
     if request.uri().path() == link::PATH {
         return door.take_link(request);
     }
+    // One deadline for all tries together.
     let until = tokio::time::Instant::now() + HOLD;
     let mut request = request;
     let mut is_prepared = false;
@@ -278,6 +279,7 @@ async fn enter(State(door): State<Door>, request: Request) -> Response {
             }
             Some(Role::Following(_)) if is_health(&request) => return health(),
             Some(Role::Following(leader)) => {
+                // Once: afterwards its address and version are in a header alone.
                 if !is_prepared {
                     prepare(&mut request);
                     is_prepared = true;

@@ -74,6 +74,7 @@ impl Following {
             } else {
                 told = None;
             }
+            // Also after a link that ended well: who goes is not asked again at once.
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -245,6 +245,7 @@ pub(crate) fn answer(token: &Secret, nonce: &str) -> HeaderValue {
 
 fn sensitive(text: &str) -> HeaderValue {
     let mut value = HeaderValue::try_from(text).expect("words and hex digits are a header's value");
+    // A `Debug` of the headers does not show it then.
     value.set_sensitive(true);
     value
 }
@@ -275,6 +276,7 @@ pub(crate) fn sending() -> client::Builder<TokioExecutor> {
         .initial_connection_window_size(LINK_WINDOW)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIME)
+        // A node that stands still is noticed although no attempt is under way.
         .keep_alive_while_idle(true);
     builder
 }

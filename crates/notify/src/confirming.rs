@@ -54,6 +54,7 @@ impl<'a> Confirming<'a> {
         mut wanted: mpsc::Receiver<(Confirmation, Grant)>,
         stop: &CancellationToken,
     ) {
+        // The place is held until the question is sent: so few of a tenant's wait at once.
         while let Some(Some((confirmation, _place))) = stop.run_until_cancelled(wanted.recv()).await
         {
             if !self.may_ask(&confirmation) {
@@ -87,6 +88,7 @@ impl<'a> Confirming<'a> {
         if self.asked.contains_key(&address) || self.asked.len() >= ADDRESSES_MAX {
             return false;
         }
+        // Behind the address: one that may not be asked now costs its tenant nothing of the day.
         let day = self.days.entry(confirmation.tenant);
         let (_, count) = day.or_insert((now.plus(DAY), 0));
         if *count >= TENANT_DAY_MAX {

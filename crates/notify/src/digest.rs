@@ -17,6 +17,7 @@ pub(crate) type Names = HashMap<Id<id::Endpoint>, String>;
 /// The endpoints of those that are told in full.
 pub(crate) fn told(notices: &[Notice]) -> Vec<Id<id::Endpoint>> {
     let of_kind = |kind| notices.iter().filter(move |notice| notice.kind == kind);
+    // Those that `digest` names: the names of others are not looked up.
     let told = of_kind(NoticeKind::EndpointDisabled).take(TOLD_MAX);
     let told = told.chain(of_kind(NoticeKind::DeliveryFailed).take(TOLD_MAX));
     let mut endpoints: Vec<_> = told.map(|notice| notice.endpoint).collect();
@@ -28,6 +29,7 @@ pub(crate) fn told(notices: &[Notice]) -> Vec<Id<id::Endpoint>> {
 /// An endpoint as a person knows it.
 fn called(notice: &Notice, names: &Names) -> String {
     let name = names.get(&notice.endpoint).map_or("", String::as_str);
+    // The owner of an endpoint chose it: a line end in it could pass for a line of this server's.
     let printable = name.chars().filter(|c| !c.is_control());
     let name: String = printable.take(NAME_CHARS).collect();
     let name = name.trim();

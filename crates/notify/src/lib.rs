@@ -61,6 +61,7 @@ impl Notifier {
     pub async fn run(mut self, stop: CancellationToken) {
         // Its other end is the service's.
         let confirmations = std::mem::replace(&mut self.confirmations, mpsc::channel(1).1);
+        // It may be cut off anywhere: what is not settled is published again, under the same key.
         let publishing = stop.run_until_cancelled(self.publish());
         let confirming = async {
             if let Some(mailer) = &self.mailer {

@@ -79,6 +79,7 @@ fn mailbox(text: &str) -> Result<Mailbox, MailError> {
 
 /// Whether mail can be addressed to this: `ada@example.com`, nothing around it.
 pub fn is_mail_address(text: &str) -> bool {
+    // Other letters need SMTPUTF8 (RFC 6531), which is not asked for.
     text.is_ascii() && text.parse::<Address>().is_ok()
 }
 
@@ -138,8 +139,10 @@ impl Mailer {
         let at_once = self.tls.clone().filter(|_| *tls == SmtpTls::Tls);
         let server = (host.as_str(), *port);
         let mut connection =
+            // This limit is for each step; the one for all of them is around it.
             AsyncSmtpConnection::connect_tokio1(server, Some(TIMEOUT), &hello, at_once, None)
                 .await?;
+        // Before the login, which is never sent in the clear then.
         if let (SmtpTls::StartTls, Some(parameters)) = (tls, &self.tls) {
             connection.starttls(parameters.clone(), &hello).await?;
         }
@@ -166,6 +169,7 @@ impl Mailer {
                     taken = true;
                     None
                 }
+                // With a status it is a reply about this recipient; without one the connection is at fault.
                 Err(MailError::Smtp(error)) if error.status().is_some() => {
                     let code = error.status().map(u16::from);
                     if code.is_some_and(|code| NOBODY.contains(&code)) {
@@ -200,6 +204,7 @@ impl Mailer {
                 Some(error) => return Err(error),
             }
         }
+        // Nobody has it here: with a reason it stays due, and without one there is nobody who could get it.
         if taken {
             return Ok(put_off);
         }
@@ -227,6 +232,7 @@ impl Mailer {
             .await
             .map_err(MailError::Refused)?;
         connection.command(Rcpt::new(recipient, Vec::new())).await?;
+        // From here on it is the text that is refused, which is the same for all.
         connection.command(Data).await.map_err(MailError::Refused)?;
         connection
             .message(&message)

@@ -100,6 +100,8 @@ impl<'a> Mailing<'a> {
             if gathering || self.next.contains_key(&audience) {
                 continue;
             }
+            // Before it is sent: one whose mail fails waits like all others, and the next tick goes on behind
+            // it.
             self.next.insert(audience, now.plus(self.every));
             self.mail(audience, stop).await?;
         }
@@ -135,6 +137,7 @@ impl<'a> Mailing<'a> {
             }
             result?;
         }
+        // Where nobody is to get them, too: they would be due for ever.
         self.service.settle_mail(&notices).await?;
         Ok(())
     }

@@ -40,6 +40,7 @@ impl Brand {
 
     pub(crate) fn of(branding: &Branding) -> Self {
         let text = serde_json::to_vec(branding).unwrap_or_default();
+        // Browsers keep both for ever, so what changes has another address.
         let version = format!("{}-{}", *VERSION, hex(&sha256(&text)[..6]));
         let at = |path: &str| format!("/portal/{path}?{version}");
         let own = Self::own();

@@ -103,6 +103,7 @@ pub(crate) async fn test(
     let (endpoint, event_type) = (fields.text("endpoint"), fields.text("type"));
     let found = service.endpoint(who, &endpoint).await;
     let (found, _) = found.map_err(visitor.refused())?;
+    // An operator reaches other customers' endpoints too; the page is of this one.
     if found.tenant != tenant {
         return Err(Failure::not_found(site.face));
     }
@@ -137,6 +138,7 @@ async fn page(
     let (found, _) = service.tenant(who, tenant).await.map_err(&refused)?;
     let types = service.list_event_types(who, found.application).await;
     let mut types = types.map_err(&refused)?;
+    // Of all, before those are left out that are not looked for.
     let sentence = sentence(types.len());
     let finds = types.len() >= FIND_FROM || !find.is_empty();
     types.retain(|listed| name(listed).contains(&find));
@@ -151,6 +153,7 @@ async fn page(
     }
     let sends = frame.may_change() && types.iter().any(|row| row.tests);
     let chosen = tried.as_ref().map(|tried| tried.endpoint.as_str());
+    // It takes several lists of the store, so only where there is something to send.
     let (choices, more_choices) = match sends {
         true => choices(site, visitor, tenant, chosen)
             .await
@@ -234,6 +237,7 @@ pub(crate) fn type_rows(types: Vec<EventTypeListed>) -> Vec<TypeRow> {
     let bare = |listed: &EventTypeListed| ROW_BYTES + NAME_WRITTEN * name(listed).len();
     let rows: usize = types.iter().take(TYPES_SHOWN).map(bare).sum();
     let mut room = TEXTS_SHOWN_MAX.saturating_sub(rows);
+    // The only one has the whole room: it was looked for by its name.
     let each = match types.len() {
         1 => TEXTS_SHOWN_MAX,
         _ => TEXT_SHOWN_MAX,
@@ -263,6 +267,7 @@ fn type_row(listed: EventTypeListed, each: usize, room: &mut usize) -> TypeRow {
     let mut shown = |text: String| {
         let text = Some(text).filter(|text| text.len() <= each)?;
         let text = pretty(text.as_bytes()).unwrap_or(text);
+        // What does not fit takes no room from those behind it.
         *room = room.checked_sub(html_bytes(&text))?;
         Some(text)
     };

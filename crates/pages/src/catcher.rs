@@ -280,6 +280,7 @@ pub(crate) async fn catch(
     let (parts, body) = request.into_parts();
     let service = site.service();
     let refused = |refusal| Failure::Refused(Face::Console, refusal);
+    // Before anything of the body is read, which goes on its tenant's account.
     let tenant = service.catcher_of(&code).await.map_err(refused)?;
     let tenant = tenant.ok_or_else(|| Failure::not_found(Face::Console))?;
     let query = Fields::parse(parts.uri.query().unwrap_or_default().as_bytes());
@@ -308,6 +309,7 @@ pub(crate) async fn catch(
             status: status.as_u16(),
         },
     );
+    // It ended while the request was on its way.
     if !kept {
         return Err(Failure::not_found(Face::Console));
     }
@@ -338,6 +340,7 @@ fn answered(status: StatusCode, text: &'static str) -> Response {
 /// The answer that the address asks for, so that failures can be tried: `?status=503`.
 fn wanted(text: Option<&str>) -> StatusCode {
     let code = text.and_then(|text| text.parse::<u16>().ok());
+    // Below 200 it would not be an answer yet.
     let code = code.filter(|code| (200..600).contains(code));
     let code = code.and_then(|code| StatusCode::from_u16(code).ok());
     code.unwrap_or(StatusCode::OK)

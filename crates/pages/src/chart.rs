@@ -55,6 +55,7 @@ const CELLS_MAX: u64 = 200;
 pub(crate) fn strip(statistics: &Statistics) -> Strip {
     let period = statistics.period.max(Duration::from_secs(1));
     let range = statistics.until.since(statistics.since);
+    // One more than the range has, which need not begin where a period does.
     let places = range.as_secs().div_ceil(period.as_secs().max(1)) + 1;
     let places = places.clamp(1, CELLS_MAX);
     let series = statistics.series.iter();
@@ -66,6 +67,7 @@ pub(crate) fn strip(statistics: &Statistics) -> Strip {
         if counts.total == 0 || place >= places {
             continue;
         }
+        // However little it is, it is to be seen.
         let height = (counts.total * STRIP_HEIGHT).div_ceil(most.max(1)).max(3);
         cells.push(Cell {
             x: place * 10,
@@ -239,6 +241,7 @@ pub(crate) fn timeline(delivery: &Delivery, attempts: &[&Attempt], profile: &Pro
     let next = (delivery.state == DeliveryState::Pending).then_some(delivery.due_at);
     let last = drawn.last().map_or(begin, |last| last.ended_at);
     let end = next.map_or(last, |next| next.max(last));
+    // What was made just now has taken no time yet.
     let whole = end.since(begin).as_micros().max(1);
     let place = |at: Timestamp| {
         let x = at.since(begin).as_micros() * 1_000 / whole;

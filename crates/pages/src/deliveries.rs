@@ -177,6 +177,7 @@ async fn bars(
     let who = &visitor.visit.caller;
     let counted = site.service().statistics(who, tenant, asked).await.ok()?;
     let part = |since: Timestamp| {
+        // The first and the last period may reach beyond what is counted.
         let until = since.plus(counted.period).min(counted.until);
         let since = since.max(counted.since);
         let kept = filters.pairs().into_iter();
@@ -226,6 +227,7 @@ pub(crate) async fn news(State(site): State<Site>, visitor: Visitor) -> Shown {
     let (service, who) = (site.service(), &visitor.visit.caller);
     let found = service.list_deliveries(who, query, PageRequest::first(ROWS));
     let found = found.await.map_err(&refused)?;
+    // To a list that was empty all are newer: `None` is less than any id.
     let newer = |listed: &&DeliveryListed| Some(listed.delivery.id) > newest;
     let count = found.rows.iter().filter(newer).count();
     let more = if count == ROWS { " or more" } else { "" };

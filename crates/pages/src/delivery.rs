@@ -80,6 +80,7 @@ pub(crate) async fn show(
     let now = service.now();
     let id = read(&visitor, &id)?;
     let (delivery, attempts) = service.delivery(who, id).await.map_err(&refused)?;
+    // The version that it was accepted under, whatever the profile says by now.
     let profile = service.profiles().version(delivery.profile);
     let profile = profile.ok_or_else(|| refused(Refusal::internal("a profile is missing")))?;
     let (own, siblings) = siblings(&site, &visitor, &delivery)
@@ -142,6 +143,7 @@ async fn signed(
         return Ok(Vec::new());
     };
     let work = tokio::task::spawn_blocking(move || {
+        // Until the work ends, which it does by itself although its visitor went away.
         let _turn = turn;
         let (mut made, mut bytes) = (Vec::new(), 0);
         for shown in small {
@@ -192,6 +194,7 @@ fn page(
             AttemptShownRow::new(&shown.attempt, body, last, profile, after, now)
         })
         .collect();
+    // Made in the order of the attempts, since each is told with the one before it.
     rows.reverse();
     let shown = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let waits = delivery.state == DeliveryState::Pending;

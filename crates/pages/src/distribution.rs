@@ -94,6 +94,7 @@ impl Typed {
             url: endpoint.url.clone(),
             events: endpoint.subscription.patterns().to_vec(),
             filter: endpoint.filter.as_ref().map_or_else(String::new, written),
+            // Stars that come back keep the value that is there.
             headers: headers
                 .map(|header| format!("{}: ****\n", header.name))
                 .collect(),

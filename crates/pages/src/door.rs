@@ -81,6 +81,7 @@ impl Visitor {
             product,
             visit,
             face,
+            // Made from the token, so that it is kept nowhere; from it nobody finds the token.
             csrf: hex(&sha256(format!("form:{token}").as_bytes())),
             query,
         })
@@ -160,6 +161,7 @@ pub(crate) async fn sign_in(RawQuery(query): RawQuery) -> Shown {
 
 pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown {
     let (parts, body) = request.into_parts();
+    // Who is not in yet has no word for forms: the browser alone can tell whose page this came from.
     must_be_own(&parts.headers, site.face)?;
     let from = came_from(&parts);
     let fields = read(&site, body, DOOR_BYTES_MAX, 0).await?;
@@ -176,6 +178,7 @@ pub(crate) async fn come_in(State(site): State<Site>, request: Request) -> Shown
     };
     let (code, wrong) = match came {
         Ok(Some((token, visit))) => {
+            // Only now: whoever is not let in stays who they were.
             end_present(&site, &parts).await?;
             let next = first_page(&next, visit.caller.scope());
             let secure = is_secure(&site, &parts.headers);
@@ -221,6 +224,7 @@ fn came_from(parts: &Parts) -> CameFrom {
 
 /// Ends the visit of whoever was there in this browser.
 async fn end_present(site: &Site, parts: &Parts) -> Result<(), Failure> {
+    // Where nobody was there is nothing to end.
     let Ok(present) = Visitor::of(parts, site).await else {
         return Ok(());
     };
@@ -340,6 +344,7 @@ async fn choose_password(
 ) -> Shown {
     let service = site.service();
     let refused = |refusal| Failure::Refused(site.face, refusal);
+    // Before the link is used: where the password will not do, the form names them again.
     let invited = service.invited(link).await.map_err(refused)?;
     let chosen = match typed_twice(fields) {
         Ok(password) => {
@@ -392,6 +397,7 @@ pub(crate) async fn leave(State(site): State<Site>, posted: Posted) -> Shown {
         Face::Console => "/sign-in",
         Face::Portal => "/portal",
     };
+    // The visit is over in the store: a browser that keeps the cookie all the same opens nothing by it.
     let gone = format!(
         "{}=; Path={}; Max-Age=0",
         site.face.cookie(),
@@ -437,6 +443,7 @@ pub(crate) fn let_in(
         token.expose(),
         site.face.home(),
         if secure { "; Secure" } else { "" },
+        // Of zero a browser would drop it.
         left.max(Duration::from_secs(1)).as_secs()
     );
     let mut response = Redirect::to(next).into_response();
@@ -475,6 +482,7 @@ fn own_path(asked: Option<&str>) -> &str {
     let own = |path: &&str| {
         path.starts_with('/')
             && !path.starts_with("//")
+            // Browsers read a backslash as a slash and pass over control characters: `/\t/x` is elsewhere.
             && !path.contains(|c: char| c == '\\' || c.is_control())
     };
     asked.filter(own).unwrap_or("/")

@@ -187,6 +187,7 @@ fn last_of(recent: &[DeliveryListed]) -> Option<&Attempt> {
     let sent = recent
         .iter()
         .filter(|listed| listed.delivery.state != DeliveryState::Skipped);
+    // The list goes by when they were made; a retry of an older one may have ended after the newest.
     sent.filter_map(|listed| listed.last.as_ref())
         .max_by_key(|last| last.ended_at)
 }
@@ -217,6 +218,7 @@ fn change(visitor: &Visitor, endpoint: &CoreEndpoint) -> Option<String> {
 /// A time as it is typed: `2026-11-28T10:34`.
 fn minute(at: postrider_core::Timestamp) -> String {
     let mut text = at.to_string();
+    // In bytes, of a text that is ASCII and longer.
     text.truncate(16);
     text
 }
@@ -320,6 +322,7 @@ async fn set_active(
             };
             service.change_distribution(who, id, patch).await?;
         }
+        // With its key, which may be what turned it off.
         EndpointKind::Key(key) if active => {
             let patch = postrider_service::KeyPatch {
                 active: Some(true),

@@ -181,6 +181,7 @@ pub(crate) fn changed_notes(fields: &Fields) -> Result<Option<Metadata>, Refusal
     else {
         return Ok(None);
     };
+    // Browsers send line breaks so, whatever the page had.
     let plain = |text: &str| text.replace("\r\n", "\n").trim().to_owned();
     if plain(typed) == plain(shown) {
         return Ok(None);
@@ -245,6 +246,7 @@ pub(crate) async fn create(
     let Posted { visitor, fields } = posted;
     let tenant = tenant_of(&visitor, &id)?;
     let values = Values::of(&fields);
+    // Before the rest of the form is read, which need not be right for this.
     if fields.get("try").is_some() {
         let mode = mode(fields.get("mode")).map_err(visitor.refused())?;
         let mode = mode.unwrap_or(visitor.visit.caller.own_mode());
@@ -305,6 +307,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         headers: endpoint
             .headers
             .iter()
+            // Stars that come back keep the value that is there.
             .map(|header| format!("{}: ****\n", header.name))
             .collect(),
         rate_limit: endpoint
@@ -367,6 +370,7 @@ pub(crate) async fn change(
             events: Some(values.patterns()),
             filter: Some(values.filter(&site)?),
             description: Some(values.description()),
+            // Where the profile takes none the form has no field: empty, it would take away what is there.
             headers: custom_headers
                 .then(|| values.headers())
                 .transpose()?

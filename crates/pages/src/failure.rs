@@ -77,6 +77,7 @@ impl IntoResponse for Failure {
             heading,
             sentence,
         };
+        // The page of a failure may fail too.
         show_as(status, &page.frame, &page).unwrap_or_else(|_| status.into_response())
     }
 }

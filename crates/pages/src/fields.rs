@@ -73,6 +73,7 @@ impl FromRequest<Site> for Posted {
 
     async fn from_request(request: Request, site: &Site) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
+        // First: of somebody who is not in nothing is read.
         let visitor = Visitor::of(&parts, site).await?;
         let holder = visitor.visit.caller.holder();
         let fields = read(site, body, FORM_BYTES_MAX, holder).await?;
@@ -103,6 +104,7 @@ pub(crate) async fn read_from(
     holder: u128,
 ) -> Result<Bytes, Failure> {
     let refuse = |code, detail: String| Failure::Refused(face, Refusal::new(code, detail));
+    // For all that it may have: `to_bytes` does not tell how much has come so far.
     let Some(_grant) = budget.take(holder, max) else {
         let detail = "the server reads as many forms as it can; try again in a moment";
         return Err(refuse(ErrorCode::Overloaded, detail.to_owned()));

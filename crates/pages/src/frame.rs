@@ -194,6 +194,7 @@ fn rail(visitor: &Visitor) -> Vec<Link> {
             }
         }
     }
+    // Who is confined to the test mode is refused there.
     if visitor.visit.caller.own_mode() == Mode::Live {
         rail.push(Link::new(href("/audit"), "Changes"));
     }
@@ -253,6 +254,7 @@ pub(crate) fn show_as(status: StatusCode, frame: &Frame, page: &impl Template) -
     }
     let policy = HeaderValue::from_str(&policy(frame)).map_err(Failure::internal)?;
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    // For browsers without `frame-ancestors`; it names no origins, so where some may it is left out.
     if frame.ancestors.is_empty() && !frame.anywhere {
         let deny = HeaderValue::from_static("DENY");
         headers.insert(header::X_FRAME_OPTIONS, deny);

@@ -162,6 +162,7 @@ pub(crate) async fn act(
             };
         }
         "delete" => {
+            // Before it is gone: it says where one goes on.
             let shown = service.key(who, id).await.map_err(visitor.refused())?;
             return match service.delete_key(who, id).await {
                 Ok(()) => Ok(visitor.back_to(after(&visitor, shown.key.scope), "key-deleted")),
@@ -282,6 +283,7 @@ pub(crate) async fn create(
     let asked = mode(fields.get("mode"));
     let made = match &asked {
         Ok(mode) => site.service().create_key(who, command(*mode)).await,
+        // Another one, since what was asked is looked at once more below.
         Err(refusal) => Err(Refusal::invalid("mode", refusal.detail.clone())),
     };
     match made {

@@ -55,6 +55,7 @@ pub(crate) fn latency(listed: &[DeliveryListed]) -> Option<String> {
     const FEW: usize = 5;
     let took = |listed: &DeliveryListed| {
         let last = listed.last.as_ref()?;
+        // Without an answer the time is how long it was waited for.
         last.response.as_ref()?;
         Some(last.timings.total_micros)
     };
@@ -64,6 +65,7 @@ pub(crate) fn latency(listed: &[DeliveryListed]) -> Option<String> {
     }
     took.sort_unstable();
     let at = |part: usize| {
+        // Within the list, which has some: at most all of it, less one.
         let index = (took.len() * part).div_ceil(100).saturating_sub(1);
         long(Duration::from_micros(took[index].into()))
     };

@@ -211,6 +211,7 @@ async fn dressed(request: Request, next: Next) -> Response {
         _ => "there is no such page, or it is not yours",
     };
     let mut page = Failure::Refused(face, Refusal::new(code, detail)).into_response();
+    // What the edge has put on the answer is on the page in its place too.
     for name in ["x-request-id", "keep-alive"] {
         if let Some(value) = response.headers().get(name) {
             page.headers_mut().insert(name, value.clone());

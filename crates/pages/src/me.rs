@@ -109,6 +109,7 @@ pub(crate) async fn password(State(site): State<Site>, posted: Posted) -> Shown 
     };
     match changed {
         Ok(Some((token, visit))) => {
+            // It has ended all of their visits, so this one goes on by another cookie.
             let to = "/me?told=password";
             Ok(let_in(&site, visitor.secure, &token, &visit.session, to))
         }

@@ -111,6 +111,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
         let own = &settings.distributions;
         classes.push(Class::new("distributions", &names.distributions, own));
     }
+    // By what is stored, before a form that was not taken is put over it.
     let nobody = classes.iter().all(|class| !class.in_app && !class.email);
     let (typed, problem) = wrong.unzip();
     if let Some(typed) = &typed {

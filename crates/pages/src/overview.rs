@@ -62,6 +62,7 @@ struct ApplicationRow {
 }
 
 pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
+    // This page is over several customers; who came with a customer's key has one.
     if let Scope::Tenant(_, tenant) = visitor.visit.caller.scope() {
         let own = visitor.href(format_args!("/tenants/{tenant}"));
         return Ok(Redirect::to(&own).into_response());
@@ -112,6 +113,7 @@ pub(crate) async fn show(State(site): State<Site>, visitor: Visitor) -> Shown {
         set_aside: ready.set_aside,
         damaged: ready.damaged,
         nameless,
+        // Both are the operator's; anybody else has the page without.
         hour: service.last_hour(who).ok().map(|hour| Hour::of(&hour, now)),
         now: figures(service.survey(who).ok()),
         makes_applications: who.scope() == Scope::Root,
@@ -180,6 +182,7 @@ impl Hour {
                 figure("a second", second),
                 figure(
                     "answered with 2xx",
+                    // Read together: no more succeeded than were made.
                     rate(hour.succeeded, hour.attempts - hour.succeeded),
                 ),
                 figure("half took at most", time(hour.median)),

@@ -106,6 +106,7 @@ async fn page(site: &Site, visitor: &Visitor, typed: &Fields, wrong: Option<Stri
         rows: keys.rows.into_iter().map(row).collect(),
         next,
         name: typed.text("name"),
+        // Of a form that came back: before one is sent nothing was chosen.
         whole: wrong.is_some() && typed.get("application").is_none(),
         test: typed.get("mode") == Some("test"),
         read_only: typed.get("read_only").is_some(),

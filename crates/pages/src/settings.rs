@@ -259,6 +259,7 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
     let well = ready.set_aside == 0 && ready.damaged == 0;
     let now: Timestamp = service.now();
     let (rule, last) = service.retention();
+    // Whoever may not see them has the page without.
     let nodes = service.nodes(&visitor.visit.caller).ok().flatten();
     let (leader, followers) = nodes.map(|nodes| (nodes.leader, nodes.followers)).unzip();
     let follower = |node: NodeStanding| Follower {

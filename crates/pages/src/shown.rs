@@ -155,6 +155,7 @@ impl BodyShown {
     pub(crate) fn new(body: &Bytes, truncated: bool) -> Self {
         let shown = &body[..body.len().min(BODY_SHOWN_MAX)];
         let cut = truncated || shown.len() < body.len();
+        // A cut may go through a letter, which makes a text no less of one.
         let text = std::str::from_utf8(shown).is_ok() || cut;
         let raw = if text {
             String::from_utf8_lossy(shown).into_owned()
@@ -190,6 +191,7 @@ pub(crate) fn pretty(bytes: &[u8]) -> Option<String> {
         }
         if quoted {
             text.push(letter);
+            // First this: it asks whether the letter before has escaped this one.
             quoted = escaped || letter != '"';
             escaped = !escaped && letter == '\\';
             continue;
@@ -349,6 +351,7 @@ fn phases(timings: &Timings) -> Vec<Phase> {
         if micros == 0 {
             continue;
         }
+        // However short it was, it is to be seen.
         let width = (micros * 1_000 / total).max(4);
         shown.push(Phase {
             name,
@@ -367,6 +370,7 @@ fn curl(attempt: &Attempt, body: Option<&Bytes>) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let mut command = format!("curl -X POST {}", quoted(&attempt.url));
     for (name, value) in &attempt.request_headers {
+        // curl writes both itself: a body that is changed by hand has another length.
         if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("host") {
             command += &format!(" \\\n  -H {}", quoted(&format!("{name}: {value}")));
         }

@@ -243,6 +243,7 @@ pub(crate) async fn crumbs(
                 application.name.clone(),
             ),
         ],
+        // Not the visitor's to see, or gone: the page itself is shown all the same.
         Err(_) => Vec::new(),
     }
 }
@@ -359,6 +360,7 @@ pub(crate) async fn open_portal(
         .create_portal_link(&visitor.visit.caller, id, new)
         .await
         .map_err(&refused)?;
+    // On this very server, so the path will do.
     Ok(Redirect::to(made.at("").expose()).into_response())
 }
 

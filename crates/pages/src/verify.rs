@@ -97,6 +97,7 @@ async fn verified(
     let turn = turn.map_err(Failure::internal)?;
     let work = tokio::task::spawn_blocking(move || {
         let verdict = verdict(&profile, &typed, now);
+        // Here, since the work goes on although its visitor went away: the next one waits for its end.
         drop(turn);
         (typed, verdict)
     });

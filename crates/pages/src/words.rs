@@ -455,6 +455,7 @@ pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
         };
         long(rough)
     };
+    // Of a time that is ahead this is zero.
     match now.since(at) {
         Duration::ZERO if at > now => format!("in {}", short(at.since(now))),
         passed if passed.as_secs() == 0 => "just now".to_owned(),

@@ -486,6 +486,7 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     if let Some(data) = &args.data {
         config.store.directory.clone_from(data);
     }
+    // From the command line alone: a file that says so would make a new store at each start.
     config.store.new_store = args.new_store;
     if args.dev {
         config.egress.plain_http = true;

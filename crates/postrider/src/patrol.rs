@@ -43,6 +43,7 @@ async fn round(store: &SqlStore, damaged: &AtomicU64) -> u64 {
                         );
                     }
                 }
+                // Only here does it move on: a piece that could not be read is asked for again.
                 match next {
                     None => return found,
                     Some(next) => from = next,

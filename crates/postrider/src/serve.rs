@@ -320,6 +320,7 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
                 Asked::Reload => reload(&server, args).await,
             },
             () = server.failed() => {
+                // What has ended may be what the others wait for.
                 drop(tokio::time::timeout(FAILED_SHUTDOWN, server.shut_down()).await);
                 anyhow::bail!("a part of the server has ended; the log says which. Start it again");
             }

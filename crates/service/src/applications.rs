@@ -133,6 +133,7 @@ impl Service {
         if let Some(profile) = &patch.profile {
             may_take_profile(self, &before, profile).await?;
         }
+        // Looked at as a whole; the transaction merges again, into what is there by then.
         let mut imagined = Application::clone(&before);
         imagined.settings = merged(&before.settings, settings.clone())?;
         if let Some(profile) = &patch.profile {
@@ -188,6 +189,7 @@ pub(crate) fn merged<T: Serialize + DeserializeOwned>(
     patch: Map<String, Value>,
 ) -> Result<T> {
     let mut whole = serde_json::to_value(current).map_err(Refusal::internal)?;
+    // What is taken away is absent then, and reads as its default.
     merge_patch(&mut whole, Value::Object(patch));
     serde_path_to_error::deserialize(&whole)
         .map_err(|error| {
@@ -200,6 +202,7 @@ pub(crate) fn merged<T: Serialize + DeserializeOwned>(
             Refusal::invalid(field, error.into_inner().to_string())
         })
         .and_then(|merged| {
+            // The type itself is tolerant, for the sake of what is stored.
             only_known(&whole, &merged)
                 .map_err(|name| Refusal::invalid(format!("settings.{name}"), "is not a setting"))?;
             Ok(merged)

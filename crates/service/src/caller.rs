@@ -100,6 +100,7 @@ impl Claim {
     ) -> Result<Option<Proof>> {
         let sealer = &service.0.sealer;
         let mut is_its = false;
+        // All are tried, whichever it is: the time that it takes does not tell.
         for sealed in self.0.signing(service.now()) {
             let opened = sealer.open(sealed, KEY_SECRET_CONTEXT, self.0.id.as_u128());
             let secret = opened.map_err(Refusal::internal)?;
@@ -107,6 +108,7 @@ impl Claim {
             let expected = hex(hmac::sign(&key, message).as_ref());
             is_its |= constant_time_eq(expected.as_bytes(), signature.as_bytes());
         }
+        // What a signed request begins ends with it, so until when the text opens is no matter.
         Ok(is_its.then_some(Proof {
             key: self.0,
             until: None,
@@ -153,6 +155,7 @@ impl Service {
                 let until = opening.find(|(known, _)| **known == hash);
                 let until = until.map(|(_, until)| until);
                 drop(opening);
+                // A key is found by its old text too, as long as its row has it.
                 let until = until.ok_or_else(|| {
                     let detail = "the key was rotated and this is its old text; use the new one";
                     Refusal::new(ErrorCode::KeyExpired, detail)
@@ -304,6 +307,7 @@ impl Caller {
     /// On whose account what the caller takes goes: its tenant's, its application's, or its own.
     pub fn holder(&self) -> u128 {
         match self.scope {
+            // What reaches everything is nobody's in common: each is on its own account.
             Scope::Root => match &self.who {
                 Who::Key(key) => key.id.as_u128(),
                 Who::User(user) => user.id.as_u128(),
@@ -420,6 +424,7 @@ impl Caller {
         match self.scope {
             Scope::Root => {}
             Scope::Application(own) if own == id => {}
+            // It knows that its own application is there; what it lacks is the scope.
             Scope::Tenant(own, _) if own == id => {
                 return Err(Refusal::new(
                     ErrorCode::ScopeInsufficient,
@@ -468,6 +473,7 @@ impl Caller {
         match self.scope {
             Scope::Root => true,
             Scope::Application(own) => own == application,
+            // A tenant is of one application, so its id says enough.
             Scope::Tenant(_, own) => own == tenant,
         }
     }

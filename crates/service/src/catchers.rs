@@ -146,6 +146,7 @@ struct Catcher {
 
 impl Catcher {
     fn is_over(&self, now: Instant) -> bool {
+        // By the clock that nobody sets; the other one is for people.
         now >= self.begun + LASTS
     }
 
@@ -210,6 +211,7 @@ impl Catchers {
         catchers.retain(|_, catcher| !catcher.is_over(now));
         let is_alike = |it: &Catcher| it.tenant == tenant && it.mode == mode;
         let of_tenant = catchers.iter().filter(|(_, it)| is_alike(it));
+        // Before all are counted: its own place may be the last that there is.
         if of_tenant.clone().count() >= CATCHERS_OF_TENANT_MAX {
             let oldest = of_tenant.min_by_key(|(_, catcher)| catcher.begun);
             if let Some(oldest) = oldest.map(|(code, _)| code.clone()) {
@@ -250,12 +252,14 @@ impl Catchers {
         let Some(catcher) = catchers.get_mut(code) else {
             return false;
         };
+        // Also where there will be no room for it: whoever waits sees that something came.
         catcher.count += 1;
         caught.number = catcher.count;
         while catcher.caught.len() >= CAUGHT_MAX {
             catcher.caught.pop_front();
         }
         let (tenant, weight) = (catcher.tenant, caught.weight());
+        // It ends: each time one of the tenant's requests goes, or there is none.
         let grant = loop {
             if let Some(grant) = self.kept.take(tenant.as_u128(), weight) {
                 break Some(grant);
@@ -422,6 +426,7 @@ impl Service {
             caught.find(|caught| caught.number == number).cloned()
         })?;
         let caught = caught.ok_or_else(|| Refusal::not_found("request"))?;
+        // A signature is of the whole body.
         if caught.is_cut() {
             return Ok((caught.shown(), CaughtVerdict::Cut));
         }
@@ -439,6 +444,7 @@ impl Service {
     ) -> Result<Vec<Endpoint>> {
         const FIRST: usize = 250;
         let (mut endpoints, _) = self.endpoints_of_every_kind(who, tenant, FIRST).await?;
+        // Nobody finds a code by trying, so whatever URL has it in it leads here.
         endpoints.retain(|endpoint| endpoint.url.contains(code));
         endpoints.truncate(SIGNERS_MAX);
         Ok(endpoints)
@@ -472,6 +478,7 @@ impl Service {
             };
             let mut first = None;
             for (endpoint, verifier) in signers {
+                // By the time when it came: a signed time grows old while people look.
                 match verifier.verify(&header, &caught.body, caught.at) {
                     Ok(()) => return CaughtVerdict::Valid(Box::new(endpoint)),
                     Err(error) => drop(first.get_or_insert(error)),
@@ -496,6 +503,7 @@ impl Service {
         let tenant = who.tenant(self, tenant).await?;
         let by = who.changes(self.now())?;
         let may_touch = |mode| who.may_touch(mode);
+        // Whose it is; without this, a code alone would end another tenant's.
         self.0.catchers.with(tenant.id, may_touch, code, |_| ())?;
         self.0.catchers.lock().remove(code);
         self.note_catcher(&tenant, by, "catcher.deleted", None)

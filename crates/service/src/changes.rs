@@ -53,6 +53,7 @@ impl Service {
         let service = self.clone();
         self.to_the_end(async move {
             let changed = service.store().update_endpoint(id, change, by).await?;
+            // Behind the write: told before, a cache could read the old state again and keep it.
             service.engine().endpoint_changed(id);
             Ok(changed)
         })
@@ -110,6 +111,7 @@ impl Service {
     ) -> Result<(ApiKey, Option<Endpoint>)> {
         let service = self.clone();
         self.to_the_end(async move {
+            // The change may take the endpoint away, and its lane has to hear of that.
             let before = service.store().key_endpoint(id).await?;
             let (key, endpoint) = service.store().update_key(id, change, by).await?;
             service.0.directory.forget(id);
@@ -125,6 +127,7 @@ impl Service {
     pub(crate) async fn erase_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<()> {
         let service = self.clone();
         self.to_the_end(async move {
+            // Afterwards nobody could tell which lane was the key's.
             let endpoint = service.store().key_endpoint(id).await?;
             service.store().delete_key(id, by).await?;
             service.0.directory.forget(id);

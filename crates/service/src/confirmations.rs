@@ -52,6 +52,7 @@ impl Service {
         };
         let sealed = URL_SAFE_NO_PAD.decode(code).map_err(|_| invalid())?;
         let text = self.0.sealer.open(&sealed, CONTEXT, NO_ROW);
+        // Why it does not open is not told: who tries codes learns nothing of the seal.
         let text = text.map_err(|_| invalid())?;
         let code: Code = serde_json::from_str(text.expose()).map_err(|_| invalid())?;
         let now = self.now();
@@ -63,6 +64,7 @@ impl Service {
             found => found?,
         };
         let notifications = &tenant.settings.notifications;
+        // A code that is used again has done its work, and says so as at first.
         if notifications.unconfirmed.contains(&code.email) {
             let email = code.email.clone();
             let change = move |tenant: &mut Tenant| {
@@ -154,6 +156,7 @@ impl Consent {
                 unconfirmed.push(email.clone());
             }
         }
+        // Whoever is named no more is not waited for, and is asked anew when named again.
         after.unconfirmed = unconfirmed;
     }
 }
@@ -192,6 +195,7 @@ async fn ask(service: &Service, tenant: &Tenant, email: &str) -> Result<bool> {
         tenant_name: tenant.name.clone(),
         application_name: application.name.clone(),
     };
+    // By share: one tenant's questions leave room in the channel for those of others.
     let place = service.0.questions.take(tenant.id.as_u128(), 1);
     Ok(place.is_some_and(|place| mailer.try_send((confirmation, place)).is_ok()))
 }

@@ -26,6 +26,7 @@ impl Service {
         let by = who.changes(self.now())?;
         let service = self.clone();
         self.to_the_end(async move {
+            // First: of an event with a delivery that waits the store deletes nothing.
             end_all(&service, &event).await?;
             let entry = content_entry(service.store().ids().next(by.at), by, &event, None);
             let of = ContentOf::Event(event.id);

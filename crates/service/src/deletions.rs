@@ -225,6 +225,7 @@ async fn run(service: &Service, task: &mut Task) -> Result<(), StoreError> {
 async fn piece(service: &Service, task: &mut Task) -> Result<Erased, StoreError> {
     let erased = patiently(u32::MAX, || service.store().erase(owner(task), PIECE)).await?;
     for endpoint in &erased.closed {
+        // Its lane has what waits in memory, and would send that.
         service.engine().endpoint_changed(*endpoint);
     }
     task.done += erased.rows;

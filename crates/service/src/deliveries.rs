@@ -121,6 +121,7 @@ impl Service {
         let page = self.list_deliveries(who, query, page).await?;
         let mut rows = Vec::with_capacity(page.rows.len());
         for listed in page.rows {
+            // The list has brought the last one along: the store is asked only where there are more.
             let attempts = match (listed.delivery.attempts, listed.last) {
                 (0, _) | (_, None) => Vec::new(),
                 (1, Some(only)) => vec![only],
@@ -192,6 +193,7 @@ impl Service {
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
         let limit = limit.clamp(1, ATTEMPTS_SHOWN);
         let found = self.store().attempts(delivery.id, before, limit).await?;
+        // They come in the order of their numbers, which have no gaps.
         let more = found.first().filter(|first| first.number > 1);
         let next = more.map(|first| Cursor {
             query,
@@ -323,6 +325,7 @@ enum Logged {
 
 /// Looks an id up in every form that a current profile gives to messages.
 async fn logged(service: &Service, text: &str) -> Result<Option<Logged>> {
+    // One text may be an id in several forms, of this server and of a vendor: every reading is looked up.
     let (mut events, mut deliveries) = (Vec::new(), Vec::new());
     events.extend(text.parse::<Id<id::Event>>().ok());
     deliveries.extend(text.parse::<Id<id::Delivery>>().ok());
@@ -421,6 +424,7 @@ pub(crate) async fn found(
     id: Id<id::Delivery>,
 ) -> Result<Delivery> {
     let delivery = service.store().delivery(id).await?;
+    // Of a tenant that is being erased the row has gone first: what it still has is not found.
     let tenant = service.0.directory.tenant(delivery.tenant).await?;
     if who.may_see(tenant.application, tenant.id) && who.may_touch(delivery.mode) {
         Ok(delivery)
@@ -481,6 +485,7 @@ pub(crate) async fn send_again(service: &Service, delivery: Delivery) -> Result<
             let engine = sending.engine();
             match engine.resend(&delivery, policy.series).await {
                 Ok(due) => Ok(due.delivery),
+                // Only when the store has refused: what is enabled gets it by its lane, in its turn.
                 Err(PublishError::Store(StoreError::Conflict {
                     rule: Rule::EndpointDisabled,
                 })) if policy.while_disabled => Ok(engine.resend_while_disabled(&delivery).await?),

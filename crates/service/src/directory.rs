@@ -68,6 +68,8 @@ impl Directory {
 
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
         let read = async {
+            // Whose it is only the row says, so it is read once for the counts, and again to be no older than
+            // they are.
             let known = self.store.key_by_hash(hash).await?;
             let stamp = self.stamp(&known);
             let value = self.store.key_by_hash(hash).await?;
@@ -99,6 +101,7 @@ impl Directory {
 
     pub(crate) async fn tenant(&self, id: Id<id::Tenant>) -> Result<Arc<Tenant>> {
         let read = async {
+            // Before it is read: a change in between makes the count old, and what was read is not kept.
             let count = self.changes.of(id.as_u128());
             self.counted(id.as_u128(), self.store.tenant(id).await, count)
         };
@@ -146,6 +149,7 @@ impl Directory {
     /// The key with this public id.
     pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
         let read = async {
+            // Twice, as in `key`.
             let known = self.store.key_by_public_id(public_id).await?;
             let stamp = self.stamp(&known);
             let key = self.store.key_by_public_id(public_id).await?;
@@ -219,5 +223,6 @@ fn of_hash(hash: &[u8; 32]) -> u128 {
 }
 
 fn of_type(application: Id<id::Application>, name: &str) -> u128 {
+    // Two that fall together are only read again when either changes.
     application.as_u128() ^ of_hash(&sha256(name.as_bytes()))
 }

@@ -134,6 +134,7 @@ impl Service {
         endpoint.filter = filter;
         let by = who.changes(self.now())?;
         set_active(&mut endpoint, Some(new.status == Activity::Live), by.at);
+        // A profile's limit is of registered endpoints: of distributions there is this server's bound only.
         self.store()
             .create_endpoint(endpoint.clone(), Some(ENDPOINTS_MAX), by)
             .await?;
@@ -281,6 +282,7 @@ fn checked_payload(payload: &Payload) -> Result<()> {
 async fn found(service: &Service, who: &Caller, id: &str) -> Result<(Endpoint, Arc<Profile>)> {
     let not_found = || Refusal::not_found("distribution");
     let found = found_endpoint(service, who, id).await;
+    // Endpoints of all kinds are found by their ids; the answer is of what was asked for.
     let (endpoint, current) = found.map_err(|error| match error.code {
         ErrorCode::NotFound => not_found(),
         _ => error,

@@ -192,6 +192,7 @@ impl Service {
         if new.asymmetric {
             let pair = secrets::fresh_pair()?;
             public_key = ed25519_public(&pair);
+            // Behind the secret: the first one is what the audit log dates a rotation by.
             endpoint
                 .secrets
                 .push(sealed(self, endpoint.id, &pair, endpoint.created_at));
@@ -271,6 +272,7 @@ impl Service {
     pub async fn failing_endpoints(&self, who: &Caller, limit: u32) -> Result<Vec<Endpoint>> {
         let failing = self.store().failing_endpoints(who.product()?, limit);
         let mut failing = failing.await?;
+        // The store asks for no mode here, so there may be fewer than the limit.
         failing.retain(|endpoint| who.may_touch(endpoint.mode));
         Ok(failing)
     }
@@ -492,6 +494,7 @@ pub(crate) async fn callback(
         kind: EndpointKind::Callback,
         ..endpoint
     };
+    // Nobody has asked for it, and the audit log leaves such endpoints out.
     let by = Actor::system(service.now());
     let max = Some(CALLBACKS_MAX);
     match service.store().create_endpoint(endpoint, max, by).await {
@@ -520,6 +523,7 @@ pub(crate) async fn found(
     let id: Id<id::Endpoint> = match text.parse() {
         Ok(id) => id,
         Err(_) => {
+            // Its profile is known when it is found: until then the forms of all are tried.
             let formats = service
                 .engine()
                 .profiles()
@@ -534,6 +538,7 @@ pub(crate) async fn found(
     let endpoint = service.store().endpoint(id).await?;
     let own =
         caller.may_see(endpoint.application, endpoint.tenant) && caller.may_touch(endpoint.mode);
+    // No list shows those of callbacks, so nobody may come upon them by an id.
     if !own || endpoint.kind == EndpointKind::Callback {
         return Err(Refusal::not_found("endpoint"));
     }
@@ -558,6 +563,7 @@ pub(crate) fn may_sign(caller: &Caller, endpoint: &Endpoint) -> Result<()> {
 /// Keys' and distributions' endpoints are changed where they belong.
 fn must_be_registered(endpoint: &Endpoint) -> Result<()> {
     let place = match &endpoint.kind {
+        // `found` gives none of callbacks.
         EndpointKind::Registered | EndpointKind::Callback => return Ok(()),
         EndpointKind::Key(key) => format!("/v1/keys/{key}"),
         EndpointKind::Distribution(_) => format!("/v1/distributions/{}", endpoint.id),
@@ -593,6 +599,7 @@ pub(crate) async fn listed(
 /// Enables or disables by hand; enabling starts the counters anew.
 pub(crate) fn set_active(endpoint: &mut Endpoint, active: Option<bool>, now: Timestamp) {
     match active {
+        // One that is enabled keeps its counters: what it failed of has not ended.
         Some(true) if !endpoint.health.is_enabled() => endpoint.health.enable(),
         Some(false) => endpoint.health.disable(DisableReason::Manual, now),
         Some(true) | None => {}

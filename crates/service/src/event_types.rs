@@ -46,6 +46,7 @@ impl Service {
         new: NewEventType,
     ) -> Result<EventType> {
         let application = who.application(self, application).await?.id;
+        // Live events are checked by it as well.
         who.must_be_live()?;
         if !is_event_type(&name) {
             return Err(Refusal::invalid(
@@ -72,6 +73,7 @@ impl Service {
                 return Err(Refusal::invalid("schemas", rule));
             }
             Some(vendor) => Some(vendor),
+            // Who declares it by another API knows nothing of this, and must not take it away.
             None => {
                 let known = self.store().event_type(application, &name).await?;
                 known.and_then(|known| known.vendor)
@@ -87,6 +89,7 @@ impl Service {
             vendor,
             created_at: by.at,
         };
+        // Before it is stored: from then on it refuses events.
         schemas::try_out(&self.0.schemas, &event_type).await?;
         let service = self.clone();
         self.to_the_end(async move {
@@ -206,6 +209,7 @@ pub(crate) async fn example(
     application: Id<id::Application>,
     name: &str,
 ) -> Result<Option<String>> {
+    // The application's own has the place of the profile's, also where it has no example.
     if let Some(known) = service.store().event_type(application, name).await? {
         return Ok(known.example);
     }

@@ -180,6 +180,7 @@ impl Service {
             };
             let answer = match judged {
                 Ok(Judged::Accepted(Accepted { new, warning })) => {
+                    // In step with `accepted`, with whose answers it is put together below.
                     pending.push((warning, span));
                     accepted.push(new);
                     answers.push(None);
@@ -331,6 +332,7 @@ async fn carriable(
     }
     let data = body.data.get().as_bytes();
     let meta = body.meta.map(|meta| meta.get().as_bytes());
+    // A profile that carries bytes as they are looks at nothing.
     if data.len() <= INLINE_BYTES_MAX || !current.profile.parses() {
         return look(&current.profile, data, meta);
     }
@@ -421,6 +423,7 @@ async fn acceptable(
         ));
     }
     let now = service.now();
+    // By the moment at which it is accepted.
     check_fields(&body, now)?;
     let event = Event {
         id: service.store().ids().next(now),
@@ -430,6 +433,7 @@ async fn acceptable(
         data: slice_of(whole, data),
         meta: body
             .meta
+            // A copy: it is small, and a slice would hold the whole request in memory.
             .map(|meta| Bytes::copy_from_slice(meta.get().as_bytes())),
         mode,
         occurred_at: body.occurred_at.unwrap_or(now),
@@ -477,6 +481,7 @@ fn check_fields(body: &NewEvent<'_>, now: Timestamp) -> Result<()> {
 /// The data without a copy, where it is nearly all of what it was sent in, which the slice holds.
 fn slice_of(whole: Option<&Bytes>, data: &[u8]) -> Bytes {
     let holds = |whole: &&Bytes| {
+        // `slice_ref` panics at bytes that are not of the same buffer.
         let inside = whole.as_ptr_range().contains(&data.as_ptr());
         inside && whole.len() <= data.len() + SLICE_OVERHEAD_MAX
     };
@@ -510,6 +515,7 @@ async fn published_before(
         // it before, so the first event is of the same mode.
         None => vec![Mode::Live, Mode::Test],
     };
+    // A test key does not learn what was published live.
     for mode in modes.into_iter().filter(|mode| who.may_touch(*mode)) {
         let key = scoped(tenant, mode, key);
         let first = service.store().first_use(tenant.application, &key).await?;
@@ -534,6 +540,7 @@ struct Refused {
 
 impl Refused {
     fn new(who: &Caller, body: &NewEvent<'_>) -> Self {
+        // All distributions have no mode in common, so the caller's counts.
         let all = body.distribution.as_deref() == Some(WILDCARD);
         let of_address = body.key.is_some() || (body.distribution.is_some() && !all);
         let own = (!of_address).then_some(who.own_mode());

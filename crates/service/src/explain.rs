@@ -57,6 +57,7 @@ impl Service {
             .limit
             .min(EXPLAINED_MAX)
             .min(EXPLAINED_BYTES_MAX / row_bytes)
+            // A page of none would never come to an end.
             .max(1);
         let found = candidates(self, who, &tenant, new.target, page).await?;
         let mut rows = Vec::with_capacity(found.rows.len());
@@ -123,6 +124,7 @@ fn reasons(endpoint: &Endpoint, event: &Event, target: Target) -> Vec<String> {
         let (own, given) = (endpoint.mode.as_str(), event.mode.as_str());
         reasons.push(format!("it is a {own} endpoint, and the event is {given}"));
     }
+    // What is addressed to an endpoint reaches it whatever it subscribed to.
     let chosen_by_type = matches!(target, Target::Matching | Target::Distributions);
     if chosen_by_type && !endpoint.subscription.matches(&event.event_type) {
         let patterns = endpoint.subscription.patterns().join(", ");

@@ -158,6 +158,7 @@ impl Service {
         let application = match who.scope {
             Scope::Root => None,
             Scope::Application(application) => Some(application),
+            // A customer in the portal is the whole tenant, and none of its keys.
             Scope::Tenant(application, own)
                 if !who.is_one_of_tenants_keys() && tenant == Some(own) =>
             {
@@ -232,9 +233,11 @@ impl Service {
             who.must_stay_in(networks)?;
         }
         must_be_later("expiresAt", patch.expires_at.flatten(), self.now())?;
+        // Before a name is looked up for them.
         let by = who.changes(self.now())?;
         let now = by.at;
         let (fresh, secret) = match &patch.webhook {
+            // Made although there may be one: that shows in the transaction, where this one is dropped then.
             Some(Some(url)) => {
                 let (endpoint, secret) = first_webhook(self, &key, url).await?;
                 (Some(endpoint), Some(secret))

@@ -22,6 +22,7 @@ impl Service {
         nonce: &str,
         expires_at: Timestamp,
     ) -> Result<bool> {
+        // The store decides: a nonce may come twice at once, or have been used before the last start.
         let fresh = self.store().use_nonce(key, nonce, expires_at).await?;
         if fresh {
             self.0.nonces.insert(seen(key, nonce), ());

@@ -97,9 +97,12 @@ impl Service {
     /// # Errors
     /// What the store answers.
     pub async fn readiness(&self) -> Result<Readiness> {
+        // Held while the store is asked: whoever asks meanwhile waits for the same answer.
         let mut asked = self.0.ready.lock().await;
         let now = self.now();
+        // A clock that is set back must not keep an old answer good.
         if asked.is_none_or(|at| now.since(at) >= ASKED_EVERY || at > now) {
+            // Only a good answer is kept: after a failure the next one asks again.
             *asked = None;
             self.store().ping().await?;
             *asked = Some(now);

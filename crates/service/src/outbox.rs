@@ -43,6 +43,7 @@ impl Service {
                 Ok(pass) => pass.left.as_deref().map(ToOwned::to_owned),
                 Err(refusal) => Some(refusal.to_string()),
             };
+            // Told once and not with each look: it may wait for hours.
             if let Some(why) = &why
                 && is_well
             {
@@ -92,6 +93,7 @@ async fn take_all(service: &Service) -> Result<Pass> {
         let is_all = waiting.len() < TAKEN_MAX as usize && bytes < TAKEN_BYTES_MAX;
         let taken = take(service, waiting).await?;
         pass.settled += taken.settled;
+        // What was taken is not there any more, so only what is left has to be passed over.
         if taken.left.is_some() {
             pass.left = taken.left;
             after = last;
@@ -175,9 +177,11 @@ fn read(submission: &Submission) -> Result<(NewEvent<'_>, Sent<'_>)> {
     let raw = submission.event.as_bytes();
     well_formed(raw)?;
     let mut event: NewEvent<'_> = typed(raw)?;
+    // It was written with the row, so each try has the same.
     event
         .idempotency_key
         .get_or_insert_with(|| submission.key.clone());
+    // When the product wrote it: how late it is taken is this server's matter.
     event.occurred_at.get_or_insert(submission.created_at);
     let sent = Sent {
         raw,

@@ -82,6 +82,7 @@ fn first_unknown(given: &Value, taken: &Value) -> Option<String> {
             given
                 .iter()
                 .find_map(|(name, value)| match taken.get(name) {
+                    // Null is as good as absent: what is absent a type may leave out when it is written.
                     None if value.is_null() => None,
                     None => Some(name.clone()),
                     Some(taken) => {
@@ -114,6 +115,7 @@ where
     D: serde::Deserializer<'de>,
 {
     let given = Value::deserialize(deserializer)?;
+    // Read and written again: what is missing then is what the type does not know.
     let taken: T = serde_json::from_value(given.clone()).map_err(serde::de::Error::custom)?;
     only_known(&given, &taken)
         .map_err(|path| serde::de::Error::custom(format!("unknown field `{path}`")))?;
@@ -168,6 +170,7 @@ pub(crate) fn bounded(field: &str, text: &str, max: usize) -> Result<()> {
 
 /// Characters without width or ink, which would make two names look the same.
 pub(crate) fn is_invisible(c: char) -> bool {
+    // Most of Unicode's Default_Ignorable_Code_Point, and the blank of Braille.
     matches!(
         c,
         '\u{ad}'
@@ -231,6 +234,7 @@ pub fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T> {
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
         let text = error.inner().to_string();
+        // The path says where, and better than a line and a column of the bytes.
         let text = text.split(" at line ").next().unwrap_or_default();
         // serde names the field in its sentence when the field is the mistake.
         let named = ["missing field `", "unknown field `"]

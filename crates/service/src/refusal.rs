@@ -387,6 +387,8 @@ impl From<StoreError> for Refusal {
                 "nothing was stored; the service resumes when there is room",
             ),
             StoreError::Unavailable { detail } => {
+                // Here, because the refusal goes on without it: what a database says is not the caller's to
+                // read.
                 tracing::error!(detail, "the store is not available");
                 Self::new(
                     ErrorCode::StoreUnavailable,

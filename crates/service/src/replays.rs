@@ -118,6 +118,7 @@ impl Service {
             created_at: now,
             finished_at: None,
         };
+        // For its mistakes: now somebody is there to read them.
         filter(&task, &new)?;
         if let Some(missed) = missed(&task, &new)? {
             let endpoint = missed.endpoint.to_string();
@@ -135,6 +136,7 @@ impl Service {
             new.mode = Some(endpoint.mode);
         }
         task.request = serde_json::to_string(&new).map_err(Refusal::internal)?;
+        // Before it is written: one too many leaves nothing behind.
         let place = self.0.replays.place(tenant.id)?;
         let (starting, first) = (self.clone(), task.clone());
         self.to_the_end(async move {

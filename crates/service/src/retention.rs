@@ -63,6 +63,7 @@ impl RetentionRule {
 
 fn before(days: u32, now: Timestamp) -> Timestamp {
     match days {
+        // Nothing is older.
         0 => Timestamp::from_micros(i64::MIN),
         days => now.minus(DAY * days),
     }
@@ -93,6 +94,7 @@ impl Service {
     /// the start is mostly right by then.
     pub async fn retain(&self) {
         let clock = self.0.engine.clock();
+        // A round follows a round: with nothing in between they would never rest.
         let every = self.0.options.retention.every.max(PAUSE_MIN);
         let mut before = (clock.now(), clock.elapsed());
         loop {
@@ -172,6 +174,7 @@ pub async fn forget_what_is_old(
     pace: RetentionPace,
 ) -> Result<RetentionRound, StoreError> {
     let at = clock.now();
+    // One time for the whole round: what grows old meanwhile is the next one's.
     let keep = rule.keep(&applications(store).await?, at);
     if pace == RetentionPace::Polite && !is_plausible(store, &keep).await? {
         // An idle server comes here each hour.
@@ -197,6 +200,7 @@ pub async fn forget_what_is_old(
             audit_before: Timestamp::from_micros(i64::MIN),
         };
         let mut from = Some(PruneFrom::default());
+        // Asked before each piece, so that no more goes early than has to.
         while let Some(piece) = from
             && store.used_bytes().await? > max
         {

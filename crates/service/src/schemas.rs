@@ -92,6 +92,7 @@ pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> Result<()> {
     let Some(schema) = event_type.schema.clone() else {
         return Ok(());
     };
+    // To compile may take as long as a slow check, and whoever puts schemas waits for themselves.
     let turn = gate.slow(event_type.application).await?;
     let compiled = turn.run(move || compile(&schema)).await?;
     let compiled = compiled.map_err(|why| Refusal::invalid("schema", why))?;
@@ -126,6 +127,7 @@ pub(crate) async fn known_type(
         let compiled = None;
         return Ok(KnownType { declared, compiled });
     };
+    // Without a turn: it is made once for all who ask (`Directory::event_type`).
     let compiled = gate::off_the_workers(move || compile(&schema)).await?;
     let compiled = match compiled {
         Ok(compiled) => Some(Arc::new(compiled)),
@@ -172,6 +174,8 @@ impl Compiled {
     ) -> Result<Result<(), Mistake>> {
         let data: Value = match serde_json::from_str(data) {
             Ok(data) => data,
+            // Numbers beyond a double and halves of surrogate pairs are accepted as JSON, but no schema can
+            // look at them.
             Err(error) => return Ok(Err(("data".to_owned(), error.to_string()))),
         };
         let quick = match self.affordable(&data) {
@@ -210,6 +214,7 @@ impl Compiled {
     }
 
     fn mistakes(&self, data: &Value, told: usize) -> Result<(), Mistake> {
+        // What fits is seen without the memory that every mistake takes.
         if self.validator.is_valid(data) {
             return Ok(());
         }
@@ -217,6 +222,7 @@ impl Compiled {
             |error: &jsonschema::ValidationError<'_>| format!("data{}", error.instance_path());
         if told == 1 {
             let first = self.validator.validate(data);
+            // Masked, so that a refusal repeats nothing of the data.
             return first.map_err(|first| (path(&first), first.masked().to_string()));
         }
         let mut mistakes = self.validator.iter_errors(data).take(told);

@@ -122,10 +122,12 @@ impl Service {
             until: query.until,
             ..DeliveryFilter::default()
         };
+        // Without distributions the type that is shown is the event's, and the store finds those itself.
         if profile.distribution.is_none() {
             filter.event_type = query.shown_type.clone();
         }
         if let Some(source) = &query.source {
+            // As this server writes it, or as receivers know it.
             let id = source.parse().ok();
             let id = id.or_else(|| profile.find_endpoint(source, self.store().ids()));
             let rule = "is not the id of an endpoint or a distribution";
@@ -313,6 +315,7 @@ async fn of_type(
     page: PageRequest,
 ) -> Result<Page<SendOut>> {
     let query = query_digest(&filter);
+    // Whole pages, because most of their rows may be of other types.
     let mut searched = PageRequest {
         limit: PAGE_ROWS_MAX,
         ..page
@@ -325,6 +328,7 @@ async fn of_type(
             .await?;
         let shown = send_outs(service, found.rows).await?;
         for row in shown.into_iter().filter(|row| row.shown_type == wanted) {
+            // The place of the row and not of the page: what is behind it is looked at again.
             let after = row.delivery.id.as_u128();
             rows.push(row);
             if rows.len() == page.limit {
@@ -378,6 +382,7 @@ async fn with_id(
 
 fn matches(filter: &DeliveryFilter, delivery: &Delivery) -> bool {
     let of_type = filter.event_type.as_deref();
+    // As the store has it, for the one row that was found by its key.
     filter.tenant == Some(delivery.tenant)
         && filter.endpoint.is_none_or(|id| id == delivery.endpoint)
         && filter.mode.is_none_or(|mode| mode == delivery.mode)

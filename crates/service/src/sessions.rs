@@ -103,6 +103,7 @@ impl Service {
     pub async fn come_in(&self, key: &str, address: Option<IpAddr>) -> Result<(Secret, Visit)> {
         let looking = self.0.door.0.take(0, 1).ok_or_else(too_many)?;
         let proof = self.prove(key).await?;
+        // Whoever has a key is no stranger any more.
         drop(looking);
         let holder = Holder::Key(proof.id());
         let caller = self.admit(proof, address)?;
@@ -221,6 +222,7 @@ impl Service {
             Holder::Key(_) | Holder::User(_) => false,
         };
         Ok(Page {
+            // The store knows no mode of sessions, so a page may have fewer rows than were asked for.
             rows: listed.rows.into_iter().filter(may_touch).collect(),
             next: listed.next,
         })
@@ -238,6 +240,7 @@ impl Service {
         if !who.may_see(portal.application, portal.tenant) || !who.may_touch(portal.mode) {
             return Err(Refusal::not_found("portal link"));
         }
+        // Behind the others: whoever may not see it is not told that it is there.
         must_make_links(who)?;
         let by = who.changes(self.now())?;
         Ok(self.store().delete_session(id, by).await?)
@@ -282,6 +285,7 @@ impl Service {
             Holder::Portal(portal) => Caller::of_portal(link.id, portal).actor(now),
         };
         let (code, hash) = (sha256(code.as_bytes()), sha256(token.expose().as_bytes()));
+        // The store takes a code once: whoever comes second finds none.
         match self.store().open_session(code, hash, now, by).await {
             Ok(session) => Ok(Some((token, session))),
             Err(error) if error.is_not_found() => Ok(None),
@@ -300,11 +304,13 @@ impl Service {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        // Until a link is used its code has this place, and it is no token.
         if session.opened_at.is_none() || session.expires_at <= self.now() {
             return Ok(None);
         }
         let caller = match &session.holder {
             Holder::Key(key) => match self.store().key(*key).await {
+                // By the time when it began: which text let them in the session does not know.
                 Ok(key) if !key.lets_go_on(session.created_at, self.now()) => return Ok(None),
                 Ok(key) => self.admit(Proof::of(key), address)?,
                 Err(error) if error.is_not_found() => return Ok(None),
@@ -337,6 +343,7 @@ impl Service {
     pub async fn leave(&self, visit: &Visit) -> Result<()> {
         let by = visit.caller.actor(self.now());
         match self.store().delete_session(visit.session.id, by).await {
+            // One that has ended meanwhile is what was asked for.
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(()),
         }

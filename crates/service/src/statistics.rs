@@ -131,6 +131,7 @@ impl Service {
             totals.add(group.counts);
         }
         let (by_endpoint, more_endpoints) = by_endpoint(self, groups).await?;
+        // A mode has no order; false, which is live, comes first.
         let by_mode = sums(groups, |group| group.mode == Mode::Test).into_iter();
         let mode = |test| if test { Mode::Test } else { Mode::Live };
         let series = statistics.series.iter().map(|point| {
@@ -157,6 +158,7 @@ impl Service {
 fn period(given: Option<&str>, range: Duration) -> Result<Duration> {
     let Some(text) = given else {
         let fits = |secs: &u64| range.as_secs() / secs <= POINTS_DEFAULT;
+        // The finest that makes few enough points.
         let secs = PERIODS.into_iter().find(fits);
         return Ok(Duration::from_secs(
             secs.unwrap_or(PERIODS[PERIODS.len() - 1]),
@@ -169,6 +171,7 @@ fn period(given: Option<&str>, range: Duration) -> Result<Duration> {
         Refusal::invalid("period", rule)
     };
     let period = parse_duration(text).ok_or_else(rule)?;
+    // Parts of a second are cut: what has only those would be divided by as zero.
     if period.as_secs() == 0 || range.as_secs() / period.as_secs() > SERIES_POINTS_MAX {
         return Err(rule());
     }
@@ -196,6 +199,7 @@ async fn by_endpoint(
     let mut sums: Vec<_> = sums(groups, |group| group.endpoint).into_iter().collect();
     sums.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.total));
     let more = sums.len().saturating_sub(ENDPOINTS_TOLD);
+    // Before their keys are read, each by itself.
     sums.truncate(ENDPOINTS_TOLD);
     let ids = sums.iter().map(|(endpoint, _)| *endpoint).collect();
     let mut owners = HashMap::new();

@@ -71,6 +71,7 @@ pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreEr
     for task in service.store().unfinished_tasks().await? {
         match (task.kind, task.tenant) {
             (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant),
+            // None is made without a tenant, whose place it takes.
             (TaskKind::Replay, None) => {}
             (TaskKind::Deletion, _) => deletions::start(service, task),
         }
@@ -107,6 +108,7 @@ where
 
 /// Whether the same call may succeed later.
 pub(crate) fn is_passing(error: &StoreError) -> bool {
+    // An unknown outcome too: what tasks ask of the store may be asked twice.
     matches!(
         error,
         StoreError::TooLong

@@ -114,6 +114,7 @@ async fn publish_due(service: &Service) -> Result<()> {
         let Some(last) = due.last() else {
             return Ok(());
         };
+        // Behind all of them, whatever becomes of each: what is not published now waits for the next turn.
         after = Some(last.id);
         let mut settled = Vec::with_capacity(due.len());
         let mut failed = None;
@@ -124,6 +125,7 @@ async fn publish_due(service: &Service) -> Result<()> {
                 Err(NotPublished::Engine(PublishError::Store(
                     StoreError::NotFound { .. } | StoreError::Conflict { .. },
                 ))) => settled.push(notice.id),
+                // The others would find no room either, and take it from publishers.
                 Err(NotPublished::Engine(PublishError::Busy(_))) => {
                     busy = true;
                     break;
@@ -192,6 +194,7 @@ async fn publish(service: &Service, notice: &Notice) -> Result<(), NotPublished>
         event_type: Arc::from(notice.kind.event_type(notice.class)),
         data: Bytes::from(data),
         meta: None,
+        // Whatever the mode of what happened, which the data tells: operations are live.
         mode: Mode::Live,
         occurred_at: notice.at,
         created_at: now,
@@ -200,6 +203,7 @@ async fn publish(service: &Service, notice: &Notice) -> Result<(), NotPublished>
         traceparent: None,
     };
     let idempotency = Idempotency {
+        // No publisher can have used it: the keys of events name a mode between the two.
         key: format!("{}/{}", tenant.id, notice.id),
         fingerprint: sha256(notice.id.to_string().as_bytes()),
     };

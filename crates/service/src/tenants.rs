@@ -82,6 +82,7 @@ impl Service {
         let profile = self.profile_of(application).await?.profile;
         let now = self.now();
         let id = self.store().ids().next(now);
+        // Whatever the profile: one-off URLs have no secret but these.
         let (live, live_secret) = fresh_secret(self, &profile, id, Mode::Live);
         let (test, test_secret) = fresh_secret(self, &profile, id, Mode::Test);
         // Who makes a tenant is the product, and vouches for the addresses.
@@ -184,10 +185,12 @@ impl Service {
         who.must_be_live()?;
         let mut settings = patch.settings.unwrap_or_default();
         let of_tenant = matches!(who.scope, Scope::Tenant(..));
+        // Before the read-only part goes: by that it tells who sends back what was read.
         let consent = confirmations::Consent::new(of_tenant, &settings);
         confirmations::without_read_only(&mut settings);
         let of_product =
             patch.name.is_some() || patch.external_id.is_some() || patch.metadata.is_some();
+        // Its names, and where its deliveries leave from, are the product's to say.
         if of_tenant && (of_product || settings.contains_key("region")) {
             return Err(Refusal::new(
                 ErrorCode::ScopeInsufficient,
@@ -218,6 +221,7 @@ impl Service {
             tenant.updated_at = now;
         };
         let changed = self.write_tenant(tenant.id, Box::new(change), by).await?;
+        // Behind the write: before it, a code would be of an address that nobody waits for.
         confirmations::ask_new(self, &tenant, &changed).await?;
         let profile = self.profile_of(tenant.application).await?.profile;
         Ok((changed, profile))
@@ -234,6 +238,7 @@ impl Service {
         id: Id<id::Tenant>,
         mode: Option<Mode>,
     ) -> Result<(Mode, Secret)> {
+        // Who only looks sees no secret.
         who.must_change()?;
         let tenant = who.tenant(self, id).await?;
         let mode = who.mode(mode)?;

@@ -29,6 +29,7 @@ impl<K> Turns<K> {
         if let Some(turn) = turns.get(&whose).and_then(Weak::upgrade) {
             return turn;
         }
+        // Only with a new one: whoever has a turn or waits for it keeps it alive, and nobody else needs it.
         turns.retain(|_, turn| turn.strong_count() > 0);
         let turn = Arc::new(Semaphore::new(1));
         turns.insert(whose, Arc::downgrade(&turn));

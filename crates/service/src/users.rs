@@ -205,6 +205,7 @@ impl Service {
         let name = folded(name);
         let user = self.user_called(&name).await?;
         let mut known = None;
+        // Whoever may not come in is compared with nobody's password: that takes as long and says the same.
         if let Some(user) = &user
             && self.lets_in(user).await?
         {
@@ -223,6 +224,7 @@ impl Service {
     }
 
     async fn user_called(&self, name: &str) -> Result<Option<User>> {
+        // Nobody has such a name, and a form may hold a longer one.
         if name.len() > KEY_BYTES_MAX {
             return Ok(None);
         }
@@ -278,6 +280,7 @@ impl Service {
         let present = self
             .store()
             .user(caller.user().map_or(Id::from_u128(0), |user| user.id));
+        // A store that does not answer lets nobody in.
         let stands = present
             .await
             .is_ok_and(|user| user.is_active() && user.password_since() == proved);
@@ -323,6 +326,7 @@ impl Service {
         let Some(user) = self.invited(&link).await? else {
             return Ok(None);
         };
+        // When the link is known to open something: a hash takes a core and one of few places.
         let hash = self.0.passwords.hash(password, &user.name, from).await?;
         self.replace_password(user, hash, Some(link.id)).await
     }

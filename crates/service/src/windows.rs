@@ -48,6 +48,7 @@ impl<K> Windows<K> {
     /// Counts one request of `key`.
     pub fn count(&self, key: Id<K>, limit: u32, window: Duration, now: Timestamp) -> Standing {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not with each request: it goes through all of them.
         if windows.len() >= KEYS_MAX {
             windows.retain(|_, window| window.ends_at > now);
         }

@@ -55,6 +55,7 @@ impl Connector {
     pub(crate) fn new(options: Options) -> Result<Self, SetupError> {
         for address in options.regions.iter().flat_map(|region| &region.bind) {
             // Found out now, not at the first delivery.
+            // UDP: it sends nothing and takes no port from the connections.
             std::net::UdpSocket::bind((*address, 0)).map_err(|source| SetupError::Bind {
                 address: *address,
                 source,
@@ -108,6 +109,7 @@ impl Connector {
         match (found, name) {
             (Some(region), _) => Ok(&region.bind),
             (None, None) => Ok(&[]),
+            // The delivery waits for the operator: from another address its receiver does not expect it.
             (None, Some(name)) => Err(Failure::new(
                 UnreachableReason::Local,
                 format!("the egress region {name} is not configured on this server"),
@@ -123,6 +125,7 @@ impl Connector {
         timings: &mut Timings,
     ) -> Result<Connection, Failure> {
         let started = now();
+        // Here with a proxy as well: it is given an address that was looked at, and never a name.
         let addresses = self.vetted(url).await?;
         timings.dns_micros = Some(micros(started));
         let started = now();
@@ -161,6 +164,7 @@ impl Connector {
                 "the host is not a name that a certificate can carry",
             )
         })?;
+        // A copy, so that the lock is not held while the network is waited for.
         let tls = self
             .tls
             .read()
@@ -188,6 +192,8 @@ impl Connector {
                 let name = if name.contains('.') {
                     format!("{name}.")
                 } else {
+                    // One without a dot, such as `localhost`, is a matter of the hosts file and the search
+                    // domains.
                     name.to_owned()
                 };
                 let resolved = self.resolver.resolve(&name).await;
@@ -210,6 +216,7 @@ impl Connector {
                 ));
             }
         };
+        // Once more: the operator may have changed the ports since the URL was written.
         let port = url.port_or_known_default().unwrap_or(0);
         self.addresses.check_port(port).map_err(|error| {
             Failure::new(UnreachableReason::AddressForbidden, error.to_string())
@@ -223,6 +230,7 @@ impl Connector {
             }
         }
         match (allowed.is_empty(), forbidden) {
+            // One that may be reached is enough, since no other is connected to.
             (false, _) => Ok(allowed),
             // Whoever wrote the address knows it already.
             (true, Some(error)) if url.domain().is_none() => Err(Failure::new(
@@ -251,6 +259,7 @@ impl Connector {
             let of_family = |local: &&IpAddr| local.is_ipv4() == address.is_ipv4();
             let count = local.iter().filter(of_family).count();
             // Receivers allow our published addresses only: rather none than another one.
+            // Without an address of the family there is no turn either, and `nth` finds none.
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count.max(1);
             let chosen = local.iter().filter(of_family).nth(turn).ok_or_else(|| {
                 let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -300,6 +309,7 @@ impl Connector {
             .await
             .map_err(|error| refused(error.to_string()))?;
         let mut answer = Vec::new();
+        // Byte by byte: what comes behind the answer is the receiver's, and stays in the stream.
         while !answer.ends_with(b"\r\n\r\n") {
             let byte = stream
                 .read_u8()
@@ -340,6 +350,7 @@ async fn first_of<F>(
 where
     F: Future<Output = Result<TcpStream, Failure>>,
 {
+    // `vetted` gives one address at least, so this is never told.
     let mut last = Failure::new(UnreachableReason::Connect, "no address");
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let share = ADDRESS_SHARE_MIN.max(Duration::from_secs(2) / count);

@@ -79,6 +79,7 @@ async fn answered(
     let deadline = started + request.total_timeout;
     let (connection, response) = {
         let exchange = exchange(connector, pool, request, &url, &origin, timings, local);
+        // Around all tries together: a request that is sent again gets no more time.
         let exchanged = timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
             let waited = request.total_timeout.as_secs_f64();
             Err(Failure::new(
@@ -101,6 +102,7 @@ async fn answered(
     let kept = kept_headers(response.headers());
     let (body, complete) = read_body(response.into_body(), request.read_max).await;
     let truncated = !complete || body.len() > RESPONSE_BODY_KEPT_BYTES;
+    // The rest of a body that was not read to its end would be taken for the next answer.
     if complete {
         give_back(pool, origin, connection, keep_alive).await;
     }
@@ -142,10 +144,12 @@ async fn exchange(
             Err(Unsent::Refused(_)) if refusals < REFUSALS_MAX => {
                 refusals += 1;
                 *local = None;
+                // The pool would give the same connection once more: the last try is on a fresh one.
                 if refusals == REFUSALS_MAX {
                     break;
                 }
             }
+            // Over HTTP/2 a reset says nothing of what became of the request; only a refusal does.
             Err(Unsent::Failed(failure))
                 if !http2
                     && failure.reason == UnreachableReason::Reset
@@ -183,6 +187,7 @@ async fn open_and_send(
     timings: &mut Timings,
     local: &mut Option<IpAddr>,
 ) -> Result<(Connection, http::Response<Incoming>), Unsent> {
+    // Names, addresses and TLS in one: all of it is connecting.
     let mut connection = timeout(
         request.connect_timeout,
         connector.open(url, origin, timings),
@@ -200,6 +205,7 @@ async fn open_and_send(
     *local = Some(connection.local);
     let message = make(request, url, &connection).map_err(Unsent::Failed)?;
     let response = try_send(&mut connection, message).await?;
+    // Others get it when it has answered once: one that accepts and is silent costs this request only.
     if let Some(shared) = connection.shared() {
         pool.put(origin.clone(), shared, None);
     }
@@ -222,6 +228,7 @@ async fn try_send(
         Link::Http2(shared) => shared.sender.try_send_request(message).await,
     };
     result.map_err(|mut error| {
+        // The message comes back only where nothing of it was written.
         if error.take_message().is_some() {
             Unsent::NeverLeft
         } else if Failure::was_refused(error.error()) {
@@ -253,6 +260,7 @@ fn make(
         .body(Full::new(request.body.clone()))
         .map_err(|error| internal(error.to_string()))?;
     *message.headers_mut() = header_map(request, url).map_err(internal)?;
+    // There `:authority` says it (RFC 9113 8.3.1).
     if http2 {
         message.headers_mut().remove(http::header::HOST);
     }
@@ -308,6 +316,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<u32> {
     let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
     let given = text(http::header::RETRY_AFTER)?;
     if !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit()) {
+        // What does not fit is longer than any profile heeds.
         return Some(given.parse().unwrap_or(u32::MAX));
     }
     let date = |text: &str| {
@@ -333,6 +342,8 @@ fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
 fn kept_body(body: &Bytes, truncated: bool) -> Bytes {
     let body = body.slice(..body.len().min(RESPONSE_BODY_KEPT_BYTES));
     match std::str::from_utf8(&body) {
+        // No length of an error means that a character lacks its end; what is no text at all stays as it
+        // came.
         Err(error) if truncated && error.error_len().is_none() => body.slice(..error.valid_up_to()),
         _ => body,
     }
@@ -344,6 +355,7 @@ fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let size = name.as_str().len() + value.len();
+        // The first that does not fit ends it: what is shown is how the headers began, without holes.
         if size > room {
             break;
         }
@@ -360,6 +372,7 @@ async fn read_body(mut body: Incoming, max: usize) -> (Bytes, bool) {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return false };
             if let Some(data) = frame.data_ref() {
+                // No more than the room is ever taken, so this never goes below zero.
                 let room = max - bytes.len();
                 bytes.extend_from_slice(&data[..data.len().min(room)]);
                 if data.len() > room {
@@ -381,6 +394,7 @@ async fn give_back(
 ) {
     let local = connection.local;
     if let Link::Http1(mut sender) = connection.link {
+        // Before it is ready, `take` would hold it for closed.
         let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         if matches!(ready, Ok(Ok(()))) {
             let link = Link::Http1(sender);

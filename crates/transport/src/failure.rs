@@ -58,8 +58,11 @@ impl Failure {
         let mut next = error.source();
         while let Some(error) = next {
             if let Some(h2) = error.downcast_ref::<h2::Error>() {
+                // A server that shuts down in order: what is beyond its last stream was not begun (RFC 9113
+                // 6.8).
                 let gone = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
                 let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+                // What this side has reset itself may have been processed.
                 return h2.is_remote() && (gone || refused);
             }
             next = error.source();
@@ -73,6 +76,7 @@ impl Failure {
         if let Some(tls) = tls.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return Self::by_tls(tls);
         }
+        // The end of a connection has several names in hyper, by when it came.
         let reason = if error.is_parse_too_large() {
             UnreachableReason::TooLarge
         } else if error.is_incomplete_message()

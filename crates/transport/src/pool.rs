@@ -66,6 +66,7 @@ impl Shared {
 
     /// As many requests as servers commonly take at once: one more would wait its turn there.
     fn is_full(&self) -> bool {
+        // The pool's own is one of them, so as many requests as that are under way.
         Arc::strong_count(&self.users) > STREAMS_MAX
     }
 }
@@ -84,6 +85,7 @@ struct Idle {
 impl Connection {
     fn is_usable(&self) -> bool {
         match &self.link {
+            // It was put back when it was ready: not ready any more means closed.
             Link::Http1(sender) => sender.is_ready(),
             Link::Http2(shared) => !shared.sender.is_closed(),
         }
@@ -111,6 +113,7 @@ impl Pool {
         let before = connections.len();
         let now = Instant::now();
         let mut found = None;
+        // From behind, so that what is removed moves nothing that is still to be looked at.
         for at in (0..before).rev() {
             let (connection, until) = &connections[at];
             match &connection.link {
@@ -128,6 +131,7 @@ impl Pool {
             }
         }
         let taken = before - connections.len();
+        // Origins are as many as receivers have ever been: those without a connection are forgotten.
         if connections.is_empty() {
             idle.origins.remove(origin);
         }
@@ -162,6 +166,7 @@ impl Pool {
             return;
         };
         let before = connections.len();
+        // One of HTTP/1.1 was taken out by its request, so the one that failed is not here.
         connections.retain(|(connection, _)| matches!(connection.link, Link::Http1(_)));
         let gone = before - connections.len();
         if connections.is_empty() {

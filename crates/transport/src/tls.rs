@@ -34,6 +34,7 @@ pub(crate) fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>
                 .map_err(|error| fail(error.to_string()))?;
             count += 1;
         }
+        // A file of something else reads as no certificate; each delivery would fail, and none would say why.
         if count == 0 {
             return Err(fail("it holds no certificate".to_owned()));
         }
@@ -44,6 +45,7 @@ pub(crate) fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>
     let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
+        // The verifier is rustls's own: what is put around it only finds words for its refusals.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Explaining(verifier)))
         .with_no_client_auth();
@@ -81,6 +83,7 @@ impl ServerCertVerifier for Explaining {
         else {
             return verified;
         };
+        // It is refused by now, whatever is found here.
         let mistake = match webpki::EndEntityCert::try_from(end_entity) {
             Ok(read) if read.issuer() == read.subject() => Mistake::SelfSigned,
             Ok(_) if intermediates.is_empty() => Mistake::MissingIntermediate,

@@ -164,6 +164,7 @@ impl Client {
         if let Some(id) = api.service.find_id(self.app_ids(), text) {
             match api.service.tenant(&self.caller, id).await {
                 Ok((tenant, _)) if tenant.application == self.application => return Ok(tenant),
+                // Another application's: then the text may still be a uid of this one's.
                 Ok(_) => {}
                 Err(refusal) if refusal.code == ErrorCode::NotFound => {}
                 Err(refusal) => return Err(refusal),

@@ -251,6 +251,7 @@ async fn managed(
     let Some(spec) = spec else {
         return StatusCode::NOT_FOUND.into_response();
     };
+    // What does not decode is no project's, and is answered as the vendor answers that.
     let ids = ids.map_or_else(|_| Vec::new(), |Path(ids)| ids);
     let (project, id) = (
         ids.first().map_or("", String::as_str),

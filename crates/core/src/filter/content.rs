@@ -71,6 +71,8 @@ impl FromStr for ContentFilter {
         if text.len() > FILTER_TYPED_BYTES_MAX {
             return Err(InvalidFilter::TooLong);
         }
+        // serde_json takes the last of two keys alike without a word, and the user sees a condition that is
+        // not there.
         check_json(text.as_bytes()).map_err(|error| InvalidFilter::NotJson(error.to_string()))?;
         let written = serde_json::from_str(text);
         Self::new(written.map_err(|error| InvalidFilter::NotJson(error.to_string()))?)
@@ -145,6 +147,7 @@ impl ContentFilter {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn new(written: Value) -> Result<Self, InvalidFilter> {
+        // Without the lines and blanks that it may have been typed with.
         if written.to_string().len() > FILTER_BYTES_MAX {
             return Err(InvalidFilter::TooLong);
         }
@@ -165,6 +168,7 @@ impl ContentFilter {
         let Some(condition) = &self.condition else {
             return true;
         };
+        // Asked again: below a `$not`, a look that broke off comes out as met or as not met by chance.
         content.is_used_up() || condition.is_met(content) || content.is_used_up()
     }
 
@@ -195,6 +199,7 @@ impl ContentFilter {
                 return Some(own.text());
             }
         }
+        // The steps ran out while the conditions were asked one by one.
         Some(self.text())
     }
 }
@@ -232,6 +237,7 @@ impl Compiler {
                         format!("{path}.{part}")
                     };
                     match value {
+                        // An empty object has no conditions: it is a value to compare with.
                         Value::Object(inner) if !inner.is_empty() => {
                             self.object(inner, &below, depth + 1)?
                         }
@@ -410,6 +416,7 @@ impl<'e> Content<'e> {
             let meta = self.meta.map(|meta| parse(meta));
             (parse(self.data), meta)
         });
+        // Meta that is not there is not null, and `$exists` tells the two apart.
         if in_meta { meta.as_ref() } else { Some(data) }
     }
 
@@ -427,6 +434,7 @@ impl<'e> Content<'e> {
 impl Condition {
     fn is_met(&self, content: &Content<'_>) -> bool {
         if content.is_used_up() {
+            // What it says does not count: `matches` asks whether the steps are used up.
             return false;
         }
         match self {
@@ -454,6 +462,8 @@ impl Test {
             Value::Object(object) => object
                 .get(part)
                 .is_some_and(|value| self.is_met_below(value, rest, content)),
+            // A number is a place in the list; any other name is looked for in each element, as MongoDB has
+            // it.
             Value::Array(list) => match part.parse::<usize>() {
                 Ok(index) => list
                     .get(index)
@@ -461,6 +471,7 @@ impl Test {
                 Err(_) => list
                     .iter()
                     .take_while(|_| !content.is_used_up())
+                    // With the same way: the list itself is no part of it.
                     .any(|element| self.is_met_below(element, way, content)),
             },
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,

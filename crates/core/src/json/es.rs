@@ -63,6 +63,8 @@ pub fn changed_number(json: &[u8]) -> Option<(&str, String)> {
             b'"' => {
                 at += 1;
                 while json.get(at).is_some_and(|byte| *byte != b'"') {
+                    // Of the quotes only one behind a backslash ends no text; the digits of `\u` are passed
+                    // as all else is.
                     at += if json[at] == b'\\' { 2 } else { 1 };
                 }
                 at += 1;
@@ -77,6 +79,7 @@ pub fn changed_number(json: &[u8]) -> Option<(&str, String)> {
                 let whole = text
                     .bytes()
                     .all(|byte| byte == b'-' || byte.is_ascii_digit());
+                // A minus makes it one longer than it has digits, which costs a comparison and no more.
                 if whole && text.len() > EXACT_DIGITS {
                     let value: f64 = text.parse().ok()?;
                     let sent = number(value);
@@ -190,6 +193,7 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut indices: BTreeMap<u32, (String, Value)> = BTreeMap::new();
         let mut others: Vec<(String, Value)> = Vec::new();
+        // Found by its name and not searched for: that would take the square of the keys.
         let mut places: HashMap<String, usize> = HashMap::new();
         while let Some((key, value)) = map.next_entry::<String, Value>()? {
             // A key that comes twice keeps its first place and its last value.

@@ -64,6 +64,7 @@ struct Pairs {
 
 impl Pairs {
     fn push(&mut self, path: String, text: String) -> Result<(), FormTooLong> {
+        // Counted while it grows: at the end all of it would be in memory.
         self.room = self.room.checked_sub(path.len()).ok_or(FormTooLong)?;
         self.list.push((path, text));
         Ok(())
@@ -80,6 +81,7 @@ impl FlatKv {
         };
         match es::parse(data) {
             Ok(value) => self.walk(String::new(), &value, &mut pairs),
+            // What cannot be read is refused by `Profile::unwritable`, in words of its own.
             Err(_) => Ok(()),
         }
     }
@@ -126,6 +128,7 @@ impl FlatKv {
 
     /// In order; of two pairs with one path the later one counts, at the place of the first.
     fn sorted(&self, pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+        // Found by its path and not searched for: a body has as many pairs as bytes allow.
         let mut places: HashMap<String, usize> = HashMap::with_capacity(pairs.len());
         let mut unique: Vec<(String, String)> = Vec::with_capacity(pairs.len());
         for (path, value) in pairs {
@@ -152,6 +155,7 @@ impl FlatKv {
                 Some(empty) => empty.clone(),
                 None => return Ok(()),
             },
+            // As JSON, an empty list is a value like others.
             Value::List(items) if items.is_empty() && self.arrays == Arrays::Index => {
                 match &self.empty {
                     Some(empty) => empty.clone(),

@@ -32,12 +32,14 @@ impl IdFormat {
     /// A sentence that says what is wrong with the format.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (prefix, part) = split(text)?;
+        // An id is written and read where nobody knows its mode.
         if prefix.contains(MODE) {
             return Err("{mode} has its place in secrets and keys only".to_owned());
         }
         let generator = match part {
             ("uuid", None) => IdPart::Uuid,
             ("ulid", None) => IdPart::Ulid,
+            // Of the upper half, which tells ids apart, all has to be in it.
             ("hex", Some(len @ 16..=32)) => IdPart::Hex(len),
             ("alnum", Some(len @ 11..=32)) => IdPart::Alnum(len),
             ("int", None) => IdPart::Int,
@@ -62,6 +64,7 @@ impl IdFormat {
     /// Reads an id that this format wrote, where the format holds the whole id.
     pub fn read<K: id::Kind>(&self, text: &str) -> Option<Id<K>> {
         let id = Id::from_wire(text.strip_prefix(self.prefix.as_str())?)?;
+        // Other spellings of the same bits are no id of this format: there is one text for each.
         (self.render(id) == text).then_some(id)
     }
 }
@@ -74,6 +77,7 @@ impl IdFormat {
         }
         let rest = text.strip_prefix(self.prefix.as_str())?;
         let key = match self.generator {
+            // They hold the whole id: `read` has seen all of these.
             IdPart::Uuid | IdPart::Ulid => return None,
             IdPart::Hex(len) if rest.len() == len => {
                 i64::from_str_radix(rest.get(..16)?, 16).ok()?
@@ -152,6 +156,7 @@ impl SecretFormat {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (prefix, part) = split(text)?;
         let part = match part {
+            // 128 random bits at least; of base 64 the 24 bytes that Standard Webhooks asks for.
             ("hex", Some(len @ 32..=128)) => SecretPart::Hex(len),
             ("alnum", Some(len @ 22..=128)) => SecretPart::Alnum(len),
             ("base64", Some(len @ 24..=64)) => SecretPart::Base64(len),
@@ -181,6 +186,7 @@ impl SecretFormat {
         assert_eq!(random.len(), self.random_len(), "random bytes for a secret");
         let mut text = self.prefix.replace(MODE, mode.as_str());
         match self.part {
+            // An odd length has half of the last byte.
             SecretPart::Hex(len) => text.push_str(&hex(random)[..len]),
             SecretPart::Alnum(_) => text.extend(random.chunks_exact(2).map(|pair| {
                 let value = u16::from_be_bytes([pair[0], pair[1]]);
@@ -199,6 +205,7 @@ fn split(text: &str) -> Result<(String, (&str, Option<usize>)), String> {
     let error = || {
         format!("{text:?} is not a prefix followed by one generator such as {{uuid}} or {{hex:42}}")
     };
+    // From the right: a prefix may have braces too, those of `{mode}`.
     let (prefix, rest) = text.rsplit_once('{').ok_or_else(error)?;
     let inner = rest.strip_suffix('}').ok_or_else(error)?;
     let part = match inner.split_once(':') {
@@ -206,6 +213,7 @@ fn split(text: &str) -> Result<(String, (&str, Option<usize>)), String> {
         None => (inner, None),
     };
     if !prefix
+        // Once: the braces of a second one are then a mistake.
         .replacen(MODE, "", 1)
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))

@@ -89,6 +89,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
     };
     section.finish(m);
     let mut section = root.section("limits", m);
+    // The server's own bound (`ENDPOINTS_MAX`), which no profile raises.
     let endpoints_max = section.count("endpoints", 10_000, m);
     section.finish(m);
     let mut section = root.section("mode", m);
@@ -100,6 +101,7 @@ fn read_profile(root: &mut Section<'_>, source: &str, m: &mut Mistakes<'_>) -> O
     let test = read_test(root, m);
     let portal = read_portal(root, m);
     let api = read_api(root, m);
+    // Whatever is absent was told by its reader, so `?` loses no mistake.
     Some(Profile {
         name,
         source: source.to_owned(),
@@ -246,6 +248,7 @@ fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
             .duration("connect_timeout", m)
             .unwrap_or(Duration::from_secs(5)),
         read_max: section
+            // Bounded, since it is held in memory for each attempt.
             .count("read_max", 16 * 1024 * 1024, m)
             .unwrap_or(64 * 1024) as usize,
         title_case: section.boolean("title_case", m).unwrap_or(false),
@@ -259,6 +262,7 @@ fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
 
 fn read_classify(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Classify {
     let mut section = root.section("classify", m);
+    // What no list names is tried again, 3xx among it.
     let mut statuses = vec![Class::Retry; STATUS_MAX + 1];
     // In the order of precedence, the strongest last.
     for (key, class, default) in [
@@ -274,6 +278,7 @@ fn read_classify(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Classify {
             None
         };
         for range in ranges.or(default).unwrap_or_default() {
+            // `read_statuses` takes nothing beyond the last index.
             statuses[range].fill(class);
         }
     }
@@ -321,6 +326,7 @@ fn read_retries(
     m: &mut Mistakes<'_>,
 ) -> (Option<RetrySchedule>, Option<RetrySchedule>) {
     let mut section = root.section("retry", m);
+    // Asked for before the rest is read: that ends with telling the keys that nobody asked for.
     let test = section.section("test", m);
     let test = if test.is_present() {
         read_retry(test, m)
@@ -381,12 +387,14 @@ fn read_retry(mut section: Section<'_>, m: &mut Mistakes<'_>) -> Option<RetrySch
         Steps::Offsets(offsets) if offsets.len() > STEPS_MAX => {
             Some("retry.offsets has more than 64 steps")
         }
+        // `due_at` spreads the gap between two, which has to be more than none.
         Steps::Offsets(offsets)
             if !offsets.windows(2).all(|pair| pair[0] < pair[1])
                 || offsets.first().is_some_and(Duration::is_zero) =>
         {
             Some("retry.offsets must grow, from more than 0s")
         }
+        // Delays of nothing, or that shrink, would be requests without a pause until `max_age`.
         Steps::Exponential { base, factor, .. } if base.is_zero() || *factor < 1.0 => {
             Some("retry.base must be more than 0s and retry.factor at least 1")
         }

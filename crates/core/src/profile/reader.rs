@@ -78,6 +78,7 @@ impl<'t> Section<'t> {
 
     /// The value of `key`.
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+        // Also where it is absent: `finish` tells keys that are there and that nobody asks for.
         self.asked.insert(key);
         self.table?
             .iter()
@@ -141,6 +142,7 @@ impl<'t> Section<'t> {
         key: &'static str,
         mistakes: &mut Mistakes<'_>,
     ) -> String {
+        // One that is there and no text is told below, and not as missing too.
         if self.get(key).is_none() {
             mistakes.add(&self.span, format!("{} is missing", self.path(key)));
         }
@@ -200,6 +202,7 @@ impl<'t> Section<'t> {
         let number = value
             .get_ref()
             .as_integer()
+            // TOML writes whole numbers in hex, octal and binary, too.
             .and_then(|n| u32::from_str_radix(n.as_str(), n.radix()).ok());
         let number = number.filter(|n| (1..=max).contains(n));
         if number.is_none() {
@@ -224,6 +227,7 @@ impl<'t> Section<'t> {
             .get_ref()
             .as_float()
             .map(|f| f.as_str())
+            // TOML tells 2 from 2.0, and a person does not.
             .or(value.get_ref().as_integer().map(|i| i.as_str()));
         let number = text
             .and_then(|text| text.parse().ok())

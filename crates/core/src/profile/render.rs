@@ -103,12 +103,15 @@ impl Profile {
             template.render(&mut body, |hole, out| self.fill_json(hole, context, out));
         }
         if self.json == JsonStyle::EsCompact
+            // What ECMAScript cannot read is refused when it is published (`unwritable`); anything else goes
+            // out as it is.
             && let Ok(compact) = es::compact(&body)
         {
             body = compact;
         }
         match &self.form_field {
             Some(field) if context.form => {
+                // Nothing is lost: a template is text, and what was published was checked to be.
                 let text = String::from_utf8_lossy(&body);
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
                 form.append_pair(field, &text);
@@ -186,6 +189,7 @@ impl Profile {
             Hole::EventId => context.event.to_string(),
             Hole::MessageId => self.message_id(context.event, context.delivery),
             Hole::MessageTime => match self.ids.message_scope {
+                // The id has the time of acceptance; what happened may have been long before.
                 MessageScope::Event => context.event.created_at().iso_ms(),
                 MessageScope::Delivery => context.delivery_created_at.iso_ms(),
             },

@@ -47,6 +47,7 @@ pub fn saved_request(saved: &[u8]) -> Result<(SavedHeaders<'_>, &[u8]), InvalidS
             return Ok((headers, rest));
         }
         match text.split_once(':') {
+            // A request line may have a colon too, that of a URL; the name of a header has no blank.
             Some((name, value)) if !name.contains(' ') => headers.push((name, value.trim())),
             // `POST /hook HTTP/1.1`
             _ if headers.is_empty() => {}

@@ -118,6 +118,7 @@ pub fn signing_key(policy: &SecretPolicy, secret: &Secret) -> Result<SigningKey,
         && let Some(key) = text.strip_prefix(PRIVATE_KEY_PREFIX)
     {
         let bytes = decode(key)?;
+        // Of 64 bytes the first half is the seed; the public key behind it follows from that.
         let seed = bytes
             .get(..ED25519_SEED_LEN)
             .ok_or(InvalidSecret("an Ed25519 key has 32 or 64 bytes"))?;
@@ -137,9 +138,11 @@ pub fn signing_key(policy: &SecretPolicy, secret: &Secret) -> Result<SigningKey,
                 .unwrap_or(text),
         )?,
     };
+    // HMAC takes an empty key, and then everybody can sign.
     if bytes.is_empty() {
         return Err(InvalidSecret("empty"));
     }
+    // Which of the hashes is asked for only the signature says: a profile may have both (GitHub).
     Ok(SigningKey::Hmac(Box::new(HmacKeys {
         sha256: hmac::Key::new(hmac::HMAC_SHA256, &bytes),
         sha1: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &bytes),
@@ -205,16 +208,20 @@ impl Profile {
     ) -> Result<Vec<(String, String)>, FormTooLong> {
         let mut headers: Vec<(String, String)> = Vec::new();
         for spec in &self.signatures {
+            // Made once, however many keys sign: a canonical form can be long work.
             let mut input = None;
             for key in keys {
                 let input = match &mut input {
                     Some(input) => input,
                     none => none.insert(self.signed_input(spec, context, body)?),
                 };
+                // HMAC and Ed25519 keys stand side by side; each signs what is of its kind.
                 let Some(signature) = key.sign(spec.algorithm, input) else {
                     continue;
                 };
                 let text = write_each(spec, &spec.encoding.encode(&signature));
+                // All signatures of a header are one value: those of secrets in overlap, and of both kinds of
+                // keys.
                 match headers.iter_mut().find(|(name, _)| *name == spec.header) {
                     Some((_, value)) => {
                         value.push_str(&spec.join);

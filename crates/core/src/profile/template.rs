@@ -180,6 +180,7 @@ impl Template {
             let after = &rest[start + 1..];
             let end = after.find('}').ok_or("a placeholder {… is not closed")?;
             let hole = Hole::parse(&after[..end])?;
+            // Each of them has a value, or is a text, in one place only.
             let special = matches!(
                 hole,
                 Hole::Body
@@ -205,6 +206,7 @@ impl Template {
 
     /// The narrowest scope among the holes.
     pub fn scope(&self, message: MessageScope) -> RenderScope {
+        // Scopes are in their order: the narrowest is the greatest.
         self.holes()
             .map(|hole| hole.scope(message))
             .max()
@@ -239,6 +241,7 @@ impl Template {
                 Segment::Hole(hole),
                 Segment::Static(after),
             ] => (&before[..], hole, &after[..]),
+            // With several holes nobody can tell where the value of one ends.
             _ => return None,
         };
         let inner = text.strip_prefix(std::str::from_utf8(before).ok()?)?;
@@ -247,6 +250,7 @@ impl Template {
 
     fn must_be_json(&self) -> Result<(), String> {
         let mut sample = Vec::new();
+        // Every hole becomes one value of JSON, so null stands for all of them.
         self.render(&mut sample, |_, out| out.extend_from_slice(b"null"));
         crate::json::check_json(&sample).map_err(|error| format!("the template {error}"))
     }

@@ -60,6 +60,7 @@ impl Profile {
         now: Timestamp,
     ) -> Result<(), VerifyError> {
         let mut known = self.captured(header);
+        // A profile may sign twice, and one signature is enough: what is missing is told when none matches.
         let mut missing = None;
         for spec in &self.signatures {
             let Some(value) = header(&spec.header) else {
@@ -67,6 +68,7 @@ impl Profile {
                 continue;
             };
             let mut parts: Vec<&str> = value.split(spec.join.as_str()).collect();
+            // An empty separator cuts between all characters.
             if spec.join.is_empty() {
                 parts = vec![value];
             }
@@ -80,6 +82,7 @@ impl Profile {
             if !matches_any(spec, &parts, &input, keys) {
                 continue;
             }
+            // Behind the signature, and only where that holds the time: any other may be anybody's.
             return match known.get(&Hole::AttemptUnix) {
                 Some(at) if spec.input.holes().contains(&Hole::AttemptUnix) => fresh(at, now),
                 _ => Ok(()),

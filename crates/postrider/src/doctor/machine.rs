@@ -90,6 +90,7 @@ fn clock(directory: &Path) -> Check {
     let written = directory.join("postrider.db").metadata();
     let written = written.and_then(|file| file.modified());
     let ahead = written.ok().and_then(|written| {
+        // An error is the usual case: it was written before now.
         let ahead = written.duration_since(wall_clock());
         ahead.ok().filter(|ahead| *ahead > CLOCK_OFF)
     });

@@ -38,6 +38,7 @@ mod linux {
                 show("process_resident_memory_bytes", help, &resident)?;
                 let threads = ConstGauge::new(stat.num_threads);
                 show("process_threads", "Threads", &threads)?;
+                // The system tells the start in ticks since it was booted.
                 if let Ok(boot) = procfs::boot_time_secs() {
                     let begun = in_seconds(boot.saturating_mul(ticks) + stat.starttime, ticks);
                     let help = "When it started, since 1970";

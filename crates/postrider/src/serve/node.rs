@@ -152,6 +152,7 @@ impl<'s> Turn<'s> {
         let mut tries: u32 = 0;
         loop {
             if self.is_led(&options).await {
+                // Nobody waits while the leader is reached; when it is not, the quick tries begin.
                 tries = 0;
                 continue;
             }
@@ -299,6 +300,7 @@ async fn begin(config: &Config, running: &Running, settings: &Settings) -> anyho
     let token = tokens.first().cloned().context("there is no master key")?;
     let door = Door::new(settings.url.clone(), tokens, followers.clone());
     let (leader, known) = watch::channel(None);
+    // A child: it ends with the server too.
     let over = running.stop.child_token();
     let following = Following {
         door: door.clone(),

@@ -375,6 +375,7 @@ async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyho
         let Some(tenant) = tenants.rows.first() else {
             continue;
         };
+        // One is enough: all are sealed with this key or one of those before it.
         let opened = sealer.open(
             &tenant.live_secret.sealed,
             TENANT_SECRET_CONTEXT,

@@ -84,6 +84,7 @@ impl Service {
         who.must_change()?;
         let (endpoint, CurrentProfile { profile, .. }) = found(self, who, id).await?;
         must_be_registered(&endpoint)?;
+        // One moment for all of it: a secret that comes along is as old as the change.
         let by = who.changes(self.now())?;
         let change = Change::checked(self, &profile, &endpoint, patch, by.at).await?;
         let service = self.clone();
@@ -175,6 +176,7 @@ impl Change {
         if let Some(headers) = self.headers {
             headers.put(endpoint);
         }
+        // Behind the whole list: single changes are of what is there then.
         self.header_changes.put(endpoint);
         if let Some(own) = self.secret {
             // It takes the place of the secrets, not of an Ed25519 key beside them.

@@ -39,6 +39,7 @@ pub(crate) fn custom_headers(
     let mut headers = Vec::with_capacity(given.len());
     for (name, value) in checked(profile, given)? {
         let known = known.iter().find(|header| header.name == name);
+        // The same value is not sealed anew: the audit log would tell that it was replaced.
         let same = |header: &&CustomHeader| {
             let old = header.open(endpoint, sealer);
             value == CustomHeader::STARS || old.is_ok_and(|old| old.expose() == value)
@@ -136,6 +137,7 @@ fn is_text(byte: u8) -> bool {
 }
 
 fn checked(profile: &Profile, given: BTreeMap<String, String>) -> Result<Vec<(String, String)>> {
+    // A profile that has no custom headers takes an endpoint without any.
     if given.is_empty() {
         return Ok(Vec::new());
     }
@@ -195,6 +197,8 @@ fn check_name(profile: &Profile, field: &str, name: &str) -> Result<()> {
                     None => lower == *pattern,
                 }
             });
+    // A header has one value on the wire: the owner's would take the place of the profile's, or of a
+    // signature.
     let written = profile
         .headers
         .iter()

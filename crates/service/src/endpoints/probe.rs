@@ -126,9 +126,11 @@ impl Default for Probes {
 impl Probes {
     fn enter(&self, tenant: Id<id::Tenant>, now: Timestamp) -> Result<Grant> {
         let minute = Duration::from_secs(60);
+        // Counted before there is a place: trying again and again is what is to be bounded.
         let standing = self.recent.count(tenant, PROBES_PER_MINUTE, minute, now);
         let grant = self.under_way.take(tenant.as_u128(), 1);
         match grant {
+            // The new one is among those that are held.
             Some(grant) if !standing.exceeded && grant.held() <= PROBES_AT_ONCE => Ok(grant),
             _ => Err(Refusal::new(
                 ErrorCode::TestCallsMax,
@@ -168,6 +170,7 @@ async fn test_call(
         .engine()
         .test(endpoint.id, Arc::new(event), current.version)
         .await?;
+    // What follows waits for the store, and no receiver is called any more.
     drop(place);
     let success = profile.classify.class(&attempt.outcome) == Class::Ok;
     tracing::info!(tenant.id = %endpoint.tenant, endpoint.id = %endpoint.id, success, "a test call was made");
@@ -179,6 +182,7 @@ async fn test_call(
         success,
         &attempt.outcome,
     );
+    // The call was made, and whoever made it gets the answer, noted or not.
     if let Err(error) = service.store().note(entry).await {
         tracing::warn!(endpoint.id = %endpoint.id, error = &error as &dyn std::error::Error, "failed to record a test call");
     }

@@ -33,6 +33,7 @@ impl Service {
     /// # Errors
     /// `secret_not_shown` where the profile shows it once, `scope_insufficient` where it is another key's.
     pub async fn endpoint_secret(&self, who: &Caller, id: &str) -> Result<SecretShown> {
+        // Who only looks sees no secret.
         who.must_change()?;
         let (endpoint, profile) = found(self, who, id).await?;
         may_sign(who, &endpoint)?;
@@ -180,6 +181,7 @@ pub(crate) async fn rotate(
         for old in &mut endpoint.secrets {
             // The other kind stays as it is.
             if is_pair(old) == asymmetric {
+                // What ends sooner stays so: no rotation makes an old secret live longer.
                 old.expires_at = Some(old.expires_at.map_or(until, |at| at.min(until)));
             }
         }
@@ -190,6 +192,7 @@ pub(crate) async fn rotate(
         // Whoever rotates again and again gives up the oldest before its time.
         while endpoint.secrets.len() > SECRETS_MAX {
             let ends = endpoint.secrets.iter().enumerate();
+            // Those in use have no end, and are never among them.
             let first = ends
                 .filter_map(|(at, secret)| Some((secret.expires_at?, at)))
                 .min();

@@ -64,6 +64,7 @@ pub(super) async fn address(
         return Err(Refusal::invalid(*second, rule));
     }
     if let Some(url) = &body.callback_url {
+        // No name is looked up here: that would be for every event, and it is done before every connection.
         valid_url(service, profile, url).map_err(|error| {
             let code = ErrorCode::EndpointUrlInvalid;
             Refusal::field(code, "callbackUrl", error.to_string())
@@ -72,6 +73,7 @@ pub(super) async fn address(
         return Ok(Address { to, mode: None });
     }
     if let Some(endpoint) = &body.endpoint {
+        // Whose it is, and of which mode, the store asks in the transaction.
         return Ok(Address::of(Target::Endpoint(read_id(endpoint)?)));
     }
     if let Some(key) = &body.key {
@@ -100,6 +102,7 @@ async fn key_address(service: &Service, tenant: &Tenant, public_id: &str) -> Res
     if addressee.key.scope != Scope::Tenant(tenant.application, tenant.id) {
         return Err(unknown());
     }
+    // A key without a webhook is its owner's choice and no mistake of the product's.
     let target = addressee.endpoint.map_or(Target::Nobody, Target::IfEnabled);
     Ok(Address {
         to: To::Known(target),

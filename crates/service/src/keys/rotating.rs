@@ -98,6 +98,7 @@ impl Service {
             if key.secret_hash != looked_at {
                 return;
             }
+            // With `again` nobody has the present text: it ends here, and the one before goes on.
             key.previous = kept.or_else(|| {
                 (!overlap.is_zero()).then(|| PreviousText {
                     secret_hash: key.secret_hash,

@@ -146,6 +146,8 @@ pub(super) fn start(service: &Service, task: Task, place: Place) {
         let mut task = task;
         let replays = &service.0.replays;
         let ended = async {
+            // First the tenant's: otherwise the replays of one would wait for each other in all places that
+            // there are.
             let _turn = replays.turns.take(place.tenant).await?;
             let _running = replays.running.acquire().await.map_err(Refusal::internal)?;
             run(&service, &mut task).await
@@ -173,6 +175,7 @@ pub(super) fn start(service: &Service, task: Task, place: Place) {
             );
         }
         service.0.replays.ended(task.id);
+        // Until its end is recorded it is unfinished.
         drop(place);
     });
 }
@@ -202,6 +205,7 @@ async fn note_progress(service: &Service, task: &Task) -> Result<(), StoreError>
 
 async fn send_again(service: &Service, task: &mut Task, filter: DeliveryFilter) -> Result<()> {
     if task.total.is_none() {
+        // What was done before a restart is not counted again: the count begins at the cursor.
         task.total = Some(task.done + task.skipped + count(service, &filter, task).await?);
         record(service, task).await?;
     }
@@ -283,6 +287,7 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
         };
         let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await?;
         for event in page.events {
+            // Asked for each event: the profile may be replaced while the replay runs.
             let profile = service.0.directory.profile(task.application).await?.version;
             let missed = CatchUp {
                 event,
@@ -357,6 +362,8 @@ where
             // a replay has time.
             Err(error) => {
                 let failing = matches!(error, PublishError::Store(_));
+                // Only a store that fails uses tries up; behind publishers a replay may wait as long as it
+                // takes.
                 tries += u32::from(failing);
                 if !std::mem::replace(&mut recorded, true) {
                     // What is not recorded now is with the next rows.

@@ -89,6 +89,7 @@ struct Counter<'s> {
 pub(super) fn of(schema: &mut Value) -> Result<Cost, String> {
     let mut dialect = None;
     if let Value::Object(root) = schema {
+        // Only here at the root both may be; the dialect is put back for whoever compiles.
         root.remove("$id");
         dialect = root.remove("$schema");
     }
@@ -126,6 +127,7 @@ impl<'s> Counter<'s> {
         let mut cost = Cost::ONE;
         let mut factor = 1;
         for (keyword, value) in schema {
+            // `id` with a text is what draft 4 has for `$id`; a property of that name has a schema.
             if NAMING.contains(&keyword.as_str()) || (keyword == "id" && value.is_string()) {
                 return Err(format!(
                     "has {keyword} inside; use $ref to #/$defs/its-name, which can be counted"
@@ -169,6 +171,7 @@ impl<'s> Counter<'s> {
                     Some(pattern) => self.pattern(pattern)?.plus(Cost::ONE),
                     None => Cost::ONE,
                 },
+                // What holds no schema is one check by itself, and what is unknown counts as much.
                 _ => Cost::ONE,
             };
             cost = cost.plus(below);
@@ -200,6 +203,7 @@ impl<'s> Counter<'s> {
         if self.patterns > PATTERNS_MAX {
             return Err(format!("has more than {PATTERNS_MAX} patterns"));
         }
+        // The validator's own bound, found here so that the refusal names the pattern.
         let config = NFA::config().nfa_size_limit(Some(super::PATTERN_BYTES_MAX));
         let states = match NFA::compiler().configure(config).build(pattern) {
             Ok(nfa) => nfa.states().len() as u64,
@@ -256,6 +260,7 @@ impl<'s> Counter<'s> {
         }
         self.known.insert(to, None);
         self.depth += 1;
+        // A mistake ends the whole count, so nobody sees what it leaves behind here.
         let cost = self.schema(target)?;
         self.depth -= 1;
         self.known.insert(to, Some(cost));

@@ -101,6 +101,7 @@ impl Gate {
             });
         }
         let buckets = buckets(name, from);
+        // Before a turn is taken: whoever is over the limit must not keep others waiting for theirs.
         self.must_be_within(&buckets, Instant::now())?;
         let password = Secret::new(password.expose().to_owned());
         let work = move || {
@@ -116,6 +117,7 @@ impl Gate {
         // Others may have failed while this one waited.
         self.must_be_within(&buckets, Instant::now())?;
         let is_it = apart(turn, work).await?;
+        // Who comes in has used up nothing of what others behind the same address may try.
         if !is_it {
             self.count(&buckets, Instant::now());
         }
@@ -165,6 +167,7 @@ impl Gate {
     }
 
     fn count(&self, buckets: &[(u128, u32)], now: Instant) {
+        // Not bounded here: only what `must_be_within` has let through is counted, four at once.
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         for (bucket, _) in buckets {
             let fresh = Window {
@@ -180,8 +183,10 @@ impl Gate {
     }
 
     async fn turn(&self, from: CameFrom) -> Option<Grant> {
+        // By site, as the tries are; all whose address nobody knows are one holder.
         let holder = known(from).map_or(0, |address| network(address, SITE_BITS));
         let begun = Instant::now();
+        // A budget by shares has no queue, so it is asked again and again.
         loop {
             if let Some(turn) = self.running.take(holder, 1) {
                 return Some(turn);
@@ -200,6 +205,7 @@ async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(move || {
+        // Held by the work, which goes on although whoever asked has gone.
         let _turn = turn;
         work()
     });
@@ -238,6 +244,7 @@ fn buckets(name: &str, from: CameFrom) -> Vec<(u128, u32)> {
 /// An address as a number: of IPv6, that of its network.
 fn network(address: IpAddr, bits: u8) -> u128 {
     match address {
+        // As IPv6, so that no address of the one is a network of the other.
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits() >> (128 - bits) << (128 - bits),
     }
@@ -266,6 +273,7 @@ fn must_be_good(password: &str, name: &str) -> Result<()> {
     different.sort_unstable();
     different.dedup();
     let digits = letters.iter().all(char::is_ascii_digit);
+    // A short password typed again and again is as long as a good one.
     let repeats = (1..=letters.len() / 2).any(|part| {
         let again = letters.iter().skip(part);
         again.zip(&letters).all(|(one, other)| one == other)

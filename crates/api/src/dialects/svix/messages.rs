@@ -415,6 +415,7 @@ pub(super) async fn list(
         // As for a full piece: where few rows came, the store may have looked at many for them.
         looked += PIECE;
         for event in found.rows {
+            // Before `last` moves on to it, so that the next page begins with this row.
             if data.len() >= page.limit || bytes >= ANSWER_BYTES_MAX {
                 return Ok(list_of(data, last, false));
             }

@@ -69,6 +69,7 @@ pub(super) fn read_api(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> Option<A
     }
     let dialect = section.required_text("dialect", m);
     let base = section.required_text("base", m);
+    // It becomes a part of routes, where a brace would begin a parameter.
     let plain = base
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-'));

@@ -83,6 +83,7 @@ pub(super) fn read_signatures(
         });
         let text = section.parsed("input", m, |text| Template::text(text, &[Hole::Body]));
         let input = match (text.map(SignedInput::Text), read_flat_kv(&mut section, m)) {
+            // That both are absent is told below, with whatever else is.
             (input, None) | (None, input) => input,
             (Some(_), Some(_)) => {
                 m.add(&section.span, "a signature has input or flat_kv, not both");
@@ -110,6 +111,7 @@ pub(super) fn read_signatures(
                 signatures.push(spec);
             }
             _ => {
+                // What is there and wrong was told where it was read: each mistake is told once.
                 let has = |section: &mut Section<'_>, key| section.get(key).is_some();
                 let complete =
                     ["header", "algorithm", "encoding"].map(|key| has(&mut section, key));
@@ -198,6 +200,7 @@ fn must_be_verifiable(spec: &SignatureSpec, headers: &[HeaderSpec]) -> Result<()
     {
         let in_header = headers
             .iter()
+            // An optional header may be left out, and then nobody could verify.
             .filter(|header| header.extra.is_none())
             .any(|header| header.value.holes().any(|h| h == hole));
         let in_prefix = spec
