@@ -72,6 +72,7 @@ pub fn judge(
     let next = match class {
         Class::Ok => Next::Delivered,
         Class::Stop => Next::Failed(FailReason::Stopped),
+        // Nothing is disabled by it, so the delivery must not say that its endpoint was.
         Class::Disable if facts.one_off => Next::Failed(FailReason::Stopped),
         Class::Disable => Next::Failed(FailReason::EndpointDisabled),
         Class::Retry | Class::Throttle => next_attempt(retry, facts, pause),
@@ -94,6 +95,7 @@ pub fn judge(
         (_, Next::Failed(_)) => HealthChange::Failure {
             delivery_failed: true,
         },
+        // `Delivered` comes with `Class::Ok` only, which an arm above has taken.
         (_, Next::Retry { .. } | Next::Delivered) => HealthChange::Failure {
             delivery_failed: false,
         },
@@ -109,21 +111,25 @@ fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Durat
     if facts.series.single {
         return Next::Failed(FailReason::Exhausted);
     }
+    // Of the first attempt of a series nothing is stored yet: this one is it.
     let first_start = facts.series.started_at.unwrap_or(facts.started_at);
     let mut made = facts.series.attempts + 1;
     // Times of the schedule that passed while the delivery was held, or this server stood still, are
     // passed over: it goes on with its place in the schedule and is not made up for all at once.
     let due = loop {
-        let due = retry.due_at(
+        let step = retry.step_at(
             made,
             first_start,
             facts.started_at,
             facts.ended_at,
             facts.unit_random,
         );
-        match due {
+        match step {
             None => return Next::Failed(FailReason::Exhausted),
-            Some(due) if due >= facts.started_at || made >= ATTEMPTS_MAX => break due,
+            // One that passed while the attempt lasted is at once.
+            Some(step) if step >= facts.started_at || made >= ATTEMPTS_MAX => {
+                break step.max(facts.ended_at);
+            }
             Some(_) => made += 1,
         }
     };
@@ -137,6 +143,7 @@ fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Durat
 
 fn throttle_pause(classify: &Classify, class: Class, outcome: &Outcome) -> Option<Duration> {
     match (class, outcome) {
+        // A 503 may name a time too (RFC 9110 10.2.3), whatever class its profile gives it.
         (
             Class::Throttle | Class::Retry,
             Outcome::Answered {

@@ -4,7 +4,7 @@ use postrider_core::Timestamp;
 use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::Series;
 use postrider_core::health::HealthChange;
-use postrider_core::judge::{AttemptFacts, judge};
+use postrider_core::judge::{AttemptFacts, Next, judge};
 use postrider_core::profile::{Class, built_in};
 use postrider_core::tenant::Mode;
 
@@ -94,4 +94,55 @@ fn what_somebody_sends_again_by_hand_fails_without_counting() {
         assert!(failed.next.state().is_final());
         assert_eq!(verdict(200).health, HealthChange::Success);
     }
+}
+
+#[test]
+fn steps_that_passed_while_nothing_was_sent_are_not_made_up_for() {
+    let profile = built_in()
+        .iter()
+        .find(|profile| profile.name == "voucherify");
+    let profile = profile.unwrap();
+    let minutes = |minutes| Timestamp::from_secs(60 * minutes);
+    // The first attempt was at 0 and one retry came in time, at one minute; the next came when the pause was over.
+    let after = |started: i64, lasted: i64| {
+        let facts = AttemptFacts {
+            series: Series {
+                attempts: 2,
+                started_at: Some(minutes(0)),
+                ..Series::SCHEDULED
+            },
+            started_at: minutes(started),
+            ended_at: minutes(started + lasted),
+            deliver_before: None,
+            one_off: false,
+            unit_random: 0.5,
+        };
+        let outcome = Outcome::Answered {
+            status: 500,
+            retry_after_secs: None,
+        };
+        judge(
+            &profile.classify,
+            profile.retry(Mode::Live),
+            &outcome,
+            &facts,
+        )
+        .next
+    };
+    for (started, lasted, next) in [
+        (2, 0, 4),
+        // In time, but it lasted beyond the next step: that is at once.
+        (2, 3, 5),
+        // Three hours later the schedule goes on where it would be by then, not with five requests in a row.
+        (180, 0, 256),
+        (1_025, 0, 24 * 60),
+    ] {
+        assert_eq!(
+            after(started, lasted),
+            Next::Retry { at: minutes(next) },
+            "{started}"
+        );
+    }
+    let over = after(24 * 60 + 1, 0);
+    assert!(matches!(over, Next::Failed(_)), "{over:?}");
 }

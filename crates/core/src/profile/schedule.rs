@@ -51,6 +51,20 @@ impl RetrySchedule {
         ended_at: Timestamp,
         unit_random: f64,
     ) -> Option<Timestamp> {
+        let step = self.step_at(made, first_start, started_at, ended_at, unit_random);
+        step.map(|step| step.max(ended_at))
+    }
+
+    /// The time that the schedule has for the attempt after `made` attempts, which may have passed.
+    pub fn step_at(
+        &self,
+        made: u32,
+        first_start: Timestamp,
+        started_at: Timestamp,
+        ended_at: Timestamp,
+        unit_random: f64,
+    ) -> Option<Timestamp> {
+        // The first attempt is no retry and has no step.
         let index = usize::try_from(made.checked_sub(1)?).ok()?;
         let due = match &self.steps {
             Steps::Delays { delays, anchor } => {
@@ -62,6 +76,8 @@ impl RetrySchedule {
             }
             Steps::Offsets(offsets) => {
                 let offset = *offsets.get(index)?;
+                // Jitter spreads the gap and not the whole offset: the last of long offsets could come before
+                // its neighbour.
                 let before = index.checked_sub(1).map_or(Duration::ZERO, |i| offsets[i]);
                 first_start.plus(before + self.spread(offset.saturating_sub(before), unit_random))
             }
@@ -71,6 +87,7 @@ impl RetrySchedule {
                 cap,
                 max_age,
             } => {
+                // A power that is too great is infinite, and `cap` is taken instead.
                 let exponent = i32::try_from(index).unwrap_or(i32::MAX);
                 let secs = (base.as_secs_f64() * factor.powi(exponent)).min(cap.as_secs_f64());
                 let due = ended_at.plus(self.spread(Duration::from_secs_f64(secs), unit_random));
@@ -80,10 +97,11 @@ impl RetrySchedule {
                 due
             }
         };
-        Some(due.max(ended_at))
+        Some(due)
     }
 
     fn spread(&self, delay: Duration, unit_random: f64) -> Duration {
+        // The parser lets no jitter beyond 1 through, so the factor is never negative: that would panic.
         delay.mul_f64(1.0 + self.jitter * (2.0 * unit_random - 1.0))
     }
 }
