@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use percent_encoding::percent_decode_str;
 use postrider_core::address::AddressPolicy;
 use postrider_core::attempt::{Timings, UnreachableReason};
 use postrider_engine::{Clock, Request};
@@ -254,7 +255,13 @@ impl Connector {
         };
         // Without file handles or ports the fault is ours, not the receiver's.
         let own = |error: std::io::Error| Failure::new(UnreachableReason::Local, error.to_string());
-        let socket = socket.map_err(own)?;
+        let socket = socket.map_err(|error| {
+            if is_unsupported(&error) {
+                Failure::connect(&error)
+            } else {
+                own(error)
+            }
+        })?;
         if !local.is_empty() {
             let of_family = |local: &&IpAddr| local.is_ipv4() == address.is_ipv4();
             let count = local.iter().filter(of_family).count();
@@ -270,8 +277,9 @@ impl Connector {
             bound.map_err(own)?;
         }
         socket.connect(address).await.map_err(|error| {
-            // No port is left to leave from.
-            if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+            // No port is left to leave from. Of IPv6 it says as well that this machine has none, which no waiting
+            // mends: that is told as a failure to reach the receiver.
+            if error.kind() == std::io::ErrorKind::AddrNotAvailable && address.is_ipv4() {
                 own(error)
             } else {
                 Failure::connect(&error)
@@ -295,11 +303,11 @@ impl Connector {
             .map_err(|error| refused(format!("is unreachable: {error}")))?;
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
         if !proxy.username().is_empty() {
-            let pair = format!(
-                "{}:{}",
-                proxy.username(),
-                proxy.password().unwrap_or_default()
-            );
+            // In a URL they are percent-encoded; the proxy knows them as they are.
+            let plain = |text| percent_decode_str(text).collect::<Vec<u8>>();
+            let mut pair = plain(proxy.username());
+            pair.push(b':');
+            pair.extend(plain(proxy.password().unwrap_or_default()));
             let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
             request.push_str(&format!("Proxy-Authorization: Basic {encoded}\r\n"));
         }
@@ -322,7 +330,8 @@ impl Connector {
         }
         let line = String::from_utf8_lossy(&answer);
         let status = line.split(' ').nth(1).unwrap_or_default();
-        if status == "200" {
+        // RFC 9110 9.3.6: any 2xx.
+        if status.len() == 3 && status.starts_with('2') {
             Ok(stream)
         } else {
             Err(refused(format!("answered {status}")))
@@ -418,4 +427,15 @@ pub(crate) fn now() -> Instant {
 
 pub(crate) fn micros(since: Instant) -> u32 {
     u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Whether this machine does not know addresses of that family at all: no waiting mends that.
+#[cfg(unix)]
+fn is_unsupported(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_unsupported(_: &std::io::Error) -> bool {
+    false
 }

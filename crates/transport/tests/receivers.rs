@@ -405,7 +405,7 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
     let proxy = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
-    let proxy_url = format!("http://user:pw@{}", proxy.local_addr().unwrap());
+    let proxy_url = format!("http://user:p%40w@{}", proxy.local_addr().unwrap());
     let target = receiver.address;
     let (head_out, head_in) = tokio::sync::oneshot::channel();
     // The host has a second address, and the proxy cannot reach the first.
@@ -425,7 +425,10 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
                 .await
                 .unwrap();
         };
-        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"HTTP/1.1 204 There You Are\r\n\r\n")
+            .await
+            .unwrap();
         head_out.send(String::from_utf8(head).unwrap()).unwrap();
         let mut upstream = tokio::net::TcpStream::connect(target).await.unwrap();
         drop(tokio::io::copy_bidirectional(&mut client, &mut upstream).await);
@@ -451,7 +454,7 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
         "{head}"
     );
     assert!(
-        head.contains("Proxy-Authorization: Basic dXNlcjpwdw=="),
+        head.contains("Proxy-Authorization: Basic dXNlcjpwQHc="),
         "{head}"
     );
 }
