@@ -430,7 +430,7 @@ fn wire_ids_have_the_documented_shape() {
 
 #[test]
 fn every_mistake_is_told_with_its_line() {
-    let text = "name = \"Bad Name\"\n\n[ids]\nendpoint = \"wh-{uuid}\"\nmessage = \"{hex:3}\"\n[secret]\nformat = \"whs_{hex:42}\"\nkey = \"utf9\"\n[body]\ntemplate = '{\"a\":\"$event.nope\"}'\n[retry]\ndelays = [\"0s\", \"fast\"]\nretries = 3\n[[signature]]\nheader = \"X\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\ninput = \"{attempt.unix}{body}\"\n[http]\nschemes = [\"gopher\"]\n[classify]\nok = \"abc\"\n";
+    let text = "name = \"Bad Name\"\n\n[ids]\nendpoint = \"wh-{uuid}\"\nmessage = \"{hex:3}\"\n[secret]\nformat = \"whs_{hex:42}\"\nkey = \"utf9\"\n[body]\ntemplate = '{\"a\":\"$event.nope\"}'\ncontent_type = \"text/\\u007f\"\n[retry]\ndelays = [\"0s\", \"fast\"]\nretries = 3\n[[signature]]\nheader = \"X\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\ninput = \"{attempt.unix}{body}\"\n[http]\nschemes = [\"gopher\"]\nconnect_timeout = \"0s\"\n[classify]\nok = \"abc\"\n";
     let mistakes = Profile::parse(text).unwrap_err();
     let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
     insta::assert_json_snapshot!(told);

@@ -213,6 +213,12 @@ fn read_body(
     let content_type = section
         .text("content_type", m)
         .unwrap_or_else(|| "application/json".to_owned());
+    if content_type.is_empty() || !content_type.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        m.add(
+            &section.span,
+            "body.content_type must be what a header can carry: printable ASCII",
+        );
+    }
     let json = section.parsed("json", m, |text| match text {
         "verbatim" => Ok(JsonStyle::Verbatim),
         "es-compact" => Ok(JsonStyle::EsCompact),
@@ -227,10 +233,12 @@ fn read_body(
 fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
     let mut section = root.section("http", m);
     let mut schemes = Vec::new();
-    for (text, span) in section
-        .texts("schemes", m)
-        .unwrap_or_else(|| vec![("https".to_owned(), 0..0)])
-    {
+    let given = section.texts("schemes", m);
+    if given.as_ref().is_some_and(Vec::is_empty) {
+        // No URL could be registered.
+        m.add(&section.span, "http.schemes must name https, http or both");
+    }
+    for (text, span) in given.unwrap_or_else(|| vec![("https".to_owned(), 0..0)]) {
         match Scheme::parse(&text) {
             Some(scheme) => schemes.push(scheme),
             None => m.add(
@@ -255,6 +263,10 @@ fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
     };
     if policy.total_timeout.is_zero() || policy.total_timeout > Duration::from_secs(300) {
         m.add(&section.span, "http.timeout must be from 1ms to 5m");
+    }
+    if policy.connect_timeout.is_zero() {
+        // Every attempt would fail.
+        m.add(&section.span, "http.connect_timeout must be at least 1ms");
     }
     section.finish(m);
     policy
