@@ -160,11 +160,13 @@ impl Engine {
         });
         let watch = |name| Watch::new(name, &engine.stop, &engine.failed);
         let journal = task.run(Arc::new(Lanes(engine.clone())));
+        // Not one of the tasks: it takes their records until the last of them has ended.
         engine.journal_done.spawn(watch("journal").over(journal));
         let timer = engine.clone().run_timer();
         engine.tasks.spawn(watch("timer").over(timer));
         let sweeper = engine.clone().run_sweeper();
         engine.tasks.spawn(watch("sweeper").over(sweeper));
+        // Last, for with it attempts begin.
         let backlog = engine.store.backlog().await?;
         Lanes(engine.clone()).backlog(backlog);
         Ok(engine)
@@ -363,6 +365,11 @@ impl Engine {
         &self.metrics
     }
 
+    /// What goes on evenly however the clock is set: for whatever waits.
+    pub fn steady(&self) -> Timestamp {
+        self.now().steady
+    }
+
     pub fn clock(&self) -> &dyn Clock {
         self.clocks.wall()
     }
@@ -393,6 +400,7 @@ impl Engine {
     fn leave_lane(self: &Arc<Self>, due: DueDelivery) {
         self.apply(Input::Settled {
             due: Box::new(due),
+            // Any end will do: nothing is written, and a lane lets go of what has ended.
             next: Next::Failed(postrider_core::delivery::FailReason::Stopped),
             keep_place: true,
         });
@@ -411,10 +419,12 @@ impl Engine {
         deadline: tokio::time::Instant,
         for_records: Duration,
     ) -> bool {
+        // Before the halt, which a store that is well again would end otherwise (`available`).
         self.draining.store(true, Ordering::Relaxed);
         self.apply(Input::Halt);
         self.stop.cancel();
         self.tasks.close();
+        // Attempts hand their records over as long as they run, so the journal is shut after them.
         let tasks = tokio::time::timeout_at(deadline - for_records, self.tasks.wait())
             .await
             .is_ok();
@@ -473,6 +483,7 @@ impl Engine {
                 until,
                 wish,
             } => drop(self.tasks.spawn(async move {
+                // Until the lane has taken the page in: pages that wait for that are memory too.
                 let turn = engine.loads.acquire().await;
                 let input = match engine
                     .store
@@ -511,8 +522,10 @@ impl Engine {
             let mut pause = CONFIGURE_RETRY;
             loop {
                 let turn = engine.configures.acquire().await;
+                // Before the endpoint is read, so that a change in between shows.
                 let changes = engine.endpoints.changes(endpoint);
                 let read = engine.endpoints.lane_config(endpoint).await;
+                // Not over the pause: an endpoint that cannot be read does not keep others from being read.
                 drop(turn);
                 match read {
                     // It changed while it was read: what was read may be old.
@@ -551,6 +564,7 @@ impl Engine {
     }
 
     async fn hand_over(&self, entry: RecordEntry) {
+        // Without a journal the drain is over, and the delivery is sent again after the next start.
         if let Ok(journal) = self.journal() {
             journal.record(entry).await;
         }
@@ -563,6 +577,7 @@ impl Engine {
                 .finish_pending(endpoint, state, self.now().wall, FINISH_ROWS)
                 .await
             {
+                // Nothing is left, or it was enabled meanwhile: then its lane reads what it has.
                 Ok(0) => break,
                 Ok(finished) => self.metrics.closed(state, finished),
                 Err(error) if error.is_not_found() => break,
@@ -584,6 +599,7 @@ impl Engine {
                 let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
                 let wake = machine.next_wake();
                 self.timer_at.store(
+                    // Where nothing is waited for, any wish is sooner.
                     wake.map_or(i64::MAX, Timestamp::as_micros),
                     Ordering::Relaxed,
                 );
@@ -667,6 +683,7 @@ impl Committed for Lanes {
             past_lane,
         } = settled;
         let endpoint = due.delivery.endpoint;
+        // What was cancelled under its last attempt was counted with that (`closed`).
         if let Some(state) = ends_as(next).filter(|_| ended) {
             self.0.metrics.ended(due.event.application, state);
         }

@@ -80,7 +80,7 @@ impl<'a> Confirming<'a> {
     }
 
     fn may_ask(&mut self, confirmation: &Confirmation) -> bool {
-        let now = self.service.now();
+        let now = self.service.steady();
         self.days.retain(|_, (ends, _)| *ends > now);
         self.asked.retain(|_, at| now.since(*at) < ADDRESS_EVERY);
         // The same mailbox, however it is written.

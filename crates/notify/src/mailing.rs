@@ -92,11 +92,12 @@ impl<'a> Mailing<'a> {
 
     async fn turn(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
         self.send_put_off(stop).await?;
-        let now = self.service.now();
+        // When notices came is stored by the wall clock; what waits here, waits by the steady one.
+        let (wall, now) = (self.service.now(), self.service.steady());
         self.next.retain(|_, at| *at > now);
         self.days.retain(|_, (ends, _)| *ends > now);
         for (audience, first) in self.service.mail_audiences().await? {
-            let gathering = now.since(first) < GATHER;
+            let gathering = wall.since(first) < GATHER;
             if gathering || self.next.contains_key(&audience) {
                 continue;
             }
@@ -117,7 +118,7 @@ impl<'a> Mailing<'a> {
         let due = self.service.mail_due(audience, NOTICES_MAX).await?;
         let (notices, recipients) = (due.notices, due.recipients);
         if !recipients.is_empty() {
-            let now = self.service.now();
+            let now = self.service.steady();
             let day = self.days.entry(audience.tenant);
             let (ends, sent) = day.or_insert((now.plus(DAY), 0));
             if *sent + recipients.len() > MAILS_PER_DAY {
@@ -144,7 +145,7 @@ impl<'a> Mailing<'a> {
 
     /// Tries those again who were put off and whose time has come.
     async fn send_put_off(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
-        let now = self.service.now();
+        let now = self.service.steady();
         while let Some(at) = self.put_off.iter().position(|mail| mail.next <= now) {
             let mail = self.put_off.remove(at);
             let (to, digest) = (mail.to.clone(), mail.digest.clone());
@@ -187,7 +188,7 @@ impl<'a> Mailing<'a> {
         self.put_off.push(PutOff {
             to,
             digest,
-            next: self.service.now().plus(self.every),
+            next: self.service.steady().plus(self.every),
             tries,
         });
     }

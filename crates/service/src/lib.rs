@@ -258,6 +258,11 @@ impl Service {
         self.0.engine.clock().now()
     }
 
+    /// A time that goes on evenly however the clock is set. It says when to go on, and is never told anybody.
+    pub fn steady(&self) -> Timestamp {
+        self.0.engine.steady()
+    }
+
     /// The profiles that this server knows.
     pub fn profiles(&self) -> &ProfileRegistry {
         self.0.engine.profiles()

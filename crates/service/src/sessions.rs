@@ -17,7 +17,6 @@ use serde::Deserialize;
 use url::Url;
 use utoipa::ToSchema;
 
-use crate::budget::Budget;
 use crate::reading::bounded_page;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Proof, Service, random};
@@ -87,11 +86,11 @@ pub struct Visit {
 const LOOKS_AT_ONCE: usize = 64;
 
 /// Bounds what people who are not in yet make the store read.
-pub(crate) struct Door(Budget);
+pub(crate) struct Door(tokio::sync::Semaphore);
 
 impl Default for Door {
     fn default() -> Self {
-        Self(Budget::new(LOOKS_AT_ONCE))
+        Self(tokio::sync::Semaphore::new(LOOKS_AT_ONCE))
     }
 }
 
@@ -101,7 +100,7 @@ impl Service {
     /// # Errors
     /// `key_unknown`, `key_disabled`, `key_expired`, `address_not_allowed`, and `overloaded` when too many come at once.
     pub async fn come_in(&self, key: &str, address: Option<IpAddr>) -> Result<(Secret, Visit)> {
-        let looking = self.0.door.0.take(0, 1).ok_or_else(too_many)?;
+        let looking = self.0.door.0.try_acquire().map_err(|_| too_many())?;
         let proof = self.prove(key).await?;
         // Whoever has a key is no stranger any more.
         drop(looking);
@@ -251,7 +250,7 @@ impl Service {
     /// # Errors
     /// What the store answers, and `overloaded` when too many try at once.
     pub async fn look_at_link(&self, code: &str) -> Result<Option<Session>> {
-        let _turn = self.0.door.0.take(0, 1).ok_or_else(too_many)?;
+        let _turn = self.0.door.0.try_acquire().map_err(|_| too_many())?;
         let found = self.store().session_by_hash(sha256(code.as_bytes())).await;
         match found {
             Ok(session) if session.opened_at.is_none() && session.expires_at > self.now() => {

@@ -45,7 +45,7 @@ pub struct Standing {
 }
 
 impl<K> Windows<K> {
-    /// Counts one request of `key`.
+    /// Counts one request of `key`. `now` is a steady time, and so is when the window ends.
     pub fn count(&self, key: Id<K>, limit: u32, window: Duration, now: Timestamp) -> Standing {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         // Not with each request: it goes through all of them.
@@ -64,7 +64,8 @@ impl<K> Windows<K> {
         current.used = current.used.saturating_add(u32::from(!exceeded));
         Standing {
             limit,
-            remaining: limit - current.used,
+            // The limit may have been lowered since the window began.
+            remaining: limit.saturating_sub(current.used),
             resets_at: current.ends_at,
             exceeded,
         }
@@ -74,6 +75,19 @@ impl<K> Windows<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_is_lowered_inside_a_window_leaves_nothing() {
+        let limits = Windows::<id::ApiKey>::default();
+        let (key, minute) = (Id::from_u128(1), Duration::from_secs(60));
+        let now = Timestamp::from_secs(0);
+        for _ in 0..5 {
+            limits.count(key, 9, minute, now);
+        }
+        let standing = limits.count(key, 3, minute, now);
+        assert!(standing.exceeded);
+        assert_eq!(standing.remaining, 0);
+    }
 
     #[test]
     fn a_window_holds_so_many_and_then_begins_anew() {

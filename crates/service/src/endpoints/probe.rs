@@ -151,7 +151,7 @@ async fn test_call(
 ) -> Result<(bool, Attempt, Bytes)> {
     let profile = &current.profile;
     let now = service.now();
-    let place = service.0.probes.enter(endpoint.tenant, now)?;
+    let place = service.0.probes.enter(endpoint.tenant, service.steady())?;
     let event = Event {
         id: service.store().ids().next(now),
         application: endpoint.application,

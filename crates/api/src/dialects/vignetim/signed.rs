@@ -62,9 +62,13 @@ pub(super) async fn signed(
     };
     // Before anything is written: a partner over the limit costs the store nothing.
     let rates = &api.door.rates;
-    let standing = rates.count(key, limit, spec.rate_window, now);
+    let steady = api.service.steady();
+    let mut standing = rates.count(key, limit, spec.rate_window, steady);
+    let resets_in = standing.resets_at.since(steady);
+    // Told as the clock shows it now; the window ends by the other one.
+    standing.resets_at = now.plus(resets_in);
     if standing.exceeded {
-        let seconds = standing.resets_at.since(now).as_secs_f64().ceil();
+        let seconds = resets_in.as_secs_f64().ceil();
         let text = spec
             .text("rate_limited")
             .replace("{seconds}", &seconds.to_string());
