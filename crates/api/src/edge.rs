@@ -208,7 +208,7 @@ impl Line {
         // What succeeds is told where somebody looks for it; a failure of ours always.
         if own.is_server_error() {
             tracing::warn!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
-        } else if own.is_client_error() || !(method.is_safe() || path.ends_with("/events")) {
+        } else if own.is_client_error() || !(method.is_safe() || is_publish(path)) {
             tracing::info!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
         } else {
             tracing::debug!(target: "postrider::access", %method, path, status = status_code, micros, key, request.id = id, trace.id = trace, "request");
@@ -216,11 +216,19 @@ impl Line {
     }
 }
 
+/// Publishing is what a server does all day: nobody wants a line for each.
+pub(crate) fn is_publish(path: &str) -> bool {
+    path.ends_with("/events") || path.ends_with("/events/batch") || path.ends_with("/msg")
+}
+
 async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
     if let Err(refusal) = must_be_clear(&request) {
         return Problem(refusal).into_response();
     }
-    let holder = holder(&request);
+    let (peer, asked_by) = (
+        request.extensions().get::<Peer>().copied(),
+        request.extensions().get::<AskedBy>().cloned(),
+    );
     // What a change has done must be told: only what was asked for to be read can be asked for again.
     let counts = request.method().is_safe() || request.uri().path().ends_with("/explain");
     let response = next.run(request).await;
@@ -234,7 +242,7 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
     if size <= PIECE || !counts {
         return Response::from_parts(parts, body);
     }
-    let Some(grant) = answers.take(holder, size) else {
+    let Some(grant) = answers.take(holder(asked_by.as_ref(), peer), size) else {
         let detail = "your answers that were not taken yet hold as much memory as they may; read them, or ask for less";
         return Problem(Refusal::new(ErrorCode::Overloaded, detail)).into_response();
     };
@@ -249,13 +257,11 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
     Response::from_parts(parts, Body::new(body))
 }
 
-/// On whose account an answer goes: the key that asked for it, or where it was asked from.
-fn holder(request: &Request) -> u128 {
-    // No key is proved yet, so its text stands for it; as a digest, since it may be a secret.
-    let headers = request.headers();
-    let keys = ["authorization", "x-api-key", "x-management-id"];
-    let key = keys.iter().find_map(|name| headers.get(*name));
-    let digest = match (key, request.extensions().get::<Peer>()) {
+/// On whose account an answer goes: the key that asked for it, once it is proved, or where it was asked from. By what
+/// anybody writes into a header somebody could be as many as they like.
+fn holder(asked_by: Option<&AskedBy>, peer: Option<Peer>) -> u128 {
+    let key = asked_by.and_then(|asked_by| asked_by.0.key.get());
+    let digest = match (key, peer) {
         (Some(key), _) => sha256(key.as_bytes()),
         (None, Some(Peer(address))) => sha256(address.to_string().as_bytes()),
         (None, None) => return 0,

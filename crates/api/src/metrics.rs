@@ -179,7 +179,7 @@ fn known(method: &Method) -> &'static str {
 fn action(method: &Method, route: &str) -> &'static str {
     if method.is_safe() {
         "read"
-    } else if route.ends_with("/events") || route.ends_with("/events/batch") {
+    } else if crate::edge::is_publish(route) {
         "publish"
     } else {
         "change"

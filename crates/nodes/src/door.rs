@@ -31,6 +31,8 @@ const HOLD: Duration = Duration::from_secs(15);
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Requests that wait at once.
 const HELD_MAX: usize = 1_024;
+/// Between two of them that are told.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Bytes of what somebody says who is refused.
 const TOLD_BYTES_MAX: usize = 100;
 /// Whose request it is, between two nodes: an address, and the version of HTTP.
@@ -63,7 +65,7 @@ struct Inner {
     making: TaskTracker,
     stop: CancellationToken,
     /// One refusal of a follower is told, not each of its tries.
-    told: Mutex<Option<String>>,
+    told: Mutex<Option<(String, tokio::time::Instant)>>,
 }
 
 impl std::fmt::Debug for Door {
@@ -199,7 +201,12 @@ impl Door {
             return problem(Refusal::new(ErrorCode::KeyUnknown, detail));
         };
         let proof = link::answer(token, nonce);
-        if !self.0.followers.has_room() {
+        // Requests of one that follows already need no place among the followers.
+        let has_room = match kind {
+            Kind::Attempts => self.0.followers.has_room(),
+            Kind::Requests => !self.0.followers.is_leaving(),
+        };
+        if !has_room {
             return nobody_leads();
         }
         let introduced = introduced(headers);
@@ -247,12 +254,16 @@ impl Door {
         // It goes into the log, of somebody who has shown nothing.
         node.truncate(node.floor_char_boundary(TOLD_BYTES_MAX));
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.as_ref() != Some(&node) {
+        // Nor does one who takes another name each time fill it.
+        let is_new = told
+            .as_ref()
+            .is_none_or(|(last, at)| *last != node && at.elapsed() >= TOLD_EVERY);
+        if is_new {
             tracing::warn!(
                 node,
                 "refused a node that has another master key, or somebody who pretends to be one"
             );
-            *told = Some(node);
+            *told = Some((node, tokio::time::Instant::now()));
         }
     }
 }

@@ -95,7 +95,12 @@ impl Followers {
 
     /// Whether another one may come.
     pub(crate) fn has_room(&self) -> bool {
-        !self.0.leaving.load(Ordering::Relaxed) && self.list().len() < FOLLOWERS_MAX
+        !self.is_leaving() && self.list().len() < FOLLOWERS_MAX
+    }
+
+    /// Whether this node is about to end.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.0.leaving.load(Ordering::Relaxed)
     }
 
     /// Attempts that were made here because the follower that had them went away.

@@ -47,7 +47,13 @@ pub(crate) async fn list(State(site): State<Site>, visitor: Visitor) -> Shown {
         .list_audit(who, query, page)
         .await
         .map_err(&refused)?;
-    let filters = [("subject", subject.as_str()), ("action", action.as_str())];
+    let (since, until) = (visitor.query.text("since"), visitor.query.text("until"));
+    let filters = [
+        ("subject", subject.as_str()),
+        ("action", action.as_str()),
+        ("since", since.as_str()),
+        ("until", until.as_str()),
+    ];
     let next = next_of(&found, &visitor.href("/audit"), &filters);
     let row = |entry: AuditEntry| Row {
         at: When::new(entry.actor.at, now),

@@ -25,9 +25,9 @@ use crate::tenant::crumbs_below;
 use crate::words::{self, After, Standing};
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-/// Deliveries on the page of their endpoint.
 /// Its last deliveries, of which the page tells how long their answers took.
 const MEASURED: usize = 50;
+/// Deliveries on the page of their endpoint.
 const RECENT: usize = 12;
 
 #[derive(Template)]

@@ -253,6 +253,8 @@ pub(crate) async fn create(
         let typed = tried(&site, &visitor, tenant, mode, values).await?;
         return new_form(&site, &visitor, &id, typed).await;
     }
+    // A customer's form has no field for them; one that was made by hand may.
+    let of_product = is_of_product(&visitor);
     let command = || {
         Ok::<_, Refusal>(NewEndpoint {
             url: values.url.clone(),
@@ -263,8 +265,11 @@ pub(crate) async fn create(
             headers: values.headers()?,
             rate_limit: values.rate_limit()?,
             ordering: values.ordering()?,
-            external_id: values.external_id(),
-            metadata: note_lines(&values.metadata)?,
+            external_id: of_product.then(|| values.external_id()).flatten(),
+            metadata: match of_product {
+                true => note_lines(&values.metadata)?,
+                false => Metadata::default(),
+            },
             ..NewEndpoint::default()
         })
     };

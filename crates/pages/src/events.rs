@@ -60,7 +60,14 @@ pub(crate) async fn list(
     let found = service.list_events(who, tenant, query, page).await;
     let found = found.map_err(&refused)?;
     let path = visitor.href(format_args!("/tenants/{tenant}/events"));
-    let next = next_of(&found, &path, &[("type", &event_type), ("mode", &asked)]);
+    let (since, until) = (visitor.query.text("since"), visitor.query.text("until"));
+    let filters = [
+        ("type", event_type.as_str()),
+        ("mode", asked.as_str()),
+        ("since", since.as_str()),
+        ("until", until.as_str()),
+    ];
+    let next = next_of(&found, &path, &filters);
     let row = |event: EventSummary| EventRow {
         href: visitor.href(format_args!("/events/{}", event.id)),
         id: event.id.to_string(),

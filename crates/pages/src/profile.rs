@@ -4,7 +4,9 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::health::DisableRule;
 use postrider_core::profile::Profile as CoreProfile;
+use postrider_core::profile::built_in;
 use postrider_core::tenant::Mode;
+use postrider_core::tenant::Scope;
 
 use crate::Site;
 use crate::door::Visitor;
@@ -28,6 +30,18 @@ pub(crate) async fn show(
     visitor: Visitor,
     Path(name): Path<String>,
 ) -> Shown {
+    // Everybody may read what is built in. Another product's own profile is nobody else's business.
+    let own = match visitor.visit.caller.scope() {
+        Scope::Root => None,
+        Scope::Application(own) | Scope::Tenant(own, _) => Some(own),
+    };
+    if let (Some(own), false) = (own, built_in().iter().any(|known| known.name == name)) {
+        let current = site.service().profile_of(own).await;
+        let current = current.map_err(visitor.refused())?;
+        if current.profile.name != name {
+            return Err(crate::Failure::not_found(site.face));
+        }
+    }
     let current = site.service().profiles().current(&name);
     let profile = current
         .ok_or_else(|| crate::Failure::not_found(site.face))?

@@ -80,13 +80,14 @@ pub(crate) async fn list(
         error: found.error,
     };
     let (status, shown_type, wanted) = (text("status"), text("type"), text("id"));
-    let (since, until) = (text("since"), text("until"));
+    let (since, until, source) = (text("since"), text("until"), text("source"));
     let filters = [
         ("status", status.as_str()),
         ("type", shown_type.as_str()),
         ("id", wanted.as_str()),
         ("since", since.as_str()),
         ("until", until.as_str()),
+        ("source", source.as_str()),
     ];
     let path = visitor.href(format_args!("/tenants/{tenant}/send-outs"));
     let next = next_of(&found, &path, &filters);

@@ -183,7 +183,6 @@ impl Service {
     }
 }
 
-/// The example of an event type, if it has one.
 /// The types that a profile describes, and those that it only names: the whole of a closed catalogue, and what can
 /// trigger a distribution.
 fn of_profile(profile: &Profile) -> Vec<DescribedEvent> {

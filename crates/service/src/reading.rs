@@ -230,8 +230,14 @@ pub fn typed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Result<T> {
             "must be a JSON object",
         ));
     }
-    let reader = &mut serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(reader).map_err(|error| {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut reader);
+    if read.is_ok() && reader.end().is_err() {
+        // Behind it may be a second object, which would be lost without a word.
+        let detail = "something follows the JSON object";
+        return Err(Refusal::new(ErrorCode::BodyNotJson, detail));
+    }
+    read.map_err(|error| {
         let path = error.path().to_string();
         let text = error.inner().to_string();
         // The path says where, and better than a line and a column of the bytes.

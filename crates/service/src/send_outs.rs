@@ -243,10 +243,14 @@ async fn send_outs(service: &Service, deliveries: Vec<Delivery>) -> Result<Vec<S
     let without = |what| move || Refusal::internal(format!("a delivery without its {what}"));
     deliveries
         .into_iter()
-        .map(|delivery| {
+        .filter_map(|delivery| {
+            // It went by its age since the delivery was read.
+            let event = events.get(&delivery.event)?;
+            Some((delivery, event))
+        })
+        .map(|(delivery, event)| {
             let endpoint = endpoints.get(&delivery.endpoint);
             let endpoint = endpoint.ok_or_else(without("endpoint"))?;
-            let event = events.get(&delivery.event).ok_or_else(without("event"))?;
             let last = last.remove(&delivery.id);
             send_out(service, delivery, endpoint, event, last)
         })
@@ -256,7 +260,7 @@ async fn send_outs(service: &Service, deliveries: Vec<Delivery>) -> Result<Vec<S
 async fn one(service: &Service, delivery: Delivery) -> Result<SendOut> {
     let found = send_outs(service, vec![delivery]).await?;
     let one = found.into_iter().next();
-    one.ok_or_else(|| Refusal::internal("one delivery is one send-out"))
+    one.ok_or_else(|| Refusal::not_found("send-out"))
 }
 
 fn send_out(
@@ -315,6 +319,7 @@ async fn of_type(
     page: PageRequest,
 ) -> Result<Page<SendOut>> {
     let query = query_digest(&filter);
+    let page = bounded_page(page);
     // Whole pages, because most of their rows may be of other types.
     let mut searched = PageRequest {
         limit: PAGE_ROWS_MAX,
@@ -331,7 +336,7 @@ async fn of_type(
             // The place of the row and not of the page: what is behind it is looked at again.
             let after = row.delivery.id.as_u128();
             rows.push(row);
-            if rows.len() == page.limit {
+            if rows.len() >= page.limit {
                 let next = Some(Cursor { query, after });
                 return Ok(Page { rows, next });
             }

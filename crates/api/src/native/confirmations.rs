@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::Api;
 use crate::openapi::{OfCode, OfTenant, Refusals};
 use crate::problem::{Answer, Problem, status};
-use crate::request::{Path, json, must_be_json, ok, read_id, typed};
+use crate::request::{Path, json, must_be_json, ok, read_id, typed, well_formed};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +72,7 @@ const CONFIRM_BYTES_MAX: usize = 4_096;
 pub(crate) async fn confirm(State(api): State<Api>, headers: HeaderMap, body: Body) -> Answer {
     must_be_json(&headers)?;
     let bytes = api.body_of(NOBODY, body, CONFIRM_BYTES_MAX).await?;
+    well_formed(&bytes)?;
     let body: ConfirmBody = typed(&bytes)?;
     let (tenant, email) = api.service.confirm(&body.code).await?;
     Ok(ok(&ConfirmedView { tenant, email }))

@@ -220,9 +220,15 @@ pub(crate) async fn publish_batch(
     let refusals = answers.iter().filter_map(|answer| answer.as_ref().err());
     let mut full =
         refusals.filter(|refusal| status(refusal.code) == StatusCode::SERVICE_UNAVAILABLE);
+    // One whose outcome is not known speaks for all: after the others nothing was stored, which is not to be believed.
+    let is_unknown = |full: &&Refusal| full.code == ErrorCode::OutcomeUnknown;
+    let full: Vec<&Refusal> = full.by_ref().collect();
     let full = full
-        .next_back()
-        .map(|full| (full.code, full.detail.clone()));
+        .iter()
+        .copied()
+        .find(|full| is_unknown(full))
+        .or(full.last().copied());
+    let full = full.map(|full| (full.code, full.detail.clone()));
     // Before the batch may be refused as a whole, since it logs why each was refused.
     let data = answers.into_iter().map(BatchAnswer::from).collect();
     if let (Some((code, detail)), false) = (full, any) {

@@ -683,3 +683,35 @@ async fn when_too_much_waits_publishers_are_told_to_come_back() {
     }
     assert_eq!(stored, accepted, "accepted and stored are the same");
 }
+
+#[tokio::test]
+async fn what_follows_a_body_is_not_lost_without_a_word() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let events = format!("/v1/tenants/{tenant}/events");
+    let one = r#"{"type":"a.b","data":1}"#;
+    for (path, body) in [
+        (
+            format!("{events}/batch"),
+            format!(r#"{{"events":[{one}]}}{{"events":[{one}]}}"#),
+        ),
+        (
+            format!("{events}/batch"),
+            format!(r#"{{"events":[{one}]}} junk"#),
+        ),
+        (events.clone(), format!("{one}{one}")),
+        (
+            "/v1/mail-confirmations".to_owned(),
+            r#"{"code":"x"}{"code":"y"}"#.to_owned(),
+        ),
+    ] {
+        let reply = server.raw(&path, body.clone()).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (400, "body_not_json"),
+            "{body}"
+        );
+    }
+    let none = server.good("GET", &events, Value::Null).await;
+    assert_eq!(none["data"], json!([]));
+}

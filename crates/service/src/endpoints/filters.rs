@@ -78,6 +78,10 @@ impl Service {
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => return Err(error.into()),
             };
+            // What it said was deleted: nobody can say whether it would have met the filter.
+            if !whole.has_content() {
+                continue;
+            }
             let unmet = filter.unmet(&Content::new(&whole.data, whole.meta.as_ref()));
             tried.push(FilterTried { event, unmet });
         }

@@ -308,8 +308,10 @@ pub(super) async fn send_example(
         idempotency_key: key_of_request(&headers)?.map(str::to_owned),
         ..new_event(given.event_type, &example)
     };
+    // The same example for another endpoint is another request.
+    let raw = Bytes::from([known.id.to_string().as_bytes(), &bytes].concat());
     let sent = Sent {
-        raw: &bytes,
+        raw: &raw,
         // An example is no part of the body.
         whole: None,
         traceparent: None,

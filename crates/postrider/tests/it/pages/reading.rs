@@ -290,6 +290,20 @@ async fn what_the_product_notes_is_the_products() {
     assert_eq!(endpoint["metadata"]["plan"], "gold");
     assert_eq!(endpoint["ordering"], "key", "a form without it leaves it");
 
+    // Nor by a form that is not ours, when making one.
+    customer.page("/portal").await;
+    let form = [
+        ("url", "https://example.com/squatted"),
+        ("metadata", "plan: free"),
+        ("external_id", "hook-2"),
+    ];
+    let path = format!("/portal/tenants/{tenant}/endpoints");
+    let made = customer.press(&path, &form).await;
+    assert_eq!(made.status, 200, "{made:?}");
+    let named = format!("{listed}?externalId=hook-2");
+    let named = server.good("GET", &named, Value::Null).await;
+    assert_eq!(named["data"], json!([]));
+
     let settings = format!("/tenants/{tenant}/settings");
     operator.page(&settings).await;
     let form = [
