@@ -50,17 +50,18 @@ fn make(path: &Path) -> anyhow::Result<()> {
         .fill(&mut key)
         .ok()
         .context("the operating system gave no random bytes")?;
-    let mut options = File::options();
-    // Never over one that is there: what it sealed nobody could open any more.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options
-        .open(path)
-        .with_context(|| format!("failed to create the master key file {}", path.display()))?;
+    let failed = || format!("failed to create the master key file {}", path.display());
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    let directory = directory.unwrap_or(Path::new("."));
+    // Whole or not at all: half of a key would stop every later start. Mode 600, as its maker has it.
+    let mut file = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
     writeln!(file, "{}", hex(&key))?;
-    // Before anything is sealed with it: lost, it would take all secrets with it.
-    file.sync_all()?;
+    // Before anything is sealed with it: lost, it would take all secrets with it. So would its name.
+    file.as_file().sync_all()?;
+    // Never over one that is there: what it sealed nobody could open any more.
+    file.persist_noclobber(path).with_context(failed)?;
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
     Ok(())
 }
 

@@ -33,6 +33,9 @@ impl Received {
 /// Answers a webhook.
 pub type Answer = Arc<dyn Fn(Received) -> StatusCode + Send + Sync>;
 
+/// After a connection that could not be taken.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Starts to receive; `tls` makes it HTTPS. Runs until the process ends.
 ///
 /// # Errors
@@ -50,7 +53,12 @@ pub async fn start(
         reason = "a receiver lives as long as its process"
     )]
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors, or a connection that ended before it was taken: the next one may do.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
             let (acceptor, answer) = (acceptor.clone(), answer.clone());
             tokio::spawn(async move {
                 match acceptor {

@@ -132,13 +132,21 @@ fn uid_of(thing: &Value) -> &str {
 }
 
 /// The path of something there or here, each part by itself.
-fn path(parts: &[&str]) -> String {
+///
+/// # Errors
+/// When a part is a step up or none: joined to the base it would be another place.
+fn path(parts: &[&str]) -> anyhow::Result<String> {
     let mut path = BASE.to_owned();
     for part in parts {
+        if part.chars().all(|c| c == '.') {
+            bail!(
+                "the other server calls something {part:?}, which no path can have; rename it there"
+            );
+        }
         path.push('/');
         path.extend(url::form_urlencoded::byte_serialize(part.as_bytes()));
     }
-    path
+    Ok(path)
 }
 
 impl Import {
@@ -191,7 +199,7 @@ impl Import {
                 ];
                 let body = members(&event_type, &known).into();
                 let what = format!("event type {name}");
-                let path = path(&["event-type", &name]);
+                let path = path(&["event-type", &name])?;
                 count += usize::from(self.write(Method::PUT, &path, body, &what).await?);
             }
         }
@@ -209,14 +217,14 @@ impl Import {
                 "{what}: its rate limit is not held here for all its endpoints together; give each one of its own"
             ));
         }
-        let one = path(&["app", &uid]);
+        let one = path(&["app", &uid])?;
         let written = self.write(Method::PUT, &one, body.into(), &what);
         Ok(written.await?.then_some(uid))
     }
 
     async fn endpoints(&mut self, application: &Value, uid: &str) -> anyhow::Result<usize> {
         let there = text(application, "id");
-        let mut pages = Pages::new(path(&["app", there, "endpoint"]));
+        let mut pages = Pages::new(path(&["app", there, "endpoint"])?);
         let mut count = 0;
         while let Some(page) = pages.next(&self.from).await? {
             for endpoint in page {
@@ -231,8 +239,8 @@ impl Import {
         let what = format!("endpoint {uid} of {app}");
         let id = text(endpoint, "id");
         let of = |part| path(&["app", there, "endpoint", id, part]);
-        let secret = self.from.ask(Method::GET, &of("secret"), None).await?;
-        let headers = self.from.ask(Method::GET, &of("headers"), None).await?;
+        let secret = self.from.ask(Method::GET, &of("secret")?, None).await?;
+        let headers = self.from.ask(Method::GET, &of("headers")?, None).await?;
         let key = secret.body["key"].as_str();
         // With another secret its receiver would refuse everything that comes from here.
         let (Some(secret), true) = (key.map(|key| json!(key)), headers.status.is_success()) else {
@@ -256,11 +264,11 @@ impl Import {
             body.extend(value.map(|value| (name.to_owned(), value)));
         }
         body.insert("uid".to_owned(), json!(uid));
-        let one = path(&["app", app, "endpoint", uid]);
+        let one = path(&["app", app, "endpoint", uid])?;
         let here = self.to.ask(Method::GET, &one, None).await?;
         let written = if here.status == StatusCode::NOT_FOUND {
             body.insert("secret".to_owned(), secret);
-            let all = path(&["app", app, "endpoint"]);
+            let all = path(&["app", app, "endpoint"])?;
             self.write(Method::POST, &all, body.into(), &what).await?
         } else {
             // A PUT leaves the secret as it is.
@@ -271,7 +279,7 @@ impl Import {
         if !written {
             return Ok(false);
         }
-        let of_headers = path(&["app", app, "endpoint", uid, "headers"]);
+        let of_headers = path(&["app", app, "endpoint", uid, "headers"])?;
         let shown = json!({ "headers": headers["headers"] });
         if headers["headers"]
             .as_object()

@@ -114,7 +114,7 @@ pub enum EventTypeCommand {
     },
 }
 
-const EVENT_TYPE: &[&str] = &["name", "description", "declared", "createdAt"];
+const EVENT_TYPE: &[&str] = &["name", "description", "source", "createdAt"];
 
 pub async fn event_type(command: EventTypeCommand) -> anyhow::Result<()> {
     match command {
@@ -176,7 +176,7 @@ pub async fn audit(args: AuditArgs) -> anyhow::Result<()> {
 pub enum NotificationCommand {
     /// List a tenant's notices of failures
     List(OfTenant),
-    /// Mark them as read up to one: {"last":"…"}
+    /// Mark them as read up to one: {"upTo":"…"}
     Read(ForTenant),
 }
 

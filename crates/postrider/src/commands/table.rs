@@ -4,6 +4,7 @@ use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use crate::listen::printable;
 use crate::output::line;
 
 /// Characters of a cell in a table; longer ones are cut, `--json` has them whole.
@@ -42,7 +43,8 @@ pub(super) fn progress() -> ProgressBar {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        // What a receiver answered, or a customer called something: a stranger's.
+        Value::String(text) => printable(text),
         // Why an attempt got no answer.
         Value::Object(error) if error.contains_key("kind") => {
             format!("{}: {}", cell(&error["kind"]), cell(&error["detail"]))
@@ -102,6 +104,14 @@ fn heading(name: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_stranger_wrote_does_not_steer_the_terminal() {
+        let steering = json!("\u{1b}[2Jgone\u{9b}31m");
+        assert_eq!(cell(&steering), "\\u{1b}[2Jgone\\u{9b}31m");
+        let table = table(&[json!({ "a": steering })], &["a"]);
+        assert!(!table.contains(['\u{1b}', '\u{9b}']), "{table:?}");
+    }
 
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_drops_empty_columns() {
