@@ -59,6 +59,7 @@ impl Budget {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
+        // Nothing panics between two numbers that belong together, so those of a poisoned lock are good.
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,6 +71,7 @@ impl Grant {
         let mut taken = self.budget.lock();
         let own = taken.holders.get(&self.holder).copied().unwrap_or(0);
         let free = self.budget.0.max.saturating_sub(taken.all);
+        // The first comparison keeps the sum of the second from overflowing.
         if more > free || own + more > free {
             return false;
         }
@@ -94,6 +96,7 @@ impl Drop for Grant {
         taken.all -= self.amount;
         if let Some(own) = taken.holders.get_mut(&self.holder) {
             *own -= self.amount;
+            // Holders are callers, and of those there is no end.
             if *own == 0 {
                 taken.holders.remove(&self.holder);
             }

@@ -28,6 +28,7 @@ impl Changes {
     fn stripe(&self, thing: u128) -> &AtomicU64 {
         // The ids of what is made together differ in few bits.
         let mixed = (thing as u64 ^ (thing >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // A product mixes its upper bits best; twelve are as many as choose a stripe.
         &self.0[(mixed >> 52) as usize % STRIPES]
     }
 
@@ -65,6 +66,7 @@ struct ByWeight;
 
 impl<K, V> Weighter<K, Arc<Held<V>>> for ByWeight {
     fn weight(&self, _: &K, held: &Arc<Held<V>>) -> u64 {
+        // Without weight any number of them would be kept.
         held.weight.max(1)
     }
 }
@@ -110,6 +112,7 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
             if self.is_fresh(&held.stamp) {
                 return Ok(held.value.clone());
             }
+            // Taken out, or whoever asks below would be given it again instead of reading.
             self.held.remove(&key);
         }
         match self.held.get_value_or_guard_async(&key).await {

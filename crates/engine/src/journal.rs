@@ -114,6 +114,7 @@ pub(crate) fn journal(
     clocks: Arc<Clocks>,
     metrics: Arc<Metrics>,
 ) -> (Journal, JournalTask) {
+    // A gauge begins at zero, which would say that nothing can be written.
     metrics.store_takes_records.set(1);
     let (requests, requests_in) = mpsc::channel(REQUESTS_ON_THEIR_WAY);
     let (records, records_in) = mpsc::channel(RECORDS_MAX);
@@ -183,6 +184,7 @@ impl Journal {
                 request: request(reply),
                 place,
             })
+            // Full or shut, the entry comes back and its place with it.
             .map_err(|_| Busy)?;
         Ok(Requested(answered))
     }
@@ -208,9 +210,11 @@ impl JournalTask {
         loop {
             let is_over =
                 self.records.is_closed() && self.records.is_empty() && self.requests.is_empty();
+            // What waits for a look is given up: a store that cannot be read does not hold up a shutdown.
             if is_over && records.is_empty() && (queue.is_empty() || self.look) {
                 return;
             }
+            // There is work already: without a pause it would be tried again and again.
             if failing || self.look {
                 tokio::time::sleep(RETRY_PAUSE).await;
             } else if records.is_empty() && queue.is_empty() {
@@ -225,6 +229,7 @@ impl JournalTask {
             {
                 records.push(entry);
             }
+            // All of them: turns are given among those in line, whatever the channel has in front.
             while let Ok(entry) = self.requests.try_recv() {
                 queue.push(entry);
             }
@@ -277,6 +282,7 @@ impl JournalTask {
     ) -> Vec<RecordEntry> {
         let now = self.clocks.now();
         let (batch, waiting) = gather(records, requests);
+        // All that came may have been refused, and an empty transaction is a flush for nothing.
         if batch.is_empty() {
             return Vec::new();
         }

@@ -29,6 +29,7 @@ struct Minute {
 }
 
 const NOTHING: Minute = Minute {
+    // No time is in it, so a place that was never used is not taken for a minute.
     number: i64::MIN,
     attempts: 0,
     succeeded: 0,
@@ -95,6 +96,7 @@ impl Lately {
                 *sum += u64::from(count);
             }
         }
+        // Attempts that end meanwhile do not wait for the sums.
         drop(minutes);
         hour.median = quantile(&times, 500);
         hour.slowest_hundredth = quantile(&times, 990);
@@ -126,6 +128,7 @@ fn class(took: Duration) -> usize {
 fn longest(class: usize) -> Duration {
     let class = u64::try_from(class).unwrap_or(0);
     let (power, step) = (class / u64::from(STEPS), class % u64::from(STEPS));
+    // No time is in the classes of the first powers, where this would be negative.
     let next = (u64::from(STEPS) + step + 1) << power.saturating_sub(u64::from(STEPS.ilog2()));
     Duration::from_micros(next - 1)
 }
@@ -137,6 +140,7 @@ fn quantile(times: &[u64; CLASSES], thousandths: u64) -> Option<Duration> {
     let mut sum = 0;
     let found = times.iter().position(|count| {
         sum += count;
+        // Of nothing, the first class would have all that is wanted.
         all > 0 && sum >= wanted
     });
     found.map(longest)

@@ -86,6 +86,7 @@ impl<K: id::Kind> Owners<K> {
             }
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Asked again: between the two locks others may have come.
         if known.len() >= self.max && !known.contains(&key) {
             return Owner::Other;
         }

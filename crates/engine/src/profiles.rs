@@ -50,6 +50,7 @@ impl ProfileRegistry {
                 .insert(record.version, Arc::new(profile));
         }
         registry
+            // In this order: of two with one name the later is current.
             .replace(store, built_in().iter().cloned().chain(own))
             .await?;
         Ok(registry)
@@ -73,6 +74,7 @@ impl ProfileRegistry {
                 .versions
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
+                // Before it is current: whoever is given the version has to find it.
                 .insert(version, profile.clone());
             let name = profile.name.clone();
             registry

@@ -73,6 +73,7 @@ pub(crate) fn settle(
         started_at: delivery.series.started_at.or(Some(sent.started.steady)),
         single: delivery.series.single,
     };
+    // Somebody asked for it, where a series begins that is not the first.
     let manual = delivery.series.single || (delivery.attempts > 0 && delivery.series.attempts == 0);
     delivery.attempts = number;
     delivery.series = series;

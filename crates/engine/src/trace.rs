@@ -61,11 +61,13 @@ pub(crate) fn span_of(delivery: Id<id::Delivery>, number: u32) -> u64 {
     // A delivery's bits are mixed so that ids that follow each other differ everywhere (the finalizer of
     // SplitMix64).
     let id = delivery.as_u128();
+    // Masked to 64 bits, so it always fits.
     let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
     let mut bits = half(id >> 64).wrapping_mul(0xd129_0fc1_8a5d_4b35) ^ half(id);
     bits = bits.wrapping_add(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    // A span of zero is none (W3C Trace Context).
     (bits ^ (bits >> 31)).max(1)
 }
 

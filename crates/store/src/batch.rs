@@ -48,6 +48,7 @@ impl Batch {
     }
 
     pub fn len(&self) -> usize {
+        // Taken apart, so that a kind that is added cannot be left out.
         let Self {
             records,
             finishes,
@@ -78,6 +79,7 @@ impl Answers {
             count: usize,
             why: impl Fn() -> StoreError,
         ) {
+            // What has an answer keeps it: there are never more answers than writes.
             answers.resize_with(count, || Err(why()));
         }
         fill(&mut self.records, batch.records.len(), &why);

@@ -94,6 +94,8 @@ impl<'e> Candidate<'e> {
             Target::Matching => self.kind == RecipientKind::Registered,
             Target::Distributions => self.kind == RecipientKind::Distribution,
             Target::IfEnabled(_) => {
+                // Only an event that names a URL reaches a callback. A tenant may have very many of them, so
+                // a store need not offer them here.
                 return self.is_reached(event.mode) && self.kind != RecipientKind::Callback;
             }
             Target::Endpoint(_) => return self.is_reached(event.mode),
@@ -119,6 +121,7 @@ impl<'e> Candidate<'e> {
             return None;
         }
         match target {
+            // First, because what is said of each target below is of an endpoint that is disabled.
             _ if self.is_enabled => Some(DeliveryState::Pending),
             // Whoever paused it wants to see what came meanwhile.
             Target::Distributions => Some(DeliveryState::Skipped),
@@ -152,6 +155,7 @@ pub fn repeated(first: &FirstUse, given: &Idempotency) -> Result<Published, Stor
         event: first.event,
         created: false,
         count: first.count,
+        // They are with their lanes already.
         deliveries: Vec::new(),
     })
 }
@@ -236,17 +240,20 @@ pub fn record(head: Head, record: &RecordAttempt, now: Timestamp) -> Option<Reco
     let change = Change {
         state,
         series: record.series,
+        // Of one that was ended and succeeds after all it is the time of that.
         completed_at: state.is_final().then_some(now),
         due_at,
         place: due_at.filter(|_| !record.keep_place),
     };
     Some(Recording {
         change: (!stays).then_some(change),
+        // It ended otherwise, so a failure counts for nothing; a success shows that the receiver is there.
         health: if ended && record.health != HealthChange::Success {
             HealthChange::None
         } else {
             record.health
         },
+        // By the state before: what was ended while the attempt ran was told of when it ended, if at all.
         is_told: is_told(record.series.single, head.state, state),
     })
 }
@@ -304,6 +311,7 @@ pub fn resend(
     now: Timestamp,
 ) -> Result<Delivery, StoreError> {
     let is_as_seen = delivery.attempts == resend.attempts;
+    // Two who resend at once would both be served otherwise: the second after the first had succeeded.
     if delivery.state == DeliveryState::Pending || !is_as_seen {
         return Err(StoreError::conflict(Rule::DeliveryPending));
     }
@@ -360,6 +368,7 @@ pub fn catch_up(
             Ok(CatchingUp::Again(Resend {
                 delivery,
                 attempts: head.attempts,
+                // As if it were published now: a whole series, and no single attempt by hand.
                 series: Series::SCHEDULED,
             }))
         }

@@ -122,6 +122,7 @@ impl MemoryStore {
 /// The answer to each write of a transaction that failed as a whole.
 fn failed(error: &StoreError) -> StoreError {
     match error {
+        // It alone leaves open whether anything was written; after any other error nothing was.
         StoreError::OutcomeUnknown { .. } => StoreError::OutcomeUnknown {
             source: error.to_string().into(),
         },

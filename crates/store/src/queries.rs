@@ -71,6 +71,7 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        // Byte by byte: `from_str_radix` takes a sign and capitals too, and the cut at 8 needs ASCII.
         if text.len() != 40
             || !text
                 .bytes()
@@ -80,6 +81,7 @@ impl FromStr for Cursor {
         }
         let query = u32::from_str_radix(&text[..8], 16).map_err(|_| InvalidCursor)?;
         let after = u128::from_str_radix(&text[8..], 16).map_err(|_| InvalidCursor)?;
+        // Only a door makes such a cursor; a caller could take it from one list to any other.
         if query == Self::ANY {
             return Err(InvalidCursor);
         }
@@ -94,6 +96,7 @@ pub fn query_digest(query: &impl fmt::Debug) -> u32 {
         .fold(0x811c_9dc5, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
+    // No query's digest may be the one that stands for any.
     digest.max(Cursor::ANY + 1)
 }
 
@@ -135,6 +138,7 @@ impl<T> Page<T> {
     ) -> Self {
         let mut sum = 0;
         let kept = self.rows.iter().take_while(|row| {
+            // It is kept however long it is, or the list could not go on.
             let is_first = sum == 0;
             sum += bytes(row);
             is_first || sum <= bytes_max
@@ -154,6 +158,7 @@ impl<T> Page<T> {
     #[must_use]
     pub fn or_next(mut self, query: u32, last: Option<u128>) -> Self {
         let more = last.map(|after| Cursor { query, after });
+        // Where the page has a next, that is nearer: it ended before the look did.
         self.next = self.next.or(more);
         self
     }
@@ -439,6 +444,7 @@ impl StatisticsQuery {
     pub fn period_of(&self, at: Timestamp) -> Timestamp {
         let period = i64::try_from(self.period.as_micros())
             .unwrap_or(i64::MAX)
+            // A period of nothing would be divided by.
             .max(1);
         Timestamp::from_micros(at.as_micros().div_euclid(period) * period)
     }

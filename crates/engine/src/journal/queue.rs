@@ -85,6 +85,7 @@ impl Queue {
     pub(super) fn take(&mut self, max: usize) -> Vec<RequestEntry> {
         let mut taken = Vec::new();
         let mut rows = 0;
+        // The rows are asked about before each: an event that makes more than all of them still goes.
         while taken.len() < max
             && rows < TRANSACTION_ROWS
             && let Some(tenant) = self.ring.pop_front()
@@ -110,6 +111,7 @@ impl Queue {
     /// How many deliveries an event of the tenant made.
     pub(super) fn learn(&mut self, tenant: TenantId, deliveries: usize) {
         if self.fan_outs.len() >= FAN_OUTS_MAX {
+            // All at once: each is learned again by its next event.
             self.fan_outs.clear();
         }
         self.fan_outs.insert(tenant, deliveries.max(1));

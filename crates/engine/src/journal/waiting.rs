@@ -63,6 +63,7 @@ pub(super) struct Told {
 /// Makes one batch of what waits.
 pub(super) fn gather(records: Vec<RecordEntry>, requests: Vec<RequestEntry>) -> (Batch, Waiting) {
     let mut batch = Batch::default();
+    // Before the requests: `tell` takes the answers to expiries before those to what callers finish.
     for entry in &records {
         match &entry.write {
             RecordWrite::Attempt(record) => batch.records.push(record.clone()),
@@ -115,6 +116,7 @@ impl Waiting {
         let mut told = Told::default();
         let mut of_attempts = answers.records.into_iter();
         let mut of_finishes = answers.finishes.into_iter();
+        // In the order in which all of it was written: a lane settles an attempt before it hears of a resend.
         for entry in self.records {
             let answer = match entry.write {
                 RecordWrite::Attempt(_) => {
@@ -144,6 +146,7 @@ impl Waiting {
             }
             finished.push((reply, answer));
         }
+        // In the order of their places: publishes, then resends, then catch-ups.
         let mut due = Vec::new();
         let mut published = Vec::with_capacity(self.publishes.len());
         let mut of_publishes = answers.publishes.into_iter();

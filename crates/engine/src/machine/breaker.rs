@@ -69,7 +69,9 @@ impl Breaker {
     pub(super) fn opens_at(&self, now: Timestamp, in_flight: usize) -> Option<Timestamp> {
         match *self {
             Self::Closed { .. } => Some(now),
+            // The probe goes alone: what was under way when it opened ends first.
             Self::Open { until, .. } if in_flight == 0 => Some(until.max(now)),
+            // Every answer of a probe ends this state; should one leave it, the next request is the probe.
             Self::HalfOpen { .. } if in_flight == 0 => Some(now),
             Self::Open { .. } | Self::HalfOpen { .. } => None,
         }

@@ -66,6 +66,7 @@ impl Concurrency {
     /// An answer came. `busy`: as many requests were under way as are allowed, so it says something
     /// of the limit.
     pub(super) fn answered(&mut self, now: Timestamp, took: Option<Duration>, busy: bool) {
+        // Learned from every answer: the shortest time is seen when few requests are under way.
         let queue = self.queue(now, took);
         if !busy {
             return;
@@ -75,6 +76,7 @@ impl Concurrency {
             self.limit += if self.slow_start {
                 1.0
             } else {
+                // One more when each of those under way was answered once.
                 1.0 / self.limit
             };
         } else {
@@ -88,17 +90,20 @@ impl Concurrency {
 
     /// Requests that wait behind others at the receiver.
     fn queue(&mut self, now: Timestamp, took: Option<Duration>) -> f64 {
+        // Never zero, for the average is divided by.
         let Some(took) = took.map(|took| took.as_secs_f64().max(1e-6)) else {
             return 0.0;
         };
         if self.shortest.is_some() && now.since(self.shortest_since) >= FORGET_AFTER {
             // With half of the requests the queue is short, and the shortest time can be seen.
             self.shortest = None;
+            // Not above where it is: strain may have brought it below where lanes begin.
             self.limit = (self.limit / 2.0).max(START.min(self.limit));
         }
         let shortest = match self.shortest {
             None => {
                 self.shortest_since = now;
+                // The average begins anew too, or a receiver that became faster would seem to have a queue.
                 self.average = took;
                 took
             }

@@ -144,10 +144,12 @@ impl Lane {
 
     pub(super) fn is_ordered(&self) -> bool {
         self.config
+            // Until its endpoint is known a lane keeps order, so that nothing was overtaken if it has one.
             .is_none_or(|config| config.ordering != Ordering::None)
     }
 
     pub(super) fn has_stored(&self) -> bool {
+        // What a page on its way brings may be older than whatever comes now.
         self.stored.is_some() || self.loading.is_some()
     }
 
@@ -194,10 +196,12 @@ impl Lane {
         let first = self.config.is_none();
         self.config = Some(config);
         self.asked_config = false;
+        // `turn` does not ask whether the lane has one: an open one would go on holding it back.
         if !config.breaker {
             self.breaker = Breaker::default();
         }
         if config.closed.is_some() {
+            // Of a lane that was just made nobody knows what the store has, so it is finished to be sure.
             self.unfinished |=
                 !self.items.is_empty() || self.has_stored() || !self.unsettled.is_empty() || first;
             return self.drop_items();
@@ -218,6 +222,7 @@ impl Lane {
     }
 
     fn drop_items(&mut self) -> usize {
+        // What is under way stays counted until it is settled.
         self.known.clear();
         let bytes = self.items.values().map(size).sum();
         self.items.clear();
@@ -260,6 +265,7 @@ impl Lane {
             // A retry that kept its place in the store must not hold up others here.
             due.sequence.max(due.delivery.due_at.as_micros())
         };
+        // It is here already, and its bytes are counted.
         if !self.known.insert(due.delivery.id) {
             return 0;
         }
@@ -270,6 +276,7 @@ impl Lane {
 
     pub(super) fn leave_in_store(&mut self, place: Timestamp) {
         if self.is_closed() {
+            // A closed lane reads no pages: what is left in the store is finished there.
             self.unfinished = true;
         } else {
             self.stored = Some(self.stored.map_or(place, |stored| stored.min(place)));
@@ -302,6 +309,7 @@ impl Lane {
     pub(super) fn load_failed(&mut self, now: Timestamp) {
         self.loading = None;
         self.load_not_before = now.plus(LOAD_RETRY);
+        // Where the page was to begin is forgotten, so the next one begins with the first that waits.
         self.leave_in_store(Timestamp::default());
     }
 
@@ -319,6 +327,7 @@ impl Lane {
             .stored
             .filter(|place| *place <= now.plus(limits.horizon))?;
         let room = if self.is_failing() {
+            // It takes a page whole, so it asks for one when it has sent the last.
             self.items.is_empty() && self.has_share()
         } else if memory_full {
             self.has_share()
@@ -336,6 +345,7 @@ impl Lane {
             return None;
         }
         self.loading = Some(HashSet::new());
+        // The page's `next` says it anew; until then this is the place of what is left there meanwhile.
         self.stored = None;
         let (rows, bytes) = if memory_full {
             (PAGE_ROWS_SCARCE, PAGE_BYTES_SCARCE)
@@ -401,6 +411,7 @@ impl Lane {
                 .iter()
                 .next()
                 .map(|(place, item)| (*place, item.delivery.due_at)),
+            // Until its record is committed, for only that says whether it goes first again.
             Ordering::Endpoint if !self.unsettled.is_empty() => None,
             Ordering::Endpoint => self
                 .items
@@ -418,6 +429,7 @@ impl Lane {
             .values()
             .filter_map(|underway| underway.key.as_deref())
             .collect();
+        // Where nothing is due now, the timer of the lane is set for this one.
         let mut soonest: Option<(Place, Timestamp)> = None;
         for (place, item) in &self.items {
             let free = match item.event.ordering_key.as_deref() {
@@ -472,6 +484,7 @@ impl Lane {
         took: Option<Duration>,
         signal: Signal,
     ) {
+        // Asked before the slot is given back: with one slot free an answer says nothing of the limit.
         let was_busy = self.in_flight >= self.concurrency.allowed();
         self.in_flight -= 1;
         let config = self.config;
@@ -483,10 +496,12 @@ impl Lane {
             }
             Signal::Strained { pause } => {
                 self.concurrency.strained(now, started_at);
+                // Counted without a breaker too: how much the lane holds depends on it.
                 self.failures = self.failures.saturating_add(1);
                 if config.is_some_and(|config| config.breaker) {
                     self.breaker.failed(now);
                 }
+                // Without it the schedule is exact: no receiver puts off the lane's other deliveries.
                 if let Some(pause) = pause.filter(|_| config.is_some_and(|config| config.throttle))
                 {
                     self.paused_until = self.paused_until.max(now.plus(pause));
@@ -506,6 +521,7 @@ impl Lane {
             settled.insert(due.delivery.id);
         }
         let size = size(due);
+        // Counted since it was inserted: `take` left it in.
         self.bytes -= size;
         (size, underway.is_some_and(|underway| underway.ended))
     }
@@ -532,10 +548,12 @@ impl Lane {
 
     /// A closed lane finishes what is pending once nothing is under way.
     pub(super) fn wants_finish(&self) -> bool {
+        // What is under way ends by its own record; what a page brings is finished with the rest.
         self.unfinished && !self.finishing && self.unsettled.is_empty() && self.loading.is_none()
     }
 
     pub(super) fn begin_finish(&mut self) {
+        // Whatever is left in the store while this runs sets it again.
         self.unfinished = false;
         self.finishing = true;
         self.stored = None;

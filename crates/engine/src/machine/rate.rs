@@ -55,6 +55,7 @@ impl Rate {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.count < together => {
                 chunk.count += 1;
+                // All of a chunk count as the last of them: rather a little late than one too many.
                 chunk.last = now;
             }
             _ => self.chunks.push_back(Chunk {

@@ -68,6 +68,7 @@ impl Shares {
 
     /// Whether the tenant may hold more in memory.
     pub(super) fn has_room(&self, tenant: TenantId) -> bool {
+        // Every lane may hold a few however full memory is, so more may be taken than there is.
         let free = self.memory_max.saturating_sub(self.memory);
         let own = self.tenants.get(&tenant).map_or(0, |share| share.memory);
         free > 0 && own <= free
@@ -90,6 +91,7 @@ impl Shares {
     pub(super) fn queue(&mut self, tenant: TenantId, lane: EndpointId) {
         let share = self.tenants.entry(tenant).or_default();
         share.lanes.push_back(lane);
+        // A parked tenant stays so until a slot is given back.
         if share.queued == Queued::No {
             share.queued = Queued::Ring;
             self.ring.push_back(tenant);
@@ -99,6 +101,7 @@ impl Shares {
     /// The lane whose turn it is, if a slot is free for its tenant.
     pub(super) fn next(&mut self) -> Option<EndpointId> {
         loop {
+            // Never below zero: a slot is taken only after one was found free here.
             let free = self.in_flight_max - self.in_flight;
             if free == 0 {
                 return None;
@@ -107,6 +110,7 @@ impl Shares {
             let Some(share) = self.tenants.get_mut(&tenant) else {
                 continue;
             };
+            // Out of the ring, so that no turn is spent on it while it may have no more.
             if share.in_flight >= free {
                 share.queued = Queued::Parked;
                 self.parked.insert((share.in_flight, tenant));
@@ -136,6 +140,7 @@ impl Shares {
         self.in_flight -= 1;
         self.recount(tenant, |share| share.in_flight -= 1);
         let free = self.in_flight_max - self.in_flight;
+        // The one with the least comes first: when it has too many, all behind it have.
         while let Some((in_flight, tenant)) = self.parked.first().copied()
             && in_flight < free
         {

@@ -159,6 +159,7 @@ impl Lane {
         if self.len() == 0 && !self.has_stored() && !self.has_underway() {
             return Standing::Idle;
         }
+        // Before its turn is asked: that only says until when it waits, and not why.
         if !matches!(self.breaker(), Breaker::Closed { .. }) {
             return Standing::Broken;
         }

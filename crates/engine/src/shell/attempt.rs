@@ -106,6 +106,7 @@ impl Engine {
             Ok(ready) => self.rendering(ready, &due.delivery).await,
             Err(_) => None,
         };
+        // Reading our own store is no part of the attempt: its time and its signature begin here.
         let started = self.now();
         let prepared = match &ready {
             Ok(ready) => prepare(ready, rendering.as_deref(), &due, started.wall)
@@ -138,6 +139,7 @@ impl Engine {
             rendering,
             started,
             ended: Moment {
+                // Each by its own: the wall clock may have been set meanwhile.
                 wall: ended_at(started.wall, &exchange, now.wall),
                 steady: ended_at(started.steady, &exchange, now.steady),
             },
@@ -145,12 +147,14 @@ impl Engine {
                 .as_ref()
                 .is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback),
         };
+        // Only where the endpoint is gone too: an unknown version alone has made the delivery wait above.
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
             return None;
         };
         let ordered = ready
             .as_ref()
+            // Where that is not known it keeps its place, so that nothing overtakes it.
             .map_or(true, |ready| ready.endpoint.ordering != LaneOrder::None);
         log_attempt(&profile, &due, &sent, &exchange);
         self.metrics.attempted(
@@ -280,6 +284,7 @@ impl Engine {
             Err(error) => return Err(StoreError::aborted(error)),
         };
         let today = ready.rendering.as_deref();
+        // There is no delivery: the event's id stands for its.
         let context = context(&ready, today, event, event.id.cast(), now, 1, now);
         let request = request(&ready, &context).map_err(StoreError::aborted)?;
         let shown = ready.shown(request.headers.clone());
@@ -320,6 +325,7 @@ impl Engine {
         let rendering = sent.unwrap_or(ready.rendering.as_deref());
         let (id, created_at) = (delivery.id, delivery.created_at);
         let mut context = context(&ready, rendering, event, id, created_at, number, at);
+        // The endpoint may have another by now.
         context.endpoint_url = attempt.map_or(context.endpoint_url, |attempt| &attempt.url);
         Ok(Some(ready.profile.render_body(&context)))
     }
@@ -416,6 +422,7 @@ impl Drop for Slot {
         tracing::error!(delivery.id = %due.delivery.id, "an attempt broke off inside the server; its delivery is set aside as it is stored, and tried again after the next start");
         self.engine.apply(Input::Released {
             endpoint: due.delivery.endpoint,
+            // The fault is this server's: nothing is learned of the receiver that would hold it back.
             started_at: Timestamp::default(),
             took: None,
             signal: Signal::Well,
@@ -435,6 +442,7 @@ fn counted<'a>(due: &DueDelivery, sent: &Sent, exchange: &'a Exchange) -> Attemp
         ended: sent.ended.steady,
         took: sent.ended.steady.since(sent.started.steady),
         late: sent.started.steady.since(delivery.due_at),
+        // By the wall clock, which is all that is stored of when it was published.
         receipt: (arrived && is_first).then(|| sent.ended.wall.since(delivery.created_at)),
     }
 }
@@ -469,6 +477,7 @@ fn receivers_time(timings: &Timings) -> Option<Duration> {
         timings.connect_micros,
         timings.tls_micros,
     ];
+    // Each is at most a time-out, and those are at most five minutes: the sum fits.
     let before: u32 = before.into_iter().flatten().sum();
     let micros = timings.first_byte_micros?.saturating_sub(before);
     Some(Duration::from_micros(micros.into()))

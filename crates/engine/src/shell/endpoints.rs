@@ -105,6 +105,7 @@ impl EndpointCache {
         version: ProfileVersion,
     ) -> Result<Read<ReadyEndpoint>, NotReady> {
         let count = |thing: u128| (thing, self.changes.of(thing));
+        // Each count is taken before what it counts is read: a change in between makes the value stale.
         let mut stamp = vec![count(id.as_u128())];
         let (endpoint, _) = self.store.lane_endpoint(id).await?;
         stamp.push(count(endpoint.tenant.as_u128()));
@@ -126,6 +127,7 @@ impl EndpointCache {
             let made = self.signing_key(&profile, &secret.sealed, SECRET_CONTEXT, id.as_u128())?;
             keys.push((made, secret.expires_at));
         }
+        // An endpoint without a secret of its own signs with its tenant's.
         if keys.is_empty() {
             let sealed = &tenant.secret(endpoint.mode).sealed;
             let made =
@@ -137,10 +139,12 @@ impl EndpointCache {
         for header in &endpoint.headers {
             let value = header.open(id, &self.sealer);
             let value = value.map_err(|error| NotReady::Secret(error.into()))?;
+            // Sealed in the endpoint and opened beside it: both are held.
             headers += header.bytes() + header.name.len() + value.expose().len();
             custom.push((header.name.clone(), value));
         }
         let weight = READY_OVERHEAD + endpoint.url.len() + headers;
+        // The endpoint's own header of that name stands: with both the receiver would get two.
         let passes_trace = application.settings.traceparent
             && !endpoint
                 .headers
@@ -199,6 +203,7 @@ impl EndpointCache {
             let current = self.profiles.current(&application.profile);
             current.map(|current| current.profile.engine)
         };
+        // Nobody goes on with a deleted one, so what waits for it ends.
         let held = endpoint.is_held() && !deleted;
         let closed = if held {
             None

@@ -76,6 +76,7 @@ impl Engine {
             return Err(Busy.into());
         }
         self.must_not_be_under_way(delivery).await?;
+        // Before it is read: from here on nobody else begins to send it.
         let past_lane = self.past_lanes.enter(delivery)?;
         // Read again: until now somebody else may have sent it.
         let seen = delivery.attempts;
@@ -107,8 +108,10 @@ impl Engine {
         let due = DueDelivery {
             delivery,
             event,
+            // No lane holds it, so it needs no place.
             sequence: 0,
         };
+        // A task of its own: it goes on when whoever asked goes away.
         let engine = self.clone();
         self.tasks.spawn(engine.attempt_past_lane(due, past_lane));
         Ok(asked)

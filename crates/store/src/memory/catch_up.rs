@@ -34,6 +34,7 @@ impl State {
             (delivery.id, head)
         });
         match life::catch_up(&event, endpoint, known, now)? {
+            // Its delivery is in the log already, as skipped: a second one would show the event twice.
             CatchingUp::Again(resend) => return self.resend(now.steady, resend),
             CatchingUp::New => {}
         }

@@ -47,6 +47,7 @@ impl State {
             Owner::Tenant(id) => tenant == Some(id),
             Owner::Application(id) => application == id,
         };
+        // First all endpoints end, of all tenants: an attempt meanwhile could not be rendered otherwise.
         let mut closed = Vec::new();
         for row in self.endpoints.values_mut() {
             let its = is_its(row.endpoint.application, Some(row.endpoint.tenant));
@@ -61,6 +62,7 @@ impl State {
         let is_tenants = |tenant: Id<id::Tenant>| match owner {
             Owner::Tenant(id) => tenant == id,
             Owner::Application(id) => {
+                // The tenants go last, because deliveries know their application only by them.
                 let tenant = self.tenants.get(&tenant.as_u128());
                 tenant.is_some_and(|tenant| tenant.application == id)
             }
@@ -77,11 +79,13 @@ impl State {
             .retain(|_, row| !is_its(row.application, Some(row.tenant)));
         self.erase_who_comes_in(&is_its);
         self.tasks.retain(|_, task| {
+            // The task that erases is among them.
             task.kind == TaskKind::Deletion || !is_its(task.application, task.tenant)
         });
         let deleted = deletion(owner);
         self.audit.retain(|_, entry| {
             let its = entry.application.is_some_and(|id| is_its(id, entry.tenant));
+            // That it was deleted and by whom stays, and nothing of what it was.
             if its && entry.action == deleted {
                 entry.before = None;
             }
@@ -92,6 +96,7 @@ impl State {
         if let Owner::Application(id) = owner {
             self.tenants.retain(|_, row| row.application != id);
             self.event_types.retain(|(row, _), _| *row != id.as_u128());
+            // A tenant's idempotency keys stay: they go with their time, at most a day later.
             self.idempotency.retain(|(row, _), _| *row != id.as_u128());
         }
         let rows = before - self.rows();
@@ -113,6 +118,7 @@ impl State {
             Scope::Application(application) => !is_its(application, None),
             Scope::Tenant(application, tenant) => !is_its(application, Some(tenant)),
         });
+        // After the keys: what belongs to none that is left goes.
         self.nonces.retain(|(key, _), _| keys.contains_key(key));
         let users = &mut self.users;
         users.retain(|_, user| !user.application.is_some_and(|own| is_its(own, None)));

@@ -71,6 +71,7 @@ impl State {
             let key = (event.application.as_u128(), given.key.clone());
             (key, given)
         });
+        // Before all else is asked: the first answer holds, whatever was turned off or deleted since.
         if let Some((key, given)) = &idempotency
             && let Some(row) = self.idempotency.get(key)
         {
@@ -80,6 +81,7 @@ impl State {
         if !self.tenants.contains_key(&event.tenant.as_u128()) {
             return Err(StoreError::not_found(Entity::Tenant));
         }
+        // The last that can be refused: nothing is changed before it.
         let recipients = self.targets(&event, new.target)?;
         self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let mut deliveries = Vec::with_capacity(recipients.len());
@@ -87,6 +89,7 @@ impl State {
             let id = ids.next(now.wall);
             let delivery = life::accept(id, &event, endpoint, state, new.profile, now);
             self.insert_delivery(delivery.clone());
+            // Skipped: it is in the log and in no lane.
             if state.is_final() {
                 continue;
             }
@@ -96,6 +99,7 @@ impl State {
                 sequence: self.last_sequence,
             });
         }
+        // Of those that are sent; the skipped ones are not among them.
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some((key, given)) = idempotency {
             self.idempotency.insert(
@@ -126,6 +130,7 @@ impl State {
         event: &Event,
         target: Target,
     ) -> Result<Vec<(Id<id::Endpoint>, DeliveryState)>, StoreError> {
+        // Whoever names an endpoint is told that it takes nothing; the other targets then reach nobody.
         if let Target::Endpoint(id) = target {
             life::must_take(self.takes(id, event.tenant, Some(event.mode)))?;
         }
@@ -201,6 +206,7 @@ impl State {
             row.delivery.due_at = change.due_at.unwrap_or(row.delivery.due_at);
             if let Some(place) = change.place {
                 let (endpoint, id) = (row.delivery.endpoint.as_u128(), row.delivery.id.as_u128());
+                // The index goes by place, so what it has moves along.
                 self.pending.remove(&(endpoint, row.sequence, id));
                 row.sequence = place.as_micros();
                 self.pending.insert((endpoint, row.sequence, id), ());
@@ -211,6 +217,7 @@ impl State {
             .or_default()
             .push(record.attempt);
         let endpoint = self.endpoints.get_mut(&record.endpoint.as_u128());
+        // Of a deleted one nothing counts any more.
         let endpoint = endpoint.filter(|row| !row.deleted);
         let before = endpoint.as_ref().map(|row| row.endpoint.clone());
         let apply = |row: &mut EndpointRow| {
@@ -258,6 +265,7 @@ impl State {
         self.last_sequence = life::next_place(self.last_sequence, now);
         let sequence = self.last_sequence;
         if let Some(row) = self.deliveries.get_mut(&resend.delivery.as_u128()) {
+            // Before the state, with which it is entered under its place.
             row.sequence = sequence;
             row.delivery = again;
         }
@@ -289,6 +297,7 @@ impl State {
             .peekable();
         let mut rows = Vec::new();
         let mut bytes = 0;
+        // Only looked at: the first that is not among the rows is what `next` tells.
         while let Some((_, place, id)) = places.peek().copied() {
             let is_full = rows.len() >= query.limit as usize || bytes >= query.bytes;
             if is_full || place > query.until.as_micros() {
@@ -333,6 +342,7 @@ impl State {
         let endpoint = endpoint.as_u128();
         let row = self.endpoints.get(&endpoint).cloned();
         let told = match &row {
+            // It was erased: nobody is left to be told.
             None => false,
             Some(row) => match life::gives_out(&row.endpoint, row.deleted, state) {
                 None => return 0,
@@ -419,6 +429,7 @@ impl State {
     ) -> Result<Page<Delivery>, StoreError> {
         let query = query_digest(filter);
         let after = page.after(query)?;
+        // A delivery does not know its application: a deleted tenant's are none's.
         let application = |delivery: &Delivery| {
             self.tenants
                 .get(&delivery.tenant.as_u128())

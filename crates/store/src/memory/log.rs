@@ -54,6 +54,7 @@ impl State {
         let Some(row) = self.deliveries.get(&failure.delivery.as_u128()) else {
             return;
         };
+        // A deleted owner wants to hear of nothing, and nobody would erase the notice.
         let Some(tenant) = self.tenants.get(&row.delivery.tenant.as_u128()) else {
             return;
         };
@@ -174,6 +175,7 @@ impl State {
                 class: notice.class,
             };
             let key = (notice.tenant, notice.class == NoticeClass::Distributions);
+            // In the order of ids, so the first of an audience's is its oldest.
             first.entry(key).or_insert((audience, notice.at));
         }
         first.into_values().collect()

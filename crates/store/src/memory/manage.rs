@@ -169,6 +169,7 @@ impl State {
         }
         match self.event_types.get_mut(&key) {
             Some(row) => {
+                // A declared type keeps when it was made, whatever its change says.
                 let created_at = row.created_at;
                 *row = EventType {
                     created_at,
@@ -210,6 +211,7 @@ impl State {
                     .range((id, i64::MIN, 0)..(id + 1, i64::MIN, 0))
                     .next()
             };
+            // In the order of their ids, so the first is the oldest.
             let mut idle = self.endpoints.iter().filter(|(id, row)| {
                 row.endpoint.kind == EndpointKind::Callback && counts(row) && waits(**id).is_none()
             });
@@ -406,6 +408,7 @@ impl State {
         let endpoint_before = self.key_endpoint(id);
         let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
         change(&mut key, &mut endpoint);
+        // Before anything is written: a change that is refused leaves all as it was.
         self.keep_a_root_key(&before, Some(&key))?;
         self.keys.insert(id.as_u128(), key.clone());
         match (&endpoint_before, &endpoint) {
@@ -458,6 +461,7 @@ impl State {
             return known.version;
         }
         let version =
+            // No version is ever taken away, so their number is the last of them.
             ProfileVersion::try_from(self.profiles.len() + 1).unwrap_or(ProfileVersion::MAX);
         self.profiles.push(ProfileRecord {
             version,

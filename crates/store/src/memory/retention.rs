@@ -68,6 +68,7 @@ impl State {
             let of_it =
                 (self.deliveries.values()).filter(|row| row.delivery.event.as_u128() == event);
             let of_it: Vec<&Delivery> = of_it.map(|row| &row.delivery).collect();
+            // All or none: of an event whose record went first, replays would take what was sent for missed.
             let is_over = of_it.iter().all(|delivery| {
                 let ended_at = delivery.completed_at.unwrap_or(delivery.created_at);
                 delivery.state != DeliveryState::Pending && ended_at < before
@@ -95,6 +96,7 @@ impl State {
             Aged::Notices => {
                 let before = self.notices.len();
                 self.notices.retain(|_, notice| {
+                    // What was not told yet is kept whatever its age.
                     let waits = notice.mail_due || notice.publish_due;
                     waits || notice.at >= keep.of(notice.application)
                 });
@@ -143,6 +145,7 @@ impl Retention for MemoryStore {
     async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError> {
         self.before().await?;
         let mut state = self.state();
+        // Deleted again it deletes nothing, and the log has one entry.
         if state.delete_content(of)? {
             state.note_of_owner(entry);
         }

@@ -62,7 +62,9 @@ impl Sessions for MemoryStore {
         let of = whose(&session.holder);
         let known = state.sessions.values().filter(|known| is_of(known, of));
         let known: Vec<u128> = known.map(|known| known.id.as_u128()).collect();
+        // One place is for the new one.
         let room = max.saturating_sub(1) as usize;
+        // In the order of ids, so the oldest come first.
         for oldest in &known[..known.len().saturating_sub(room)] {
             if let Some(ended) = state.sessions.remove(oldest) {
                 state.note(&self.ids, &by, Some(&ended), None);

@@ -77,6 +77,7 @@ impl Users for MemoryStore {
         let before = state.user(id)?;
         let mut after = before.clone();
         change(&mut after);
+        // With the change, so that no clock decides who is still in.
         if before.is_active() && !after.is_active() {
             state.end_visits(id, |_| true);
         }
@@ -95,6 +96,7 @@ impl Users for MemoryStore {
     ) -> Result<User, StoreError> {
         let mut state = self.state();
         let known = state.user(id)?;
+        // Of two who choose one at once the second would not know that theirs is not the one.
         if known.password_since() != before || !known.is_active() {
             return Err(StoreError::conflict(Rule::PasswordChanged));
         }

@@ -33,6 +33,7 @@ impl Keys for MemoryStore {
             let previous = key.previous.as_ref();
             key.secret_hash == hash || previous.is_some_and(|text| text.secret_hash == hash)
         };
+        // A deleted owner's keys open nothing from the deletion on, though they are erased later.
         state.key_where(|key| is_its(key) && state.is_owned(key.scope))
     }
 

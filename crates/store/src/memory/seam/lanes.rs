@@ -22,6 +22,7 @@ impl Lanes for MemoryStore {
             return self.state().commit(&self.ids, now, &batch);
         };
         let answers = self.state().commit(&self.ids, now, &batch);
+        // What was written stays written: only the answer is lost.
         match weather.after_commit().await {
             Ok(()) => answers,
             Err(error) => Answers::failed(&batch, || failed(&error)),
@@ -35,6 +36,7 @@ impl Lanes for MemoryStore {
     async fn note_steady(&self, now: Timestamp) -> Result<(), StoreError> {
         self.before().await?;
         let mut state = self.state();
+        // Places go by the steady clock, so the next one must be behind whatever it has shown.
         state.last_sequence = state.last_sequence.max(now.as_micros());
         Ok(())
     }

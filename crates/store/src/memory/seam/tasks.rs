@@ -15,6 +15,7 @@ impl Tasks for MemoryStore {
         // A replay of a deleted tenant's is not remembered.
         let owned = |tenant: Id<id::Tenant>| state.tenants.contains_key(&tenant.as_u128());
         let lost = task.kind == crate::TaskKind::Replay && !task.tenant.is_some_and(owned);
+        // One that somebody stopped stays so, whatever its last step still writes.
         if !lost && known.is_none_or(|known| known.state == crate::TaskState::Running) {
             state.tasks.insert(task.id.as_u128(), task);
         }
