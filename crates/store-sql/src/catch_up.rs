@@ -58,6 +58,7 @@ impl Tx {
         endpoint: i64,
     ) -> SqlResult<Option<(Id<id::Delivery>, Head)>> {
         let mut statement = self.connection.prepare_cached(
+            // There is one at most: what is sent again is the same delivery.
             "select id, attempts, state, reason from delivery where event_id = ?1 and endpoint_id = ?2",
         )?;
         let row = |row: &Row<'_>| {

@@ -49,6 +49,7 @@ impl Tx {
         match together {
             Ok(Err(error)) if is_of_one(&error) => {}
             Ok(committed) => return committed,
+            // A panic has gone past the rollback that an error gets.
             Err(_) => self.roll_back(),
         }
         self.in_transaction(|tx| tx.write_some(now, batch, done, true))
@@ -62,8 +63,11 @@ impl Tx {
         apart: bool,
     ) -> Result<Answers, StoreError> {
         let records = &batch.records[done.records.len()..];
-        self.look_ahead(records).map_err(aborted)?;
-        if !apart {
+        if apart {
+            // One damaged row would spoil what is asked of all of them together.
+            self.heads.clear();
+        } else {
+            self.look_ahead(records).map_err(aborted)?;
             // All at once, because each segment is then read and written once. Apart, each write sees to its own.
             let entered = self.entered(records);
             self.leave_tallies(entered).map_err(aborted)?;
@@ -72,6 +76,7 @@ impl Tx {
             apart,
             room: Cell::new(TRANSACTION_ROWS),
         };
+        // The order of the fields is that of the writes: what a batch ends, it may send again.
         let answers = Answers {
             records: self.each(&how, records, |tx, record| tx.record(now.wall, record))?,
             finishes: self.each(
@@ -81,7 +86,8 @@ impl Tx {
             )?,
             publishes: self.each(&how, &batch.publishes[done.publishes.len()..], |tx, new| {
                 let published = tx.publish(now, new)?;
-                let left = how.room.get().saturating_sub(published.deliveries.len());
+                // Of the other kinds each write is about one delivery; only an event makes many.
+                let left = how.room.get().saturating_sub(published.rows);
                 how.room.set(left);
                 Ok(published)
             })?,
@@ -107,6 +113,7 @@ impl Tx {
     ) -> Result<Vec<Result<A, StoreError>>, StoreError> {
         let mut answers = Vec::with_capacity(writes.len());
         for one in writes {
+            // Asked before a write, not after it: an event is written whole, whatever it makes.
             if how.room.get() == 0 {
                 break;
             }
@@ -154,8 +161,14 @@ impl Tx {
         if written.is_err() {
             // The cache may have learned what is undone here.
             self.fanout.clear();
-            self.connection.roll_back_to("one").map_err(aborted)?;
+            if let Err(lost) = self.connection.roll_back_to("one") {
+                // The whole transaction is undone, as SQLite does when the disk is full: that is why, and tells more.
+                let of_all = written.err().filter(|error| !is_of_one(error));
+                let detail = format!("the transaction was lost: {lost}");
+                return Err(of_all.unwrap_or(StoreError::Unavailable { detail }));
+            }
         }
+        // A savepoint is still there after what came since was undone.
         run(self, "release one")?;
         written
     }
@@ -176,6 +189,7 @@ fn for_good(error: StoreError) -> StoreError {
 fn is_of_one(error: &StoreError) -> bool {
     match error {
         StoreError::Corrupt { .. } => true,
+        // A full disk, a broken connection or somebody in the way would meet the next write as well.
         StoreError::Aborted { source } => source
             .downcast_ref::<SqlError>()
             .is_none_or(|error| matches!(error.failure(), Failure::Taken | Failure::Refused)),
@@ -190,6 +204,7 @@ fn same(error: &StoreError) -> StoreError {
         StoreError::Unavailable { detail } => StoreError::Unavailable {
             detail: detail.clone(),
         },
+        // A source is one error's alone; the others get its text.
         StoreError::Corrupt { place, source } => StoreError::Corrupt {
             place: place.clone(),
             source: source.to_string().into(),

@@ -26,6 +26,7 @@ pub(crate) fn task_kind_number(kind: TaskKind) -> i64 {
 
 /// The store's salt: kept from its first day.
 pub(crate) fn salt(connection: &Connection, fresh: u64) -> SqlResult<u64> {
+    // The first one stays: every id that is out has a lower half that was made with it.
     connection.execute(
         "insert into meta (key, value) values ('salt', ?1) on conflict do nothing",
         [fresh.cast_signed()],
@@ -56,6 +57,7 @@ pub(crate) fn note_ahead(connection: &Connection, ahead: Duration) -> SqlResult<
 
 /// The greatest id key of any table.
 pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
+    // Tables whose keys are ids. Profiles, renderings and the outbox have numbers of their own.
     let mut greatest = 0;
     for table in [
         "application",
@@ -84,6 +86,7 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
 /// Only places count that cannot be a retry's: those lie ahead, and stay with a delivery that was
 /// ended while it waited. Or how far the steady clock had come, if that is later.
 pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
+    // Places have no index of their own; looking at all would take longer with the history.
     const NEWEST: u32 = 10_000;
     let sql = "select max(sequence) from (select sequence, state, attempts from delivery order by id desc limit ?1) as newest
                where attempts = 0 or (state = 1 and attempts = 1)";
@@ -227,6 +230,7 @@ pub(crate) fn addressee_number(target: Target) -> i64 {
 /// Whom an event was published to, as far as it matters for an endpoint; none where that was not written down yet.
 pub(crate) fn addressee(number: i64, endpoint: Id<id::Endpoint>) -> Option<Target> {
     match number {
+        // A key begins with milliseconds since 1970, so it is none of the small numbers.
         _ if number == endpoint.key() => Some(Target::Endpoint(endpoint)),
         -1 => None,
         0 => Some(Target::Matching),
@@ -414,6 +418,7 @@ pub(crate) fn attempt(row: &Row<'_>) -> SqlResult<Attempt> {
         },
         rendering: match row.get::<Option<String>>(20)? {
             None => None,
+            // Without the rendering a body cannot be made again, so one that does not read is an error.
             Some(_) => Some(Arc::new(from_json(row, 20)?)),
         },
     })

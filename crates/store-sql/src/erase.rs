@@ -12,8 +12,12 @@ use crate::sql::{Optional, SqlResult, params};
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::open::{BUSY_TIMEOUT_MS, checkpoint};
 use crate::writer::Tx;
+use tokio::time::Instant;
 
+/// Between two times that the log is emptied for what events said.
+const EMPTY_EVERY: Duration = Duration::from_secs(10);
 /// How long emptying the log waits for readers.
+// Less than what statements wait: no write goes on meanwhile.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
 
 /// What a tenant has beside endpoints, events and deliveries: tables with a `tenant_id`, each with which
@@ -23,6 +27,7 @@ const OF_TENANT: &[(&str, &str)] = &[
     ("session", "true"),
     ("outbox", "true"),
     ("audit", "action <> 'tenant.deleted'"),
+    // The deletion is a task too, of kind 1, and has to go on.
     ("task", "kind = 0"),
     ("endpoint", "true"),
 ];
@@ -59,6 +64,7 @@ impl Tx {
                 self.note(by, Some(&before), None).map_err(aborted)?;
             }
         }
+        // In the same transaction: what a deleted owner had is always erased by somebody.
         self.put_task(task)
     }
 
@@ -95,16 +101,32 @@ impl Tx {
     /// What was erased stands in the log until that is written over. Where somebody reads just now, it is left to
     /// be written over: the writer does not wait for readers.
     pub(crate) fn empty_log(&mut self) {
+        self.empty_log_waiting(EMPTY_WAIT);
+    }
+
+    /// The same for what one event said, which somebody may ask for again and again: not more often than
+    /// [`EMPTY_EVERY`], and without waiting for readers.
+    pub(crate) fn empty_log_in_time(&mut self) {
+        let is_time = |last: Instant| last.elapsed() >= EMPTY_EVERY;
+        if self.log_is_to_be_empty && self.log_emptied.is_none_or(is_time) {
+            self.log_emptied = Some(Instant::now());
+            self.log_is_to_be_empty = !self.empty_log_waiting(Duration::ZERO);
+        }
+    }
+
+    /// Whether it is empty.
+    fn empty_log_waiting(&mut self, wait: Duration) -> bool {
         let Some(connection) = self.connection.sqlite() else {
-            return;
+            return true;
         };
         // While the log is being copied, nobody empties it.
         let copying = self.checkpointer.as_ref().map(Checkpointer::wait);
         let emptied = connection
-            .busy_timeout(EMPTY_WAIT)
+            .busy_timeout(wait)
             .and_then(|()| checkpoint(connection, "truncate"));
         drop(copying);
-        if matches!(emptied, Ok(false)) {
+        let is_empty = matches!(emptied, Ok(true));
+        if matches!(emptied, Ok(false)) && !wait.is_zero() {
             tracing::warn!(
                 "the log could not be emptied after a deletion; it is written over in time, and emptied at the next clean end"
             );
@@ -117,6 +139,7 @@ impl Tx {
                 "the log could not be emptied after a deletion"
             );
         }
+        is_empty
     }
 
     fn erase_application(&mut self, application: i64, limit: u32) -> SqlResult<Erased> {
@@ -137,10 +160,12 @@ impl Tx {
         if let Some(tenant) = tenant {
             let mut erased = self.erase_tenant(tenant, limit)?;
             if erased.done {
+                // Last, because by its row the next piece finds it again.
                 let sql = "delete from tenant where id = ?1";
                 self.connection.execute(sql, [tenant])?;
                 self.fanout.forget(tenant);
                 erased.rows += 1;
+                // Of this tenant all is gone; the application may have more.
                 erased.done = false;
             }
             return Ok(erased);
@@ -174,6 +199,7 @@ impl Tx {
             self.fanout.forget(tenant);
             return Ok(Erased::closing(closed));
         }
+        // Attempts and deliveries before events: an event goes when no delivery is left that needs it.
         let deliveries = self.some_of_tenant("delivery", tenant, limit)?;
         let rows = self.forget_deliveries(&deliveries)?.rows;
         if rows > 0 {
@@ -205,6 +231,7 @@ impl Tx {
                 "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
                 [key],
             )?;
+            // At once, though the row stays to the last: nothing is signed for it any more.
             let sql = "delete from endpoint_secret where endpoint_id = ?1";
             self.connection.execute(sql, [key])?;
         }
@@ -212,6 +239,7 @@ impl Tx {
     }
 
     fn erase_keys(&self, column: &str, owner: i64, limit: u32) -> SqlResult<usize> {
+        // The same keys for all three: they are still there when what hangs on them is looked for.
         let page = format!("select id from api_key where {column} = ?1 limit ?2");
         let values = params![owner, limit];
         let sql = format!("delete from nonce where key_id in ({page})");

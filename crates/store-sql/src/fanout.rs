@@ -80,6 +80,7 @@ impl Fanout {
         tenant: i64,
     ) -> SqlResult<Option<&mut Audience>> {
         if !self.tenants.contains_key(&tenant) {
+            // By the application too: it goes first, while the rows of its tenants are still there.
             let mut statement = connection.prepare_cached(
                 "select t.application_id, a.settings, t.settings from tenant t
                  join application a on a.id = t.application_id where t.id = ?1",
@@ -89,9 +90,11 @@ impl Fanout {
                 Ok((row.get(0)?, ways))
             });
             let Some((application, ways)) = found.optional()? else {
+                // Not kept: nobody would forget it when such a tenant is made.
                 return Ok(None);
             };
             if self.tenants.len() >= TENANTS_MAX {
+                // Each that comes again costs two questions.
                 self.tenants.clear();
             }
             let audience = Audience {

@@ -15,6 +15,7 @@ pub(crate) struct Forgotten {
 }
 
 /// Attempts that go in one piece for each delivery of it.
+// Of the 250 deliveries of a piece of a deletion these are the 1,000 of docs/limits.md.
 const ATTEMPTS_EACH: usize = 4;
 
 impl Tx {
@@ -23,9 +24,11 @@ impl Tx {
         // One more, so that none is not all.
         let attempts_max = deliveries.len() * ATTEMPTS_EACH + 1;
         let keys = keys_text(deliveries);
+        // First, because an attempt is found by its delivery alone.
         let mut rows = self.forget_attempts(&keys, attempts_max)?;
         let is_all = rows < attempts_max;
         if is_all {
+            // While the rows are there: what their segments have of them is read from them.
             self.leave_with_deliveries(deliveries)?;
             let sql = "delete from delivery where id in (select value from json_each(?1))";
             rows += self.connection.prepare_cached(sql)?.execute([keys])?;
@@ -41,6 +44,7 @@ impl Tx {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let gone: Vec<Option<i64>> =
             statement.query_all(params![deliveries, limit], |row| row.get(0))?;
+        // Once each: most attempts of a delivery have the same one.
         let renderings: BTreeSet<i64> = gone.iter().flatten().copied().collect();
         let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
         for rendering in renderings {
@@ -51,6 +55,7 @@ impl Tx {
 
     /// Events of which no delivery is left; returns how many went.
     pub(crate) fn forget_events(&self, events: &[i64]) -> SqlResult<usize> {
+        // As with deliveries: while the rows are there.
         self.leave_with_events(events)?;
         let sql = "delete from event where id in (select value from json_each(?1))";
         let mut delete = self.connection.prepare_cached(sql)?;

@@ -48,6 +48,7 @@ impl Home {
         match self {
             Self::Directory { directory, .. } if directory.is_in_place() => Ok(None),
             Self::Directory { directory, .. } => {
+                // SQLite would go on writing into a file that nobody finds any more.
                 let detail = format!(
                     "{} was moved or deleted while the server runs; put it back where it was, or stop the server",
                     directory.file.display()
@@ -80,8 +81,10 @@ impl Home {
         let (reserve, free) = match max_bytes {
             Some(max) => {
                 let used = used_bytes(connection).map_err(|error| aborted(error.into()))?;
+                // Of a small store the whole reserve would be all there is.
                 (RESERVE_BYTES.min(max / 8), max.saturating_sub(used))
             }
+            // Where the system does not tell, a full disk shows by a write that fails.
             None => (RESERVE_BYTES, directory.free_bytes().unwrap_or(u64::MAX)),
         };
         if free < reserve {
@@ -95,6 +98,7 @@ impl Home {
         let Some(connection) = connection.sqlite() else {
             return;
         };
+        // Without the mark the next start takes this end for an unclean one; nothing is lost by it.
         if let Err(error) = set_mark(connection, Mark::Closed) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

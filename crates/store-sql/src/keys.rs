@@ -72,6 +72,7 @@ impl Tx {
         let (before, endpoint_before) = self.live_key(id)?;
         let (mut key, mut endpoint) = (before.clone(), endpoint_before.clone());
         change(&mut key, &mut endpoint);
+        // In the transaction of the change: of two that each take one of the last two, the second is refused.
         self.keep_a_root_key(&before, Some(&key))?;
         let sql = "update api_key set name = ?2, allowed_ips = ?3, disabled_at = ?4, expires_at = ?5, secret_hash = ?6, sealed_secret = ?7,
                    rotated_at = ?8, previous_hash = ?9, previous_sealed = ?10, previous_since = ?11, previous_until = ?12 where id = ?1";
@@ -132,6 +133,7 @@ impl Tx {
         nonce: &str,
         expires_at: Timestamp,
     ) -> Result<bool, StoreError> {
+        // The insert decides who was first: of two requests with the same nonce one is let in.
         let sql = "insert into nonce (key_id, nonce, expires_at) values (?1, ?2, ?3) on conflict do nothing";
         let values = params![key.key(), nonce, expires_at.as_micros()];
         Ok(self

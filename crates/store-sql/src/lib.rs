@@ -209,6 +209,7 @@ const POINT_CONNECTIONS: usize = 4;
 const LIST_CONNECTIONS: usize = 4;
 const COUNT_CONNECTIONS: usize = 2;
 /// Between two looks whether the database is ours.
+// A fraction of the 15 s after which a server that waits takes the owner to stand still.
 const OWNERSHIP_PAUSE: Duration = Duration::from_secs(1);
 /// How long a list or a count may take; beyond, it is broken off with `TooLong`.
 const READ_TIME_MAX: Duration = Duration::from_secs(10);
@@ -244,6 +245,7 @@ impl SqlStore {
         let file = directory.join(open::FILE);
         open::must_exist(&file)?;
         {
+            // Let go of before the store is opened below: the lock is this handle's, whoever has it.
             let _owned = open::DataDirectory::claim(directory, false)?;
             let connection = open::open_writer(&file, None)?;
             segments::clear(&connection)
@@ -262,6 +264,7 @@ impl SqlStore {
         let file = directory.file.clone();
         let connection = Connection::Sqlite(open::open_writer(&file, options.max_bytes)?);
         let is_part = is_being_filled(&connection);
+        // A server on a part would deny what is not copied yet, and not send what waits in it.
         if is_part.map_err(|error| OpenError::from_sqlite(&file, error))? {
             return Err(OpenError::Unfinished {
                 name: file.display().to_string(),
@@ -366,9 +369,11 @@ impl SqlStore {
         segments: Segments,
     ) -> SqlResult<Self> {
         let salt = convert::salt(&connection, salt)?;
+        // Ids go on behind every key that is stored, whatever the clock says now.
         let floor = convert::greatest_key(&connection)?;
         let last_sequence = convert::last_sequence(&connection)?;
         let ids = Arc::new(IdGenerator::new(salt, floor));
+        // Lists by time look so much further for the rows of earlier runs too.
         ids.was_ahead(convert::ahead(&connection)?);
         let metrics = Arc::new(Metrics::default());
         let begin = Begin {
@@ -383,6 +388,7 @@ impl SqlStore {
             Readers::new(source.clone(), ids.clone(), connections, time_max)
         };
         let (points, lists, counts) = (
+            // The engine's reads are among them: one that is broken off would only be asked again.
             readers(POINT_CONNECTIONS, None),
             readers(LIST_CONNECTIONS, Some(READ_TIME_MAX)),
             readers(COUNT_CONNECTIONS, Some(READ_TIME_MAX)),

@@ -83,6 +83,7 @@ impl Tx {
     ) -> SqlResult<()> {
         let (endpoint, delivery) = (failure.endpoint.key(), failure.delivery.key());
         let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
+            // Its tenant was deleted: nobody is told, and nobody would erase what is written now.
             return Ok(());
         };
         let recipient = audience.recipient(endpoint);
@@ -98,6 +99,7 @@ impl Tx {
         if !ways.any(class) {
             return Ok(());
         }
+        // Type and mode come from the row, so that no caller has to read it for them.
         let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, mode, url, attempts,
                    error, at, in_app, mail_due, publish_due)
                    select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, mode, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
@@ -133,6 +135,7 @@ impl Tx {
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
+        // Up to the last one that was shown: what came since stays unread.
         let sql = "update notice set read_at = ?3 where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null
                    and (cast(?4 as bigint) is null or mode = ?4)";
         let mode = mode.map(mode_number);

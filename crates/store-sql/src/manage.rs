@@ -80,6 +80,7 @@ impl Tx {
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Application))?;
         let mut application = before.clone();
+        // Inside the transaction: of two changes at once the second one begins with what the first one made.
         change(&mut application);
         let sql = "update application set name = ?2, profile = ?3, settings = ?4, updated_at = ?5 where id = ?1";
         let values = params![
@@ -160,6 +161,7 @@ impl Tx {
         key: i64,
         entity: Entity,
     ) -> Result<(), StoreError> {
+        // Instead of foreign keys, which would cost each row of a hot table a look into another one.
         let sql = format!("select 1 from {table} where id = ?1");
         let found = self
             .connection
@@ -263,6 +265,7 @@ impl Tx {
                 .query_row(sql, params![tenant, mode, kind], |row| row.get(0))
                 .map_err(aborted)?;
             if count >= max {
+                // Callbacks come with events, so nobody is there to delete the old ones.
                 let idle = match endpoint.kind {
                     EndpointKind::Callback => self.idle_callback(tenant, mode).map_err(aborted)?,
                     _ => None,
@@ -271,6 +274,7 @@ impl Tx {
                 self.delete_endpoint(self.id(idle), by)?;
             }
         }
+        // What never changes; the rest comes with `write_endpoint`, which knows it all for changes too.
         let sql = "insert into endpoint (id, application_id, tenant_id, kind, url, subscription, mode, headers, ordering, created_at, updated_at)
                    values (?1, ?2, ?3, ?4, '', '', ?5, '', 0, ?6, ?6)";
         let values = params![
@@ -282,6 +286,7 @@ impl Tx {
             endpoint.created_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
+        // Here speak the unique indexes of callbacks' URLs and of external ids.
         self.write_endpoint(endpoint).map_err(taken)?;
         if endpoint.kind != EndpointKind::Callback {
             self.fanout.forget(tenant);
@@ -331,6 +336,7 @@ impl Tx {
         write_health(&self.connection, key, &endpoint.health)?;
         self.connection
             .execute("delete from endpoint_secret where endpoint_id = ?1", [key])?;
+        // All anew: a secret that comes or goes moves the places of the others.
         for (position, secret) in (0_i64..).zip(&endpoint.secrets) {
             let sql = "insert into endpoint_secret (endpoint_id, position, sealed, created_at, expires_at) values (?1, ?2, ?3, ?4, ?5)";
             let expires_at = secret.expires_at.map(Timestamp::as_micros);
@@ -407,6 +413,7 @@ impl Tx {
             .query_row(sql, params![name, source], |row| row.get(0))
             .optional()
             .map_err(aborted)?;
+        // The same text is the same version, so that a start adds none.
         if let Some(version) = known {
             return Ok(version);
         }
@@ -418,6 +425,7 @@ impl Tx {
 
     pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
         let (state, error) = task_state(&task.state);
+        // One that has ended stays as it ended, whatever is noted of its progress afterwards.
         let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total)
                    select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
                    where cast(?12 as bigint) = 1 or exists (select 1 from tenant where id = ?3) -- not a replay of a deleted tenant's

@@ -15,6 +15,7 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        // From 1 ms to 8.2 s.
         let times = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
         Self {
             copies: times(),

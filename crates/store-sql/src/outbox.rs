@@ -28,6 +28,7 @@ impl Reader {
         let sized = statement.each(params![after, limit], |row| {
             last = Some(row.get::<i64>(0)?);
             taken += usize::try_from(row.get::<i64>(1)?).unwrap_or(usize::MAX);
+            // The one that goes beyond is taken too: one larger than all the room would never come.
             Ok(if taken < bytes {
                 ControlFlow::Continue(())
             } else {

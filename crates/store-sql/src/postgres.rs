@@ -157,6 +157,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         let owner = leader::found(&connection).map_err(wrap)?;
         return Err(OpenError::Owned { name, owner });
     }
+    // With the lock: from here on nobody else changes the tables.
     let found = schema(&connection).map_err(wrap)?;
     if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
         return Err(OpenError::NewerDatabase {
@@ -176,6 +177,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         next_epoch(&connection).map_err(wrap)?;
     }
     migrate(&connection, found).map_err(wrap)?;
+    // Again, because a database that was empty has had no place for it until now.
     let epoch = next_epoch(&connection).map_err(wrap)?;
     leader::introduce(&connection, epoch, options.node_url.as_deref()).map_err(wrap)?;
     let (lost, is_lost) = watch::channel(false);
@@ -242,6 +244,7 @@ pub(crate) fn count_on(connection: &Connection) -> SqlResult<()> {
         ("outbox", "id"),
     ] {
         let sql = format!(
+            // The next number, not yet given: of an empty table there is no last one, and 0 is refused.
             "select setval(pg_get_serial_sequence('postrider.{table}', '{column}'), (select coalesce(max({column}), 0) + 1 from {table}), false)"
         );
         connection.query_row(&sql, (), |_| Ok(()))?;
@@ -265,6 +268,7 @@ pub(crate) fn look_at_tables<'t>(connection: &Connection, tables: impl Iterator<
 /// Makes `postrider.publish()` fail until a server owns the database again, and waits for those that have called it:
 /// what they commit later would be where nobody looks any more.
 pub(crate) fn take_no_more(connection: &Connection) -> SqlResult<()> {
+    // The sign first: whoever gets at the table after the lock was free has to see it.
     let sql = "insert into meta (key, value) values ('moved', 1) on conflict (key) do nothing";
     connection.execute(sql, ())?;
     connection.execute_batch("begin; lock table outbox in share mode; commit")
@@ -284,6 +288,7 @@ impl Ownership {
         // A try may take longer than the pause.
         self.next_try = Instant::now() + RECONNECT_PAUSE;
         let (connection, is_ours, epoch) = found?;
+        // Before the lock: another owner is the end, a lock that is not free may still be our own.
         if epoch != self.epoch {
             self.lost.send_replace(true);
             return Err(gone("another server owns it now"));
@@ -299,6 +304,7 @@ impl Ownership {
     /// A connection, whether it has the lock, and whose the database is.
     fn look(&self) -> SqlResult<(Connection, bool, i64)> {
         let connection = self.source.open(None)?;
+        // The lock before the number: with it nobody else can change that any more.
         let is_ours = lock(&connection)?;
         let epoch = number(&connection, "select value from meta where key = 'epoch'")?;
         Ok((connection, is_ours, epoch))

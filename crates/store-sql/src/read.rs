@@ -152,9 +152,11 @@ impl Reader {
         let mut bytes = 0;
         let (mut place, mut id) = (from, i64::MIN);
         let each = |row: &Row<'_>| {
+            // Before a row is taken, so that a page has one however large it is.
             if bytes >= query.bytes {
                 return Ok(ControlFlow::Break(()));
             }
+            // Noted before it is read: the next page begins behind one that does not read, too.
             (id, place) = (row.get(0)?, row.get(15)?);
             match due_row(row, self.salt) {
                 Ok(due) => {
@@ -381,6 +383,7 @@ impl Reader {
         };
         let is_missed = |event, row: &Row<'_>| -> SqlResult<bool> {
             let created_at = time(row, 4)?;
+            // Keys alone do not tell: a clock that was set back makes them later than what they are of.
             let in_range =
                 query.since.is_none_or(|since| created_at >= since) && created_at < query.until;
             let addressee = addressee(row.get(3)?, endpoint.id);
@@ -419,6 +422,7 @@ impl Reader {
             columns,
             conditions,
             0,
+            // No cursor goes out, so none has to be told from another query's; the next page is an id.
             PageRequest::first(query.rows as usize),
             row,
             |(event, _)| event.as_u128(),
@@ -444,6 +448,7 @@ impl Reader {
         );
         let before = before.unwrap_or(u32::MAX);
         let mut rows = self.all(&sql, params![key, before, limit], attempt)?;
+        // The newest are found backwards, and given as they were made.
         rows.reverse();
         Ok(rows)
     }

@@ -192,6 +192,7 @@ impl Tx {
             Piece::Rows(rows) => {
                 let (table, mut pruned) = (table_of(what), Pruned::default());
                 let sql = format!("delete from {table} where id = ?1");
+                // Not asked again whether it is to go: none of these comes back to life.
                 let mut delete = self.connection.prepare_cached(&sql)?;
                 let mut gone = 0;
                 for row in rows {
@@ -213,6 +214,7 @@ impl Tx {
             "select id from delivery where state <> 0 and coalesce(completed_at, created_at) < ?2
                    and id in (select value from json_each(?1))";
         let mut statement = self.connection.prepare_cached(sql)?;
+        // The latest time of all applications will do: what has ended since is younger than any.
         let values = params![keys_text(&found), latest.as_micros()];
         let deliveries: Vec<i64> = statement.query_all(values, |row| row.get(0))?;
         let mut pruned = Pruned::default();
@@ -224,6 +226,7 @@ impl Tx {
         let over: Vec<i64> = over.map(|old| old.event).collect();
         let sql = "select value from json_each(?1) where not exists (select 1 from delivery where event_id = value)";
         let mut statement = self.connection.prepare_cached(sql)?;
+        // One that was sent again meanwhile, or that somebody has caught up on, has a delivery, and stays.
         let over: Vec<i64> = statement.query_all([keys_text(&over)], |row| row.get(0))?;
         pruned.events = self.forget_events(&over)? as u64;
         Ok((pruned, true))
@@ -267,8 +270,26 @@ fn next(what: Aged, last: Option<u128>) -> Option<PruneFrom> {
 #[async_trait]
 impl Retention for SqlStore {
     async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError> {
-        let delete = move |tx: &mut Tx| tx.delete_content(of, &entry);
-        self.writer.call(delete).await
+        let mut deleted = match of {
+            ContentOf::Event(event) => self.writer.call(move |tx| tx.delete_said(event)).await?,
+            ContentOf::Attempt(delivery, number) => {
+                let delete = move |tx: &mut Tx| tx.delete_answer(delivery, number);
+                self.writer.call(delete).await?
+            }
+        };
+        let mut after = Some(0);
+        while let (ContentOf::Event(event), Some(behind)) = (of, after) {
+            let piece = self.writer.call(move |tx| tx.delete_answers(event, behind));
+            let (answers, last) = piece.await?;
+            deleted |= answers > 0;
+            after = last;
+        }
+        if deleted {
+            let note = move |tx: &mut Tx| tx.note_deleted(&entry);
+            self.writer.call(note).await?;
+            self.writer.run(|tx| tx.log_is_to_be_empty = true).await;
+        }
+        Ok(())
     }
 
     async fn prune(
@@ -284,6 +305,7 @@ impl Retention for SqlStore {
         };
         let (piece, last) = self.lists.read(find).await?;
         let is_last = last.is_none();
+        // The writer is asked for nothing, but for the segments at the end.
         if piece.is_nothing() && !is_last {
             return Ok((Pruned::default(), next(what, last)));
         }
@@ -313,6 +335,7 @@ impl SqlStore {
     /// # Errors
     /// `Full`, or what SQLite says.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
+        // In no transaction, inside which SQLite refuses it.
         let vacuumed = self.writer.run(|tx| {
             // The other database does that by itself, all the time.
             let Some(connection) = tx.connection.sqlite() else {

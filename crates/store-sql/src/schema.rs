@@ -48,6 +48,7 @@ pub fn pending(directory: &Path) -> Result<Pending, OpenError> {
     let file = directory.join(open::FILE);
     open::must_be_ours(&file)?;
     let wrap = |source| OpenError::from_sqlite(&file, source);
+    // What a newer version wrote was refused just before.
     let connection = open::open_reader(&file).map_err(wrap)?;
     let found = connection.pragma_query_value(None, "user_version", |row| row.get(0));
     Ok(Pending::of(found.map_err(wrap)?, open::MIGRATIONS))

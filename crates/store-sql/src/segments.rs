@@ -95,6 +95,7 @@ const TALLY_RANGE: &str = tally!("id between ?3 and ?4");
 const TALLY_KEYS: &str = tally!("id in (select value from json_each(?3))");
 
 /// Segments that are asked for at once, when it is looked for what keys are in.
+// Of the usual size these are the newest half a million deliveries.
 const LAST_SEGMENTS: i64 = 64;
 
 /// A segment that takes more.
@@ -120,8 +121,10 @@ impl Tx {
             });
             match entered {
                 Ok(Some(until)) => {
+                    // Only behind the commit: what is rolled back is in no segment.
                     self.indexed_until = until;
                     pieces += 1;
+                    // The log of an old store that is entered in one go would be as large as all its rows.
                     self.look_at_log();
                     // Only an earlier version leaves so much.
                     if pieces.is_multiple_of(TOLD_EACH) {
@@ -138,6 +141,7 @@ impl Tx {
                         error = &error as &dyn std::error::Error,
                         "what was accepted could not be entered into its segment; lists take longer until it is. It is tried again; if this goes on, see whether the disk is full, and run postrider doctor"
                     );
+                    // As if there were none: otherwise each commit would be followed by another try.
                     self.unentered = Unentered::default();
                     return;
                 }
@@ -191,6 +195,7 @@ impl Tx {
 
     /// Enters the next piece of what is in no segment yet, and returns its last key. None when there is no whole piece.
     fn enter_piece(&mut self) -> SqlResult<Option<i64>> {
+        // Of two whole pieces the one that ends first: so neither kind brings more than one.
         let until = match (self.end_of_piece("delivery")?, self.end_of_piece("event")?) {
             (Some(delivery), Some(event)) => delivery.min(event),
             (Some(end), None) | (None, Some(end)) => end,
@@ -236,6 +241,7 @@ impl Tx {
         if let Some((number, last_key, size)) = last
             && size < self.segments.size
         {
+            // Without a gap, so that an event that comes late finds the segment its key is in.
             let from = last_key + 1;
             return Ok(Open { number, from });
         }
@@ -272,6 +278,7 @@ impl Tx {
             return change();
         };
         let keys = keys_text(&[delivery]);
+        // On both sides of the change: how it counts is read from its row.
         self.uncount(segment, &keys)?;
         change()?;
         let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
@@ -301,6 +308,7 @@ impl Tx {
     fn uncount(&self, segment: i64, keys: &str) -> SqlResult<()> {
         let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
         statement.execute(params![segment, -1, keys])?;
+        // One that counts nothing goes: deliveries leave one behind with each change of state.
         let sql = concat!(
             "delete from tally where deliveries = 0 and (segment, tenant_id, endpoint_id, event_type, mode, period, state) in (
                  select cast(?1 as bigint), tenant_id, endpoint_id, event_type, mode, created_at / ",
@@ -345,6 +353,7 @@ impl Tx {
         keys: impl IntoIterator<Item = &'k i64>,
     ) -> SqlResult<Vec<(i64, String)>> {
         let mut entered = keys.into_iter().filter(|key| **key <= self.indexed_until);
+        // Mostly there is none: then nothing is asked.
         let Some(first) = entered.next() else {
             return Ok(Vec::new());
         };
@@ -386,6 +395,7 @@ impl Tx {
             "select x.key from segment s cross join {table}_of_tenant x on x.segment = s.number
              where x.owner = ?1 and x.key > ?2 limit ?3"
         );
+        // Any key: the second statement takes as many values, and has a bound there.
         let entered = keys(sql, [tenant, i64::MIN, limit.into()])?;
         if !entered.is_empty() {
             return Ok(entered);
@@ -396,6 +406,7 @@ impl Tx {
 
     fn segment_of(&self, key: i64) -> SqlResult<Option<i64>> {
         let sql =
+            // By an index of its own: among 10,000 segments it took half a millisecond without.
             "select number from segment where first_key <= ?1 order by first_key desc limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.query_row([key], |row| row.get(0)).optional()

@@ -50,6 +50,7 @@ impl Tx {
                 ("tenant_id", portal.tenant.key(), Some(portal))
             }
         };
+        // The limit stands for none: SQLite has no offset without one.
         let sql = format!(
             "select id from session where {column} = ?1 order by id desc limit {} offset ?2",
             u32::MAX
@@ -57,6 +58,7 @@ impl Tx {
         let too_many: Vec<i64> = {
             let mut statement = self.connection.prepare_cached(&sql).map_err(aborted)?;
             statement
+                // One place is for the new one.
                 .query_all(params![owner, max.saturating_sub(1)], |row| row.get(0))
                 .map_err(aborted)?
         };
@@ -95,6 +97,7 @@ impl Tx {
             opened_at: Some(now),
             ..before.clone()
         };
+        // The token takes the place of the code, which so opens nothing a second time.
         let sql = "update session set hash = ?2, opened_at = ?3 where id = ?1";
         let values = params![before.id.key(), token, now.as_micros()];
         self.connection.execute(sql, values).map_err(aborted)?;

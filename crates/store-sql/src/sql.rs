@@ -123,6 +123,7 @@ impl Row<'_> {
                     Err(error) => return Err(unreadable(column, error.to_string())),
                 },
                 rusqlite::types::ValueRef::Blob(bytes) => ValueRef::Blob(bytes),
+                // All numbers of ours are whole.
                 rusqlite::types::ValueRef::Real(value) => {
                     return Err(unreadable(column, value.to_string()));
                 }
@@ -229,6 +230,7 @@ impl Connection {
     /// Begins a transaction that writes.
     pub(crate) fn begin(&self) -> SqlResult<()> {
         match self {
+            // A lock that another process has is waited for here, and not at the first write.
             Self::Sqlite(_) => self.execute_batch("begin immediate"),
             Self::Postgres(session) => session.begin(),
         }
@@ -237,6 +239,7 @@ impl Connection {
     pub(crate) fn snapshot(&self) -> SqlResult<Snapshot<'_>> {
         self.execute_batch(match self {
             Self::Sqlite(_) => "begin",
+            // Otherwise each statement would see a moment of its own.
             Self::Postgres(_) => "begin isolation level repeatable read read only",
         })?;
         Ok(Snapshot(self))
@@ -367,6 +370,7 @@ impl Statement<'_> {
                 Ok(())
             }),
             Self::Postgres(session, statement) => {
+                // All have come by now: a statement whose rows have no bound is for `stream`.
                 for found in params.values(|values| session.query(statement, values))? {
                     if row(&Row::Postgres(&found))?.is_break() {
                         break;

@@ -116,6 +116,7 @@ fn export_now(
         name: source.name,
         connection: source.connection,
     };
+    // `copy` asks too; here it is before publishers are turned away.
     must_be_whole(&from)?;
     postgres::take_no_more(&from.connection).map_err(|error| from.error(error))?;
     // The master key may lie there already.
@@ -209,6 +210,7 @@ fn copy(
         rows += table.copy(from, to, progress)?;
     }
     if to.connection.is_remote() {
+        // Before the target is said to be whole: a server may open it at once, and gives numbers.
         postgres::count_on(&to.connection).map_err(|error| to.error(error))?;
     }
     finish(from, to)?;
@@ -256,6 +258,7 @@ fn begin(to: &End, salt: Option<i64>, moment: i64, tables: &[Table]) -> Result<(
         let noted = to.connection.execute(sql, params![key, value]);
         noted.map(drop).map_err(wrap)
     };
+    // In this order: whoever finds that it is being filled must know since when.
     note("filled_from", moment)?;
     note("filling", salt.unwrap_or_default())
 }
@@ -336,6 +339,7 @@ impl Table {
             filling.commit().map_err(|error| to.error(error))?;
             tell(done);
         }
+        // Counted, though each row was taken: somebody may write at either end.
         let found = count(&to.connection, &self.name).map_err(|error| to.error(error))?;
         if found != all {
             return Err(OpenError::Incomplete {

@@ -27,6 +27,7 @@ impl Tx {
         if let Some(application) = user.application {
             self.must_exist("application", application.key(), Entity::Application)?;
         }
+        // 0 is no application's key: those that are confined to none count together.
         let sql = "select count(*) from console_user where coalesce(application_id, 0) = ?1";
         let alike = user.application.map_or(0, Id::key);
         let count: i64 = self
@@ -73,6 +74,7 @@ impl Tx {
             user.updated_at.as_micros(),
         ];
         self.connection.execute(sql, values).map_err(aborted)?;
+        // In one transaction, so that no page is left to somebody who is disabled already.
         if before.is_active() && !user.is_active() {
             self.end_visits(key)?;
         }
@@ -90,10 +92,12 @@ impl Tx {
     ) -> Result<User, StoreError> {
         let key = self.key(id, Entity::User)?;
         let known = self.user(key)?;
+        // Of two who change the same password, the second would replace what it never knew.
         if known.password_since() != before || !known.is_active() {
             return Err(StoreError::conflict(Rule::PasswordChanged));
         }
         if let Some(link) = link {
+            // One that was used, or replaced by a newer one, is not there any more.
             self.must_exist("session", link.key(), Entity::Session)?;
         }
         let sql = "update console_user set password = ?2, password_since = ?3, updated_at = ?3 where id = ?1";

@@ -37,6 +37,7 @@ impl Tx {
         finish: FinishDelivery,
     ) -> Result<bool, StoreError> {
         let key = self.key(finish.delivery, Entity::Delivery)?;
+        // It changes below, and may have been read ahead for a record.
         self.heads.remove(&key);
         let found = self.due(key).map_err(aborted)?;
         let delivery = found
@@ -61,6 +62,7 @@ impl Tx {
         let event = &new.event;
         let application = self.key(event.application, Entity::Application)?;
         let tenant = self.key(event.tenant, Entity::Tenant)?;
+        // First of all: a repetition gets the first answer, whatever has changed since.
         if let Some(idempotency) = &new.idempotency
             && let Some(first) =
                 read_first_use(&self.connection, self.salt, application, &idempotency.key)
@@ -71,12 +73,14 @@ impl Tx {
         let recipients = self.targets(event, tenant, new.target)?;
         self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let sequence = self.last_sequence;
-        let mut deliveries = Vec::with_capacity(recipients.len());
+        let rows = recipients.len();
+        let mut deliveries = Vec::with_capacity(rows);
         for (endpoint, state) in recipients {
             let id = self.ids.next(now.wall);
             let delivery = life::accept(id, event, self.id(endpoint), state, new.profile, now);
             self.insert_delivery(&delivery, tenant, endpoint, sequence)
                 .map_err(aborted)?;
+            // It was skipped: stored, and nothing for a lane.
             if state.is_final() {
                 continue;
             }
@@ -108,6 +112,7 @@ impl Tx {
             event: event.id,
             created: true,
             count,
+            rows,
             deliveries,
         })
     }
@@ -149,6 +154,7 @@ impl Tx {
         tenant: i64,
         mode: Option<Mode>,
     ) -> Result<Option<bool>, StoreError> {
+        // The cast tells PostgreSQL what the value is, where it is only compared with nothing.
         let sql = "select disabled_reason is null from endpoint where id = ?1 and tenant_id = ?2
                    and deleted = 0 and (cast(?3 as bigint) is null or mode = ?3)";
         let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
@@ -183,6 +189,7 @@ impl Tx {
             event.traceparent.map(|trace| trace.to_string()),
         ])?;
         drop(statement);
+        // If this is rolled back the count is too great; it is made anew with the next piece.
         self.unentered.events += 1;
         self.enter_late(event.id.key(), tenant)
     }
@@ -346,6 +353,7 @@ impl Tx {
 
     fn rendering_id(&self, rendering: &Rendering) -> SqlResult<i64> {
         let text = to_json(rendering);
+        // Looked for first: PostgreSQL has no unique index of texts as long as these.
         let mut known = self
             .connection
             .prepare_cached("select id from rendering where text = ?1")?;
@@ -391,10 +399,12 @@ impl Tx {
         let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
             return Ok(None);
         };
+        // A callback or one that was deleted: neither is disabled by its failures.
         let Some(recipient) = audience.recipient(endpoint) else {
             return Ok(None);
         };
         let before = recipient.health;
+        // Known here before it is written: each failure from here on empties the cache.
         let disabled = recipient.health.apply(change, record.rule, now);
         let after = recipient.health;
         // A success on a healthy endpoint, by far the most common, writes nothing.

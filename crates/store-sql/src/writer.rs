@@ -11,6 +11,7 @@ use postrider_core::{Id, id};
 use postrider_store::life::Head;
 use postrider_store::{Answers, Batch, Entity, StoreError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
@@ -70,6 +71,10 @@ pub(crate) struct Tx {
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Something was deleted that stands in the log yet.
+    pub(crate) log_is_to_be_empty: bool,
+    /// When it was emptied last for that.
+    pub(crate) log_emptied: Option<Instant>,
     noted_ahead: Duration,
     /// The database acknowledges what only it has, which somebody does not want.
     has_no_standby: bool,
@@ -101,6 +106,8 @@ impl Writer {
             moving: HashSet::new(),
             checkpointer,
             metrics,
+            log_is_to_be_empty: false,
+            log_emptied: None,
             noted_ahead: Duration::ZERO,
             has_no_standby: false,
             home,
@@ -116,9 +123,17 @@ impl Writer {
                         tracing::error!("a write broke off inside the server; it was undone");
                         tx.roll_back();
                     }
-                    tx.enter_due();
+                    // Whoever asked has the answer by now, and does not wait for these.
+                    if catch_unwind(AssertUnwindSafe(|| tx.enter_due())).is_err() {
+                        tracing::error!(
+                            "what is written could not be entered; lists find it all the same"
+                        );
+                        tx.roll_back();
+                    }
                     tx.look_at_log();
+                    tx.empty_log_in_time();
                 }
+                // Waits for the copier: while it copies, the log is not emptied.
                 tx.checkpointer = None;
                 tx.home.close(&tx.connection);
             })
@@ -189,10 +204,12 @@ impl Tx {
         self.connection.begin().map_err(aborted)?;
         let changed = change(self)
             .and_then(|value| self.note_ahead().map(|()| value))
+            // Before the commit: what fails only there would be an outcome that nobody knows.
             .and_then(|value| self.connection.flush().map_err(aborted).map(|()| value));
         match changed {
             Ok(value) => match self.connection.execute_batch("commit") {
                 Ok(()) => Ok(value),
+                // Some failures of a commit leave the transaction open.
                 Err(error) => {
                     self.roll_back();
                     Err(commit_failed(error))
@@ -236,6 +253,7 @@ impl Tx {
     pub(crate) fn beat(&mut self) -> Result<(), StoreError> {
         self.must_be_at_home()?;
         let beat = postgres::beat(&self.connection).map_err(aborted);
+        // It may have failed behind its own `begin`.
         if beat.is_err() {
             self.roll_back();
         }
@@ -266,6 +284,7 @@ impl Tx {
         // What the cache learned inside the transaction did not happen.
         self.fanout.clear();
         self.moving.clear();
+        // It may be undone, so it is noted again.
         self.noted_ahead = Duration::ZERO;
     }
 

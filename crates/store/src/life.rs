@@ -156,6 +156,7 @@ pub fn repeated(first: &FirstUse, given: &Idempotency) -> Result<Published, Stor
         created: false,
         count: first.count,
         // They are with their lanes already.
+        rows: 0,
         deliveries: Vec::new(),
     })
 }

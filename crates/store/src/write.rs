@@ -58,6 +58,8 @@ pub struct Published {
     pub created: bool,
     /// How many deliveries the event has.
     pub count: u32,
+    /// Deliveries that were written by this: also those that were skipped at once. What a transaction is bounded by.
+    pub rows: usize,
     /// What was created, ready for its lanes, which take it: the engine's callers find none here.
     pub deliveries: Vec<DueDelivery>,
 }

@@ -13,6 +13,7 @@ pub(super) fn postgres(sql: &str) -> String {
     let mut next = 1;
     while let Some(character) = rest.next() {
         match character {
+            // A statement has numbers for all of its values or for none.
             '?' => {
                 text.push('$');
                 if !rest.peek().is_some_and(char::is_ascii_digit) {
@@ -20,6 +21,7 @@ pub(super) fn postgres(sql: &str) -> String {
                     next += 1;
                 }
             }
+            // One that adds has a blank behind it.
             '+' if rest.peek().is_some_and(char::is_ascii_alphabetic) => {}
             other => text.push(other),
         }
@@ -43,12 +45,14 @@ pub(super) fn of_many(sql: &str, types: &[Type]) -> Option<String> {
         lists.join(", "),
         names.join(", ")
     );
+    // Values are the only dollars that statements of ours have.
     let sql = sql.replace('$', "u.p");
     if sql.starts_with("insert into ") {
         let (into, values) = sql.split_once(" values (")?;
         let values = values.strip_suffix(')')?;
         return Some(format!("{into} select {values}{rows}"));
     }
+    // The first one is the update's own: it sets values, and asks nothing inside.
     let (set, which) = sql.split_once(" where ")?;
     sql.starts_with("update ")
         .then(|| format!("{set}{rows} where {which}"))

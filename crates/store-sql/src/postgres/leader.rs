@@ -17,6 +17,7 @@ const BEGINS: i64 = i64::MAX;
 
 /// Says that an owner begins.
 pub(super) fn begin(connection: &Connection) -> SqlResult<()> {
+    // Tables from before there were beats have no row to change, and whoever waits looks for none.
     let sql = "update meta set value = ?1 where key = 'beat'";
     connection.execute(sql, [BEGINS]).map(drop)
 }
@@ -29,6 +30,7 @@ pub(super) fn introduce(connection: &Connection, epoch: i64, url: Option<&str>) 
     connection.execute(sql, params![epoch, url])?;
     let sql = "insert into meta (key, value, text) values ('beat', ?1, pg_backend_pid()::text)
                on conflict (key) do update set value = excluded.value, text = excluded.text";
+    // The first beat of its own comes within a second, when the server runs.
     connection.execute(sql, [BEGINS]).map(drop)
 }
 
@@ -78,6 +80,7 @@ pub(super) fn found(connection: &Connection) -> SqlResult<Owner> {
 pub(super) fn end(connection: &Connection, beat: &Beat) -> SqlResult<bool> {
     // The lock's number is kept in two halves.
     let (high, low) = (OWNER_LOCK >> 32, OWNER_LOCK & 0xFFFF_FFFF);
+    // Compared with the beat as it is now: an owner that has just given another one is left alone.
     let sql = format!(
         "select count(pg_terminate_backend(l.pid)) from meta b, pg_locks l join pg_stat_activity a on a.pid = l.pid
          where b.key = 'beat' and b.value = ?1 and b.text = ?2 and l.pid::text = b.text

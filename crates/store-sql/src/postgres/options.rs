@@ -80,6 +80,7 @@ impl Target {
         };
         if let Some(path) = &options.password_file {
             let password = std::fs::read_to_string(path).map_err(io(path))?;
+            // An editor ends the file with a line break.
             config.password(password.trim_end_matches(['\r', '\n']));
         }
         if config.get_dbname().is_none() {
@@ -91,6 +92,7 @@ impl Target {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIME);
         }
+        // It would be the end of a password, and messages name the host.
         let mut hosts = config.get_hosts().iter();
         if hosts.any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
             return Err(wrong(

@@ -23,6 +23,7 @@ use super::options::Target;
 use crate::sql::{Failure, SqlError, SqlResult, ValueRef, unreadable};
 
 /// Statements that a connection keeps ready; beyond, it begins anew.
+// Lists put theirs together from their filters, so there are many.
 const STATEMENTS_MAX: usize = 512;
 /// Rows that are looked at in one go.
 const ROWS_AT_ONCE: usize = 256;
@@ -149,6 +150,7 @@ pub(crate) fn failure(error: &tokio_postgres::Error) -> Failure {
     let Some(code) = error.code() else {
         // Not the server's answer: the way to it is broken, unless it is a value of ours.
         let is_ours = std::error::Error::source(error).is_some_and(|cause| {
+            // The library tells what kind of error it is by its text alone.
             !cause.is::<std::io::Error>() && error.to_string().contains("serializing")
         });
         return if is_ours {
@@ -157,6 +159,7 @@ pub(crate) fn failure(error: &tokio_postgres::Error) -> Failure {
             Failure::Unreachable
         };
     };
+    // Before the classes: a full disk is of 53, a question that was broken off of 57.
     if *code == SqlState::DISK_FULL {
         Failure::Full
     } else if *code == SqlState::UNIQUE_VIOLATION {
@@ -239,6 +242,7 @@ impl Session {
             of_many: OnceLock::new(),
         });
         let mut statements = self.statements.borrow_mut();
+        // Those in use live on with whoever asks them.
         if statements.len() >= STATEMENTS_MAX {
             statements.clear();
         }
@@ -251,9 +255,11 @@ impl Session {
         &self,
         question: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> SqlResult<T> {
+        // What was enqueued goes first: the question may be about it.
         self.send_gathered();
         let sent = join_all(self.sent.take());
         let (sent, answer) = self.runtime.block_on(join(sent, question));
+        // The first that failed says why; what comes after it hears only that the transaction did.
         all_well(sent)?;
         Ok(answer?)
     }
@@ -300,6 +306,7 @@ impl Session {
             return self.execute(prepared, values).map(drop);
         };
         let is_full = self.gathered.borrow_mut().add(of_many, values);
+        // Waited for, so that a long batch has no more than this on its way.
         if is_full {
             return self.flush();
         }
@@ -329,6 +336,7 @@ impl Session {
     /// Puts a statement behind those that are on their way: it is written down when it is looked at first.
     fn send(&self, mut statement: Sent) {
         let statement = match (&mut statement).now_or_never() {
+            // A future that has ended must not be looked at again.
             Some(answer) => Box::pin(std::future::ready(answer)),
             None => statement,
         };
@@ -369,6 +377,7 @@ impl Session {
 
     pub(crate) fn roll_back(&self) {
         self.forget();
+        // Where that fails the connection is gone, and its transaction with it.
         drop(self.runtime.block_on(self.client.batch_execute("rollback")));
     }
 }

@@ -142,6 +142,7 @@ impl Reader {
         for id in ids {
             match self.lane_endpoint(*id) {
                 Ok((endpoint, _)) => found.push(endpoint),
+                // Erased meanwhile.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -155,6 +156,7 @@ impl Reader {
         application: Option<Id<id::Application>>,
         limit: u32,
     ) -> Result<Vec<Endpoint>, StoreError> {
+        // Bounded before it is filtered: whose endpoints are all well does not look at all that fail.
         let sql = "select id from (select id, application_id, failing_since from endpoint
                        where failing_since is not null and deleted = 0 order by failing_since, id limit ?3) as failing
                    where cast(?1 as bigint) is null or application_id = ?1 order by failing_since, id limit ?2";
@@ -188,6 +190,7 @@ impl Reader {
         let query = query_digest(&("endpoints", filter));
         let id = |row: &Endpoint| row.id.as_u128();
         let page = self.page(ENDPOINT, conditions, query, page, row, id)?;
+        // 32 headers of 4 KiB each are allowed: 250 such endpoints would be 32 MB.
         Ok(page.within(PAGE_BYTES_MAX, query, Endpoint::text_bytes, id))
     }
 

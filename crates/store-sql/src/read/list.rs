@@ -23,6 +23,7 @@ pub(crate) fn key_before(until: Timestamp, ahead: Duration) -> i64 {
 
 /// Keys of ids made at this time or later are not less.
 pub(super) fn first_key(at: Timestamp) -> i64 {
+    // A time too far away would be shifted out, and become a key of the past.
     at.as_millis().clamp(0, i64::MAX >> 16) << 16
 }
 
@@ -45,7 +46,9 @@ impl Reader {
         let _snapshot = self.connection.snapshot().map_err(reading)?;
         let (mut rows, mut floor) = (Vec::new(), None);
         for stretch in self.stretches(&conditions)? {
+            // One more than the page has, to know whether there are more.
             let missing = (page.limit + 1).saturating_sub(rows.len());
+            // A stretch that was not gone through to its end leaves the next one to another page.
             if missing == 0 || floor.is_some() {
                 break;
             }
@@ -101,6 +104,7 @@ impl Reader {
 
     /// The key of the last row that a list may look at, if there are more.
     fn floor(&self, conditions: &Conditions, stretch: Stretch) -> Result<Option<i64>, StoreError> {
+        // Behind the segments the owner is a filter, too.
         let is_filtered =
             !conditions.filters.parts.is_empty() || matches!(stretch, Stretch::Behind(_));
         if !is_filtered {
@@ -306,6 +310,7 @@ impl Conditions {
                 "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.status / 100 = ?)",
                 class,
             ),
+            // A filter comes with a value; no text is before the empty one, so all that are there pass.
             Some(LastAnswer::None) => self.filter(
                 "exists (select 1 from attempt a where a.delivery_id = d.id and a.number = d.attempts and a.reason >= ?)",
                 String::new(),
@@ -396,6 +401,7 @@ impl Conditions {
             asked.add(format!("{} {not_behind} ?", asked.key), floor);
         }
         if let (Stretch::Behind(_), Some((by, owner))) = (stretch, self.owner) {
+            // Not by an index: these rows are gone through by their keys.
             asked.add(format!("+{} = ?", by.column), owner);
         }
         asked.take(&self.filters);

@@ -156,6 +156,7 @@ pub(crate) fn root_key_exists(
     connection: &Connection,
     other_than: Option<Id<id::ApiKey>>,
 ) -> SqlResult<bool> {
+    // Not `<>`: where no key is left out it is compared with null, which lets nothing through.
     let sql = "select 1 from api_key where application_id is null and mode = 0 and read_only = 0 and disabled_at is null and expires_at is null and id is distinct from ?1";
     let other_than = other_than.map(Id::key);
     connection.prepare_cached(sql)?.exists([other_than])
@@ -310,6 +311,7 @@ impl Reader {
     }
 
     pub(crate) fn profiles(&self) -> Result<Vec<ProfileRecord>, StoreError> {
+        // One by one, so that one that does not read keeps none of the others away.
         let versions: Vec<i64> =
             self.all("select version from profile order by version", (), |row| {
                 row.get(0)

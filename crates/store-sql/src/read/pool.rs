@@ -71,6 +71,7 @@ impl Shared {
         let Connection::Sqlite(connection) = connection else {
             return Ok(());
         };
+        // For each question anew: the connection has had others before.
         let until = self.time_max.map(|time_max| Instant::now() + time_max);
         let over = until.map(|until| move || Instant::now() >= until);
         connection
@@ -110,14 +111,17 @@ impl Readers {
             .await
             .map_err(StoreError::aborted)?;
         let shared = self.shared.clone();
+        // The permit goes with the work, which goes on when whoever asked is gone.
         let work = move || {
             let connection = shared.connection().map_err(reading)?;
+            // As it is now: ids may have come further ahead since the connection was made.
             let mut reader = Reader::new(connection, shared.ids.salt(), shared.ids.ahead());
             let limited = shared.limit(&mut reader.connection);
             let answer = limited.and_then(|()| query(&reader));
             if !reader.connection.is_gone() {
                 shared.idle().push(reader.connection);
             }
+            // After the connection is back, so that the next one finds it and opens no other.
             drop(permit);
             answer
         };

@@ -67,6 +67,7 @@ impl Reader {
             parts: Vec::new(),
             values: Vec::new(),
         };
+        // It follows from the endpoint, but tallies are found by their tenant first.
         question.must_be("tenant_id = ?", Some(tenant.key()));
         question.must_be("endpoint_id = ?", Some(endpoint.key()));
         let mut stats = EndpointStats::default();
@@ -100,6 +101,7 @@ impl Reader {
         let mut groups: BTreeMap<Arc<str>, BTreeMap<(i64, bool), EndpointStats>> = BTreeMap::new();
         let mut series: BTreeMap<Timestamp, EndpointStats> = BTreeMap::new();
         self.count(&question, |alike| {
+            // Not by an entry, which would copy the type for every row.
             if !groups.contains_key(alike.event_type) {
                 groups.insert(Arc::from(alike.event_type), BTreeMap::new());
             }
@@ -138,6 +140,7 @@ impl Reader {
     ) -> Result<(), StoreError> {
         const ROW: &str = "event_type, endpoint_id, mode, state";
         let _snapshot = self.connection.snapshot().map_err(reading)?;
+        // Read in the snapshot: with an older mark a piece entered since would be counted twice.
         let mark = indexed_until(&self.connection).map_err(reading)?;
         let (since, until) = (question.since.as_micros(), question.until.as_micros());
         let (low, high) = (
@@ -162,6 +165,7 @@ impl Reader {
                 });
             counted.map_err(reading)
         };
+        // A segment of events alone has no times, and so is asked in neither way: it has no deliveries.
         let is_whole = "(s.first_at >= ? and s.last_at < ?)";
         if question.by_tallies {
             let sql = format!(

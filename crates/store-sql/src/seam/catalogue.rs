@@ -127,6 +127,7 @@ impl Catalogue for SqlStore {
     ) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.writer
+            // Not `change`, as with all deletions: where there is no room they have to be possible.
             .call(move |tx| tx.delete_event_type(application, &name, &by))
             .await
     }

@@ -40,6 +40,7 @@ impl Tasks for SqlStore {
     async fn erase(&self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
         let erased = self.writer.call(move |tx| tx.erase(owner, limit)).await?;
         if erased.done {
+            // After the commit, and in no transaction: a log is not emptied inside one.
             self.writer.run(|tx| tx.empty_log()).await;
         }
         Ok(erased)

@@ -45,6 +45,7 @@ macro_rules! integers {
         }
     )*};
 }
+// No u64: both databases have 64 bits with a sign.
 integers!(i64, i32, u32, u16);
 
 impl Value for bool {

@@ -32,6 +32,7 @@ pub fn backup(
     }
     open::must_exist(&file)?;
     let connection = open::open_reader(&file).map_err(wrap)?;
+    // Before SQLite makes it, which would let others read it.
     open::make_private(target).map_err(|source| OpenError::Io {
         path: target.to_owned(),
         source,
@@ -39,6 +40,7 @@ pub fn backup(
     // One read transaction for the whole copy: what commits meanwhile stays in the log.
     connection.execute_batch("begin").map_err(wrap)?;
     connection
+        // A transaction has its moment with the first row that it reads.
         .query_row("select count(*) from meta", [], |_| Ok(()))
         .map_err(wrap)?;
     let mut copy = rusqlite::Connection::open(target).map_err(wrap)?;
@@ -98,10 +100,11 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
     // Whole or not at all, though the machine stops meanwhile.
     let fresh = directory.join(format!("{}.restoring", open::FILE));
     drop(std::fs::remove_file(&fresh));
-    drop(open::make_private(&fresh).map_err(io)?);
-    std::fs::copy(copy, &fresh).map_err(io)?;
-    std::fs::File::open(&fresh)
-        .and_then(|written| written.sync_all())
+    // Not `fs::copy`, which copies the mode too: a backup may be kept as nobody may write it, or anybody may read it.
+    let mut written = open::make_private(&fresh).map_err(io)?;
+    std::fs::File::open(copy)
+        .and_then(|mut copy| std::io::copy(&mut copy, &mut written))
+        .and_then(|_| written.sync_all())
         .map_err(io)?;
     std::fs::rename(&fresh, &file).map_err(io)?;
     drop(owned);

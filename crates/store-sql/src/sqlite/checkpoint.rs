@@ -14,6 +14,7 @@ use super::open::checkpoint;
 use crate::metrics::{Metrics, timed};
 
 /// Pages in the log from which on it is copied.
+// With 1,000 the slowest commits are as slow, and there are more of them (docs/performance.md).
 const COPY_PAGES: i32 = 4_000;
 /// Pages from which on the writer copies them itself: the thread does not keep up, or is gone.
 const FULL_PAGES: i32 = 16_000;
@@ -78,6 +79,7 @@ impl Checkpointer {
             })
             .expect("a process that cannot start one thread cannot run");
         let seen = pages.clone();
+        // This takes the place of SQLite's own hook, by which the writer copied.
         writer.wal_hook(Some(move |_: &mut _, pages| {
             seen.store(pages, Ordering::Relaxed);
             Ok(())
@@ -101,6 +103,7 @@ impl Checkpointer {
         let pages = self.pages.load(Ordering::Relaxed);
         let is_copied = self.copied.swap(false, Ordering::Acquire);
         if is_copied || pages >= FULL_PAGES {
+            // The next commit tells how many are left; until then nothing is begun.
             self.pages.store(0, Ordering::Relaxed);
             if let Err(error) = checkpoint(writer, "passive") {
                 not_copied(&error);

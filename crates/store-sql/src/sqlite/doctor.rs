@@ -58,6 +58,7 @@ pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
     let wrap = |source| OpenError::from_sqlite(&file, source);
     let connection = open::open_reader(&file).map_err(wrap)?;
     let mut findings = Vec::new();
+    // One after the other, so that each finding has the name of its table.
     for table in tables(&connection).map_err(|source| OpenError::from_sqlite(&file, source))? {
         structure(&connection, &table, &mut findings);
     }
@@ -174,6 +175,7 @@ fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
             let rows = statement.query_map([], |row| row.get(0))?;
             rows.collect::<rusqlite::Result<Vec<i64>>>()
         });
+        // What cannot be read at all `structure` has told of.
         for row in found.unwrap_or_default() {
             findings.push(Finding {
                 table: "delivery".to_owned(),
@@ -186,6 +188,7 @@ fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
 
 /// Segments that lack something, or count what is not there: lists and counts would be wrong.
 fn segments(connection: &Connection, findings: &mut Vec<Finding>) {
+    // Tallies are compared from both sides: `except` tells what one has and the other lacks.
     let sql = "select number from segment s where (select count(*) from delivery where id between first_key and last_key) <>
                    (select count(*) from delivery_of_tenant where segment = s.number)
                or (select count(*) from delivery where id between first_key and last_key) <>

@@ -42,6 +42,7 @@ pub(crate) struct DataDirectory {
     pub(crate) file: PathBuf,
     /// The database itself is locked: whoever deletes the lock file lets nobody else in. The file beside it
     /// keeps out versions that know only that.
+    // Kept open: when a process closes a file, POSIX lets go of all its locks on it, SQLite's too.
     database: File,
     _lock: File,
 }
@@ -71,6 +72,7 @@ impl DataDirectory {
             });
         }
         let owned = Self::take(directory)?;
+        // With the lock: a mark says something only when nobody else has it open.
         must_belong(&owned.file)?;
         Ok(owned)
     }
@@ -135,6 +137,7 @@ impl DataDirectory {
         #[cfg(unix)]
         {
             let disk = rustix::fs::fstatvfs(&self.database).ok()?;
+            // Not f_bfree, of which a part is root's.
             Some(disk.f_bavail.saturating_mul(disk.f_frsize))
         }
         #[cfg(not(unix))]
@@ -192,6 +195,7 @@ fn own_mark(file: &Path) -> Option<i64> {
         .replace('?', "%3f")
         .replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    // So nothing of a log is applied, which may be another database's.
     let uri = format!("file:{path}?immutable=1");
     let connection = Connection::open_with_flags(uri, flags).ok()?;
     let sql = "select value from meta where key = 'mark'";
@@ -224,8 +228,10 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
     let wrap = |source| OpenError::from_sqlite(file, source);
     let mut connection = Connection::open(file).map_err(wrap)?;
     connection
+        // First of all: a file that has something in it keeps the size that it has.
         .pragma_update(None, "page_size", PAGE_SIZE)
         .map_err(wrap)?;
+    // Before the journal's mode, which is written into the file: it may be somebody else's.
     check_file(&connection, file)?;
     connection
         .pragma_update(None, "journal_mode", "wal")
@@ -234,6 +240,7 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
         .pragma_update(None, "synchronous", "full")
         .map_err(wrap)?;
     connection
+        // Below zero it counts KiB, above it pages.
         .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
         .map_err(wrap)?;
     connection
@@ -317,6 +324,7 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         let transaction = connection.transaction()?;
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        // With the migration, so that it is made once, whenever the process ends.
         transaction.pragma_update(None, "user_version", number)?;
         transaction.commit()?;
     }
@@ -329,6 +337,7 @@ pub(crate) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
         let value = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         value.map(i64::unsigned_abs)
     };
+    // Free pages are used again before the file grows.
     let pages = count("page_count")?.saturating_sub(count("freelist_count")?);
     Ok(pages.saturating_mul(PAGE_SIZE.into()))
 }

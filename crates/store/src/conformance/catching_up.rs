@@ -190,6 +190,10 @@ pub async fn a_paused_distribution_skips_what_comes_until_somebody_asks_for_it(s
     };
     let published = world.publish_new(secs(1), new).await.unwrap();
     assert_eq!((published.count, published.deliveries.len()), (0, 0));
+    assert_eq!(
+        published.rows, 1,
+        "it takes room in the transaction all the same"
+    );
     let other = NewEvent {
         target: Target::Distributions,
         ..world.publishing(secs(1), "order.failed")

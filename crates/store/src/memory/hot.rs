@@ -84,7 +84,8 @@ impl State {
         // The last that can be refused: nothing is changed before it.
         let recipients = self.targets(&event, new.target)?;
         self.last_sequence = life::next_place(self.last_sequence, now.steady);
-        let mut deliveries = Vec::with_capacity(recipients.len());
+        let rows = recipients.len();
+        let mut deliveries = Vec::with_capacity(rows);
         for (endpoint, state) in recipients {
             let id = ids.next(now.wall);
             let delivery = life::accept(id, &event, endpoint, state, new.profile, now);
@@ -121,6 +122,7 @@ impl State {
             event: id,
             created: true,
             count,
+            rows,
             deliveries,
         })
     }
