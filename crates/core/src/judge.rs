@@ -55,6 +55,8 @@ impl Next {
 pub enum Signal {
     /// It answered and means it: 2xx, or a refusal of this one delivery.
     Well,
+    /// Nothing came of it that says anything of the receiver.
+    Unheard,
     /// It cannot keep up or is not there: time-outs, 429, 5xx, no connection. Ask less of it.
     Strained { pause: Option<Duration> },
 }

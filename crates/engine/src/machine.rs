@@ -411,8 +411,9 @@ impl Machine {
         }
         let has_room = has_room && !lane.is_failing();
         let room = (has_room && lane.len() < items_max) || lane.has_share();
-        // In an ordered lane it keeps back what comes after it, so it stays however late its retry is.
-        let keep = lane.is_ordered() || (at <= now.plus(horizon) && room);
+        // In an ordered lane it keeps back what comes after it, so it stays however late its retry is. So does what
+        // was not tried at all: the store has it where it was, due, and would give it back at once.
+        let keep = lane.is_ordered() || keep_place || (at <= now.plus(horizon) && room);
         if lane.is_closed() || lane.is_held() || !keep {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {

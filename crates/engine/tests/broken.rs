@@ -349,3 +349,76 @@ fn a_page_that_was_asked_for_before_does_not_overtake_what_a_failing_lane_left()
     let expected: Vec<u32> = (1..).take(order.len()).collect();
     assert_eq!(order, expected);
 }
+
+#[test]
+fn what_a_lane_may_hold_when_memory_is_full_is_little_in_bytes_too() {
+    const LARGE: usize = 64 * 1_024;
+    let mut machine = Machine::new(MachineLimits {
+        memory_max: 1_024 * 1_024,
+        ..MachineLimits::default()
+    });
+    let large = |tenant, number| {
+        let mut due = due(tenant, number);
+        // As a page brings them: each has a copy of its own.
+        Arc::make_mut(&mut due.event).data = Bytes::from(vec![b' '; LARGE]);
+        due
+    };
+    // Nobody answers, and nobody fails: all that may be sent hangs.
+    for tenant in 1..=GONE {
+        let all = (0..16).map(|number| large(tenant, number)).collect();
+        machine.step(now(), Input::Due(all));
+        machine.step(now(), open(tenant, false));
+    }
+    let held = machine.stats().memory_bytes;
+    let lanes = usize::try_from(GONE).unwrap();
+    assert!(held > lanes * LARGE, "each lane goes on");
+    assert!(held < 3 * lanes * LARGE, "{held} bytes");
+}
+
+#[test]
+fn what_this_server_could_not_send_is_not_read_again_before_its_time() {
+    const FAILURES: usize = 6;
+    let mut machine = Machine::new(MachineLimits::default());
+    let all: Vec<_> = (0..40).map(|number| due(1, number)).collect();
+    machine.step(now(), Input::Due(all));
+    let Input::Configure { endpoint, config } = open(1, false) else {
+        unreachable!("it opens a lane");
+    };
+    // As every system has it but two: its schedule is exact, and no failure puts off the others.
+    let config = LaneConfig {
+        throttle: false,
+        ..config
+    };
+    let sent = machine.step(now(), Input::Configure { endpoint, config });
+    let mut sent: Vec<_> = sent
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Send(due) => Some(due),
+            _ => None,
+        })
+        .collect();
+    assert!(sent.len() > FAILURES);
+    for _ in 0..FAILURES {
+        machine.step(now(), Input::Started);
+        let released = Input::Released {
+            endpoint,
+            started_at: now(),
+            took: None,
+            signal: Signal::Strained { pause: None },
+        };
+        machine.step(now(), released);
+    }
+    let first = sent.swap_remove(0);
+    let held = machine.stats().memory_bytes;
+    let at = now().plus(RETRY_AFTER);
+    let put_off = Input::Settled {
+        due: first,
+        next: Next::Retry { at },
+        keep_place: true,
+    };
+    let again = machine.step(now(), put_off);
+    let read = |action: &Action| matches!(action, Action::Load { .. });
+    // The store has it where it was: a page from there on would bring it back at once.
+    assert!(!again.iter().any(read), "{again:?}");
+    assert_eq!(machine.stats().memory_bytes, held, "it waits here");
+}

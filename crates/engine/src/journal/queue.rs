@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::{Id, id};
 
-use super::{Busy, RequestEntry};
+use super::{Busy, Request, RequestEntry};
 use crate::budget::{Budget, Grant};
 
 type TenantId = Id<id::Tenant>;
@@ -19,7 +19,7 @@ pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known.
 const FAN_OUT_UNKNOWN: usize = 256;
 /// Tenants whose last fan-out is remembered.
-const FAN_OUTS_MAX: usize = 10_000;
+const FAN_OUTS_MAX: usize = 100_000;
 
 /// Room for what waits. One tenant that floods gets half.
 #[derive(Debug, Clone)]
@@ -93,24 +93,30 @@ impl Queue {
             let Some(queue) = self.tenants.get_mut(&tenant) else {
                 continue;
             };
-            taken.extend(queue.pop_front());
+            let entry = queue.pop_front();
+            let makes_many = entry
+                .as_ref()
+                .is_some_and(|entry| matches!(entry.request, Request::Publish(..)));
+            taken.extend(entry);
             if queue.is_empty() {
                 self.tenants.remove(&tenant);
             } else {
                 self.ring.push_back(tenant);
             }
-            rows += self
-                .fan_outs
-                .get(&tenant)
-                .copied()
-                .unwrap_or(FAN_OUT_UNKNOWN);
+            // What is resent or cancelled is one.
+            rows += if makes_many {
+                let known = self.fan_outs.get(&tenant).copied();
+                known.unwrap_or(FAN_OUT_UNKNOWN)
+            } else {
+                1
+            };
         }
         taken
     }
 
     /// How many deliveries an event of the tenant made.
     pub(super) fn learn(&mut self, tenant: TenantId, deliveries: usize) {
-        if self.fan_outs.len() >= FAN_OUTS_MAX {
+        if self.fan_outs.len() >= FAN_OUTS_MAX && !self.fan_outs.contains_key(&tenant) {
             // All at once: each is learned again by its next event.
             self.fan_outs.clear();
         }

@@ -140,6 +140,8 @@ impl Waiting {
         let mut finished = Vec::with_capacity(self.finishes.len());
         for (finish, reply) in self.finishes {
             let answer = next(&mut of_finishes);
+            // Where nobody knows, its lane may have passed over it meanwhile, and it may wait all the same.
+            told.look |= answer.as_ref().is_err_and(is_unknown);
             if matches!(answer, Ok(true) | Err(StoreError::OutcomeUnknown { .. })) {
                 // Before what is due: a batch finishes before it resends.
                 committed.ended(finish);
@@ -153,8 +155,16 @@ impl Waiting {
         for (tenant, reply) in self.publishes {
             let mut answer = next(&mut of_publishes);
             match &mut answer {
-                Ok(Published { deliveries, .. }) => {
-                    queue.learn(tenant, deliveries.len());
+                Ok(Published {
+                    created,
+                    rows,
+                    deliveries,
+                    ..
+                }) => {
+                    // A repetition wrote nothing, and says nothing of the next event.
+                    if *created {
+                        queue.learn(tenant, *rows);
+                    }
                     // Theirs are the lanes; whoever published is told how many.
                     due.append(deliveries);
                 }

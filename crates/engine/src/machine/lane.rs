@@ -24,6 +24,9 @@ const PAGE_BYTES_SCARCE: usize = 64 * 1024;
 /// bring those which need little to a halt. One whose receiver fails holds no more: what it held beside would be room that
 /// others lack.
 const SHARE: usize = 16;
+/// Bytes of them: a lane that holds as many takes none beside the first, or lanes of large events would fill memory
+/// many times over.
+const SHARE_BYTES: usize = 64 * 1024;
 const LOAD_RETRY: Duration = Duration::from_secs(1);
 /// Bytes that a delivery takes beside its payload.
 const ITEM_OVERHEAD: usize = 512;
@@ -118,7 +121,8 @@ impl Lane {
 
     /// The lane holds less than every lane may.
     pub(super) fn has_share(&self) -> bool {
-        self.items.len() + self.unsettled.len() < SHARE
+        let held = self.items.len() + self.unsettled.len();
+        held == 0 || (held < SHARE && self.bytes < SHARE_BYTES)
     }
 
     /// The receiver failed again and again, and has not answered well since; a breaker is open then, if the lane has one.
@@ -237,9 +241,16 @@ impl Lane {
             return 0;
         }
         self.page_rows = PAGE_ROWS_SCARCE;
-        let Some(from) = self.items.keys().nth(SHARE).copied() else {
+        let mut kept = 0;
+        let beyond = self.items.iter().enumerate().find(|(at, (_, item))| {
+            let is_beyond = *at >= SHARE || (*at > 0 && kept >= SHARE_BYTES);
+            kept += size(item);
+            is_beyond
+        });
+        let Some((_, (from, _))) = beyond else {
             return 0;
         };
+        let from = *from;
         // One that the store has before what is kept would come back with the next page, again and again.
         let goes = |item: &DueDelivery| item.sequence >= from.0;
         let mut bytes = 0;
@@ -494,6 +505,7 @@ impl Lane {
                 self.failures = 0;
                 self.concurrency.answered(now, took, was_busy);
             }
+            Signal::Unheard => {}
             Signal::Strained { pause } => {
                 self.concurrency.strained(now, started_at);
                 // Counted without a breaker too: how much the lane holds depends on it.

@@ -422,10 +422,10 @@ impl Drop for Slot {
         tracing::error!(delivery.id = %due.delivery.id, "an attempt broke off inside the server; its delivery is set aside as it is stored, and tried again after the next start");
         self.engine.apply(Input::Released {
             endpoint: due.delivery.endpoint,
-            // The fault is this server's: nothing is learned of the receiver that would hold it back.
+            // The fault is this server's: nothing is learned of the receiver, good or bad.
             started_at: Timestamp::default(),
             took: None,
-            signal: Signal::Well,
+            signal: Signal::Unheard,
         });
         self.engine.leave_aside(due);
     }
