@@ -429,6 +429,10 @@ pub struct TelemetryConfig {
     pub ca_file: Option<PathBuf>,
     /// What the collector calls this server.
     pub service_name: String,
+    /// What of it is sent: `traces`, `metrics`, `logs`.
+    pub signals: Vec<TelemetrySignal>,
+    /// Seconds between two times that metrics are sent.
+    pub metrics_secs: u64,
     /// Of the traces that begin here, the share that is recorded, from 0 to 1. Publishers that send a `traceparent` have
     /// decided for theirs.
     pub sample: f64,
@@ -441,7 +445,43 @@ impl Default for TelemetryConfig {
             headers_file: None,
             ca_file: None,
             service_name: "postrider".to_owned(),
+            signals: vec![
+                TelemetrySignal::Traces,
+                TelemetrySignal::Metrics,
+                TelemetrySignal::Logs,
+            ],
+            metrics_secs: 60,
             sample: 1.0,
+        }
+    }
+}
+
+/// A kind of what a collector gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TelemetrySignal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+#[cfg(feature = "otel")]
+impl TelemetrySignal {
+    /// The last part of its address at a collector.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
+
+    /// What they are.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Traces => "spans",
+            Self::Metrics => "metrics",
+            Self::Logs => "lines of the log",
         }
     }
 }

@@ -9,6 +9,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
+#[cfg(feature = "otel")]
+use crate::telemetry::logs::Bridge;
 
 /// Stderr whose reader may be gone and whose disk may be full: what cannot be written is lost.
 #[derive(Clone, Copy)]
@@ -29,6 +31,19 @@ impl Write for Careless {
 /// Changes the level of the log that was started.
 static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
+/// Gives the log that was started to a collector too, or to none any more.
+#[cfg(feature = "otel")]
+type Collect = Box<dyn Fn(Option<Bridge>) + Send + Sync>;
+#[cfg(feature = "otel")]
+static COLLECTED: OnceLock<Collect> = OnceLock::new();
+
+#[cfg(feature = "otel")]
+pub(crate) fn also_to(bridge: Option<Bridge>) {
+    if let Some(collect) = COLLECTED.get() {
+        collect(bridge);
+    }
+}
+
 /// Starts the log. A second server in one process (the demo, tests) keeps the first one's.
 ///
 /// # Errors
@@ -44,13 +59,21 @@ pub(crate) fn start(config: &LogConfig) -> anyhow::Result<()> {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    if Registry::default()
-        .with(filter)
-        .with(lines)
-        .try_init()
-        .is_ok()
-    {
+    let log = Registry::default().with(filter).with(lines);
+    #[cfg(feature = "otel")]
+    let (log, collected) = {
+        let (collected, handle) = reload::Layer::new(None::<Bridge>);
+        // Ours only, and not of the sending itself: telling of that would send something again.
+        let is_sent = tracing_subscriber::filter::filter_fn(|line| {
+            let target = line.target();
+            target.starts_with("postrider") && !target.starts_with("postrider::telemetry")
+        });
+        (log.with(collected.with_filter(is_sent)), handle)
+    };
+    if log.try_init().is_ok() {
         drop(LEVEL.set(handle));
+        #[cfg(feature = "otel")]
+        drop(COLLECTED.set(Box::new(move |bridge| drop(collected.reload(bridge)))));
     }
     Ok(())
 }

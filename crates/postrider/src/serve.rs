@@ -32,7 +32,7 @@ use parts::{
     root_key_target, router,
 };
 pub(crate) use parts::{addresses, transport};
-use traces::Traces;
+use traces::{Collected, Traces};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -184,6 +184,7 @@ impl Server {
             followers: place.followers(),
             disk: disk(&config),
         });
+        Traces::measure(&config, metrics.clone(), clock.clone(), &running)?;
         let router = router(&config, &service, &api, metrics.clone());
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
         let console = first_console_link(&config, &service, root_key.as_ref(), &url).await?;
@@ -277,6 +278,13 @@ fn exposition(sources: Sources) -> Arc<dyn Exposition> {
 pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = config::load(args)?;
     log::start(&config.log)?;
+    let collected = Collected::new(&config)?;
+    let ran = run_with(args, config).await;
+    collected.end().await;
+    ran
+}
+
+async fn run_with(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
     let data = config.store.directory.clone();
     // From here on no signal ends the process by itself, also while it starts.
     let mut signals = Signals::new()?;

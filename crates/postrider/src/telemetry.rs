@@ -1,35 +1,33 @@
-//! Traces to a collector of OpenTelemetry, over OTLP in HTTP.
+//! Traces to a collector of OpenTelemetry; beside them what is measured ([`metrics`]) and the log ([`logs`]).
 //!
 //! Spans are made when they have ended, from what the records say, and handed to a thread that sends them in groups. One
 //! that finds no room there is lost: nothing waits for a collector.
 
+pub(crate) mod logs;
+pub(crate) mod metrics;
+mod sender;
+
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use async_trait::async_trait;
-use bytes::Bytes;
-use http_body_util::Full;
 use opentelemetry::trace::{
     Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _,
 };
+use postrider_core::Timestamp;
 use postrider_core::attempt::{Outcome, Timings};
 use postrider_core::judge::Next;
 use postrider_core::trace::TraceParent;
-use postrider_core::{Secret, Timestamp};
 use postrider_engine::{AttemptSpan, PublishSpan, Tracer};
 use url::Url;
 
-use crate::client::Client;
-use crate::config::TelemetryConfig;
+use crate::config::{TelemetryConfig, TelemetrySignal};
+use sender::{EXPORT_TIME_MAX, Sender, resource};
 
 /// Spans that wait to be sent; what comes on top is lost.
 const QUEUE_MAX: usize = 8_192;
@@ -37,43 +35,13 @@ const QUEUE_MAX: usize = 8_192;
 const GROUP_MAX: usize = 512;
 /// How long spans gather.
 const DELAY: Duration = Duration::from_secs(2);
-/// Time for one request to the collector.
-const EXPORT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time that the last spans get at a shutdown.
 const LAST_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// Where spans go, and how.
-struct Target {
-    url: String,
-    client: Client,
-    headers: http::HeaderMap,
-}
-
-impl Target {
-    fn new(config: &TelemetryConfig) -> anyhow::Result<Option<Self>> {
-        let Some(endpoint) = &config.endpoint else {
-            return Ok(None);
-        };
-        let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-        let client = Client::new(&url, Secret::new("")).ok().with_context(|| {
-            format!("telemetry.endpoint {endpoint:?} is not a URL such as http://127.0.0.1:4318")
-        })?;
-        let client = match &config.ca_file {
-            Some(authorities) => client.trusting(authorities).context("telemetry.ca_file")?,
-            None => client,
-        };
-        Ok(Some(Self {
-            url,
-            client,
-            headers: headers(config)?,
-        }))
-    }
-}
 
 /// # Errors
 /// With what cannot be used of a configuration.
 pub(crate) fn check(config: &TelemetryConfig) -> anyhow::Result<()> {
-    Target::new(config).map(drop)
+    Sender::new(config, TelemetrySignal::Traces).map(drop)
 }
 
 /// Sends spans to a collector.
@@ -92,24 +60,14 @@ impl Telemetry {
     /// # Errors
     /// When the endpoint is no URL, or the file with headers cannot be read.
     pub(crate) fn new(config: &TelemetryConfig) -> anyhow::Result<Option<Self>> {
-        let Some(Target {
-            url,
-            client,
-            headers,
-        }) = Target::new(config)?
-        else {
+        let Some(sender) = Sender::new(config, TelemetrySignal::Traces)? else {
             return Ok(None);
         };
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_endpoint(url)
+            .with_endpoint(sender.url.clone())
             .with_timeout(EXPORT_TIME_MAX)
-            .with_http_client(Sender {
-                client,
-                runtime: tokio::runtime::Handle::current(),
-                headers,
-                failing: AtomicBool::new(false),
-            })
+            .with_http_client(sender)
             .build()
             .context("telemetry.endpoint")?;
         let batches = BatchConfigBuilder::default()
@@ -120,11 +78,7 @@ impl Telemetry {
         let mut processor = BatchSpanProcessor::builder(exporter)
             .with_batch_config(batches)
             .build();
-        let resource = Resource::builder_empty().with_attributes([
-            KeyValue::new("service.name", config.service_name.clone()),
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        ]);
-        processor.set_resource(&resource.build());
+        processor.set_resource(&resource(config));
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -318,117 +272,4 @@ fn place(url: &str) -> Option<(String, u16)> {
 fn system_time(at: Timestamp) -> SystemTime {
     let micros = u64::try_from(at.as_micros()).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
-}
-
-/// Lines of `name: value`.
-fn headers(config: &TelemetryConfig) -> anyhow::Result<http::HeaderMap> {
-    let mut headers = http::HeaderMap::new();
-    let Some(path) = &config.headers_file else {
-        return Ok(headers);
-    };
-    let file = path.display();
-    let lines = std::fs::read_to_string(path);
-    let lines = lines.with_context(|| format!("failed to read telemetry.headers_file {file}"))?;
-    for (number, line) in lines
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        // Its value is likely a secret: a mistake is told by its line alone.
-        let read = line.split_once(':').and_then(|(name, value)| {
-            let name = name.trim().parse::<http::HeaderName>().ok()?;
-            let mut value = value.trim().parse::<http::HeaderValue>().ok()?;
-            value.set_sensitive(true);
-            Some((name, value))
-        });
-        let (name, value) = read.with_context(|| {
-            format!("telemetry.headers_file {file}, line {}: not a header such as `authorization: Bearer …`", number + 1)
-        })?;
-        headers.append(name, value);
-    }
-    Ok(headers)
-}
-
-/// What is beneath an error: what is above it speaks of the command line.
-fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    root.to_string()
-}
-
-/// What the exporter sends with. It runs on a thread of its own, and the connection on the runtime's.
-#[derive(Debug)]
-struct Sender {
-    client: Client,
-    runtime: tokio::runtime::Handle,
-    headers: http::HeaderMap,
-    /// The collector took nothing the last time.
-    failing: AtomicBool,
-}
-
-impl Sender {
-    async fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Bytes>, HttpError> {
-        let target: Url = request.uri().to_string().parse()?;
-        let (parts, body) = request.into_parts();
-        let mut request = http::Request::builder()
-            .method(parts.method)
-            .uri(&target[url::Position::BeforePath..])
-            .header(
-                http::header::HOST,
-                &target[url::Position::BeforeHost..url::Position::AfterPort],
-            );
-        // Not those that the library takes from the environment: what a collector gets is in our configuration.
-        if let Some(kind) = parts.headers.get(http::header::CONTENT_TYPE) {
-            request = request.header(http::header::CONTENT_TYPE, kind);
-        }
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        let request = request.body(Full::new(body))?;
-        let client = self.client.clone();
-        let sending = self.runtime.spawn(async move {
-            tokio::time::timeout(EXPORT_TIME_MAX, client.send(&target, request)).await
-        });
-        let (status, bytes) = sending.await???;
-        Ok(http::Response::builder().status(status).body(bytes)?)
-    }
-
-    /// Tells when the collector begins to take nothing, and when it takes something again.
-    fn tell(&self, sent: &Result<http::Response<Bytes>, HttpError>) {
-        let why = match sent {
-            Ok(answer) if answer.status().is_success() => None,
-            Ok(answer) => Some(format!("it answers {}", answer.status())),
-            Err(error) => Some(root_of(error.as_ref())),
-        };
-        match (why, self.failing.load(Ordering::Relaxed)) {
-            (Some(why), false) => {
-                self.failing.store(true, Ordering::Relaxed);
-                tracing::warn!(
-                    "the collector of telemetry.endpoint takes no spans, and they are lost: {why}"
-                );
-            }
-            (None, true) => {
-                self.failing.store(false, Ordering::Relaxed);
-                tracing::info!("the collector of telemetry.endpoint takes spans again");
-            }
-            (Some(_), true) | (None, false) => {}
-        }
-    }
-}
-
-#[async_trait]
-impl HttpClient for Sender {
-    async fn send_bytes(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Response<Bytes>, HttpError> {
-        let sent = self.send(request).await;
-        self.tell(&sent);
-        sent
-    }
 }

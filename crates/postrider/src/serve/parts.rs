@@ -188,7 +188,6 @@ pub(super) async fn usable(config: &Config) -> anyhow::Result<()> {
     drop(mailer(&config.notifications)?);
     drop(own_profiles(config)?);
     drop(root_key_target(config)?);
-    drop(Traces::new(config)?);
     default_region(&config.egress)?;
     // Bound, and given back at once: only who leads serves it.
     drop(collectors(config).await?);

@@ -1,18 +1,68 @@
-//! Whether and where traces are sent, whatever this build can send.
+//! Whether and where traces, metrics and the log are sent, whatever this build can send.
 
 use std::sync::Arc;
 
+use postrider_api::Exposition;
+use postrider_engine::Clock;
 use postrider_engine::Tracer;
 
+use super::Running;
 use crate::config::Config;
 #[cfg(feature = "otel")]
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, logs::Logs, metrics::Metrics};
 
-/// Where traces go, if they go anywhere.
+/// Where traces and the log go, if they go anywhere.
 #[derive(Clone, Default)]
 pub(super) struct Traces {
     #[cfg(feature = "otel")]
     telemetry: Option<Arc<Telemetry>>,
+}
+
+/// Where the log of this process goes beside stderr, if it goes anywhere: from its start, whether it leads or follows.
+#[derive(Default)]
+pub(super) struct Collected {
+    #[cfg(feature = "otel")]
+    logs: Option<Logs>,
+}
+
+#[cfg(feature = "otel")]
+impl Collected {
+    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            logs: Logs::new(&config.telemetry)?,
+        })
+    }
+
+    /// Sends what waits.
+    pub(super) async fn end(self) {
+        if let Some(logs) = self.logs {
+            at_last(move || logs.end()).await;
+        }
+    }
+}
+
+#[cfg(not(feature = "otel"))]
+impl Collected {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "as where there is something to fail"
+    )]
+    pub(super) fn new(_: &Config) -> anyhow::Result<Self> {
+        Ok(Self::default())
+    }
+
+    pub(super) async fn end(self) {}
+}
+
+/// Waits for something that waits itself, on a thread of its own: a second signal does not wait for it.
+#[cfg(feature = "otel")]
+async fn at_last(work: impl FnOnce() + Send + 'static) {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        work();
+        ended.send(()).unwrap_or_default();
+    });
+    drop(end.await);
 }
 
 #[cfg(feature = "otel")]
@@ -24,6 +74,20 @@ impl Traces {
         })
     }
 
+    /// Sends what is measured as long as the server runs.
+    pub(super) fn measure(
+        config: &Config,
+        exposition: Arc<dyn Exposition>,
+        clock: Arc<dyn Clock>,
+        running: &Running,
+    ) -> anyhow::Result<()> {
+        if let Some(metrics) = Metrics::new(&config.telemetry, clock)? {
+            let stop = running.stop.clone();
+            running.must("metrics exporter", metrics.run(exposition, stop));
+        }
+        Ok(())
+    }
+
     pub(super) fn tracer(&self) -> Option<Arc<dyn Tracer>> {
         let telemetry = self.telemetry.clone()?;
         Some(telemetry)
@@ -31,16 +95,9 @@ impl Traces {
 
     /// Sends what waits.
     pub(super) async fn end(&self) {
-        let Some(telemetry) = self.telemetry.clone() else {
-            return;
-        };
-        // On a thread of its own: a second signal does not wait for it.
-        let (ended, end) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            telemetry.end();
-            ended.send(()).unwrap_or_default();
-        });
-        drop(end.await);
+        if let Some(telemetry) = self.telemetry.clone() {
+            at_last(move || telemetry.end()).await;
+        }
     }
 }
 
@@ -52,6 +109,19 @@ impl Traces {
     )]
     pub(super) fn new(_: &Config) -> anyhow::Result<Self> {
         Ok(Self::default())
+    }
+
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "as where there is something to fail"
+    )]
+    pub(super) fn measure(
+        _: &Config,
+        _: Arc<dyn Exposition>,
+        _: Arc<dyn Clock>,
+        _: &Running,
+    ) -> anyhow::Result<()> {
+        Ok(())
     }
 
     #[expect(clippy::unused_self, reason = "as where there is something")]

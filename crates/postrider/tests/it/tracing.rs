@@ -2,8 +2,11 @@
 
 use std::process::Stdio;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use postrider_core::seal::hex;
 use postrider_testkit::{Behaviour, Receiver};
@@ -188,8 +191,8 @@ async fn collected(server: TestServer, collector: &Receiver) -> Vec<Span> {
         "nothing is cut off"
     );
     let mut spans = Vec::new();
-    for request in collector.requests() {
-        assert_eq!(request.target, "/v1/traces");
+    let requests = collector.requests().into_iter();
+    for request in requests.filter(|request| request.target == "/v1/traces") {
         assert_eq!(request.headers["content-type"], "application/x-protobuf");
         assert_eq!(request.headers["x-tenant"], "ours", "as the file has it");
         let sent = ExportTraceServiceRequest::decode(request.body).unwrap();
@@ -363,4 +366,91 @@ async fn that_a_collector_takes_nothing_is_told_once() {
         .map(Result::unwrap)
         .find(|line| line.contains("takes no spans"));
     assert!(told.unwrap().contains("Connection refused"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_gets_what_is_measured_and_the_log() {
+    let collector = Receiver::start(Behaviour::Status(200)).await;
+    let receiver = Receiver::start(Behaviour::Status(503)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = serving(directory.path());
+    command.env("POSTRIDER__TELEMETRY__ENDPOINT", collector.url(""));
+    command.env("POSTRIDER__TELEMETRY__METRICS_SECS", "1");
+    command.env("POSTRIDER__LOG__LEVEL", "debug");
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    let secret = "/hook?token=hidden";
+    endpoint(&process, &root, &tenant, &receiver.url(secret)).await;
+    let event = id(&crate::binary::publish(&process, &root, &tenant).await);
+    let webhook = event.replace("evt_", "msg_");
+    receiver.wait_for(1).await;
+    let pid = rustix::process::Pid::from_child(&process.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(process.child.wait().unwrap().success());
+
+    let requests = collector.requests();
+    let of = |path: &'static str| {
+        requests
+            .iter()
+            .filter(move |request| request.target == path)
+    };
+    let metrics = of("/v1/metrics")
+        .map(|request| ExportMetricsServiceRequest::decode(request.body.clone()).unwrap());
+    let last = metrics
+        .last()
+        .expect("metrics are sent at the end at the latest");
+    let resource = &last.resource_metrics[0];
+    assert!(format!("{:?}", resource.resource).contains("service.name"));
+    let metrics = &resource.scope_metrics[0].metrics;
+    let metric = |name: &str| {
+        let found = metrics.iter().find(|metric| metric.name == name);
+        found
+            .unwrap_or_else(|| panic!("there is no {name}"))
+            .data
+            .clone()
+    };
+    let Some(metric::Data::Sum(deliveries)) = metric("postrider_deliveries") else {
+        panic!("{metrics:?}");
+    };
+    assert!(deliveries.is_monotonic);
+    let count: f64 = deliveries
+        .data_points
+        .iter()
+        .map(|point| match point.value {
+            Some(number_data_point::Value::AsDouble(value)) => value,
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(count, 1.0);
+    let Some(metric::Data::Histogram(requests_took)) = metric("postrider_request_seconds") else {
+        panic!("{metrics:?}");
+    };
+    for point in &requests_took.data_points {
+        assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+        assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+    }
+
+    let mut lines = Vec::new();
+    for request in of("/v1/logs") {
+        let sent = ExportLogsServiceRequest::decode(request.body.clone()).unwrap();
+        let scopes = sent
+            .resource_logs
+            .into_iter()
+            .flat_map(|resource| resource.scope_logs);
+        lines.extend(scopes.flat_map(|scope| scope.log_records));
+    }
+    let told: Vec<String> = lines.iter().map(|line| format!("{line:?}")).collect();
+    let has = |words: &[&str]| {
+        told.iter()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    assert!(has(&["attempt", webhook.as_str(), "503"]), "{told:#?}");
+    assert!(has(&["shutting down"]), "up to the end");
+    assert!(
+        !told.iter().any(|line| line.contains("hidden")),
+        "{told:#?}"
+    );
+    assert!(lines.iter().all(|line| line.severity_number > 0));
 }
