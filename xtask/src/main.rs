@@ -7,6 +7,7 @@ mod contract;
 mod deny;
 mod dist;
 mod fuzz;
+mod instructions;
 mod sdks;
 mod systems;
 
@@ -23,6 +24,7 @@ cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
 cargo xtask sdks       Svix's own SDKs, and clients made from the OpenAPI document, against a running server
+cargo xtask instructions  what a delivery costs the processor, compared with what is known
 cargo xtask chart      the Helm chart, rendered by Helm, against the schemas of Kubernetes
 cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         "contract" => contract::check(),
         "sdks" => sdks::check(),
         "chart" => contract::chart(),
+        "instructions" => instructions::check(),
         "browser" => browser::check(),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
@@ -91,6 +94,7 @@ fn ci() -> anyhow::Result<()> {
     })?;
     // The simulation's 2,000 seeds are one of the tests.
     step("tests", || test(&[]))?;
+    step("instructions for a delivery", instructions::check)?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;
     step(
