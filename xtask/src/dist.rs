@@ -1,5 +1,5 @@
-//! What is handed out, for this machine's kind: a static binary in an archive, a Debian package and a container image, with
-//! man pages, completions, licences and a list of all that is inside.
+//! What is handed out: a static binary in an archive and a Debian package, for this machine's kind and for ARM64, and a
+//! container image, with man pages, completions, licences and a list of all that is inside.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::browser::target;
 use crate::deny::{Package, packages};
-use crate::{quietly, run, say, works};
+use crate::{cross, quietly, run, say, works};
 
 /// The same everywhere, so that the same package comes out.
 const CARGO_DEB: &str = "3.8.0";
@@ -36,11 +36,15 @@ pub(crate) fn dist() -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(staged.join("completions"))?;
     stage(&binary, &staged)?;
-    let archive = archive(&binary, &staged, &dist)?;
-    let package = package(&kind, &dist)?;
+    let arch = std::env::consts::ARCH;
+    let archive = archive_of(&binary, &version(&binary)?, arch, &staged, &dist)?;
+    let deb = package(&kind, &dist)?;
     let image = image(&binary, &dist)?;
     let bill = bill_of_materials(&kind, &binary, &dist)?;
-    let sums = sums(&[&archive, &package, &image, &bill])?;
+    let arm = cross::arm64()?;
+    let arm_archive = archive_of(&arm, &version(&binary)?, "aarch64", &staged, &dist)?;
+    let arm_deb = package(cross::ARM64, &dist)?;
+    let sums = sums(&[&archive, &deb, &image, &bill, &arm_archive, &arm_deb])?;
     std::fs::write(dist.join("SHA256SUMS"), &sums)?;
     say(sums.trim_end());
     Ok(())
@@ -121,8 +125,14 @@ fn license_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn archive(binary: &Path, staged: &Path, dist: &Path) -> anyhow::Result<PathBuf> {
-    let name = format!("postrider-{}-{}", version(binary)?, std::env::consts::ARCH);
+fn archive_of(
+    binary: &Path,
+    version: &str,
+    arch: &str,
+    staged: &Path,
+    dist: &Path,
+) -> anyhow::Result<PathBuf> {
+    let name = format!("postrider-{version}-{arch}");
     let folder = dist.join(&name);
     std::fs::create_dir_all(&folder)?;
     let mut copy = Command::new("cp");
@@ -156,9 +166,15 @@ fn package(kind: &str, dist: &Path) -> anyhow::Result<PathBuf> {
     let mut make = Command::new("cargo");
     make.args(["deb", "--no-build", "--package", "postrider"]);
     run(make.args(["--target", kind, "--output"]).arg(dist))?;
+    // As Debian calls the machine.
+    let arch = if kind == cross::ARM64 {
+        "arm64"
+    } else {
+        "amd64"
+    };
     let mut made = std::fs::read_dir(dist)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let package = made.find(|path| path.extension().is_some_and(|end| end == "deb"));
-    package.context("cargo-deb made no package")
+    let is_it = |path: &PathBuf| path.to_string_lossy().ends_with(&format!("_{arch}.deb"));
+    made.find(is_it).context("cargo-deb made no package")
 }
 
 /// A container image, as `docker load` and `podman load` take it. It is tried before it is handed out.

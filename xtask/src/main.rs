@@ -4,6 +4,7 @@ mod arrows;
 mod bench;
 mod browser;
 mod contract;
+mod cross;
 mod deny;
 mod dist;
 mod fuzz;
@@ -25,6 +26,7 @@ cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [d
 cargo xtask contract   a running server against its OpenAPI document
 cargo xtask sdks       Svix's own SDKs, and clients made from the OpenAPI document, against a running server
 cargo xtask instructions  what a delivery costs the processor, compared with what is known
+cargo xtask cross      macOS and Windows, compiled as far as a check goes
 cargo xtask chart      the Helm chart, rendered by Helm, against the schemas of Kubernetes
 cargo xtask browser    the pages in a real browser, with pictures of all of them
 cargo xtask deny       licences, sources, versions and use of what comes from elsewhere
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         "contract" => contract::check(),
         "sdks" => sdks::check(),
         "chart" => contract::chart(),
+        "cross" => cross::check(),
         "instructions" => instructions::check(),
         "browser" => browser::check(),
         "deny" => deny::check(),
@@ -101,6 +104,7 @@ fn ci() -> anyhow::Result<()> {
         "the SDKs of Svix, and clients made from the document",
         sdks::check,
     )?;
+    step("macOS and Windows, as far as a check goes", cross::check)?;
     step("the Helm chart", contract::chart)?;
     step("the pages in a browser", browser::check)?;
     step("the README's first command", readme)?;

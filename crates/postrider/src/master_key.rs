@@ -1,6 +1,6 @@
 //! The master key file: made once, readable by its owner only.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ fn make(path: &Path) -> anyhow::Result<()> {
     // Never over one that is there: what it sealed nobody could open any more.
     file.persist_noclobber(path).with_context(failed)?;
     #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
+    fs::File::open(directory)?.sync_all()?;
     Ok(())
 }
 

@@ -366,6 +366,7 @@ fn tell_reloaded(reloaded: anyhow::Result<()>) {
 
 enum Asked {
     Stop,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no signal for it"))]
     Reload,
 }
 

@@ -1,0 +1,122 @@
+//! Other systems than this one: macOS and Windows are checked, ARM64 Linux is built.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::browser::target;
+use crate::contract::environment;
+use crate::{apt, quietly, run, say, works};
+
+/// Each with what zig calls it: its compiler has the headers of all of them, for the C that is inside.
+const CHECKED: [(&str, &str); 2] = [
+    ("aarch64-apple-darwin", "aarch64-macos"),
+    ("x86_64-pc-windows-gnu", "x86_64-windows-gnu"),
+];
+const ZIG: &str = "ziglang==0.17.1";
+/// What an archive and a package for ARM64 are built for.
+pub(crate) const ARM64: &str = "aarch64-unknown-linux-gnu";
+/// The compiler and the C library for it, and what runs it here.
+const FOR_ARM64: [&str; 3] = [
+    "gcc-aarch64-linux-gnu",
+    "libc6-dev-arm64-cross",
+    "qemu-user-static",
+];
+
+/// Compiles for the other systems as far as that goes without linking. A warning fails: it is of code that is theirs only.
+///
+/// # Errors
+/// When it does not compile, or what it takes is not to be had.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let cross = std::path::absolute(target().join("cross"))?;
+    let python = cross.join("zig");
+    let zig = python.join("bin/python-zig");
+    if !works(&zig.to_string_lossy(), &["version"]) {
+        say("installing zig");
+        environment(&python, ZIG).context("zig could not be installed")?;
+    }
+    let mut check = Command::new("cargo");
+    check.args(["check", "--quiet", "--locked", "--package", "postrider"]);
+    // C that is only compiled need not be fast.
+    check.args(["--config", "profile.dev.package.libsqlite3-sys.opt-level=0"]);
+    check.env("RUSTFLAGS", "-D warnings");
+    // Apart: other flags would have all of it built anew.
+    check.env("CARGO_TARGET_DIR", cross.join("target"));
+    for (kind, zigs) in CHECKED {
+        add(kind)?;
+        let variable = kind.replace('-', "_");
+        let compiler = script(
+            &cross.join(format!("cc-{kind}")),
+            &format!(
+                "for word; do shift; case \"$word\" in --target=*|-mmacosx-version-min=*|-arch|arm64) ;; *) set -- \"$@\" \"$word\";; esac; done\nexec '{}' cc -target {zigs} \"$@\"",
+                zig.display()
+            ),
+        )?;
+        let archiver = script(
+            &cross.join("ar"),
+            &format!("exec '{}' ar \"$@\"", zig.display()),
+        )?;
+        check.args(["--target", kind]);
+        check.env(format!("CC_{variable}"), compiler);
+        check.env(format!("AR_{variable}"), archiver);
+    }
+    // Asked for by who compiles for Apple; zig has its own.
+    check.env("SDKROOT", &cross);
+    run(&mut check)
+}
+
+/// Builds a release for ARM64 with the C library inside, and sees that it runs.
+///
+/// # Errors
+/// When it cannot be built.
+pub(crate) fn arm64() -> anyhow::Result<std::path::PathBuf> {
+    add(ARM64)?;
+    if !works("aarch64-linux-gnu-gcc", &["--version"])
+        || !works("qemu-aarch64-static", &["--version"])
+    {
+        apt(&FOR_ARM64)?;
+    }
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--locked", "--package", "postrider"]);
+    build.args(["--target", ARM64]);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    build.env(
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+        "aarch64-linux-gnu-gcc",
+    );
+    // Some of these machines have pages of 64 KiB; the allocator takes any smaller ones too.
+    build.env("JEMALLOC_SYS_WITH_LG_PAGE", "16");
+    run(&mut build)?;
+    let binary = target().join(ARM64).join("release/postrider");
+    let ran = Command::new("qemu-aarch64-static")
+        .arg(&binary)
+        .arg("--version")
+        .output()?;
+    let told = String::from_utf8_lossy(&ran.stdout);
+    anyhow::ensure!(
+        told.starts_with("postrider "),
+        "the binary for ARM64 does not run: {told}"
+    );
+    Ok(binary)
+}
+
+/// Has the standard library of a system.
+fn add(kind: &str) -> anyhow::Result<()> {
+    quietly(Command::new("rustup").args(["target", "add", kind]))
+        .with_context(|| format!("rustup could not add the target {kind}"))
+}
+
+#[cfg(unix)]
+fn script(path: &Path, text: &str) -> anyhow::Result<std::path::PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(path.to_owned())
+}
+
+#[cfg(not(unix))]
+fn script(_: &Path, _: &str) -> anyhow::Result<std::path::PathBuf> {
+    anyhow::bail!("the check of other systems runs on Unix")
+}
