@@ -55,8 +55,9 @@ impl Next {
 pub enum Signal {
     /// It answered and means it: 2xx, or a refusal of this one delivery.
     Well,
-    /// Nothing came of it that says anything of the receiver.
-    Unheard,
+    /// Nothing came of it that says anything of the receiver: the fault is ours. Until `pause` is over the next one would
+    /// fare no better.
+    Unheard { pause: Option<Duration> },
     /// It cannot keep up or is not there: time-outs, 429, 5xx, no connection. Ask less of it.
     Strained { pause: Option<Duration> },
 }

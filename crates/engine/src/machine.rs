@@ -120,6 +120,10 @@ pub enum Input {
         /// The store keeps its place: it has not moved to the time of its retry.
         keep_place: bool,
     },
+    /// A delivery that was given out was not tried: this server cannot send it now. Nothing of it was written.
+    PutOff {
+        due: Box<DueDelivery>,
+    },
     /// Somebody ended a delivery that waited; that is committed, or may be.
     Ended {
         endpoint: EndpointId,
@@ -273,6 +277,11 @@ impl Machine {
                 }
                 self.look(now, endpoint, &mut actions);
             }
+            Input::PutOff { due } => {
+                let endpoint = due.delivery.endpoint;
+                self.put_off(*due);
+                self.look(now, endpoint, &mut actions);
+            }
             Input::Settled {
                 due,
                 next,
@@ -411,15 +420,29 @@ impl Machine {
         }
         let has_room = has_room && !lane.is_failing();
         let room = (has_room && lane.len() < items_max) || lane.has_share();
-        // In an ordered lane it keeps back what comes after it, so it stays however late its retry is. So does what
-        // was not tried at all: the store has it where it was, due, and would give it back at once.
-        let keep = lane.is_ordered() || keep_place || (at <= now.plus(horizon) && room);
+        // In an ordered lane it keeps back what comes after it, so it stays however late its retry is.
+        let keep = lane.is_ordered() || (at <= now.plus(horizon) && room);
         if lane.is_closed() || lane.is_held() || !keep {
             lane.leave_in_store(Timestamp::from_micros(due.sequence));
         } else {
             let size = lane.insert(due);
             self.shares.take_memory(tenant, size);
         }
+    }
+
+    /// A delivery that was not tried comes back to where it was. It stays in memory, where it was counted: the store has
+    /// it due, and would give it back at once. It is the next of its lane again, so that no more are taken out and put off
+    /// than are sent at once.
+    fn put_off(&mut self, due: DueDelivery) {
+        let tenant = due.delivery.tenant;
+        let (size, ended) = self.lane(due.delivery.endpoint).settle(&due);
+        self.shares.give_memory(tenant, size);
+        let lane = self.lane(due.delivery.endpoint);
+        if ended || lane.is_closed() || lane.is_held() {
+            return lane.leave_in_store(Timestamp::from_micros(due.sequence));
+        }
+        let size = lane.insert(due);
+        self.shares.take_memory(tenant, size);
     }
 
     /// Looks at one lane after something about it changed: queues it for a turn, sets its timer,

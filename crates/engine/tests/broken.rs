@@ -33,6 +33,7 @@ const KEYED: u128 = 99;
 /// Whose endpoint keeps the order of all.
 const ORDERED: u128 = 98;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+const LOCAL_PAUSE: Duration = Duration::from_secs(2);
 
 /// The `number`th delivery of a tenant, which has one endpoint.
 fn due(tenant: u128, number: u32) -> DueDelivery {
@@ -85,6 +86,8 @@ struct World {
     now: Timestamp,
     pending: BTreeMap<u128, BTreeMap<i64, DueDelivery>>,
     answers: Option<u128>,
+    /// A fault of this server's: no attempt is made.
+    cannot_send: bool,
     delivered: usize,
     attempts: usize,
     /// Pages that were asked for.
@@ -102,6 +105,7 @@ impl World {
             now: Timestamp::from_secs(1_001),
             pending: BTreeMap::new(),
             answers: None,
+            cannot_send: false,
             delivered: 0,
             attempts: 0,
             pages: 0,
@@ -147,6 +151,17 @@ impl World {
 
     fn attempt(&mut self, mut due: Box<DueDelivery>) -> [Input; 3] {
         self.attempts += 1;
+        if self.cannot_send {
+            let released = Input::Released {
+                endpoint: due.delivery.endpoint,
+                started_at: self.now,
+                took: None,
+                signal: Signal::Unheard {
+                    pause: Some(LOCAL_PAUSE),
+                },
+            };
+            return [Input::Started, released, Input::PutOff { due }];
+        }
         let keep_place = due.delivery.tenant.as_u128() == KEYED;
         let tenant = due.delivery.tenant.as_u128();
         let pending = self.pending.get_mut(&tenant).unwrap();
@@ -410,15 +425,37 @@ fn what_this_server_could_not_send_is_not_read_again_before_its_time() {
     }
     let first = sent.swap_remove(0);
     let held = machine.stats().memory_bytes;
-    let at = now().plus(RETRY_AFTER);
-    let put_off = Input::Settled {
-        due: first,
-        next: Next::Retry { at },
-        keep_place: true,
-    };
-    let again = machine.step(now(), put_off);
+    let again = machine.step(now(), Input::PutOff { due: first });
     let read = |action: &Action| matches!(action, Action::Load { .. });
     // The store has it where it was: a page from there on would bring it back at once.
     assert!(!again.iter().any(read), "{again:?}");
     assert_eq!(machine.stats().memory_bytes, held, "it waits here");
+}
+
+#[test]
+fn a_lane_that_this_server_cannot_send_for_waits_and_takes_no_more() {
+    let mut world = World::with_many_gone(0, false);
+    world.cannot_send = true;
+    world.publish(1, 0..1_000);
+    world.step(open(1, false));
+    assert!(world.attempts > 0);
+    let held = world.held();
+    for _ in 0..200 {
+        world.now = world.now.plus(LOCAL_PAUSE);
+        world.step(Input::Tick);
+    }
+    // Sixteen at once, every two seconds, of the same.
+    assert!(world.attempts < 16 * 210, "{} attempts", world.attempts);
+    assert!(world.pages < 210, "{} pages", world.pages);
+    assert!(
+        world.held() <= held + 64 * 1_024,
+        "{held} bytes became {}",
+        world.held()
+    );
+    // When it can, all are sent.
+    world.cannot_send = false;
+    world.answers = Some(1);
+    world.now = world.now.plus(LOCAL_PAUSE);
+    world.step(Input::Tick);
+    assert_eq!(world.delivered, 1_000);
 }

@@ -32,7 +32,7 @@ use parts::{
     root_key_target, router,
 };
 pub(crate) use parts::{addresses, transport};
-use traces::{Collected, Traces};
+use traces::{Collected, Measured, Traces};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ pub struct Server {
     profiles: Arc<ProfileRegistry>,
     changeable: Changeable,
     traces: Traces,
+    measured: Measured,
     running: Running,
     /// None where it is the only one of its store.
     door: Option<Door>,
@@ -184,17 +185,16 @@ impl Server {
             followers: place.followers(),
             disk: disk(&config),
         });
-        Traces::measure(&config, metrics.clone(), clock.clone(), &running)?;
+        let measured = Measured::new(&config, metrics.clone(), clock.clone(), &running)?;
         let router = router(&config, &service, &api, metrics.clone());
         let root_key = first_root_key(&*store, clock.now(), key_target).await?;
         let console = first_console_link(&config, &service, root_key.as_ref(), &url).await?;
-        let stop = &running.stop;
         let door = place.serve(router, &running);
         if let Some(collectors) = collectors {
-            let serving = collectors.serve(metrics_router(metrics), stop.clone());
+            let serving = collectors.serve(metrics_router(metrics), running.stop.clone());
             running.must("metrics listener", serving);
         }
-        running.must("notifier", notifier.run(stop.clone()));
+        running.must("notifier", notifier.run(running.stop.clone()));
         running.must_do_by_itself(service);
         running.must_until_stopped("ownership", owned(opened.sql.clone()));
         running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
@@ -214,6 +214,7 @@ impl Server {
                 transport: prepared.transport,
             },
             traces: prepared.traces,
+            measured,
             running,
             door,
             shutdown: Duration::from_secs(config.server.shutdown_secs),
@@ -263,6 +264,7 @@ impl Server {
         let drained = self.engine.drain(deadline, shutdown / 20).await;
         // After the drain, whose attempts are spans too.
         self.traces.end().await;
+        self.measured.end().await;
         served && drained
     }
 }

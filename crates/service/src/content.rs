@@ -27,12 +27,16 @@ impl Service {
         let service = self.clone();
         self.to_the_end(async move {
             // First: of an event with a delivery that waits the store deletes nothing.
-            end_all(&service, &event).await?;
-            let entry = content_entry(service.store().ids().next(by.at), by, &event, None);
-            let of = ContentOf::Event(event.id);
-            service.store().delete_content(of, entry).await?;
-            // One that was sent again past a closed lane meanwhile has what it said in memory.
-            end_all(&service, &event).await
+            // Twice: one that was sent again past a closed lane meanwhile has what it said in memory, and its record
+            // brings the answer back. After that nobody can send it any more.
+            for _ in 0..2 {
+                end_all(&service, &event).await?;
+                let id = service.store().ids().next(by.at);
+                let entry = content_entry(id, by.clone(), &event, None);
+                let of = ContentOf::Event(event.id);
+                service.store().delete_content(of, entry).await?;
+            }
+            Ok(())
         })
         .await
     }
@@ -57,7 +61,9 @@ impl Service {
         let attempt = Some((delivery.id, number));
         let entry = content_entry(self.store().ids().next(by.at), by, &event, attempt);
         let of = ContentOf::Attempt(delivery.id, number);
-        Ok(self.store().delete_content(of, entry).await?)
+        let service = self.clone();
+        self.to_the_end(async move { Ok(service.store().delete_content(of, entry).await?) })
+            .await
     }
 }
 

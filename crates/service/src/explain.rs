@@ -133,7 +133,12 @@ fn reasons(endpoint: &Endpoint, event: &Event, target: Target) -> Vec<String> {
             event.event_type
         ));
     }
-    if let Some(filter) = endpoint.filter.as_ref().filter(|_| chosen_by_type)
+    // An event that was sent whatever its filter says now, and whose content was deleted, is no event that fails it.
+    let has_content = !event.data.is_empty();
+    if let Some(filter) = endpoint
+        .filter
+        .as_ref()
+        .filter(|_| chosen_by_type && has_content)
         && let Some(unmet) = filter.unmet(&Content::new(&event.data, event.meta.as_ref()))
     {
         reasons.push(format!("the event does not meet its filter: {unmet}"));

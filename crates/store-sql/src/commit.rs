@@ -52,7 +52,14 @@ impl Tx {
             // A panic has gone past the rollback that an error gets.
             Err(_) => self.roll_back(),
         }
-        self.in_transaction(|tx| tx.write_some(now, batch, done, true))
+        // Caught too: what was committed before is to be told as that, whatever becomes of the rest.
+        let apart = catch_unwind(AssertUnwindSafe(|| {
+            self.in_transaction(|tx| tx.write_some(now, batch, done, true))
+        }));
+        apart.unwrap_or_else(|_| {
+            self.roll_back();
+            Err(StoreError::aborted("a write broke off inside the server"))
+        })
     }
 
     fn write_some(

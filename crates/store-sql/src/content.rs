@@ -6,16 +6,22 @@ use postrider_core::{Id, id};
 use postrider_store::{Entity, Rule, StoreError};
 
 use crate::convert::aborted;
-use crate::segments::keys_text;
 use crate::sql::{Optional, SqlResult, params};
 use crate::writer::Tx;
 
-/// Deliveries whose answers one transaction deletes.
-const PIECE: i64 = 100;
+/// Answers that one transaction deletes.
+const PIECE: i64 = 200;
+const DELETE_ANSWER: &str =
+    "update attempt set response_headers = null, response_body = null, truncated = ?3
+                             where delivery_id = ?1 and number = ?2";
 
 impl Tx {
-    /// Deletes what an event said. Whether it had said anything.
-    pub(crate) fn delete_said(&mut self, event: Id<id::Event>) -> Result<bool, StoreError> {
+    /// Deletes what an event said, and notes that. Whether it had said anything.
+    pub(crate) fn delete_said(
+        &mut self,
+        event: Id<id::Event>,
+        entry: &AuditEntry,
+    ) -> Result<bool, StoreError> {
         let event = self.key(event, Entity::Event)?;
         let had = self.event_has_content(event).map_err(aborted)?;
         let had = had.ok_or(StoreError::not_found(Entity::Event))?;
@@ -24,11 +30,14 @@ impl Tx {
         if waits.map_err(aborted)? {
             return Err(StoreError::conflict(Rule::DeliveryPending));
         }
-        self.zeroed(|tx| {
-            let nothing: &[u8] = &[];
-            let sql = "update event set data = ?2, meta = null where id = ?1";
-            tx.connection.execute(sql, params![event, nothing])
-        })?;
+        if had {
+            self.zeroed(|tx| {
+                let nothing: &[u8] = &[];
+                let sql = "update event set data = ?2, meta = null where id = ?1";
+                tx.connection.execute(sql, params![event, nothing])
+            })?;
+            self.noted(entry)?;
+        }
         Ok(had)
     }
 
@@ -38,36 +47,48 @@ impl Tx {
         statement.query_row([event], |row| row.get(0)).optional()
     }
 
-    /// Deletes what was answered to the attempts of some deliveries of an event, those behind `after`. How many answers
-    /// there were, and the last of these deliveries; none when there are no more.
+    /// Deletes what was answered to the next attempts of an event, those of `after` and of deliveries behind it, and notes
+    /// that if it is to be. Whether there were any, and the last of their deliveries; none when there are no more.
     pub(crate) fn delete_answers(
         &mut self,
         event: Id<id::Event>,
         after: i64,
-    ) -> Result<(usize, Option<i64>), StoreError> {
+        entry: Option<&AuditEntry>,
+    ) -> Result<Option<i64>, StoreError> {
         let event = self.key(event, Entity::Event)?;
-        let sql = "select id from delivery where event_id = ?1 and id > ?2 order by id limit ?3";
-        let keys = self.connection.prepare_cached(sql);
-        let keys = keys
-            .and_then(|mut keys| keys.query_all([event, after, PIECE], |row| row.get::<i64>(0)));
-        let keys = keys.map_err(aborted)?;
-        let Some(last) = keys.last().copied() else {
-            return Ok((0, None));
+        let sql = "select a.delivery_id, a.number from delivery d join attempt a on a.delivery_id = d.id
+                   where d.event_id = ?1 and d.id >= ?2 and a.response_body is not null order by d.id, a.number limit ?3";
+        let found = self.connection.prepare_cached(sql);
+        let found = found.and_then(|mut found| {
+            found.query_all([event, after, PIECE], |row| {
+                Ok((row.get::<i64>(0)?, row.get::<u32>(1)?))
+            })
+        });
+        let found = found.map_err(aborted)?;
+        let Some((last, _)) = found.last().copied() else {
+            return Ok(None);
         };
-        let deleted = self.zeroed(|tx| {
-            let sql = "update attempt set response_headers = null, response_body = null, truncated = ?2
-                       where delivery_id in (select value from json_each(?1)) and response_body is not null";
-            tx.connection.execute(sql, params![keys_text(&keys), false])
+        self.zeroed(|tx| {
+            let mut delete = tx.connection.prepare_cached(DELETE_ANSWER)?;
+            for (delivery, number) in found {
+                delete.enqueue(params![delivery, number, false])?;
+            }
+            Ok(())
         })?;
-        Ok((deleted, Some(last)))
+        match entry {
+            Some(entry) => self.noted(entry)?,
+            None => self.log_is_to_be_empty = true,
+        }
+        Ok(Some(last))
     }
 
-    /// Deletes what was answered to one attempt. Whether there was anything.
+    /// Deletes what was answered to one attempt, and notes that if there was anything.
     pub(crate) fn delete_answer(
         &mut self,
         delivery: Id<id::Delivery>,
         number: u32,
-    ) -> Result<bool, StoreError> {
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
         let delivery = self.key(delivery, Entity::Delivery)?;
         let sql =
             "select response_body is not null from attempt where delivery_id = ?1 and number = ?2";
@@ -76,17 +97,18 @@ impl Tx {
             .query_row(sql, params![delivery, number], |row| row.get(0))
             .optional();
         let had = had.map_err(aborted)?;
-        let had = had.ok_or(StoreError::not_found(Entity::Delivery))?;
+        if !had.ok_or(StoreError::not_found(Entity::Delivery))? {
+            return Ok(());
+        }
         self.zeroed(|tx| {
-            let sql =
-                "update attempt set response_headers = null, response_body = null, truncated = ?3
-                       where delivery_id = ?1 and number = ?2";
-            tx.connection.execute(sql, params![delivery, number, false])
+            tx.connection
+                .execute(DELETE_ANSWER, params![delivery, number, false])
         })?;
-        Ok(had)
+        self.noted(entry)
     }
 
-    pub(crate) fn note_deleted(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
+    fn noted(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.log_is_to_be_empty = true;
         self.note_of_owner(entry).map_err(aborted)
     }
 

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use postrider_core::audit::AuditEntry;
 use postrider_core::tenant::Application;
@@ -270,24 +272,24 @@ fn next(what: Aged, last: Option<u128>) -> Option<PruneFrom> {
 #[async_trait]
 impl Retention for SqlStore {
     async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError> {
-        let mut deleted = match of {
-            ContentOf::Event(event) => self.writer.call(move |tx| tx.delete_said(event)).await?,
+        let entry = Arc::new(entry);
+        let noting = entry.clone();
+        let event = match of {
+            ContentOf::Event(event) => event,
             ContentOf::Attempt(delivery, number) => {
-                let delete = move |tx: &mut Tx| tx.delete_answer(delivery, number);
-                self.writer.call(delete).await?
+                let delete = move |tx: &mut Tx| tx.delete_answer(delivery, number, &noting);
+                return self.writer.call(delete).await;
             }
         };
+        let delete = move |tx: &mut Tx| tx.delete_said(event, &noting);
+        let mut is_noted = self.writer.call(delete).await?;
         let mut after = Some(0);
-        while let (ContentOf::Event(event), Some(behind)) = (of, after) {
-            let piece = self.writer.call(move |tx| tx.delete_answers(event, behind));
-            let (answers, last) = piece.await?;
-            deleted |= answers > 0;
-            after = last;
-        }
-        if deleted {
-            let note = move |tx: &mut Tx| tx.note_deleted(&entry);
-            self.writer.call(note).await?;
-            self.writer.run(|tx| tx.log_is_to_be_empty = true).await;
+        while let Some(behind) = after {
+            // What it said may have been deleted before, and only answers be left.
+            let noting = (!is_noted).then(|| entry.clone());
+            let delete = move |tx: &mut Tx| tx.delete_answers(event, behind, noting.as_deref());
+            after = self.writer.call(delete).await?;
+            is_noted = true;
         }
         Ok(())
     }

@@ -122,7 +122,16 @@ impl Lane {
     /// The lane holds less than every lane may.
     pub(super) fn has_share(&self) -> bool {
         let held = self.items.len() + self.unsettled.len();
-        held == 0 || (held < SHARE && self.bytes < SHARE_BYTES)
+        let is_keyed = self
+            .config
+            .is_some_and(|config| config.ordering == Ordering::Key);
+        // Where keys keep each other back, one that waits for hours must not be all that the lane may hold.
+        let bytes_max = if is_keyed {
+            SHARE * SHARE_BYTES
+        } else {
+            SHARE_BYTES
+        };
+        held == 0 || (held < SHARE && self.bytes < bytes_max)
     }
 
     /// The receiver failed again and again, and has not answered well since; a breaker is open then, if the lane has one.
@@ -358,7 +367,8 @@ impl Lane {
         self.loading = Some(HashSet::new());
         // The page's `next` says it anew; until then this is the place of what is left there meanwhile.
         self.stored = None;
-        let (rows, bytes) = if memory_full {
+        // A failing lane keeps little of a page.
+        let (rows, bytes) = if memory_full || self.is_failing() {
             (PAGE_ROWS_SCARCE, PAGE_BYTES_SCARCE)
         } else {
             (self.page_rows, PAGE_BYTES)
@@ -505,7 +515,12 @@ impl Lane {
                 self.failures = 0;
                 self.concurrency.answered(now, took, was_busy);
             }
-            Signal::Unheard => {}
+            // Whatever the profile has of pauses: no schedule is kept by what cannot be sent.
+            Signal::Unheard { pause } => {
+                if let Some(pause) = pause {
+                    self.paused_until = self.paused_until.max(now.plus(pause));
+                }
+            }
             Signal::Strained { pause } => {
                 self.concurrency.strained(now, started_at);
                 // Counted without a breaker too: how much the lane holds depends on it.

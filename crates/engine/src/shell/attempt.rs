@@ -11,7 +11,7 @@ use postrider_core::attempt::{Attempt, Outcome, Rendering, Timings, UnreachableR
 use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::{EndpointKind, Ordering as LaneOrder};
 use postrider_core::event::Event;
-use postrider_core::judge::{Next, Signal};
+use postrider_core::judge::Signal;
 use postrider_core::profile::{FormTooLong, Profile, RenderContext};
 use postrider_core::time::Moment;
 use postrider_core::trace::TraceParent;
@@ -55,18 +55,11 @@ impl Engine {
             Some(Tried::Made(made)) => *made,
             Some(Tried::Waits(due)) => {
                 let now = self.now().steady;
-                let signal = Signal::Strained {
+                let signal = Signal::Unheard {
                     pause: Some(LOCAL_PAUSE),
                 };
                 slot.free(now, None, signal);
-                self.apply(Input::Settled {
-                    due,
-                    next: Next::Retry {
-                        at: now.plus(LOCAL_PAUSE),
-                    },
-                    // Nothing was written.
-                    keep_place: true,
-                });
+                self.apply(Input::PutOff { due });
                 return;
             }
             None => return,
@@ -425,7 +418,7 @@ impl Drop for Slot {
             // The fault is this server's: nothing is learned of the receiver, good or bad.
             started_at: Timestamp::default(),
             took: None,
-            signal: Signal::Unheard,
+            signal: Signal::Unheard { pause: None },
         });
         self.engine.leave_aside(due);
     }

@@ -54,6 +54,61 @@ impl Collected {
     pub(super) async fn end(self) {}
 }
 
+/// What is measured goes to a collector as long as the server runs, if it goes anywhere.
+#[derive(Default)]
+pub(super) struct Measured {
+    #[cfg(feature = "otel")]
+    metrics: Option<(Arc<Metrics>, Arc<dyn Exposition>)>,
+}
+
+#[cfg(feature = "otel")]
+impl Measured {
+    pub(super) fn new(
+        config: &Config,
+        exposition: Arc<dyn Exposition>,
+        clock: Arc<dyn Clock>,
+        running: &Running,
+    ) -> anyhow::Result<Self> {
+        let Some(metrics) = Metrics::new(&config.telemetry, clock)? else {
+            return Ok(Self::default());
+        };
+        let metrics = Arc::new(metrics);
+        let (sending, of, stop) = (metrics.clone(), exposition.clone(), running.stop.clone());
+        // Nothing that the server needs: were it to end, only the collector would miss it.
+        running.tasks.spawn(async move {
+            stop.run_until_cancelled(sending.run(&*of)).await;
+        });
+        Ok(Self {
+            metrics: Some((metrics, exposition)),
+        })
+    }
+
+    /// After all that is to be counted.
+    pub(super) async fn end(&self) {
+        if let Some((metrics, exposition)) = &self.metrics {
+            metrics.end(&**exposition).await;
+        }
+    }
+}
+
+#[cfg(not(feature = "otel"))]
+impl Measured {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "as where there is something to fail"
+    )]
+    pub(super) fn new(
+        _: &Config,
+        _: Arc<dyn Exposition>,
+        _: Arc<dyn Clock>,
+        _: &Running,
+    ) -> anyhow::Result<Self> {
+        Ok(Self::default())
+    }
+
+    pub(super) async fn end(&self) {}
+}
+
 /// Waits for something that waits itself, on a thread of its own: a second signal does not wait for it.
 #[cfg(feature = "otel")]
 async fn at_last(work: impl FnOnce() + Send + 'static) {
@@ -72,20 +127,6 @@ impl Traces {
         Ok(Self {
             telemetry: telemetry.map(Arc::new),
         })
-    }
-
-    /// Sends what is measured as long as the server runs.
-    pub(super) fn measure(
-        config: &Config,
-        exposition: Arc<dyn Exposition>,
-        clock: Arc<dyn Clock>,
-        running: &Running,
-    ) -> anyhow::Result<()> {
-        if let Some(metrics) = Metrics::new(&config.telemetry, clock)? {
-            let stop = running.stop.clone();
-            running.must("metrics exporter", metrics.run(exposition, stop));
-        }
-        Ok(())
     }
 
     pub(super) fn tracer(&self) -> Option<Arc<dyn Tracer>> {
@@ -109,19 +150,6 @@ impl Traces {
     )]
     pub(super) fn new(_: &Config) -> anyhow::Result<Self> {
         Ok(Self::default())
-    }
-
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "as where there is something to fail"
-    )]
-    pub(super) fn measure(
-        _: &Config,
-        _: Arc<dyn Exposition>,
-        _: Arc<dyn Clock>,
-        _: &Running,
-    ) -> anyhow::Result<()> {
-        Ok(())
     }
 
     #[expect(clippy::unused_self, reason = "as where there is something")]

@@ -15,10 +15,12 @@ use postrider_api::{Exposition, MetricsFormat};
 use postrider_core::Timestamp;
 use postrider_engine::Clock;
 use prost::Message as _;
-use tokio_util::sync::CancellationToken;
 
 use super::sender::Sender;
 use crate::config::{TelemetryConfig, TelemetrySignal};
+
+/// Time that the last message gets at a shutdown.
+const LAST_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Sends what is measured now and then.
 pub(crate) struct Metrics {
@@ -56,18 +58,26 @@ impl Metrics {
         }))
     }
 
-    /// Sends until it is stopped, and then once more.
-    pub(crate) async fn run(self, exposition: Arc<dyn Exposition>, stop: CancellationToken) {
+    /// Sends now and then, for as long as it is polled. A collector that hangs delays only the next time.
+    pub(crate) async fn run(&self, exposition: &dyn Exposition) {
         loop {
-            let waited = stop.run_until_cancelled(tokio::time::sleep(self.every));
-            let goes_on = waited.await.is_some();
-            let text = exposition.text(MetricsFormat::OpenMetrics).await;
-            let message = self.message(&text, self.clock.now());
-            self.sender.send_message(message.encode_to_vec()).await;
-            if !goes_on {
-                return;
-            }
+            tokio::time::sleep(self.every).await;
+            self.send(exposition).await;
         }
+    }
+
+    /// Sends what is measured at the end.
+    pub(crate) async fn end(&self, exposition: &dyn Exposition) {
+        let last = tokio::time::timeout(LAST_TIME_MAX, self.send(exposition)).await;
+        if last.is_err() {
+            tracing::warn!("the last metrics were not sent: the collector took too long");
+        }
+    }
+
+    async fn send(&self, exposition: &dyn Exposition) {
+        let text = exposition.text(MetricsFormat::OpenMetrics).await;
+        let message = self.message(&text, self.clock.now());
+        self.sender.send_message(message.encode_to_vec()).await;
     }
 
     fn message(&self, text: &str, now: Timestamp) -> ExportMetricsServiceRequest {
@@ -245,7 +255,7 @@ fn histograms(samples: &[Sample], began: u64, now: u64) -> Vec<HistogramDataPoin
         let mut labels = sample.labels.clone();
         let le = labels.iter().position(|(name, _)| name == "le");
         let le = le.map(|at| labels.remove(at).1);
-        if points.iter().all(|(of, _)| *of != labels) {
+        if points.last().is_none_or(|(of, _)| *of != labels) {
             let point = HistogramDataPoint {
                 attributes: attributes(&labels),
                 start_time_unix_nano: began,
@@ -254,8 +264,9 @@ fn histograms(samples: &[Sample], began: u64, now: u64) -> Vec<HistogramDataPoin
             };
             points.push((labels.clone(), point));
         }
-        let point = points.iter_mut().find(|(of, _)| *of == labels);
-        let Some((_, point)) = point else { continue };
+        let Some((_, point)) = points.last_mut() else {
+            continue;
+        };
         match (sample.suffix.as_str(), le.as_deref()) {
             ("_sum", _) => point.sum = Some(sample.value),
             ("_count", _) => point.count = whole(sample.value),

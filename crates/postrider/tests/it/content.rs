@@ -86,7 +86,8 @@ async fn what_should_not_have_been_published_is_gone_with_what_was_answered() {
         let page = browser.page(&path).await;
         assert!(!page.contains(SAID) && !page.contains(ANSWERED), "{path}");
     }
-    // Not only when it has ended.
+    // Not only when it has ended. What is written meanwhile gives it occasion.
+    receiver.behave(Behaviour::Status(200));
     let patience = std::time::Instant::now();
     while let Some(found) = found_in_files(&server) {
         assert!(patience.elapsed().as_secs() < 30, "{found}");

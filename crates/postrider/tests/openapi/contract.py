@@ -68,6 +68,7 @@ def furnish(server):
         "distribution": distribution,
         "event": event,
         "delivery": deliveries[0]["id"],
+        "attempt": "1",
         "replay": replay,
         "deletion": deletion,
         "key": key("changed"),

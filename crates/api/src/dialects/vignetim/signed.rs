@@ -14,6 +14,7 @@ use super::refusal::{Answer, Refusal, uncounted, with_standing};
 use crate::Api;
 use crate::auth::came_from;
 use crate::dialects::{holds, specs};
+use crate::edge::AskedBy;
 use crate::request::HeldBody;
 
 /// A caller whose signature was verified.
@@ -138,6 +139,7 @@ async fn verify(
         .map_err(internal)?
         .ok_or_else(|| refuse("signature"))?;
     let key = proof.id();
+    asked_by(&parts, key);
     // Only who proved to have the key hears that it is disabled, or may not be used from there.
     let caller = api.service.admit(proof, came_from(&parts));
     let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
@@ -148,6 +150,13 @@ async fn verify(
         caller,
         body,
     })
+}
+
+/// Whose answers these are, and whose line of the log.
+fn asked_by(parts: &http::request::Parts, key: Id<id::ApiKey>) {
+    if let Some(asked_by) = parts.extensions.get::<AskedBy>() {
+        asked_by.set(&key);
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -172,6 +181,7 @@ async fn verify_bearer(
         Err(error) => return Err(Refusal::from_service(spec, &error)),
     };
     let key = proof.id();
+    asked_by(parts, key);
     let caller = api.service.admit(proof, came_from(parts));
     let caller = caller.map_err(|_| Refusal::new(StatusCode::FORBIDDEN, spec.text("forbidden")))?;
     let body = api.body(key.as_u128(), body).await;
