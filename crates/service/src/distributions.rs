@@ -11,7 +11,7 @@ use postrider_core::limits::{ENDPOINTS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{DistributionSpec, Profile};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
-use postrider_store::{EndpointListing, Page, PageRequest};
+use postrider_store::{EndpointListing, Page, PageRequest, always};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -235,7 +235,7 @@ impl Service {
             set_active(endpoint, active, now);
             endpoint.updated_at = now;
         };
-        let changed = self.write_endpoint(id, Box::new(change), by).await?;
+        let changed = self.write_endpoint(id, always(change), by).await?;
         Ok((changed, profile))
     }
 

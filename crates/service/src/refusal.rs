@@ -1,6 +1,6 @@
 //! Refusals: a stable code, the field that is wrong, and a sentence that says what to do.
 
-use postrider_core::limits::ATTEMPTS_MAX;
+use postrider_core::limits::{ATTEMPTS_MAX, CUSTOM_HEADERS_MAX};
 use postrider_engine::PublishError;
 use postrider_store::{BoxError, Entity, Rule, StoreError};
 use serde::Serialize;
@@ -318,6 +318,10 @@ impl Refusal {
                 ErrorCode::UsersMax,
                 "there are as many as one server has; delete one",
             ),
+            Rule::HeadersMax => {
+                let rule = format!("must have at most {CUSTOM_HEADERS_MAX} entries");
+                Self::invalid("headers", rule)
+            }
             Rule::EndpointsMax => Self::new(ErrorCode::EndpointsMax, "delete an endpoint first"),
             Rule::IdempotencyKeyReused => Self::new(
                 ErrorCode::IdempotencyKeyReused,

@@ -4,7 +4,7 @@ use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::{ApiKey, Scope};
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{Entity, KeyChange, Rule, StoreError};
+use postrider_store::{Entity, KeyChange, Rule, StoreError, always};
 
 use crate::convert::{aborted, mode_number, to_json};
 use crate::manage::taken;
@@ -98,7 +98,7 @@ impl Tx {
             (Some(old), None) => self.delete_endpoint(old.id, by)?,
             (Some(old), Some(new)) => {
                 let new = new.clone();
-                self.update_endpoint(old.id, Box::new(move |endpoint| *endpoint = new), by)?;
+                self.update_endpoint(old.id, always(move |endpoint| *endpoint = new), by)?;
             }
         }
         self.note(by, Some(&before), Some(&key)).map_err(aborted)?;

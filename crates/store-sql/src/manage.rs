@@ -371,7 +371,7 @@ impl Tx {
     ) -> Result<Endpoint, StoreError> {
         let before = self.live_endpoint(id)?;
         let mut endpoint = before.clone();
-        change(&mut endpoint);
+        change(&mut endpoint)?;
         self.write_endpoint(&endpoint).map_err(taken)?;
         self.fanout.forget(endpoint.tenant.key());
         self.note(by, Some(&before), Some(&endpoint))

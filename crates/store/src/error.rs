@@ -83,6 +83,8 @@ pub enum Entity {
 pub enum Rule {
     /// A name or external id is in use.
     NameTaken,
+    /// The endpoint has as many headers of its own as one may have.
+    HeadersMax,
     /// The tenant has as many endpoints as its profile allows.
     EndpointsMax,
     /// The idempotency key was used with another body.

@@ -60,8 +60,18 @@ pub use notices::{
     DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Notices, Ways, failure_text,
 };
 
-/// A change of an endpoint, applied inside the transaction that reads and writes it.
-pub type EndpointChange = Box<dyn FnOnce(&mut Endpoint) + Send>;
+/// A change of an endpoint, applied inside the transaction that reads and writes it. It may refuse by what it finds there:
+/// then nothing is written.
+pub type EndpointChange = Box<dyn FnOnce(&mut Endpoint) -> Result<(), StoreError> + Send>;
+
+/// A change that refuses nothing.
+pub fn always(change: impl FnOnce(&mut Endpoint) + Send + 'static) -> EndpointChange {
+    Box::new(|endpoint| {
+        change(endpoint);
+        Ok(())
+    })
+}
+
 /// A change of an application, applied as an [`EndpointChange`] is.
 pub type ApplicationChange = Box<dyn FnOnce(&mut Application) + Send>;
 /// A change of a tenant, applied as an [`EndpointChange`] is.

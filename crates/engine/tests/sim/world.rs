@@ -32,7 +32,7 @@ use postrider_engine::machine::MachineLimits;
 use postrider_engine::{Clock, Engine, Options, ProfileRegistry};
 use postrider_store::memory::MemoryStore;
 use postrider_store::{
-    Catalogue as _, DeliveryFilter, NewEvent, PageRequest, Records as _, Store, Target,
+    Catalogue as _, DeliveryFilter, NewEvent, PageRequest, Records as _, Store, Target, always,
 };
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -412,11 +412,11 @@ impl World {
             0 => done(self.store.delete_endpoint(endpoint, by)).is_ok(),
             1..5 => {
                 let disable =
-                    Box::new(move |e: &mut Endpoint| e.health.disable(DisableReason::Manual, now));
+                    always(move |e: &mut Endpoint| e.health.disable(DisableReason::Manual, now));
                 done(self.store.update_endpoint(endpoint, disable, by)).is_ok()
             }
             _ => {
-                let enable = Box::new(|e: &mut Endpoint| e.health.enable());
+                let enable = always(|e: &mut Endpoint| e.health.enable());
                 done(self.store.update_endpoint(endpoint, enable, by)).is_ok()
             }
         };

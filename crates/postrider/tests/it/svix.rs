@@ -377,6 +377,19 @@ async fn headers_that_two_people_add_are_both_there() {
     assert_eq!(live.ask("PATCH", path, change).await.status, 204);
     let there = live.good("GET", path, Value::Null).await;
     assert_eq!(there["sensitive"].as_array().unwrap().len(), 18, "{there}");
+    // Nor do they have more together than one endpoint may.
+    let many = |letter: char| {
+        let headers: serde_json::Map<String, Value> = (0..10)
+            .map(|number| (format!("x-{letter}{number}"), json!("x")))
+            .collect();
+        live.ask("PATCH", path, json!({ "headers": headers }))
+    };
+    let (one, other) = tokio::join!(many('y'), many('z'));
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 422], "{one:?} {other:?}");
+    let there = live.good("GET", path, Value::Null).await;
+    assert_eq!(there["sensitive"].as_array().unwrap().len(), 28, "{there}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ use postrider_core::endpoint::{Endpoint, EndpointSecret, Ordering};
 use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Metadata;
+use postrider_store::StoreError;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -155,7 +156,11 @@ impl Change {
     }
 
     /// Makes it, inside the transaction that reads and writes the endpoint.
-    fn put(self, service: &Service, endpoint: &mut Endpoint) {
+    fn put(
+        self,
+        service: &Service,
+        endpoint: &mut Endpoint,
+    ) -> std::result::Result<(), StoreError> {
         let patch = self.patch;
         endpoint.url = patch.url.unwrap_or(std::mem::take(&mut endpoint.url));
         endpoint.external_id = patch.external_id.unwrap_or(endpoint.external_id.take());
@@ -177,7 +182,7 @@ impl Change {
             headers.put(endpoint);
         }
         // Behind the whole list: single changes are of what is there then.
-        self.header_changes.put(endpoint);
+        self.header_changes.put(endpoint)?;
         if let Some(own) = self.secret {
             // It takes the place of the secrets, not of an Ed25519 key beside them.
             let id = endpoint.id;
@@ -188,5 +193,6 @@ impl Change {
         endpoint.form = self.form.unwrap_or(endpoint.form);
         set_active(endpoint, patch.active, self.at);
         endpoint.updated_at = self.at;
+        Ok(())
     }
 }

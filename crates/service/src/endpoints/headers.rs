@@ -6,6 +6,7 @@ use postrider_core::endpoint::{CustomHeader, Endpoint};
 use postrider_core::limits::{CUSTOM_HEADERS_MAX, HEADER_VALUE_BYTES_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::{Id, Secret, id};
+use postrider_store::{Rule, StoreError};
 
 use crate::Service;
 use crate::random::seal_nonce;
@@ -95,9 +96,7 @@ pub(crate) fn header_changes(
         .filter_map(|(name, value)| Some((name, value?)));
     let NewHeaders(fresh) = custom_headers(service, profile, endpoint.id, &[], fresh.collect())?;
     let fresh: Vec<CustomHeader> = fresh.into_iter().map(|(header, _)| header).collect();
-    let stays = |header: &&CustomHeader| !is_named(&named, header);
-    let all = endpoint.headers.iter().filter(stays).count() + fresh.len();
-    if all > CUSTOM_HEADERS_MAX {
+    if fresh.len() > CUSTOM_HEADERS_MAX {
         let rule = format!("must have at most {CUSTOM_HEADERS_MAX} entries");
         return Err(Refusal::invalid("headers", rule));
     }
@@ -117,12 +116,16 @@ pub(crate) struct HeaderChanges {
 }
 
 impl HeaderChanges {
-    /// Makes them, inside the transaction of the change.
-    pub(crate) fn put(self, endpoint: &mut Endpoint) {
+    /// Makes them, inside the transaction of the change: two that come at once are counted together.
+    pub(crate) fn put(self, endpoint: &mut Endpoint) -> std::result::Result<(), StoreError> {
         endpoint
             .headers
             .retain(|header| !is_named(&self.named, header));
         endpoint.headers.extend(self.fresh);
+        if endpoint.headers.len() > CUSTOM_HEADERS_MAX {
+            return Err(StoreError::conflict(Rule::HeadersMax));
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use postrider_core::limits::SECRETS_MAX;
 use postrider_core::profile::{Profile, SecretScope, Visibility, ed25519_public, ed25519_secret};
 use postrider_core::time::parse_duration;
 use postrider_core::{Id, Secret, Timestamp, id};
+use postrider_store::always;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -177,7 +178,7 @@ pub(crate) async fn rotate(
             .is_ok_and(|text| ed25519_public(&text).is_some())
     };
     let asymmetric = rotation.asymmetric;
-    let change = Box::new(move |endpoint: &mut Endpoint| {
+    let change = always(move |endpoint: &mut Endpoint| {
         for old in &mut endpoint.secrets {
             // The other kind stays as it is.
             if is_pair(old) == asymmetric {

@@ -10,7 +10,7 @@ use super::fixture::{World, at, by, filter, only, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, Batch, CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent,
-    PageRequest, Rule, StatePattern, Store, StoreError, Target,
+    PageRequest, Rule, StatePattern, Store, StoreError, Target, always,
 };
 
 async fn publish(world: &World<'_>, now: Timestamp, target: Target) -> Id<id::Event> {
@@ -57,7 +57,7 @@ async fn enable(store: &dyn Store, endpoint: Id<id::Endpoint>, enabled: bool) {
             endpoint.health.disable(DisableReason::Manual, at(1));
         }
     };
-    let changed = store.update_endpoint(endpoint, Box::new(change), by());
+    let changed = store.update_endpoint(endpoint, always(change), by());
     changed.await.unwrap();
 }
 
@@ -144,7 +144,7 @@ pub async fn what_does_not_meet_the_filter_was_not_missed(store: &dyn Store) {
     let endpoint = world.endpoint().await;
     let with = |text: &'static str| {
         let change = move |endpoint: &mut Endpoint| endpoint.filter = Some(filter(text));
-        store.update_endpoint(endpoint, Box::new(change), by())
+        store.update_endpoint(endpoint, always(change), by())
     };
     enable(store, endpoint, false).await;
     let event = publish(&world, secs(2), Target::Matching).await;

@@ -8,8 +8,8 @@ use postrider_core::tenant::{Application, ApplicationSettings, EventType, Metada
 
 use super::fixture::{World, at, by, filter, secs, world};
 use crate::{
-    EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task, TaskKind,
-    TaskState,
+    AuditFilter, EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task,
+    TaskKind, TaskState, always,
 };
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
@@ -65,7 +65,7 @@ pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
     let changed = store
         .update_endpoint(
             endpoint.id,
-            Box::new(|endpoint| {
+            always(|endpoint| {
                 endpoint.url = "https://example.com/other".into();
                 endpoint.secrets.truncate(1);
                 endpoint.updated_at = at(9);
@@ -146,7 +146,7 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
     );
     assert!(
         store
-            .update_endpoint(endpoint, Box::new(|_| ()), by())
+            .update_endpoint(endpoint, always(|_| ()), by())
             .await
             .unwrap_err()
             .is_not_found()
@@ -306,7 +306,7 @@ pub async fn an_external_id_names_one_endpoint_of_a_tenant_and_mode(store: &dyn 
     assert!(find(Mode::Test, "b").await.unwrap_err().is_not_found());
     let rename = |to: &'static str| {
         let change = move |endpoint: &mut Endpoint| endpoint.external_id = Some(to.into());
-        store.update_endpoint(second.id, Box::new(change), by())
+        store.update_endpoint(second.id, always(change), by())
     };
     assert!(taken(rename("a").await.map(drop)));
     assert_eq!(store.endpoint(second.id).await.unwrap(), second);
@@ -659,4 +659,28 @@ pub async fn of_too_many_callbacks_the_oldest_idle_one_ends(store: &dyn Store) {
         ),
         "{fourth:?}"
     );
+}
+
+pub async fn a_change_that_refuses_writes_nothing(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let before = store.endpoint(endpoint).await.unwrap();
+    let change = Box::new(|endpoint: &mut Endpoint| {
+        endpoint.url = "https://example.com/other".into();
+        Err(StoreError::conflict(Rule::HeadersMax))
+    });
+    let refused = store.update_endpoint(endpoint, change, by()).await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::Conflict {
+            rule: Rule::HeadersMax
+        })
+    ));
+    assert_eq!(store.endpoint(endpoint).await.unwrap(), before);
+    let filter = AuditFilter {
+        subject: Some(endpoint.to_string()),
+        ..AuditFilter::default()
+    };
+    let noted = store.list_audit(filter, PageRequest::first(9)).await;
+    assert_eq!(noted.unwrap().rows.len(), 1, "it was made");
 }

@@ -16,7 +16,7 @@ use postrider_core::tenant::Mode;
 use super::fixture::{at, by, filter, only, record, secs, world};
 use crate::{
     AuditFilter, Batch, ContentOf, DeliveryFilter, DueDelivery, FinishDelivery, FirstUse, NewEvent,
-    PageRequest, Resend, Rule, Store, StoreError, Target,
+    PageRequest, Resend, Rule, Store, StoreError, Target, always,
 };
 
 pub async fn a_published_event_and_its_deliveries_appear_together(store: &dyn Store) {
@@ -229,7 +229,7 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
     store
         .update_endpoint(
             disabled,
-            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
+            always(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
             by(),
         )
         .await
@@ -294,7 +294,7 @@ pub async fn an_endpoint_with_a_filter_gets_what_meets_it(store: &dyn Store) {
         [large_id]
     );
     let taken = |endpoint: &mut Endpoint| endpoint.filter = None;
-    let changed = store.update_endpoint(large_id, Box::new(taken), by());
+    let changed = store.update_endpoint(large_id, always(taken), by());
     changed.await.unwrap();
     assert_eq!(
         publish(small, None, Target::Matching).await,
@@ -321,7 +321,7 @@ pub async fn an_event_may_be_addressed_to_one_endpoint(store: &dyn Store) {
     store
         .update_endpoint(
             b,
-            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
+            always(|endpoint| endpoint.health.disable(DisableReason::Manual, at(2))),
             by(),
         )
         .await

@@ -10,7 +10,7 @@ use postrider_core::judge::Next;
 use postrider_core::limits::ATTEMPTS_MAX;
 
 use super::fixture::{an_attempt, at, by, record, secs, world};
-use crate::{Batch, RecordAttempt, Resend, Rule, Store, StoreError};
+use crate::{Batch, RecordAttempt, Resend, Rule, Store, StoreError, always};
 
 const RETRYING: HealthChange = HealthChange::Failure {
     delivery_failed: false,
@@ -416,11 +416,7 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
     );
     assert_eq!(world.publish(at(30)).await.count, 0);
     let enabled = store
-        .update_endpoint(
-            endpoint,
-            Box::new(|endpoint| endpoint.health.enable()),
-            by(),
-        )
+        .update_endpoint(endpoint, always(|endpoint| endpoint.health.enable()), by())
         .await
         .unwrap();
     assert_eq!(enabled.health.consecutive_failures, 0);
@@ -470,7 +466,7 @@ pub async fn a_closed_endpoints_pending_deliveries_are_finished_in_pages(store: 
     store
         .update_endpoint(
             endpoint,
-            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(9))),
+            always(|endpoint| endpoint.health.disable(DisableReason::Manual, at(9))),
             by(),
         )
         .await
@@ -616,7 +612,7 @@ pub async fn a_pending_delivery_is_not_resent(store: &dyn Store) {
     store
         .update_endpoint(
             endpoint,
-            Box::new(|endpoint| endpoint.health.disable(DisableReason::Manual, at(3))),
+            always(|endpoint| endpoint.health.disable(DisableReason::Manual, at(3))),
             by(),
         )
         .await

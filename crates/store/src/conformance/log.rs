@@ -13,7 +13,7 @@ use postrider_core::{Id, Timestamp, id};
 use super::fixture::{self, World, at, by, world};
 use crate::{
     AuditFilter, EndpointListing, EndpointStats, KeyFilter, NewEvent, PageRequest, StatePattern,
-    StatisticsQuery, Store, Target,
+    StatisticsQuery, Store, Target, always,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -171,7 +171,7 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
     let endpoint = world.endpoint().await;
     let rename = |url: &'static str| {
         let change = move |endpoint: &mut Endpoint| endpoint.url = url.into();
-        store.update_endpoint(endpoint, Box::new(change), who.clone())
+        store.update_endpoint(endpoint, always(change), who.clone())
     };
     rename("https://example.com/b").await.unwrap();
     // What changes nothing is no change.

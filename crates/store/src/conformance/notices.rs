@@ -15,7 +15,7 @@ use super::fixture::{World, at, by, record, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
-    NoticeFilter, PageRequest, Resend, Store, Target,
+    NoticeFilter, PageRequest, Resend, Store, Target, always,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -254,7 +254,7 @@ pub async fn what_waited_when_its_endpoint_gave_out_is_told(store: &dyn Store) {
         let waiting: Vec<_> = waiting.map(|delivery| delivery.id).collect();
         let disable = move |endpoint: &mut Endpoint| endpoint.health.disable(reason, at(2_000));
         store
-            .update_endpoint(endpoint, Box::new(disable), by())
+            .update_endpoint(endpoint, always(disable), by())
             .await
             .unwrap();
         let finished = store.finish_pending(endpoint, state, at(3_000), 9).await;

@@ -310,7 +310,7 @@ impl State {
         change: EndpointChange,
     ) -> Result<Endpoint, StoreError> {
         let mut after = self.endpoint(id)?;
-        change(&mut after);
+        change(&mut after)?;
         self.must_be_free_for_endpoint(&after)?;
         if let Some(row) = self.endpoints.get_mut(&id.as_u128()) {
             row.endpoint = after.clone();
