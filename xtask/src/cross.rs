@@ -42,8 +42,6 @@ pub(crate) fn check() -> anyhow::Result<()> {
     // C that is only compiled need not be fast.
     check.args(["--config", "profile.dev.package.libsqlite3-sys.opt-level=0"]);
     check.env("RUSTFLAGS", "-D warnings");
-    // Apart: other flags would have all of it built anew.
-    check.env("CARGO_TARGET_DIR", cross.join("target"));
     for (kind, zigs) in CHECKED {
         add(kind)?;
         let variable = kind.replace('-', "_");
