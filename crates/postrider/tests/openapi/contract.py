@@ -68,7 +68,6 @@ def furnish(server):
         "distribution": distribution,
         "event": event,
         "delivery": deliveries[0]["id"],
-        "attempt": "1",
         "replay": replay,
         "deletion": deletion,
         "key": key("changed"),
@@ -77,6 +76,9 @@ def furnish(server):
         "deleteApplication": {"application": doomed_app},
         "deleteTenant": {"tenant": doomed},
         "deleteKey": {"key": key("deleted")},
+        # One that there is not: what is made up for one of two names in a path is asked with ours, and would be taken for
+        # accepted.
+        "deleteAttemptContent": {"delivery": deliveries[0]["id"], "attempt": "999"},
         "createDistribution": {"tenant": project},
         "listDistributions": {"tenant": project},
     }
