@@ -6,7 +6,6 @@ use crate::Timestamp;
 use crate::attempt::{Outcome, UnreachableReason};
 use crate::delivery::{DeliveryState, FailReason, Series};
 use crate::health::HealthChange;
-use crate::limits::ATTEMPTS_MAX;
 use crate::profile::{Class, Classify, RetrySchedule};
 
 /// What the judge has to know about the attempt besides its outcome.
@@ -116,25 +115,15 @@ fn next_attempt(retry: &RetrySchedule, facts: &AttemptFacts, pause: Option<Durat
     }
     // Of the first attempt of a series nothing is stored yet: this one is it.
     let first_start = facts.series.started_at.unwrap_or(facts.started_at);
-    let mut made = facts.series.attempts + 1;
-    // Times of the schedule that passed while the delivery was held, or this server stood still, are
-    // passed over: it goes on with its place in the schedule and is not made up for all at once.
-    let due = loop {
-        let step = retry.step_at(
-            made,
-            first_start,
-            facts.started_at,
-            facts.ended_at,
-            facts.unit_random,
-        );
-        match step {
-            None => return Next::Failed(FailReason::Exhausted),
-            // One that passed while the attempt lasted is at once.
-            Some(step) if step >= facts.started_at || made >= ATTEMPTS_MAX => {
-                break step.max(facts.ended_at);
-            }
-            Some(_) => made += 1,
-        }
+    let due = retry.due_at(
+        facts.series.attempts + 1,
+        first_start,
+        facts.started_at,
+        facts.ended_at,
+        facts.unit_random,
+    );
+    let Some(due) = due else {
+        return Next::Failed(FailReason::Exhausted);
     };
     // A receiver that names a time gets at least that; it never makes a retry earlier.
     let at = pause.map_or(due, |pause| due.max(facts.ended_at.plus(pause)));

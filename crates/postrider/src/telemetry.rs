@@ -27,16 +27,7 @@ use postrider_engine::{AttemptSpan, PublishSpan, Tracer};
 use url::Url;
 
 use crate::config::{TelemetryConfig, TelemetrySignal};
-use sender::{EXPORT_TIME_MAX, Sender, resource};
-
-/// Spans that wait to be sent; what comes on top is lost.
-const QUEUE_MAX: usize = 8_192;
-/// Spans of one request.
-const GROUP_MAX: usize = 512;
-/// How long spans gather.
-const DELAY: Duration = Duration::from_secs(2);
-/// Time that the last spans get at a shutdown.
-const LAST_TIME_MAX: Duration = Duration::from_secs(3);
+use sender::{DELAY, EXPORT_TIME_MAX, GROUP_MAX, LAST_TIME_MAX, QUEUE_MAX, Sender, resource};
 
 /// # Errors
 /// With what cannot be used of a configuration.

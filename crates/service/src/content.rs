@@ -26,8 +26,7 @@ impl Service {
         let by = who.changes(self.now())?;
         let service = self.clone();
         self.to_the_end(async move {
-            // First: of an event with a delivery that waits the store deletes nothing.
-            // Twice: one that was sent again past a closed lane meanwhile has what it said in memory, and its record
+            // Of an event with a delivery that waits the store deletes nothing. Twice: one that was sent again past a closed lane meanwhile has what it said in memory, and its record
             // brings the answer back. After that nobody can send it any more.
             for _ in 0..2 {
                 end_all(&service, &event).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Timestamp;
+use crate::limits::ATTEMPTS_MAX;
 
 /// The longest schedule a profile may write.
 pub(super) const STEPS_MAX: usize = 64;
@@ -42,7 +43,8 @@ pub enum Anchor {
 impl RetrySchedule {
     /// When the attempt after `made` attempts is due; none when the schedule has ended.
     ///
-    /// Never before `ended_at`: a delay from the previous start that is over already means at once.
+    /// Steps that passed before the last attempt, while the delivery was held or the server stood still, are passed over:
+    /// they are not made up for all at once. Never before `ended_at`: one that passed while the attempt lasted is at once.
     pub fn due_at(
         &self,
         made: u32,
@@ -51,12 +53,18 @@ impl RetrySchedule {
         ended_at: Timestamp,
         unit_random: f64,
     ) -> Option<Timestamp> {
-        let step = self.step_at(made, first_start, started_at, ended_at, unit_random);
-        step.map(|step| step.max(ended_at))
+        let mut made = made;
+        loop {
+            let step = self.step_at(made, first_start, started_at, ended_at, unit_random)?;
+            if step >= started_at || made >= ATTEMPTS_MAX {
+                return Some(step.max(ended_at));
+            }
+            made += 1;
+        }
     }
 
     /// The time that the schedule has for the attempt after `made` attempts, which may have passed.
-    pub fn step_at(
+    fn step_at(
         &self,
         made: u32,
         first_start: Timestamp,

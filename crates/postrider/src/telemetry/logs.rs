@@ -1,7 +1,5 @@
 //! The log to a collector, beside stderr: each line with its fields, as it is written.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{LogExporter, WithExportConfig as _, WithHttpConfig as _};
@@ -9,17 +7,10 @@ use opentelemetry_sdk::logs::{
     BatchConfigBuilder, BatchLogProcessor, SdkLogger, SdkLoggerProvider,
 };
 
-use super::sender::{EXPORT_TIME_MAX, Sender, resource};
+use super::sender::{
+    DELAY, EXPORT_TIME_MAX, GROUP_MAX, LAST_TIME_MAX, QUEUE_MAX, Sender, resource,
+};
 use crate::config::{TelemetryConfig, TelemetrySignal};
-
-/// Lines that wait to be sent; what comes on top is lost.
-const QUEUE_MAX: usize = 8_192;
-/// Lines of one request.
-const GROUP_MAX: usize = 512;
-/// How long lines gather.
-const DELAY: Duration = Duration::from_secs(2);
-/// Time that the last lines get at a shutdown.
-const LAST_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What makes records of lines.
 pub(crate) type Bridge = OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger>;

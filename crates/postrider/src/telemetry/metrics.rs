@@ -16,11 +16,8 @@ use postrider_core::Timestamp;
 use postrider_engine::Clock;
 use prost::Message as _;
 
-use super::sender::Sender;
+use super::sender::{LAST_TIME_MAX, Sender};
 use crate::config::{TelemetryConfig, TelemetrySignal};
-
-/// Time that the last message gets at a shutdown.
-const LAST_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Sends what is measured now and then.
 pub(crate) struct Metrics {

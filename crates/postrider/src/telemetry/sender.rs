@@ -19,6 +19,15 @@ use crate::config::{TelemetryConfig, TelemetrySignal};
 /// Time for one request to the collector.
 pub(super) const EXPORT_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Spans, and lines of the log, that wait to be sent; what comes on top is lost.
+pub(super) const QUEUE_MAX: usize = 8_192;
+/// Of them in one request.
+pub(super) const GROUP_MAX: usize = 512;
+/// How long they gather.
+pub(super) const DELAY: Duration = Duration::from_secs(2);
+/// Time that the last ones of a signal get at a shutdown.
+pub(super) const LAST_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// Who sends it.
 pub(super) fn resource(config: &TelemetryConfig) -> Resource {
     Resource::builder_empty()
