@@ -16,7 +16,7 @@ use std::num::NonZero;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 const HELP: &str = "\
 cargo xtask ci         everything the gate runs, in its order; stops at the first failure
@@ -83,6 +83,7 @@ fn ci() -> anyhow::Result<()> {
     step("lints", || {
         cargo(&[
             "clippy",
+            "--quiet",
             "--workspace",
             "--all-targets",
             "--",
@@ -92,11 +93,21 @@ fn ci() -> anyhow::Result<()> {
     })?;
     step("documentation", || {
         run(Command::new("cargo")
-            .args(["doc", "--workspace", "--no-deps"])
+            .args(["doc", "--quiet", "--workspace", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    step("what the tests run, built", || {
+        browser::binary(&browser::target()).map(drop)
+    })?;
+    // Most of what the tests do is waiting, and this takes what they leave of the processor.
+    let elsewhere = std::thread::spawn(cross::check);
     // The simulation's 2,000 seeds are one of the tests.
-    step("tests", || test(&[]))?;
+    step("tests", || test(&["--quiet".to_owned()]))?;
+    step("macOS and Windows, as far as a check goes", || {
+        elsewhere
+            .join()
+            .map_err(|_| anyhow!("the check panicked"))?
+    })?;
     step("instructions for a delivery", instructions::check)?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;
@@ -104,7 +115,6 @@ fn ci() -> anyhow::Result<()> {
         "the SDKs of Svix, and clients made from the document",
         sdks::check,
     )?;
-    step("macOS and Windows, as far as a check goes", cross::check)?;
     step("the Helm chart", contract::chart)?;
     step("the pages in a browser", browser::check)?;
     step("the README's first command", readme)?;
@@ -168,7 +178,7 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
         .args(arguments)
         .env("RUST_TEST_THREADS", threads.to_string())
         .env("INSTA_UPDATE", "no"))?;
-    run(Command::new("cargo").args(["test", "--workspace", "--doc"]))
+    run(Command::new("cargo").args(["test", "--quiet", "--workspace", "--doc"]))
 }
 
 /// Programs that tests need, receivers in other languages and a clock that is set, and the packages that

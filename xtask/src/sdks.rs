@@ -25,6 +25,16 @@ const FOR_TYPESCRIPT: [&str; 4] = [
     "@types/node@20",
 ];
 
+/// What users' programs in Rust are built with. They take most of their crates from where the server's are, as far as
+/// version, features and profile are the same; three of them with folders of their own would build TLS three times.
+fn users() -> anyhow::Result<[(&'static str, String); 2]> {
+    let target = std::path::absolute(target())?;
+    Ok([
+        ("CARGO_TARGET_DIR", target.to_string_lossy().into_owned()),
+        ("CARGO_PROFILE_DEV_DEBUG", "0".to_owned()),
+    ])
+}
+
 /// Installs what is missing, and goes through the story.
 ///
 /// # Errors
@@ -44,8 +54,7 @@ fn in_rust() -> anyhow::Result<()> {
     run(Command::new("cargo").args(["fmt", "--check", "--manifest-path", MANIFEST]))?;
     run(Command::new("cargo")
         .args(["test", "--quiet", "--locked", "--manifest-path", MANIFEST])
-        .arg("--target-dir")
-        .arg(target.join("client"))
+        .envs(users()?)
         .env("POSTRIDER", std::path::absolute(binary(&target)?)?))
 }
 
@@ -62,7 +71,8 @@ fn svix() -> anyhow::Result<()> {
         .arg(SCRIPT)
         .arg(binary(&target)?)
         .arg(&node)
-        .arg(std::path::absolute(target.join("sdks-rust"))?))
+        .arg(std::path::absolute(target.join("sdks-rust"))?)
+        .envs(users()?))
 }
 
 /// Makes clients from the document of a running server, and goes through a story with each.
@@ -92,7 +102,8 @@ fn publishing() -> anyhow::Result<()> {
     run(Command::new("python3")
         .arg(PUBLISHING)
         .arg(binary(&target)?)
-        .arg(std::path::absolute(target.join("publishing"))?))
+        .arg(std::path::absolute(target.join("publishing"))?)
+        .envs(users()?))
 }
 
 fn installed(python: &Path) -> bool {

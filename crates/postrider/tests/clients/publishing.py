@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-from served import Receiver, Server
+from served import Receiver, Server, cargo
 
 PAGE = Path(__file__).resolve().parents[4] / "docs/publishing.md"
 LANGUAGES = ["curl", "node", "python", "go", "java", "php", "ruby", "rust"]
@@ -105,8 +105,8 @@ def built(language, text, directory, rust):
     """The command that runs a program."""
     path = lambda name: directory / name
 
-    def build(command, where=directory):
-        made = run(command, where, {"GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOFLAGS": ""})
+    def build(command):
+        made = run(command, directory, {"GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOFLAGS": ""})
         if made.returncode:
             raise AssertionError(f"the {language} program does not build:\n{made.stderr}")
 
@@ -135,11 +135,7 @@ def built(language, text, directory, rust):
             path("publish.rb").write_text(text)
             return ["ruby", "publish.rb"]
         case "rust":
-            (rust / "src").mkdir(parents=True, exist_ok=True)
-            (rust / "Cargo.toml").write_text(CARGO)
-            (rust / "src/main.rs").write_text(text)
-            build(["cargo", "build", "--quiet"], rust)
-            return [str(rust / "target/debug/publish")]
+            return [cargo(rust, CARGO, text)]
 
 
 def check(language, text, server, proxy, receiver, tenant, rust):

@@ -1,7 +1,9 @@
 """A server of its own for a script, and a receiver that keeps what it gets."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,6 +12,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 PATIENCE = 30
+# Versions that are built already, for the server: what a program asks for beside them is added.
+LOCK = Path(__file__).resolve().parents[4] / "Cargo.lock"
+
+
+def cargo(folder, manifest, source):
+    """Builds a user's program in Rust, and returns where it is."""
+    (folder / "src").mkdir(parents=True, exist_ok=True)
+    (folder / "Cargo.toml").write_text(manifest)
+    (folder / "src/main.rs").write_text(source)
+    if not (folder / "Cargo.lock").exists():
+        shutil.copy(LOCK, folder / "Cargo.lock")
+    made = subprocess.run(["cargo", "build", "--quiet"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    if made.returncode:
+        raise AssertionError(f"the Rust program does not build:\n{made.stderr}")
+    name = re.search(r'^name = "(.*)"', manifest, re.MULTILINE)[1]
+    return str(Path(os.environ.get("CARGO_TARGET_DIR", folder / "target")) / "debug" / name)
 
 
 class Server:

@@ -45,7 +45,7 @@ from svix.api.errors.http_validation_error import HTTPValidationError
 from svix.webhooks import Webhook, WebhookVerificationError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
-from served import PATIENCE, Receiver
+from served import PATIENCE, Receiver, cargo
 from served import Server as Served
 
 
@@ -344,11 +344,7 @@ tokio = { version = "1", features = ["macros", "rt", "time"] }
 
 
 def in_rust(folder, environment, receiver, request):
-    (folder / "src").mkdir(parents=True, exist_ok=True)
-    (folder / "Cargo.toml").write_text(CARGO)
-    (folder / "src/main.rs").write_text(Path(__file__).with_name("sdk.rs").read_text())
-    subprocess.run(["cargo", "build", "--quiet"], check=True, cwd=folder)
-    program = str(folder / "target/debug/story")
+    program = cargo(folder, CARGO, Path(__file__).with_name("sdk.rs").read_text())
     ran = subprocess.run([program], check=True, env=environment, stdout=subprocess.PIPE, text=True)
     ((_, headers, body),) = receiver.wait("/rust", 1)
     lines = [ran.stdout.strip(), *(f"{name}: {value}" for name, value in headers.items())]
