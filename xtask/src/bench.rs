@@ -185,18 +185,35 @@ fn table(built: &Path, scratch: &Path) -> anyhow::Result<()> {
 
 fn neighbours(built: &Path, scratch: &Path) -> anyhow::Result<()> {
     say(
-        "\nA customer at a steady rate, and who is beside\n| beside | p50, p99, p99.9 (ms) | refused | connections to its receiver |\n|---|---|---|---|",
+        "\nA customer at a steady rate, and who is beside: in the same server, and in another process on the same machine\n| beside | p50, p99, p99.9 (ms) | in another process | refused | connections to its receiver |\n|---|---|---|---|---|",
     );
     for (name, arguments) in NEIGHBOURS {
-        let server = Server::postrider(built, &fresh(scratch, "server")?, None)?;
         let arguments: Vec<&str> = arguments.split(' ').chain(["--secs", "8"]).collect();
-        let run = server.load(built, &arguments)?;
-        let figures = run.figures;
+        let (mut together, mut apart) = (Vec::new(), Vec::new());
+        // In turn, so that both have the same neighbours on this machine.
+        for _ in 0..RUNS {
+            let server = Server::postrider(built, &fresh(scratch, "server")?, None)?;
+            together.push(server.load(built, &arguments)?);
+            if !arguments.contains(&"--bad-endpoints") {
+                continue;
+            }
+            // What such a neighbour costs by the processor and the disk that all have in common.
+            let beside = Server::postrider(built, &fresh(scratch, "beside")?, None)?;
+            let server = Server::postrider(built, &fresh(scratch, "server")?, None)?;
+            let by = ["--bad-url", beside.url(), "--bad-key", beside.key()];
+            apart.push(server.load(built, &[&arguments[..], &by].concat())?);
+        }
+        let all = |runs: &[Run], of: fn(&Run) -> u64| runs.iter().map(of).max().unwrap_or(0);
         say(&format!(
-            "| {name} | {} | {} | {} |",
-            latencies(&[run]),
-            figures.refused,
-            figures.connections
+            "| {name} | {} | {} | {} | {} |",
+            latencies(&together),
+            if apart.is_empty() {
+                String::new()
+            } else {
+                latencies(&apart)
+            },
+            all(&together, |run| run.figures.refused),
+            all(&together, |run| run.figures.connections)
         ));
     }
     Ok(())

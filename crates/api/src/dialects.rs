@@ -10,13 +10,15 @@ mod voucherify;
 use std::collections::HashSet;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::response::Response;
-use http::Method;
+use http::{Method, Uri};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::{Id, id};
 use postrider_service::{Caller, PageRequest, ProfileRegistry, Refusal, Result};
+use tower::Service as _;
 
 use crate::Api;
 
@@ -100,6 +102,28 @@ pub(crate) fn routes(api: &Api) -> Router<Api> {
         };
     }
     router
+}
+
+/// Where a request goes that no route took because of the slash at its end: Svix's server knows none there.
+pub(crate) fn without_slash(api: &Api, request: &Request) -> Option<Uri> {
+    let path = request.uri().path();
+    let shorter = path.strip_suffix('/')?;
+    let spec = specs(api.service.profiles()).find(|spec| holds(spec, path))?;
+    if spec.dialect != svix::NAME {
+        return None;
+    }
+    let query = request.uri().query();
+    let whole = query.map_or(shorter.to_owned(), |query| format!("{shorter}?{query}"));
+    Uri::try_from(whole).ok()
+}
+
+/// Asks the routes again, for another place.
+pub(crate) async fn again(mut routes: Router, mut request: Request, uri: Uri) -> Response {
+    *request.uri_mut() = uri;
+    match routes.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// The answer of the dialect whose base holds `path`, to a request that no route takes.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use axum::Router;
+use axum::extract::{Request, State};
 use http::HeaderValue;
 use ipnet::IpNet;
 use postrider_core::limits;
@@ -134,14 +135,28 @@ impl Api {
     /// All routes, and behind the same edge those of `pages`; `/metrics` shows `exposition`.
     pub fn router(&self, pages: Option<Router>, exposition: Arc<dyn Exposition>) -> Router {
         let (native, _) = native::routes().split_for_parts();
-        let router = native.merge(dialects::routes(self));
+        let dialects = dialects::routes(self);
+        let without_slash = dialects
+            .clone()
+            .fallback(native::not_found)
+            .method_not_allowed_fallback(native::method_not_allowed)
+            .with_state(self.clone());
+        let router = native.merge(dialects);
         let answers = edge::Answers::new(
             self.options(),
             self.door.answers.clone(),
             self.door.metrics.clone(),
         );
         let router = router
-            .fallback(native::not_found)
+            .fallback(move |api: State<Self>, request: Request| async move {
+                match dialects::without_slash(&api, &request) {
+                    Some(uri) => dialects::again(without_slash, request, uri).await,
+                    None => {
+                        native::not_found(api, request.method().clone(), request.uri().clone())
+                            .await
+                    }
+                }
+            })
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone());
         let edge = axum::middleware::from_fn_with_state(answers, edge::edge);

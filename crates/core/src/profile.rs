@@ -162,6 +162,9 @@ pub struct HttpPolicy {
     /// From the start of an attempt (name resolution included) to the response's headers.
     pub total_timeout: Duration,
     pub connect_timeout: Duration,
+    /// Whether a request may be sent once more, inside its attempt, when a kept connection closed under it: its receivers tell
+    /// repetitions by an id, and nobody counts requests.
+    pub repeat: bool,
     /// Bytes of a response body that are read at all; a longer body is cut, not an error.
     pub read_max: usize,
     /// Header names go out as `Title-Case` over HTTP/1.1, as their documentation writes them;

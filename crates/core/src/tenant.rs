@@ -42,6 +42,8 @@ pub struct ApplicationSettings {
     pub retention_days: Option<u32>,
     /// How the portal looks to the customers.
     pub branding: Branding,
+    /// Origins whose pages may have the portal in a frame, for links that name none themselves: `https://shop.example`.
+    pub frame_origins: Vec<String>,
 }
 
 /// Names of the two modes, as receivers know them.

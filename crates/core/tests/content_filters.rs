@@ -132,6 +132,18 @@ fn what_is_no_filter_is_told_where() {
         (json!({ "amount": 1 }), "write \"data.amount\""),
         (json!({ "data..a": 1 }), "data..a has an empty part"),
         (
+            json!({ "data.a.$gte": 1 }),
+            "data.a.$gte has the operator $gte in its path: write",
+        ),
+        (
+            json!({ "data": { "a.$exists": true } }),
+            "data.a.$exists has the operator $exists in its path",
+        ),
+        (
+            json!({ "data.$not": 1 }),
+            "data.$not has the operator $not in its path",
+        ),
+        (
             json!({ "data.a": { "$regex": "a" } }),
             "data.a has the operator \"$regex\"",
         ),

@@ -286,11 +286,12 @@ impl JournalTask {
         if batch.is_empty() {
             return Vec::new();
         }
-        self.metrics.commit_writes.observe(count_of(batch.len()));
-        let answers = self.store.commit(now, batch).await;
+        let written = self.store.commit(now, batch).await;
+        let writes = written.answers.len();
+        self.metrics.commit_writes.observe(count_of(writes));
         let took = self.clocks.now().steady.since(now.steady);
         self.metrics.commits.observe(took.as_secs_f64());
-        let Told { left, why, look } = waiting.tell(answers, committed, queue);
+        let Told { left, why, look } = waiting.tell(written, committed, queue);
         self.look |= look;
         if let Some(error) = why {
             self.metrics.commit_failures.inc();
@@ -314,5 +315,93 @@ fn refuse(requests: Vec<RequestEntry>) {
         let detail =
             "the outcome of a commit is not known, and the store cannot be read".to_owned();
         entry.request.refuse(StoreError::Unavailable { detail });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use postrider_core::Timestamp;
+    use postrider_core::limits::TRANSACTION_ROWS;
+    use postrider_store::conformance::fixture::{World, by, world};
+    use postrider_store::memory::MemoryStore;
+    use postrider_store::{Catalogue as _, Store as _};
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// Whose deliveries were told of, in their order; and what is published after each commit.
+    struct Told {
+        tenants: Mutex<Vec<Id<id::Tenant>>>,
+        then: Mutex<Option<(Journal, Vec<Vec<NewEvent>>)>>,
+    }
+
+    impl Committed for Told {
+        fn due(&self, deliveries: Vec<DueDelivery>) {
+            let of = deliveries.iter().map(|due| due.delivery.tenant);
+            let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            tenants.extend(of);
+            let mut then = self.then.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((journal, events)) = &mut *then {
+                for event in events.pop().into_iter().flatten() {
+                    assert!(journal.publish(event).is_ok());
+                }
+                if events.is_empty() {
+                    *then = None;
+                }
+            }
+        }
+
+        fn ended(&self, _: FinishDelivery) {}
+        fn backlog(&self, _: Vec<LaneBacklog>) {}
+        fn settled(&self, _: RecordedEntry, _: Option<Recorded>, _: bool) {}
+        fn set_aside(&self, _: RecordedEntry, _: &StoreError) {}
+        fn gone(&self, _: RecordedEntry) {}
+        fn available(&self, _: bool) {}
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_between_the_transactions_of_one_batch() {
+        const ENDPOINTS: usize = 64;
+        const EVENTS: usize = 3 * TRANSACTION_ROWS / ENDPOINTS;
+        let store = Arc::new(MemoryStore::new(1));
+        let greedy = world(&*store).await;
+        let calm = World {
+            tenant: store.ids().next(Timestamp::from_secs(1)),
+            ..greedy
+        };
+        let tenant = calm.a_tenant(calm.tenant, None);
+        assert!(store.create_tenant(tenant, by()).await.is_ok());
+        for _ in 0..ENDPOINTS {
+            greedy.endpoint().await;
+        }
+        calm.endpoint().await;
+        let clocks = Clocks::new(Arc::new(SystemClock), Timestamp::default());
+        let metrics = Arc::new(Metrics::new(0));
+        let (journal, task) = journal(store.clone(), Arc::new(clocks), metrics);
+        let now = Timestamp::from_secs(1);
+        // Its last event made nothing, so little is expected of those that come then.
+        let nobody = NewEvent {
+            target: postrider_store::Target::Nobody,
+            ..greedy.publishing(now, "a")
+        };
+        assert!(journal.publish(nobody).is_ok());
+        let many = (0..EVENTS).map(|_| greedy.publishing(now, "a"));
+        // The last of them first.
+        let then = vec![vec![calm.publishing(now, "a")], many.collect()];
+        let told = Arc::new(Told {
+            tenants: Mutex::default(),
+            then: Mutex::new(Some((journal, then))),
+        });
+        task.run(told.clone()).await;
+        let tenants = told.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(tenants.len(), EVENTS * ENDPOINTS + 1);
+        let at = tenants.iter().position(|tenant| *tenant == calm.tenant);
+        let at = at.unwrap_or(usize::MAX);
+        assert!(
+            at <= 2 * TRANSACTION_ROWS + ENDPOINTS,
+            "behind {at} of another's"
+        );
     }
 }

@@ -28,6 +28,9 @@ use shares::Shares;
 
 pub use survey::{LaneSurvey, LanesStanding, Standing, Survey};
 
+/// With more lanes than these, those that are idle are let go.
+const IDLE_LANES_KEPT: usize = 10_000;
+
 type EndpointId = Id<id::Endpoint>;
 type TenantId = Id<id::Tenant>;
 
@@ -448,6 +451,7 @@ impl Machine {
     /// Looks at one lane after something about it changed: queues it for a turn, sets its timer,
     /// asks for what it lacks, or lets it go.
     fn look(&mut self, now: Timestamp, endpoint: EndpointId, actions: &mut Vec<Action>) {
+        let is_many = self.lanes.len() > IDLE_LANES_KEPT;
         let Some(lane) = self.lanes.get_mut(&endpoint) else {
             return;
         };
@@ -490,7 +494,9 @@ impl Machine {
         let wake = [wake, lane.wake_for_page(now, &self.limits)]
             .into_iter()
             .flatten()
-            .min();
+            .min()
+            // It would be let go while what it has sent counts.
+            .or_else(|| lane.limited_until(now).filter(|_| is_many));
         if lane.timer != wake {
             if let Some(old) = lane.timer {
                 self.timers.remove(&(old, endpoint));
@@ -537,7 +543,6 @@ impl Machine {
 
     /// An idle lane keeps what it learned, unless there are very many.
     fn let_go_if_idle(&mut self, endpoint: EndpointId) {
-        const IDLE_LANES_KEPT: usize = 10_000;
         if self.lanes.len() > IDLE_LANES_KEPT
             && self.lanes.get(&endpoint).is_some_and(Lane::is_idle)
         {

@@ -6,6 +6,7 @@
 mod attempt;
 mod endpoints;
 mod past_lane;
+mod seldom;
 mod watch;
 
 pub(crate) use past_lane::PastLane;
@@ -38,6 +39,7 @@ use crate::transport::Transport;
 pub use endpoints::Verifier;
 use endpoints::{EndpointCache, NotReady};
 use past_lane::PastLanes;
+use seldom::Seldom;
 pub use watch::Watch;
 
 /// Rows that one transaction gives their final state when an endpoint is closed.
@@ -101,6 +103,7 @@ pub struct Engine {
     loads: Semaphore,
     configures: Semaphore,
     past_lanes: PastLanes,
+    cannot_send: Seldom,
     metrics: Arc<Metrics>,
     tracer: Option<Arc<dyn Tracer>>,
 }
@@ -155,6 +158,7 @@ impl Engine {
             loads: Semaphore::new(LOADS_MAX),
             configures: Semaphore::new(CONFIGURES_MAX),
             past_lanes: PastLanes::default(),
+            cannot_send: Seldom::default(),
             metrics,
             tracer: options.tracer,
         });
@@ -572,6 +576,7 @@ impl Engine {
 
     async fn finish_pending(self: Arc<Self>, endpoint: Id<id::Endpoint>, state: DeliveryState) {
         while !self.stop.is_cancelled() {
+            let began = self.now().steady;
             match self
                 .store
                 .finish_pending(endpoint, state, self.now().wall, FINISH_ROWS)
@@ -579,7 +584,11 @@ impl Engine {
             {
                 // Nothing is left, or it was enabled meanwhile: then its lane reads what it has.
                 Ok(0) => break,
-                Ok(finished) => self.metrics.closed(state, finished),
+                Ok(finished) => {
+                    self.metrics.closed(state, finished);
+                    // It rests as long as it worked: what everybody publishes goes by the same writer.
+                    tokio::time::sleep(self.now().steady.since(began)).await;
+                }
                 Err(error) if error.is_not_found() => break,
                 Err(error) => {
                     tracing::warn!(

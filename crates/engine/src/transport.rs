@@ -23,6 +23,8 @@ pub struct Request {
     pub region: Option<Arc<str>>,
     /// Header names go out as `Title-Case` over HTTP/1.1, otherwise in lower case.
     pub title_case: bool,
+    /// Sent once more where a kept connection closed under it before an answer came, which mostly means that nobody read it.
+    pub repeat: bool,
 }
 
 /// How it went.

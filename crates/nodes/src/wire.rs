@@ -31,6 +31,8 @@ struct RequestHead {
     region: Option<String>,
     #[serde(default)]
     title_case: bool,
+    #[serde(default)]
+    repeat: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +68,7 @@ pub(crate) fn request_bytes(request: &Request) -> Bytes {
         read_max: request.read_max,
         region: request.region.as_deref().map(str::to_owned),
         title_case: request.title_case,
+        repeat: request.repeat,
     };
     joined(&head, &request.body)
 }
@@ -81,6 +84,7 @@ pub(crate) fn read_request(bytes: Bytes) -> Result<Request, Garbled> {
         read_max: head.read_max,
         region: head.region.map(Into::into),
         title_case: head.title_case,
+        repeat: head.repeat,
     })
 }
 
@@ -180,6 +184,7 @@ mod tests {
             read_max: 4_096,
             region: Some("eu".into()),
             title_case: true,
+            repeat: true,
         }
     }
 

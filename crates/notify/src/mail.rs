@@ -52,6 +52,9 @@ pub enum MailError {
     Message(#[from] lettre::error::Error),
     #[error("the mail server did not take it")]
     Smtp(#[from] lettre::transport::smtp::Error),
+    /// What it says is of the recipients: others may fare better.
+    #[error("the mail server put all of the recipients off")]
+    PutOff(#[source] lettre::transport::smtp::Error),
     #[error("the mail server refused our sender or text")]
     Refused(#[source] lettre::transport::smtp::Error),
     #[error("the mail server took longer than {} s", TIMEOUT.as_secs())]
@@ -208,7 +211,7 @@ impl Mailer {
         if taken {
             return Ok(put_off);
         }
-        why.map_or(Ok(Vec::new()), |error| Err(error.into()))
+        why.map_or(Ok(Vec::new()), |error| Err(MailError::PutOff(error)))
     }
 
     async fn hand_over_one(

@@ -104,7 +104,14 @@ impl<'a> Mailing<'a> {
             // Before it is sent: one whose mail fails waits like all others, and the next tick goes on behind
             // it.
             self.next.insert(audience, now.plus(self.every));
-            self.mail(audience, stop).await?;
+            match self.mail(audience, stop).await {
+                Err(Ended::Mail(error @ MailError::PutOff(_))) => tracing::warn!(
+                    tenant.id = %audience.tenant,
+                    error = &error as &dyn std::error::Error,
+                    "a notification is put off; it is tried again"
+                ),
+                result => result?,
+            }
         }
         Ok(())
     }
@@ -152,7 +159,10 @@ impl<'a> Mailing<'a> {
             match self.send(to, digest, mail.tries, stop).await {
                 Err(Ended::Mail(error)) => {
                     self.keep(mail.to, mail.digest, mail.tries + 1);
-                    return Err(Ended::Mail(error));
+                    // Of these alone: the others are not kept waiting by a mailbox that is full.
+                    if !matches!(error, MailError::PutOff(_)) {
+                        return Err(Ended::Mail(error));
+                    }
                 }
                 result => result?,
             }

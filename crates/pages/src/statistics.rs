@@ -42,6 +42,8 @@ struct Statistics {
     tables: Vec<Table>,
     totals: Row,
     more_endpoints: usize,
+    /// There are types that have no row.
+    more_types: bool,
     /// The same as a file.
     file: String,
 }
@@ -103,6 +105,7 @@ pub(crate) async fn show(
         period: long(counted.period),
         totals: behind.row("All".to_owned(), &[], counted.totals),
         more_endpoints: counted.more_endpoints + left,
+        more_types: counted.other_types.is_some() || counted.by_type.len() > ROWS,
         file: same_as_file(&visitor, tenant, chosen),
         tables: tables(&site, &visitor, &counted, &behind).await,
     };
@@ -156,6 +159,9 @@ pub(crate) async fn file(
     line("all", "", counted.totals);
     for (name, counts) in &counted.by_type {
         line("type", name, *counts);
+    }
+    if let Some(rest) = counted.other_types {
+        line("type", "all others", rest);
     }
     for of in &counted.by_endpoint {
         line("endpoint", &of.endpoint.to_string(), of.counts);
@@ -222,7 +228,12 @@ async fn tables(
     behind: &Behind,
 ) -> Vec<Table> {
     let who = &visitor.visit.caller;
-    let by_type = counted.by_type.iter().map(|(name, counts)| {
+    let mut by_type: Vec<_> = counted.by_type.iter().collect();
+    if by_type.len() > ROWS {
+        by_type.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.total));
+        by_type.truncate(ROWS);
+    }
+    let by_type = by_type.into_iter().map(|(name, counts)| {
         let label = name.as_ref().to_owned();
         behind.row(label, &[("type", name)], *counts)
     });

@@ -130,6 +130,7 @@ async fn publish(
                 read_max: 65_536,
                 region: None,
                 title_case: false,
+                repeat: true,
             };
             relay.transport.send(&request).await;
             drop(turn);

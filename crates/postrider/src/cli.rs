@@ -146,6 +146,16 @@ pub struct ServeArgs {
     pub dev: bool,
 }
 
+impl ServeArgs {
+    /// What a server of this environment would be started with, where nothing is said on its command line.
+    pub(crate) fn here() -> Self {
+        Self {
+            config: std::env::var_os("POSTRIDER_CONFIG").map(PathBuf::from),
+            ..Self::default()
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Read a configuration as `serve` would, and tell all its mistakes with their lines

@@ -43,6 +43,9 @@ use serde_json::Value;
 use crate::client::Client;
 use table::show;
 
+/// Where commands look for a server that nobody named.
+const SERVER_DEFAULT: &str = "http://127.0.0.1:8080";
+
 /// Which server.
 #[derive(Debug, Args)]
 pub struct Address {
@@ -52,7 +55,7 @@ pub struct Address {
         long = "server",
         value_name = "URL",
         env = "POSTRIDER_URL",
-        default_value = "http://127.0.0.1:8080"
+        default_value = SERVER_DEFAULT
     )]
     url: String,
     /// PEM file with the authorities that may have signed the server's certificate; none is those of the web
@@ -61,6 +64,11 @@ pub struct Address {
 }
 
 impl Address {
+    /// Whether it is not what stands for any server of this machine.
+    fn is_given(&self) -> bool {
+        self.url != SERVER_DEFAULT
+    }
+
     fn client(&self, key: Secret) -> anyhow::Result<Client> {
         let client = Client::new(&self.url, key)?;
         // An empty variable is none.

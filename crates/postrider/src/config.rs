@@ -9,7 +9,7 @@ use impossible::{impossible, unusable};
 
 pub use schema::schema;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -68,7 +68,14 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// Where the API is that listens on `address`: by the name in its certificate, if it has one.
-    pub(crate) fn url(&self, address: SocketAddr) -> String {
+    pub(crate) fn url(&self, mut address: SocketAddr) -> String {
+        // All addresses of the machine: none that a browser keeps what lets somebody in for, over plain HTTP.
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
         match (&self.tls, &self.public_url) {
             (Some(_), Some(named)) => named.clone(),
             (Some(_), None) => format!("https://{address}"),
@@ -218,6 +225,7 @@ pub struct EgressConfig {
     #[schema(value_type = Vec<String>)]
     pub deny: Vec<IpNet>,
     /// The only ports of endpoints; none is any.
+    #[serde(deserialize_with = "one_or_many")]
     pub ports: Vec<u16>,
     /// Prefixes (/96) of this network's translators from IPv6 to IPv4, beside `64:ff9b::/96`.
     #[schema(value_type = Vec<String>)]
@@ -575,6 +583,7 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
         "secrets.previous_key_files",
         "server.cors_origins",
         "server.trusted_proxies",
+        "telemetry.signals",
     ] {
         environment = environment.with_list_parse_key(list);
     }
@@ -599,6 +608,31 @@ pub fn check(args: &ServeArgs) -> anyhow::Result<()> {
     });
     crate::output::line(&format!("{what}: no mistakes"));
     Ok(())
+}
+
+/// A variable has no types: one number is no list yet, and the parts of a list are texts.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Vec<u16>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Port {
+        Number(u16),
+        Text(String),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        One(Port),
+        Many(Vec<Port>),
+    }
+    let many = match Given::deserialize(given)? {
+        Given::One(one) => vec![one],
+        Given::Many(many) => many,
+    };
+    let read = |port| match port {
+        Port::Number(number) => Ok(number),
+        Port::Text(text) => text.trim().parse().map_err(serde::de::Error::custom),
+    };
+    many.into_iter().map(read).collect()
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {

@@ -31,7 +31,7 @@ use parts::{
     Opened, Prepared, api_options, collectors, disk, first_console_link, first_root_key, owned,
     root_key_target, router,
 };
-pub(crate) use parts::{addresses, transport};
+pub(crate) use parts::{addresses, transport, unusable};
 use traces::{Collected, Measured, Traces};
 
 /// What a shutdown may take after a part of the server has ended.
@@ -76,12 +76,19 @@ pub(crate) struct Running {
     /// What of such a server can change while it runs.
     changeable: Arc<OnceLock<Changeable>>,
     tasks: TaskTracker,
+    /// Cancelled when another server owns the database: nothing can be recorded any more.
+    lost: CancellationToken,
+    /// Cancelled when nothing is to be recorded any more.
+    drained: CancellationToken,
+    /// What ends then.
+    owning: TaskTracker,
 }
 
 impl Running {
     /// Ends what runs, within some time.
     async fn end(&self, within: Duration) {
         self.stop.cancel();
+        self.drained.cancel();
         self.tasks.close();
         drop(tokio::time::timeout(within, self.tasks.wait()).await);
     }
@@ -90,6 +97,19 @@ impl Running {
     fn must(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let watch = Watch::new(name, &self.stop, &self.failed);
         self.tasks.spawn(watch.over(Box::pin(task)));
+    }
+
+    /// Owns the database until all is recorded, and not only until the server is told to stop: whoever waits for it would
+    /// take what says nothing any more for a server that stands still.
+    fn must_own(&self, store: Arc<postrider_store_sql::SqlStore>) {
+        let (drained, lost) = (self.drained.clone(), self.lost.clone());
+        let watch = Watch::new("ownership", &self.drained, &self.failed);
+        // Not among the other tasks, which end before it.
+        self.owning.spawn(watch.over(async move {
+            if drained.run_until_cancelled(owned(store)).await.is_some() {
+                lost.cancel();
+            }
+        }));
     }
 
     /// What the service does without being asked.
@@ -196,7 +216,7 @@ impl Server {
         }
         running.must("notifier", notifier.run(running.stop.clone()));
         running.must_do_by_itself(service);
-        running.must_until_stopped("ownership", owned(opened.sql.clone()));
+        running.must_own(opened.sql.clone());
         running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
         let transport = prepared.transport.clone();
         running.must_until_stopped("reaper", async move { transport.run_reaper().await });
@@ -261,7 +281,14 @@ impl Server {
             }
         };
         let served = tokio::time::timeout_at(for_clients, clients).await.is_ok();
-        let drained = self.engine.drain(deadline, shutdown / 20).await;
+        let drained = tokio::select! {
+            drained = self.engine.drain(deadline, shutdown / 20) => drained,
+            // What is under way there is sent again by whoever owns it now.
+            () = self.running.lost.cancelled() => false,
+        };
+        self.running.drained.cancel();
+        self.running.owning.close();
+        self.running.owning.wait().await;
         // After the drain, whose attempts are spans too.
         self.traces.end().await;
         self.measured.end().await;

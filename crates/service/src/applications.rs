@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::retention::DAYS_MAX;
+use crate::sessions::origins;
 use crate::{Caller, Service};
 
 /// An application to be made.
@@ -260,6 +261,7 @@ async fn check_settings(service: &Service, application: &Application) -> Result<
         }
     }
     check_branding(&application.settings.branding)?;
+    origins("settings.frameOrigins", &application.settings.frame_origins)?;
     let days = application.settings.retention_days;
     if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
         let rule = format!("must be 1 to {DAYS_MAX}, or null for as long as the server keeps it");

@@ -361,8 +361,14 @@ impl Caller {
     /// Refuses whoever may only look: changes, what is sent, and secrets.
     pub(crate) fn must_change(&self) -> Result<()> {
         if self.read_only {
-            let detail =
-                "this visit is for looking: it changes nothing, sends nothing and shows no secret";
+            let detail = match &self.who {
+                Who::Key(_) => {
+                    "this key is read-only (readOnly): it changes nothing, sends nothing and shows no secret; use one that may"
+                }
+                Who::Customer(..) | Who::User(_) | Who::Database => {
+                    "this visit is for looking: it changes nothing, sends nothing and shows no secret"
+                }
+            };
             return Err(Refusal::new(ErrorCode::ScopeInsufficient, detail));
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use postrider_core::distribution::{Distribution, Payload};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::{ENDPOINTS_MAX, KEY_BYTES_MAX};
+use postrider_core::limits::{ENDPOINTS_MAX, EVENT_TYPES_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{DistributionSpec, Profile};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
@@ -120,7 +120,7 @@ impl Service {
         must_lead_out(self, "url", &new.url).await?;
         checked_rate(new.rate_limit)?;
         checked_payload(&new.payload)?;
-        let triggers = triggers(spec, new.events)?;
+        let triggers = triggers(self, tenant.application, spec, new.events).await?;
         let filter = new.filter.map(content_filter).transpose()?;
         let mode = who.mode(new.mode)?;
         let (mut endpoint, _) = fresh_endpoint(self, &profile, &tenant, mode, new.url, triggers)?;
@@ -195,8 +195,10 @@ impl Service {
         }
         checked_rate(patch.rate_limit.flatten())?;
         let spec = spec(&profile)?;
-        let triggers = patch.events.map(|events| triggers(spec, events));
-        let triggers = triggers.transpose()?;
+        let triggers = match patch.events {
+            Some(events) => Some(triggers(self, endpoint.application, spec, events).await?),
+            None => None,
+        };
         let filter = patch.filter;
         let filter = filter.map(|given| given.map(content_filter).transpose());
         let filter = filter.transpose()?;
@@ -257,17 +259,36 @@ fn spec(profile: &Profile) -> Result<&DistributionSpec> {
     })
 }
 
-fn triggers(spec: &DistributionSpec, events: Vec<String>) -> Result<Subscription> {
-    if let Some(unknown) = events.iter().find(|name| !spec.allows(name)) {
-        let known = spec.events.iter().flatten().cloned();
+/// What triggers a distribution: types that the profile names, and those that the application declared itself.
+async fn triggers(
+    service: &Service,
+    application: Id<id::Application>,
+    spec: &DistributionSpec,
+    events: Vec<String>,
+) -> Result<Subscription> {
+    // Asked one by one below: no more than can be meant.
+    if events.len() > EVENT_TYPES_MAX {
+        let rule = format!("must be {EVENT_TYPES_MAX} at most");
         return Err(Refusal::field(
-            ErrorCode::EventTypeUnknown,
+            ErrorCode::SubscriptionInvalid,
             "events",
-            format!(
-                "{unknown:?} does not trigger distributions; those that do are {}",
-                known.collect::<Vec<_>>().join(", ")
-            ),
+            rule,
         ));
+    }
+    for name in events.iter().filter(|name| !spec.allows(name)) {
+        let directory = &service.0.directory;
+        let own = directory.event_type(application, name).await?;
+        if !own.declared {
+            let known = spec.events.iter().flatten().cloned();
+            return Err(Refusal::field(
+                ErrorCode::EventTypeUnknown,
+                "events",
+                format!(
+                    "{name:?} does not trigger distributions; those that do are {}, and types that the application declares",
+                    known.collect::<Vec<_>>().join(", ")
+                ),
+            ));
+        }
     }
     Subscription::new(events).map_err(|error| {
         Refusal::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())

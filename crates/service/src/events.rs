@@ -398,10 +398,10 @@ async fn acceptable(
         ));
     }
     if let Err(unknown) = known_type(&current.profile, &body.r#type, body.distribution.is_some()) {
-        // What the application has declared itself extends a closed catalogue.
+        // What the application has declared itself extends a closed catalogue, of distributions too.
         let directory = &service.0.directory;
         let own = directory.event_type(tenant.application, &body.r#type);
-        if body.distribution.is_some() || !own.await?.declared {
+        if !own.await?.declared {
             return Err(unknown);
         }
     }

@@ -48,7 +48,8 @@ pub struct NewPortalLink {
     pub name: Option<String>,
     /// Where "back" leads: `https://shop.example/settings`.
     pub return_url: Option<String>,
-    /// Origins whose pages may have the portal in a frame: `https://shop.example`.
+    /// Origins whose pages may have the portal in a frame: `https://shop.example`. The application's
+    /// `settings.frameOrigins`, when none is given.
     pub frame_origins: Vec<String>,
     /// Seconds after which the link, and what it opened, end. 12 hours, when not given; 7 days at most.
     #[schema(minimum = 60, maximum = 604_800)]
@@ -182,6 +183,7 @@ impl Service {
     ) -> Result<(Holder, Timestamp)> {
         let tenant = who.tenant(self, tenant).await?;
         must_make_links(who)?;
+        let mode = new.mode;
         let lasts = new
             .lasts_secs
             .map_or(PORTAL_LINK_LASTS, Duration::from_secs);
@@ -190,14 +192,21 @@ impl Service {
             let rule = format!("must be from 60 to {most}");
             return Err(Refusal::invalid("lastsSecs", rule));
         }
+        let mut terms = PortalTerms {
+            user: who.user().map(|user| user.id),
+            ..terms(new)?
+        };
+        if terms.frame_origins.is_empty() {
+            let application = self.0.directory.application(tenant.application).await?;
+            // Read again: what was stored is held to the rule of this version.
+            terms.frame_origins =
+                origins("settings.frameOrigins", &application.settings.frame_origins)?;
+        }
         let portal = Portal {
             application: tenant.application,
             tenant: tenant.id,
-            mode: who.mode(new.mode)?,
-            terms: PortalTerms {
-                user: who.user().map(|user| user.id),
-                ..terms(new)?
-            },
+            mode: who.mode(mode)?,
+            terms,
         };
         Ok((Holder::Portal(portal), self.now().plus(lasts)))
     }
@@ -428,25 +437,31 @@ fn terms(new: NewPortalLink) -> Result<PortalTerms> {
             return Err(Refusal::invalid("returnUrl", rule));
         }
     }
-    if new.frame_origins.len() > FRAME_ORIGINS_MAX {
-        let rule = format!("must be {FRAME_ORIGINS_MAX} at most");
-        return Err(Refusal::invalid("frameOrigins", rule));
-    }
-    let mut frame_origins = Vec::new();
-    for (at, given) in new.frame_origins.iter().enumerate() {
-        let origin = origin(given).ok_or_else(|| {
-            let rule = "must be an origin such as https://shop.example, without a path";
-            Refusal::invalid(format!("frameOrigins[{at}]"), rule)
-        })?;
-        frame_origins.push(origin);
-    }
     Ok(PortalTerms {
+        frame_origins: origins("frameOrigins", &new.frame_origins)?,
         name: new.name,
         read_only: new.read_only,
         return_url: new.return_url,
-        frame_origins,
         user: None,
     })
+}
+
+/// Those that may have the portal in a frame, each as browsers write it.
+///
+/// # Errors
+/// When there are too many, or one is no origin.
+pub(crate) fn origins(field: &str, given: &[String]) -> Result<Vec<String>> {
+    if given.len() > FRAME_ORIGINS_MAX {
+        let rule = format!("must be {FRAME_ORIGINS_MAX} at most");
+        return Err(Refusal::invalid(field, rule));
+    }
+    let each = given.iter().enumerate().map(|(at, given)| {
+        origin(given).ok_or_else(|| {
+            let rule = "must be an origin such as https://shop.example, without a path";
+            Refusal::invalid(format!("{field}[{at}]"), rule)
+        })
+    });
+    each.collect()
 }
 
 /// An origin, written as browsers write it: what comes out goes into a header. None where it is none, or has a

@@ -1,7 +1,7 @@
 //! Statistics of a tenant's deliveries: counts by type, key, mode and status, and over time
 //! (`docs/systems.md`, S-31). The list behind every count is that of deliveries with the same filter.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use postrider_core::limits::SERIES_POINTS_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::time::parse_duration;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{EndpointStats, StatePattern, StatisticsGroup, StatisticsQuery};
+use postrider_store::{EndpointStats, StatePattern, StatisticsQuery};
 
 use crate::deliveries::endpoint_or_key;
 use crate::reading::must_be_range;
@@ -54,9 +54,14 @@ pub struct Counts {
 }
 
 impl Counts {
+    fn of(stats: EndpointStats) -> Self {
+        let mut counts = Self::default();
+        counts.add(stats);
+        counts
+    }
+
     fn add(&mut self, stats: EndpointStats) {
-        self.total +=
-            stats.pending + stats.delivered + stats.failed + stats.cancelled + stats.skipped;
+        self.total += stats.total();
         self.pending += stats.pending;
         self.delivered += stats.delivered;
         self.failed += stats.failed;
@@ -81,7 +86,10 @@ pub struct Statistics {
     pub since: Timestamp,
     pub until: Timestamp,
     pub totals: Counts,
+    /// By name; of very many the first that were found.
     pub by_type: Vec<(Arc<str>, Counts)>,
+    /// Of all others together.
+    pub other_types: Option<Counts>,
     pub by_mode: Vec<(Mode, Counts)>,
     /// Those with the most deliveries.
     pub by_endpoint: Vec<CountsOfEndpoint>,
@@ -125,32 +133,32 @@ impl Service {
         let store = self.0.store.clone();
         let count = async move { store.statistics(question).await };
         let statistics = self.counted(tenant.id, count).await?;
-        let groups = &statistics.groups;
         let mut totals = Counts::default();
-        for group in groups {
-            totals.add(group.counts);
+        for (_, counts) in &statistics.by_mode {
+            totals.add(*counts);
         }
-        let (by_endpoint, more_endpoints) = by_endpoint(self, groups).await?;
-        // A mode has no order; false, which is live, comes first.
-        let by_mode = sums(groups, |group| group.mode == Mode::Test).into_iter();
-        let mode = |test| if test { Mode::Test } else { Mode::Live };
-        let series = statistics.series.iter().map(|point| {
-            let mut counts = Counts::default();
-            counts.add(point.counts);
-            (point.at, counts)
-        });
+        let (by_endpoint, more_endpoints) = by_endpoint(self, statistics.by_endpoint).await?;
+        let by_type = statistics.by_type.into_iter();
+        let others = Some(statistics.other_types).filter(|counts| counts.total() > 0);
+        let by_mode = statistics.by_mode.into_iter();
+        let series = statistics.series.into_iter();
         Ok(Statistics {
             since,
             until,
             totals,
-            by_type: sums(groups, |group| group.event_type.clone())
-                .into_iter()
+            by_type: by_type
+                .map(|(name, counts)| (name, Counts::of(counts)))
                 .collect(),
-            by_mode: by_mode.map(|(test, counts)| (mode(test), counts)).collect(),
+            other_types: others.map(Counts::of),
+            by_mode: by_mode
+                .map(|(mode, counts)| (mode, Counts::of(counts)))
+                .collect(),
             by_endpoint,
             more_endpoints,
             period,
-            series: series.collect(),
+            series: series
+                .map(|point| (point.at, Counts::of(point.counts)))
+                .collect(),
         })
     }
 }
@@ -178,26 +186,13 @@ fn period(given: Option<&str>, range: Duration) -> Result<Duration> {
     Ok(period)
 }
 
-/// Sums groups that share a key.
-fn sums<K: Ord>(
-    groups: &[StatisticsGroup],
-    key: impl Fn(&StatisticsGroup) -> K,
-) -> BTreeMap<K, Counts> {
-    let mut sums: BTreeMap<K, Counts> = BTreeMap::new();
-    for group in groups {
-        sums.entry(key(group)).or_default().add(group.counts);
-    }
-    sums
-}
-
 /// The endpoints with the most deliveries, each with the key that owns it, and how many there are
 /// besides.
 async fn by_endpoint(
     service: &Service,
-    groups: &[StatisticsGroup],
+    mut sums: Vec<(Id<id::Endpoint>, EndpointStats)>,
 ) -> Result<(Vec<CountsOfEndpoint>, usize)> {
-    let mut sums: Vec<_> = sums(groups, |group| group.endpoint).into_iter().collect();
-    sums.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.total));
+    sums.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.total()));
     let more = sums.len().saturating_sub(ENDPOINTS_TOLD);
     // Before their keys are read, each by itself.
     sums.truncate(ENDPOINTS_TOLD);
@@ -216,7 +211,7 @@ async fn by_endpoint(
     let told = sums.into_iter().map(|(endpoint, counts)| CountsOfEndpoint {
         endpoint,
         key: owners.remove(&endpoint).flatten(),
-        counts,
+        counts: Counts::of(counts),
     });
     Ok((told.collect(), more))
 }

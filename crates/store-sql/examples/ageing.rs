@@ -113,7 +113,7 @@ impl Load<'_> {
             publishing(&self.world, tenant, now)
         }));
         let begun = Instant::now();
-        let answers = self.world.store.commit(now.into(), batch).await;
+        let answers = self.world.store.commit_all(now.into(), batch).await;
         assert!(answers.records.iter().all(Result::is_ok));
         for published in answers.publishes {
             let published = published.unwrap();
@@ -319,7 +319,7 @@ async fn look(store: &SqlStore, (tenant, endpoint): (Id<id::Tenant>, Id<id::Endp
     };
     timed("a tenant's statistics of a month", || async {
         let statistics = store.statistics(query.clone()).await;
-        statistics.map(|statistics| statistics.groups.len())
+        statistics.map(|statistics| statistics.by_type.len())
     })
     .await;
 }

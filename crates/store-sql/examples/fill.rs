@@ -60,7 +60,7 @@ async fn main() {
                 .take(GROUP)
                 .map(|tenant| publishing(&store, tenant, profile, now)),
         );
-        let answers = store.commit(now.into(), batch).await;
+        let answers = store.commit_all(now.into(), batch).await;
         assert!(answers.records.iter().all(Result::is_ok));
         for published in answers.publishes {
             let published = published.unwrap();
@@ -74,7 +74,9 @@ async fn main() {
             }
         }
     }
-    let rest = store.commit(now().into(), Batch::of_records(waiting)).await;
+    let rest = store
+        .commit_all(now().into(), Batch::of_records(waiting))
+        .await;
     assert!(rest.records.iter().all(Result::is_ok));
     println!("{done} deliveries in {:.0?}", begun.elapsed());
 }

@@ -1,4 +1,4 @@
-//! One batch: in as few transactions as their bound allows, and what is damaged in one of its own.
+//! One batch: as much of it as one transaction takes, and what is damaged in one of its own.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::time::Moment;
-use postrider_store::{Answers, Batch, RecordAttempt, StoreError};
+use postrider_store::{Answers, Batch, RecordAttempt, StoreError, Written};
 
 use crate::convert::aborted;
 use crate::sql::{Failure, SqlError};
@@ -22,29 +22,27 @@ struct Manner {
 }
 
 impl Tx {
-    pub(crate) fn commit_batch(&mut self, now: Moment, batch: &Batch) -> Answers {
-        let mut answers = Answers::default();
-        while answers.len() < batch.len() {
-            match self.commit_some(now, batch, &answers) {
-                Ok(next) => answers.append(next),
-                // What comes after it would overtake what could not be written.
-                Err(error) => answers.fail_rest(batch, || same(&error)),
-            }
+    /// One transaction for a batch, or for its beginning.
+    pub(crate) fn commit_batch(&mut self, now: Moment, batch: Batch) -> Written {
+        match self.commit_some(now, &batch) {
+            Ok(answers) => Written {
+                rest: batch.behind(&answers),
+                answers,
+            },
+            // Of what comes after it too, which would overtake what could not be written.
+            Err(error) => Written {
+                answers: Answers::failed(&batch, || same(&error)),
+                rest: Batch::default(),
+            },
         }
-        answers
     }
 
-    /// One transaction for the first writes of what is not `done`, at least one. What cannot be written because a
+    /// One transaction for the first writes, at least one. What cannot be written because a
     /// row that it needs is damaged spoils the transaction; then it is made again with a savepoint for each write,
     /// so that only that one is refused.
-    fn commit_some(
-        &mut self,
-        now: Moment,
-        batch: &Batch,
-        done: &Answers,
-    ) -> Result<Answers, StoreError> {
+    fn commit_some(&mut self, now: Moment, batch: &Batch) -> Result<Answers, StoreError> {
         let together = catch_unwind(AssertUnwindSafe(|| {
-            self.in_transaction(|tx| tx.write_some(now, batch, done, false))
+            self.in_transaction(|tx| tx.write_some(now, batch, false))
         }));
         match together {
             Ok(Err(error)) if is_of_one(&error) => {}
@@ -52,9 +50,8 @@ impl Tx {
             // A panic has gone past the rollback that an error gets.
             Err(_) => self.roll_back(),
         }
-        // Caught too: what was committed before is to be told as that, whatever becomes of the rest.
         let apart = catch_unwind(AssertUnwindSafe(|| {
-            self.in_transaction(|tx| tx.write_some(now, batch, done, true))
+            self.in_transaction(|tx| tx.write_some(now, batch, true))
         }));
         apart.unwrap_or_else(|_| {
             self.roll_back();
@@ -66,10 +63,9 @@ impl Tx {
         &mut self,
         now: Moment,
         batch: &Batch,
-        done: &Answers,
         apart: bool,
     ) -> Result<Answers, StoreError> {
-        let records = &batch.records[done.records.len()..];
+        let records = &batch.records;
         if apart {
             // One damaged row would spoil what is asked of all of them together.
             self.heads.clear();
@@ -86,26 +82,22 @@ impl Tx {
         // The order of the fields is that of the writes: what a batch ends, it may send again.
         let answers = Answers {
             records: self.each(&how, records, |tx, record| tx.record(now.wall, record))?,
-            finishes: self.each(
-                &how,
-                &batch.finishes[done.finishes.len()..],
-                |tx, finish| tx.finish(now.wall, *finish),
-            )?,
-            publishes: self.each(&how, &batch.publishes[done.publishes.len()..], |tx, new| {
+            finishes: self.each(&how, &batch.finishes, |tx, finish| {
+                tx.finish(now.wall, *finish)
+            })?,
+            publishes: self.each(&how, &batch.publishes, |tx, new| {
                 let published = tx.publish(now, new)?;
                 // Of the other kinds each write is about one delivery; only an event makes many.
                 let left = how.room.get().saturating_sub(published.rows);
                 how.room.set(left);
                 Ok(published)
             })?,
-            resends: self.each(&how, &batch.resends[done.resends.len()..], |tx, resend| {
+            resends: self.each(&how, &batch.resends, |tx, resend| {
                 tx.resend(now.steady, *resend)
             })?,
-            catch_ups: self.each(
-                &how,
-                &batch.catch_ups[done.catch_ups.len()..],
-                |tx, missed| tx.catch_up(now, *missed),
-            )?,
+            catch_ups: self.each(&how, &batch.catch_ups, |tx, missed| {
+                tx.catch_up(now, *missed)
+            })?,
         };
         self.come_back().map_err(aborted)?;
         Ok(answers)
@@ -167,7 +159,7 @@ impl Tx {
         });
         if written.is_err() {
             // The cache may have learned what is undone here.
-            self.fanout.clear();
+            self.fanout.undo();
             if let Err(lost) = self.connection.roll_back_to("one") {
                 // The whole transaction is undone, as SQLite does when the disk is full: that is why, and tells more.
                 let of_all = written.err().filter(|error| !is_of_one(error));

@@ -1,9 +1,9 @@
 //! Who gets what: a tenant's endpoints, as the writer knows them, and who is told of failures.
 //!
 //! Only the writer thread uses it, and every change goes through that thread, so it is never stale:
-//! a change of an endpoint forgets its tenant, a rollback forgets everything.
+//! a change of an endpoint forgets its tenant, and a rollback those that its transaction had to do with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::Health;
@@ -21,6 +21,9 @@ const TENANTS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
     tenants: HashMap<i64, Audience>,
+    /// Those that the transaction which is open has read or changed: what is known of them may be undone. Of all others
+    /// it is true whatever becomes of it, and anybody's refused change would else have everybody's read again.
+    open: HashSet<i64>,
 }
 
 /// All that a tenant has for its events.
@@ -67,6 +70,19 @@ impl Recipient {
 impl Fanout {
     pub(crate) fn clear(&mut self) {
         self.tenants.clear();
+        self.open.clear();
+    }
+
+    /// The transaction is committed.
+    pub(crate) fn is_true(&mut self) {
+        self.open.clear();
+    }
+
+    /// The transaction, or a part of it, is rolled back.
+    pub(crate) fn undo(&mut self) {
+        for tenant in self.open.drain() {
+            self.tenants.remove(&tenant);
+        }
     }
 
     pub(crate) fn forget(&mut self, tenant: i64) {
@@ -104,6 +120,7 @@ impl Fanout {
             };
             self.tenants.insert(tenant, audience);
         }
+        self.open.insert(tenant);
         Ok(self.tenants.get_mut(&tenant))
     }
 }
@@ -136,4 +153,29 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
             health: health(row, 3)?,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_forgets_those_of_its_transaction_only() {
+        let audience = || Audience {
+            application: 1,
+            recipients: Vec::new(),
+            ways: Ways::default(),
+        };
+        let mut fanout = Fanout::default();
+        for tenant in [1, 2] {
+            fanout.tenants.insert(tenant, audience());
+            fanout.open.insert(tenant);
+        }
+        fanout.is_true();
+        fanout.open.insert(2);
+        fanout.undo();
+        assert!(fanout.tenants.contains_key(&1) && !fanout.tenants.contains_key(&2));
+        fanout.undo();
+        assert!(fanout.tenants.contains_key(&1));
+    }
 }

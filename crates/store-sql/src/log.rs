@@ -100,12 +100,10 @@ impl Tx {
             return Ok(());
         }
         // Type and mode come from the row, so that no caller has to read it for them.
-        let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, mode, url, attempts,
-                   error, at, in_app, mail_due, publish_due)
-                   select ?1, ?2, ?3, ?4, ?5, ?6, ?7, event_type, mode, ?8, ?9, ?10, ?11, ?12, ?13, ?14 from delivery where id = ?7";
+        let sql = "insert into notice (id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, mode, url, attempts, error, at, in_app, mail_due, publish_due) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, (select event_type from delivery where id = ?7), (select mode from delivery where id = ?7), ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         for kind in life::notices(failed, disabled) {
             let id: Id<id::Notice> = self.ids.next(now);
-            self.connection.prepare_cached(sql)?.execute(params![
+            self.connection.prepare_cached(sql)?.enqueue(params![
                 id.key(),
                 application,
                 tenant,
@@ -134,16 +132,18 @@ impl Tx {
         mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
+        max: u32,
     ) -> Result<u32, StoreError> {
         // Up to the last one that was shown: what came since stays unread.
-        let sql = "update notice set read_at = ?3 where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null
-                   and (cast(?4 as bigint) is null or mode = ?4)";
+        let sql = "update notice set read_at = ?3 where id in (
+                   select id from notice where tenant_id = ?1 and id <= ?2 and in_app = 1 and read_at is null
+                   and (cast(?4 as bigint) is null or mode = ?4) order by id limit ?5)";
         let mode = mode.map(mode_number);
         let changed = self
             .connection
             .execute(
                 sql,
-                params![tenant.key(), last.key(), now.as_micros(), mode],
+                params![tenant.key(), last.key(), now.as_micros(), mode, max],
             )
             .map_err(aborted)?;
         Ok(u32::try_from(changed).unwrap_or(u32::MAX))

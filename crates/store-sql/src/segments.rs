@@ -106,15 +106,18 @@ struct Open {
 }
 
 impl Tx {
-    /// Enters what has come together in whole pieces. What fails is tried again with the next piece: until then it
-    /// is scanned.
-    pub(crate) fn enter_due(&mut self) {
+    /// Whether a whole piece waits to be entered.
+    pub(crate) fn has_due(&self) -> bool {
+        let from = self.segments.piece.saturating_mul(self.held_back() + 1);
+        self.unentered.is_due(from)
+    }
+
+    /// Enters what has come together in whole pieces, at most so many of them. What fails is tried again with the next
+    /// piece: until then it is scanned.
+    pub(crate) fn enter_due(&mut self, pieces_max: u32) {
         const TOLD_EACH: u32 = 50;
         let mut pieces: u32 = 0;
-        while self
-            .unentered
-            .is_due(self.segments.piece.saturating_mul(self.held_back() + 1))
-        {
+        while pieces < pieces_max && self.has_due() {
             let metrics = self.metrics.clone();
             let entered = timed(&metrics.pieces, || {
                 self.in_transaction(|tx| tx.enter_piece().map_err(aborted))
@@ -163,7 +166,7 @@ impl Tx {
         for piece in [usual.max(self.segments.size), usual] {
             self.segments.piece = piece;
             self.count_unentered();
-            self.enter_due();
+            self.enter_due(u32::MAX);
         }
         self.segments.piece = usual;
     }

@@ -494,6 +494,10 @@ impl Tx {
         };
         let waiting = self.waiting(key, limit).map_err(aborted)?;
         let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+        // All at once: what has waited long is in segments, and each by itself would be five questions.
+        let entered = waiting.iter().map(|(delivery, ..)| *delivery);
+        let entered = entered.filter(|delivery| *delivery <= self.indexed_until);
+        self.leave_tallies(entered.collect()).map_err(aborted)?;
         for (delivery, attempts, by_hand) in waiting {
             self.end(delivery, state, now).map_err(aborted)?;
             if is_told && !by_hand {
@@ -502,6 +506,7 @@ impl Tx {
                     .map_err(aborted)?;
             }
         }
+        self.come_back().map_err(aborted)?;
         Ok(count)
     }
 
@@ -521,7 +526,7 @@ impl Tx {
         let values = params![delivery, number, reason, now.as_micros()];
         self.counted(delivery, || {
             let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute(values).map(drop)
+            statement.enqueue(values)
         })
     }
 }

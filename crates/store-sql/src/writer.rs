@@ -9,7 +9,7 @@ use postrider_core::id::IdGenerator;
 use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 use postrider_store::life::Head;
-use postrider_store::{Answers, Batch, Entity, StoreError};
+use postrider_store::{Batch, Entity, StoreError, Written};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -21,6 +21,10 @@ use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
 use crate::sql::{Connection, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
+
+/// Pieces that are entered into segments behind each job: more than the largest job makes, so that they never become
+/// more and more, and what an old store has is entered between others' jobs.
+const PIECES_EACH: u32 = 32;
 
 /// Jobs that wait for the thread: one under way, one behind it; the journal gathers meanwhile.
 const QUEUE: usize = 2;
@@ -117,19 +121,13 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
-                while let Some(job) = queue.blocking_recv() {
+                while let Some(job) = tx.next_job(&mut queue) {
                     // What breaks off costs whoever asked for it, and nobody else.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut tx))).is_err() {
                         tracing::error!("a write broke off inside the server; it was undone");
                         tx.roll_back();
                     }
-                    // Whoever asked has the answer by now, and does not wait for these.
-                    if catch_unwind(AssertUnwindSafe(|| tx.enter_due())).is_err() {
-                        tracing::error!(
-                            "what is written could not be entered; lists find it all the same"
-                        );
-                        tx.roll_back();
-                    }
+                    tx.enter_guarded(PIECES_EACH);
                     tx.look_at_log();
                     tx.empty_log_in_time();
                 }
@@ -154,12 +152,10 @@ impl Writer {
         answered.await.ok()
     }
 
-    /// One transaction for a batch.
-    pub(crate) async fn commit(&self, now: Moment, batch: Batch) -> Answers {
-        let batch = Arc::new(batch);
-        let to_write = batch.clone();
-        let answers = self.run(move |tx| tx.commit_batch(now, &to_write)).await;
-        answers.unwrap_or_else(|| Answers::failed(&batch, gone))
+    /// One transaction for a batch. Where it broke off there is no answer to anything.
+    pub(crate) async fn commit(&self, now: Moment, batch: Batch) -> Written {
+        let written = self.run(move |tx| tx.commit_batch(now, batch)).await;
+        written.unwrap_or_default()
     }
 
     /// One transaction for a change that lets the store grow, and that deliveries do not wait for: it is
@@ -192,6 +188,28 @@ fn gone() -> StoreError {
 }
 
 impl Tx {
+    /// The next job. While there is none, what is left to be entered is.
+    fn next_job(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            match queue.try_recv() {
+                Ok(job) => return Some(job),
+                // One after the other: a job that comes meanwhile waits for one.
+                Err(mpsc::error::TryRecvError::Empty) if self.has_due() => self.enter_guarded(1),
+                Err(_) => return queue.blocking_recv(),
+            }
+        }
+    }
+
+    /// Whoever asked has the answer by now, and does not wait for these.
+    fn enter_guarded(&mut self, pieces: u32) {
+        if catch_unwind(AssertUnwindSafe(|| self.enter_due(pieces))).is_err() {
+            tracing::error!("what is written could not be entered; lists find it all the same");
+            self.roll_back();
+            // As if there were none, until more is written.
+            self.unentered = Unentered::default();
+        }
+    }
+
     pub(crate) fn in_transaction<T>(
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
@@ -208,7 +226,10 @@ impl Tx {
             .and_then(|value| self.connection.flush().map_err(aborted).map(|()| value));
         match changed {
             Ok(value) => match self.connection.execute_batch("commit") {
-                Ok(()) => Ok(value),
+                Ok(()) => {
+                    self.fanout.is_true();
+                    Ok(value)
+                }
                 // Some failures of a commit leave the transaction open.
                 Err(error) => {
                     self.roll_back();
@@ -282,7 +303,7 @@ impl Tx {
     pub(crate) fn roll_back(&mut self) {
         self.connection.roll_back();
         // What the cache learned inside the transaction did not happen.
-        self.fanout.clear();
+        self.fanout.undo();
         self.moving.clear();
         // It may be undone, so it is noted again.
         self.noted_ahead = Duration::ZERO;

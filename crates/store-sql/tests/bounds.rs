@@ -12,7 +12,7 @@ const MANY: usize = 42_000;
 
 async fn publish(world: &World<'_>, event_type: &str, count: usize) {
     let batch = Batch::of_publishes((0..count).map(|_| world.publishing(at(1), event_type)));
-    let answers = world.store.commit(at(1).into(), batch).await.publishes;
+    let answers = world.store.commit_all(at(1).into(), batch).await.publishes;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(answers.len(), count);
 }
@@ -153,7 +153,9 @@ async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to
         let stopped = Next::Failed(FailReason::Stopped);
         record(delivery, endpoint, 1, stopped, HealthChange::None, at(2))
     });
-    let answers = store.commit(at(2).into(), Batch::of_records(ends)).await;
+    let answers = store
+        .commit_all(at(2).into(), Batch::of_records(ends))
+        .await;
     assert!(answers.records.iter().all(Result::is_ok));
     let keep = Keep {
         before: secs(9),

@@ -205,20 +205,18 @@ async fn what_is_in_segments_is_counted_as_it_changes() {
     }
     // Ids differ from store to store; counts do not.
     let counts = |statistics: &[Statistics]| -> Vec<_> {
-        let groups = statistics.iter().flat_map(|one| &one.groups);
-        groups
-            .map(|group| (group.event_type.clone(), group.counts))
-            .collect()
+        let of_types = statistics.iter().flat_map(|one| &one.by_type);
+        of_types.cloned().collect()
     };
     assert_eq!(counts(&seen[0]), counts(&seen[1]));
     let series = |statistics: &[Statistics]| -> Vec<_> {
         statistics.iter().map(|one| one.series.clone()).collect()
     };
     assert_eq!(series(&seen[0]), series(&seen[1]));
-    let whole = &seen[1][0].groups[0];
-    assert_eq!((&*whole.event_type, whole.counts.delivered), ("even", 1));
-    assert_eq!((whole.counts.failed, whole.counts.pending), (1, 3));
-    assert_eq!(whole.counts.attempts, 3);
+    let (name, whole) = &seen[1][0].by_type[0];
+    assert_eq!((&**name, whole.delivered), ("even", 1));
+    assert_eq!((whole.failed, whole.pending), (1, 3));
+    assert_eq!(whole.attempts, 3);
     assert_eq!(examine(by_tallies.path()).unwrap(), []);
 }
 

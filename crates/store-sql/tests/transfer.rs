@@ -66,7 +66,7 @@ async fn furnished(directory: &Path, events: i64) -> (Id<id::Application>, Id<id
                 }
             });
             let batch = Batch::of_publishes(batch);
-            for published in store.commit(at(first).into(), batch).await.publishes {
+            for published in store.commit_all(at(first).into(), batch).await.publishes {
                 last = Some(published.unwrap().event);
             }
         }

@@ -20,6 +20,14 @@ pub struct Batch {
     pub catch_ups: Vec<CatchUp>,
 }
 
+/// What one transaction did for a [`Batch`].
+#[derive(Debug, Default)]
+pub struct Written {
+    pub answers: Answers,
+    /// What found no room in it, in its order: the end of what makes deliveries, for a transaction of its own.
+    pub rest: Batch,
+}
+
 /// The answers to a [`Batch`], or to its beginning: one for each write, in the same order.
 #[derive(Debug, Default)]
 pub struct Answers {
@@ -62,31 +70,38 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// What comes behind the writes that `answers` are of.
+    #[must_use]
+    pub fn behind(self, answers: &Answers) -> Self {
+        fn behind<W>(mut writes: Vec<W>, answered: usize) -> Vec<W> {
+            // There are never more answers than writes; a drain beyond them would panic.
+            writes.drain(..answered.min(writes.len()));
+            writes
+        }
+        Self {
+            records: behind(self.records, answers.records.len()),
+            finishes: behind(self.finishes, answers.finishes.len()),
+            publishes: behind(self.publishes, answers.publishes.len()),
+            resends: behind(self.resends, answers.resends.len()),
+            catch_ups: behind(self.catch_ups, answers.catch_ups.len()),
+        }
+    }
 }
 
 impl Answers {
     /// Those to a batch of which nothing could be written.
     pub fn failed(batch: &Batch, why: impl Fn() -> StoreError) -> Self {
-        let mut answers = Self::default();
-        answers.fail_rest(batch, why);
-        answers
-    }
-
-    /// Answers what of `batch` has no answer yet.
-    pub fn fail_rest(&mut self, batch: &Batch, why: impl Fn() -> StoreError) {
-        fn fill<A>(
-            answers: &mut Vec<Result<A, StoreError>>,
-            count: usize,
-            why: impl Fn() -> StoreError,
-        ) {
-            // What has an answer keeps it: there are never more answers than writes.
-            answers.resize_with(count, || Err(why()));
+        fn fill<A>(count: usize, why: impl Fn() -> StoreError) -> Vec<Result<A, StoreError>> {
+            std::iter::repeat_with(|| Err(why())).take(count).collect()
         }
-        fill(&mut self.records, batch.records.len(), &why);
-        fill(&mut self.finishes, batch.finishes.len(), &why);
-        fill(&mut self.publishes, batch.publishes.len(), &why);
-        fill(&mut self.resends, batch.resends.len(), &why);
-        fill(&mut self.catch_ups, batch.catch_ups.len(), &why);
+        Self {
+            records: fill(batch.records.len(), &why),
+            finishes: fill(batch.finishes.len(), &why),
+            publishes: fill(batch.publishes.len(), &why),
+            resends: fill(batch.resends.len(), &why),
+            catch_ups: fill(batch.catch_ups.len(), &why),
+        }
     }
 
     pub fn len(&self) -> usize {

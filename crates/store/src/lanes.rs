@@ -9,22 +9,33 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
-use crate::{Answers, Batch, DuePage, LaneBacklog, LoadDue, StoreError};
+use crate::{Answers, Batch, DuePage, LaneBacklog, LoadDue, StoreError, Written};
 
 /// What the engine works with.
 #[async_trait]
 pub trait Lanes: Send + Sync + 'static {
-    /// Commits the writes of `batch`, each whole or not at all, and answers each.
+    /// Commits the writes of `batch` in one transaction, each whole or not at all, and answers each. What would make
+    /// more deliveries than one takes ([`limits::TRANSACTION_ROWS`]) comes back: others are to have their turn first.
     /// Places, due times and the age of idempotency keys are by the steady clock, all else by the wall
     /// clock.
     ///
-    /// They are one transaction, or a few when they are large ([`limits::TRANSACTION_ROWS`]). A write
-    /// that cannot be (`NotFound`, `Conflict`, and `Corrupt` where a row that it needs cannot be read)
+    /// A write that cannot be (`NotFound`, `Conflict`, and `Corrupt` where a row that it needs cannot be read)
     /// changes nothing and leaves the others be. When a transaction itself fails, all its writes
     /// answer `Aborted`, `Full` or `OutcomeUnknown`.
     ///
     /// [`limits::TRANSACTION_ROWS`]: postrider_core::limits::TRANSACTION_ROWS
-    async fn commit(&self, now: Moment, batch: Batch) -> Answers;
+    async fn commit(&self, now: Moment, batch: Batch) -> Written;
+
+    /// Commits all of `batch`, one transaction after the other.
+    async fn commit_all(&self, now: Moment, batch: Batch) -> Answers {
+        let mut written = self.commit(now, batch).await;
+        while !written.rest.is_empty() {
+            let next = self.commit(now, std::mem::take(&mut written.rest)).await;
+            written.answers.append(next.answers);
+            written.rest = next.rest;
+        }
+        written.answers
+    }
 
     /// The latest place that a fresh delivery has, by the steady clock of whoever made it, or what
     /// [`Lanes::note_steady`] noted if that is later.

@@ -22,12 +22,13 @@ pub mod queries;
 mod records;
 mod retention;
 mod sessions;
+mod statistics;
 mod tasks;
 mod users;
 mod write;
 
 pub use audit::Audit;
-pub use batch::{Answers, Batch};
+pub use batch::{Answers, Batch, Written};
 pub use catalogue::Catalogue;
 pub use error::{Entity, Rule, StoreError};
 pub use keys::Keys;
@@ -35,13 +36,16 @@ pub use lanes::Lanes;
 pub use outbox::Outbox;
 pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
-    EndpointStats, EventFilter, KeyFilter, LaneBacklog, LastAnswer, LoadDue, MissedPage,
-    MissedQuery, NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, Statistics,
-    StatisticsGroup, StatisticsPoint, StatisticsQuery, TaskFilter, TenantFilter,
+    EventFilter, KeyFilter, LaneBacklog, LastAnswer, LoadDue, MissedPage, MissedQuery,
+    NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, TaskFilter, TenantFilter,
 };
 pub use records::Records;
 pub use retention::{Aged, ContentOf, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
+pub use statistics::{
+    Alike, Count, ENDPOINTS_COUNTED_MAX, EndpointStats, Statistics, StatisticsPoint,
+    StatisticsQuery, TYPES_COUNTED_MAX,
+};
 pub use tasks::Tasks;
 pub use users::{UserChange, UserFilter, Users};
 pub use write::{

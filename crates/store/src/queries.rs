@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::{DeliveryState, ProfileVersion};
@@ -334,32 +333,6 @@ pub struct LaneBacklog {
     pub first: Timestamp,
 }
 
-/// Counts of an endpoint's deliveries since a time, and of the attempts they took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EndpointStats {
-    pub pending: u64,
-    pub delivered: u64,
-    pub failed: u64,
-    pub cancelled: u64,
-    pub skipped: u64,
-    pub attempts: u64,
-}
-
-impl EndpointStats {
-    /// Counts deliveries in a state, and the attempts that they took together.
-    pub fn count(&mut self, state: DeliveryState, attempts: u64, deliveries: u64) {
-        let slot = match state {
-            DeliveryState::Pending => &mut self.pending,
-            DeliveryState::Delivered => &mut self.delivered,
-            DeliveryState::Failed(_) => &mut self.failed,
-            DeliveryState::Cancelled => &mut self.cancelled,
-            DeliveryState::Skipped => &mut self.skipped,
-        };
-        *slot += deliveries;
-        self.attempts += attempts;
-    }
-}
-
 /// Which kind of endpoints a list holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndpointListing {
@@ -401,53 +374,6 @@ pub struct KeyFilter {
     pub application: Option<Id<id::Application>>,
     pub tenant: Option<Id<id::Tenant>>,
     pub mode: Option<Mode>,
-}
-
-/// What to count: deliveries of a tenant created from `since` until before `until`.
-#[derive(Debug, Clone)]
-pub struct StatisticsQuery {
-    pub tenant: Id<id::Tenant>,
-    pub since: Timestamp,
-    pub until: Timestamp,
-    pub event_type: Option<String>,
-    pub endpoint: Option<Id<id::Endpoint>>,
-    pub mode: Option<Mode>,
-    pub state: Option<StatePattern>,
-    /// Length of a point of the series; points begin at its multiples since 1970.
-    pub period: Duration,
-}
-
-/// Counts, in groups and over time. Both sum up to the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Statistics {
-    pub groups: Vec<StatisticsGroup>,
-    /// In the order of time; periods without deliveries are left out.
-    pub series: Vec<StatisticsPoint>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatisticsGroup {
-    pub event_type: Arc<str>,
-    pub endpoint: Id<id::Endpoint>,
-    pub mode: Mode,
-    pub counts: EndpointStats,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatisticsPoint {
-    pub at: Timestamp,
-    pub counts: EndpointStats,
-}
-
-impl StatisticsQuery {
-    /// The start of the period that holds `at`.
-    pub fn period_of(&self, at: Timestamp) -> Timestamp {
-        let period = i64::try_from(self.period.as_micros())
-            .unwrap_or(i64::MAX)
-            // A period of nothing would be divided by.
-            .max(1);
-        Timestamp::from_micros(at.as_micros().div_euclid(period) * period)
-    }
 }
 
 /// Entries of the audit log; none means any.

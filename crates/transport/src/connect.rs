@@ -31,6 +31,10 @@ const HEADER_BYTES_MAX: usize = 64 * 1_024;
 /// Headers in a response.
 const HEADERS_MAX: usize = 1_024;
 const PROXY_ANSWER_BYTES_MAX: usize = 4 * 1_024;
+/// Time for a connection to the proxy, which is near: the rest of what connecting may take is the receiver's.
+const PROXY_CONNECT: Duration = Duration::from_secs(3);
+/// 407, RFC 9110 15.5.8.
+const PROXY_WANTS_LOGIN: &str = "407";
 /// Time for one of several addresses before the next is tried.
 const ADDRESS_SHARE_MIN: Duration = Duration::from_millis(250);
 
@@ -297,10 +301,19 @@ impl Connector {
             .unwrap_or_default()
             .trim_matches(['[', ']']);
         let port = proxy.port().unwrap_or(80);
-        // The proxy is the operator's own: its address needs no vetting.
-        let mut stream = TcpStream::connect((host, port))
-            .await
-            .map_err(|error| refused(format!("is unreachable: {error}")))?;
+        // The proxy is the operator's own: its address needs no vetting, and that it is not there is no receiver's fault.
+        let ours =
+            |detail: String| Failure::new(UnreachableReason::Local, format!("the proxy {detail}"));
+        let connecting =
+            tokio::time::timeout(PROXY_CONNECT, TcpStream::connect((host, port))).await;
+        let mut stream = connecting
+            .map_err(|_| {
+                ours(format!(
+                    "gave no connection within {} s",
+                    PROXY_CONNECT.as_secs()
+                ))
+            })?
+            .map_err(|error| ours(format!("is unreachable: {error}")))?;
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
         if !proxy.username().is_empty() {
             // In a URL they are percent-encoded; the proxy knows them as they are.
@@ -333,6 +346,11 @@ impl Connector {
         // RFC 9110 9.3.6: any 2xx.
         if status.len() == 3 && status.starts_with('2') {
             Ok(stream)
+        } else if status == PROXY_WANTS_LOGIN {
+            // It would say that of every receiver.
+            Err(ours(format!(
+                "answered {status}: it does not take the login of egress.proxy"
+            )))
         } else {
             Err(refused(format!("answered {status}")))
         }

@@ -120,8 +120,8 @@ async fn answered(
 /// Sends on a kept connection, or on a fresh one. Inside one attempt a request is sent again when it is
 /// known, or very likely, that the receiver did not process it: a kept connection turned out closed
 /// before a byte of it left; a server of HTTP/2 refused it (RFC 9113 8.7), a few times; a kept
-/// connection was closed under it before an answer came, within a second and once (RFC 9110 9.2.2:
-/// receivers tell repetitions by `webhook-id`).
+/// connection was closed under it before an answer came, within a second and once, where the profile
+/// allows that (RFC 9110 9.2.2: receivers tell repetitions by `webhook-id`).
 async fn exchange(
     connector: &Connector,
     pool: &Pool,
@@ -151,7 +151,8 @@ async fn exchange(
             }
             // Over HTTP/2 a reset says nothing of what became of the request; only a refusal does.
             Err(Unsent::Failed(failure))
-                if !http2
+                if request.repeat
+                    && !http2
                     && failure.reason == UnreachableReason::Reset
                     && sent.elapsed() < CLOSED_UNDER =>
             {

@@ -80,6 +80,7 @@ fn to(url: &str) -> Request {
         total_timeout: Duration::from_secs(5),
         region: None,
         title_case: false,
+        repeat: true,
         read_max: 64 * 1024,
     }
 }
@@ -460,6 +461,44 @@ async fn a_proxy_is_asked_for_a_tunnel_to_the_vetted_address() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_away_is_no_receivers_fault() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let free = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let gone = free.local_addr().unwrap();
+    drop(free);
+    // It wants another login than ours, whoever is asked for.
+    let strict = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let strict_at = strict.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = strict.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            let answer = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
+            client.write_all(answer).await.unwrap();
+        }
+    });
+    for proxy in [gone, strict_at] {
+        let transport = HttpTransport::new(Options {
+            proxy: Some(format!("http://{proxy}").parse().unwrap()),
+            ..options(&["127.0.0.0/8"])
+        })
+        .unwrap();
+        let exchange = transport.send(&to("http://127.0.0.1:9/")).await;
+        let Outcome::Unreachable { reason, detail } = &exchange.outcome else {
+            panic!("{:?}", exchange.outcome);
+        };
+        assert_eq!(*reason, UnreachableReason::Local, "{detail}");
+        assert!(detail.starts_with("the proxy "), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn settings_that_cannot_work_are_refused_at_start() {
     let bind = Options {
         regions: vec![region(None, &["203.0.113.7"])],
@@ -649,6 +688,20 @@ async fn a_kept_connection_that_is_closed_under_a_request_is_no_failure() {
     // On a fresh one it is a failure: nothing says that the receiver did not process it.
     let (address, connections) = raw_receiver(&[None]).await;
     let exchange = transport.send(&to(&format!("http://{address}/"))).await;
+    assert_eq!(reason(&exchange), UnreachableReason::Reset);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn who_counts_requests_gets_none_twice_in_an_attempt() {
+    let (address, connections) = raw_receiver(&[Some(FINE), None]).await;
+    let transport = local();
+    let request = Request {
+        repeat: false,
+        ..to(&format!("http://{address}/"))
+    };
+    assert_eq!(status(&transport.send(&request).await), Some(200));
+    let exchange = transport.send(&request).await;
     assert_eq!(reason(&exchange), UnreachableReason::Reset);
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }

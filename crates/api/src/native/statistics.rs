@@ -99,7 +99,11 @@ struct StatisticsView {
     since: Timestamp,
     until: Timestamp,
     totals: Counts,
+    /// By name, at most 1,000.
     by_type: Vec<ByType>,
+    /// Of all further types together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_types: Option<Counts>,
     by_mode: Vec<ByMode>,
     /// Those with the most deliveries.
     by_endpoint: Vec<ByEndpoint>,
@@ -134,6 +138,7 @@ impl From<Statistics> for StatisticsView {
             until: s.until,
             totals: s.totals.into(),
             by_type: by_type.collect(),
+            other_types: s.other_types.map(Into::into),
             by_mode: by_mode.collect(),
             by_endpoint: by_endpoint.collect(),
             more_endpoints: s.more_endpoints,

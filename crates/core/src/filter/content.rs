@@ -98,6 +98,8 @@ pub enum InvalidFilter {
     NotAPath(String),
     #[error("{0} has an empty part")]
     EmptyPart(String),
+    #[error("{0} has the operator {1} in its path: write {{\"data.amount\": {{\"$gte\": 100}}}}")]
+    OperatorInPath(String, String),
     #[error(
         "{0} has the operator {1:?}; there are $eq $ne $gt $gte $lt $lte $in $nin $exists $startsWith $endsWith on a value, and $and $or $not on conditions"
     )]
@@ -346,6 +348,10 @@ fn test(operator: &str, operand: &Value, path: &str) -> Result<Condition, Invali
     })
 }
 
+/// Operators on conditions.
+const COMBINING: [&str; 3] = ["$and", "$or", "$not"];
+
+/// Whether it is an operator on a value.
 fn is_known(operator: &str) -> bool {
     [
         "$eq",
@@ -374,6 +380,12 @@ impl Path {
         let parts: Vec<String> = parts.collect();
         if parts.iter().any(String::is_empty) {
             return Err(InvalidFilter::EmptyPart(text.to_owned()));
+        }
+        // As a name it would be met by no event, and its endpoint would get nothing without a word.
+        let is_operator = |part: &&String| is_known(part) || COMBINING.contains(&part.as_str());
+        if let Some(operator) = parts.iter().find(is_operator) {
+            let (text, operator) = (text.to_owned(), operator.to_owned());
+            return Err(InvalidFilter::OperatorInPath(text, operator));
         }
         Ok(Self { in_meta, parts })
     }

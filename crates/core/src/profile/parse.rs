@@ -247,14 +247,17 @@ fn read_http(root: &mut Section<'_>, m: &mut Mistakes<'_>) -> HttpPolicy {
             ),
         }
     }
+    let total_timeout = section
+        .duration("timeout", m)
+        .unwrap_or(Duration::from_secs(10));
     let policy = HttpPolicy {
         schemes,
-        total_timeout: section
-            .duration("timeout", m)
-            .unwrap_or(Duration::from_secs(10)),
+        total_timeout,
+        // A document that gives a receiver ten seconds does not say for what.
         connect_timeout: section
             .duration("connect_timeout", m)
-            .unwrap_or(Duration::from_secs(5)),
+            .unwrap_or(total_timeout),
+        repeat: section.boolean("repeat", m).unwrap_or(true),
         read_max: section
             // Bounded, since it is held in memory for each attempt.
             .count("read_max", 16 * 1024 * 1024, m)

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::Timestamp;
-use crate::limits::ATTEMPTS_MAX;
 
 /// The longest schedule a profile may write.
 pub(super) const STEPS_MAX: usize = 64;
@@ -43,28 +42,10 @@ pub enum Anchor {
 impl RetrySchedule {
     /// When the attempt after `made` attempts is due; none when the schedule has ended.
     ///
-    /// Steps that passed before the last attempt, while the delivery was held or the server stood still, are passed over:
-    /// they are not made up for all at once. Never before `ended_at`: one that passed while the attempt lasted is at once.
+    /// A step that passed before the last attempt, while the delivery was held or the server stood still, is made up for as
+    /// far behind that attempt as it was to be behind the step before it: none is lost, and they do not come all at once
+    /// (`docs/systems.md`, A-27). Never before `ended_at`: one that passed while the attempt lasted is at once.
     pub fn due_at(
-        &self,
-        made: u32,
-        first_start: Timestamp,
-        started_at: Timestamp,
-        ended_at: Timestamp,
-        unit_random: f64,
-    ) -> Option<Timestamp> {
-        let mut made = made;
-        loop {
-            let step = self.step_at(made, first_start, started_at, ended_at, unit_random)?;
-            if step >= started_at || made >= ATTEMPTS_MAX {
-                return Some(step.max(ended_at));
-            }
-            made += 1;
-        }
-    }
-
-    /// The time that the schedule has for the attempt after `made` attempts, which may have passed.
-    fn step_at(
         &self,
         made: u32,
         first_start: Timestamp,
@@ -87,7 +68,13 @@ impl RetrySchedule {
                 // Jitter spreads the gap and not the whole offset: the last of long offsets could come before
                 // its neighbour.
                 let before = index.checked_sub(1).map_or(Duration::ZERO, |i| offsets[i]);
-                first_start.plus(before + self.spread(offset.saturating_sub(before), unit_random))
+                let gap = self.spread(offset.saturating_sub(before), unit_random);
+                let step = first_start.plus(before + gap);
+                if step < started_at {
+                    started_at.plus(gap)
+                } else {
+                    step
+                }
             }
             Steps::Exponential {
                 base,
@@ -105,7 +92,7 @@ impl RetrySchedule {
                 due
             }
         };
-        Some(due)
+        Some(due.max(ended_at))
     }
 
     fn spread(&self, delay: Duration, unit_random: f64) -> Duration {
@@ -170,6 +157,25 @@ mod tests {
         };
         let expected: Vec<u64> = std::iter::once(0).chain(minutes).collect();
         assert_eq!(starts(&offsets, 10), expected);
+    }
+
+    #[test]
+    fn steps_that_passed_are_made_up_for_at_their_distance() {
+        let offsets = RetrySchedule {
+            steps: Steps::Offsets(secs(&[60, 120, 240, 480])),
+            jitter: 0.0,
+        };
+        let at = Timestamp::from_secs;
+        // The server stood still: the first retry came at 150, and the second was to be at 120.
+        let next = |made, started| offsets.due_at(made, at(0), at(started), at(started), 0.5);
+        assert_eq!(next(2, 150), Some(at(210)));
+        assert_eq!(next(3, 210), Some(at(240)));
+        // After a night none is lost, and they do not come together.
+        assert_eq!(next(1, 30_000), Some(at(30_060)));
+        assert_eq!(next(2, 30_060), Some(at(30_120)));
+        assert_eq!(next(3, 30_120), Some(at(30_240)));
+        assert_eq!(next(4, 30_240), Some(at(30_480)));
+        assert_eq!(next(5, 30_480), None);
     }
 
     proptest::proptest! {

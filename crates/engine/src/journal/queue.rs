@@ -81,6 +81,18 @@ impl Queue {
         queue.push_back(entry);
     }
 
+    /// Back in line with requests that found no room in a transaction: before all others of their tenants, and behind other
+    /// tenants.
+    pub(super) fn put_back(&mut self, entries: Vec<RequestEntry>) {
+        for entry in entries.into_iter().rev() {
+            let queue = self.tenants.entry(entry.tenant).or_default();
+            if queue.is_empty() {
+                self.ring.push_back(entry.tenant);
+            }
+            queue.push_front(entry);
+        }
+    }
+
     /// The next requests: at most `max`, and about as many deliveries as one transaction makes.
     pub(super) fn take(&mut self, max: usize) -> Vec<RequestEntry> {
         let mut taken = Vec::new();

@@ -2,7 +2,8 @@
 
 use postrider_core::{Id, id};
 use postrider_store::{
-    Answers, Batch, CatchUp, DueDelivery, FinishDelivery, NewEvent, Published, Resend, StoreError,
+    Batch, CatchUp, DueDelivery, FinishDelivery, NewEvent, Published, Recorded, Resend, StoreError,
+    Written,
 };
 use tokio::sync::oneshot;
 
@@ -40,14 +41,31 @@ impl Request {
     }
 }
 
+/// Who asked, while the store has what it was.
+struct Asked<A> {
+    tenant: Id<id::Tenant>,
+    place: Place,
+    reply: Reply<A>,
+}
+
+impl<A> Asked<A> {
+    /// Back in line with what found no room.
+    fn again(self, request: impl FnOnce(Reply<A>) -> Request) -> RequestEntry {
+        RequestEntry {
+            tenant: self.tenant,
+            request: request(self.reply),
+            place: self.place,
+        }
+    }
+}
+
 /// Those who wait for one commit, in the order of its [`Batch`].
 pub(super) struct Waiting {
     records: Vec<RecordEntry>,
-    finishes: Vec<(FinishDelivery, Reply<bool>)>,
-    publishes: Vec<(Id<id::Tenant>, Reply<Published>)>,
-    /// Resends, and after them catch-ups.
-    resends: Vec<Reply<DueDelivery>>,
-    _places: Vec<Place>,
+    finishes: Vec<(FinishDelivery, Asked<bool>)>,
+    publishes: Vec<Asked<Published>>,
+    resends: Vec<Asked<DueDelivery>>,
+    catch_ups: Vec<Asked<DueDelivery>>,
 }
 
 /// What a commit left to do.
@@ -72,73 +90,102 @@ pub(super) fn gather(records: Vec<RecordEntry>, requests: Vec<RequestEntry>) -> 
     }
     let (mut finishes, mut publishes) = (Vec::new(), Vec::with_capacity(requests.len()));
     let (mut resends, mut catch_ups) = (Vec::new(), Vec::new());
-    let mut places = Vec::with_capacity(requests.len());
     for entry in requests {
-        places.push(entry.place);
+        let (tenant, place) = (entry.tenant, entry.place);
         match entry.request {
             Request::Finish(finish, reply) => {
+                let asked = Asked {
+                    tenant,
+                    place,
+                    reply,
+                };
                 batch.finishes.push(finish);
-                finishes.push((finish, reply));
+                finishes.push((finish, asked));
             }
             Request::Publish(event, reply) => {
                 batch.publishes.push(*event);
-                publishes.push((entry.tenant, reply));
+                publishes.push(Asked {
+                    tenant,
+                    place,
+                    reply,
+                });
             }
             Request::Resend(resend, reply) => {
                 batch.resends.push(resend);
-                resends.push(reply);
+                resends.push(Asked {
+                    tenant,
+                    place,
+                    reply,
+                });
             }
             Request::CatchUp(missed, reply) => {
                 batch.catch_ups.push(missed);
-                catch_ups.push(reply);
+                catch_ups.push(Asked {
+                    tenant,
+                    place,
+                    reply,
+                });
             }
         }
     }
-    resends.append(&mut catch_ups);
     let waiting = Waiting {
         records,
         finishes,
         publishes,
         resends,
-        _places: places,
+        catch_ups,
     };
     (batch, waiting)
 }
 
 impl Waiting {
+    /// Puts those back in line whose request found no room: what one tenant makes much of is not done before others have
+    /// had their turn.
+    fn put_back(&mut self, rest: Batch, queue: &mut Queue) {
+        fn left<A, W>(
+            asked: &mut Vec<Asked<A>>,
+            rest: Vec<W>,
+            request: impl Fn(W, Reply<A>) -> Request,
+        ) -> Vec<RequestEntry> {
+            let answered = asked.len().saturating_sub(rest.len());
+            let pairs = asked.split_off(answered).into_iter().zip(rest);
+            pairs
+                .map(|(asked, write)| asked.again(|reply| request(write, reply)))
+                .collect()
+        }
+        let publish = |event, reply| Request::Publish(Box::new(event), reply);
+        let mut all = left(&mut self.publishes, rest.publishes, publish);
+        all.append(&mut left(&mut self.resends, rest.resends, Request::Resend));
+        all.append(&mut left(
+            &mut self.catch_ups,
+            rest.catch_ups,
+            Request::CatchUp,
+        ));
+        queue.put_back(all);
+    }
+
     /// Tells lanes first, and then whoever asked: what a publisher is told of is on its way already.
     pub(super) fn tell(
-        self,
-        answers: Answers,
+        mut self,
+        written: Written,
         committed: &dyn Committed,
         queue: &mut Queue,
     ) -> Told {
+        let Written { answers, rest } = written;
+        self.put_back(rest, queue);
         let mut told = Told::default();
-        let mut of_attempts = answers.records.into_iter();
-        let mut of_finishes = answers.finishes.into_iter();
         // In the order in which all of it was written: a lane settles an attempt before it hears of a resend.
-        for entry in self.records {
-            let answer = match entry.write {
-                RecordWrite::Attempt(_) => {
-                    next(&mut of_attempts).map(|recorded| (Some(recorded), recorded.ended))
-                }
-                RecordWrite::Expiry(_) => next(&mut of_finishes).map(|ended| (None, ended)),
-            };
-            match answer {
-                Ok((recorded, ended)) => committed.settled(entry.of, recorded, ended),
-                // Tried again it would be refused again, and everything else would wait for it.
-                Err(StoreError::NotFound { .. }) => committed.gone(entry.of),
-                Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. })) => {
-                    committed.set_aside(entry.of, &error);
-                }
-                Err(error) => {
-                    told.why.get_or_insert(error);
-                    told.left.push(entry);
-                }
-            }
-        }
+        let mut of_finishes = answers.finishes.into_iter();
+        let records = std::mem::take(&mut self.records);
+        told_records(
+            records,
+            answers.records,
+            &mut of_finishes,
+            committed,
+            &mut told,
+        );
         let mut finished = Vec::with_capacity(self.finishes.len());
-        for (finish, reply) in self.finishes {
+        for (finish, asked) in self.finishes {
             let answer = next(&mut of_finishes);
             // Where nobody knows, its lane may have passed over it meanwhile, and it may wait all the same.
             told.look |= answer.as_ref().is_err_and(is_unknown);
@@ -146,13 +193,13 @@ impl Waiting {
                 // Before what is due: a batch finishes before it resends.
                 committed.ended(finish);
             }
-            finished.push((reply, answer));
+            finished.push((asked, answer));
         }
         // In the order of their places: publishes, then resends, then catch-ups.
         let mut due = Vec::new();
         let mut published = Vec::with_capacity(self.publishes.len());
         let mut of_publishes = answers.publishes.into_iter();
-        for (tenant, reply) in self.publishes {
+        for asked in self.publishes {
             let mut answer = next(&mut of_publishes);
             match &mut answer {
                 Ok(Published {
@@ -163,24 +210,32 @@ impl Waiting {
                 }) => {
                     // A repetition wrote nothing, and says nothing of the next event.
                     if *created {
-                        queue.learn(tenant, *rows);
+                        queue.learn(asked.tenant, *rows);
                     }
                     // Theirs are the lanes; whoever published is told how many.
                     due.append(deliveries);
                 }
                 Err(error) => told.look |= is_unknown(error),
             }
-            published.push((reply, answer));
+            published.push((asked, answer));
         }
         let mut resent = Vec::with_capacity(self.resends.len());
-        let mut of_resends = answers.resends.into_iter().chain(answers.catch_ups);
-        for reply in self.resends {
-            let answer = next(&mut of_resends);
+        let mut of_resends = answers.resends.into_iter();
+        let mut of_catch_ups = answers.catch_ups.into_iter();
+        let of_resends = self
+            .resends
+            .into_iter()
+            .map(|asked| (asked, next(&mut of_resends)));
+        let of_catch_ups = self
+            .catch_ups
+            .into_iter()
+            .map(|asked| (asked, next(&mut of_catch_ups)));
+        for (asked, answer) in of_resends.chain(of_catch_ups) {
             match &answer {
                 Ok(delivery) => due.push(delivery.clone()),
                 Err(error) => told.look |= is_unknown(error),
             }
-            resent.push((reply, answer));
+            resent.push((asked, answer));
         }
         committed.due(due);
         send(finished);
@@ -190,20 +245,50 @@ impl Waiting {
     }
 }
 
+fn told_records(
+    records: Vec<RecordEntry>,
+    of_attempts: Vec<Result<Recorded, StoreError>>,
+    of_finishes: &mut impl Iterator<Item = Result<bool, StoreError>>,
+    committed: &dyn Committed,
+    told: &mut Told,
+) {
+    let mut of_attempts = of_attempts.into_iter();
+    for entry in records {
+        let answer = match entry.write {
+            RecordWrite::Attempt(_) => {
+                next(&mut of_attempts).map(|recorded| (Some(recorded), recorded.ended))
+            }
+            RecordWrite::Expiry(_) => next(of_finishes).map(|ended| (None, ended)),
+        };
+        match answer {
+            Ok((recorded, ended)) => committed.settled(entry.of, recorded, ended),
+            // Tried again it would be refused again, and everything else would wait for it.
+            Err(StoreError::NotFound { .. }) => committed.gone(entry.of),
+            Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. })) => {
+                committed.set_aside(entry.of, &error);
+            }
+            Err(error) => {
+                told.why.get_or_insert(error);
+                told.left.push(entry);
+            }
+        }
+    }
+}
+
 fn is_unknown(error: &StoreError) -> bool {
     matches!(error, StoreError::OutcomeUnknown { .. })
 }
 
-/// The next answer. A store that gives too few has written nothing of the rest, as far as anybody knows.
+/// The next answer. A store that gives too few broke off, and has written nothing of the rest.
 fn next<A>(answers: &mut impl Iterator<Item = Result<A, StoreError>>) -> Result<A, StoreError> {
     answers
         .next()
-        .unwrap_or_else(|| Err(StoreError::aborted("the store gave no answer")))
+        .unwrap_or_else(|| Err(StoreError::aborted("the write broke off inside the server")))
 }
 
-fn send<A>(replies: Vec<(Reply<A>, Result<A, StoreError>)>) {
-    for (reply, answer) in replies {
+fn send<A>(answers: Vec<(Asked<A>, Result<A, StoreError>)>) {
+    for (asked, answer) in answers {
         // A publisher that went away gets no answer; its event is accepted all the same.
-        drop(reply.send(answer));
+        drop(asked.reply.send(answer));
     }
 }

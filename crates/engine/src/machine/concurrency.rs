@@ -6,6 +6,7 @@
 //! shrinks when it is long, so a receiver that answers in a millisecond sees a handful of connections,
 //! and one that is far away gets as many as its distance needs.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use postrider_core::Timestamp;
@@ -22,6 +23,9 @@ const QUEUE_LONG: f64 = 5.0;
 const FAST: f64 = 0.002;
 /// How much one answer counts in the average.
 const SMOOTHING: f64 = 0.1;
+/// Where the schedule is exact, what has no answer for so long keeps no other back: a receiver that hangs would else be
+/// sent a handful in each time-out, and nothing would come at its time.
+const HANGS: Duration = Duration::from_millis(100);
 /// The shortest time is forgotten after this: receivers move.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -29,6 +33,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 pub(super) struct Concurrency {
     limit: f64,
     ceiling: f64,
+    /// The same, as it was given.
+    most: usize,
     /// Doubling until something speaks against it.
     slow_start: bool,
     last_decrease: Timestamp,
@@ -41,16 +47,23 @@ pub(super) struct Concurrency {
 impl Concurrency {
     /// At most `ceiling` at once.
     pub(super) fn new(ceiling: usize) -> Self {
-        let ceiling = ceiling.max(1) as f64;
+        let most = ceiling.max(1);
+        let ceiling = most as f64;
         Self {
             limit: START.min(ceiling),
             ceiling,
+            most,
             slow_start: true,
             last_decrease: Timestamp::default(),
             shortest: None,
             average: 0.0,
             shortest_since: Timestamp::default(),
         }
+    }
+
+    /// Requests that may be under way where that is not learned.
+    pub(super) fn ceiling(&self) -> usize {
+        self.most
     }
 
     /// Requests that may be under way.
@@ -120,6 +133,29 @@ impl Concurrency {
             self.limit = (self.limit / 2.0).max(1.0);
             self.slow_start = false;
             self.last_decrease = now;
+        }
+    }
+}
+
+/// When the last requests began.
+#[derive(Debug, Default)]
+pub(super) struct Begun(VecDeque<Timestamp>);
+
+impl Begun {
+    /// One begins, where `allowed` may be under way.
+    pub(super) fn started(&mut self, now: Timestamp, allowed: usize) {
+        self.0.push_back(now);
+        // Those before them are not asked about.
+        while self.0.len() > allowed {
+            self.0.pop_front();
+        }
+    }
+
+    /// When one more may begin beside `allowed` that are under way: no more than those in the time that an answer has.
+    pub(super) fn next_at(&self, allowed: usize, now: Timestamp) -> Timestamp {
+        match self.0.front() {
+            Some(oldest) if self.0.len() >= allowed => oldest.plus(HANGS).max(now),
+            _ => now,
         }
     }
 }

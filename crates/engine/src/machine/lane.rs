@@ -9,7 +9,7 @@ use postrider_core::{Id, Timestamp, id};
 use postrider_store::DueDelivery;
 
 use super::breaker::{Breaker, FAILURES_TO_OPEN};
-use super::concurrency::Concurrency;
+use super::concurrency::{Begun, Concurrency};
 use super::rate::Rate;
 use super::{LaneConfig, MachineLimits, PageWish, TenantId};
 
@@ -61,7 +61,11 @@ pub(super) struct Lane {
     /// Bytes of what is held or unsettled.
     bytes: usize,
     concurrency: Concurrency,
+    /// Kept where the schedule is exact.
+    begun: Begun,
     paused_until: Timestamp,
+    /// This server could not send for the lane the last time: one at a time tries whether it can.
+    unsendable: bool,
     breaker: Breaker,
     /// In a row.
     failures: u32,
@@ -92,7 +96,9 @@ impl Lane {
             in_flight: 0,
             bytes: 0,
             concurrency: Concurrency::new(ceiling),
+            begun: Begun::default(),
             paused_until: Timestamp::default(),
+            unsendable: false,
             breaker: Breaker::default(),
             failures: 0,
             rate: Rate::default(),
@@ -347,8 +353,10 @@ impl Lane {
             .stored
             .filter(|place| *place <= now.plus(limits.horizon))?;
         let room = if self.is_failing() {
-            // It takes a page whole, so it asks for one when it has sent the last.
-            self.items.is_empty() && self.has_share()
+            // It takes a page whole, so it asks for one when it has sent the last. Where the schedule is exact what hangs
+            // keeps back nothing that is due, while there is memory for it.
+            let may_hold = self.config.is_some_and(is_exact) && !memory_full;
+            self.items.is_empty() && (self.has_share() || may_hold)
         } else if memory_full {
             self.has_share()
         } else {
@@ -408,9 +416,12 @@ impl Lane {
         else {
             return Turn::Never;
         };
-        if self.in_flight >= self.concurrency.allowed() {
+        if self.unsendable && self.in_flight > 0 {
             return Turn::Never;
         }
+        let Some(slot_at) = self.slot_at(config, now) else {
+            return Turn::Never;
+        };
         let Some((_, due)) = self.candidate(config.ordering, now) else {
             return Turn::Never;
         };
@@ -420,8 +431,29 @@ impl Lane {
         let rate_at = config
             .rate_limit
             .map_or(now, |limit| self.rate.opens_at(limit, now));
-        let at = due.max(self.paused_until).max(opens_at).max(rate_at);
+        let at = due
+            .max(self.paused_until)
+            .max(slot_at)
+            .max(opens_at)
+            .max(rate_at);
         if at <= now { Turn::Now } else { Turn::At(at) }
+    }
+
+    /// When one request more may be under way; none before one of those has ended.
+    fn slot_at(&self, config: LaneConfig, now: Timestamp) -> Option<Timestamp> {
+        let allowed = self.concurrency.allowed();
+        if self.in_flight < allowed {
+            return Some(now);
+        }
+        let may_have_more = is_exact(config) && self.in_flight < self.concurrency.ceiling();
+        may_have_more.then(|| self.begun.next_at(allowed, now))
+    }
+
+    /// Until when what was sent counts against the rate; none when it does not any more. A lane that is let go before
+    /// that would come back with a whole second's worth.
+    pub(super) fn limited_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.config?.rate_limit?;
+        self.rate.over_at().filter(|over| *over > now)
     }
 
     /// The delivery whose turn it is next, and when it is due.
@@ -491,6 +523,9 @@ impl Lane {
     pub(super) fn start(&mut self, now: Timestamp) {
         self.in_flight += 1;
         self.breaker.started(now);
+        if self.config.is_some_and(is_exact) {
+            self.begun.started(now, self.concurrency.allowed());
+        }
         if let Some(rate) = self.config.and_then(|config| config.rate_limit) {
             self.rate.started(rate, now);
         }
@@ -513,16 +548,22 @@ impl Lane {
             Signal::Well => {
                 self.breaker.succeeded();
                 self.failures = 0;
+                self.unsendable = false;
                 self.concurrency.answered(now, took, was_busy);
             }
             // Whatever the profile has of pauses: no schedule is kept by what cannot be sent.
             Signal::Unheard { pause } => {
                 if let Some(pause) = pause {
+                    self.unsendable = true;
                     self.paused_until = self.paused_until.max(now.plus(pause));
                 }
             }
             Signal::Strained { pause } => {
-                self.concurrency.strained(now, started_at);
+                self.unsendable = false;
+                // With fewer at once some would wait beyond their times, and what is new behind all of them.
+                if !config.is_some_and(is_exact) {
+                    self.concurrency.strained(now, started_at);
+                }
                 // Counted without a breaker too: how much the lane holds depends on it.
                 self.failures = self.failures.saturating_add(1);
                 if config.is_some_and(|config| config.breaker) {
@@ -585,6 +626,11 @@ impl Lane {
         self.finishing = true;
         self.stored = None;
     }
+}
+
+/// Whether attempts are made at the times of the schedule, however the receiver is: it has no other brake.
+fn is_exact(config: LaneConfig) -> bool {
+    !config.breaker && !config.throttle
 }
 
 fn size(due: &DueDelivery) -> usize {

@@ -42,6 +42,11 @@ impl Rate {
         at
     }
 
+    /// When nothing that was sent counts any more; none when nothing does.
+    pub(super) fn over_at(&self) -> Option<Timestamp> {
+        Some(self.chunks.back()?.last.plus(WINDOW))
+    }
+
     /// A request starts.
     pub(super) fn started(&mut self, limit: u32, now: Timestamp) {
         while self

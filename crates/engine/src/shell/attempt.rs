@@ -119,8 +119,11 @@ impl Engine {
             detail,
         } = &exchange.outcome
         {
-            // The fault is ours and passes: it is no attempt, and the receiver's record shows none.
-            tracing::warn!(delivery.id = %due.delivery.id, detail, "this server cannot make a connection now; the delivery waits");
+            // The fault is ours and passes: it is no attempt, and the receiver's record shows none. It is the same for
+            // all that waits, so few lines tell of it.
+            if let Some(left_out) = self.cannot_send.may_tell(self.now().steady) {
+                tracing::warn!(delivery.id = %due.delivery.id, detail, left_out, "this server cannot send now; the delivery waits");
+            }
             return Some(Tried::Waits(Box::new(due)));
         }
         let (url, headers) = request.unwrap_or_default();
@@ -140,7 +143,6 @@ impl Engine {
                 .as_ref()
                 .is_ok_and(|ready| ready.endpoint.kind == EndpointKind::Callback),
         };
-        // Only where the endpoint is gone too: an unknown version alone has made the delivery wait above.
         let Some(profile) = self.profiles.version(due.delivery.profile) else {
             tracing::error!(delivery.id = %due.delivery.id, "the profile version of a delivery is unknown; restart the version that made it");
             return None;
@@ -568,18 +570,22 @@ fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Result<Request
         read_max: http.read_max,
         region: ready.region.clone(),
         title_case: http.title_case,
+        repeat: http.repeat,
     })
 }
 
 fn not_ready(error: &NotReady) -> Exchange {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        "an attempt could not be made"
-    );
     let reason = match error {
         // Whoever runs the server can mend it; until then nothing is used up.
-        NotReady::Secret(_) | NotReady::Profile(_) => UnreachableReason::Local,
-        NotReady::Store(_) | NotReady::Form(_) => UnreachableReason::Internal,
+        NotReady::Secret(_) => UnreachableReason::Local,
+        // Of one delivery alone: one that waited before the others would hold them all up.
+        NotReady::Store(_) | NotReady::Form(_) | NotReady::Profile(_) => {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "an attempt could not be made"
+            );
+            UnreachableReason::Internal
+        }
     };
     let outcome = Outcome::Unreachable {
         reason,

@@ -86,6 +86,11 @@ struct Args {
     /// Those answer after so many milliseconds instead of never
     #[arg(long)]
     slow: Option<u64>,
+    /// Another server, on the same machine, that serves those: what is left then is not for sharing one
+    #[arg(long, requires = "bad_key")]
+    bad_url: Option<String>,
+    #[arg(long)]
+    bad_key: Option<String>,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -136,7 +141,8 @@ async fn main() -> anyhow::Result<()> {
         tasks.spawn(publishing.clone().connection(index));
     }
     if let Some(bad) = bad {
-        tasks.spawn(pester(client, bad, args.bad_rate, publishing.clone()));
+        let (by, tenant) = bad;
+        tasks.spawn(pester(by, tenant, args.bad_rate, publishing.clone()));
     }
     tokio::time::sleep(WARM_UP).await;
     received.latencies.lock().unwrap().clear();
@@ -186,12 +192,12 @@ fn tell(
     }
 }
 
-/// The tenant whose endpoints hang or are slow, where there is to be one.
+/// The tenant whose endpoints hang or are slow, where there is to be one, and who publishes for it.
 async fn bad_tenant(
     args: &Args,
-    client: &Client,
+    client: &Arc<Client>,
     application: &str,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<(Arc<Client>, String)>> {
     if args.bad_endpoints == 0 {
         return Ok(None);
     }
@@ -200,7 +206,16 @@ async fn bad_tenant(
         None => receivers::hanging().await?,
     };
     let all = vec![to; args.bad_endpoints];
-    Ok(Some(tenant(client, application, &all, 0).await?))
+    let (client, application) = match (&args.bad_url, &args.bad_key) {
+        (Some(url), Some(key)) => {
+            let client = Arc::new(Client::new(url, Secret::new(key.clone()))?);
+            let application = make(&client, "/v1/applications", "beside").await?;
+            (client, application)
+        }
+        _ => (client.clone(), application.to_owned()),
+    };
+    let tenant = tenant(&client, &application, &all, 0).await?;
+    Ok(Some((client, tenant)))
 }
 
 /// Publishes for a tenant at a rate, whatever becomes of it.

@@ -4,6 +4,8 @@
 //! What has no uid there gets its old id as its uid here: a product that stored Svix's ids goes on with them. All of it
 //! can be done again, and then changes what is different.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use clap::Args;
 use http::{Method, StatusCode};
@@ -16,6 +18,8 @@ use crate::output::line;
 
 /// Rows of a page.
 const PAGE_ROWS: usize = 100;
+/// Waits between tries where the other server has too much to do: half a minute in all.
+const PAUSES_SECS: [u64; 5] = [1, 2, 4, 8, 16];
 /// Where Svix's API is, here as there.
 const BASE: &str = "/api/v1";
 
@@ -97,7 +101,14 @@ impl Pages {
         let mut query = self.extra.clone();
         query.push(("limit", PAGE_ROWS.to_string()));
         query.extend(self.iterator.clone().map(|iterator| ("iterator", iterator)));
-        let page = client.get(&with_query(&self.path, query)).await?;
+        let path = with_query(&self.path, query);
+        let Answer { status, body: page } = read(client, &path).await?;
+        if !status.is_success() {
+            bail!(
+                "{path}: the other server refuses ({status}): {}",
+                why(&page)
+            );
+        }
         let Some(data) = page["data"].as_array() else {
             bail!(
                 "{} does not answer as Svix does; is --from the URL of a Svix server?",
@@ -111,6 +122,22 @@ impl Pages {
         self.done = page["done"].as_bool().unwrap_or(true) || stuck;
         Ok(Some(data.clone()))
     }
+}
+
+/// Asks the other server, and again a little later where it has no time for more.
+async fn read(from: &Client, path: &str) -> anyhow::Result<Answer> {
+    for pause in PAUSES_SECS {
+        let answer = from.ask(Method::GET, path, None).await?;
+        let is_busy = matches!(
+            answer.status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        if !is_busy {
+            return Ok(answer);
+        }
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
+    from.ask(Method::GET, path, None).await
 }
 
 /// The members of `of` that have a value.
@@ -195,10 +222,17 @@ impl Import {
                     "deprecated",
                     "schemas",
                     "featureFlags",
+                    "featureFlag",
                     "groupName",
                 ];
-                let body = members(&event_type, &known).into();
+                let body: Value = members(&event_type, &known).into();
                 let what = format!("event type {name}");
+                let flags = body["featureFlags"].as_array();
+                if flags.is_some_and(|flags| !flags.is_empty()) || body["featureFlag"].is_string() {
+                    self.tell(&format!(
+                        "{what}: its feature flags are kept, and hide nothing here: every customer sees it"
+                    ));
+                }
                 let path = path(&["event-type", &name])?;
                 count += usize::from(self.write(Method::PUT, &path, body, &what).await?);
             }
@@ -239,8 +273,10 @@ impl Import {
         let what = format!("endpoint {uid} of {app}");
         let id = text(endpoint, "id");
         let of = |part| path(&["app", there, "endpoint", id, part]);
-        let secret = self.from.ask(Method::GET, &of("secret")?, None).await?;
-        let headers = self.from.ask(Method::GET, &of("headers")?, None).await?;
+        let secret = read(&self.from, &of("secret")?).await?;
+        let headers = read(&self.from, &of("headers")?).await?;
+        // A server without them has no such operation.
+        let transformation = read(&self.from, &of("transformation")?).await?;
         let key = secret.body["key"].as_str();
         // With another secret its receiver would refuse everything that comes from here.
         let (Some(secret), true) = (key.map(|key| json!(key)), headers.status.is_success()) else {
@@ -279,13 +315,30 @@ impl Import {
         if !written {
             return Ok(false);
         }
+        if transformation.body["enabled"] == json!(true) {
+            self.tell(&format!(
+                "{what}: its transformation is not brought over: it gets every payload as it was published"
+            ));
+        }
+        self.headers(&headers, app, uid, &what).await?;
+        Ok(true)
+    }
+
+    /// Brings those over whose values are shown, and tells of the others.
+    async fn headers(
+        &mut self,
+        headers: &Value,
+        app: &str,
+        uid: &str,
+        what: &str,
+    ) -> anyhow::Result<()> {
         let of_headers = path(&["app", app, "endpoint", uid, "headers"])?;
         let shown = json!({ "headers": headers["headers"] });
         if headers["headers"]
             .as_object()
             .is_some_and(|all| !all.is_empty())
         {
-            self.write(Method::PATCH, &of_headers, shown, &what).await?;
+            self.write(Method::PATCH, &of_headers, shown, what).await?;
         }
         let hidden = headers["sensitive"].as_array();
         let hidden: Vec<&str> = hidden
@@ -299,7 +352,7 @@ impl Import {
                 hidden.join(", ")
             ));
         }
-        Ok(true)
+        Ok(())
     }
 }
 

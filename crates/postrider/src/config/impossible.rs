@@ -58,6 +58,7 @@ pub(super) fn impossible(config: &Config) -> Vec<String> {
         wrong.push("telemetry.endpoint is set, and this build has no OpenTelemetry: build it with the feature otel".to_owned());
     }
     of_callers(config, &mut wrong);
+    of_addresses(config, &mut wrong);
     if let Err(error) = crate::log::filter(&config.log) {
         wrong.push(format!("{error:#}"));
     }
@@ -87,7 +88,39 @@ fn of_callers(config: &Config, wrong: &mut Vec<String>) {
     }
 }
 
-/// What the files that a configuration names have wrong. Commands that do not serve do without them.
+/// Where it listens, and what others reach it by.
+fn of_addresses(config: &Config, wrong: &mut Vec<String>) {
+    // Links are made of it, and pages are at the root of it.
+    if let Some(url) = &config.server.public_url
+        && origin(url).is_none()
+    {
+        wrong.push(format!(
+            "server.public_url is {url:?}; it is scheme, host and perhaps a port, without a path: https://hooks.example.com"
+        ));
+    }
+    // A port of 0 is another one for each.
+    if config
+        .metrics
+        .listen
+        .is_some_and(|metrics| metrics == config.server.listen && metrics.port() != 0)
+    {
+        wrong.push(format!(
+            "metrics.listen is server.listen, {}: give it another port",
+            config.server.listen
+        ));
+    }
+    let signals = ["/v1/traces", "/v1/metrics", "/v1/logs"];
+    let endpoint = config.telemetry.endpoint.as_deref().unwrap_or_default();
+    let endpoint = endpoint.trim_end_matches('/');
+    if let Some(signal) = signals.iter().find(|signal| endpoint.ends_with(**signal)) {
+        wrong.push(format!(
+            "telemetry.endpoint ends with {signal}, which is added for each signal: leave it out, and name those that are to be sent in telemetry.signals"
+        ));
+    }
+}
+
+/// What the files that a configuration names have wrong, and all else that `serve` would find before it opens the store.
+/// Commands that do not serve do without them.
 pub(super) fn unusable(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
     if let Some(Err(error)) = config.server.tls.as_ref().map(TlsConfig::read) {
@@ -97,5 +130,12 @@ pub(super) fn unusable(config: &Config) -> Vec<String> {
     if let Err(error) = crate::telemetry::check(&config.telemetry) {
         wrong.push(format!("{error:#}"));
     }
+    if let Some(Err(error)) = config.store.postgres().map(|options| options.check()) {
+        wrong.push(format!(
+            "store.url cannot be used: {:#}",
+            anyhow::Error::new(error)
+        ));
+    }
+    wrong.extend(crate::serve::unusable(config));
     wrong
 }

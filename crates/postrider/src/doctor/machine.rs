@@ -70,6 +70,8 @@ pub(super) async fn examine(config: &Config, reach: &[Url]) -> Vec<Check> {
         disk(directory),
         key(config),
     ];
+    #[cfg(unix)]
+    checks.extend(owners(directory));
     checks.extend(names(config).await);
     if reach.is_empty() {
         return checks;
@@ -143,6 +145,32 @@ fn disk(directory: &Path) -> Check {
         return check("disk", Verdict::Warning, detail);
     }
     check("disk", Verdict::Well, format!("{mib} MiB are free"))
+}
+
+/// Whether what lies in the directory belongs to whom the directory does: what somebody else put there, a server that runs
+/// with the directory's rights cannot open.
+#[cfg(unix)]
+fn owners(directory: &Path) -> Option<Check> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = directory.metadata().ok()?.uid();
+    let files = std::fs::read_dir(directory).ok()?.flatten();
+    let foreign = files.filter(|file| file.metadata().is_ok_and(|found| found.uid() != owner));
+    let names: Vec<String> = foreign
+        .map(|file| file.file_name().to_string_lossy().into_owned())
+        .collect();
+    if names.is_empty() {
+        return Some(check(
+            "owner",
+            Verdict::Well,
+            "what lies in the directory belongs to its owner",
+        ));
+    }
+    let detail = format!(
+        "{} do not belong to the owner of {} ({owner}), whose server may not open them: chown them",
+        names.join(", "),
+        directory.display()
+    );
+    Some(check("owner", Verdict::Bad, detail))
 }
 
 fn key(config: &Config) -> Check {
@@ -224,6 +252,7 @@ async fn way_out(transport: &dyn Transport, url: &Url) -> Vec<Check> {
         read_max: REACH_BYTES,
         region: None,
         title_case: false,
+        repeat: true,
     };
     let exchange = transport.send(&request).await;
     match &exchange.outcome {

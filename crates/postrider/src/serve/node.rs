@@ -37,6 +37,12 @@ const HANDING_OVER: Duration = Duration::from_secs(5);
 /// What the nodes' token is derived for.
 const TOKEN_PURPOSE: &str = "postrider nodes";
 
+/// # Errors
+/// When what is said of several servers cannot be.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    Settings::of(config).map(drop)
+}
+
 /// How this server is one of several.
 struct Settings {
     url: Url,

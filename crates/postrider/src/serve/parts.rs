@@ -194,6 +194,18 @@ pub(super) async fn usable(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What would keep a server from starting, of all that is made of the configuration alone: each as its own sentence.
+pub(crate) fn unusable(config: &Config) -> Vec<String> {
+    let tries = [
+        transport(config, addresses(config)).map(drop),
+        mailer(&config.notifications).map(drop),
+        own_profiles(config).map(drop),
+        super::node::check(config),
+    ];
+    let wrong = tries.into_iter().filter_map(Result::err);
+    wrong.map(|error| format!("{error:#}")).collect()
+}
+
 /// Which addresses attempts go to.
 pub(crate) fn addresses(config: &Config) -> AddressPolicy {
     AddressPolicy::new(config.egress.allow.clone())

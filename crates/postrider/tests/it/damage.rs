@@ -3,10 +3,11 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    call, endpoint, logged, output, postrider, publish, serve, tenant, text, until,
+    Process, call, endpoint, logged, output, postrider, publish, serve, tenant, text, until,
 };
 
 /// A store with a few events, whose server has left.
@@ -91,4 +92,37 @@ async fn a_page_that_is_overwritten_is_found_and_the_rest_is_looked_at() {
     );
     let doctor = output(postrider().args(["doctor", "--data"]).arg(data.path()));
     assert!(text(&doctor.stdout).contains("event: "), "{doctor:?}");
+}
+
+#[tokio::test]
+async fn what_was_made_under_an_unknown_version_holds_nothing_up() {
+    let data = tempfile::tempdir().unwrap();
+    let root = stopped(data.path(), 20).await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let database = rusqlite::Connection::open(data.path().join("postrider.db")).unwrap();
+    let url = receiver.url("/");
+    for (sql, rows) in [
+        ("update delivery set profile = 4711, due_at = 1", 20),
+        (&format!("update endpoint set url = '{url}'"), 1),
+    ] {
+        assert_eq!(database.execute(sql, []).unwrap(), rows, "{sql}");
+    }
+    drop(database);
+    let process = serve(data.path());
+    let customer = only_tenant(&process, &root).await;
+    let customer = customer.as_str();
+    publish(&process, &root, customer).await;
+    receiver.wait_for(1).await;
+    let path = format!("/v1/deliveries?tenant={customer}&status=pending");
+    let others = |page: &Value| page["data"].as_array().is_some_and(|all| all.len() == 20);
+    until(&process, &root, &path, others).await;
+}
+
+/// The id of the only tenant.
+async fn only_tenant(process: &Process, root: &str) -> String {
+    let all = call(process, root, "GET", "/v1/applications", Value::Null).await;
+    let application = all["data"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/applications/{application}/tenants");
+    let all = call(process, root, "GET", &path, Value::Null).await;
+    all["data"][0]["id"].as_str().unwrap().to_owned()
 }

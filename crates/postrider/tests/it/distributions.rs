@@ -244,6 +244,27 @@ async fn a_paused_distribution_holds_what_waits_and_goes_on_with_it() {
 }
 
 #[tokio::test]
+async fn a_type_that_the_application_declares_triggers_distributions_too() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let application = server.application("shop", "voucherify").await;
+    let tenant = server.tenant_of(&application).await;
+    let path = format!("/v1/tenants/{tenant}/distributions");
+    let failed = "customer.publication.failed";
+    let new =
+        json!({ "name": "n", "eventName": "e", "url": receiver.url("/"), "events": [failed] });
+    let refused = server.call("POST", &path, new.clone()).await;
+    assert_eq!(refused.code(), "event_type_unknown");
+    let declare = format!("/v1/applications/{application}/event-types/{failed}");
+    server.good("PUT", &declare, json!({})).await;
+    server.good("POST", &path, new).await;
+    let event = json!({ "type": failed, "data": {}, "distribution": "*" });
+    let events = format!("/v1/tenants/{tenant}/events");
+    server.good("POST", &events, event).await;
+    receiver.wait_for(1).await;
+}
+
+#[tokio::test]
 async fn what_a_distribution_cannot_be_is_refused_and_changes_nothing() {
     let server = TestServer::start().await;
     let tenant = server.tenant("voucherify").await;

@@ -131,9 +131,10 @@ fn the_page_of_configuration_keys_has_every_key() {
             "array" => format!(
                 "list of {}",
                 match form(&schema["items"], definitions).as_str() {
-                    "a table, below" => "tables, below",
-                    "text" => "texts",
-                    _ => "numbers",
+                    "a table, below" => "tables, below".to_owned(),
+                    "text" => "texts".to_owned(),
+                    "number" => "numbers".to_owned(),
+                    words => format!("words among {words}"),
                 }
             ),
             other => other.to_owned(),
@@ -171,7 +172,7 @@ fn the_page_of_configuration_keys_has_every_key() {
     let definitions = &schema["$defs"];
     let mut page = String::from(
         "# Configuration\n\nEvery key of the file that `postrider serve --config` takes (TOML), made from the code. Each can also be \
-         a variable: `POSTRIDER__SECTION__KEY`. `postrider config check` tells all mistakes of a file with their lines, and \
+         a variable: `POSTRIDER__SECTION__KEY`, a list with a comma between its parts (`a,b`); tables need a file. `postrider config check` tells all mistakes of a file with their lines, and \
          `postrider config schema` prints a JSON Schema of it for editors.\n",
     );
     for (section, part) in schema["properties"].as_object().unwrap() {

@@ -60,8 +60,12 @@ fn notifications(email: bool) -> Value {
 
 /// Every event for this key fails at its first answer; SimplifyTrip disables nothing.
 async fn failing(server: &TestServer) -> (String, Value, Receiver) {
+    failing_of(server, "trips").await
+}
+
+async fn failing_of(server: &TestServer, name: &str) -> (String, Value, Receiver) {
     let receiver = Receiver::start(Behaviour::Status(400)).await;
-    let application = server.application("trips", "simplifytrip").await;
+    let application = server.application(name, "simplifytrip").await;
     let tenant = server.tenant_of(&application).await;
     let key = json!({ "name": "k", "tenant": tenant, "webhook": receiver.url("/hook") });
     let key = server.good("POST", "/v1/keys", key).await;
@@ -202,6 +206,28 @@ async fn who_is_put_off_gets_the_mail_later_and_the_others_once() {
     assert_eq!(mails[2].to, ["ada@example.com"]);
     assert_eq!(mails[3].to, ["ops@example.com"]);
     assert!(mails[2].text.contains("2 send-outs failed"));
+}
+
+#[tokio::test]
+async fn a_full_mailbox_keeps_the_mail_from_nobody_elses_people() {
+    let (server, mailbox) = server_with_mail(1).await;
+    mailbox.answer("full@example.com", 452, 100_000);
+    let to = |address: &str| {
+        let mut settings = notifications(true);
+        settings["settings"]["notifications"]["webhooks"]["emails"] = json!([address]);
+        settings
+    };
+    // Their turn comes first.
+    let (full, full_key, _first) = failing_of(&server, "first").await;
+    let path = format!("/v1/tenants/{full}");
+    server.good("PATCH", &path, to("full@example.com")).await;
+    let (other, other_key, _second) = failing_of(&server, "second").await;
+    let path = format!("/v1/tenants/{other}");
+    server.good("PATCH", &path, to("ops@example.com")).await;
+    fail(&server, &full, &full_key, 1).await;
+    fail(&server, &other, &other_key, 1).await;
+    let mails = mailbox.wait_for(1).await;
+    assert_eq!(mails[0].to, ["ops@example.com"]);
 }
 
 #[tokio::test]

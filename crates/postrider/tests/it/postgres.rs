@@ -105,6 +105,44 @@ async fn a_second_server_waits_and_takes_over_what_the_first_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_owns_its_database_until_all_is_recorded() {
+    const SLOW: Duration = Duration::from_secs(6);
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let receiver = Receiver::start(Behaviour::SlowStatus(SLOW, 200)).await;
+    let data = node(directory.path(), "first", &url, None);
+    let mut first = serve(&data);
+    let root = first.root.clone().unwrap();
+    let customer = tenant(&first, &root, "standard").await;
+    endpoint(&first, &root, &customer, &receiver.url("/")).await;
+    publish(&first, &root, &customer).await;
+    receiver.wait_for(1).await;
+    let id = first.child.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-TERM", &id])
+        .status();
+    assert!(told.unwrap().success());
+    // Whoever waits would take one without a sign of life for one that stands still.
+    let beats = "do $$ declare seen text; begin
+                   perform pg_sleep(1);
+                   select value::text into seen from postrider.meta where key = 'beat';
+                   perform pg_sleep(2.5);
+                   if seen = (select value::text from postrider.meta where key = 'beat') then raise 'no sign of life'; end if;
+                 end $$";
+    assert!(Postgres::shared().execute(&url, beats));
+    assert!(first.child.try_wait().unwrap().is_none(), "it has ended");
+    assert!(first.child.wait().unwrap().success());
+    assert_eq!(receiver.requests().len(), 1);
+    let second = greeted(
+        serving(&data).stdout(Stdio::piped()).spawn().unwrap(),
+        false,
+    );
+    let path = format!("/v1/deliveries?tenant={customer}&status=delivered");
+    let delivered = call(&second, &root, "GET", &path, Value::Null).await;
+    assert_eq!(delivered["data"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_database_was_taken_over_ends() {
     let directory = tempfile::tempdir().unwrap();
     let url = Postgres::shared().database();

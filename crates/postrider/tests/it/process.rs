@@ -469,6 +469,45 @@ fn configuration_mistakes_are_named() {
     assert!(text(&told.stderr).contains("log.level"), "{told:?}");
     std::fs::write(file.path(), "[server]\nshutdown_secs = 5\n").unwrap();
     assert!(check(file.path()).status.success());
+    // All that `serve` would find before it opens a store.
+    for (wrong, expected) in [
+        (
+            "[nodes]\nurl = \"http://10.0.0.1:8080\"\n",
+            "set store.url too",
+        ),
+        (
+            "[store]\nurl = \"mysql://x/y\"\n",
+            "store.url cannot be used",
+        ),
+        ("[egress]\nproxy = \"ftp://proxy\"\n", "proxy"),
+        ("[egress]\nextra_ca = \"/nowhere.pem\"\n", "/nowhere.pem"),
+        ("[profiles]\ndirectory = \"/nowhere\"\n", "/nowhere"),
+        (
+            "[metrics]\nlisten = \"127.0.0.1:8080\"\n",
+            "metrics.listen is server.listen",
+        ),
+        (
+            "[notifications.smtp]\nhost = \"mail.example\"\nfrom = \"bad\"\n",
+            "bad",
+        ),
+    ] {
+        std::fs::write(file.path(), wrong).unwrap();
+        let run = check(file.path());
+        assert!(
+            !run.status.success() && text(&run.stderr).contains(expected),
+            "{wrong}: {run:?}"
+        );
+    }
+    // A list in a variable.
+    for (variable, value) in [
+        ("POSTRIDER__TELEMETRY__SIGNALS", "traces,logs"),
+        ("POSTRIDER__TELEMETRY__SIGNALS", "traces"),
+        ("POSTRIDER__EGRESS__PORTS", "443"),
+        ("POSTRIDER__EGRESS__PORTS", "443,8443"),
+    ] {
+        let run = output(postrider().args(["config", "check"]).env(variable, value));
+        assert!(run.status.success(), "{variable}={value}: {run:?}");
+    }
     for (variable, value, expected) in [
         (
             "POSTRIDER__LIMITS__IN_FLIGHT",
@@ -485,6 +524,16 @@ fn configuration_mistakes_are_named() {
             "POSTRIDER__SERVER__CORS_ORIGINS",
             "https://*.example.com",
             "name each origin by itself",
+        ),
+        (
+            "POSTRIDER__SERVER__PUBLIC_URL",
+            "hooks.example.com",
+            "it is scheme, host and perhaps a port",
+        ),
+        (
+            "POSTRIDER__TELEMETRY__ENDPOINT",
+            "http://127.0.0.1:4318/v1/traces",
+            "telemetry.endpoint ends with /v1/traces",
         ),
         (
             "POSTRIDER__TELEMETRY__ENDPOINT",
@@ -741,6 +790,25 @@ async fn a_second_server_is_kept_out_though_the_lock_file_is_deleted() {
     assert!(text(&second.stderr).contains("in use"), "{second:?}");
 }
 
+/// Root restores what a service of less rights is to open. Who is not root can restore for nobody else.
+fn must_belong_to_the_directorys_owner(
+    data: &Path,
+    restore: &dyn Fn(&Path) -> std::process::Output,
+) {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    const NOBODY: u32 = 65_534;
+    let own = data.metadata().unwrap().uid();
+    let wanted = if own == 0 { NOBODY } else { own };
+    chown(data, Some(wanted), Some(wanted)).unwrap_or_default();
+    let wanted = data.metadata().unwrap().uid();
+    let restored = restore(data);
+    assert!(restored.status.success(), "{restored:?}");
+    for name in ["postrider.db", "postrider.lock"] {
+        let owner = data.join(name).metadata().unwrap().uid();
+        assert_eq!(owner, wanted, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_restored_and_never_beside_another_log() {
     let directory = tempfile::tempdir().unwrap();
@@ -794,6 +862,7 @@ async fn a_backup_is_restored_and_never_beside_another_log() {
     let restored = restore(&data);
     assert!(restored.status.success(), "{restored:?}");
     assert!(data.join("postrider.db.before-restore-1").exists());
+    must_belong_to_the_directorys_owner(&by_hand, &restore);
     let process = serve(&data);
     let events = call(&process, &root, "GET", &path, Value::Null).await;
     assert_eq!(events["data"], json!([]), "as it was when it was copied");

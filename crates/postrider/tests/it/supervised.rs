@@ -91,9 +91,13 @@ fn packaged(name: &str) -> String {
 #[test]
 fn what_is_packaged_configures_a_server() {
     let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
     let check = |toml: &str, variables: &[(String, String)]| {
         let file = directory.path().join("postrider.toml");
-        std::fs::write(&file, toml).unwrap();
+        // What a container has mounted is not here.
+        let here = secret.to_str().unwrap();
+        std::fs::write(&file, toml.replace("/secrets/password", here)).unwrap();
         let mut command = postrider();
         command.args(["config", "check", "--config"]).arg(file);
         command.envs(variables.iter().cloned());

@@ -55,6 +55,121 @@ fn import(from: &Environment, to: &Environment) -> std::process::Output {
     ]))
 }
 
+#[tokio::test]
+async fn a_portal_may_do_what_was_asked_for_and_no_more() {
+    let environment = Environment::new().await;
+    let new = json!({ "name": "Ada", "uid": "ada" });
+    environment.good("POST", "/app", new).await;
+    let all = [
+        "ViewBase",
+        "ViewEndpointSecret",
+        "ManageEndpointSecret",
+        "CreateAttempts",
+        "ManageEndpoint",
+    ];
+    let hook = |uid: &str| json!({ "url": "http://127.0.0.1:9/hook", "uid": uid });
+    for (capabilities, wanted) in [
+        (json!(null), 201),
+        (json!(all), 201),
+        (json!(["ViewBase"]), 403),
+        (json!(["ViewBase", "ManageTransformations"]), 403),
+    ] {
+        let asked = json!({ "capabilities": capabilities });
+        let path = "/auth/app-portal-access/ada";
+        let access = environment.good("POST", path, asked).await;
+        let server = &environment.server;
+        let token = text(&access, "token");
+        let path = "/api/v1/app/ada/endpoint";
+        let uid = format!("hook-{wanted}-{}", capabilities.to_string().len());
+        let reply = server.call_as(token, "POST", path, hook(&uid)).await;
+        assert_eq!(reply.status, wanted, "{capabilities}: {reply:?}");
+    }
+    for capabilities in [
+        json!([]),
+        json!(["ViewBase", "ManageEndpoint"]),
+        json!(["ViewEverything"]),
+        json!(all[1..]),
+    ] {
+        let asked = json!({ "capabilities": capabilities });
+        let path = "/auth/app-portal-access/ada";
+        let reply = environment.ask("POST", path, asked).await;
+        assert_eq!(reply.status, 422, "{capabilities}");
+        assert!(reply.text.contains("capabilities"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_leads_to_the_same() {
+    let environment = Environment::new().await;
+    let new = json!({ "name": "Ada", "uid": "ada" });
+    environment.good("POST", "/app/", new).await;
+    for path in [
+        "/app/ada/",
+        "/app/?limit=1",
+        "/event-type/",
+        "/app/ada/msg/",
+    ] {
+        environment.good("GET", path, Value::Null).await;
+    }
+    assert_eq!(
+        environment.ask("GET", "/app//", Value::Null).await.status,
+        404
+    );
+    // Of our own API nobody has learned that.
+    let server = &environment.server;
+    let reply = server
+        .call_as(&environment.key, "GET", "/v1/applications/", Value::Null)
+        .await;
+    assert_eq!(reply.status, 404);
+}
+
+#[tokio::test]
+async fn what_would_be_kept_longer_than_asked_is_refused() {
+    let environment = Environment::new().await;
+    let new = json!({ "name": "Ada", "uid": "ada" });
+    environment.good("POST", "/app", new).await;
+    for (field, value, wanted) in [
+        ("payloadRetentionHours", 1, 422),
+        ("payloadRetentionPeriod", 5, 422),
+        ("payloadRetentionPeriod", 90, 202),
+    ] {
+        let mut message = json!({ "eventType": "invoice.paid", "payload": {} });
+        message[field] = json!(value);
+        let reply = environment.ask("POST", "/app/ada/msg", message).await;
+        assert_eq!(reply.status, wanted, "{field} {value}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_portal_is_in_a_frame_of_the_products_pages() {
+    let environment = Environment::new().await;
+    let server = &environment.server;
+    let applications = server.good("GET", "/v1/applications", Value::Null).await;
+    let application = text(&applications["data"][0], "id").to_owned();
+    let path = format!("/v1/applications/{application}");
+    let settings = |origin: &str| json!({ "settings": { "frameOrigins": [origin] } });
+    let refused = server.call("PATCH", &path, settings("shop")).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.text.contains("settings.frameOrigins[0]"));
+    server
+        .good("PATCH", &path, settings("https://shop.example"))
+        .await;
+    let new = json!({ "name": "Ada", "uid": "ada" });
+    environment.good("POST", "/app", new).await;
+    let access = environment
+        .good("POST", "/auth/app-portal-access/ada", json!({}))
+        .await;
+    let url: url::Url = text(&access, "url").parse().unwrap();
+    let page = server
+        .call("GET", &url[url::Position::BeforePath..], Value::Null)
+        .await;
+    let policy = &page.headers["content-security-policy"];
+    assert!(
+        policy.contains("frame-ancestors https://shop.example"),
+        "{policy}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_moves_here_with_its_secrets_and_may_move_again() {
     let (from, to) = (Environment::new().await, Environment::new().await);

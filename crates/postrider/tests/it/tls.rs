@@ -133,6 +133,32 @@ fn files_that_cannot_be_used_are_told_before_anything_else() {
 }
 
 #[test]
+fn a_container_asks_its_own_server_whatever_its_certificate_is_called() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    certify(path, &Authority::default());
+    let process = greeted(serving_tls(path).spawn().unwrap(), true);
+    let asked = |certificate: &str| {
+        let mut command = postrider();
+        command.arg("health").env(
+            "POSTRIDER__SERVER__LISTEN",
+            format!("0.0.0.0:{}", process.address.port()),
+        );
+        for (name, file) in [("CERTIFICATE", certificate), ("KEY", "key.pem")] {
+            let variable = format!("POSTRIDER__SERVER__TLS__{name}");
+            command.env(variable, path.join(file));
+        }
+        output(&mut command)
+    };
+    let healthy = asked("certificate.pem");
+    assert!(healthy.status.success(), "{healthy:?}");
+    // Another server on its port is not it.
+    let (another, _) = Authority::default().certified("localhost");
+    std::fs::write(path.join("another.pem"), another).unwrap();
+    assert!(!asked("another.pem").status.success());
+}
+
+#[test]
 fn a_check_reads_the_files_and_commands_that_serve_nobody_do_without() {
     let directory = tempfile::tempdir().unwrap();
     let command = |arguments: &[&str]| {

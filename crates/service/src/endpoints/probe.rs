@@ -101,10 +101,11 @@ impl TestEvent {
     }
 }
 
-/// Test calls of a tenant in a minute; more are refused.
-const PROBES_PER_MINUTE: u32 = 60;
-/// Test calls of a tenant at once.
-const PROBES_AT_ONCE: usize = 4;
+/// Test calls of a tenant in a minute; more are refused. As many as one vendor documents for all its calls
+/// (`docs/systems.md`, V-66).
+const PROBES_PER_MINUTE: u32 = 500;
+/// Test calls of a tenant at once: one for each endpoint that a tenant of the same vendor may have.
+const PROBES_AT_ONCE: usize = 10;
 /// Of all tenants.
 const PROBES_MAX: usize = 64;
 

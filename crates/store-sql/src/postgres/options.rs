@@ -50,6 +50,16 @@ impl std::fmt::Debug for PostgresOptions {
     }
 }
 
+impl PostgresOptions {
+    /// Looks at everything that can be wrong with them without a database.
+    ///
+    /// # Errors
+    /// When the URL is none, or a file that they name cannot be used.
+    pub fn check(&self) -> Result<(), OpenError> {
+        Target::new(self).map(drop)
+    }
+}
+
 /// How a connection is made.
 #[derive(Clone)]
 pub(super) struct Target {

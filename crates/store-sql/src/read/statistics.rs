@@ -1,16 +1,11 @@
 //! Counts of deliveries: of whole segments from their tallies, of the rest from the rows.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use postrider_core::delivery::{DeliveryState, FailReason};
 use postrider_core::endpoint::Endpoint;
-use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{
-    EndpointStats, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
-};
+use postrider_store::{Alike, Count, EndpointStats, Statistics, StatisticsQuery, StoreError};
 
 use super::Reader;
 use super::list::{
@@ -19,18 +14,6 @@ use super::list::{
 use crate::convert::{mode, mode_number, reading, time};
 use crate::segments::{TALLY_MICROS, indexed_until};
 use crate::sql::{Row, SqlResult, Value, unreadable};
-
-/// Deliveries that are alike in all that statistics tell apart.
-struct Alike<'r> {
-    event_type: &'r str,
-    endpoint: i64,
-    mode: Mode,
-    state: DeliveryState,
-    /// When they were accepted, as exactly as the tallies know.
-    at: Timestamp,
-    deliveries: u64,
-    attempts: u64,
-}
 
 /// What is counted, as SQL: `?` in the order of the values.
 struct Question {
@@ -98,38 +81,9 @@ impl Reader {
         question
             .parts
             .extend(query.state.map(|state| state_condition(state).to_owned()));
-        let mut groups: BTreeMap<Arc<str>, BTreeMap<(i64, bool), EndpointStats>> = BTreeMap::new();
-        let mut series: BTreeMap<Timestamp, EndpointStats> = BTreeMap::new();
-        self.count(&question, |alike| {
-            // Not by an entry, which would copy the type for every row.
-            if !groups.contains_key(alike.event_type) {
-                groups.insert(Arc::from(alike.event_type), BTreeMap::new());
-            }
-            let of_type = groups.get_mut(alike.event_type);
-            let key = (alike.endpoint, alike.mode == Mode::Test);
-            let group = of_type.map(|of_type| of_type.entry(key).or_default());
-            let point = series.entry(query.period_of(alike.at)).or_default();
-            for counts in group.into_iter().chain([point]) {
-                counts.count(alike.state, alike.attempts, alike.deliveries);
-            }
-        })?;
-        let groups = groups.into_iter().flat_map(|(event_type, of_type)| {
-            of_type
-                .into_iter()
-                .map(move |((endpoint, is_test), counts)| StatisticsGroup {
-                    event_type: event_type.clone(),
-                    endpoint: Id::from_key(endpoint, self.salt),
-                    mode: if is_test { Mode::Test } else { Mode::Live },
-                    counts,
-                })
-        });
-        let series = series.into_iter();
-        Ok(Statistics {
-            groups: groups.collect(),
-            series: series
-                .map(|(at, counts)| StatisticsPoint { at, counts })
-                .collect(),
-        })
+        let mut counted = Count::default();
+        self.count(&question, |alike| counted.add(query, alike))?;
+        Ok(counted.finish())
     }
 
     /// Goes through all that a question is about, each delivery once, as of one moment.
@@ -159,7 +113,7 @@ impl Reader {
                 .prepare_cached(sql)
                 .and_then(|mut statement| {
                     statement.stream(values, |row| {
-                        each(&alike(row)?);
+                        each(&alike(row, self.salt)?);
                         Ok(())
                     })
                 });
@@ -198,11 +152,11 @@ impl Reader {
     }
 }
 
-fn alike<'r>(row: &'r Row<'_>) -> SqlResult<Alike<'r>> {
+fn alike<'r>(row: &'r Row<'_>, salt: u64) -> SqlResult<Alike<'r>> {
     let count = |column| row.get::<i64>(column).map(i64::unsigned_abs);
     Ok(Alike {
         event_type: row.text(0)?,
-        endpoint: row.get(1)?,
+        endpoint: Id::from_key(row.get(1)?, salt),
         mode: mode(row, 2)?,
         state: match row.get(3)? {
             0 => DeliveryState::Pending,

@@ -8,13 +8,13 @@ use postrider_core::delivery::DeliveryState;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{Answers, Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError};
+use postrider_store::{Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError, Written};
 
 use crate::SqlStore;
 
 #[async_trait]
 impl Lanes for SqlStore {
-    async fn commit(&self, now: Moment, batch: Batch) -> Answers {
+    async fn commit(&self, now: Moment, batch: Batch) -> Written {
         self.writer.commit(now, batch).await
     }
 

@@ -10,6 +10,9 @@ use postrider_store::{
 
 use crate::SqlStore;
 
+/// Notices that one transaction marks as read.
+const READ_EACH: u32 = 1_000;
+
 #[async_trait]
 impl Notices for SqlStore {
     async fn list_notices(
@@ -29,9 +32,18 @@ impl Notices for SqlStore {
         last: Id<id::Notice>,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
-        self.writer
-            .call(move |tx| tx.read_notices(tenant, mode, last, now))
-            .await
+        let mut read = 0;
+        // Each a transaction of its own: of hundreds of thousands all commits would wait for one.
+        loop {
+            let some = self
+                .writer
+                .call(move |tx| tx.read_notices(tenant, mode, last, now, READ_EACH))
+                .await?;
+            read += some;
+            if some < READ_EACH {
+                return Ok(read);
+            }
+        }
     }
 
     async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {

@@ -106,7 +106,23 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
         .and_then(|mut copy| std::io::copy(&mut copy, &mut written))
         .and_then(|_| written.sync_all())
         .map_err(io)?;
+    // Root restores what a service of less rights is to open.
+    #[cfg(unix)]
+    hand_over(directory, &fresh).map_err(io)?;
     std::fs::rename(&fresh, &file).map_err(io)?;
+    #[cfg(unix)]
+    hand_over(directory, &directory.join(open::LOCK)).map_err(io)?;
     drop(owned);
     Ok(aside)
+}
+
+/// Gives a file to whom its directory belongs.
+#[cfg(unix)]
+fn hand_over(directory: &Path, file: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let (of, is) = (std::fs::metadata(directory)?, std::fs::metadata(file)?);
+    if (of.uid(), of.gid()) == (is.uid(), is.gid()) {
+        return Ok(());
+    }
+    chown(file, Some(of.uid()), Some(of.gid()))
 }

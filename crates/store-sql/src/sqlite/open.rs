@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::OpenError;
 
 pub(crate) const FILE: &str = "postrider.db";
-const LOCK: &str = "postrider.lock";
+pub(super) const LOCK: &str = "postrider.lock";
 /// The server keeps its master key here, unless it is told another place.
 const MASTER_KEY: &str = "master.key";
 /// Marks our files: "PRDR".
@@ -78,18 +78,18 @@ impl DataDirectory {
     }
 
     fn take(directory: &Path) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io {
-            path: directory.to_owned(),
-            source,
-        };
+        // The file, and not the directory: it may be there and belong to somebody else.
+        let of = |path: PathBuf| move |source| OpenError::Io { path, source };
+        let io = of(directory.to_owned());
         let file = directory.join(FILE);
+        let lock = directory.join(LOCK);
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(directory.join(LOCK))
-            .map_err(io)?;
-        let database = make_private(&file).map_err(io)?;
+            .open(&lock)
+            .map_err(of(lock))?;
+        let database = make_private(&file).map_err(of(file.clone()))?;
         for locked in [&lock, &database] {
             match locked.try_lock() {
                 Ok(()) => {}

@@ -35,7 +35,7 @@ async fn catch_up(
         catch_ups: vec![missed],
         ..Batch::default()
     };
-    only(store.commit(secs(90).into(), batch).await.catch_ups)
+    only(store.commit_all(secs(90).into(), batch).await.catch_ups)
 }
 
 async fn missed(store: &dyn Store, endpoint: Id<id::Endpoint>, since: Timestamp) -> MissedPage {

@@ -64,7 +64,7 @@ pub async fn the_same_key_and_body_returns_the_first_event(store: &dyn Store) {
     );
     assert!(second.deliveries.is_empty());
     let both = Batch::of_publishes([world.keyed(at(3), "m", 1), world.keyed(at(3), "m", 1)]);
-    let answers = store.commit(at(3).into(), both).await.publishes;
+    let answers = store.commit_all(at(3).into(), both).await.publishes;
     let created = answers.iter().flatten().filter(|answer| answer.created);
     assert_eq!(created.count(), 1, "two in one batch are one");
     assert_eq!(
@@ -397,7 +397,22 @@ pub async fn a_batch_larger_than_a_transaction_is_answered_by_kind(store: &dyn S
         ..Batch::default()
     };
     assert_eq!(batch.len(), EVENTS + 5);
-    let answers = store.commit(at(2).into(), batch).await;
+    let mut written = store.commit(at(2).into(), batch).await;
+    let made = written.answers.publishes.len() * ENDPOINTS;
+    assert!(made < TRANSACTION_ROWS + ENDPOINTS, "{made} in one");
+    assert_eq!(
+        (
+            written.answers.records.len(),
+            written.answers.finishes.len()
+        ),
+        (1, 2)
+    );
+    let left = written.rest.publishes.len();
+    assert_eq!(written.answers.publishes.len() + left, EVENTS);
+    assert!(left > 0 && written.rest.resends.len() == 2);
+    let next = store.commit_all(at(2).into(), written.rest).await;
+    written.answers.append(next);
+    let answers = written.answers;
     assert_eq!(answers.len(), EVENTS + 5);
     assert!(only(answers.records).unwrap().ended);
     let finished: Vec<bool> = answers.finishes.into_iter().map(Result::unwrap).collect();
@@ -525,7 +540,7 @@ pub async fn one_bad_write_does_not_spoil_the_batch(store: &dyn Store) {
         finishes: vec![finish],
         ..Batch::default()
     };
-    let answers = store.commit(at(1).into(), batch).await;
+    let answers = store.commit_all(at(1).into(), batch).await;
     let published: Vec<bool> = answers.publishes.iter().map(Result::is_ok).collect();
     assert_eq!(published, [true, false, true]);
     assert!(only(answers.finishes).unwrap_err().is_not_found());

@@ -203,7 +203,7 @@ impl World<'_> {
         new: NewEvent,
     ) -> Result<Published, StoreError> {
         let batch = Batch::of_publishes([new]);
-        only(self.store.commit(now.into(), batch).await.publishes)
+        only(self.store.commit_all(now.into(), batch).await.publishes)
     }
 
     pub async fn resend(&self, now: Timestamp, resend: Resend) -> Result<DueDelivery, StoreError> {
@@ -211,7 +211,7 @@ impl World<'_> {
             resends: vec![resend],
             ..Batch::default()
         };
-        only(self.store.commit(now.into(), batch).await.resends)
+        only(self.store.commit_all(now.into(), batch).await.resends)
     }
 
     pub async fn finish(&self, now: Timestamp, finish: FinishDelivery) -> Result<bool, StoreError> {
@@ -219,7 +219,7 @@ impl World<'_> {
             finishes: vec![finish],
             ..Batch::default()
         };
-        only(self.store.commit(now.into(), batch).await.finishes)
+        only(self.store.commit_all(now.into(), batch).await.finishes)
     }
 
     pub async fn publish(&self, now: Timestamp) -> Published {
@@ -245,7 +245,7 @@ impl World<'_> {
         record: RecordAttempt,
     ) -> Result<Recorded, StoreError> {
         let batch = Batch::of_records([record]);
-        only(self.store.commit(now.into(), batch).await.records)
+        only(self.store.commit_all(now.into(), batch).await.records)
     }
 
     pub async fn due(&self, endpoint: Id<id::Endpoint>, until: Timestamp, limit: u32) -> DuePage {

@@ -130,7 +130,7 @@ pub async fn recording_twice_is_recording_once(store: &dyn Store) {
         at(2),
     );
     let batch = Batch::of_records([failed.clone(), failed.clone()]);
-    let answers = store.commit(at(2).into(), batch).await.records;
+    let answers = store.commit_all(at(2).into(), batch).await.records;
     let applied: Vec<bool> = answers.iter().flatten().map(|one| one.applied).collect();
     assert_eq!(applied, [true, false]);
     assert!(!world.record(at(3), failed).await.unwrap().applied);
@@ -319,7 +319,7 @@ pub async fn a_delivery_has_a_bounded_number_of_attempts(store: &dyn Store) {
         record(delivery, endpoint, number, next, RETRYING, at(2))
     });
     let batch = Batch::of_records(attempts);
-    store.commit(at(2).into(), batch).await;
+    store.commit_all(at(2).into(), batch).await;
     assert_eq!(
         store.delivery(delivery).await.unwrap().attempts,
         ATTEMPTS_MAX
@@ -400,7 +400,7 @@ pub async fn the_tenth_failure_disables_exactly_once(store: &dyn Store) {
             at(20),
         )
     }));
-    let answers = store.commit(at(20).into(), batch).await.records;
+    let answers = store.commit_all(at(20).into(), batch).await.records;
     let disabled: Vec<Option<DisableReason>> = answers
         .into_iter()
         .map(|answer| answer.unwrap().disabled)

@@ -296,18 +296,18 @@ pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {
         attempts: failed,
         ..EndpointStats::default()
     };
-    let groups: Vec<_> = found
-        .groups
-        .iter()
-        .map(|group| (&*group.event_type, group.endpoint, group.mode, group.counts))
-        .collect();
+    let by_type = found.by_type.iter();
+    let by_type: Vec<_> = by_type.map(|(name, of)| (&**name, *of)).collect();
     assert_eq!(
-        groups,
+        by_type,
         [
-            ("order.completed", endpoint, Mode::Live, counts(4, 0)),
-            ("order.paid", endpoint, Mode::Live, counts(0, 1)),
+            ("order.completed", counts(4, 0)),
+            ("order.paid", counts(0, 1))
         ]
     );
+    assert_eq!(found.by_endpoint, [(endpoint, counts(4, 1))]);
+    assert_eq!(found.by_mode, [(Mode::Live, counts(4, 1))]);
+    assert_eq!(found.other_types, EndpointStats::default());
     let sum = |points: &[crate::StatisticsPoint]| {
         points.iter().fold((0, 0), |(failed, pending), point| {
             (failed + point.counts.failed, pending + point.counts.pending)
@@ -377,4 +377,32 @@ pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {
         let found = store.statistics(query.clone()).await.unwrap();
         assert_eq!(sum(&found.series), expected, "{query:?}");
     }
+}
+
+pub async fn types_without_end_are_counted_together(store: &dyn Store) {
+    const MORE: usize = 30;
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    for number in 0..crate::TYPES_COUNTED_MAX + MORE {
+        let new = world.publishing(at(1), &format!("user.{number}"));
+        world.publish_new(at(1), new).await.unwrap();
+    }
+    let all = StatisticsQuery {
+        tenant: world.tenant,
+        since: at(0),
+        until: at(10),
+        event_type: None,
+        endpoint: None,
+        mode: None,
+        state: None,
+        period: Duration::from_secs(2),
+    };
+    let found = store.statistics(all).await.unwrap();
+    assert_eq!(found.by_type.len(), crate::TYPES_COUNTED_MAX);
+    assert_eq!(found.other_types.pending, MORE as u64);
+    let counted = found.by_endpoint[0].1.pending;
+    assert_eq!(
+        (found.by_endpoint[0].0, counted),
+        (endpoint, (crate::TYPES_COUNTED_MAX + MORE) as u64)
+    );
 }

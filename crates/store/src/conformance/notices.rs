@@ -276,6 +276,42 @@ pub async fn what_waited_when_its_endpoint_gave_out_is_told(store: &dyn Store) {
     }
 }
 
+pub async fn thousands_that_waited_are_told_and_read(store: &dyn Store) {
+    const WAITING: u32 = 1_050;
+    let world = world(store).await;
+    wants_notices(&world).await;
+    let endpoint = world.endpoint().await;
+    let many = (0..WAITING).map(|_| world.publishing(at(1_000), "order.paid"));
+    let batch = crate::Batch::of_publishes(many);
+    store.commit_all(at(1_000).into(), batch).await;
+    let disable =
+        |endpoint: &mut Endpoint| endpoint.health.disable(DisableReason::Failures, at(2_000));
+    store
+        .update_endpoint(endpoint, always(disable), by())
+        .await
+        .unwrap();
+    let state = DeliveryState::Failed(FailReason::EndpointDisabled);
+    for expected in [1_000, WAITING - 1_000, 0] {
+        let finished = store
+            .finish_pending(endpoint, state, at(3_000), 1_000)
+            .await;
+        assert_eq!(finished.unwrap(), expected);
+    }
+    let stats = store.endpoint_stats(endpoint, at(0)).await.unwrap();
+    assert_eq!((stats.failed, stats.pending), (u64::from(WAITING), 0));
+    let filter = NoticeFilter {
+        tenant: Some(world.tenant),
+        ..NoticeFilter::default()
+    };
+    let newest = store.list_notices(filter, PAGE).await.unwrap().rows;
+    assert_eq!(&*newest[0].event_type, "order.paid");
+    let last = newest[0].id;
+    let read = store.read_notices(world.tenant, None, last, at(4_000));
+    assert_eq!(read.await.unwrap(), WAITING);
+    let read = store.read_notices(world.tenant, None, last, at(4_000));
+    assert_eq!(read.await.unwrap(), 0);
+}
+
 pub async fn what_expired_is_told_and_one_resent_by_hand_is_not(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;

@@ -6,6 +6,7 @@ use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::event::{Event, EventSummary};
 use postrider_core::id::IdGenerator;
+use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::tenant::Mode;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
@@ -29,8 +30,19 @@ impl State {
         for finish in &batch.finishes {
             answers.finishes.push(self.finish(ids, now.wall, *finish));
         }
+        let mut rows = 0;
         for new in &batch.publishes {
-            answers.publishes.push(self.publish(ids, now, new.clone()));
+            // The others come back: here too, so that whoever runs on this one meets it.
+            if rows >= TRANSACTION_ROWS {
+                return answers;
+            }
+            let published = self.publish(ids, now, new.clone());
+            rows += published.as_ref().map_or(0, |published| published.rows);
+            answers.publishes.push(published);
+        }
+        // A catch-up or a resend makes one, and what is full is full for them too.
+        if rows >= TRANSACTION_ROWS {
+            return answers;
         }
         for resend in &batch.resends {
             answers.resends.push(self.resend(now.steady, *resend));

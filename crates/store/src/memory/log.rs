@@ -13,9 +13,8 @@ use super::State;
 use super::manage::newest;
 use crate::life;
 use crate::{
-    AuditFilter, DueNotices, EndpointStats, Failure, MailAudience, NoticeChannel, NoticeFilter,
-    Page, PageRequest, Statistics, StatisticsGroup, StatisticsPoint, StatisticsQuery, StoreError,
-    Task, TaskFilter, Ways,
+    Alike, AuditFilter, Count, DueNotices, Failure, MailAudience, NoticeChannel, NoticeFilter,
+    Page, PageRequest, Statistics, StatisticsQuery, StoreError, Task, TaskFilter, Ways,
 };
 
 impl State {
@@ -221,31 +220,19 @@ impl State {
                     .state
                     .is_none_or(|state| state.matches(delivery.state))
         });
-        let mut groups: BTreeMap<_, StatisticsGroup> = BTreeMap::new();
-        let mut series: BTreeMap<Timestamp, EndpointStats> = BTreeMap::new();
+        let mut count = Count::default();
         for delivery in counted {
-            let live = delivery.mode == Mode::Live;
-            let key = (delivery.event_type.clone(), delivery.endpoint, !live);
-            let group = groups.entry(key).or_insert_with(|| StatisticsGroup {
-                event_type: delivery.event_type.clone(),
+            let alike = Alike {
+                event_type: &delivery.event_type,
                 endpoint: delivery.endpoint,
                 mode: delivery.mode,
-                counts: EndpointStats::default(),
-            });
-            group
-                .counts
-                .count(delivery.state, delivery.attempts.into(), 1);
-            let point = series
-                .entry(query.period_of(delivery.created_at))
-                .or_default();
-            point.count(delivery.state, delivery.attempts.into(), 1);
+                state: delivery.state,
+                at: delivery.created_at,
+                deliveries: 1,
+                attempts: delivery.attempts.into(),
+            };
+            count.add(query, &alike);
         }
-        Statistics {
-            groups: groups.into_values().collect(),
-            series: series
-                .into_iter()
-                .map(|(at, counts)| StatisticsPoint { at, counts })
-                .collect(),
-        }
+        count.finish()
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
-use postrider_service::{ErrorCode, NewPortalLink, Refusal};
+use postrider_service::{self as service, ErrorCode, NewPortalLink, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::applications::{ApplicationIn, make_on_the_way};
@@ -45,6 +45,43 @@ struct AccessIn {
     /// Seconds.
     expiry: Option<u64>,
     read_only: Option<bool>,
+    capabilities: Option<Vec<String>>,
+}
+
+/// What the SDKs call looking without secrets.
+const LOOKS: &str = "ViewBase";
+/// With `LOOKS`, all that there is to do in a portal here.
+const DOES: [&str; 4] = [
+    "ViewEndpointSecret",
+    "ManageEndpointSecret",
+    "CreateAttempts",
+    "ManageEndpoint",
+];
+/// There are no transformations here, so it grants nothing.
+const GRANTS_NOTHING: &str = "ManageTransformations";
+
+impl AccessIn {
+    /// Whether it only looks. A part of all that can be done is refused: the nearest would be more than was asked for.
+    fn read_only(&self) -> service::Result<bool> {
+        let asked = self.read_only.unwrap_or(false);
+        let Some(capabilities) = &self.capabilities else {
+            return Ok(asked);
+        };
+        let has = |name: &str| capabilities.iter().any(|given| given == name);
+        let known = |name: &str| name == LOOKS || name == GRANTS_NOTHING || DOES.contains(&name);
+        let all_known = capabilities.iter().all(|given| known(given));
+        if all_known && has(LOOKS) && DOES.into_iter().all(has) {
+            return Ok(asked);
+        }
+        if all_known && has(LOOKS) && !DOES.into_iter().any(has) {
+            return Ok(true);
+        }
+        let rule = format!(
+            "must be left out, [\"{LOOKS}\"] for looking without secrets, or all of {LOOKS}, {}",
+            DOES.join(", ")
+        );
+        Err(Refusal::invalid("capabilities", rule))
+    }
 }
 
 #[derive(Serialize)]
@@ -62,6 +99,7 @@ pub(super) async fn portal_access(
     body: Body,
 ) -> Answer {
     let given: AccessIn = api.read_optional(&client.caller, body).await?;
+    let read_only = given.read_only()?;
     let app = match (client.app(&api, &app).await, given.application) {
         (Err(refusal), Some(new)) if refusal.code == ErrorCode::NotFound => {
             make_on_the_way(&api, &client, &app, new).await?
@@ -69,7 +107,7 @@ pub(super) async fn portal_access(
         (found, _) => found?,
     };
     let link = || NewPortalLink {
-        read_only: given.read_only.unwrap_or(false),
+        read_only,
         lasts_secs: Some(given.expiry.unwrap_or(LASTS_SECS)),
         ..NewPortalLink::default()
     };

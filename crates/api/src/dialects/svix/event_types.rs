@@ -158,6 +158,8 @@ pub(super) struct EventTypeUpdate {
     deprecated: Option<bool>,
     schemas: Option<Map<String, Value>>,
     feature_flags: Option<Vec<String>>,
+    /// As the open-source server has them, one.
+    feature_flag: Option<String>,
     group_name: Option<String>,
 }
 
@@ -167,7 +169,9 @@ impl EventTypeUpdate {
             archived: self.archived.unwrap_or(false),
             deprecated: self.deprecated.unwrap_or(false),
             schemas: self.schemas,
-            feature_flags: self.feature_flags,
+            feature_flags: self
+                .feature_flags
+                .or_else(|| Some(vec![self.feature_flag?])),
             group_name: self.group_name,
             updated_at: None,
         };

@@ -135,7 +135,13 @@ struct MessageIn<'b> {
     transformations_params: Option<&'b RawValue>,
     #[serde(borrow)]
     deliver_at: Option<&'b RawValue>,
+    /// Days.
+    payload_retention_period: Option<u64>,
+    payload_retention_hours: Option<u64>,
 }
+
+/// Of the payload, when a message says nothing.
+const RETENTION_DAYS: u64 = 90;
 
 impl MessageIn<'_> {
     fn check(&self) -> service::Result<()> {
@@ -165,6 +171,21 @@ impl MessageIn<'_> {
                 let rule = "is not supported here: the payload is sent as it is, and at once";
                 return Err(Refusal::invalid(field, rule));
             }
+        }
+        // Who asks for less would be told that it is kept no longer, and it would be. What the SDKs may send unasked is
+        // the original's default.
+        let rule = "is not supported for one message: settings.retentionDays of the application is how long all are kept, and DELETE …/content takes one away";
+        if self
+            .payload_retention_period
+            .is_some_and(|days| days < RETENTION_DAYS)
+        {
+            return Err(Refusal::invalid("payloadRetentionPeriod", rule));
+        }
+        if self
+            .payload_retention_hours
+            .is_some_and(|hours| hours < RETENTION_DAYS * 24)
+        {
+            return Err(Refusal::invalid("payloadRetentionHours", rule));
         }
         Ok(())
     }

@@ -10,22 +10,28 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::memory::{MemoryStore, failed};
-use crate::{Answers, Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError};
+use crate::{Answers, Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError, Written};
 
 #[async_trait]
 impl Lanes for MemoryStore {
-    async fn commit(&self, now: Moment, batch: Batch) -> Answers {
-        if let Err(error) = self.before().await {
-            return Answers::failed(&batch, || failed(&error));
-        }
-        let Some(weather) = &self.weather else {
-            return self.state().commit(&self.ids, now, &batch);
+    async fn commit(&self, now: Moment, batch: Batch) -> Written {
+        let none_of = |batch: &Batch, error: &StoreError| Written {
+            answers: Answers::failed(batch, || failed(error)),
+            rest: Batch::default(),
         };
+        if let Err(error) = self.before().await {
+            return none_of(&batch, &error);
+        }
         let answers = self.state().commit(&self.ids, now, &batch);
-        // What was written stays written: only the answer is lost.
-        match weather.after_commit().await {
-            Ok(()) => answers,
-            Err(error) => Answers::failed(&batch, || failed(&error)),
+        if let Some(weather) = &self.weather {
+            // What was written stays written: only the answer is lost.
+            if let Err(error) = weather.after_commit().await {
+                return none_of(&batch, &error);
+            }
+        }
+        Written {
+            rest: batch.behind(&answers),
+            answers,
         }
     }
 
