@@ -2,6 +2,8 @@
 //! when there is much behind a server or much waits in it.
 
 mod big;
+mod cluster;
+mod postgres;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ const PAGES: &str = "crates/postrider/tests/python/pages_speed.py";
 const ROWS: &[(&str, &[&str])] = &[
     ("1 KB, one endpoint", &[]),
     ("32 KB", &["--bytes", "32768"]),
+    ("HTTPS, one endpoint", &["--https"]),
     ("100 endpoints", &["--tenants", "100"]),
     ("10,000 endpoints", &["--tenants", "10000"]),
     ("fan-out 10", &["--endpoints", "10"]),
@@ -77,12 +80,13 @@ pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
         }
         Some("store") => store(&built, &scratch),
         Some("table") => table(&built, &scratch),
+        Some("postgres") => big(postgres::postgres),
         Some("neighbours") => neighbours(&built, &scratch),
         Some("pages") => pages(&built, &scratch),
         Some("history") => big(big::history),
         Some("backlog") => big(big::backlog),
         Some(other) => anyhow::bail!(
-            "there is no bench {other}: store, table, neighbours, pages, history [N] and backlog [N]"
+            "there is no bench {other}: store, table, neighbours, pages, history [N], backlog [N] and postgres [N]"
         ),
     }
 }
@@ -227,7 +231,7 @@ fn pages(built: &Path, scratch: &Path) -> anyhow::Result<()> {
     time_pages(&server)
 }
 
-fn time_pages(server: &Server) -> anyhow::Result<()> {
+fn time_pages(server: &Server<'_>) -> anyhow::Result<()> {
     run(Command::new("python3").args([PAGES, server.url(), server.key()]))
 }
 

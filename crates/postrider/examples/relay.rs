@@ -63,7 +63,7 @@ async fn main() -> anyhow::Result<()> {
         transport: HttpTransport::new(Options {
             addresses: AddressPolicy::new(vec!["127.0.0.0/8".parse()?]),
             resolver: Arc::new(SystemResolver::new()?),
-            extra_ca: None,
+            extra_ca: std::env::var_os("POSTRIDER__EGRESS__EXTRA_CA").map(Into::into),
             regions: Vec::new(),
             default_region: None,
             proxy: None,

@@ -2,7 +2,7 @@
 //! of dead receivers does.
 //!
 //! ```text
-//! cargo run --release -p postrider-store-sql --example fill -- DIRECTORY DELIVERIES finished|pending
+//! cargo run --release -p postrider-store-sql --example fill -- DIRECTORY|postgres://… DELIVERIES finished|pending
 //! ```
 //!
 //! The events are for the tenants that are there, in turn, and go to all of their endpoints.
@@ -28,7 +28,7 @@ use postrider_store::conformance::fixture::record;
 use postrider_store::{
     Batch, Catalogue as _, Lanes as _, NewEvent, PageRequest, Store, Target, TenantFilter,
 };
-use postrider_store_sql::{Options, SqlStore};
+use postrider_store_sql::{Options, PostgresOptions, SqlStore};
 
 /// Events in one commit.
 const GROUP: usize = 64;
@@ -47,7 +47,15 @@ async fn main() {
         "pending" => false,
         other => panic!("{other} is neither finished nor pending"),
     };
-    let store = SqlStore::open(directory, &Options::default()).unwrap();
+    let store = if args[1].starts_with("postgres://") {
+        let options = PostgresOptions {
+            url: args[1].clone(),
+            ..PostgresOptions::default()
+        };
+        SqlStore::connect(options).await.unwrap()
+    } else {
+        SqlStore::open(directory, &Options::default()).unwrap()
+    };
     let (tenants, profile) = tenants(&store).await;
     let begun = Instant::now();
     let (mut turns, mut waiting, mut done) = (tenants.iter().cycle(), Vec::new(), 0);

@@ -24,16 +24,30 @@ struct Manner {
 impl Tx {
     /// One transaction for a batch, or for its beginning.
     pub(crate) fn commit_batch(&mut self, now: Moment, batch: Batch) -> Written {
-        match self.commit_some(now, &batch) {
-            Ok(answers) => Written {
-                rest: batch.behind(&answers),
-                answers,
-            },
+        let answers = match self.commit_some(now, &batch) {
+            Ok(answers) => answers,
             // Of what comes after it too, which would overtake what could not be written.
-            Err(error) => Written {
-                answers: Answers::failed(&batch, || same(&error)),
-                rest: Batch::default(),
-            },
+            Err(error) => Answers::failed(&batch, || same(&error)),
+        };
+        self.take_back_refused(&batch, &answers);
+        Written {
+            rest: batch.behind(&answers),
+            answers,
+        }
+    }
+
+    /// An event that was begun and is refused now is not accepted: what there is of it goes.
+    fn take_back_refused(&mut self, batch: &Batch, answers: &Answers) {
+        for (new, answer) in batch.publishes.iter().zip(&answers.publishes) {
+            let event = new.event.id.key();
+            if answer.is_err() && self.pieces.forget(event) {
+                self.take_back_whole(event).unwrap_or_else(|error| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "what was begun of an event that is not accepted could not be taken away; it is at the next start"
+                    );
+                });
+            }
         }
     }
 
@@ -81,34 +95,37 @@ impl Tx {
         };
         // The order of the fields is that of the writes: what a batch ends, it may send again.
         let answers = Answers {
-            records: self.each(&how, records, |tx, record| tx.record(now.wall, record))?,
+            records: self.each(&how, records, |tx, record| {
+                tx.record(now.wall, record).map(Some)
+            })?,
             finishes: self.each(&how, &batch.finishes, |tx, finish| {
-                tx.finish(now.wall, *finish)
+                tx.finish(now.wall, *finish).map(Some)
             })?,
             publishes: self.each(&how, &batch.publishes, |tx, new| {
-                let published = tx.publish(now, new)?;
-                // Of the other kinds each write is about one delivery; only an event makes many.
-                let left = how.room.get().saturating_sub(published.rows);
-                how.room.set(left);
+                let (published, made) = tx.publish(now, new)?;
+                // Of the other kinds each write is about one delivery; only an event makes many. Behind a piece of one that
+                // is not whole yet nothing has room: it would overtake that.
+                let left = how.room.get().saturating_sub(made);
+                how.room.set(if published.is_some() { left } else { 0 });
                 Ok(published)
             })?,
             resends: self.each(&how, &batch.resends, |tx, resend| {
-                tx.resend(now.steady, *resend)
+                tx.resend(now.steady, *resend).map(Some)
             })?,
             catch_ups: self.each(&how, &batch.catch_ups, |tx, missed| {
-                tx.catch_up(now, *missed)
+                tx.catch_up(now, *missed).map(Some)
             })?,
         };
         self.come_back().map_err(aborted)?;
         Ok(answers)
     }
 
-    /// The writes of one kind, until there is no room. An error spoils the transaction.
+    /// The writes of one kind, until there is no room, or one is not whole yet: none. An error spoils the transaction.
     fn each<W, A>(
         &mut self,
         how: &Manner,
         writes: &[W],
-        write: impl Fn(&mut Self, &W) -> Result<A, StoreError>,
+        write: impl Fn(&mut Self, &W) -> Result<Option<A>, StoreError>,
     ) -> Result<Vec<Result<A, StoreError>>, StoreError> {
         let mut answers = Vec::with_capacity(writes.len());
         for one in writes {
@@ -122,8 +139,12 @@ impl Tx {
                 write(self, one)
             };
             answers.push(match written {
+                Ok(Some(written)) => Ok(written),
+                Ok(None) => break,
                 // What the caller did wrong was found before anything was written.
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => written,
+                Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
+                    Err(error)
+                }
                 Err(error) if how.apart && is_of_one(&error) => Err(for_good(error)),
                 Err(error) => return Err(error),
             });
@@ -160,6 +181,7 @@ impl Tx {
         if written.is_err() {
             // The cache may have learned what is undone here.
             self.fanout.undo();
+            self.pieces.undo();
             if let Err(lost) = self.connection.roll_back_to("one") {
                 // The whole transaction is undone, as SQLite does when the disk is full: that is why, and tells more.
                 let of_all = written.err().filter(|error| !is_of_one(error));

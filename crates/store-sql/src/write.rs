@@ -25,6 +25,7 @@ use crate::convert::{
 };
 use crate::fanout::Recipient;
 use crate::manage::write_health;
+use crate::pieces::{Begun, PIECE};
 use crate::read::{read_endpoint, read_first_use};
 use crate::segments::keys_text;
 use crate::sql::{Optional, Row, SqlResult, params};
@@ -58,7 +59,13 @@ impl Tx {
         Ok(true)
     }
 
-    pub(crate) fn publish(&mut self, now: Moment, new: &NewEvent) -> Result<Published, StoreError> {
+    /// Writes an event with all of its deliveries, or a piece of one that has very many, which is not accepted yet: none. And
+    /// how many deliveries it made.
+    pub(crate) fn publish(
+        &mut self,
+        now: Moment,
+        new: &NewEvent,
+    ) -> Result<(Option<Published>, usize), StoreError> {
         let event = &new.event;
         let application = self.key(event.application, Entity::Application)?;
         let tenant = self.key(event.tenant, Entity::Tenant)?;
@@ -68,31 +75,42 @@ impl Tx {
                 read_first_use(&self.connection, self.salt, application, &idempotency.key)
                     .map_err(aborted)?
         {
-            return life::repeated(&first, idempotency);
+            self.give_up(event.id.key())?;
+            return Ok((Some(life::repeated(&first, idempotency)?), 0));
         }
-        let recipients = self.targets(event, tenant, new.target)?;
-        self.last_sequence = life::next_place(self.last_sequence, now.steady);
-        let sequence = self.last_sequence;
-        let rows = recipients.len();
-        let mut deliveries = Vec::with_capacity(rows);
-        for (endpoint, state) in recipients {
-            let id = self.ids.next(now.wall);
-            let delivery = life::accept(id, event, self.id(endpoint), state, new.profile, now);
-            self.insert_delivery(&delivery, tenant, endpoint, sequence)
-                .map_err(aborted)?;
-            // It was skipped: stored, and nothing for a lane.
-            if state.is_final() {
-                continue;
+        let mut begun = match self.pieces.begun(event.id.key()).cloned() {
+            Some(begun) => {
+                // Deleted since: nobody would erase what is written now.
+                self.must_have_tenant(tenant)?;
+                begun
             }
-            deliveries.push(DueDelivery {
-                delivery,
-                event: event.clone(),
-                sequence,
-            });
+            None => {
+                let recipients = self.targets(event, tenant, new.target)?.into();
+                self.last_sequence = life::next_place(self.last_sequence, now.steady);
+                Begun {
+                    recipients,
+                    sequence: self.last_sequence,
+                    made: 0,
+                    deliveries: Vec::new(),
+                }
+            }
+        };
+        let made = self.make_piece(now, new, tenant, &mut begun)?;
+        let rows = begun.recipients.len();
+        if begun.made < rows {
+            if begun.made == made {
+                self.mark_begun(event.id.key()).map_err(aborted)?;
+            }
+            self.pieces.leave(event.id.key(), Some(begun));
+            return Ok((None, made));
+        }
+        if made < rows {
+            self.mark_ended(event.id.key()).map_err(aborted)?;
+            self.pieces.leave(event.id.key(), None);
         }
         self.insert_event(event, application, tenant, addressee_number(new.target))
             .map_err(aborted)?;
-        let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(begun.deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {
             let sql = "insert into idempotency (application_id, key, event_id, fingerprint, deliveries, at) values (?1, ?2, ?3, ?4, ?5, ?6)";
             let values = params![
@@ -108,13 +126,61 @@ impl Tx {
                 .and_then(|mut s| s.enqueue(values))
                 .map_err(aborted)?;
         }
-        Ok(Published {
+        let published = Published {
             event: event.id,
             created: true,
             count,
             rows,
-            deliveries,
-        })
+            deliveries: begun.deliveries,
+        };
+        Ok((Some(published), made))
+    }
+
+    fn must_have_tenant(&mut self, tenant: i64) -> Result<(), StoreError> {
+        let audience = self.fanout.audience(&self.connection, tenant);
+        let found = audience.map_err(aborted)?;
+        found.map(drop).ok_or(StoreError::not_found(Entity::Tenant))
+    }
+
+    /// Makes the next deliveries of an event; returns how many.
+    fn make_piece(
+        &mut self,
+        now: Moment,
+        new: &NewEvent,
+        tenant: i64,
+        begun: &mut Begun,
+    ) -> Result<usize, StoreError> {
+        let recipients = begun.recipients.clone();
+        let piece = recipients.iter().skip(begun.made).take(PIECE);
+        let mut made = 0;
+        for (endpoint, state) in piece {
+            made += 1;
+            let id = self.ids.next(now.wall);
+            let of = self.id(*endpoint);
+            let delivery = life::accept(id, &new.event, of, *state, new.profile, now);
+            self.insert_delivery(&delivery, tenant, *endpoint, begun.sequence)
+                .map_err(aborted)?;
+            // It was skipped: stored, and nothing for a lane.
+            if state.is_final() {
+                continue;
+            }
+            begun.deliveries.push(DueDelivery {
+                delivery,
+                event: new.event.clone(),
+                sequence: begun.sequence,
+            });
+        }
+        begun.made += made;
+        Ok(made)
+    }
+
+    /// Of an event that another one has come before: its deliveries are none.
+    fn give_up(&mut self, event: i64) -> Result<(), StoreError> {
+        if self.pieces.begun(event).is_some() {
+            while !self.take_back(event).map_err(aborted)? {}
+            self.pieces.leave(event, None);
+        }
+        Ok(())
     }
 
     fn targets(

@@ -17,6 +17,7 @@ use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::home::Home;
 use crate::metrics::Metrics;
+use crate::pieces::Pieces;
 use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
 use crate::sql::{Connection, SqlResult};
@@ -63,6 +64,7 @@ pub(crate) struct Tx {
     pub(crate) ids: Arc<IdGenerator>,
     pub(crate) salt: u64,
     pub(crate) fanout: Fanout,
+    pub(crate) pieces: Pieces,
     /// What is known already of deliveries whose records are about to be written.
     pub(crate) heads: HashMap<i64, (i64, Head)>,
     pub(crate) last_sequence: i64,
@@ -102,6 +104,7 @@ impl Writer {
             ids,
             salt,
             fanout: Fanout::default(),
+            pieces: Pieces::default(),
             heads: HashMap::new(),
             last_sequence,
             segments,
@@ -117,6 +120,7 @@ impl Writer {
             home,
         };
         tx.indexed_until = indexed_until(&tx.connection)?;
+        tx.take_back_begun();
         tx.enter_all();
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
@@ -200,6 +204,16 @@ impl Tx {
         }
     }
 
+    /// What cannot be taken away now is at the next start: nobody has been told of it.
+    fn take_back_begun(&mut self) {
+        if let Err(error) = self.take_back_all() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what the last process had begun to write could not be taken away"
+            );
+        }
+    }
+
     /// Whoever asked has the answer by now, and does not wait for these.
     fn enter_guarded(&mut self, pieces: u32) {
         if catch_unwind(AssertUnwindSafe(|| self.enter_due(pieces))).is_err() {
@@ -228,6 +242,7 @@ impl Tx {
             Ok(value) => match self.connection.execute_batch("commit") {
                 Ok(()) => {
                     self.fanout.is_true();
+                    self.pieces.is_true();
                     Ok(value)
                 }
                 // Some failures of a commit leave the transaction open.
@@ -304,6 +319,7 @@ impl Tx {
         self.connection.roll_back();
         // What the cache learned inside the transaction did not happen.
         self.fanout.undo();
+        self.pieces.undo();
         self.moving.clear();
         // It may be undone, so it is noted again.
         self.noted_ahead = Duration::ZERO;

@@ -41,6 +41,7 @@ macro_rules! store_conformance {
             an_addressed_event_reaches_no_endpoint_of_another_mode,
             one_bad_write_does_not_spoil_the_batch,
             a_batch_larger_than_a_transaction_is_answered_by_kind,
+            an_event_for_very_many_is_there_whole_or_not_at_all,
             what_an_event_said_is_deleted_when_nothing_of_it_waits,
             a_lane_is_read_in_order_and_in_pages,
             an_unordered_retry_moves_to_its_time_and_an_ordered_one_stays,

@@ -1,7 +1,8 @@
 //! What a year leaves behind, and what a long night of dead receivers does.
 
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::process::{Run, Server};
@@ -10,6 +11,8 @@ use crate::{run, say};
 
 /// Customers whose receivers are gone when the load generator ends, with one endpoint each.
 const CUSTOMERS: &str = "1000";
+/// Where all of them are, until the load generator ends and when they are back.
+const PORT: &str = "9871";
 
 /// `count` deliveries ended long ago.
 pub(super) fn history(built: &Path, scratch: &Path, count: &str) -> anyhow::Result<()> {
@@ -31,11 +34,31 @@ pub(super) fn backlog(built: &Path, scratch: &Path, count: &str) -> anyhow::Resu
         &server.load(built, &["--secs", "30"])?,
     );
     say(&format!("memory, at most: {:.0} MiB", server.peak_mib()?));
+    let mut receivers = Command::new(built.join("examples/load"))
+        .args(["--key", "none", "--receive-at", PORT, "--secs", "60"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let fresh = server.load(built, &["--secs", "30"])?;
+    tell("all receivers are back; fresh ones meanwhile", &fresh);
+    let mut came = String::new();
+    let told = receivers.stdout.as_mut();
+    told.map(|told| told.read_to_string(&mut came))
+        .transpose()?;
+    receivers.wait()?;
+    say(&format!(
+        "of what waited {} came within a minute",
+        came.trim()
+    ));
     Ok(())
 }
 
 /// A server that has begun again with so many deliveries; tells how it was before, and how long the start took.
-fn filled(built: &Path, scratch: &Path, count: &str, what: &str) -> anyhow::Result<Server> {
+fn filled(
+    built: &Path,
+    scratch: &Path,
+    count: &str,
+    what: &str,
+) -> anyhow::Result<Server<'static>> {
     let data = fresh(scratch, "big")?;
     let server = Server::postrider(built, &data, None)?;
     tell("empty", &server.load(built, &["--secs", "8"])?);
@@ -44,7 +67,16 @@ fn filled(built: &Path, scratch: &Path, count: &str, what: &str) -> anyhow::Resu
     let server = Server::postrider(built, &data, None)?;
     server.load(
         built,
-        &["--secs", "1", "--tenants", CUSTOMERS, "--rate", "100"],
+        &[
+            "--secs",
+            "1",
+            "--tenants",
+            CUSTOMERS,
+            "--rate",
+            "100",
+            "--port",
+            PORT,
+        ],
     )?;
     let key = server.key().to_owned();
     server.stop()?;

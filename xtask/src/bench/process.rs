@@ -1,12 +1,19 @@
 //! What is measured: a server or the relay as a process of its own, and what the kernel counts of it.
 
 use std::io::{BufRead as _, BufReader, Lines};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
+
+use super::cluster::Cluster;
+use crate::browser::target;
+use crate::quietly;
+
+/// Of the receivers that speak TLS.
+const CERTIFICATE: &str = "certificate.pem";
 
 /// What the load generator tells at the end.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -37,20 +44,22 @@ pub(super) struct Run {
 }
 
 /// Killed when dropped.
-pub(super) struct Server {
+pub(super) struct Server<'c> {
     child: Child,
     url: String,
     key: String,
+    /// Works for it, and what it takes is counted with what the server takes.
+    database: Option<&'c Cluster>,
 }
 
-impl Drop for Server {
+impl Drop for Server<'_> {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-impl Server {
+impl<'c> Server<'c> {
     /// A Postrider server on a directory, whose root key is `key` unless this is its first start.
     pub(super) fn postrider(
         built: &Path,
@@ -62,6 +71,21 @@ impl Server {
         Self::start(command.arg(data), key)
     }
 
+    /// The same on a database.
+    pub(super) fn on_postgres(
+        built: &Path,
+        data: &Path,
+        (url, cluster): (&str, &'c Cluster),
+        key: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(built.join("postrider"));
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(data).env("POSTRIDER__STORE__URL", url);
+        let mut server = Self::start(&mut command, key)?;
+        server.database = Some(cluster);
+        Ok(server)
+    }
+
     pub(super) fn relay(built: &Path) -> anyhow::Result<Self> {
         Self::start(&mut Command::new(built.join("examples/relay")), None)
     }
@@ -69,6 +93,9 @@ impl Server {
     /// Waits for the greeting, which has the address and the key.
     fn start(command: &mut Command, key: Option<String>) -> anyhow::Result<Self> {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
+        // For the receivers that speak TLS.
+        let trusted = certificates()?.join(CERTIFICATE);
+        command.env("POSTRIDER__EGRESS__EXTRA_CA", trusted);
         let mut child = command.spawn().context("failed to start the server")?;
         let told = child.stdout.take().context("the server has no output")?;
         let (mut url, mut key) = (None, key);
@@ -88,6 +115,7 @@ impl Server {
         }
         Ok(Self {
             child,
+            database: None,
             url: url.context("the server did not tell its address")?,
             key: key.context("the server did not tell its key")?,
         })
@@ -114,6 +142,7 @@ impl Server {
         let mut child = Command::new(built.join("examples/load"))
             .args(["--json", "--url", &self.url, "--key", &self.key])
             .args(arguments)
+            .env("LOAD_CERTIFICATES", certificates()?)
             .stdout(Stdio::piped())
             .spawn()
             .context("failed to run the load generator")?;
@@ -142,7 +171,8 @@ impl Server {
         let behind_name = text.rsplit(") ").next().unwrap_or_default();
         let ticks = behind_name.split(' ').skip(11).take(2);
         let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        let database = self.database.map_or(0, Cluster::ticks);
+        Ok(Duration::from_millis((ticks + database) * 10))
     }
 
     /// Bytes, those that still wait for the disk counted in.
@@ -166,6 +196,36 @@ impl Server {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))
             .context("what the kernel counts can be read on Linux only")
     }
+}
+
+/// Where the certificate of the receivers and its key are; made when they are not.
+fn certificates() -> anyhow::Result<PathBuf> {
+    let directory = std::path::absolute(target().join("bench/certificates"))?;
+    let certificate = directory.join(CERTIFICATE);
+    if certificate.exists() {
+        return Ok(directory);
+    }
+    std::fs::create_dir_all(&directory)?;
+    quietly(
+        Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-nodes",
+                "-days",
+                "30",
+                "-subj",
+                "/CN=receiver",
+            ])
+            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(directory.join("key.pem"))
+            .arg("-out")
+            .arg(&certificate),
+    )?;
+    Ok(directory)
 }
 
 fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<String> {

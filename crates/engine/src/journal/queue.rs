@@ -18,6 +18,8 @@ const REQUEST_KIB_MAX: usize = 64 * 1_024;
 pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known.
 const FAN_OUT_UNKNOWN: usize = 256;
+/// An event with more is likely to be written in pieces.
+const FAN_OUT_LARGE: usize = 256;
 /// Tenants whose last fan-out is remembered.
 const FAN_OUTS_MAX: usize = 100_000;
 
@@ -96,9 +98,11 @@ impl Queue {
     /// The next requests: at most `max`, and about as many deliveries as one transaction makes.
     pub(super) fn take(&mut self, max: usize) -> Vec<RequestEntry> {
         let mut taken = Vec::new();
+        // What is written in several transactions goes behind what goes into the first of them.
+        let mut large = Vec::new();
         let mut rows = 0;
         // The rows are asked about before each: an event that makes more than all of them still goes.
-        while taken.len() < max
+        while taken.len() + large.len() < max
             && rows < TRANSACTION_ROWS
             && let Some(tenant) = self.ring.pop_front()
         {
@@ -109,7 +113,12 @@ impl Queue {
             let makes_many = entry
                 .as_ref()
                 .is_some_and(|entry| matches!(entry.request, Request::Publish(..)));
-            taken.extend(entry);
+            let known = self.fan_outs.get(&tenant).copied();
+            if known.is_some_and(|known| known > FAN_OUT_LARGE) {
+                large.extend(entry);
+            } else {
+                taken.extend(entry);
+            }
             if queue.is_empty() {
                 self.tenants.remove(&tenant);
             } else {
@@ -117,12 +126,12 @@ impl Queue {
             }
             // What is resent or cancelled is one.
             rows += if makes_many {
-                let known = self.fan_outs.get(&tenant).copied();
                 known.unwrap_or(FAN_OUT_UNKNOWN)
             } else {
                 1
             };
         }
+        taken.append(&mut large);
         taken
     }
 

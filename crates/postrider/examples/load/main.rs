@@ -30,6 +30,7 @@ mod publishers;
 mod receivers;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -91,6 +92,17 @@ struct Args {
     bad_url: Option<String>,
     #[arg(long)]
     bad_key: Option<String>,
+    /// Receivers speak TLS, with certificate.pem and key.pem of this directory
+    #[arg(long, requires = "certificates")]
+    https: bool,
+    #[arg(long, env = "LOAD_CERTIFICATES")]
+    certificates: Option<PathBuf>,
+    /// Port of the first receiver; 0 is any that is free
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Publish nothing: only receive at this port, and tell how much came
+    #[arg(long)]
+    receive_at: Option<u16>,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -101,6 +113,12 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let started = Instant::now();
     let received = Arc::new(Received::default());
+    if let Some(port) = args.receive_at {
+        receivers::prompt(port, None, received.clone(), started).await?;
+        tokio::time::sleep(Duration::from_secs(args.secs)).await;
+        println!("{}", received.count.load(Ordering::Relaxed));
+        return Ok(());
+    }
     let client = Arc::new(Client::new(&args.url, Secret::new(args.key.clone()))?);
     let application = make(
         &client,
@@ -109,13 +127,23 @@ async fn main() -> anyhow::Result<()> {
     )
     .await?;
     let mut prompt = Vec::new();
-    for _ in 0..args.endpoints {
-        prompt.push(receivers::prompt(received.clone(), started).await?);
+    let tls = match &args.certificates {
+        Some(directory) if args.https => Some(receivers::tls(directory)?),
+        _ => None,
+    };
+    for number in 0..args.endpoints {
+        let port = if number == 0 { args.port } else { 0 };
+        let one = receivers::prompt(port, tls.clone(), received.clone(), started);
+        prompt.push(one.await?);
     }
+    let scheme = if args.https { "https" } else { "http" };
+    let url = |receiver: SocketAddr| format!("{scheme}://{receiver}");
+    let prompt: Vec<String> = prompt.into_iter().map(url).collect();
     let mut tenants = many_tenants(&client, &application, args.tenants, prompt).await?;
     let bad = bad_tenant(&args, &client, &application).await?;
     if args.hang {
         let to = receivers::hanging().await?;
+        let to = format!("http://{to}");
         tenants.push(tenant(&client, &application, &[to], 0).await?);
     }
     let per_second = args.rate as f64 / args.batch as f64;
@@ -205,7 +233,7 @@ async fn bad_tenant(
         Some(millis) => receivers::slow(Duration::from_millis(millis)).await?,
         None => receivers::hanging().await?,
     };
-    let all = vec![to; args.bad_endpoints];
+    let all = vec![format!("http://{to}"); args.bad_endpoints];
     let (client, application) = match (&args.bad_url, &args.bad_key) {
         (Some(url), Some(key)) => {
             let client = Arc::new(Client::new(url, Secret::new(key.clone()))?);
@@ -248,7 +276,7 @@ async fn many_tenants(
     client: &Arc<Client>,
     application: &str,
     count: usize,
-    receivers: Vec<SocketAddr>,
+    receivers: Vec<String>,
 ) -> anyhow::Result<Vec<String>> {
     let mut made = Vec::with_capacity(count);
     let mut making = JoinSet::new();
@@ -272,7 +300,7 @@ async fn many_tenants(
 async fn tenant(
     client: &Client,
     application: &str,
-    receivers: &[SocketAddr],
+    receivers: &[String],
     number: usize,
 ) -> anyhow::Result<String> {
     let tenant = make(
@@ -282,7 +310,7 @@ async fn tenant(
     )
     .await?;
     for receiver in receivers {
-        let url = json!({ "url": format!("http://{receiver}/{number}") });
+        let url = json!({ "url": format!("{receiver}/{number}") });
         client
             .post(&format!("/v1/tenants/{tenant}/endpoints"), &url)
             .await?;

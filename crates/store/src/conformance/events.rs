@@ -439,6 +439,54 @@ pub async fn a_batch_larger_than_a_transaction_is_answered_by_kind(store: &dyn S
     assert_eq!(stored, in_lane.chain(ids).collect::<Vec<_>>());
 }
 
+pub async fn an_event_for_very_many_is_there_whole_or_not_at_all(store: &dyn Store) {
+    const ENDPOINTS: usize = 700;
+    let world = world(store).await;
+    let lane = world.endpoint().await;
+    for _ in 1..ENDPOINTS {
+        world.endpoint().await;
+    }
+    let large = world.keyed(at(2), "large", 1);
+    let id = large.event.id;
+    let batch = Batch::of_publishes([large, world.publishing(at(3), "next")]);
+    let mut written = store.commit(at(3).into(), batch).await;
+    while written.answers.publishes.is_empty() {
+        // It may take several transactions; until it is accepted there is no such event, and no lane has anything of it.
+        assert!(store.event(id).await.unwrap_err().is_not_found());
+        assert_eq!(world.due(lane, secs(9), 10).await.rows.len(), 0);
+        written = store.commit(at(3).into(), written.rest).await;
+    }
+    let rest = store.commit_all(at(3).into(), written.rest).await;
+    written.answers.append(rest);
+    let [large, next] = <[_; 2]>::try_from(written.answers.publishes).unwrap();
+    let (large, next) = (large.unwrap(), next.unwrap());
+    assert_eq!(
+        (large.event, large.count),
+        (id, u32::try_from(ENDPOINTS).unwrap())
+    );
+    assert_eq!((large.rows, large.deliveries.len()), (ENDPOINTS, ENDPOINTS));
+    let stored = world.due(lane, secs(9), 10).await.rows;
+    let events: Vec<_> = stored.iter().map(|due| due.event.id).collect();
+    assert_eq!(events, [id, next.event], "in their order");
+    // A repetition gets the first answer, and writes nothing.
+    let again = world
+        .publish_new(at(4), world.keyed(at(4), "large", 1))
+        .await;
+    let again = again.unwrap();
+    assert_eq!(
+        (again.event, again.count, again.created),
+        (id, large.count, false)
+    );
+    let filter = DeliveryFilter {
+        event: Some(id),
+        ..DeliveryFilter::default()
+    };
+    let page = store
+        .list_deliveries(filter, PageRequest::first(1_000))
+        .await;
+    assert_eq!(page.unwrap().rows.len(), ENDPOINTS);
+}
+
 pub async fn what_an_event_said_is_deleted_when_nothing_of_it_waits(store: &dyn Store) {
     let world = world(store).await;
     let (lane, other) = (world.endpoint().await, world.endpoint().await);

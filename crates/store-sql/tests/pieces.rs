@@ -1,0 +1,99 @@
+//! Events that are written in pieces, and a process that ends between two of them.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it must be"
+)]
+
+use postrider_store::conformance::fixture::{World, at, world};
+use postrider_store::{
+    Batch, Catalogue as _, DeliveryFilter, Lanes as _, NewEvent, PageRequest, Records as _, Store,
+    Target,
+};
+use postrider_store_sql::{Options, Segments, SqlStore, examine};
+
+const ENDPOINTS: usize = 1_000;
+
+/// Small ones, so that what is begun is entered into segments too.
+const SMALL: Segments = Segments {
+    size: 400,
+    piece: 100,
+};
+
+fn open(directory: &std::path::Path) -> SqlStore {
+    let options = Options {
+        segments: SMALL,
+        ..Options::default()
+    };
+    SqlStore::open(directory, &options).unwrap()
+}
+
+async fn deliveries(store: &dyn Store) -> usize {
+    let page = PageRequest::first(10_000);
+    let all = store.list_deliveries(DeliveryFilter::default(), page);
+    all.await.unwrap().rows.len()
+}
+
+async fn many(store: &SqlStore) -> World<'_> {
+    let world = world(store).await;
+    store.put_profile("standard", "").await.unwrap();
+    for _ in 0..ENDPOINTS {
+        world.endpoint().await;
+    }
+    world
+}
+
+#[tokio::test]
+async fn what_a_process_left_begun_is_gone_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let world = many(&store).await;
+    let whole = world.publish(at(1)).await;
+    assert_eq!(whole.count as usize, ENDPOINTS);
+    let begun = world.publishing(at(2), "order.paid");
+    let id = begun.event.id;
+    let mut written = store
+        .commit(at(2).into(), Batch::of_publishes([begun]))
+        .await;
+    written = store.commit(at(2).into(), written.rest).await;
+    assert!(written.answers.is_empty() && written.rest.publishes.len() == 1);
+    // As if the process were killed now.
+    drop(store);
+    let store = open(directory.path());
+    assert!(store.event(id).await.unwrap_err().is_not_found());
+    assert_eq!(deliveries(&store).await, ENDPOINTS);
+    let lanes = store.backlog().await.unwrap();
+    assert_eq!(lanes.len(), ENDPOINTS, "of the first event alone");
+    let stats = store
+        .endpoint_stats(lanes[0].endpoint, at(0))
+        .await
+        .unwrap();
+    assert_eq!(stats.pending, 1);
+    drop(store);
+    assert_eq!(examine(directory.path()).unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_refused_between_its_pieces_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let world = many(&store).await;
+    let large = world.keyed(at(2), "once", 1);
+    let written = store
+        .commit(at(2).into(), Batch::of_publishes([large]))
+        .await;
+    assert!(written.answers.is_empty());
+    // Another event of the same key comes before its last piece.
+    let small = NewEvent {
+        target: Target::Nobody,
+        ..world.keyed(at(3), "once", 1)
+    };
+    let first = world.publish_new(at(3), small).await.unwrap();
+    let rest = store.commit_all(at(4).into(), written.rest).await;
+    let [answer] = <[_; 1]>::try_from(rest.publishes).unwrap();
+    let answer = answer.unwrap();
+    assert_eq!((answer.event, answer.created), (first.event, false));
+    assert_eq!(deliveries(&store).await, 0);
+    drop(store);
+    assert_eq!(examine(directory.path()).unwrap(), []);
+}
