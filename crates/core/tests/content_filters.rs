@@ -123,6 +123,15 @@ fn conditions_on_lists_and_on_conditions_select_what_they_say() {
 }
 
 #[test]
+fn what_was_stored_before_it_was_refused_means_what_it_did() {
+    let stored = json!({ "data.amount.$gte": 100 });
+    let data = Bytes::from_static(b"{\"amount\": 150}");
+    let filter = ContentFilter::from(stored.clone());
+    assert!(filter.is_understood() && !filter.matches(&Content::new(&data, None)));
+    assert!(ContentFilter::new(stored).is_err());
+}
+
+#[test]
 fn what_is_no_filter_is_told_where() {
     let deep = (0..20).fold(json!({ "data.a": 1 }), |inner, _| json!({ "$not": inner }));
     let many: Map<String, Value> = (0..60).map(|n| (format!("data.a{n}"), json!(1))).collect();

@@ -480,7 +480,7 @@ impl Machine {
                 wish,
             });
         }
-        let wake = match lane.turn(now) {
+        let wake = match lane.turn(now, self.shares.is_crowded(config.tenant)) {
             Turn::Now => {
                 if !lane.queued {
                     lane.queued = true;
@@ -521,7 +521,9 @@ impl Machine {
             };
             lane.queued = false;
             // It could send when it was queued; since then it may have been closed, or lost what it had.
-            if let Some(due) = lane.take(now) {
+            let tenant = lane.config.map(|config| config.tenant);
+            let crowded = tenant.is_some_and(|tenant| self.shares.is_crowded(tenant));
+            if let Some(due) = lane.take(now, crowded) {
                 let expired = due
                     .event
                     .deliver_before

@@ -211,6 +211,24 @@ fn what_is_new_does_not_wait_for_those_that_hang() {
 }
 
 #[test]
+fn endpoints_that_hang_leave_slots_to_another_of_the_same_customer() {
+    let mut world = World::new(0, false);
+    world.sent = vec![Vec::new(); 151];
+    for endpoint in 100..120 {
+        for number in 0..150 {
+            world.publish(due(endpoint, number, START));
+        }
+    }
+    let strained = Signal::Strained { pause: None };
+    world.run(Duration::from_secs(5), TIME_OUT, strained);
+    let under_way = world.under_way.len();
+    assert!((1_000..1_500).contains(&under_way), "{under_way}");
+    let now = world.now;
+    world.publish(due(7, 150, now));
+    assert_eq!(world.sent[150].len(), 1);
+}
+
+#[test]
 fn a_receiver_that_is_fast_gets_a_handful_at_once() {
     let mut world = World::new(2_000, false);
     let one = Duration::from_millis(1);

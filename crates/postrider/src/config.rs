@@ -536,6 +536,8 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     }
     // From the command line alone: a file that says so would make a new store at each start.
     config.store.new_store = args.new_store;
+    // A variable that is empty is none.
+    config.server.public_url = config.server.public_url.filter(|url| !url.is_empty());
     if args.dev {
         config.egress.plain_http = true;
         config.pages.plain_http = true;

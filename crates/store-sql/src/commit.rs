@@ -29,25 +29,15 @@ impl Tx {
             // Of what comes after it too, which would overtake what could not be written.
             Err(error) => Answers::failed(&batch, || same(&error)),
         };
-        self.take_back_refused(&batch, &answers);
+        for (new, answer) in batch.publishes.iter().zip(&answers.publishes) {
+            // Not accepted: what there is of it goes.
+            if answer.is_err() {
+                self.pieces.refuse(new.event.id.key());
+            }
+        }
         Written {
             rest: batch.behind(&answers),
             answers,
-        }
-    }
-
-    /// An event that was begun and is refused now is not accepted: what there is of it goes.
-    fn take_back_refused(&mut self, batch: &Batch, answers: &Answers) {
-        for (new, answer) in batch.publishes.iter().zip(&answers.publishes) {
-            let event = new.event.id.key();
-            if answer.is_err() && self.pieces.forget(event) {
-                self.take_back_whole(event).unwrap_or_else(|error| {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "what was begun of an event that is not accepted could not be taken away; it is at the next start"
-                    );
-                });
-            }
         }
     }
 
@@ -166,6 +156,7 @@ impl Tx {
     ) -> Result<A, StoreError> {
         let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
         run(self, "savepoint one")?;
+        let so_far = self.pieces.so_far();
         let written = catch_unwind(AssertUnwindSafe(|| {
             let written = write(self)?;
             // What is only queued could fail where nobody knows any more whose it is.
@@ -181,7 +172,7 @@ impl Tx {
         if written.is_err() {
             // The cache may have learned what is undone here.
             self.fanout.undo();
-            self.pieces.undo();
+            self.pieces.undo(so_far);
             if let Err(lost) = self.connection.roll_back_to("one") {
                 // The whole transaction is undone, as SQLite does when the disk is full: that is why, and tells more.
                 let of_all = written.err().filter(|error| !is_of_one(error));

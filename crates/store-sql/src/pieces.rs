@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_core::delivery::DeliveryState;
-use postrider_store::{DueDelivery, StoreError};
+use postrider_store::DueDelivery;
+use tokio::time::Instant;
 
 use crate::convert::aborted;
 use crate::segments::keys_text;
@@ -20,6 +22,8 @@ use crate::writer::Tx;
 pub(crate) const PIECE: usize = 256;
 /// Deliveries that are taken away in one transaction.
 const TAKEN_BACK_EACH: u32 = 1_000;
+/// Between two tries.
+const TAKE_BACK_PAUSE: Duration = Duration::from_secs(1);
 /// Before the key of an event in `meta`.
 const MARK: &str = "fan_out ";
 
@@ -31,52 +35,107 @@ pub(crate) struct Begun {
     pub(crate) sequence: i64,
     /// Of the recipients those that have a delivery.
     pub(crate) made: usize,
-    /// What the lanes are told of at the end.
-    pub(crate) deliveries: Vec<DueDelivery>,
+}
+
+/// What a transaction does about an event.
+#[derive(Debug)]
+enum Step {
+    /// It is so far, and these are the deliveries of the last piece.
+    Made(Begun, Vec<DueDelivery>),
+    Ended,
+    Refused,
 }
 
 /// The events that are begun, by their keys.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
-    begun: HashMap<i64, Begun>,
-    /// What the open transaction does about them; none is that one has ended.
-    open: Vec<(i64, Option<Begun>)>,
+    /// With what the lanes are told of at the end.
+    begun: HashMap<i64, (Begun, Vec<DueDelivery>)>,
+    /// What the open transaction does.
+    open: Vec<(i64, Step)>,
+    /// Those that will not be accepted, and have deliveries that are to be taken away.
+    refused: Vec<i64>,
+    /// Not before then, when it could not be done.
+    not_before: Option<Instant>,
 }
 
 impl Pieces {
     pub(crate) fn begun(&self, event: i64) -> Option<&Begun> {
-        self.begun.get(&event)
+        self.begun.get(&event).map(|(begun, _)| begun)
     }
 
-    /// One has got so far, or has ended, when the transaction is committed.
-    pub(crate) fn leave(&mut self, event: i64, begun: Option<Begun>) {
-        self.open.push((event, begun));
+    /// The deliveries that it has already.
+    pub(crate) fn deliveries(&self, event: i64) -> Vec<DueDelivery> {
+        let of = self.begun.get(&event);
+        of.map_or_else(Vec::new, |(_, deliveries)| deliveries.clone())
     }
 
-    /// Forgets one; whether it was begun.
-    pub(crate) fn forget(&mut self, event: i64) -> bool {
-        self.begun.remove(&event).is_some()
+    /// One has got so far when the transaction is committed.
+    pub(crate) fn made(&mut self, event: i64, begun: Begun, deliveries: Vec<DueDelivery>) {
+        self.open.push((event, Step::Made(begun, deliveries)));
+    }
+
+    /// One has ended when the transaction is committed.
+    pub(crate) fn ended(&mut self, event: i64) {
+        self.open.push((event, Step::Ended));
+    }
+
+    /// As [`Pieces::refuse`], when the transaction is committed.
+    pub(crate) fn give_up(&mut self, event: i64) {
+        if self.begun.contains_key(&event) {
+            self.open.push((event, Step::Refused));
+        }
+    }
+
+    /// What was begun of one goes, as soon as it can; whoever comes with more of it is refused.
+    pub(crate) fn refuse(&mut self, event: i64) {
+        if self.begun.remove(&event).is_some() {
+            self.refused.push(event);
+        }
+    }
+
+    pub(crate) fn is_refused(&self, event: i64) -> bool {
+        self.refused.contains(&event)
+    }
+
+    /// Whether something is to be taken away, and may be tried now.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.refused.is_empty() && self.not_before.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// How much the open transaction has done.
+    pub(crate) fn so_far(&self) -> usize {
+        self.open.len()
     }
 
     /// The transaction is committed.
     pub(crate) fn is_true(&mut self) {
-        for (event, begun) in self.open.drain(..) {
-            match begun {
-                Some(begun) => drop(self.begun.insert(event, begun)),
-                None => drop(self.begun.remove(&event)),
+        for (event, step) in self.open.drain(..) {
+            match step {
+                Step::Made(begun, mut deliveries) => {
+                    let entry = self.begun.entry(event);
+                    let (known, all) = entry.or_insert_with(|| (begun.clone(), Vec::new()));
+                    *known = begun;
+                    all.append(&mut deliveries);
+                }
+                Step::Ended => drop(self.begun.remove(&event)),
+                Step::Refused => {
+                    self.begun.remove(&event);
+                    self.refused.push(event);
+                }
             }
         }
     }
 
-    /// The transaction, or a part of it, is rolled back.
-    pub(crate) fn undo(&mut self) {
-        self.open.clear();
+    /// The transaction is rolled back, or what it has done since it had done so much.
+    pub(crate) fn undo(&mut self, so_far: usize) {
+        self.open.truncate(so_far);
     }
 }
 
 impl Tx {
     pub(crate) fn mark_begun(&self, event: i64) -> SqlResult<()> {
-        let sql = "insert into meta (key, value) values (?1, ?2)";
+        let sql = "insert into meta (key, value) values (?1, ?2) on conflict (key) do nothing";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement
             .execute(params![format!("{MARK}{event}"), event])
@@ -121,25 +180,37 @@ impl Tx {
         Ok(is_over)
     }
 
-    pub(crate) fn take_back_whole(&mut self, event: i64) -> Result<(), StoreError> {
-        while !self.in_transaction(|tx| tx.take_back(event).map_err(aborted))? {}
-        Ok(())
+    /// One step of taking away what is refused: others have their turn between two.
+    pub(crate) fn take_back_some(&mut self) {
+        let Some(event) = self.pieces.refused.first().copied() else {
+            return;
+        };
+        match self.in_transaction(|tx| tx.take_back(event).map_err(aborted)) {
+            Ok(true) => {
+                self.pieces.refused.retain(|refused| *refused != event);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.pieces.not_before = Some(Instant::now() + TAKE_BACK_PAUSE);
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what was begun of an event that is not accepted could not be taken away; trying again"
+                );
+            }
+        }
     }
 
-    /// Takes away what the last process has begun and not brought to its end.
-    pub(crate) fn take_back_all(&mut self) -> Result<(), StoreError> {
+    /// What a process has left begun, or a connection that broke: none of it is accepted.
+    pub(crate) fn refuse_left(&mut self) -> SqlResult<()> {
         let sql = "select value from meta where key like 'fan_out %'";
-        let begun: Vec<i64> = {
-            let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
-            let found = statement.query_all((), |row| row.get(0));
-            found.map_err(aborted)?
+        let left = {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_all((), |row| row.get(0))?
         };
-        for event in begun {
-            self.take_back_whole(event)?;
-            tracing::info!(
-                "an event that the last process had begun to write, and accepted not, was taken away"
-            );
-        }
+        self.pieces = Pieces {
+            refused: left,
+            ..Pieces::default()
+        };
         Ok(())
     }
 }

@@ -175,8 +175,9 @@ impl Reader {
         let values = params![endpoint, from, until, limit];
         statement.each(values, each).map_err(reading)?;
         // The first place behind the page: strictly behind its last row.
-        let sql = "select sequence from delivery where endpoint_id = ?1 and state = 0 and (sequence, id) > (?2, ?3)
-                   order by sequence, id limit 1";
+        // What has no event yet is none: with it the same page would be asked for until it has.
+        let sql = "select d.sequence from delivery d join event e on e.id = d.event_id
+                   where d.endpoint_id = ?1 and d.state = 0 and (d.sequence, d.id) > (?2, ?3) order by d.sequence, d.id limit 1";
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
         let next = statement
             .query_row(params![endpoint, place, id], |row| time(row, 0))

@@ -75,42 +75,29 @@ impl Tx {
                 read_first_use(&self.connection, self.salt, application, &idempotency.key)
                     .map_err(aborted)?
         {
-            self.give_up(event.id.key())?;
+            self.pieces.give_up(event.id.key());
             return Ok((Some(life::repeated(&first, idempotency)?), 0));
         }
-        let mut begun = match self.pieces.begun(event.id.key()).cloned() {
-            Some(begun) => {
-                // Deleted since: nobody would erase what is written now.
-                self.must_have_tenant(tenant)?;
-                begun
-            }
-            None => {
-                let recipients = self.targets(event, tenant, new.target)?.into();
-                self.last_sequence = life::next_place(self.last_sequence, now.steady);
-                Begun {
-                    recipients,
-                    sequence: self.last_sequence,
-                    made: 0,
-                    deliveries: Vec::new(),
-                }
-            }
-        };
-        let made = self.make_piece(now, new, tenant, &mut begun)?;
+        let mut begun = self.begin(now, new, tenant)?;
+        let (made, mut deliveries) = self.make_piece(now, new, tenant, &mut begun)?;
         let rows = begun.recipients.len();
         if begun.made < rows {
             if begun.made == made {
                 self.mark_begun(event.id.key()).map_err(aborted)?;
             }
-            self.pieces.leave(event.id.key(), Some(begun));
+            self.pieces.made(event.id.key(), begun, deliveries);
             return Ok((None, made));
         }
         if made < rows {
             self.mark_ended(event.id.key()).map_err(aborted)?;
-            self.pieces.leave(event.id.key(), None);
+            let mut all = self.pieces.deliveries(event.id.key());
+            all.append(&mut deliveries);
+            deliveries = all;
+            self.pieces.ended(event.id.key());
         }
         self.insert_event(event, application, tenant, addressee_number(new.target))
             .map_err(aborted)?;
-        let count = u32::try_from(begun.deliveries.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {
             let sql = "insert into idempotency (application_id, key, event_id, fingerprint, deliveries, at) values (?1, ?2, ?3, ?4, ?5, ?6)";
             let values = params![
@@ -131,9 +118,30 @@ impl Tx {
             created: true,
             count,
             rows,
-            deliveries: begun.deliveries,
+            deliveries,
         };
         Ok((Some(published), made))
+    }
+
+    /// Where an event is: at its beginning, or where its last piece has left it.
+    fn begin(&mut self, now: Moment, new: &NewEvent, tenant: i64) -> Result<Begun, StoreError> {
+        let event = new.event.id.key();
+        if self.pieces.is_refused(event) {
+            let detail = "the database was away while the event was being written".to_owned();
+            return Err(StoreError::Unavailable { detail });
+        }
+        if let Some(begun) = self.pieces.begun(event).cloned() {
+            // Deleted since: nobody would erase what is written now.
+            self.must_have_tenant(tenant)?;
+            return Ok(begun);
+        }
+        let recipients = self.targets(&new.event, tenant, new.target)?.into();
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
+        Ok(Begun {
+            recipients,
+            sequence: self.last_sequence,
+            made: 0,
+        })
     }
 
     fn must_have_tenant(&mut self, tenant: i64) -> Result<(), StoreError> {
@@ -142,17 +150,17 @@ impl Tx {
         found.map(drop).ok_or(StoreError::not_found(Entity::Tenant))
     }
 
-    /// Makes the next deliveries of an event; returns how many.
+    /// Makes the next deliveries of an event; returns how many, and those that lanes are to be told of.
     fn make_piece(
         &mut self,
         now: Moment,
         new: &NewEvent,
         tenant: i64,
         begun: &mut Begun,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(usize, Vec<DueDelivery>), StoreError> {
         let recipients = begun.recipients.clone();
         let piece = recipients.iter().skip(begun.made).take(PIECE);
-        let mut made = 0;
+        let (mut made, mut deliveries) = (0, Vec::with_capacity(piece.len()));
         for (endpoint, state) in piece {
             made += 1;
             let id = self.ids.next(now.wall);
@@ -164,23 +172,14 @@ impl Tx {
             if state.is_final() {
                 continue;
             }
-            begun.deliveries.push(DueDelivery {
+            deliveries.push(DueDelivery {
                 delivery,
                 event: new.event.clone(),
                 sequence: begun.sequence,
             });
         }
         begun.made += made;
-        Ok(made)
-    }
-
-    /// Of an event that another one has come before: its deliveries are none.
-    fn give_up(&mut self, event: i64) -> Result<(), StoreError> {
-        if self.pieces.begun(event).is_some() {
-            while !self.take_back(event).map_err(aborted)? {}
-            self.pieces.leave(event, None);
-        }
-        Ok(())
+        Ok((made, deliveries))
     }
 
     fn targets(

@@ -120,7 +120,10 @@ impl Writer {
             home,
         };
         tx.indexed_until = indexed_until(&tx.connection)?;
-        tx.take_back_begun();
+        tx.refuse_left()?;
+        while tx.pieces.has_refused() {
+            tx.take_back_some();
+        }
         tx.enter_all();
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
@@ -132,6 +135,9 @@ impl Writer {
                         tx.roll_back();
                     }
                     tx.enter_guarded(PIECES_EACH);
+                    if tx.pieces.has_refused() {
+                        tx.take_back_guarded();
+                    }
                     tx.look_at_log();
                     tx.empty_log_in_time();
                 }
@@ -199,18 +205,11 @@ impl Tx {
                 Ok(job) => return Some(job),
                 // One after the other: a job that comes meanwhile waits for one.
                 Err(mpsc::error::TryRecvError::Empty) if self.has_due() => self.enter_guarded(1),
+                Err(mpsc::error::TryRecvError::Empty) if self.pieces.has_refused() => {
+                    self.take_back_guarded();
+                }
                 Err(_) => return queue.blocking_recv(),
             }
-        }
-    }
-
-    /// What cannot be taken away now is at the next start: nobody has been told of it.
-    fn take_back_begun(&mut self) {
-        if let Err(error) = self.take_back_all() {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "what the last process had begun to write could not be taken away"
-            );
         }
     }
 
@@ -221,6 +220,16 @@ impl Tx {
             self.roll_back();
             // As if there were none, until more is written.
             self.unentered = Unentered::default();
+        }
+    }
+
+    fn take_back_guarded(&mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.take_back_some())).is_err() {
+            tracing::error!(
+                "what was begun of an event that is not accepted stays until the next start"
+            );
+            self.roll_back();
+            self.pieces = Pieces::default();
         }
     }
 
@@ -266,6 +275,8 @@ impl Tx {
             (self.connection, self.indexed_until) = (connection, indexed_until);
             self.fanout.clear();
             self.unentered = Unentered::default();
+            // It may lack a piece, or have one that nobody here knows was committed.
+            self.refuse_left().map_err(aborted)?;
         }
         Ok(())
     }
@@ -319,7 +330,7 @@ impl Tx {
         self.connection.roll_back();
         // What the cache learned inside the transaction did not happen.
         self.fanout.undo();
-        self.pieces.undo();
+        self.pieces.undo(0);
         self.moving.clear();
         // It may be undone, so it is noted again.
         self.noted_ahead = Duration::ZERO;

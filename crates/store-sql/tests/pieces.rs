@@ -93,6 +93,12 @@ async fn what_is_refused_between_its_pieces_leaves_nothing() {
     let [answer] = <[_; 1]>::try_from(rest.publishes).unwrap();
     let answer = answer.unwrap();
     assert_eq!((answer.event, answer.created), (first.event, false));
+    // What was begun goes behind the commit, and before the next.
+    let nobody = NewEvent {
+        target: Target::Nobody,
+        ..world.publishing(at(5), "a")
+    };
+    world.publish_new(at(5), nobody).await.unwrap();
     assert_eq!(deliveries(&store).await, 0);
     drop(store);
     assert_eq!(examine(directory.path()).unwrap(), []);

@@ -54,7 +54,8 @@ impl From<ContentFilter> for Value {
 
 impl From<Value> for ContentFilter {
     fn from(written: Value) -> Self {
-        let read = Self::new(written.clone());
+        // As it was taken when it was set: what is refused today may be stored.
+        let read = Self::compiled(written.clone(), false);
         read.unwrap_or(Self {
             written,
             condition: None,
@@ -149,6 +150,11 @@ impl ContentFilter {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn new(written: Value) -> Result<Self, InvalidFilter> {
+        Self::compiled(written, true)
+    }
+
+    /// `strict` where somebody sets it, who is told of what nothing meets.
+    fn compiled(written: Value, strict: bool) -> Result<Self, InvalidFilter> {
         // Without the lines and blanks that it may have been typed with.
         if written.to_string().len() > FILTER_BYTES_MAX {
             return Err(InvalidFilter::TooLong);
@@ -159,7 +165,10 @@ impl ContentFilter {
         if conditions.is_empty() {
             return Err(InvalidFilter::Empty);
         }
-        let mut compiler = Compiler { conditions: 0 };
+        let mut compiler = Compiler {
+            conditions: 0,
+            strict,
+        };
         let condition = Some(compiler.object(conditions, "", 0)?);
         Ok(Self { written, condition })
     }
@@ -208,6 +217,7 @@ impl ContentFilter {
 
 struct Compiler {
     conditions: usize,
+    strict: bool,
 }
 
 impl Compiler {
@@ -231,7 +241,7 @@ impl Compiler {
                     let inner = self.one(value, key, path, depth)?;
                     Condition::Not(Box::new(inner))
                 }
-                operator if operator.starts_with('$') => test(operator, value, path)?,
+                operator if operator.starts_with('$') => test(operator, value, path, self.strict)?,
                 part => {
                     let below = if path.is_empty() {
                         part.to_owned()
@@ -243,7 +253,7 @@ impl Compiler {
                         Value::Object(inner) if !inner.is_empty() => {
                             self.object(inner, &below, depth + 1)?
                         }
-                        literal => test("$eq", literal, &below)?,
+                        literal => test("$eq", literal, &below, self.strict)?,
                     }
                 }
             });
@@ -291,7 +301,12 @@ impl Compiler {
     }
 }
 
-fn test(operator: &str, operand: &Value, path: &str) -> Result<Condition, InvalidFilter> {
+fn test(
+    operator: &str,
+    operand: &Value,
+    path: &str,
+    strict: bool,
+) -> Result<Condition, InvalidFilter> {
     if path.is_empty() {
         let (what, shown) = (operator.to_owned(), operator.to_owned());
         return Err(if is_known(operator) {
@@ -338,7 +353,7 @@ fn test(operator: &str, operand: &Value, path: &str) -> Result<Condition, Invali
         }
     };
     let condition = Condition::Test {
-        path: Path::read(path)?,
+        path: Path::read(path, strict)?,
         test,
     };
     Ok(if is_negated {
@@ -370,7 +385,7 @@ fn is_known(operator: &str) -> bool {
 }
 
 impl Path {
-    fn read(text: &str) -> Result<Self, InvalidFilter> {
+    fn read(text: &str, strict: bool) -> Result<Self, InvalidFilter> {
         let mut parts = text.split('.').map(str::to_owned);
         let in_meta = match parts.next().as_deref() {
             Some("data") => false,
@@ -383,7 +398,7 @@ impl Path {
         }
         // As a name it would be met by no event, and its endpoint would get nothing without a word.
         let is_operator = |part: &&String| is_known(part) || COMBINING.contains(&part.as_str());
-        if let Some(operator) = parts.iter().find(is_operator) {
+        if strict && let Some(operator) = parts.iter().find(is_operator) {
             let (text, operator) = (text.to_owned(), operator.to_owned());
             return Err(InvalidFilter::OperatorInPath(text, operator));
         }

@@ -1,6 +1,6 @@
 //! What waits for the journal, by tenant: nobody's flood keeps out or delays what others publish.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::{Id, id};
@@ -86,26 +86,44 @@ impl Queue {
     /// Back in line with requests that found no room in a transaction: before all others of their tenants, and behind other
     /// tenants.
     pub(super) fn put_back(&mut self, entries: Vec<RequestEntry>) {
-        for entry in entries.into_iter().rev() {
-            let queue = self.tenants.entry(entry.tenant).or_default();
-            if queue.is_empty() {
-                self.ring.push_back(entry.tenant);
+        // In their order, but whose is the first has had a turn: the last of all.
+        let first = entries.first().map(|entry| entry.tenant);
+        let others = entries.iter().map(|entry| entry.tenant);
+        let others = others.filter(|tenant| Some(*tenant) != first);
+        let mut placed = HashSet::new();
+        for tenant in others.chain(first) {
+            // Who has more in line is in the ring.
+            if !self.tenants.contains_key(&tenant) && placed.insert(tenant) {
+                self.ring.push_back(tenant);
             }
-            queue.push_front(entry);
+        }
+        for entry in entries.into_iter().rev() {
+            self.tenants
+                .entry(entry.tenant)
+                .or_default()
+                .push_front(entry);
         }
     }
 
     /// The next requests: at most `max`, and about as many deliveries as one transaction makes.
     pub(super) fn take(&mut self, max: usize) -> Vec<RequestEntry> {
         let mut taken = Vec::new();
-        // What is written in several transactions goes behind what goes into the first of them.
-        let mut large = Vec::new();
+        // What is written in several transactions goes behind what goes into the first of them. Only one has a piece in
+        // each, so that the others keep their turn.
+        let mut large: Option<RequestEntry> = None;
+        let mut later = Vec::new();
         let mut rows = 0;
         // The rows are asked about before each: an event that makes more than all of them still goes.
-        while taken.len() + large.len() < max
+        while taken.len() + usize::from(large.is_some()) < max
             && rows < TRANSACTION_ROWS
             && let Some(tenant) = self.ring.pop_front()
         {
+            let known = self.fan_outs.get(&tenant).copied();
+            let is_large = known.is_some_and(|known| known > FAN_OUT_LARGE);
+            if is_large && large.is_some() {
+                later.push(tenant);
+                continue;
+            }
             let Some(queue) = self.tenants.get_mut(&tenant) else {
                 continue;
             };
@@ -113,9 +131,8 @@ impl Queue {
             let makes_many = entry
                 .as_ref()
                 .is_some_and(|entry| matches!(entry.request, Request::Publish(..)));
-            let known = self.fan_outs.get(&tenant).copied();
-            if known.is_some_and(|known| known > FAN_OUT_LARGE) {
-                large.extend(entry);
+            if is_large {
+                large = entry;
             } else {
                 taken.extend(entry);
             }
@@ -131,7 +148,10 @@ impl Queue {
                 1
             };
         }
-        taken.append(&mut large);
+        for tenant in later.into_iter().rev() {
+            self.ring.push_front(tenant);
+        }
+        taken.extend(large);
         taken
     }
 
@@ -159,5 +179,54 @@ mod tests {
         }
         assert_eq!(places.len(), REQUESTS_MAX / 2);
         assert!(room.take(calm, 256 * 1_024).is_ok());
+    }
+
+    #[test]
+    fn tenants_with_large_events_have_their_turns() {
+        const TENANTS: u128 = 5;
+        const PIECES: usize = 4;
+        let room = Room::default();
+        let entry = |tenant: u128| {
+            let finish = postrider_store::FinishDelivery {
+                delivery: Id::from_u128(tenant),
+                endpoint: Id::from_u128(tenant),
+                state: postrider_core::delivery::DeliveryState::Cancelled,
+            };
+            RequestEntry {
+                tenant: Id::from_u128(tenant),
+                request: Request::Finish(finish, tokio::sync::oneshot::channel().0),
+                place: room.take(Id::from_u128(tenant), 0).unwrap(),
+            }
+        };
+        let mut queue = Queue::default();
+        for tenant in 1..=TENANTS {
+            queue.learn(Id::from_u128(tenant), 1_000);
+            // One waits in line, or several.
+            for _ in 0..tenant {
+                queue.push(entry(tenant));
+            }
+        }
+        queue.push(entry(99));
+        let mut ended: HashMap<u128, usize> = HashMap::new();
+        let mut pieces: HashMap<u128, usize> = HashMap::new();
+        for round in 0..400 {
+            let mut taken = queue.take(512);
+            if round == 0 {
+                assert_eq!(taken.remove(0).tenant.as_u128(), 99, "small ones go first");
+            }
+            let [one] = <[RequestEntry; 1]>::try_from(taken).ok().unwrap();
+            let tenant = one.tenant.as_u128();
+            let done = pieces.entry(tenant).or_default();
+            *done += 1;
+            if *done < PIECES {
+                queue.put_back(vec![one]);
+            } else {
+                *done = 0;
+                *ended.entry(tenant).or_default() += 1;
+                queue.push(entry(tenant));
+            }
+        }
+        assert_eq!(ended.len(), 5);
+        assert!(ended.values().all(|count| *count == 20), "{ended:?}");
     }
 }

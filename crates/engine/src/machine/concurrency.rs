@@ -14,6 +14,8 @@ use postrider_core::Timestamp;
 /// Requests at once that a lane begins with, before it has learned anything; waiting alone never
 /// brings it lower.
 const START: f64 = 16.0;
+/// The same, as a number.
+const BEGUN: usize = 16;
 /// Waiting in the receiver's queue: with fewer there is room for more.
 const QUEUE_SHORT: f64 = 2.0;
 /// With more there are too many.
@@ -142,19 +144,19 @@ impl Concurrency {
 pub(super) struct Begun(VecDeque<Timestamp>);
 
 impl Begun {
-    /// One begins, where `allowed` may be under way.
-    pub(super) fn started(&mut self, now: Timestamp, allowed: usize) {
+    /// One begins.
+    pub(super) fn started(&mut self, now: Timestamp) {
         self.0.push_back(now);
         // Those before them are not asked about.
-        while self.0.len() > allowed {
+        if self.0.len() > BEGUN {
             self.0.pop_front();
         }
     }
 
-    /// When one more may begin beside `allowed` that are under way: no more than those in the time that an answer has.
-    pub(super) fn next_at(&self, allowed: usize, now: Timestamp) -> Timestamp {
+    /// When one more may begin than is learned: as many as a lane begins with in the time that an answer has.
+    pub(super) fn next_at(&self, now: Timestamp) -> Timestamp {
         match self.0.front() {
-            Some(oldest) if self.0.len() >= allowed => oldest.plus(HANGS).max(now),
+            Some(oldest) if self.0.len() >= BEGUN => oldest.plus(HANGS).max(now),
             _ => now,
         }
     }

@@ -385,12 +385,17 @@ impl Lane {
             true => PAGE_ROWS_SCARCE,
             false => (self.page_rows * 2).min(PAGE_ROWS),
         };
-        // What is known may come back with the page, so ask for that much more.
-        let known = u32::try_from(self.known.len() + self.unsettled.len()).unwrap_or(u32::MAX);
+        // What is known may come back with the page, so ask for that much more. Not where the lane keeps little of it
+        // anyway: what hangs may be large, and would be read again with each page.
+        let (known, held) = if self.is_failing() {
+            (0, 0)
+        } else {
+            (self.known.len() + self.unsettled.len(), self.bytes)
+        };
         Some(PageWish {
             from,
-            rows: rows.saturating_add(known),
-            bytes: bytes + self.bytes,
+            rows: rows.saturating_add(u32::try_from(known).unwrap_or(u32::MAX)),
+            bytes: bytes + held,
         })
     }
 
@@ -408,8 +413,8 @@ impl Lane {
         (at > now).then_some(at)
     }
 
-    /// When the lane can send its next delivery.
-    pub(super) fn turn(&self, now: Timestamp) -> Turn {
+    /// When the lane can send its next delivery; `crowded` where its tenant has taken much of what there is.
+    pub(super) fn turn(&self, now: Timestamp, crowded: bool) -> Turn {
         let Some(config) = self
             .config
             .filter(|config| config.closed.is_none() && !config.held)
@@ -419,7 +424,7 @@ impl Lane {
         if self.unsendable && self.in_flight > 0 {
             return Turn::Never;
         }
-        let Some(slot_at) = self.slot_at(config, now) else {
+        let Some(slot_at) = self.slot_at(config, now, crowded) else {
             return Turn::Never;
         };
         let Some((_, due)) = self.candidate(config.ordering, now) else {
@@ -439,14 +444,16 @@ impl Lane {
         if at <= now { Turn::Now } else { Turn::At(at) }
     }
 
-    /// When one request more may be under way; none before one of those has ended.
-    fn slot_at(&self, config: LaneConfig, now: Timestamp) -> Option<Timestamp> {
+    /// When one request more may be under way; none before one of those has ended. Where the schedule is exact those that
+    /// hang keep no other back, as long as the lanes of the same tenant leave each other enough.
+    fn slot_at(&self, config: LaneConfig, now: Timestamp, crowded: bool) -> Option<Timestamp> {
         let allowed = self.concurrency.allowed();
         if self.in_flight < allowed {
             return Some(now);
         }
-        let may_have_more = is_exact(config) && self.in_flight < self.concurrency.ceiling();
-        may_have_more.then(|| self.begun.next_at(allowed, now))
+        let may_have_more =
+            is_exact(config) && !crowded && self.in_flight < self.concurrency.ceiling();
+        may_have_more.then(|| self.begun.next_at(now))
     }
 
     /// Until when what was sent counts against the rate; none when it does not any more. A lane that is let go before
@@ -501,8 +508,8 @@ impl Lane {
     }
 
     /// Takes the delivery whose turn it is. It counts as held in memory until it is settled.
-    pub(super) fn take(&mut self, now: Timestamp) -> Option<DueDelivery> {
-        if self.turn(now) != Turn::Now {
+    pub(super) fn take(&mut self, now: Timestamp, crowded: bool) -> Option<DueDelivery> {
+        if self.turn(now, crowded) != Turn::Now {
             return None;
         }
         let ordering = self.config?.ordering;
@@ -524,7 +531,7 @@ impl Lane {
         self.in_flight += 1;
         self.breaker.started(now);
         if self.config.is_some_and(is_exact) {
-            self.begun.started(now, self.concurrency.allowed());
+            self.begun.started(now);
         }
         if let Some(rate) = self.config.and_then(|config| config.rate_limit) {
             self.rate.started(rate, now);
@@ -560,10 +567,7 @@ impl Lane {
             }
             Signal::Strained { pause } => {
                 self.unsendable = false;
-                // With fewer at once some would wait beyond their times, and what is new behind all of them.
-                if !config.is_some_and(is_exact) {
-                    self.concurrency.strained(now, started_at);
-                }
+                self.concurrency.strained(now, started_at);
                 // Counted without a breaker too: how much the lane holds depends on it.
                 self.failures = self.failures.saturating_add(1);
                 if config.is_some_and(|config| config.breaker) {

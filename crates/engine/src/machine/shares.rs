@@ -58,6 +58,15 @@ impl Shares {
         share.is_some_and(|share| share.queued == Queued::Parked)
     }
 
+    /// Whether a tenant has half of what it may have under way: what its lanes need beyond what they have learned would
+    /// be lacking to others of them.
+    pub(super) fn is_crowded(&self, tenant: TenantId) -> bool {
+        let free = self.in_flight_max - self.in_flight;
+        let own = self.tenants.get(&tenant).map_or(0, |share| share.in_flight);
+        // It may have as many as are free when it has them: half of own and free together.
+        own * 3 >= free
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }

@@ -129,7 +129,8 @@ impl Machine {
             standing => standing,
         };
         let due = lane.due_since(now);
-        let next_in = match lane.turn(now) {
+        // That one more may be sent beside those that hang is no wait worth telling.
+        let next_in = match lane.turn(now, true) {
             Turn::At(at) => Some(at.since(now)),
             Turn::Now | Turn::Never => None,
         };
@@ -163,7 +164,7 @@ impl Lane {
         if !matches!(self.breaker(), Breaker::Closed { .. }) {
             return Standing::Broken;
         }
-        match self.turn(now) {
+        match self.turn(now, true) {
             Turn::Now => Standing::Ready,
             Turn::At(_) => Standing::Waiting,
             Turn::Never if self.has_underway() => Standing::Busy,

@@ -29,7 +29,6 @@
 mod publishers;
 mod receivers;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -126,19 +125,7 @@ async fn main() -> anyhow::Result<()> {
         &format!("load-{}", std::process::id()),
     )
     .await?;
-    let mut prompt = Vec::new();
-    let tls = match &args.certificates {
-        Some(directory) if args.https => Some(receivers::tls(directory)?),
-        _ => None,
-    };
-    for number in 0..args.endpoints {
-        let port = if number == 0 { args.port } else { 0 };
-        let one = receivers::prompt(port, tls.clone(), received.clone(), started);
-        prompt.push(one.await?);
-    }
-    let scheme = if args.https { "https" } else { "http" };
-    let url = |receiver: SocketAddr| format!("{scheme}://{receiver}");
-    let prompt: Vec<String> = prompt.into_iter().map(url).collect();
+    let prompt = prompt(&args, &received, started).await?;
     let mut tenants = many_tenants(&client, &application, args.tenants, prompt).await?;
     let bad = bad_tenant(&args, &client, &application).await?;
     if args.hang {
@@ -187,6 +174,26 @@ async fn main() -> anyhow::Result<()> {
     }
     tell(args.json, &publishing, &received, accepted, delivered);
     Ok(())
+}
+
+/// The receivers that answer at once.
+async fn prompt(
+    args: &Args,
+    received: &Arc<Received>,
+    started: Instant,
+) -> anyhow::Result<Vec<String>> {
+    let tls = match &args.certificates {
+        Some(directory) if args.https => Some(receivers::tls(directory)?),
+        _ => None,
+    };
+    let scheme = if args.https { "https" } else { "http" };
+    let mut prompt = Vec::new();
+    for number in 0..args.endpoints {
+        let port = if number == 0 { args.port } else { 0 };
+        let one = receivers::prompt(port, tls.clone(), received.clone(), started);
+        prompt.push(format!("{scheme}://{}", one.await?));
+    }
+    Ok(prompt)
 }
 
 /// Prints what was measured.

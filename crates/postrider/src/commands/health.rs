@@ -40,10 +40,10 @@ fn of_here(server: &ServerConfig) -> anyhow::Result<Client> {
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let address = SocketAddr::new(ip, server.listen.port());
-    match &server.tls {
-        None => Client::new(&format!("http://{address}"), Secret::new("")),
-        Some(tls) => {
-            Client::new(&format!("https://{address}"), Secret::new(""))?.knowing(&tls.certificate)
-        }
-    }
+    let scheme = if server.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    Client::own(&format!("{scheme}://{address}"))
 }

@@ -91,8 +91,14 @@ fn of_callers(config: &Config, wrong: &mut Vec<String>) {
 /// Where it listens, and what others reach it by.
 fn of_addresses(config: &Config, wrong: &mut Vec<String>) {
     // Links are made of it, and pages are at the root of it.
+    let is_root = |text: &str| {
+        let url = url::Url::parse(text).ok()?;
+        let web = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        Some(web && bare && url.username().is_empty())
+    };
     if let Some(url) = &config.server.public_url
-        && origin(url).is_none()
+        && is_root(url) != Some(true)
     {
         wrong.push(format!(
             "server.public_url is {url:?}; it is scheme, host and perhaps a port, without a path: https://hooks.example.com"

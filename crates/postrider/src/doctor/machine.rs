@@ -152,21 +152,31 @@ fn disk(directory: &Path) -> Check {
 #[cfg(unix)]
 fn owners(directory: &Path) -> Option<Check> {
     use std::os::unix::fs::MetadataExt as _;
-    let owner = directory.metadata().ok()?.uid();
-    let files = std::fs::read_dir(directory).ok()?.flatten();
-    let foreign = files.filter(|file| file.metadata().is_ok_and(|found| found.uid() != owner));
-    let names: Vec<String> = foreign
-        .map(|file| file.file_name().to_string_lossy().into_owned())
+    let of = |name: &str| Some(directory.join(name).symlink_metadata().ok()?.uid());
+    // A volume is often root's, and its files are the server's.
+    let owner = match directory.metadata().ok()?.uid() {
+        0 => of("postrider.db")?,
+        owner => owner,
+    };
+    let own = [
+        "postrider.db",
+        "postrider.db-wal",
+        "postrider.db-shm",
+        "postrider.lock",
+    ];
+    let names: Vec<&str> = own
+        .into_iter()
+        .filter(|name| of(name).is_some_and(|found| found != owner))
         .collect();
     if names.is_empty() {
         return Some(check(
             "owner",
             Verdict::Well,
-            "what lies in the directory belongs to its owner",
+            "the files of the store belong to one user",
         ));
     }
     let detail = format!(
-        "{} do not belong to the owner of {} ({owner}), whose server may not open them: chown them",
+        "{} in {} belong to others than {owner}, whose server may not open them: chown them",
         names.join(", "),
         directory.display()
     );

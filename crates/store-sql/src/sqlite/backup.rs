@@ -79,6 +79,19 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
         source,
     };
     let file = directory.join(open::FILE);
+    // Whole or not at all, though the machine stops meanwhile: what is there moves aside when the copy is on the disk.
+    let fresh = directory.join(format!("{}.restoring", open::FILE));
+    drop(std::fs::remove_file(&fresh));
+    // Not `fs::copy`, which copies the mode too: a backup may be kept as nobody may write it, or anybody may read it.
+    let mut written = open::make_new(&fresh).map_err(io)?;
+    std::fs::File::open(copy)
+        .and_then(|mut copy| std::io::copy(&mut copy, &mut written))
+        .and_then(|_| written.sync_all())
+        .map_err(io)?;
+    #[cfg(unix)]
+    for made in [&written, owned.lock()] {
+        hand_over(directory, made).map_err(io)?;
+    }
     let aside = (1..)
         .map(|number| directory.join(format!("{}.before-restore-{number}", open::FILE)))
         .find(|path| !path.exists());
@@ -97,32 +110,23 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
     if let Some(aside) = &aside {
         std::fs::rename(&file, aside).map_err(io)?;
     }
-    // Whole or not at all, though the machine stops meanwhile.
-    let fresh = directory.join(format!("{}.restoring", open::FILE));
-    drop(std::fs::remove_file(&fresh));
-    // Not `fs::copy`, which copies the mode too: a backup may be kept as nobody may write it, or anybody may read it.
-    let mut written = open::make_private(&fresh).map_err(io)?;
-    std::fs::File::open(copy)
-        .and_then(|mut copy| std::io::copy(&mut copy, &mut written))
-        .and_then(|_| written.sync_all())
-        .map_err(io)?;
-    // Root restores what a service of less rights is to open.
-    #[cfg(unix)]
-    hand_over(directory, &fresh).map_err(io)?;
     std::fs::rename(&fresh, &file).map_err(io)?;
-    #[cfg(unix)]
-    hand_over(directory, &directory.join(open::LOCK)).map_err(io)?;
     drop(owned);
     Ok(aside)
 }
 
-/// Gives a file to whom its directory belongs.
+/// Gives a file that root has made to whom its directory belongs: a service of less rights is to open it. By its handle,
+/// never by its name, which somebody else may have made a link of. Who is not root can give nothing, and need not.
 #[cfg(unix)]
-fn hand_over(directory: &Path, file: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, chown};
-    let (of, is) = (std::fs::metadata(directory)?, std::fs::metadata(file)?);
-    if (of.uid(), of.gid()) == (is.uid(), is.gid()) {
+fn hand_over(directory: &Path, file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let (of, is) = (std::fs::metadata(directory)?, file.metadata()?);
+    // One of several names may be somebody else's file.
+    if (of.uid(), of.gid()) == (is.uid(), is.gid()) || is.nlink() > 1 {
         return Ok(());
     }
-    chown(file, Some(of.uid()), Some(of.gid()))
+    match fchown(file, Some(of.uid()), Some(of.gid())) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        handed => handed,
+    }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::OpenError;
 
 pub(crate) const FILE: &str = "postrider.db";
-pub(super) const LOCK: &str = "postrider.lock";
+const LOCK: &str = "postrider.lock";
 /// The server keeps its master key here, unless it is told another place.
 const MASTER_KEY: &str = "master.key";
 /// Marks our files: "PRDR".
@@ -44,7 +44,7 @@ pub(crate) struct DataDirectory {
     /// keeps out versions that know only that.
     // Kept open: when a process closes a file, POSIX lets go of all its locks on it, SQLite's too.
     database: File,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDirectory {
@@ -83,12 +83,15 @@ impl DataDirectory {
         let io = of(directory.to_owned());
         let file = directory.join(FILE);
         let lock = directory.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock)
-            .map_err(of(lock))?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        // A link there would lead somewhere else, with the rights of whoever starts this.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            rustix::fs::OFlags::NOFOLLOW.bits().cast_signed(),
+        );
+        let lock = options.open(&lock).map_err(of(lock))?;
         let database = make_private(&file).map_err(of(file.clone()))?;
         for locked in [&lock, &database] {
             match locked.try_lock() {
@@ -104,13 +107,18 @@ impl DataDirectory {
         Ok(Self {
             file,
             database,
-            _lock: lock,
+            lock,
         })
     }
 
     /// Takes a directory whose database is about to be replaced, in whatever state it is.
     pub(crate) fn claim_for_restore(directory: &Path) -> Result<Self, OpenError> {
         Self::take(directory)
+    }
+
+    /// The file beside the database.
+    pub(crate) fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// Whether the path still leads to the file that is open here.
@@ -274,6 +282,15 @@ pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connect
 pub(crate) fn make_private(file: &Path) -> std::io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
+/// The same of a file that must not be there, and is no link.
+pub(crate) fn make_new(file: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.create_new(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(file)
