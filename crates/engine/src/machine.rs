@@ -28,6 +28,8 @@ use shares::Shares;
 
 pub use survey::{LaneSurvey, LanesStanding, Standing, Survey};
 
+/// How long a lane waits that has what it has learned and would have more, were its tenant's lanes not that many.
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// With more lanes than these, those that are idle are let go.
 const IDLE_LANES_KEPT: usize = 10_000;
 
@@ -480,7 +482,8 @@ impl Machine {
                 wish,
             });
         }
-        let wake = match lane.turn(now, self.shares.is_crowded(config.tenant)) {
+        let crowded = self.shares.is_crowded(config.tenant);
+        let wake = match lane.turn(now, crowded) {
             Turn::Now => {
                 if !lane.queued {
                     lane.queued = true;
@@ -489,6 +492,12 @@ impl Machine {
                 None
             }
             Turn::At(at) => Some(at),
+            // Nobody tells it when the others of its tenant have ended: it looks again itself.
+            Turn::Never if crowded => match lane.turn(now, false) {
+                Turn::Never => None,
+                Turn::Now => Some(now.plus(CROWDED_PAUSE)),
+                Turn::At(at) => Some(at.max(now.plus(CROWDED_PAUSE))),
+            },
             Turn::Never => None,
         };
         let wake = [wake, lane.wake_for_page(now, &self.limits)]

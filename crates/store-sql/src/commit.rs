@@ -86,24 +86,29 @@ impl Tx {
         // The order of the fields is that of the writes: what a batch ends, it may send again.
         let answers = Answers {
             records: self.each(&how, records, |tx, record| {
-                tx.record(now.wall, record).map(Some)
+                tx.record(now.wall, record).map(is_made)
             })?,
             finishes: self.each(&how, &batch.finishes, |tx, finish| {
-                tx.finish(now.wall, *finish).map(Some)
-            })?,
-            publishes: self.each(&how, &batch.publishes, |tx, new| {
-                let (published, made) = tx.publish(now, new)?;
-                // Of the other kinds each write is about one delivery; only an event makes many. Behind a piece of one that
-                // is not whole yet nothing has room: it would overtake that.
-                let left = how.room.get().saturating_sub(made);
-                how.room.set(if published.is_some() { left } else { 0 });
-                Ok(published)
+                tx.finish(now.wall, *finish).map(is_made)
             })?,
             resends: self.each(&how, &batch.resends, |tx, resend| {
-                tx.resend(now.steady, *resend).map(Some)
+                tx.resend(now.steady, *resend).map(is_made)
             })?,
             catch_ups: self.each(&how, &batch.catch_ups, |tx, missed| {
-                tx.catch_up(now, *missed).map(Some)
+                tx.catch_up(now, *missed).map(is_made)
+            })?,
+            publishes: self.each(&how, &batch.publishes, |tx, new| {
+                // Of what was begun on another connection: nothing of this one is spoilt by it.
+                if tx.pieces.is_refused(new.event.id.key()) {
+                    let detail = "the database was away while the event was being written";
+                    let detail = detail.to_owned();
+                    return Ok(Some(Err(StoreError::Unavailable { detail })));
+                }
+                let (published, made) = tx.publish(now, new)?;
+                // Of the other kinds each write is about one delivery; only an event makes many.
+                let left = how.room.get().saturating_sub(made);
+                how.room.set(left);
+                Ok(published.map(Ok))
             })?,
         };
         self.come_back().map_err(aborted)?;
@@ -115,7 +120,7 @@ impl Tx {
         &mut self,
         how: &Manner,
         writes: &[W],
-        write: impl Fn(&mut Self, &W) -> Result<Option<A>, StoreError>,
+        write: impl Fn(&mut Self, &W) -> Made<A>,
     ) -> Result<Vec<Result<A, StoreError>>, StoreError> {
         let mut answers = Vec::with_capacity(writes.len());
         for one in writes {
@@ -129,7 +134,7 @@ impl Tx {
                 write(self, one)
             };
             answers.push(match written {
-                Ok(Some(written)) => Ok(written),
+                Ok(Some(answer)) => answer,
                 Ok(None) => break,
                 // What the caller did wrong was found before anything was written.
                 Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
@@ -184,6 +189,13 @@ impl Tx {
         run(self, "release one")?;
         written
     }
+}
+
+/// What one write has come to: an answer, or none while it is not whole yet.
+type Made<A> = Result<Option<Result<A, StoreError>>, StoreError>;
+
+fn is_made<A>(written: A) -> Option<Result<A, StoreError>> {
+    Some(Ok(written))
 }
 
 /// Tried again it would fail again, and everything would wait for it.

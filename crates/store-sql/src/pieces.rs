@@ -1,8 +1,8 @@
 //! An event for very many endpoints, written in pieces: while one is not being written, others have their turn.
 //!
 //! The deliveries come first and the event last. Until then it is not accepted: nobody is told of it, and readers find no
-//! such event. So it is still there whole or not at all. A mark in `meta` says that one was begun, and what a process has
-//! left begun is taken away when the next one starts.
+//! such event. So it is still there whole or not at all. A mark in `meta` says that one was begun. What is refused, or was left
+//! begun by a process or a connection, is taken away between other jobs, at a start before them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::convert::aborted;
 use crate::segments::keys_text;
-use crate::sql::{Optional, SqlResult, params};
+use crate::sql::{Connection, Optional, SqlResult, params};
 use crate::writer::Tx;
 
 /// Deliveries of one event that one transaction makes. Each dirties a page of the index of what waits: these are some
@@ -60,6 +60,21 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
+    /// What a process has left begun, or a connection that broke: none of it is accepted.
+    pub(crate) fn left(connection: &Connection) -> SqlResult<Self> {
+        let sql = "select value from meta where key like 'fan_out %'";
+        let mut statement = connection.prepare_cached(sql)?;
+        Ok(Self {
+            refused: statement.query_all((), |row| row.get(0))?,
+            ..Self::default()
+        })
+    }
+
+    /// Until the next start.
+    pub(crate) fn forget_refused(&mut self) {
+        self.refused.clear();
+    }
+
     pub(crate) fn begun(&self, event: i64) -> Option<&Begun> {
         self.begun.get(&event).map(|(begun, _)| begun)
     }
@@ -198,19 +213,5 @@ impl Tx {
                 );
             }
         }
-    }
-
-    /// What a process has left begun, or a connection that broke: none of it is accepted.
-    pub(crate) fn refuse_left(&mut self) -> SqlResult<()> {
-        let sql = "select value from meta where key like 'fan_out %'";
-        let left = {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.query_all((), |row| row.get(0))?
-        };
-        self.pieces = Pieces {
-            refused: left,
-            ..Pieces::default()
-        };
-        Ok(())
     }
 }

@@ -126,10 +126,6 @@ impl Tx {
     /// Where an event is: at its beginning, or where its last piece has left it.
     fn begin(&mut self, now: Moment, new: &NewEvent, tenant: i64) -> Result<Begun, StoreError> {
         let event = new.event.id.key();
-        if self.pieces.is_refused(event) {
-            let detail = "the database was away while the event was being written".to_owned();
-            return Err(StoreError::Unavailable { detail });
-        }
         if let Some(begun) = self.pieces.begun(event).cloned() {
             // Deleted since: nobody would erase what is written now.
             self.must_have_tenant(tenant)?;

@@ -120,7 +120,7 @@ impl Writer {
             home,
         };
         tx.indexed_until = indexed_until(&tx.connection)?;
-        tx.refuse_left()?;
+        tx.pieces = Pieces::left(&tx.connection)?;
         while tx.pieces.has_refused() {
             tx.take_back_some();
         }
@@ -229,7 +229,7 @@ impl Tx {
                 "what was begun of an event that is not accepted stays until the next start"
             );
             self.roll_back();
-            self.pieces = Pieces::default();
+            self.pieces.forget_refused();
         }
     }
 
@@ -272,11 +272,13 @@ impl Tx {
         if let Some(connection) = self.home.must_be_there(&self.connection)? {
             // What became of the last commit there nobody has told.
             let indexed_until = indexed_until(&connection).map_err(aborted)?;
+            // It may lack a piece, or have one that nobody here knows was committed.
+            let pieces = Pieces::left(&connection).map_err(aborted)?;
+            // All at once: with one of them from before, what was begun there would be gone on with here.
             (self.connection, self.indexed_until) = (connection, indexed_until);
+            self.pieces = pieces;
             self.fanout.clear();
             self.unentered = Unentered::default();
-            // It may lack a piece, or have one that nobody here knows was committed.
-            self.refuse_left().map_err(aborted)?;
         }
         Ok(())
     }

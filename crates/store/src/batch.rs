@@ -15,16 +15,17 @@ pub struct Batch {
     /// Shared, because the journal keeps them until they are written.
     pub records: Vec<Arc<RecordAttempt>>,
     pub finishes: Vec<FinishDelivery>,
-    pub publishes: Vec<NewEvent>,
     pub resends: Vec<Resend>,
     pub catch_ups: Vec<CatchUp>,
+    /// The last, for there may not be room for all of them.
+    pub publishes: Vec<NewEvent>,
 }
 
 /// What one transaction did for a [`Batch`].
 #[derive(Debug, Default)]
 pub struct Written {
     pub answers: Answers,
-    /// What found no room in it, in its order: the end of what makes deliveries, for a transaction of its own.
+    /// What found no room in it, in its order: the last of the publishes, for a transaction of their own.
     pub rest: Batch,
 }
 
@@ -34,10 +35,10 @@ pub struct Answers {
     pub records: Vec<Result<Recorded, StoreError>>,
     /// Whether the delivery was pending, and so was finished.
     pub finishes: Vec<Result<bool, StoreError>>,
-    pub publishes: Vec<Result<Published, StoreError>>,
     /// Each with its new place in the lane.
     pub resends: Vec<Result<DueDelivery, StoreError>>,
     pub catch_ups: Vec<Result<DueDelivery, StoreError>>,
+    pub publishes: Vec<Result<Published, StoreError>>,
 }
 
 impl Batch {

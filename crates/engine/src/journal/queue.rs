@@ -91,9 +91,13 @@ impl Queue {
         let others = entries.iter().map(|entry| entry.tenant);
         let others = others.filter(|tenant| Some(*tenant) != first);
         let mut placed = HashSet::new();
+        if let Some(first) = first {
+            self.ring.retain(|tenant| *tenant != first);
+        }
         for tenant in others.chain(first) {
             // Who has more in line is in the ring.
-            if !self.tenants.contains_key(&tenant) && placed.insert(tenant) {
+            let is_in = self.tenants.contains_key(&tenant) && Some(tenant) != first;
+            if !is_in && placed.insert(tenant) {
                 self.ring.push_back(tenant);
             }
         }

@@ -195,8 +195,26 @@ impl Waiting {
             }
             finished.push((asked, answer));
         }
-        // In the order of their places: publishes, then resends, then catch-ups.
+        // In the order of their places: resends, then catch-ups, then publishes.
         let mut due = Vec::new();
+        let mut resent = Vec::with_capacity(self.resends.len());
+        let mut of_resends = answers.resends.into_iter();
+        let mut of_catch_ups = answers.catch_ups.into_iter();
+        let of_resends = self
+            .resends
+            .into_iter()
+            .map(|asked| (asked, next(&mut of_resends)));
+        let of_catch_ups = self
+            .catch_ups
+            .into_iter()
+            .map(|asked| (asked, next(&mut of_catch_ups)));
+        for (asked, answer) in of_resends.chain(of_catch_ups) {
+            match &answer {
+                Ok(delivery) => due.push(delivery.clone()),
+                Err(error) => told.look |= is_unknown(error),
+            }
+            resent.push((asked, answer));
+        }
         let mut published = Vec::with_capacity(self.publishes.len());
         let mut of_publishes = answers.publishes.into_iter();
         for asked in self.publishes {
@@ -219,28 +237,10 @@ impl Waiting {
             }
             published.push((asked, answer));
         }
-        let mut resent = Vec::with_capacity(self.resends.len());
-        let mut of_resends = answers.resends.into_iter();
-        let mut of_catch_ups = answers.catch_ups.into_iter();
-        let of_resends = self
-            .resends
-            .into_iter()
-            .map(|asked| (asked, next(&mut of_resends)));
-        let of_catch_ups = self
-            .catch_ups
-            .into_iter()
-            .map(|asked| (asked, next(&mut of_catch_ups)));
-        for (asked, answer) in of_resends.chain(of_catch_ups) {
-            match &answer {
-                Ok(delivery) => due.push(delivery.clone()),
-                Err(error) => told.look |= is_unknown(error),
-            }
-            resent.push((asked, answer));
-        }
         committed.due(due);
         send(finished);
-        send(published);
         send(resent);
+        send(published);
         told
     }
 }

@@ -88,7 +88,6 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
         .and_then(|mut copy| std::io::copy(&mut copy, &mut written))
         .and_then(|_| written.sync_all())
         .map_err(io)?;
-    #[cfg(unix)]
     for made in [&written, owned.lock()] {
         hand_over(directory, made).map_err(io)?;
     }
@@ -129,4 +128,9 @@ fn hand_over(directory: &Path, file: &std::fs::File) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
         handed => handed,
     }
+}
+
+#[cfg(not(unix))]
+fn hand_over(_: &Path, _: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
 }

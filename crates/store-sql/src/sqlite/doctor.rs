@@ -168,7 +168,7 @@ fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
         ("endpoint", "endpoint_id", "id"),
         ("profile", "profile", "version"),
     ] {
-        // Of an event that is being written in pieces the deliveries come first; what is left of one goes at the next start.
+        // Of an event that is being written in pieces the deliveries come first; what is left of one goes when a server has the store.
         let begun = "not exists (select 1 from meta where key = 'fan_out ' || d.event_id)";
         let sql = format!(
             "select id from delivery d where state = 0 and not exists (select 1 from {table} where {key} = d.{column}) and {begun} limit {TOLD_MAX}"

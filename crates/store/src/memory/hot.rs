@@ -30,6 +30,12 @@ impl State {
         for finish in &batch.finishes {
             answers.finishes.push(self.finish(ids, now.wall, *finish));
         }
+        for resend in &batch.resends {
+            answers.resends.push(self.resend(now.steady, *resend));
+        }
+        for missed in &batch.catch_ups {
+            answers.catch_ups.push(self.catch_up(ids, now, *missed));
+        }
         let mut rows = 0;
         for new in &batch.publishes {
             // The others come back: here too, so that whoever runs on this one meets it.
@@ -39,16 +45,6 @@ impl State {
             let published = self.publish(ids, now, new.clone());
             rows += published.as_ref().map_or(0, |published| published.rows);
             answers.publishes.push(published);
-        }
-        // A catch-up or a resend makes one, and what is full is full for them too.
-        if rows >= TRANSACTION_ROWS {
-            return answers;
-        }
-        for resend in &batch.resends {
-            answers.resends.push(self.resend(now.steady, *resend));
-        }
-        for missed in &batch.catch_ups {
-            answers.catch_ups.push(self.catch_up(ids, now, *missed));
         }
         answers
     }
