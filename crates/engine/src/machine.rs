@@ -482,7 +482,7 @@ impl Machine {
                 wish,
             });
         }
-        let crowded = self.shares.is_crowded(config.tenant);
+        let crowded = lane.would_have_more() && self.shares.is_crowded(config.tenant);
         let wake = match lane.turn(now, crowded) {
             Turn::Now => {
                 if !lane.queued {
@@ -530,8 +530,8 @@ impl Machine {
             };
             lane.queued = false;
             // It could send when it was queued; since then it may have been closed, or lost what it had.
-            let tenant = lane.config.map(|config| config.tenant);
-            let crowded = tenant.is_some_and(|tenant| self.shares.is_crowded(tenant));
+            let tenant = lane.config.filter(|_| lane.would_have_more());
+            let crowded = tenant.is_some_and(|config| self.shares.is_crowded(config.tenant));
             if let Some(due) = lane.take(now, crowded) {
                 let expired = due
                     .event

@@ -118,7 +118,8 @@ impl World {
                     wish,
                 } => {
                     let range = wish.from.as_micros()..=until.as_micros();
-                    let mut found = self.pending.range(range).map(|(_, due)| due.clone());
+                    let found = self.pending.range(range).map(|(_, due)| due.clone());
+                    let mut found = found.filter(|due| due.delivery.endpoint == endpoint);
                     let rows: Vec<_> = found.by_ref().take(wish.rows as usize).collect();
                     let next = found.next();
                     let next = next.map(|due| Timestamp::from_micros(due.sequence));
@@ -226,6 +227,33 @@ fn endpoints_that_hang_leave_slots_to_another_of_the_same_customer() {
     let now = world.now;
     world.publish(due(7, 150, now));
     assert_eq!(world.sent[150].len(), 1);
+}
+
+#[test]
+fn a_lane_goes_on_when_the_others_of_its_customer_have_ended() {
+    let mut world = World::new(0, false);
+    world.sent = vec![Vec::new(); 200];
+    for endpoint in 100..108 {
+        for number in 0..150 {
+            world.publish(due(endpoint, number, START));
+        }
+    }
+    let strained = Signal::Strained { pause: None };
+    world.run(Duration::from_secs(5), TIME_OUT, strained);
+    // The customer has what it may have beside what is learned; this one gets what it begins with.
+    let now = world.now;
+    for number in 150..190 {
+        world.publish(due(7, number, now));
+    }
+    let of_it = |world: &World| {
+        let sent = world.sent[150..190].iter();
+        sent.filter(|sent| !sent.is_empty()).count()
+    };
+    world.run(Duration::from_secs(9), TIME_OUT, strained);
+    assert_eq!(of_it(&world), 16);
+    // The others have given up at ten seconds, and its own have not.
+    world.run(Duration::from_millis(12_500), TIME_OUT, strained);
+    assert_eq!(of_it(&world), 40);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Only the writer thread uses it, and every change goes through that thread, so it is never stale:
 //! a change of an endpoint forgets its tenant, and a rollback those that its transaction had to do with.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::Health;
@@ -23,7 +23,7 @@ pub(crate) struct Fanout {
     tenants: HashMap<i64, Audience>,
     /// Those that the transaction which is open has read or changed: what is known of them may be undone. Of all others
     /// it is true whatever becomes of it, and anybody's refused change would else have everybody's read again.
-    open: HashSet<i64>,
+    open: Vec<i64>,
 }
 
 /// All that a tenant has for its events.
@@ -80,7 +80,7 @@ impl Fanout {
 
     /// The transaction, or a part of it, is rolled back.
     pub(crate) fn undo(&mut self) {
-        for tenant in self.open.drain() {
+        for tenant in self.open.drain(..) {
             self.tenants.remove(&tenant);
         }
     }
@@ -120,7 +120,10 @@ impl Fanout {
             };
             self.tenants.insert(tenant, audience);
         }
-        self.open.insert(tenant);
+        // Mostly it is the one that was asked for just before; and twice is not wrong.
+        if self.open.last() != Some(&tenant) {
+            self.open.push(tenant);
+        }
         Ok(self.tenants.get_mut(&tenant))
     }
 }
@@ -169,10 +172,10 @@ mod tests {
         let mut fanout = Fanout::default();
         for tenant in [1, 2] {
             fanout.tenants.insert(tenant, audience());
-            fanout.open.insert(tenant);
+            fanout.open.push(tenant);
         }
         fanout.is_true();
-        fanout.open.insert(2);
+        fanout.open.push(2);
         fanout.undo();
         assert!(fanout.tenants.contains_key(&1) && !fanout.tenants.contains_key(&2));
         fanout.undo();

@@ -31,7 +31,7 @@ const MARK: &str = "fan_out ";
 #[derive(Debug, Clone)]
 pub(crate) struct Begun {
     /// Decided with the first piece, whatever changes meanwhile.
-    pub(crate) recipients: Arc<[(i64, DeliveryState)]>,
+    pub(crate) recipients: Arc<Vec<(i64, DeliveryState)>>,
     pub(crate) sequence: i64,
     /// Of the recipients those that have a delivery.
     pub(crate) made: usize,
@@ -76,6 +76,10 @@ impl Pieces {
     }
 
     pub(crate) fn begun(&self, event: i64) -> Option<&Begun> {
+        // As nearly always: nothing is looked for then.
+        if self.begun.is_empty() {
+            return None;
+        }
         self.begun.get(&event).map(|(begun, _)| begun)
     }
 

@@ -131,10 +131,10 @@ impl Tx {
             self.must_have_tenant(tenant)?;
             return Ok(begun);
         }
-        let recipients = self.targets(&new.event, tenant, new.target)?.into();
+        let recipients = self.targets(&new.event, tenant, new.target)?;
         self.last_sequence = life::next_place(self.last_sequence, now.steady);
         Ok(Begun {
-            recipients,
+            recipients: Arc::new(recipients),
             sequence: self.last_sequence,
             made: 0,
         })

@@ -80,6 +80,10 @@ impl Batch {
             writes.drain(..answered.min(writes.len()));
             writes
         }
+        // As nearly always.
+        if answers.len() >= self.len() {
+            return Self::default();
+        }
         Self {
             records: behind(self.records, answers.records.len()),
             finishes: behind(self.finishes, answers.finishes.len()),

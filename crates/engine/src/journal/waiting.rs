@@ -172,7 +172,9 @@ impl Waiting {
         queue: &mut Queue,
     ) -> Told {
         let Written { answers, rest } = written;
-        self.put_back(rest, queue);
+        if !rest.is_empty() {
+            self.put_back(rest, queue);
+        }
         let mut told = Told::default();
         // In the order in which all of it was written: a lane settles an attempt before it hears of a resend.
         let mut of_finishes = answers.finishes.into_iter();

@@ -456,6 +456,11 @@ impl Lane {
         may_have_more.then(|| self.begun.next_at(now))
     }
 
+    /// Whether it has as many under way as it has learned, and may have more.
+    pub(super) fn would_have_more(&self) -> bool {
+        self.in_flight >= self.concurrency.allowed() && self.config.is_some_and(is_exact)
+    }
+
     /// Until when what was sent counts against the rate; none when it does not any more. A lane that is let go before
     /// that would come back with a whole second's worth.
     pub(super) fn limited_until(&self, now: Timestamp) -> Option<Timestamp> {
