@@ -202,8 +202,16 @@ pub(crate) fn unusable(config: &Config) -> Vec<String> {
         own_profiles(config).map(drop),
         super::node::check(config),
     ];
+    // Which addresses a machine has says nothing of a configuration, which may be another machine's.
+    let of_machine = |error: &anyhow::Error| {
+        let found = error.downcast_ref();
+        matches!(found, Some(postrider_transport::SetupError::Bind { .. }))
+    };
     let wrong = tries.into_iter().filter_map(Result::err);
-    wrong.map(|error| format!("{error:#}")).collect()
+    wrong
+        .filter(|error| !of_machine(error))
+        .map(|error| format!("{error:#}"))
+        .collect()
 }
 
 /// Which addresses attempts go to.

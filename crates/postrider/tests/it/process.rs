@@ -498,6 +498,11 @@ fn configuration_mistakes_are_named() {
             "{wrong}: {run:?}"
         );
     }
+    // Which addresses it leaves from is another machine's matter.
+    let elsewhere = "[egress]\nbind = [\"203.0.113.7\"]\n";
+    std::fs::write(file.path(), elsewhere).unwrap();
+    let run = check(file.path());
+    assert!(run.status.success(), "{run:?}");
     // A list in a variable.
     for (variable, value) in [
         ("POSTRIDER__TELEMETRY__SIGNALS", "traces,logs"),
