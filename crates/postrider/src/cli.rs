@@ -76,7 +76,7 @@ pub enum Command {
         /// The directory that they go into
         directory: PathBuf,
     },
-    /// Ask a server whether it accepts events; the exit code tells
+    /// Ask a server whether it accepts events; the exit code tells. Without --server the one of the configuration here
     Health(commands::Address),
     /// Call any route of the API: postrider api get /v1/audit
     Api(commands::ApiArgs),

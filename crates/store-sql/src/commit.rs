@@ -100,7 +100,8 @@ impl Tx {
             publishes: self.each(&how, &batch.publishes, |tx, new| {
                 // Of what was begun on another connection: nothing of this one is spoilt by it.
                 if tx.pieces.is_refused(new.event.id.key()) {
-                    let detail = "the database was away while the event was being written";
+                    let detail =
+                        "the database was away while the event was being written; publish it again";
                     let detail = detail.to_owned();
                     return Ok(Some(Err(StoreError::Unavailable { detail })));
                 }

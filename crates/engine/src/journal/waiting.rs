@@ -48,17 +48,6 @@ struct Asked<A> {
     reply: Reply<A>,
 }
 
-impl<A> Asked<A> {
-    /// Back in line with what found no room.
-    fn again(self, request: impl FnOnce(Reply<A>) -> Request) -> RequestEntry {
-        RequestEntry {
-            tenant: self.tenant,
-            request: request(self.reply),
-            place: self.place,
-        }
-    }
-}
-
 /// Those who wait for one commit, in the order of its [`Batch`].
 pub(super) struct Waiting {
     records: Vec<RecordEntry>,
@@ -139,29 +128,17 @@ pub(super) fn gather(records: Vec<RecordEntry>, requests: Vec<RequestEntry>) -> 
 }
 
 impl Waiting {
-    /// Puts those back in line whose request found no room: what one tenant makes much of is not done before others have
-    /// had their turn.
-    fn put_back(&mut self, rest: Batch, queue: &mut Queue) {
-        fn left<A, W>(
-            asked: &mut Vec<Asked<A>>,
-            rest: Vec<W>,
-            request: impl Fn(W, Reply<A>) -> Request,
-        ) -> Vec<RequestEntry> {
-            let answered = asked.len().saturating_sub(rest.len());
-            let pairs = asked.split_off(answered).into_iter().zip(rest);
-            pairs
-                .map(|(asked, write)| asked.again(|reply| request(write, reply)))
-                .collect()
-        }
-        let publish = |event, reply| Request::Publish(Box::new(event), reply);
-        let mut all = left(&mut self.publishes, rest.publishes, publish);
-        all.append(&mut left(&mut self.resends, rest.resends, Request::Resend));
-        all.append(&mut left(
-            &mut self.catch_ups,
-            rest.catch_ups,
-            Request::CatchUp,
-        ));
-        queue.put_back(all);
+    /// Puts those back in line whose event found no room: what one tenant makes much of is not done before others have had
+    /// their turn.
+    fn put_back(&mut self, rest: Vec<NewEvent>, queue: &mut Queue) {
+        let answered = self.publishes.len().saturating_sub(rest.len());
+        let asked = self.publishes.split_off(answered).into_iter();
+        let entries = asked.zip(rest).map(|(asked, event)| RequestEntry {
+            tenant: asked.tenant,
+            request: Request::Publish(Box::new(event), asked.reply),
+            place: asked.place,
+        });
+        queue.put_back(entries.collect());
     }
 
     /// Tells lanes first, and then whoever asked: what a publisher is told of is on its way already.
@@ -172,8 +149,8 @@ impl Waiting {
         queue: &mut Queue,
     ) -> Told {
         let Written { answers, rest } = written;
-        if !rest.is_empty() {
-            self.put_back(rest, queue);
+        if !rest.publishes.is_empty() {
+            self.put_back(rest.publishes, queue);
         }
         let mut told = Told::default();
         // In the order in which all of it was written: a lane settles an attempt before it hears of a resend.
