@@ -1,5 +1,6 @@
 //! One HTTP request and how it ended. Append-only.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -96,6 +97,16 @@ pub enum Outcome {
         reason: UnreachableReason,
         detail: String,
     },
+}
+
+impl Outcome {
+    /// The status, or why there was none: `200`, `timeout`.
+    pub fn code(&self) -> Cow<'static, str> {
+        match self {
+            Self::Answered { status, .. } => Cow::Owned(status.to_string()),
+            Self::Unreachable { reason, .. } => Cow::Borrowed(reason.as_str()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

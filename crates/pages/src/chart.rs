@@ -6,7 +6,7 @@ use postrider_core::Timestamp;
 use postrider_core::attempt::Attempt;
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::profile::Profile;
-use postrider_service::{Counts, LastHour, MINUTES, Statistics};
+use postrider_service::{Counts, LastHour, MINUTES, Point, Statistics, Times};
 
 use crate::delivery::after;
 use crate::words::{Standing, counted, grouped, long};
@@ -57,14 +57,17 @@ pub(crate) fn strip(statistics: &Statistics) -> Strip {
     let range = statistics.until.since(statistics.since);
     // One more than the range has, which need not begin where a period does.
     let places = range.as_secs().div_ceil(period.as_secs().max(1)) + 1;
-    let places = places.clamp(1, CELLS_MAX);
+    let wanted = places.max(1);
+    let places = wanted.min(CELLS_MAX);
     let series = statistics.series.iter();
-    let most = series.map(|(_, counts)| counts.total).max().unwrap_or(0);
+    let most = series.map(|point| point.counts.total).max().unwrap_or(0);
     let mut cells = Vec::new();
-    let first = floor(statistics.since, period);
-    for (at, counts) in &statistics.series {
+    // Of more than have a place the newest.
+    let before = u32::try_from(wanted - places).unwrap_or(u32::MAX);
+    let first = floor(statistics.since, period).plus(period.saturating_mul(before));
+    for Point { at, counts, times } in &statistics.series {
         let place = at.since(first).as_secs() / period.as_secs().max(1);
-        if counts.total == 0 || place >= places {
+        if counts.total == 0 || *at < first || place >= places {
             continue;
         }
         // However little it is, it is to be seen.
@@ -74,7 +77,7 @@ pub(crate) fn strip(statistics: &Statistics) -> Strip {
             y: STRIP_HEIGHT.saturating_sub(height),
             height,
             class: worst(*counts),
-            title: format!("{at}: {}", told(*counts)),
+            title: format!("{at}: {}{}", told(*counts), answered(times)),
             at: *at,
             href: None,
         });
@@ -141,6 +144,14 @@ fn attempts_told(attempts: u64, succeeded: u64) -> String {
         0 => attempts_word,
         failed => format!("{attempts_word}, {} failed", grouped(failed)),
     }
+}
+
+/// How soon most of a bar's answers came, where any did.
+fn answered(times: &Times) -> String {
+    let most = times.within(99);
+    most.map_or_else(String::new, |most| {
+        format!("; 99 of 100 answered within {}", long(most))
+    })
 }
 
 fn floor(at: Timestamp, period: Duration) -> Timestamp {

@@ -6,11 +6,14 @@ use postrider_service::{ErrorCode, Refusal, StatisticsAsked};
 use crate::Site;
 use crate::chart::{Strip, strip};
 use crate::door::Visitor;
+use crate::outcomes::Ends;
 use crate::words::grouped;
 
 pub(crate) struct Day {
     pub(crate) strip: Strip,
     pub(crate) figures: Vec<Figure>,
+    /// How its attempts ended.
+    pub(crate) ends: Ends,
 }
 
 /// A number, and the list that it counts.
@@ -56,9 +59,12 @@ impl Day {
             visitor.href(list)
         };
         let totals = statistics.totals;
+        let outcomes = statistics.outcomes.clone().unwrap_or_default();
+        let ends = Ends::of(&outcomes, |answer| list(&format!("&answer={answer}")));
         let figure = |name, number, href| Figure { name, number, href };
         Ok(Some(Self {
             strip: strip(&statistics),
+            ends,
             figures: vec![
                 figure(
                     "delivered in 24 h",

@@ -25,8 +25,8 @@ use crate::tenant::crumbs_below;
 use crate::words::{self, After, Standing};
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-/// Its last deliveries, of which the page tells how long their answers took.
-const MEASURED: usize = 50;
+/// Deliveries among which the attempt that ended last is looked for.
+const LOOKED_AT: usize = 50;
 /// Deliveries on the page of their endpoint.
 const RECENT: usize = 12;
 
@@ -65,9 +65,8 @@ struct Endpoint {
     created: When,
     updated: When,
     day: Option<Day>,
-    /// How its lane stands, and how soon it answers.
+    /// How its lane stands.
     now: Option<String>,
-    latency: Option<String>,
     recent: Vec<DeliveryRow>,
     rotates: bool,
     /// The answer to what was just asked, where it is shown here.
@@ -122,7 +121,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         endpoint: Some(endpoint.id),
         ..DeliveryQuery::default()
     };
-    let recent = service.list_deliveries(who, query, PageRequest::first(MEASURED));
+    let recent = service.list_deliveries(who, query, PageRequest::first(LOOKED_AT));
     let recent = recent.await.map_err(&refused)?.rows;
     let last = last_of(&recent);
     let day = Day::of(site, visitor, endpoint.tenant, Some(endpoint.id))
@@ -170,7 +169,6 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         now: service
             .lane(&endpoint)
             .and_then(|found| lane::sentence(found, endpoint.ordering)),
-        latency: lane::latency(&recent),
         recent: recent.iter().take(RECENT).map(row).collect(),
         rotates: endpoint.kind == EndpointKind::Registered && profile.secret.overlap.is_some(),
         url: endpoint.url,

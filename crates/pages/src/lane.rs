@@ -1,9 +1,9 @@
-//! How an endpoint does just now: what waits for it, how much it gets at once, and how soon it answers.
+//! How an endpoint does just now: what waits for it, and how much it gets at once.
 
 use std::time::Duration;
 
 use postrider_core::endpoint::Ordering;
-use postrider_service::{DeliveryListed, LaneStanding, LaneSurvey};
+use postrider_service::{LaneStanding, LaneSurvey};
 
 use crate::words::{grouped, long};
 
@@ -47,32 +47,6 @@ pub(crate) fn sentence(lane: LaneSurvey, ordering: Ordering) -> Option<String> {
     let next = next_in.map_or_else(String::new, |next| format!("; the next in {}", long(next)));
     Some(format!(
         "{in_flight} under way, {at_once}; {waits}{oldest}: {why}{next}."
-    ))
-}
-
-/// How long its last answers took; none where there are too few to say.
-pub(crate) fn latency(listed: &[DeliveryListed]) -> Option<String> {
-    const FEW: usize = 5;
-    let took = |listed: &DeliveryListed| {
-        let last = listed.last.as_ref()?;
-        // Without an answer the time is how long it was waited for.
-        last.response.as_ref()?;
-        Some(last.timings.total_micros)
-    };
-    let mut took: Vec<u32> = listed.iter().filter_map(took).collect();
-    if took.len() < FEW {
-        return None;
-    }
-    took.sort_unstable();
-    let at = |part: usize| {
-        // Within the list, which has some: at most all of it, less one.
-        let index = (took.len() * part).div_ceil(100).saturating_sub(1);
-        long(Duration::from_micros(took[index].into()))
-    };
-    let (half, most) = (at(50), at(99));
-    Some(format!(
-        "half within {half}, 99 of 100 within {most} (the last {})",
-        took.len()
     ))
 }
 

@@ -28,6 +28,7 @@ mod key;
 mod lane;
 mod me;
 mod notifications;
+mod outcomes;
 mod overview;
 mod product_keys;
 mod profile;

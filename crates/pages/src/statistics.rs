@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use http::header;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Counts, Refusal, StatisticsAsked};
+use postrider_service::{Counts, Outcomes, Refusal, StatisticsAsked};
 
 use crate::Site;
 use crate::chart::{Strip, strip, told};
@@ -17,9 +17,10 @@ use crate::deliveries::{mode, time};
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::frame::{self, Frame, Link, Shown};
+use crate::outcomes::Ends;
 use crate::shown::{ROWS, name_of, tell_apart};
 use crate::tenant::crumbs_below;
-use crate::words::{grouped, long};
+use crate::words::{code, grouped, long};
 
 /// Ranges to choose from: what the address says, what people read, in hours.
 const RANGES: [(&str, &str, u64); 4] = [
@@ -39,6 +40,7 @@ struct Statistics {
     ranges: Vec<(Link, bool)>,
     strip: Strip,
     period: String,
+    ends: Option<Ends>,
     tables: Vec<Table>,
     totals: Row,
     more_endpoints: usize,
@@ -81,6 +83,7 @@ pub(crate) async fn show(
     let chosen = visitor.query.get("range").unwrap_or("24h");
     let asked = asked(&site, &visitor, chosen).map_err(&refused)?;
     let who = &visitor.visit.caller;
+    let mode = asked.mode.map(Mode::as_str);
     let counted = site.service().statistics(who, tenant, asked).await;
     let counted = counted.map_err(&refused)?;
     let behind = Behind {
@@ -88,11 +91,18 @@ pub(crate) async fn show(
         tenant: tenant.to_string(),
         since: counted.since,
         until: counted.until,
+        mode,
     };
     let left = counted.by_endpoint.len().saturating_sub(ROWS);
     let path = visitor.href(format_args!("/tenants/{tenant}/statistics"));
+    let of_mode = behind
+        .mode
+        .map_or_else(String::new, |mode| format!("&mode={mode}"));
     let ranges = RANGES.iter().map(|(word, label, _)| {
-        let link = Link::new(format!("{path}?range={word}"), format!("last {label}"));
+        let link = Link::new(
+            format!("{path}?range={word}{of_mode}"),
+            format!("last {label}"),
+        );
         (link, *word == chosen)
     });
     let page = Statistics {
@@ -104,6 +114,10 @@ pub(crate) async fn show(
         strip: strip(&counted),
         period: long(counted.period),
         totals: behind.row("All".to_owned(), &[], counted.totals),
+        ends: counted
+            .outcomes
+            .as_ref()
+            .map(|outcomes| Ends::of(outcomes, |answer| behind.list(&[("answer", answer)]))),
         more_endpoints: counted.more_endpoints + left,
         more_types: counted.other_types.is_some() || counted.by_type.len() > ROWS,
         file: same_as_file(&visitor, tenant, chosen),
@@ -140,7 +154,7 @@ pub(crate) async fn file(
         .statistics(&visitor.visit.caller, tenant, asked)
         .await
         .map_err(&refused)?;
-    let mut text = "by,name,all,delivered,failed,waiting,cancelled,skipped\r\n".to_owned();
+    let mut text = "by,name,all,delivered,failed,waiting,cancelled,skipped,attempts\r\n".to_owned();
     let mut line = |by: &str, name: &str, counts: Counts| {
         let Counts {
             total,
@@ -149,11 +163,11 @@ pub(crate) async fn file(
             pending,
             cancelled,
             skipped,
-            ..
+            attempts,
         } = counts;
         let name = field(name);
         text += &format!(
-            "{by},{name},{total},{delivered},{failed},{pending},{cancelled},{skipped}\r\n"
+            "{by},{name},{total},{delivered},{failed},{pending},{cancelled},{skipped},{attempts}\r\n"
         );
     };
     line("all", "", counted.totals);
@@ -173,6 +187,10 @@ pub(crate) async fn file(
     }
     for (mode, counts) in &counted.by_mode {
         line("mode", mode.as_str(), *counts);
+    }
+    for (end, attempts) in counted.outcomes.iter().flat_map(Outcomes::by_count) {
+        let end = field(&code(end));
+        text += &format!("outcome,{end},,,,,,,{attempts}\r\n");
     }
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
@@ -282,20 +300,28 @@ struct Behind {
     tenant: String,
     since: Timestamp,
     until: Timestamp,
+    /// Where only one is counted.
+    mode: Option<&'static str>,
 }
 
 impl Behind {
+    fn list(&self, filters: &[(&str, &str)]) -> String {
+        let is_any = filters.iter().all(|(name, _)| *name != "mode");
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("tenant", &self.tenant)
+            .append_pair("since", &self.since.to_string())
+            .append_pair("until", &self.until.to_string())
+            .extend_pairs(self.mode.filter(|_| is_any).map(|mode| ("mode", mode)))
+            .extend_pairs(filters)
+            .finish();
+        format!("{}?{query}", self.base)
+    }
+
     fn row(&self, label: String, filters: &[(&str, &str)], counts: Counts) -> Row {
         let link = |status: &str, number: u64| {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("tenant", &self.tenant);
-            query.append_pair("since", &self.since.to_string());
-            query.append_pair("until", &self.until.to_string());
-            query.extend_pairs(filters);
-            if !status.is_empty() {
-                query.append_pair("status", status);
-            }
-            Link::new(format!("{}?{}", self.base, query.finish()), grouped(number))
+            let status = [("status", status)];
+            let status = &status[..usize::from(!status[0].1.is_empty())];
+            Link::new(self.list(&[filters, status].concat()), grouped(number))
         };
         Row {
             label,

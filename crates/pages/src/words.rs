@@ -115,19 +115,31 @@ impl Standing {
 pub(crate) fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Answered { status, .. } => status_text(*status),
-        Outcome::Unreachable { reason, .. } => match reason {
-            UnreachableReason::Dns => "name not found",
-            UnreachableReason::AddressForbidden => "address not allowed",
-            UnreachableReason::Connect => "no connection",
-            UnreachableReason::Tls => "TLS failed",
-            UnreachableReason::Timeout => "timed out",
-            UnreachableReason::Reset => "connection broke off",
-            UnreachableReason::Protocol => "not HTTP",
-            UnreachableReason::TooLarge => "answer too large",
-            UnreachableReason::Local => "could not start",
-            UnreachableReason::Internal => "could not be built",
-        }
-        .to_owned(),
+        Outcome::Unreachable { reason, .. } => no_answer(*reason).to_owned(),
+    }
+}
+
+fn no_answer(reason: UnreachableReason) -> &'static str {
+    match reason {
+        UnreachableReason::Dns => "name not found",
+        UnreachableReason::AddressForbidden => "address not allowed",
+        UnreachableReason::Connect => "no connection",
+        UnreachableReason::Tls => "TLS failed",
+        UnreachableReason::Timeout => "timed out",
+        UnreachableReason::Reset => "connection broke off",
+        UnreachableReason::Protocol => "not HTTP",
+        UnreachableReason::TooLarge => "answer too large",
+        UnreachableReason::Local => "could not start",
+        UnreachableReason::Internal => "could not be built",
+    }
+}
+
+/// The same of what statistics have of it: `503`, `timeout`.
+pub(crate) fn code(code: &str) -> String {
+    match (code.parse(), UnreachableReason::parse(code)) {
+        (Ok(status), _) => status_text(status),
+        (Err(_), Some(reason)) => no_answer(reason).to_owned(),
+        (Err(_), None) => code.to_owned(),
     }
 }
 

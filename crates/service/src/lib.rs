@@ -64,7 +64,7 @@ pub use postrider_engine::budget;
 pub use postrider_engine::machine::{LaneSurvey, LanesStanding, Standing as LaneStanding, Survey};
 pub use postrider_engine::{CurrentProfile, LastHour, MINUTES, ProfileRegistry};
 pub use postrider_store::queries::InvalidCursor;
-pub use postrider_store::{Cursor, MailAudience, Page, PageRequest, StatePattern};
+pub use postrider_store::{Cursor, MailAudience, Outcomes, Page, PageRequest, StatePattern, Times};
 
 pub use applications::{ApplicationPatch, NewApplication};
 pub use audit::AuditQuery;
@@ -89,7 +89,7 @@ pub use replays::{NewReplay, Replay};
 pub use retention::{RetentionPace, RetentionRound, RetentionRule, forget_what_is_old};
 pub use send_outs::{SendOut, SendOutQuery, SendOutSource, SendOutStatus};
 pub use sessions::{LinkMade, NewPortalLink, Visit, origin};
-pub use statistics::{Counts, CountsOfEndpoint, Statistics, StatisticsAsked};
+pub use statistics::{Counts, CountsOfEndpoint, Point, Statistics, StatisticsAsked};
 pub use tasks::{LongTask, TaskStatus};
 pub use telling::MailDue;
 pub use tenants::{NewTenant, TenantMade, TenantPatch};

@@ -10,7 +10,7 @@ use postrider_core::limits::SERIES_POINTS_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::time::parse_duration;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{EndpointStats, StatePattern, StatisticsQuery};
+use postrider_store::{EndpointStats, Outcomes, StatePattern, StatisticsQuery, Times};
 
 use crate::deliveries::endpoint_or_key;
 use crate::reading::must_be_range;
@@ -97,7 +97,18 @@ pub struct Statistics {
     pub more_endpoints: usize,
     pub period: Duration,
     /// Counts from each time on; periods without deliveries are left out.
-    pub series: Vec<(Timestamp, Counts)>,
+    pub series: Vec<Point>,
+    /// Of the attempts that were made for them; none where a state was asked for.
+    pub outcomes: Option<Outcomes>,
+}
+
+/// What there was from a time on, for a period.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    pub at: Timestamp,
+    pub counts: Counts,
+    /// How long answers took; without any where a state was asked for.
+    pub times: Times,
 }
 
 impl Service {
@@ -157,8 +168,13 @@ impl Service {
             more_endpoints,
             period,
             series: series
-                .map(|point| (point.at, Counts::of(point.counts)))
+                .map(|point| Point {
+                    at: point.at,
+                    counts: Counts::of(point.counts),
+                    times: point.times,
+                })
                 .collect(),
+            outcomes: statistics.outcomes,
         })
     }
 }

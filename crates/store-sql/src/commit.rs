@@ -77,7 +77,7 @@ impl Tx {
             self.look_ahead(records).map_err(aborted)?;
             // All at once, because each segment is then read and written once. Apart, each write sees to its own.
             let entered = self.entered(records);
-            self.leave_tallies(entered).map_err(aborted)?;
+            self.leave_tallies(&entered).map_err(aborted)?;
         }
         let how = Manner {
             apart,

@@ -1,7 +1,9 @@
 //! Deliveries and events that go for good, with all that hangs on them.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
+use crate::outcomes::code_and_class;
 use crate::segments::keys_text;
 use crate::sql::{SqlResult, params};
 use crate::writer::Tx;
@@ -37,15 +39,23 @@ impl Tx {
     }
 
     fn forget_attempts(&self, deliveries: &str, limit: usize) -> SqlResult<usize> {
-        let sql = "delete from attempt where (delivery_id, number) in (
-                       select a.delivery_id, a.number from json_each(?1) k cross join attempt a on a.delivery_id = k.value limit ?2)
-                   returning rendering_id";
-        let mut statement = self.connection.prepare_cached(sql)?;
+        let sql = format!(
+            "delete from attempt where (delivery_id, number) in (
+                 select a.delivery_id, a.number from json_each(?1) k cross join attempt a on a.delivery_id = k.value limit ?2)
+             returning rendering_id, delivery_id, {}",
+            code_and_class("")
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let gone: Vec<Option<i64>> =
-            statement.query_all(params![deliveries, limit], |row| row.get(0))?;
-        // Once each: most attempts of a delivery have the same one.
-        let renderings: BTreeSet<i64> = gone.iter().flatten().copied().collect();
+        let (mut gone, mut renderings) = (Vec::new(), BTreeSet::new());
+        statement.each(params![deliveries, limit], |row| {
+            // Once each: most attempts of a delivery have the same one.
+            renderings.extend(row.get::<Option<i64>>(0)?);
+            gone.push((row.get(1)?, row.text(2)?.to_owned(), row.get(3)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        drop(statement);
+        self.leave_outcomes(&gone)?;
         let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
         for rendering in renderings {
             self.connection.prepare_cached(sql)?.execute([rendering])?;

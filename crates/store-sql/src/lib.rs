@@ -19,6 +19,7 @@ mod log;
 mod manage;
 mod metrics;
 mod outbox;
+mod outcomes;
 mod pieces;
 mod postgres;
 mod read;

@@ -42,6 +42,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0007_users.sql"),
     include_str!("../migrations/postgres/0008_nodes.sql"),
     include_str!("../migrations/postgres/0009_failing.sql"),
+    include_str!("../migrations/postgres/0010_outcomes.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can

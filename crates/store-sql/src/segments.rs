@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::convert::{aborted, to_json};
 use crate::metrics::timed;
+use crate::outcomes::COUNT_ALL;
 use crate::sql::{Connection, Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
@@ -64,8 +65,10 @@ pub(crate) fn keys_text(keys: &[i64]) -> String {
 pub(crate) fn clear(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "begin immediate; delete from tally; delete from event_of_tenant; delete from delivery_of_endpoint;
-         delete from delivery_of_tenant; delete from segment; commit",
-    )
+         delete from delivery_of_tenant; delete from segment;",
+    )?;
+    connection.execute_batch(COUNT_ALL)?;
+    connection.execute_batch("commit")
 }
 
 /// How exactly tallies know when a delivery was accepted: five minutes. A macro, so that statements can have it.
@@ -74,6 +77,7 @@ macro_rules! tally_micros {
         300_000_000
     };
 }
+pub(crate) use tally_micros;
 pub(crate) const TALLY_MICROS: i64 = tally_micros!();
 
 /// Adds deliveries to the tallies of the segment ?1, as many times as ?2 says.
@@ -215,6 +219,7 @@ impl Tx {
         }
         let mut tally = self.connection.prepare_cached(TALLY_RANGE)?;
         tally.execute([number, 1, from, until])?;
+        self.enter_outcomes(number, from, until)?;
         let sql = "update segment set last_key = ?3, size = size + case when deliveries > events then deliveries else events end,
                    first_at = case when first_at is null or earliest < first_at then earliest else first_at end,
                    last_at = case when last_at is null or latest > last_at then latest else last_at end
@@ -274,7 +279,7 @@ impl Tx {
         delivery: i64,
         change: impl FnOnce() -> SqlResult<()>,
     ) -> SqlResult<()> {
-        if delivery > self.indexed_until || self.moving.contains(&delivery) {
+        if delivery > self.indexed_until || self.moving.contains_key(&delivery) {
             return change();
         }
         let Some(segment) = self.segment_of(delivery)? else {
@@ -290,20 +295,23 @@ impl Tx {
 
     /// Takes what a batch is going to change out of its tallies. One by one, each would be several statements; and where a
     /// statement has a way to go, whoever once had more to do than is held back would never come out of that again.
-    pub(crate) fn leave_tallies(&mut self, deliveries: HashSet<i64>) -> SqlResult<()> {
-        self.moving = deliveries;
-        for (segment, keys) in self.by_segment(&self.moving)? {
-            self.uncount(segment, &keys)?;
+    pub(crate) fn leave_tallies(&mut self, deliveries: &HashSet<i64>) -> SqlResult<()> {
+        for (segment, keys) in self.by_segment(deliveries)? {
+            self.uncount(segment, &keys_text(&keys))?;
+            self.moving.extend(keys.iter().map(|key| (*key, segment)));
         }
         Ok(())
     }
 
     /// Counts it again, as it is now.
     pub(crate) fn come_back(&mut self) -> SqlResult<()> {
-        let moved = std::mem::take(&mut self.moving);
-        for (segment, keys) in self.by_segment(&moved)? {
+        let mut moved: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for (delivery, segment) in std::mem::take(&mut self.moving) {
+            moved.entry(segment).or_default().push(delivery);
+        }
+        for (segment, keys) in moved {
             let mut statement = self.connection.prepare_cached(TALLY_KEYS)?;
-            statement.execute(params![segment, 1, keys])?;
+            statement.execute(params![segment, 1, keys_text(&keys)])?;
         }
         Ok(())
     }
@@ -325,6 +333,7 @@ impl Tx {
     /// Takes deliveries that are about to be deleted out of their segments.
     pub(crate) fn leave_with_deliveries(&self, deliveries: &[i64]) -> SqlResult<()> {
         for (segment, keys) in self.by_segment(deliveries)? {
+            let keys = keys_text(&keys);
             self.uncount(segment, &keys)?;
             for sql in [
                 "delete from delivery_of_endpoint where (segment, owner, key) in (
@@ -342,6 +351,7 @@ impl Tx {
     /// Takes events that are about to be deleted out of their segments.
     pub(crate) fn leave_with_events(&self, events: &[i64]) -> SqlResult<()> {
         for (segment, keys) in self.by_segment(events)? {
+            let keys = keys_text(&keys);
             let sql = "delete from event_of_tenant where (segment, owner, key) in (
                            select cast(?1 as bigint), tenant_id, id from event where id in (select value from json_each(?2)))";
             let mut statement = self.connection.prepare_cached(sql)?;
@@ -351,14 +361,14 @@ impl Tx {
     }
 
     /// The segments that keys are in, each with those; what is in none yet is left out.
-    fn by_segment<'k>(
+    pub(crate) fn by_segment<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k i64>,
-    ) -> SqlResult<Vec<(i64, String)>> {
+    ) -> SqlResult<BTreeMap<i64, Vec<i64>>> {
         let mut entered = keys.into_iter().filter(|key| **key <= self.indexed_until);
         // Mostly there is none: then nothing is asked.
         let Some(first) = entered.next() else {
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         };
         // Most are in the last ones, which are asked for once.
         let sql = "select first_key, number from segment order by number desc limit ?1";
@@ -377,10 +387,7 @@ impl Tx {
                 parts.entry(segment).or_default().push(*key);
             }
         }
-        let parts = parts.into_iter();
-        Ok(parts
-            .map(|(segment, keys)| (segment, keys_text(&keys)))
-            .collect())
+        Ok(parts)
     }
 
     /// Up to `limit` rows of a tenant, in no order that matters.
@@ -407,7 +414,7 @@ impl Tx {
         keys(sql, [tenant, self.indexed_until, limit.into()])
     }
 
-    fn segment_of(&self, key: i64) -> SqlResult<Option<i64>> {
+    pub(crate) fn segment_of(&self, key: i64) -> SqlResult<Option<i64>> {
         let sql =
             // By an index of its own: among 10,000 segments it took half a millisecond without.
             "select number from segment where first_key <= ?1 order by first_key desc limit 1";

@@ -300,6 +300,7 @@ impl Tx {
             });
         };
         self.insert_attempt(key, &record.attempt).map_err(aborted)?;
+        self.count_outcome(key, &record.attempt).map_err(aborted)?;
         self.counted(key, || {
             self.update_delivery(key, record.attempt.number, recording.change)
         })
@@ -558,7 +559,7 @@ impl Tx {
         // All at once: what has waited long is in segments, and each by itself would be five questions.
         let entered = waiting.iter().map(|(delivery, ..)| *delivery);
         let entered = entered.filter(|delivery| *delivery <= self.indexed_until);
-        self.leave_tallies(entered.collect()).map_err(aborted)?;
+        self.leave_tallies(&entered.collect()).map_err(aborted)?;
         for (delivery, attempts, by_hand) in waiting {
             self.end(delivery, state, now).map_err(aborted)?;
             if is_told && !by_hand {

@@ -1,6 +1,6 @@
 //! The writer thread: the only place that writes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +72,8 @@ pub(crate) struct Tx {
     /// Every delivery and event up to this key is in a segment.
     pub(crate) indexed_until: i64,
     pub(crate) unentered: Unentered,
-    /// Deliveries that are in no tally until the batch that changes them is written.
-    pub(crate) moving: HashSet<i64>,
+    /// Deliveries that are in no tally until the batch that changes them is written, each with its segment.
+    pub(crate) moving: HashMap<i64, i64>,
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -110,7 +110,7 @@ impl Writer {
             segments,
             indexed_until: 0,
             unentered: Unentered::default(),
-            moving: HashSet::new(),
+            moving: HashMap::new(),
             checkpointer,
             metrics,
             log_is_to_be_empty: false,

@@ -213,6 +213,11 @@ async fn what_is_in_segments_is_counted_as_it_changes() {
         statistics.iter().map(|one| one.series.clone()).collect()
     };
     assert_eq!(series(&seen[0]), series(&seen[1]));
+    let outcomes = |statistics: &[Statistics]| -> Vec<_> {
+        let outcomes = statistics.iter();
+        outcomes.map(|one| one.outcomes.clone()).collect()
+    };
+    assert_eq!(outcomes(&seen[0]), outcomes(&seen[1]));
     let (name, whole) = &seen[1][0].by_type[0];
     assert_eq!((&**name, whole.delivered), ("even", 1));
     assert_eq!((whole.failed, whole.pending), (1, 3));
@@ -276,7 +281,7 @@ fn as_of_version_4(directory: &Path) {
     let connection = rusqlite::Connection::open(directory.join("postrider.db")).unwrap();
     connection
         .execute_batch(
-            "drop table tally; drop table event_of_tenant; drop table delivery_of_endpoint;
+            "drop table tally; drop table outcome_tally; delete from meta where key = 'outcomes_from'; drop table event_of_tenant; drop table delivery_of_endpoint;
              drop table delivery_of_tenant; drop table segment; drop table outbox;
              alter table endpoint drop column content_filter; alter table api_key drop column read_only;
              drop index endpoint_external; alter table endpoint drop column external_id; alter table endpoint drop column metadata;

@@ -18,6 +18,7 @@ pub mod memory;
 mod model;
 mod notices;
 pub mod outbox;
+mod outcomes;
 pub mod queries;
 mod records;
 mod retention;
@@ -34,6 +35,7 @@ pub use error::{Entity, Rule, StoreError};
 pub use keys::Keys;
 pub use lanes::Lanes;
 pub use outbox::Outbox;
+pub use outcomes::{Outcomes, TOOK_MILLIS, Times, took_class};
 pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
     EventFilter, KeyFilter, LaneBacklog, LastAnswer, LoadDue, MissedPage, MissedQuery,
@@ -43,7 +45,7 @@ pub use records::Records;
 pub use retention::{Aged, ContentOf, Keep, PruneFrom, Pruned, Retention};
 pub use sessions::{Sessions, SessionsOf};
 pub use statistics::{
-    Alike, Count, ENDPOINTS_COUNTED_MAX, EndpointStats, Statistics, StatisticsPoint,
+    Alike, AlikeAttempts, Count, ENDPOINTS_COUNTED_MAX, EndpointStats, Statistics, StatisticsPoint,
     StatisticsQuery, TYPES_COUNTED_MAX,
 };
 pub use tasks::Tasks;

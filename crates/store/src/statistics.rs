@@ -9,6 +9,7 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::StatePattern;
+use crate::outcomes::{Outcomes, Times, is_status};
 
 /// Event types that are told apart in one count; of more the rest are counted together. Whoever writes an order's number
 /// into the type has millions.
@@ -94,12 +95,17 @@ pub struct Statistics {
     pub by_mode: Vec<(Mode, EndpointStats)>,
     /// In the order of time; periods without deliveries are left out.
     pub series: Vec<StatisticsPoint>,
+    /// Of the attempts of all these deliveries. None where deliveries of one state are asked for: of attempts nobody
+    /// keeps in which state their delivery is.
+    pub outcomes: Option<Outcomes>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatisticsPoint {
     pub at: Timestamp,
     pub counts: EndpointStats,
+    /// How long answers took to attempts of these deliveries.
+    pub times: Times,
 }
 
 /// Deliveries that are alike in all that statistics tell apart.
@@ -123,7 +129,20 @@ pub struct Count {
     by_endpoint: BTreeMap<Id<id::Endpoint>, EndpointStats>,
     live: EndpointStats,
     test: EndpointStats,
-    series: BTreeMap<Timestamp, EndpointStats>,
+    series: BTreeMap<Timestamp, (EndpointStats, Times)>,
+    outcomes: Outcomes,
+}
+
+/// Attempts that are alike in all that statistics tell apart.
+#[derive(Debug, Clone, Copy)]
+pub struct AlikeAttempts<'r> {
+    /// As [`Outcome::code`](postrider_core::attempt::Outcome::code) tells it.
+    pub code: &'r str,
+    /// As [`took_class`](crate::took_class) tells it.
+    pub class: usize,
+    /// When their deliveries were accepted, as exactly as the store knows.
+    pub at: Timestamp,
+    pub attempts: u64,
 }
 
 impl Count {
@@ -144,14 +163,23 @@ impl Count {
         } else {
             Some(self.by_endpoint.entry(alike.endpoint).or_default())
         };
-        let point = self.series.entry(query.period_of(alike.at)).or_default();
+        let (point, _) = self.series.entry(query.period_of(alike.at)).or_default();
         let all = [of_type, of_endpoint, Some(of_mode), Some(point)];
         for counts in all.into_iter().flatten() {
             counts.count(alike.state, alike.attempts, alike.deliveries);
         }
     }
 
-    pub fn finish(self) -> Statistics {
+    /// Counts attempts of deliveries that are counted too.
+    pub fn add_attempts(&mut self, query: &StatisticsQuery, alike: &AlikeAttempts<'_>) {
+        self.outcomes.count(alike.code, alike.class, alike.attempts);
+        if is_status(alike.code) {
+            let (_, times) = self.series.entry(query.period_of(alike.at)).or_default();
+            times.count(alike.class, alike.attempts);
+        }
+    }
+
+    pub fn finish(self, query: &StatisticsQuery) -> Statistics {
         let modes = [(Mode::Live, self.live), (Mode::Test, self.test)].into_iter();
         let points = self.series.into_iter();
         Statistics {
@@ -160,8 +188,9 @@ impl Count {
             by_endpoint: self.by_endpoint.into_iter().collect(),
             by_mode: modes.filter(|(_, counts)| counts.total() > 0).collect(),
             series: points
-                .map(|(at, counts)| StatisticsPoint { at, counts })
+                .map(|(at, (counts, times))| StatisticsPoint { at, counts, times })
                 .collect(),
+            outcomes: query.state.is_none().then_some(self.outcomes),
         }
     }
 }

@@ -4,7 +4,7 @@
 use axum::extract::State;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{self as service, Caller, Statistics, StatisticsAsked, read_state};
+use postrider_service::{self as service, Caller, Statistics, StatisticsAsked, Times, read_state};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -91,6 +91,42 @@ struct Point {
     at: Timestamp,
     #[serde(flatten)]
     counts: Counts,
+    #[serde(flatten)]
+    times: AnswerTimes,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Outcome {
+    /// A status, such as `200`, or why there was no answer: `dns`, `address_forbidden`, `connect`, `tls`, `timeout`,
+    /// `reset`, `protocol`, `too_large`, `internal`.
+    outcome: String,
+    attempts: u64,
+}
+
+/// How long answers took, from the first byte sent to the last one received, rounded up: half of them, and 99 of 100, took
+/// no longer. Null without answers, and where it was more than a minute.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AnswerTimes {
+    answers: u64,
+    p50_millis: Option<u64>,
+    p90_millis: Option<u64>,
+    p99_millis: Option<u64>,
+}
+
+impl From<&Times> for AnswerTimes {
+    fn from(times: &Times) -> Self {
+        let within = |part| {
+            let within = times.within(part)?;
+            u64::try_from(within.as_millis()).ok()
+        };
+        Self {
+            answers: times.answers(),
+            p50_millis: within(50),
+            p90_millis: within(90),
+            p99_millis: within(99),
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -112,6 +148,12 @@ struct StatisticsView {
     period_seconds: u64,
     /// Periods without deliveries are left out.
     series: Vec<Point>,
+    /// How the attempts ended that were made for these deliveries, the most frequent first; not with `status`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcomes: Option<Vec<Outcome>>,
+    /// Of the attempts that were answered; not with `status`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_times: Option<AnswerTimes>,
 }
 
 impl From<Statistics> for StatisticsView {
@@ -129,9 +171,18 @@ impl From<Statistics> for StatisticsView {
             key: of.key,
             counts: of.counts.into(),
         });
-        let series = s.series.into_iter().map(|(at, counts)| Point {
-            at,
-            counts: counts.into(),
+        let series = s.series.into_iter().map(|point| Point {
+            at: point.at,
+            counts: point.counts.into(),
+            times: (&point.times).into(),
+        });
+        let outcomes = s.outcomes.as_ref().map(|outcomes| {
+            let by_count = outcomes.by_count();
+            let by_count = by_count.into_iter().map(|(outcome, attempts)| Outcome {
+                outcome: outcome.to_owned(),
+                attempts,
+            });
+            by_count.collect()
         });
         Self {
             since: s.since,
@@ -144,6 +195,8 @@ impl From<Statistics> for StatisticsView {
             more_endpoints: s.more_endpoints,
             period_seconds: s.period.as_secs(),
             series: series.collect(),
+            outcomes,
+            answer_times: s.outcomes.map(|outcomes| (&outcomes.times).into()),
         }
     }
 }

@@ -5,13 +5,16 @@ use std::rc::Rc;
 use postrider_core::delivery::{DeliveryState, FailReason};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{Alike, Count, EndpointStats, Statistics, StatisticsQuery, StoreError};
+use postrider_store::{
+    Alike, AlikeAttempts, Count, EndpointStats, Statistics, StatisticsQuery, StoreError,
+};
 
 use super::Reader;
 use super::list::{
     DELIVERIES_OF_ENDPOINT, DELIVERIES_OF_TENANT, first_key, key_before, state_condition,
 };
 use crate::convert::{mode, mode_number, reading, time};
+use crate::outcomes::{code_and_class, counted_from};
 use crate::segments::{TALLY_MICROS, indexed_until};
 use crate::sql::{Row, SqlResult, Value, unreadable};
 
@@ -54,6 +57,7 @@ impl Reader {
         question.must_be("tenant_id = ?", Some(tenant.key()));
         question.must_be("endpoint_id = ?", Some(endpoint.key()));
         let mut stats = EndpointStats::default();
+        let _snapshot = self.connection.snapshot().map_err(reading)?;
         self.count(&question, |alike| {
             stats.count(alike.state, alike.attempts, alike.deliveries);
         })?;
@@ -82,18 +86,67 @@ impl Reader {
             .parts
             .extend(query.state.map(|state| state_condition(state).to_owned()));
         let mut counted = Count::default();
+        let _snapshot = self.connection.snapshot().map_err(reading)?;
         self.count(&question, |alike| counted.add(query, alike))?;
-        Ok(counted.finish())
+        if query.state.is_none() {
+            self.count_attempts(&question, |alike| counted.add_attempts(query, alike))?;
+        }
+        Ok(counted.finish(query))
     }
 
-    /// Goes through all that a question is about, each delivery once, as of one moment.
+    /// Goes through all deliveries that a question is about, each once, as of the moment of the snapshot.
     fn count(
         &self,
         question: &Question,
         mut each: impl FnMut(&Alike<'_>),
     ) -> Result<(), StoreError> {
         const ROW: &str = "event_type, endpoint_id, mode, state";
-        let _snapshot = self.connection.snapshot().map_err(reading)?;
+        let sources = Sources {
+            tallied: format!(
+                "select {ROW}, period * {TALLY_MICROS}, t.deliveries, attempts from segment s cross join tally t on t.segment = s.number"
+            ),
+            row: format!("{ROW}, created_at, 1, attempts"),
+            beside: "",
+            tallied_from: 0,
+        };
+        self.sweep(question, &sources, |row| {
+            each(&alike(row, self.salt)?);
+            Ok(())
+        })
+    }
+
+    /// Goes through the attempts of those deliveries.
+    fn count_attempts(
+        &self,
+        question: &Question,
+        mut each: impl FnMut(&AlikeAttempts<'_>),
+    ) -> Result<(), StoreError> {
+        let sources = Sources {
+            tallied: format!(
+                "select code, class, period * {TALLY_MICROS}, t.attempts from segment s cross join outcome_tally t on t.segment = s.number"
+            ),
+            row: format!("{}, created_at, 1", code_and_class("a.")),
+            beside: " cross join attempt a on a.delivery_id = d.id",
+            tallied_from: counted_from(&self.connection).map_err(reading)?,
+        };
+        self.sweep(question, &sources, |row| {
+            each(&AlikeAttempts {
+                code: row.text(0)?,
+                class: row.get::<u32>(1)? as usize,
+                at: time(row, 2)?,
+                attempts: row.get::<i64>(3)?.unsigned_abs(),
+            });
+            Ok(())
+        })
+    }
+
+    /// Asks for all that a question is about: whole segments by their tallies, what else there is by rows.
+    fn sweep(
+        &self,
+        question: &Question,
+        sources: &Sources,
+        mut each: impl FnMut(&Row<'_>) -> SqlResult<()>,
+    ) -> Result<(), StoreError> {
         // Read in the snapshot: with an older mark a piece entered since would be counted twice.
         let mark = indexed_until(&self.connection).map_err(reading)?;
         let (since, until) = (question.since.as_micros(), question.until.as_micros());
@@ -103,7 +156,7 @@ impl Reader {
         );
         let (by, owner) = question.owner;
         let parts = question.parts.join(" and ");
-        let ask = |sql: &str, first: Vec<i64>, each: &mut dyn FnMut(&Alike<'_>)| {
+        let mut ask = |sql: &str, first: Vec<i64>| {
             let first = first
                 .into_iter()
                 .map(|value| Rc::new(value) as Rc<dyn Value>);
@@ -111,23 +164,23 @@ impl Reader {
             let counted = self
                 .connection
                 .prepare_cached(sql)
-                .and_then(|mut statement| {
-                    statement.stream(values, |row| {
-                        each(&alike(row, self.salt)?);
-                        Ok(())
-                    })
-                });
+                .and_then(|mut statement| statement.stream(values, &mut each));
             counted.map_err(reading)
         };
+        let Sources {
+            tallied,
+            row,
+            beside,
+            tallied_from,
+        } = sources;
         // A segment of events alone has no times, and so is asked in neither way: it has no deliveries.
-        let is_whole = "(s.first_at >= ? and s.last_at < ?)";
+        let is_whole =
+            format!("(s.first_at >= ? and s.last_at < ? and s.number >= {tallied_from})");
         if question.by_tallies {
             let sql = format!(
-                "select {ROW}, period * {TALLY_MICROS}, t.deliveries, attempts
-                 from segment s cross join tally t on t.segment = s.number
-                 where s.last_key >= ? and s.first_key < ? and {is_whole} and {parts}"
+                "{tallied} where s.last_key >= ? and s.first_key < ? and {is_whole} and {parts}"
             );
-            ask(&sql, vec![low, high, since, until], &mut each)?;
+            ask(&sql, vec![low, high, since, until])?;
         }
         let by_rows = if question.by_tallies {
             "not "
@@ -135,21 +188,33 @@ impl Reader {
             "true or "
         };
         let sql = format!(
-            "select {ROW}, created_at, 1, attempts
-             from segment s cross join {} x on x.segment = s.number cross join delivery d on d.id = x.key
+            "select {row}
+             from segment s cross join {} x on x.segment = s.number cross join delivery d on d.id = x.key{beside}
              where s.last_key >= ? and s.first_key < ? and ({by_rows}{is_whole}) and x.owner = ? and x.key >= ? and x.key < ?
              and created_at >= ? and created_at < ? and {parts}",
             by.index()
         );
         let values = vec![low, high, since, until, owner, low, high, since, until];
-        ask(&sql, values, &mut each)?;
+        ask(&sql, values)?;
         let sql = format!(
-            "select {ROW}, created_at, 1, attempts from delivery d
-             where id > ? and id >= ? and id < ? and created_at >= ? and created_at < ? and +{}",
+            "select {row} from delivery d{beside}
+             where d.id > ? and d.id >= ? and d.id < ? and created_at >= ? and created_at < ? and +{}",
             question.parts.join(" and +")
         );
-        ask(&sql, vec![mark, low, high, since, until], &mut each)
+        ask(&sql, vec![mark, low, high, since, until])
     }
+}
+
+/// Where counts come from, as SQL.
+struct Sources {
+    /// What of a segment's tally, `t`.
+    tallied: String,
+    /// The same columns of a delivery `d` that is asked by its row.
+    row: String,
+    /// What is joined to it.
+    beside: &'static str,
+    /// The first segment that has a tally.
+    tallied_from: i64,
 }
 
 fn alike<'r>(row: &'r Row<'_>, salt: u64) -> SqlResult<Alike<'r>> {

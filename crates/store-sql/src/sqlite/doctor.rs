@@ -205,6 +205,9 @@ fn segments(connection: &Connection, findings: &mut Vec<Finding>) {
                           group by tenant_id, state
                           except select tenant_id, state, count(*), sum(attempts) from delivery where id between first_key and last_key
                           group by tenant_id, state)
+               or (number >= (select value from meta where key = 'outcomes_from')
+                   and (select coalesce(sum(attempts), 0) from outcome_tally where segment = s.number) <>
+                       (select count(*) from delivery d cross join attempt a on a.delivery_id = d.id where d.id between first_key and last_key))
                order by number";
     let found = connection.prepare(sql).and_then(|mut statement| {
         let rows = statement.query_map([], |row| row.get(0))?;

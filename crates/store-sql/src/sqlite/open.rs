@@ -34,6 +34,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0011_users.sql"),
     include_str!("../../migrations/sqlite/0012_nodes.sql"),
     include_str!("../../migrations/sqlite/0013_failing.sql"),
+    include_str!("../../migrations/sqlite/0014_outcomes.sql"),
 ];
 
 /// A directory that this process owns until it is dropped.

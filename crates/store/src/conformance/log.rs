@@ -1,5 +1,6 @@
 //! Owners of endpoints, the audit log, notices, statistics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_core::audit::Actor;
@@ -308,6 +309,12 @@ pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {
     assert_eq!(found.by_endpoint, [(endpoint, counts(4, 1))]);
     assert_eq!(found.by_mode, [(Mode::Live, counts(4, 1))]);
     assert_eq!(found.other_types, EndpointStats::default());
+    let outcomes = found.outcomes.expect("no state was asked for");
+    let by_code: Vec<_> = outcomes.by_code.iter().collect();
+    assert_eq!(by_code, [(&Arc::from("500"), &4)]);
+    assert_eq!(outcomes.times.answers(), 4);
+    let timed: u64 = found.series.iter().map(|of| of.times.answers()).sum();
+    assert_eq!(timed, 4);
     let sum = |points: &[crate::StatisticsPoint]| {
         points.iter().fold((0, 0), |(failed, pending), point| {
             (failed + point.counts.failed, pending + point.counts.pending)

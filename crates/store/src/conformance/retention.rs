@@ -65,6 +65,10 @@ async fn counted(world: &World<'_>) -> (usize, usize, u64) {
         period: std::time::Duration::from_secs(3_600),
     };
     let statistics = store.statistics(query).await.unwrap();
+    let outcomes = statistics.outcomes.expect("no state was asked for");
+    let of_types = statistics.by_type.iter();
+    let attempts: u64 = of_types.map(|(_, counts)| counts.attempts).sum();
+    assert_eq!(outcomes.by_code.values().sum::<u64>(), attempts);
     let of_types = statistics.by_type.iter();
     let sum = of_types.map(|(_, counts)| counts.total());
     (deliveries.rows.len(), events.rows.len(), sum.sum())

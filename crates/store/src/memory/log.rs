@@ -13,8 +13,9 @@ use super::State;
 use super::manage::newest;
 use crate::life;
 use crate::{
-    Alike, AuditFilter, Count, DueNotices, Failure, MailAudience, NoticeChannel, NoticeFilter,
-    Page, PageRequest, Statistics, StatisticsQuery, StoreError, Task, TaskFilter, Ways,
+    Alike, AlikeAttempts, AuditFilter, Count, DueNotices, Failure, MailAudience, NoticeChannel,
+    NoticeFilter, Page, PageRequest, Statistics, StatisticsQuery, StoreError, Task, TaskFilter,
+    Ways, took_class,
 };
 
 impl State {
@@ -232,7 +233,23 @@ impl State {
                 attempts: delivery.attempts.into(),
             };
             count.add(query, &alike);
+            if query.state.is_none() {
+                for attempt in self
+                    .attempts
+                    .get(&delivery.id.as_u128())
+                    .into_iter()
+                    .flatten()
+                {
+                    let alike = AlikeAttempts {
+                        code: &attempt.outcome.code(),
+                        class: took_class(attempt.timings.total_micros),
+                        at: delivery.created_at,
+                        attempts: 1,
+                    };
+                    count.add_attempts(query, &alike);
+                }
+            }
         }
-        count.finish()
+        count.finish(query)
     }
 }

@@ -194,8 +194,16 @@ async fn simplifytrips_customer_gives_a_key_its_webhook_and_reads_the_statistics
     assert_eq!(file.headers["content-type"], "text/csv; charset=utf-8");
     assert!(
         file.text
-            .contains("type,\"RETURN_REQUEST_STATUS_CHANGED\",1,1,0,0,0,0\r\n"),
+            .contains("type,\"RETURN_REQUEST_STATUS_CHANGED\",1,1,0,0,0,0,1\r\n"),
         "{file:?}"
+    );
+    assert!(
+        file.text.ends_with("outcome,\"200 OK\",,,,,,,1\r\n"),
+        "{file:?}"
+    );
+    assert!(
+        counted.contains("half within") && counted.contains("answer=2xx"),
+        "{counted}"
     );
     // Every number is a link to the list that it counts.
     let link = counted

@@ -1,0 +1,158 @@
+//! How attempts ended, counted beside the tallies of deliveries: an attempt is counted in the segment of its delivery.
+//!
+//! Most are made before their delivery is entered, and are counted with it. One that comes later is counted in its own
+//! commit, as one that is deleted is taken out.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use postrider_core::attempt::Attempt;
+use postrider_store::{TOOK_MILLIS, took_class};
+
+use crate::segments::{keys_text, tally_micros};
+use crate::sql::{Connection, Optional as _, SqlResult, params};
+use crate::writer::Tx;
+
+/// The first segment whose attempts are counted. Those before it were made by a version that did not, and their attempts
+/// are asked one by one.
+const COUNTED_FROM: &str = "outcomes_from";
+
+/// How an attempt is counted, its code and its class, as columns; `row` is what its row is called, with a dot, or nothing.
+pub(crate) fn code_and_class(row: &str) -> String {
+    let ends = TOOK_MILLIS.iter().enumerate();
+    let class: Vec<String> = ends
+        .map(|(class, millis)| format!("when {row}total_us <= {millis}000 then {class}"))
+        .collect();
+    let (class, beyond) = (class.join(" "), TOOK_MILLIS.len());
+    format!(
+        "coalesce(cast({row}status as text), {row}reason, '') as code, case {class} else {beyond} end as class"
+    )
+}
+
+/// Counts the attempts of the deliveries from ?2 to ?3, which are being entered into the segment ?1.
+static ENTER: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "insert into outcome_tally (segment, tenant_id, endpoint_id, event_type, mode, period, code, class, attempts)
+         select cast(?1 as bigint), tenant_id, endpoint_id, event_type, mode, period, code, class, count(*) from (
+             select d.tenant_id, d.endpoint_id, d.event_type, d.mode, d.created_at / {} as period, {}
+             from delivery d cross join attempt a on a.delivery_id = d.id where d.id between ?2 and ?3) as made
+         where true group by 2, 3, 4, 5, 6, 7, 8
+         on conflict (segment, tenant_id, endpoint_id, event_type, mode, period, code, class) do update
+         set attempts = outcome_tally.attempts + excluded.attempts",
+        tally_micros!(),
+        code_and_class("a.")
+    )
+});
+
+/// Counts an attempt of the delivery ?2, which is in the segment ?1.
+const ADD: &str = concat!(
+    "insert into outcome_tally (segment, tenant_id, endpoint_id, event_type, mode, period, code, class, attempts)
+     select cast(?1 as bigint), tenant_id, endpoint_id, event_type, mode, created_at / ",
+    tally_micros!(),
+    ", cast(?3 as text), cast(?4 as bigint), 1 from delivery where id = ?2
+     on conflict (segment, tenant_id, endpoint_id, event_type, mode, period, code, class) do update
+     set attempts = outcome_tally.attempts + excluded.attempts"
+);
+
+/// What attempts are told apart by within a segment, but for their code and class.
+type Of = (i64, i64, String, i64, i64);
+
+/// The first segment whose attempts are counted in the tally.
+pub(crate) fn counted_from(connection: &Connection) -> SqlResult<i64> {
+    let mut statement = connection.prepare_cached("select value from meta where key = ?1")?;
+    let found = statement
+        .query_row([COUNTED_FROM], |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or(0))
+}
+
+/// Says that all segments are entered anew, and so are counted.
+pub(crate) const COUNT_ALL: &str =
+    "delete from outcome_tally; update meta set value = 0 where key = 'outcomes_from'";
+
+impl Tx {
+    /// Counts the attempts of deliveries that are being entered.
+    pub(crate) fn enter_outcomes(&self, segment: i64, from: i64, until: i64) -> SqlResult<()> {
+        let mut statement = self.connection.prepare_cached(&ENTER)?;
+        statement.execute([segment, from, until]).map(drop)
+    }
+
+    /// Counts an attempt that was just recorded, if its delivery is in a segment already.
+    pub(crate) fn count_outcome(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
+        if delivery > self.indexed_until {
+            return Ok(());
+        }
+        let segment = match self.moving.get(&delivery) {
+            Some(segment) => Some(*segment),
+            None => self.segment_of(delivery)?,
+        };
+        let Some(segment) = segment else {
+            return Ok(());
+        };
+        let (code, class) = (
+            attempt.outcome.code(),
+            took_class(attempt.timings.total_micros),
+        );
+        let class = i64::try_from(class).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(ADD)?;
+        statement.enqueue(params![segment, delivery, &*code, class])
+    }
+
+    /// Takes attempts that were just deleted, of deliveries that are still there, out of their segments' counts.
+    pub(crate) fn leave_outcomes(&self, gone: &[(i64, String, i64)]) -> SqlResult<()> {
+        let mut deliveries: Vec<i64> = gone.iter().map(|(delivery, ..)| *delivery).collect();
+        deliveries.dedup();
+        for (segment, keys) in self.by_segment(&deliveries)? {
+            let sql = concat!(
+                "select tenant_id, endpoint_id, event_type, mode, created_at / ",
+                tally_micros!(),
+                ", id from delivery where id in (select value from json_each(?1))"
+            );
+            let mut of: BTreeMap<i64, Of> = BTreeMap::new();
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.each([keys_text(&keys)], |row| {
+                let apart = (
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.text(2)?.to_owned(),
+                    row.get(3)?,
+                    row.get(4)?,
+                );
+                of.insert(row.get(5)?, apart);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            let mut counts: BTreeMap<(&Of, &str, i64), i64> = BTreeMap::new();
+            for (delivery, code, class) in gone {
+                if let Some(of) = of.get(delivery) {
+                    *counts.entry((of, code, *class)).or_default() += 1;
+                }
+            }
+            for ((of, code, class), attempts) in counts {
+                let (tenant, endpoint, event_type, mode, period) = of;
+                let which = "segment = ?1 and tenant_id = ?2 and endpoint_id = ?3 and event_type = ?4 and mode = ?5 and period = ?6
+                             and code = ?7 and class = ?8";
+                let values = params![
+                    segment,
+                    *tenant,
+                    *endpoint,
+                    &**event_type,
+                    *mode,
+                    *period,
+                    code,
+                    class,
+                    attempts
+                ];
+                // One that counts nothing more goes.
+                let less = format!(
+                    "update outcome_tally set attempts = attempts - ?9 where {which} and attempts > ?9"
+                );
+                let none = format!("delete from outcome_tally where {which} and attempts <= ?9");
+                if self.connection.execute(&less, values)? == 0 {
+                    self.connection.execute(&none, values)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
