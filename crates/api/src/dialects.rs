@@ -126,6 +126,15 @@ pub(crate) async fn again(mut routes: Router, mut request: Request, uri: Uri) ->
     }
 }
 
+/// As [`not_found`], of a path that takes other methods.
+pub(crate) fn method_not_allowed(api: &Api, method: &Method, path: &str) -> Option<Response> {
+    let spec = specs(api.service.profiles()).find(|spec| holds(spec, path))?;
+    if spec.dialect == voucherify::NAME {
+        return Some(voucherify::method_not_allowed(&spec, method, path));
+    }
+    not_found(api, method, path)
+}
+
 /// The answer of the dialect whose base holds `path`, to a request that no route takes.
 pub(crate) fn not_found(api: &Api, method: &Method, path: &str) -> Option<Response> {
     let spec = specs(api.service.profiles()).find(|spec| holds(spec, path))?;

@@ -242,7 +242,7 @@ pub(crate) async fn method_not_allowed(
     method: Method,
     uri: Uri,
 ) -> Response {
-    if let Some(response) = crate::dialects::not_found(&api, &method, uri.path()) {
+    if let Some(response) = crate::dialects::method_not_allowed(&api, &method, uri.path()) {
         return response;
     }
     Problem(Refusal::new(

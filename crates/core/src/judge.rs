@@ -94,12 +94,15 @@ pub fn judge(
         (Class::Disable, _) => HealthChange::Gone,
         // Somebody tried by hand: no further delivery failed (`docs/systems.md`, V-30).
         _ if facts.series.single => HealthChange::None,
+        // Given up because of a time that its publisher set: the receiver had fewer requests than a failed delivery has.
+        // `Delivered` comes with `Class::Ok` only, which an arm above has taken.
+        (_, Next::Failed(FailReason::Expired) | Next::Retry { .. } | Next::Delivered) => {
+            HealthChange::Failure {
+                delivery_failed: false,
+            }
+        }
         (_, Next::Failed(_)) => HealthChange::Failure {
             delivery_failed: true,
-        },
-        // `Delivered` comes with `Class::Ok` only, which an arm above has taken.
-        (_, Next::Retry { .. } | Next::Delivered) => HealthChange::Failure {
-            delivery_failed: false,
         },
     };
     Verdict {

@@ -2,7 +2,7 @@
 
 use postrider_core::Timestamp;
 use postrider_core::attempt::{Outcome, UnreachableReason};
-use postrider_core::delivery::Series;
+use postrider_core::delivery::{FailReason, Series};
 use postrider_core::health::HealthChange;
 use postrider_core::judge::{AttemptFacts, Next, judge};
 use postrider_core::profile::{Class, built_in};
@@ -64,6 +64,37 @@ fn a_fault_of_ours_is_not_held_against_the_receiver() {
                 profile.name
             );
         }
+    }
+}
+
+#[test]
+fn a_time_of_its_own_that_a_delivery_is_not_sent_beyond_is_no_failed_delivery() {
+    let facts = AttemptFacts {
+        series: Series::SCHEDULED,
+        started_at: Timestamp::from_secs(1),
+        ended_at: Timestamp::from_secs(1),
+        // Before any retry.
+        deliver_before: Some(Timestamp::from_secs(0)),
+        one_off: false,
+        unit_random: 0.5,
+    };
+    let outcome = Outcome::Answered {
+        status: 500,
+        retry_after_secs: None,
+    };
+    for profile in built_in() {
+        let retry = profile.retry(Mode::Live);
+        let verdict = judge(&profile.classify, retry, &outcome, &facts);
+        if profile.name == "github" {
+            // It tries nothing a second time, so nothing comes too late.
+            continue;
+        }
+        let expired = Next::Failed(FailReason::Expired);
+        assert_eq!(verdict.next, expired, "{}", profile.name);
+        let one_request = HealthChange::Failure {
+            delivery_failed: false,
+        };
+        assert_eq!(verdict.health, one_request, "{}", profile.name);
     }
 }
 

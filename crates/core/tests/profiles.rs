@@ -325,7 +325,7 @@ fn simplifytrip_matches_its_golden_signatures_on_every_attempt() {
         &[
             ("\"$message.id\"", "\"6740ce7f9d042322159bc640\""),
             ("\"$event.type\"", "\"PURCHASE_ORDER_SUCCESS\""),
-            ("\"$event.time\"", "\"2024-11-24T17:42:31.424Z\""),
+            ("\"$message.time\"", "\"2024-11-24T17:42:31.424Z\""),
             ("live = \"live\"", "live = \"TEST_MODE\""),
         ],
     );

@@ -17,9 +17,11 @@ use base64::engine::general_purpose::STANDARD;
 use postrider_core::audit::Actor;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering, SECRET_CONTEXT};
 use postrider_core::endpoint_url::InvalidUrl;
-use postrider_core::filter::Subscription;
+use postrider_core::filter::{Subscription, is_event_type};
 use postrider_core::health::{DisableReason, Health};
-use postrider_core::limits::{CALLBACKS_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX};
+use postrider_core::limits::{
+    CALLBACKS_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, SUBSCRIPTION_PATTERNS_MAX,
+};
 use postrider_core::profile::{KeyBytes, Profile, SecretScope, ed25519_public};
 use postrider_core::tenant::{Metadata, Mode, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
@@ -160,10 +162,10 @@ impl Service {
         checked_names(new.external_id.as_deref(), Some(&new.metadata))?;
         checked_description(new.description.as_deref())?;
         checked_rate(new.rate_limit)?;
-        let subscription = new.events.map_or_else(
-            || Ok(Subscription::all()),
-            |events| subscription(&profile, events),
-        )?;
+        let subscription = match new.events {
+            Some(events) => subscription(self, &profile, tenant.id, events).await?,
+            None => Subscription::all(),
+        };
         let filter = new.filter.map(content_filter).transpose()?;
         if new.asymmetric && !profile.secret.asymmetric {
             return Err(Refusal::invalid(
@@ -370,6 +372,33 @@ impl Service {
     /// What is wrong with it.
     pub fn check_url(&self, profile: &Profile, url: &str) -> Result<(), InvalidUrl> {
         valid_url(self, profile, url)
+    }
+
+    /// The first of some event patterns that a tenant's endpoint cannot have: neither has the profile's catalogue it, nor
+    /// did the application declare it.
+    ///
+    /// # Errors
+    /// `not_found`, or what the store answers.
+    pub async fn unknown_type<'p>(
+        &self,
+        profile: &Profile,
+        tenant: Id<id::Tenant>,
+        patterns: &'p [String],
+    ) -> Result<Option<&'p str>, Refusal> {
+        let directory = &self.0.directory;
+        let outside = patterns.iter();
+        let outside = outside.filter(|pattern| !profile.events.allows_pattern(pattern));
+        // Asked one by one: of more than a subscription may have it does not matter which is told.
+        for pattern in outside.take(SUBSCRIPTION_PATTERNS_MAX) {
+            let declares = is_event_type(pattern) && {
+                let application = directory.tenant(tenant).await?.application;
+                directory.event_type(application, pattern).await?.declared
+            };
+            if !declares {
+                return Ok(Some(pattern));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -1,10 +1,11 @@
 //! A dry run: who would get an event, why the others would not, and the exact request of each.
 
 use bytes::Bytes;
-use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::endpoint::{CustomHeader, Endpoint, EndpointKind};
 use postrider_core::event::Event;
 use postrider_core::filter::Content;
 use postrider_core::limits::PAGE_ROWS_DEFAULT;
+use postrider_core::profile::{Profile, SignatureSpec};
 use postrider_core::tenant::Tenant;
 use postrider_core::{Id, id};
 use postrider_store::{EndpointFilter, EndpointListing, Page, PageRequest, Target};
@@ -62,10 +63,11 @@ impl Service {
         let found = candidates(self, who, &tenant, new.target, page).await?;
         let mut rows = Vec::with_capacity(found.rows.len());
         for endpoint in found.rows {
-            let request = self
-                .engine()
-                .preview(endpoint.id, event, current.version)
-                .await?;
+            let preview = self.engine().preview(endpoint.id, event, current.version);
+            let mut request = preview.await?;
+            if who.is_read_only() {
+                hide_signatures(&current.profile, &mut request.headers);
+            }
             rows.push(Explained {
                 reasons: reasons(&endpoint, event, new.target),
                 endpoint,
@@ -75,6 +77,16 @@ impl Service {
         }
         let next = found.next;
         Ok(Page { rows, next })
+    }
+}
+
+/// For somebody who may send nothing: whoever has a signature can send what it is of.
+fn hide_signatures(profile: &Profile, headers: &mut [(String, String)]) {
+    for (name, value) in headers {
+        let signs = |spec: &SignatureSpec| spec.header.eq_ignore_ascii_case(name);
+        if profile.signatures.iter().any(signs) {
+            CustomHeader::STARS.clone_into(value);
+        }
     }
 }
 

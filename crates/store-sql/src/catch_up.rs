@@ -26,7 +26,7 @@ impl Tx {
         let takes = self.takes(endpoint, event.tenant.key(), Some(event.mode))?;
         let known = self.delivery_to(key, endpoint).map_err(aborted)?;
         match life::catch_up(&event, takes, known, now)? {
-            CatchingUp::Again(resend) => return self.resend(now.steady, resend),
+            CatchingUp::Again(resend) => return self.resend(now, resend),
             CatchingUp::New => {}
         }
         self.last_sequence = life::next_place(self.last_sequence, now.steady);

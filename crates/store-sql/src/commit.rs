@@ -92,7 +92,7 @@ impl Tx {
                 tx.finish(now.wall, *finish).map(is_made)
             })?,
             resends: self.each(&how, &batch.resends, |tx, resend| {
-                tx.resend(now.steady, *resend).map(is_made)
+                tx.resend(now, *resend).map(is_made)
             })?,
             catch_ups: self.each(&how, &batch.catch_ups, |tx, missed| {
                 tx.catch_up(now, *missed).map(is_made)

@@ -490,7 +490,7 @@ impl Tx {
 
     pub(crate) fn resend(
         &mut self,
-        now: Timestamp,
+        now: Moment,
         resend: Resend,
     ) -> Result<DueDelivery, StoreError> {
         let key = self.key(resend.delivery, Entity::Delivery)?;
@@ -502,7 +502,7 @@ impl Tx {
         let (endpoint, tenant) = (found.delivery.endpoint.key(), found.delivery.tenant.key());
         let endpoint = self.takes(endpoint, tenant, None)?;
         let delivery = life::resend(&found.delivery, &found.event, endpoint, &resend, now)?;
-        self.last_sequence = life::next_place(self.last_sequence, now);
+        self.last_sequence = life::next_place(self.last_sequence, now.steady);
         let sequence = self.last_sequence;
         let sql = "update delivery set state = 0, reason = null, completed_at = null, due_at = ?2, sequence = ?3, series_attempts = ?4,
                    series_started_at = ?5, series_single = ?6 where id = ?1";

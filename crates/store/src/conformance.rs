@@ -108,6 +108,7 @@ macro_rules! store_conformance {
             a_paused_distribution_skips_what_comes_until_somebody_asks_for_it,
             a_count_in_pages_is_what_the_pages_hold,
             what_has_expired_is_not_caught_up,
+            what_has_expired_is_not_sent_again,
             nothing_is_noted_of_an_owner_that_is_gone,
             a_link_lets_one_in_once,
             of_too_many_sessions_the_oldest_ends,

@@ -299,17 +299,17 @@ pub fn expired(delivery: &Delivery, url: String) -> Failure {
     }
 }
 
-/// Makes a delivery that has ended pending again, by hand; `endpoint` as for [`must_take`], `now` by the steady clock.
+/// Makes a delivery that has ended pending again, by hand; `endpoint` as for [`must_take`].
 ///
 /// # Errors
-/// `DeliveryPending` when it waits, or has had an attempt since whoever asks looked at it; `AttemptsMax`, `ContentDeleted`; and as
-/// [`must_take`].
+/// `DeliveryPending` when it waits, or has had an attempt since whoever asks looked at it; `DeliveryExpired`, because it would
+/// end without a request, whatever it was before; `AttemptsMax`, `ContentDeleted`; and as [`must_take`].
 pub fn resend(
     delivery: &Delivery,
     event: &Event,
     endpoint: Option<bool>,
     resend: &Resend,
-    now: Timestamp,
+    now: Moment,
 ) -> Result<Delivery, StoreError> {
     let is_as_seen = delivery.attempts == resend.attempts;
     // Two who resend at once would both be served otherwise: the second after the first had succeeded.
@@ -319,15 +319,23 @@ pub fn resend(
     if delivery.attempts >= ATTEMPTS_MAX {
         return Err(StoreError::conflict(Rule::AttemptsMax));
     }
+    must_be_in_time(event, now)?;
     must_have_content(event)?;
     must_take(endpoint)?;
     Ok(Delivery {
         state: DeliveryState::Pending,
         completed_at: None,
-        due_at: now,
+        due_at: now.steady,
         series: resend.series,
         ..delivery.clone()
     })
+}
+
+fn must_be_in_time(event: &Event, now: Moment) -> Result<(), StoreError> {
+    if event.deliver_before.is_some_and(|limit| now.wall > limit) {
+        return Err(StoreError::conflict(Rule::DeliveryExpired));
+    }
+    Ok(())
 }
 
 fn must_have_content(event: &Event) -> Result<(), StoreError> {
@@ -358,9 +366,7 @@ pub fn catch_up(
     known: Option<(Id<id::Delivery>, Head)>,
     now: Moment,
 ) -> Result<CatchingUp, StoreError> {
-    if event.deliver_before.is_some_and(|limit| now.wall > limit) {
-        return Err(StoreError::conflict(Rule::DeliveryExpired));
-    }
+    must_be_in_time(event, now)?;
     must_have_content(event)?;
     must_take(endpoint)?;
     match known {

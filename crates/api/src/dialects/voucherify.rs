@@ -10,7 +10,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::filter::Subscription;
 use postrider_core::limits::SUBSCRIPTION_PATTERNS_MAX;
@@ -69,7 +69,9 @@ impl Serialize for Refusal {
             map.serialize_entry("key", self.key)?;
             return map.end();
         }
-        map.serialize_entry("key", self.key)?;
+        if !self.key.is_empty() {
+            map.serialize_entry("key", self.key)?;
+        }
         map.serialize_entry("message", &self.message)?;
         for (name, text) in [
             ("details", self.details.as_deref()),
@@ -156,6 +158,12 @@ impl Refusal {
                 details: Some(error.detail.clone()),
                 ..Self::new(status, "invalid_payload", spec.text("invalid_payload"))
             },
+            // Its keys may all do everything; ours may be for reading only.
+            StatusCode::FORBIDDEN => Self {
+                details: Some(error.detail.clone()),
+                ..Self::new(status, "forbidden", spec.text("forbidden"))
+            },
+            StatusCode::NOT_FOUND => Self::route(spec),
             _ => Self::invalid(spec, error.detail.clone()),
         }
     }
@@ -330,7 +338,7 @@ struct Fields {
 }
 
 /// Reads a body; `target_url` and `events` are always required (an update replaces).
-fn fields(api: &Api, project: &Project) -> Answered<Fields> {
+async fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     let spec = project.spec();
     let invalid = |details: String| Box::new(Refusal::invalid(spec, details).into_response());
     match well_formed(&project.body) {
@@ -366,7 +374,9 @@ fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     api.service
         .check_url(&project.current.profile, url)
         .map_err(|error| invalid(format!("Property .target_url {error}")))?;
-    let events = events(&body, &project.current.profile)
+    let events = events(api, project, &body)
+        .await
+        .map_err(|error| Box::new(error.into_response()))?
         .ok_or_else(|| invalid(must("events", "an array of known events")))?;
     let active = match body.get("active") {
         None => None,
@@ -404,22 +414,33 @@ fn unparsable(spec: &ApiSpec) -> Response {
 }
 
 /// Known event names, and at least one; this API has no wildcard (F-38).
-fn events(body: &Map<String, Value>, profile: &Profile) -> Option<Vec<String>> {
-    let list = body.get("events")?.as_array()?;
-    let names: Vec<String> = list
-        .iter()
-        .map(|item| item.as_str().map(str::to_owned))
-        .collect::<Option<_>>()?;
-    let known = names
-        .iter()
-        .all(|name| !name.contains('*') && profile.events.allows_type(name));
-    let some = !names.is_empty() && names.len() <= SUBSCRIPTION_PATTERNS_MAX;
-    (known && some).then_some(names)
+async fn events(
+    api: &Api,
+    project: &Project,
+    body: &Map<String, Value>,
+) -> Result<Option<Vec<String>>, Refusal> {
+    let Some(list) = body.get("events").and_then(Value::as_array) else {
+        return Ok(None);
+    };
+    let names = list.iter().map(|item| item.as_str().map(str::to_owned));
+    let Some(names) = names.collect::<Option<Vec<String>>>() else {
+        return Ok(None);
+    };
+    let can_be = (1..=SUBSCRIPTION_PATTERNS_MAX).contains(&names.len());
+    if !can_be || names.iter().any(|name| name.contains('*')) {
+        return Ok(None);
+    }
+    let profile = &project.current.profile;
+    let unknown = api.service.unknown_type(profile, project.tenant, &names);
+    let unknown = unknown
+        .await
+        .map_err(|error| Refusal::from_service(project.spec(), &error))?;
+    Ok(unknown.is_none().then_some(names))
 }
 
 async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, _: &str| {
-        let fields = match fields(&api, project) {
+        let fields = match fields(&api, project).await {
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
@@ -485,7 +506,7 @@ async fn read(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Respo
 async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, id: &str| {
         let endpoint = found(&api, project, id).await?;
-        let fields = match fields(&api, project) {
+        let fields = match fields(&api, project).await {
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
@@ -522,4 +543,27 @@ async fn delete(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
 /// The answer to a request below the base that no route takes.
 pub(crate) fn route_not_found(spec: &ApiSpec) -> Response {
     Refusal::route(spec).into_response()
+}
+
+/// The answer to a method that a route does not take.
+pub(crate) fn method_not_allowed(spec: &ApiSpec, method: &Method, path: &str) -> Response {
+    // The other route ends with an id.
+    let allowed = if path.ends_with("/webhooks") {
+        "GET or POST"
+    } else {
+        "GET, PUT or DELETE"
+    };
+    let details = spec
+        .text("method_hint")
+        .replace("{method}", method.as_str());
+    let refusal = Refusal {
+        details: Some(details.replace("{allowed}", allowed)),
+        // As it is documented, without a key.
+        ..Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "",
+            spec.text("method_not_allowed"),
+        )
+    };
+    refusal.into_response()
 }

@@ -45,6 +45,14 @@ async fn a_read_only_key_sees_all_but_secrets_and_changes_and_sends_nothing() {
         .call_as(&key, "POST", &of("/explain"), event.clone())
         .await;
     assert_eq!(explained.status, 200, "{}", explained.text);
+    // Of whatever its holder wrote into the body: a receiver would take it for ours.
+    let headers = &explained.json()["data"][0]["request"]["headers"];
+    let signature = headers.as_array().unwrap().iter();
+    let signature: Vec<_> = signature
+        .filter(|header| header[0] == "webhook-signature")
+        .map(|header| &header[1])
+        .collect();
+    assert_eq!(signature, ["****"], "{headers}");
 
     let before = server.good("GET", "/v1/audit", Value::Null).await;
     let url = receiver.url("/");

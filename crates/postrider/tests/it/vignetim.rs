@@ -378,6 +378,32 @@ async fn every_mistake_in_a_body_is_told() {
 }
 
 #[tokio::test]
+async fn a_declared_type_can_be_subscribed_to_and_a_key_for_reading_is_forbidden_the_rest() {
+    let server = TestServer::start().await;
+    let application = server.application("vouchers", "vignetim").await;
+    let tenant = server.tenant_of(&application).await;
+    let partner = Partner::new(&server, &tenant, "live").await;
+    let body = json!({ "url": "http://127.0.0.1:9/", "events": ["order.renamed"] });
+    let unknown = partner.call("POST", "/webhooks", body.clone()).await;
+    assert_eq!(unknown.status, 400, "{}", unknown.text);
+    let path = format!("/v1/applications/{application}/event-types/order.renamed");
+    server.good("PUT", &path, json!({})).await;
+    let made = partner.call("POST", "/webhooks", body.clone()).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let looks = json!({ "name": "looks", "tenant": tenant, "readOnly": true });
+    let looks = server.good("POST", "/v1/keys", looks).await;
+    let text = |name: &str| looks[name].as_str().unwrap().to_owned();
+    let partner = Partner {
+        server: &server,
+        key: text("publicId"),
+        secret: text("key"),
+    };
+    let refused = partner.call("POST", "/webhooks", body).await;
+    let expected = error(403, "This key may not do that", "Forbidden");
+    assert_eq!((refused.status, refused.text), (403, expected));
+}
+
+#[tokio::test]
 async fn ten_webhooks_per_organization_and_environment() {
     let server = strict().await;
     let tenant = server.tenant("vignetim").await;

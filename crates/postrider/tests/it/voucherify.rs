@@ -218,6 +218,41 @@ async fn a_key_manages_the_webhooks_of_its_mode() {
 }
 
 #[tokio::test]
+async fn a_type_that_the_application_declares_can_be_subscribed_to() {
+    let server = TestServer::start().await;
+    let (manager, tenant) = Manager::new(&server).await;
+    let body = r#"{"target_url":"http://127.0.0.1:9/","events":["wallet.opened"]}"#;
+    assert_eq!(manager.call("POST", "", body).await.status, 400);
+    let application = tenant["application"].as_str().unwrap();
+    let path = format!("/v1/applications/{application}/event-types/wallet.opened");
+    server.good("PUT", &path, json!({})).await;
+    let made = manager.call("POST", "", body).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    assert_eq!(made.json()["events"], json!(["wallet.opened"]));
+}
+
+#[tokio::test]
+async fn what_a_key_may_not_do_and_a_path_does_not_take_is_told_apart_from_mistakes() {
+    let server = TestServer::start().await;
+    let (mut manager, tenant) = Manager::new(&server).await;
+    let other = manager.call("PATCH", "", "{}").await;
+    assert_eq!(
+        (other.status, other.text.as_str()),
+        (
+            405,
+            r#"{"code":405,"message":"HTTP Method Not Allowed","details":"PATCH is not supported by this endpoint. Did you mean GET or POST?"}"#
+        )
+    );
+    let application = &tenant["application"];
+    let looking = json!({ "name": "looks", "application": application, "readOnly": true });
+    manager.key = server.good("POST", "/v1/keys", looking).await;
+    let body = r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"]}"#;
+    let refused = manager.call("POST", "", body).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+    assert_eq!(manager.call("GET", "", "").await.json()["total"], 0);
+}
+
+#[tokio::test]
 async fn a_pattern_is_shown_as_the_events_that_it_matches() {
     let server = TestServer::start().await;
     let (manager, tenant) = Manager::new(&server).await;

@@ -129,7 +129,9 @@ impl Change {
         checked_description(patch.description.as_ref().and_then(|text| text.as_deref()))?;
         checked_rate(patch.rate_limit.flatten())?;
         let subscription = match patch.events.take() {
-            Some(Some(events)) => Some(subscription(profile, events)?),
+            Some(Some(events)) => {
+                Some(subscription(service, profile, endpoint.tenant, events).await?)
+            }
             Some(None) => Some(Subscription::all()),
             None => None,
         };

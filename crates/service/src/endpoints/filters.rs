@@ -56,8 +56,10 @@ impl Service {
     ) -> Result<Vec<FilterTried>> {
         let tenant = who.tenant(self, tenant).await?;
         let profile = self.profile_of(tenant.application).await?.profile;
-        let events = events.map(|events| subscription(&profile, events));
-        let events = events.transpose()?;
+        let events = match events {
+            Some(events) => Some(subscription(self, &profile, tenant.id, events).await?),
+            None => None,
+        };
         let filter = content_filter(filter)?;
         let of = EventFilter {
             tenant: Some(tenant.id),

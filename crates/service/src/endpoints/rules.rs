@@ -7,6 +7,7 @@ use postrider_core::filter::Subscription;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Metadata;
+use postrider_core::{Id, id};
 
 use crate::Service;
 use crate::reading::{bounded, checked_metadata, required};
@@ -70,15 +71,17 @@ pub(crate) fn checked_url(service: &Service, profile: &Profile, url: &str) -> Re
     })
 }
 
-pub(crate) fn subscription(profile: &Profile, patterns: Vec<String>) -> Result<Subscription> {
-    if let Some(unknown) = patterns
-        .iter()
-        .find(|pattern| !profile.events.allows_pattern(pattern))
-    {
+pub(crate) async fn subscription(
+    service: &Service,
+    profile: &Profile,
+    tenant: Id<id::Tenant>,
+    patterns: Vec<String>,
+) -> Result<Subscription> {
+    if let Some(unknown) = service.unknown_type(profile, tenant, &patterns).await? {
         return Err(Refusal::field(
             ErrorCode::EventTypeUnknown,
             "events",
-            format!("{unknown:?} is not in the catalogue"),
+            format!("{unknown:?} is not in the catalogue; declare it, or name one that is"),
         ));
     }
     Subscription::new(patterns).map_err(|error| {

@@ -1,16 +1,17 @@
 //! What came while an endpoint was disabled, and what came while a distribution was paused.
 
 use postrider_core::audit::AuditEntry;
-use postrider_core::delivery::DeliveryState;
+use postrider_core::delivery::{DeliveryState, Series};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
-use postrider_core::health::DisableReason;
+use postrider_core::health::{DisableReason, HealthChange};
+use postrider_core::judge::Next;
 use postrider_core::{Id, Timestamp, id};
 
-use super::fixture::{World, at, by, filter, only, secs, world};
+use super::fixture::{World, at, by, filter, only, record, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, Batch, CatchUp, DeliveryFilter, DueDelivery, MissedPage, MissedQuery, NewEvent,
-    PageRequest, Rule, StatePattern, Store, StoreError, Target, always,
+    PageRequest, Resend, Rule, StatePattern, Store, StoreError, Target, always,
 };
 
 async fn publish(world: &World<'_>, now: Timestamp, target: Target) -> Id<id::Event> {
@@ -287,6 +288,42 @@ pub async fn what_has_expired_is_not_caught_up(store: &dyn Store) {
         matches!(refused, StoreError::Conflict { rule: r } if r == rule),
         "{refused}"
     );
+}
+
+pub async fn what_has_expired_is_not_sent_again(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let mut event = world.an_event(secs(1), "order.completed");
+    event.deliver_before = Some(secs(30));
+    let new = NewEvent {
+        event: std::sync::Arc::new(event),
+        ..world.publishing(secs(1), "order.completed")
+    };
+    let published = world.publish_new(secs(1), new).await.unwrap();
+    let delivery = published.deliveries[0].delivery.id;
+    let done = record(
+        delivery,
+        endpoint,
+        1,
+        Next::Delivered,
+        HealthChange::Success,
+        secs(2),
+    );
+    world.record(secs(2), done).await.unwrap();
+    let again = Resend {
+        delivery,
+        attempts: 1,
+        series: Series::SCHEDULED,
+    };
+    let refused = world.resend(secs(31), again).await.unwrap_err();
+    let rule = Rule::DeliveryExpired;
+    assert!(
+        matches!(refused, StoreError::Conflict { rule: r } if r == rule),
+        "{refused}"
+    );
+    let left = store.delivery(delivery).await.unwrap().state;
+    assert_eq!(left, DeliveryState::Delivered, "it stays as it ended");
+    assert!(world.resend(secs(29), again).await.is_ok());
 }
 
 pub async fn nothing_is_noted_of_an_owner_that_is_gone(store: &dyn Store) {

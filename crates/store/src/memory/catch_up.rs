@@ -35,7 +35,7 @@ impl State {
         });
         match life::catch_up(&event, endpoint, known, now)? {
             // Its delivery is in the log already, as skipped: a second one would show the event twice.
-            CatchingUp::Again(resend) => return self.resend(now.steady, resend),
+            CatchingUp::Again(resend) => return self.resend(now, resend),
             CatchingUp::New => {}
         }
         self.last_sequence = life::next_place(self.last_sequence, now.steady);

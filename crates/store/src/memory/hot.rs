@@ -31,7 +31,7 @@ impl State {
             answers.finishes.push(self.finish(ids, now.wall, *finish));
         }
         for resend in &batch.resends {
-            answers.resends.push(self.resend(now.steady, *resend));
+            answers.resends.push(self.resend(now, *resend));
         }
         for missed in &batch.catch_ups {
             answers.catch_ups.push(self.catch_up(ids, now, *missed));
@@ -265,13 +265,14 @@ impl State {
 
     pub(super) fn resend(
         &mut self,
-        now: Timestamp,
+        now: Moment,
         resend: Resend,
     ) -> Result<DueDelivery, StoreError> {
         let delivery = self.delivery(resend.delivery)?;
         let endpoint = self.takes(delivery.endpoint, delivery.tenant, None);
         let event = self.event(delivery.event)?;
         let again = life::resend(&delivery, &event, endpoint, &resend, now)?;
+        let now = now.steady;
         self.last_sequence = life::next_place(self.last_sequence, now);
         let sequence = self.last_sequence;
         if let Some(row) = self.deliveries.get_mut(&resend.delivery.as_u128()) {

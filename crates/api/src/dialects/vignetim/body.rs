@@ -3,7 +3,7 @@
 use http::StatusCode;
 use postrider_core::endpoint_url::InvalidUrl;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, SUBSCRIPTION_PATTERNS_MAX};
-use postrider_core::profile::{ApiSpec, Profile};
+use postrider_core::profile::ApiSpec;
 use serde_json::{Map, Value};
 
 use super::refusal::{Message, Refusal};
@@ -21,7 +21,11 @@ pub(super) struct Fields {
 }
 
 /// Reads a body and tells every mistake in it.
-pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fields, Refusal> {
+pub(super) async fn fields(
+    api: &Api,
+    partner: &Partner,
+    creating: bool,
+) -> Result<Fields, Refusal> {
     let spec = partner.spec();
     if let Err(error) = well_formed(&partner.body) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, error.detail));
@@ -47,9 +51,9 @@ pub(super) fn fields(api: &Api, partner: &Partner, creating: bool) -> Result<Fie
     match body.get("events") {
         None if !creating => {}
         None => mistakes.push(spec.text("events_required").to_owned()),
-        Some(events) => match event_patterns(spec, &partner.current.profile, events) {
+        Some(events) => match event_patterns(api, partner, events).await? {
             Ok(patterns) => fields.events = Some(patterns),
-            Err(mistake) => mistakes.push(mistake),
+            Err(mistake) => mistakes.push(mistake.to_owned()),
         },
     }
     match body.get("description") {
@@ -110,26 +114,27 @@ fn url_mistake(spec: &ApiSpec, error: &InvalidUrl) -> String {
     spec.text(name).to_owned()
 }
 
-fn event_patterns(
-    spec: &ApiSpec,
-    profile: &Profile,
+/// What it subscribes to, or what is wrong with it.
+async fn event_patterns<'p>(
+    api: &Api,
+    partner: &'p Partner,
     events: &Value,
-) -> Result<Vec<String>, String> {
-    let list = events
-        .as_array()
-        .filter(|list| !list.is_empty())
-        .ok_or_else(|| spec.text("events_required").to_owned())?;
-    let texts: Option<Vec<String>> = list
-        .iter()
-        .map(|item| item.as_str().map(str::to_owned))
-        .collect();
-    let texts = texts.ok_or_else(|| spec.text("events_each").to_owned())?;
-    if texts.len() > SUBSCRIPTION_PATTERNS_MAX
-        || !texts
-            .iter()
-            .all(|pattern| profile.events.allows_pattern(pattern))
-    {
-        return Err(spec.text("events_unknown").to_owned());
+) -> Result<Result<Vec<String>, &'p str>, Refusal> {
+    let spec = partner.spec();
+    let Some(list) = events.as_array().filter(|list| !list.is_empty()) else {
+        return Ok(Err(spec.text("events_required")));
+    };
+    let texts = list.iter().map(|item| item.as_str().map(str::to_owned));
+    let Some(texts) = texts.collect::<Option<Vec<String>>>() else {
+        return Ok(Err(spec.text("events_each")));
+    };
+    let profile = &partner.current.profile;
+    let unknown = api.service.unknown_type(profile, partner.tenant, &texts);
+    let unknown = unknown
+        .await
+        .map_err(|error| Refusal::from_service(spec, &error))?;
+    if texts.len() > SUBSCRIPTION_PATTERNS_MAX || unknown.is_some() {
+        return Ok(Err(spec.text("events_unknown")));
     }
-    Ok(texts)
+    Ok(Ok(texts))
 }

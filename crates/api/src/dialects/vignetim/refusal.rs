@@ -64,6 +64,7 @@ impl Refusal {
             StatusCode::INTERNAL_SERVER_ERROR => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
             }
+            StatusCode::FORBIDDEN => Self::new(StatusCode::FORBIDDEN, spec.text("forbidden")),
             StatusCode::NOT_FOUND => Self::new(StatusCode::NOT_FOUND, spec.text("not_found")),
             StatusCode::TOO_MANY_REQUESTS => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, error.detail.clone())

@@ -51,7 +51,10 @@ const DIALECTS: &[(&str, &[&str])] = &[
         &[
             "unauthorized",
             "invalid_payload",
+            "forbidden",
             "not_found",
+            "method_not_allowed",
+            "method_hint",
             "cannot_find",
             "property",
             "unknown_property",
