@@ -360,7 +360,14 @@ async fn logged(service: &Service, text: &str) -> Result<Option<Logged>> {
 }
 
 /// The rows of a list, each with where it went and how its last attempt ended.
-async fn with_last(service: &Service, deliveries: Vec<Delivery>) -> Result<Vec<DeliveryListed>> {
+async fn with_last(
+    service: &Service,
+    mut deliveries: Vec<Delivery>,
+) -> Result<Vec<DeliveryListed>> {
+    let tenants = deliveries.iter().map(|delivery| delivery.tenant);
+    let there = service.0.directory.tenants_there(tenants).await?;
+    // What is being erased is not found.
+    deliveries.retain(|delivery| there.contains(&delivery.tenant));
     let endpoints: HashSet<_> = deliveries
         .iter()
         .map(|delivery| delivery.endpoint)

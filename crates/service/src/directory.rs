@@ -1,6 +1,7 @@
 //! What nearly every request asks: whose key, whose tenant, which profile, which schema. Held in memory
 //! within bounds, and read again when it has changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use postrider_core::delivery::ProfileVersion;
@@ -11,7 +12,7 @@ use postrider_engine::cache::{Cache, Changes, Read};
 use postrider_engine::{CurrentProfile, Engine};
 use postrider_store::{Store, StoreError};
 
-use crate::refusal::{Refusal, Result};
+use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::schemas::{self, KnownType};
 
 /// Entries held of a kind.
@@ -105,7 +106,32 @@ impl Directory {
             let count = self.changes.of(id.as_u128());
             self.counted(id.as_u128(), self.store.tenant(id).await, count)
         };
-        Ok(self.tenants.get(id, read).await?)
+        let tenant = self.tenants.get(id, read).await?;
+        // What a deleted application had goes after it: until then its tenants' rows are still there.
+        match self.application(tenant.application).await {
+            Ok(_) => Ok(tenant),
+            Err(refusal) if refusal.code == ErrorCode::NotFound => {
+                Err(Refusal::not_found("tenant"))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Those of some tenants that are there.
+    pub(crate) async fn tenants_there(
+        &self,
+        ids: impl IntoIterator<Item = Id<id::Tenant>>,
+    ) -> Result<HashSet<Id<id::Tenant>>> {
+        let ids: HashSet<_> = ids.into_iter().collect();
+        let mut there = HashSet::with_capacity(ids.len());
+        for id in ids {
+            match self.tenant(id).await {
+                Ok(_) => drop(there.insert(id)),
+                Err(refusal) if refusal.code == ErrorCode::NotFound => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(there)
     }
 
     /// The tenant that the product knows by this id of its own.

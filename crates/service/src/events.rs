@@ -15,11 +15,13 @@ use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::{
-    EventFilter, Idempotency, NewEvent as Storable, Page, PageRequest, Published,
+    Entity, EventFilter, Idempotency, NewEvent as Storable, Page, PageRequest, Published,
+    StoreError, Target,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::endpoints::callback;
 use crate::reading::{bounded_page, must_be_range, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::spans::Publishing;
@@ -143,12 +145,45 @@ impl Service {
         sent: Sent<'_>,
     ) -> Result<Publication> {
         match accepted_or_before(self, who, tenant, current, event, sent).await? {
-            Judged::Accepted(Accepted { new, warning }) => {
-                let published = self.engine().publish(new).await?;
+            Judged::Accepted(Accepted {
+                new,
+                warning,
+                callback,
+            }) => {
+                let again = Again::of(&new, callback);
+                let published = self.engine().publish(new).await;
+                let published = self.or_again(tenant, published, again).await?;
                 Ok(Publication::new(&published, warning))
             }
             Judged::Before(publication) => Ok(publication),
         }
+    }
+
+    /// What became of an event; one to a one-off URL is published again where another URL took the place of its own
+    /// between its being found and the transaction.
+    async fn or_again(
+        &self,
+        tenant: &Tenant,
+        mut published: std::result::Result<Published, PublishError>,
+        again: Option<Again>,
+    ) -> Result<Published> {
+        const TRIES: usize = 3;
+        let Some(Again { mut new, url }) = again else {
+            return Ok(published?);
+        };
+        for _ in 0..TRIES {
+            match published {
+                Err(PublishError::Store(StoreError::NotFound {
+                    entity: Entity::Endpoint,
+                })) => {
+                    let endpoint = callback(self, tenant, new.event.mode, url.clone()).await?;
+                    new.target = Target::Endpoint(endpoint);
+                    published = self.engine().publish(new.clone()).await;
+                }
+                published => return Ok(published?),
+            }
+        }
+        Ok(published?)
     }
 
     /// Publishes many events, each of which is accepted or refused by itself; the answers are in their order. One that
@@ -179,9 +214,13 @@ impl Service {
                 Err(refusal) => (Err(refusal), None),
             };
             let answer = match judged {
-                Ok(Judged::Accepted(Accepted { new, warning })) => {
+                Ok(Judged::Accepted(Accepted {
+                    new,
+                    warning,
+                    callback,
+                })) => {
                     // In step with `accepted`, with whose answers it is put together below.
-                    pending.push((warning, span));
+                    pending.push((warning, Again::of(&new, callback), span));
                     accepted.push(new);
                     answers.push(None);
                     continue;
@@ -196,20 +235,24 @@ impl Service {
         }
         let published = self.engine().publish_many(accepted).await;
         let mut published = published.into_iter().zip(pending);
-        let answer = |waiting: Option<Result<Publication>>| {
-            waiting.unwrap_or_else(|| {
-                let Some((published, (warning, span))) = published.next() else {
-                    return Err(PublishError::Busy(postrider_engine::Busy).into());
-                };
-                let published = published.map_err(Refusal::from);
-                let published = published.map(|new| Publication::new(&new, warning));
-                if let Some(span) = span {
-                    span.end(self, &tenant, &published);
-                }
-                published
-            })
-        };
-        Ok(answers.into_iter().map(answer).collect())
+        let mut whole = Vec::with_capacity(answers.len());
+        for answer in answers {
+            if let Some(answer) = answer {
+                whole.push(answer);
+                continue;
+            }
+            let Some((published, (warning, again, span))) = published.next() else {
+                whole.push(Err(PublishError::Busy(postrider_engine::Busy).into()));
+                continue;
+            };
+            let published = self.or_again(&tenant, published, again).await;
+            let published = published.map(|new| Publication::new(&new, warning));
+            if let Some(span) = span {
+                span.end(self, &tenant, &published);
+            }
+            whole.push(published);
+        }
+        Ok(whole)
     }
 
     /// The event of the caller's mode that was published with an idempotency key, as long as that is remembered.
@@ -264,8 +307,12 @@ impl Service {
         ids: Vec<Id<id::Event>>,
     ) -> Result<Vec<EventSummary>> {
         let mut found = self.store().event_summaries(ids).await?;
+        let tenants = found.iter().map(|event| event.tenant);
+        let there = self.0.directory.tenants_there(tenants).await?;
         found.retain(|event| {
-            who.may_see(event.application, event.tenant) && who.may_touch(event.mode)
+            there.contains(&event.tenant)
+                && who.may_see(event.application, event.tenant)
+                && who.may_touch(event.mode)
         });
         Ok(found)
     }
@@ -274,7 +321,9 @@ impl Service {
     /// `not_found`, also where it is another's.
     pub async fn event(&self, who: &Caller, id: Id<id::Event>) -> Result<Event> {
         let event = self.store().event(id).await?;
-        if !who.may_see_event(&event) {
+        // Of a tenant that is being erased the row has gone first: what it still has is not found.
+        let there = self.0.directory.tenants_there([event.tenant]).await?;
+        if there.is_empty() || !who.may_see_event(&event) {
             return Err(Refusal::not_found("event"));
         }
         Ok(event)
@@ -347,6 +396,23 @@ async fn carriable(
 struct Accepted {
     new: Storable,
     warning: Option<String>,
+    /// The one-off URL that it is for.
+    callback: Option<String>,
+}
+
+/// What publishing an event to a one-off URL again takes.
+struct Again {
+    new: Storable,
+    url: String,
+}
+
+impl Again {
+    fn of(new: &Storable, callback: Option<String>) -> Option<Self> {
+        callback.map(|url| Self {
+            new: new.clone(),
+            url,
+        })
+    }
 }
 
 /// What becomes of an event that was sent.
@@ -446,13 +512,18 @@ async fn acceptable(
         key: scoped(tenant, mode, &key),
         fingerprint: sha256(raw),
     });
+    let callback = address.callback();
     let new = Storable {
         event: Arc::new(event),
         target: address.target(service, tenant, mode).await?,
         profile: current.version,
         idempotency,
     };
-    Ok(Accepted { new, warning })
+    Ok(Accepted {
+        new,
+        warning,
+        callback,
+    })
 }
 
 /// Refuses what can be told to be wrong of each field by itself.

@@ -7,6 +7,7 @@ use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{call, endpoint, logged, publish, serve, tenant, until};
+use crate::pages::browser::Browser;
 use crate::support::{TestServer, id, text};
 
 const NAME: &str = "ada-lovelace-of-marylebone";
@@ -122,6 +123,45 @@ async fn a_deleted_tenant_is_gone_at_once_and_then_all_that_it_had() {
             .any(|window| window == NAME.as_bytes());
         assert!(!found, "what is erased is still in {}", file.display());
     }
+}
+
+#[tokio::test]
+async fn what_waits_to_be_erased_is_not_found() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (large, small) = (
+        server.application("large", "standard").await,
+        server.application("small", "standard").await,
+    );
+    let many = server.tenant_of(&large).await;
+    let batch = json!({ "events": vec![json!({ "type": "a", "data": 1 }); 100] });
+    for _ in 0..30 {
+        let path = format!("/v1/tenants/{many}/events/batch");
+        server.good("POST", &path, batch.clone()).await;
+    }
+    let few = server.tenant_of(&small).await;
+    server.endpoint(&few, &receiver.url("/")).await;
+    let event = id(&server.publish(&few, "a", json!({ "name": NAME })).await);
+    server.finished(&format!("event={event}"), 1).await;
+    let looks = json!({ "name": "k", "application": small });
+    let looks = server.good("POST", "/v1/keys", looks).await;
+    let mut visitor = Browser::sign_in(&server, text(&looks, "key")).await;
+    let page = format!("/events/{event}");
+    assert_eq!(visitor.send("GET", &page, &[]).await.status, 200);
+
+    // One deletion after the other: while the first goes on, the second has only begun.
+    for application in [&large, &small] {
+        let path = format!("/v1/applications/{application}");
+        server.good("DELETE", &path, Value::Null).await;
+    }
+    let seen = server
+        .call("GET", &format!("/v1/events/{event}"), Value::Null)
+        .await;
+    assert_eq!(seen.code(), "not_found", "{}", seen.text);
+    let listed = server.good("GET", "/v1/deliveries", Value::Null).await;
+    assert_eq!(listed["data"], json!([]));
+    let visit = visitor.send("GET", &page, &[]).await;
+    assert_ne!(visit.status, 200, "{}", visit.text);
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use postrider_core::limits::CALLBACKS_MAX;
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
+use crate::binary;
 use crate::support::{TestServer, hmac, http, id, text};
 
 fn header_map(request: &postrider_testkit::Request) -> HeaderMap {
@@ -468,6 +470,41 @@ async fn a_callback_url_gets_one_event_signed_with_the_tenants_secret() {
         1,
         "callbacks are not listed"
     );
+}
+
+#[tokio::test]
+async fn a_callback_that_ends_for_another_one_of_the_same_batch_is_made_again() {
+    let data = tempfile::tempdir().unwrap();
+    let process = binary::serve(data.path());
+    let root = process.root.clone().unwrap();
+    let tenant = binary::tenant(&process, &root, "standard").await;
+    let event = |url: &str| json!({ "type": "a", "data": {}, "callbackUrl": url });
+    let path = format!("/v1/tenants/{tenant}/events");
+    let url = "http://127.0.0.1:9/once";
+    binary::call(&process, &root, "POST", &path, event(url)).await;
+    drop(process);
+    // As many as are remembered, older than that one.
+    let database = rusqlite::Connection::open(data.path().join("postrider.db")).unwrap();
+    let sql = "select group_concat(name, ', ') from pragma_table_info('endpoint') where name not in ('id', 'url')";
+    let columns: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
+    let sql = format!(
+        "with recursive n (n) as (select 1 union all select n + 1 from n where n < {CALLBACKS_MAX} - 1)
+         insert into endpoint (id, url, {columns}) select id - n, url || n, {columns} from endpoint cross join n"
+    );
+    assert_eq!(
+        database.execute(&sql, []).unwrap(),
+        CALLBACKS_MAX as usize - 1
+    );
+    drop(database);
+
+    let process = binary::serve(data.path());
+    let oldest = format!("{url}{}", CALLBACKS_MAX - 1);
+    let batch = json!({ "events": [event(&oldest), event("http://127.0.0.1:9/new")] });
+    let path = format!("/v1/tenants/{tenant}/events/batch");
+    let answer = binary::call(&process, &root, "POST", &path, batch).await;
+    for result in answer["data"].as_array().unwrap() {
+        assert_eq!(result["deliveries"], 1, "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,14 @@ impl Address {
         Self { to, mode: None }
     }
 
+    /// The one-off URL, if it is one.
+    pub(super) fn callback(&self) -> Option<String> {
+        match &self.to {
+            To::Callback(url) => Some(url.clone()),
+            To::Known(_) => None,
+        }
+    }
+
     /// The target of an event of this mode. Asked last: it may make an endpoint.
     pub(super) async fn target(
         self,

@@ -274,7 +274,7 @@ impl Reader {
 
     pub(crate) fn key_by_id(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
         self.one(
-            &format!("select {API_KEY} from api_key where id = ?1"),
+            &format!("select {API_KEY} from api_key where id = ?1 and {OWNED}"),
             id,
             Entity::ApiKey,
             |row| key_row(row, self.salt),

@@ -98,6 +98,7 @@ pub async fn what_a_deleted_tenant_had_is_gone_and_nothing_else(store: &dyn Stor
     assert!(store.tenant(world.tenant).await.unwrap_err().is_not_found());
     let by_hash = store.key_by_hash(key.secret_hash).await;
     assert!(by_hash.unwrap_err().is_not_found());
+    assert!(store.key(key.id).await.unwrap_err().is_not_found());
     let by_public_id = store.key_by_public_id("pk_7").await;
     assert!(by_public_id.unwrap_err().is_not_found());
     let mut new = world.publishing(at(9), "order.created");

@@ -45,7 +45,8 @@ impl Keys for MemoryStore {
     }
 
     async fn key(&self, id: Id<id::ApiKey>) -> Result<ApiKey, StoreError> {
-        self.state().key_where(|key| key.id == id)
+        let state = self.state();
+        state.key_where(|key| key.id == id && state.is_owned(key.scope))
     }
 
     async fn list_keys(
