@@ -13,7 +13,7 @@ use crate::Site;
 use crate::deletion::deletes_applications;
 use crate::door::Visitor;
 use crate::failure::Failure;
-use crate::fields::{Fields, Posted};
+use crate::fields::{Fields, OVERTAKEN, Posted, is_overtaken, seen};
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::read;
 
@@ -163,6 +163,7 @@ struct Values {
     brand_name: String,
     logo: String,
     accent: String,
+    seen: String,
 }
 
 impl Values {
@@ -181,6 +182,7 @@ impl Values {
             brand_name: text(&settings.branding.name),
             logo: text(&settings.branding.logo),
             accent: text(&settings.branding.accent),
+            seen: seen(application.updated_at),
         }
     }
 
@@ -193,6 +195,7 @@ impl Values {
             brand_name: fields.text("brand_name"),
             logo: fields.text("logo"),
             accent: fields.text("accent"),
+            seen: fields.text("seen"),
         }
     }
 
@@ -269,7 +272,12 @@ pub(crate) async fn change_settings(
     let Posted { visitor, fields } = posted;
     let id = read(&visitor, &id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
-    let values = Values::typed(&fields);
+    let mut values = Values::typed(&fields);
+    let application = found(&site, &visitor, id).await?;
+    if is_overtaken(&fields, application.updated_at) {
+        values.seen = seen(application.updated_at);
+        return settings_form(&visitor, &application, values, Some(OVERTAKEN.to_owned()));
+    }
     let changed = match values.patch(who.scope() == Scope::Root, forgets(&visitor)) {
         Ok(patch) => service.change_application(who, id, patch).await.map(drop),
         Err(refusal) => Err(refusal),
@@ -278,7 +286,6 @@ pub(crate) async fn change_settings(
         Ok(()) => Ok(visitor.back_to(format_args!("/applications/{id}/settings"), "changed")),
         Err(refusal) => {
             let wrong = visitor.told_why(refusal)?;
-            let application = found(&site, &visitor, id).await?;
             settings_form(&visitor, &application, values, Some(wrong))
         }
     }

@@ -19,7 +19,7 @@ use crate::door::Visitor;
 use crate::endpoint::{home_of, tenant_of};
 use crate::endpoint_form::written;
 use crate::failure::Failure;
-use crate::fields::{Fields, Posted};
+use crate::fields::{Fields, OVERTAKEN, Posted, is_overtaken, seen};
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{BodyShown, name_of, pretty};
 use crate::tenant::crumbs_below;
@@ -64,6 +64,7 @@ struct Typed {
     fields: String,
     raw: bool,
     mode: String,
+    seen: String,
 }
 
 impl Typed {
@@ -82,6 +83,7 @@ impl Typed {
             fields: fields.text("fields"),
             raw: fields.get("raw").is_some(),
             mode: fields.text("mode"),
+            seen: fields.text("seen"),
         }
     }
 
@@ -103,6 +105,7 @@ impl Typed {
                 .collect(),
             raw: distribution.payload.raw,
             mode: endpoint.mode.as_str().to_owned(),
+            seen: seen(endpoint.updated_at),
         }
     }
 
@@ -180,7 +183,7 @@ async fn form(
 ) -> Shown {
     let refused = visitor.refused();
     let who = &visitor.visit.caller;
-    let (_, profile) = site.service().tenant(who, tenant).await.map_err(&refused)?;
+    let (owner, profile) = site.service().tenant(who, tenant).await.map_err(&refused)?;
     if profile.distribution.is_none() {
         return Err(Failure::not_found(site.face));
     }
@@ -192,7 +195,21 @@ async fn form(
         Some(_) => http::StatusCode::BAD_REQUEST,
         None => http::StatusCode::OK,
     };
-    let closed = triggers(&profile);
+    let mut closed = triggers(&profile);
+    let is_closed = !closed.is_empty();
+    if is_closed {
+        let declared = site.service().list_event_types(who, owner.application);
+        let declared = declared.await.map_err(&refused)?;
+        let declared = declared.iter().filter(|listed| listed.is_declared());
+        let declared = declared.take(DECLARED_SHOWN);
+        let declared = declared.map(|listed| listed.name().to_owned());
+        // And what it has, whatever it is: a box that is not there could not stay checked.
+        for name in declared.chain(typed.events.iter().cloned()) {
+            if !closed.contains(&name) {
+                closed.push(name);
+            }
+        }
+    }
     let page = Form {
         frame,
         heading,
@@ -200,7 +217,7 @@ async fn form(
         back,
         is_new,
         example,
-        closed: !closed.is_empty(),
+        closed: is_closed,
         triggers: closed
             .into_iter()
             .map(|name| {
@@ -213,6 +230,9 @@ async fn form(
     };
     frame::show_as(status, &page.frame, &page)
 }
+
+/// Types of the application that are boxes of the form beside the profile's.
+const DECLARED_SHOWN: usize = 200;
 
 /// What can trigger a distribution, where the profile says.
 fn triggers(profile: &Profile) -> Vec<String> {
@@ -361,9 +381,16 @@ pub(crate) async fn change(
     posted: Posted,
 ) -> Shown {
     let Posted { visitor, fields } = posted;
-    let typed = Typed::of(&fields);
+    let mut typed = Typed::of(&fields);
     if fields.get("preview").is_some() {
         return edit_form(&site, &visitor, &id, Some(typed), None).await;
+    }
+    let found = site.service().endpoint(&visitor.visit.caller, &id).await;
+    let (stored, _) = found.map_err(visitor.refused())?;
+    if is_overtaken(&fields, stored.updated_at) {
+        typed.seen = seen(stored.updated_at);
+        let wrong = Some(OVERTAKEN.to_owned());
+        return edit_form(&site, &visitor, &id, Some(typed), wrong).await;
     }
     let command = || {
         Ok::<_, Refusal>(DistributionPatch {

@@ -7,17 +7,16 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use postrider_core::endpoint::{EndpointKind, Ordering};
 use postrider_core::filter::ContentFilter;
-use postrider_core::profile::Profile;
 use postrider_core::tenant::{Metadata, Mode, Scope};
 use postrider_core::{Id, id};
-use postrider_service::{EndpointPatch, FilterTried, NewEndpoint, Refusal};
+use postrider_service::{EndpointPatch, EventTypeListed, FilterTried, NewEndpoint, Refusal};
 
 use crate::Site;
 use crate::deliveries::mode;
 use crate::door::Visitor;
 use crate::endpoint::{show_made, tenant_of};
 use crate::failure::Failure;
-use crate::fields::{Fields, Posted};
+use crate::fields::{Fields, OVERTAKEN, Posted, is_overtaken, seen};
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, name_of};
 use crate::tenant::crumbs_below;
@@ -85,6 +84,7 @@ struct Values {
     metadata: String,
     metadata_shown: String,
     mode: String,
+    seen: String,
 }
 
 impl Values {
@@ -101,6 +101,7 @@ impl Values {
             metadata: fields.text("metadata"),
             metadata_shown: fields.text("metadata_shown"),
             mode: fields.text("mode"),
+            seen: fields.text("seen"),
         }
     }
 
@@ -211,6 +212,7 @@ async fn new_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sho
     let tenant = tenant_of(visitor, id)?;
     let found = site.service().tenant(&visitor.visit.caller, tenant).await;
     let (_, profile) = found.map_err(&refused)?;
+    let types = types(site, visitor, tenant).await.map_err(&refused)?;
     let crumbs = crumbs_below(site, visitor, tenant).await;
     let back = visitor.href(crate::endpoint::home_of(visitor, tenant));
     let form = Form {
@@ -223,7 +225,7 @@ async fn new_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sho
             url: visitor.query.text("url"),
             ..Values::default()
         }),
-        types: types(&profile),
+        types,
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: visitor.visit.caller.own_mode() == Mode::Test,
@@ -303,6 +305,8 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         return Err(Failure::not_found(site.face));
     }
     let profile = &current.profile;
+    let types = types(site, visitor, endpoint.tenant).await;
+    let types = types.map_err(&refused)?;
     let href = visitor.href(format_args!("/endpoints/{}", endpoint.id));
     let stored = || Values {
         url: endpoint.url.clone(),
@@ -328,6 +332,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         metadata: written_notes(&endpoint.metadata).unwrap_or_default(),
         metadata_shown: written_notes(&endpoint.metadata).unwrap_or_default(),
         mode: endpoint.mode.as_str().to_owned(),
+        seen: seen(endpoint.updated_at),
     };
     let crumbs = crumbs_below(site, visitor, endpoint.tenant).await;
     let crumbs = crumbs
@@ -340,7 +345,7 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
         back: href,
         is_new: false,
         values: typed.values.unwrap_or_else(stored),
-        types: types(profile),
+        types,
         custom_headers: profile.custom_headers.allow,
         https_only: profile.http.schemes.len() == 1,
         test_only: false,
@@ -359,12 +364,17 @@ pub(crate) async fn change(
     posted: Posted,
 ) -> Shown {
     let Posted { visitor, fields } = posted;
-    let values = Values::of(&fields);
+    let mut values = Values::of(&fields);
     let who = &visitor.visit.caller;
     let found = site.service().endpoint(who, &id).await;
     let (endpoint, current) = found.map_err(visitor.refused())?;
     if fields.get("try").is_some() {
         let typed = tried(&site, &visitor, endpoint.tenant, endpoint.mode, values).await?;
+        return edit_form(&site, &visitor, &id, typed).await;
+    }
+    if is_overtaken(&fields, endpoint.updated_at) {
+        values.seen = seen(endpoint.updated_at);
+        let typed = Typed::wrong(values, OVERTAKEN.to_owned());
         return edit_form(&site, &visitor, &id, typed).await;
     }
     let custom_headers = current.profile.custom_headers.allow;
@@ -461,15 +471,25 @@ fn answered(form: &Form) -> Shown {
     frame::show_as(status, &form.frame, form)
 }
 
-fn types(profile: &Profile) -> Vec<String> {
-    match &profile.events.closed {
-        Some(closed) => closed.clone(),
-        None => profile
-            .event_types
-            .iter()
-            .map(|known| known.name.clone())
-            .collect(),
+/// What can be subscribed to: the profile's types, and those that the application declares.
+async fn types(
+    site: &Site,
+    visitor: &Visitor,
+    tenant: Id<id::Tenant>,
+) -> Result<Vec<String>, Refusal> {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let (tenant, profile) = service.tenant(who, tenant).await?;
+    let listed = service.list_event_types(who, tenant.application).await?;
+    /// More than anybody reads.
+    const TOLD: usize = 150;
+    let mut types = profile.events.closed.clone().unwrap_or_default();
+    for name in listed.iter().map(EventTypeListed::name) {
+        if !types.iter().any(|known| known == name) {
+            types.push(name.to_owned());
+        }
     }
+    types.truncate(TOLD);
+    Ok(types)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
+use postrider_core::Timestamp;
 use postrider_service::budget::Budget;
 use postrider_service::{ErrorCode, Refusal};
 
@@ -60,6 +61,21 @@ impl Fields {
     pub(crate) fn text(&self, name: &str) -> String {
         self.get(name).unwrap_or_default().to_owned()
     }
+}
+
+/// What a form says that somebody has overtaken.
+pub(crate) const OVERTAKEN: &str = "Somebody has changed this since the form was opened. What you typed is below; saving it now replaces all that they changed.";
+
+/// When what a form shows was changed last, for its field `seen`.
+pub(crate) fn seen(updated_at: Timestamp) -> String {
+    updated_at.as_micros().to_string()
+}
+
+/// Whether a form shows an older state than there is. It says all of what it is of, so saving it would take back what
+/// somebody else has changed.
+pub(crate) fn is_overtaken(fields: &Fields, updated_at: Timestamp) -> bool {
+    let known = fields.get("seen");
+    known.is_some_and(|known| known != seen(updated_at))
 }
 
 /// A form that a visitor's own page has sent.

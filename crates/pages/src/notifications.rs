@@ -11,7 +11,7 @@ use crate::Site;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::Failure;
-use crate::fields::{Fields, Posted};
+use crate::fields::{Fields, OVERTAKEN, Posted, is_overtaken, seen};
 use crate::frame::{self, Frame, Shown};
 use crate::shown::{When, next_of, page_of};
 use crate::tenant::crumbs_below;
@@ -32,6 +32,7 @@ struct Notifications {
     /// Nobody wants to be told.
     nobody: bool,
     unconfirmed: Vec<String>,
+    seen: String,
     may_set: bool,
     problem: Option<String>,
 }
@@ -140,6 +141,11 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<(Fields, S
         classes,
         nobody,
         unconfirmed: settings.unconfirmed.clone(),
+        seen: match &typed {
+            // Of what was not taken for another reason the first sight still counts.
+            Some(typed) if !is_overtaken(typed, found.updated_at) => typed.text("seen"),
+            Some(_) | None => seen(found.updated_at),
+        },
         may_set: !who.is_read_only() && who.own_mode() == Mode::Live,
         problem,
     };
@@ -186,8 +192,15 @@ pub(crate) async fn act(
             (read.map(drop), "read")
         }
         "settings" => {
+            let found = service.tenant(who, tenant).await;
+            let (stored, _) = found.map_err(visitor.refused())?;
+            if is_overtaken(&fields, stored.updated_at) {
+                let wrong = Some((fields, OVERTAKEN.to_owned()));
+                return page(&site, &visitor, &id, wrong).await;
+            }
+            let waiting = &stored.settings.notifications.unconfirmed;
             let patch = TenantPatch {
-                settings: Some(settings(&fields)),
+                settings: Some(settings(&fields, waiting)),
                 ..TenantPatch::default()
             };
             let changed = service.change_tenant(who, tenant, patch).await;
@@ -209,8 +222,9 @@ pub(crate) async fn act(
     }
 }
 
-/// What the form says of each kind that it has.
-fn settings(fields: &Fields) -> Map<String, Value> {
+/// What the form says of each kind that it has. Whoever saves it does not vouch for the addresses that are `waiting` to be
+/// confirmed: they were there before.
+fn settings(fields: &Fields, waiting: &[String]) -> Map<String, Value> {
     let mut classes = Map::new();
     for class in ["webhooks", "distributions"] {
         let field = |name: &str| format!("{class}.{name}");
@@ -230,6 +244,7 @@ fn settings(fields: &Fields) -> Map<String, Value> {
         });
         classes.insert(class.to_owned(), channels);
     }
+    classes.insert("unconfirmed".to_owned(), json!(waiting));
     let mut settings = Map::new();
     settings.insert("notifications".to_owned(), Value::Object(classes));
     settings

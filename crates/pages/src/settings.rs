@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::profile::{SecretScope, Visibility};
 use postrider_core::tenant::{Mode, Scope};
-use postrider_core::{Secret, Timestamp};
+use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_service::{NodeStanding, Refusal, RetentionRound, TenantPatch};
 
 use crate::Site;
@@ -15,7 +15,7 @@ use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::endpoint_form::{changed_notes, written_notes};
 use crate::failure::Failure;
-use crate::fields::Posted;
+use crate::fields::{Fields, OVERTAKEN, Posted, is_overtaken, seen};
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::When;
 use crate::tenant::crumbs_below;
@@ -49,6 +49,7 @@ struct Own {
     metadata: Option<String>,
     /// What the form shows, to be known when it comes back.
     shown: String,
+    seen: String,
 }
 
 struct SecretRow {
@@ -102,6 +103,7 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
                 external_id: found.external_id.clone().unwrap_or_default(),
                 metadata: written_notes(&found.metadata),
                 shown: written_notes(&found.metadata).unwrap_or_default(),
+                seen: seen(found.updated_at),
             })
         }),
         created: When::new(found.created_at, now),
@@ -136,6 +138,58 @@ struct Answer {
     problem: Option<String>,
 }
 
+/// Changes what the product calls its customer.
+async fn change_own(
+    site: &Site,
+    visitor: &Visitor,
+    id: &str,
+    tenant: Id<id::Tenant>,
+    fields: &Fields,
+) -> Shown {
+    let (service, who) = (site.service(), &visitor.visit.caller);
+    let found = service.tenant(who, tenant).await;
+    let (stored, _) = found.map_err(visitor.refused())?;
+    let mut typed = Own {
+        name: fields.text("name"),
+        external_id: fields.text("external_id"),
+        metadata: written_notes(&stored.metadata).map(|_| fields.text("metadata")),
+        shown: fields.text("metadata_shown"),
+        seen: fields.text("seen"),
+    };
+    if is_overtaken(fields, stored.updated_at) {
+        typed.seen = seen(stored.updated_at);
+        let answer = Answer {
+            problem: Some(OVERTAKEN.to_owned()),
+            typed: Some(typed),
+            ..Answer::default()
+        };
+        return page(site, visitor, id, answer).await;
+    }
+    let patch = || {
+        Ok::<_, Refusal>(TenantPatch {
+            name: Some(typed.name.clone()),
+            external_id: Some(fields.get("external_id").map(str::to_owned)),
+            metadata: changed_notes(fields)?.map(Some),
+            settings: None,
+        })
+    };
+    let changed = match patch() {
+        Ok(patch) => service.change_tenant(who, tenant, patch).await.map(drop),
+        Err(refusal) => Err(refusal),
+    };
+    match changed {
+        Ok(()) => Ok(visitor.back_to(format_args!("/tenants/{tenant}/settings"), "changed")),
+        Err(refusal) => {
+            let answer = Answer {
+                problem: Some(visitor.told_why(refusal)?),
+                typed: Some(typed),
+                ..Answer::default()
+            };
+            page(site, visitor, id, answer).await
+        }
+    }
+}
+
 /// Shows the secret or makes another one, or changes what the product calls its customer.
 pub(crate) async fn act(
     State(site): State<Site>,
@@ -146,37 +200,7 @@ pub(crate) async fn act(
     let tenant = tenant_of(&visitor, &id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
     if act == "own" {
-        let found = service.tenant(who, tenant).await;
-        let (stored, _) = found.map_err(visitor.refused())?;
-        let typed = Own {
-            name: fields.text("name"),
-            external_id: fields.text("external_id"),
-            metadata: written_notes(&stored.metadata).map(|_| fields.text("metadata")),
-            shown: fields.text("metadata_shown"),
-        };
-        let patch = || {
-            Ok::<_, Refusal>(TenantPatch {
-                name: Some(typed.name.clone()),
-                external_id: Some(fields.get("external_id").map(str::to_owned)),
-                metadata: changed_notes(&fields)?.map(Some),
-                settings: None,
-            })
-        };
-        let changed = match patch() {
-            Ok(patch) => service.change_tenant(who, tenant, patch).await.map(drop),
-            Err(refusal) => Err(refusal),
-        };
-        return match changed {
-            Ok(()) => Ok(visitor.back_to(format_args!("/tenants/{tenant}/settings"), "changed")),
-            Err(refusal) => {
-                let answer = Answer {
-                    problem: Some(visitor.told_why(refusal)?),
-                    typed: Some(typed),
-                    ..Answer::default()
-                };
-                page(&site, &visitor, &id, answer).await
-            }
-        };
+        return change_own(&site, &visitor, &id, tenant, &fields).await;
     }
     let mode = crate::deliveries::mode(fields.get("mode"));
     let asked: Result<(Mode, Secret), Refusal> = match (act.as_str(), mode) {

@@ -6,6 +6,7 @@ use postrider_core::audit::AuditEntry;
 use postrider_core::tenant::Scope;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{AuditFilter, Page, PageRequest};
+use serde_json::Value;
 
 use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{Refusal, Result};
@@ -63,13 +64,47 @@ impl Service {
         };
         let mut listed = self.store().list_audit(filter, bounded_page(page)).await?;
         if matches!(who.scope(), Scope::Tenant(..)) {
-            // Who of the product's people it was is not the customer's to know.
+            // Who of the product's people it was is not the customer's to know, and what they noted neither.
             for entry in &mut listed.rows {
                 if entry.actor.user.take().is_some() {
                     entry.actor.name = Arc::from(PRODUCTS_PEOPLE);
                 }
+                for side in [&mut entry.before, &mut entry.after] {
+                    *side = side.take().map(|text| for_customers(&text));
+                }
             }
         }
         Ok(listed)
+    }
+}
+
+/// One side of a change without what the product keeps to itself: its notes, and which of its users looked at the portal.
+fn for_customers(side: &str) -> String {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(side) else {
+        // It was written as an object; what is not cannot be looked through.
+        return "{}".to_owned();
+    };
+    fields.remove("metadata");
+    fields.remove("externalId");
+    if let Some(Value::Object(terms)) = fields.get_mut("terms")
+        && terms.remove("user").is_some_and(|user| !user.is_null())
+    {
+        terms.remove("name");
+    }
+    Value::Object(fields).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_customers;
+
+    #[test]
+    fn notes_and_users_are_the_products_own() {
+        let side = r#"{"metadata":{"plan":"churning"},"externalId":"c-1","name":"Ada"}"#;
+        assert_eq!(for_customers(side), r#"{"name":"Ada"}"#);
+        let opened = r#"{"terms":{"name":"eve@example.com","user":"usr_1"},"opened":true}"#;
+        assert_eq!(for_customers(opened), r#"{"opened":true,"terms":{}}"#);
+        let by_link = r#"{"terms":{"name":"their own","user":null}}"#;
+        assert_eq!(for_customers(by_link), r#"{"terms":{"name":"their own"}}"#);
     }
 }

@@ -33,6 +33,20 @@ pub enum EventTypeListed {
     Application(EventType),
 }
 
+impl EventTypeListed {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Profile(described) => &described.name,
+            Self::Application(own) => &own.name,
+        }
+    }
+
+    /// By the application itself.
+    pub fn is_declared(&self) -> bool {
+        matches!(self, Self::Application(_))
+    }
+}
+
 impl Service {
     /// Declares an event type, or declares it anew.
     ///

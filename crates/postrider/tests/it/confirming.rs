@@ -4,6 +4,7 @@ use postrider_testkit::{Behaviour, Mail, Receiver};
 use serde_json::{Value, json};
 
 use crate::notifications::{server_with_hanging_mail, server_with_mail};
+use crate::pages::browser::Browser;
 use crate::support::{Reply, TestServer, http, id, text};
 
 async fn customer(server: &TestServer) -> (String, String, Receiver) {
@@ -62,6 +63,23 @@ async fn an_address_that_a_customer_names_gets_nothing_until_it_is_confirmed() {
         "{}",
         question.text
     );
+
+    // Whoever saves the page with its form for another reason vouches for nobody.
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    let page = format!("/tenants/{tenant}/notifications");
+    operator.page(&page).await;
+    let form = [
+        ("webhooks.is", "1"),
+        ("webhooks.inApp", "on"),
+        ("webhooks.email", "on"),
+        ("webhooks.emails", "ada@example.com"),
+    ];
+    let saved = operator.press(&format!("{page}/settings"), &form).await;
+    assert_eq!(saved.status, 303, "{saved:?}");
+    let named = server.good("GET", &path, Value::Null).await;
+    let notifications = &named["settings"]["notifications"];
+    assert_eq!(notifications["webhooks"]["inApp"], true);
+    assert_eq!(notifications["unconfirmed"], json!(["ada@example.com"]));
 
     // What is sent back is not believed, and asks nobody again.
     let mut back = named["settings"].clone();

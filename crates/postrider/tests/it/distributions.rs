@@ -4,6 +4,7 @@ use postrider_testkit::{Behaviour, Receiver, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::pages::browser::Browser;
 use crate::support::{TestServer, hmac, id, text};
 
 const META: &str = r#"{"id":"evcus_1","group_id":"v-0ead4423d55b6996f2"}"#;
@@ -257,7 +258,15 @@ async fn a_type_that_the_application_declares_triggers_distributions_too() {
     assert_eq!(refused.code(), "event_type_unknown");
     let declare = format!("/v1/applications/{application}/event-types/{failed}");
     server.good("PUT", &declare, json!({})).await;
-    server.good("POST", &path, new).await;
+    let made = server.good("POST", &path, new).await;
+    // A form has a box for it too, and one for what was declared once and is not any more.
+    server.good("DELETE", &declare, Value::Null).await;
+    let mut operator = Browser::sign_in(&server, &server.root).await;
+    let edit = format!("/distributions/{}/edit", id(&made));
+    let form = operator.page(&edit).await;
+    let checked = format!("value=\"{failed}\" checked");
+    assert!(form.contains(&checked), "{form}");
+    server.good("PUT", &declare, json!({})).await;
     let event = json!({ "type": failed, "data": {}, "distribution": "*" });
     let events = format!("/v1/tenants/{tenant}/events");
     server.good("POST", &events, event).await;

@@ -4,6 +4,7 @@ mod contract;
 
 use std::time::Duration;
 
+use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{output, postrider, text as words};
@@ -53,6 +54,69 @@ fn import(from: &Environment, to: &Environment) -> std::process::Output {
         "--key",
         &to.key,
     ]))
+}
+
+#[tokio::test]
+async fn counts_are_of_attempts_in_the_time_that_is_asked_for() {
+    let environment = Environment::new().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    receiver.script([Behaviour::Status(500)]);
+    environment
+        .good("POST", "/app", json!({ "name": "Ada", "uid": "ada" }))
+        .await;
+    let hook = json!({ "url": receiver.url("/"), "uid": "main" });
+    environment.good("POST", "/app/ada/endpoint", hook).await;
+    let message = json!({ "eventType": "a.b", "payload": {} });
+    let message = environment.good("POST", "/app/ada/msg", message).await;
+    // It fails, its retry is taken, and so is one by hand.
+    let message = text(&message, "id");
+    environment.attempted(message, 1).await;
+    let again = format!("/app/ada/msg/{message}/endpoint/main/resend");
+    receiver.wait_for(2).await;
+    environment.attempted(message, 2).await;
+    environment.good("POST", &again, Value::Null).await;
+    environment.attempted(message, 3).await;
+    let stats = "/app/ada/endpoint/main/stats";
+    let counted = environment.good("GET", stats, Value::Null).await;
+    assert_eq!(
+        (&counted["success"], &counted["fail"]),
+        (&json!(2), &json!(1))
+    );
+    let before = format!("{stats}?since=2020-01-01T00:00:00Z&until=2020-02-01T00:00:00Z");
+    let counted = environment.good("GET", &before, Value::Null).await;
+    assert_eq!(
+        (&counted["success"], &counted["fail"]),
+        (&json!(0), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn an_example_that_was_declared_elsewhere_stays() {
+    let environment = Environment::new().await;
+    let schema = |example: Value| json!({ "1": { "type": "object", "examples": [example] } });
+    let new = json!({ "name": "a.b", "description": "d", "schemas": schema(json!({ "n": 1 })) });
+    environment.good("POST", "/event-type", new).await;
+    let application = environment
+        .server
+        .good("GET", "/v1/applications", Value::Null)
+        .await;
+    let application = text(&application["data"][0], "id").to_owned();
+    let path = format!("/v1/applications/{application}/event-types/a.b");
+    let listed = format!("/v1/applications/{application}/event-types");
+    let example = async || {
+        let listed = environment.server.good("GET", &listed, Value::Null).await;
+        let rows = listed["data"].as_array().unwrap().iter();
+        let mut rows = rows.filter(|row| row["name"] == "a.b");
+        rows.next().unwrap()["example"].clone()
+    };
+    assert_eq!(example().await, json!({ "n": 1 }));
+    environment
+        .server
+        .good("PUT", &path, json!({ "example": { "n": 2 } }))
+        .await;
+    let patch = json!({ "description": "other", "schemas": null });
+    environment.good("PATCH", "/event-type/a.b", patch).await;
+    assert_eq!(example().await, json!({ "n": 2 }));
 }
 
 #[tokio::test]

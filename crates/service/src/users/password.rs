@@ -35,6 +35,8 @@ const TURN_LOOK: Duration = Duration::from_millis(20);
 const FAILED_OF_NAME: u32 = 10;
 const FAILED_OF_ADDRESS: u32 = 100;
 const FAILED_OF_NOWHERE: u32 = 100;
+/// For all names, from a proxy that hides addresses: fewer than there are windows, so that it does not fill them.
+const FAILED_OF_PROXY: u32 = 20_000;
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Windows that run at once; while there are as many, nobody comes in by name who has not tried before.
 const WINDOWS_MAX: usize = 50_000;
@@ -232,7 +234,10 @@ fn buckets(name: &str, from: CameFrom) -> Vec<(u128, u32)> {
             .fold(0, |all, byte| all << 8 | u128::from(*byte))
     };
     let Some(address) = known(from) else {
-        return vec![(bucket(format!("name {name}")), FAILED_OF_NOWHERE)];
+        let proxy = from.address.map(|address| network(address, SITE_BITS));
+        let proxy = proxy.map(|proxy| (bucket(format!("proxy {proxy:x}")), FAILED_OF_PROXY));
+        let name = (bucket(format!("name {name}")), FAILED_OF_NOWHERE);
+        return std::iter::once(name).chain(proxy).collect();
     };
     let (own, site) = (network(address, CUSTOMER_BITS), network(address, SITE_BITS));
     vec![
@@ -404,6 +409,24 @@ mod tests {
         assert_eq!(tries(&gate, "ada", NOWHERE), 0);
         assert_eq!(tries(&gate, "bob", proxys), FAILED_OF_NOWHERE);
         assert_eq!(tries(&gate, "ada", at("127.0.0.1")), FAILED_OF_NAME);
+    }
+
+    #[test]
+    fn made_up_names_behind_a_proxy_do_not_fill_the_windows() {
+        let gate = Gate::default();
+        let proxys = CameFrom {
+            is_proxys: true,
+            ..at("127.0.0.1")
+        };
+        let now = Instant::now();
+        for number in 0..WINDOWS_MAX {
+            let buckets = buckets(&number.to_string(), proxys);
+            if gate.must_be_within(&buckets, now).is_err() {
+                break;
+            }
+            gate.count(&buckets, now);
+        }
+        assert_eq!(tries(&gate, "ada", at("192.0.2.1")), FAILED_OF_NAME);
     }
 
     #[test]

@@ -9,10 +9,13 @@ use axum::extract::State;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use http::StatusCode;
+use postrider_core::attempt::Outcome;
 use postrider_core::endpoint::Endpoint;
+use postrider_core::profile::Class;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{
-    self as service, EndpointPatch, NewReplay, Refusal, Replay, Rotation, TaskStatus,
+    self as service, EndpointPatch, NewReplay, Outcomes, Refusal, Replay, Rotation,
+    StatisticsAsked, TaskStatus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -182,18 +185,43 @@ pub(super) async fn stats(
     Path((app, endpoint)): OfEndpoint,
     params: Params,
 ) -> Answer {
-    let id = client.known(&api, &app, &endpoint).await?.id.to_string();
-    let since = params.time("since")?;
-    let since = since.unwrap_or_else(|| api.service.now().minus(STATS_DEFAULT));
-    let counted = api.service.endpoint_stats(&client.caller, &id, Some(since));
-    let (_, stats) = counted.await?;
+    let known = client.known(&api, &app, &endpoint).await?;
+    let (since, until) = (params.time("since")?, params.time("until")?);
+    let default = || {
+        until
+            .unwrap_or_else(|| api.service.now())
+            .minus(STATS_DEFAULT)
+    };
+    let asked = StatisticsAsked {
+        since: Some(since.unwrap_or_else(default)),
+        until,
+        endpoint: Some(known.id),
+        ..StatisticsAsked::default()
+    };
+    let counted = api
+        .service
+        .statistics(&client.caller, known.tenant, asked)
+        .await?;
+    let profile = api.service.profile_of(client.application).await?.profile;
     // Attempts are counted, as in the original; what is pending has none under way that is known.
+    let (mut success, mut fail) = (0, 0);
+    for (code, attempts) in counted.outcomes.iter().flat_map(Outcomes::by_count) {
+        let status = code.parse().ok();
+        let is_taken = status.is_some_and(|status| {
+            let outcome = Outcome::Answered {
+                status,
+                retry_after_secs: None,
+            };
+            profile.classify.class(&outcome) == Class::Ok
+        });
+        *(if is_taken { &mut success } else { &mut fail }) += attempts;
+    }
     Ok(ok(&StatsOut {
-        success: stats.delivered,
-        pending: stats.pending,
+        success,
+        pending: counted.totals.pending,
         sending: 0,
-        fail: stats.attempts.saturating_sub(stats.delivered),
-        canceled: stats.cancelled,
+        fail,
+        canceled: counted.totals.cancelled,
     }))
 }
 

@@ -202,9 +202,14 @@ async fn write(
 ) -> service::Result<EventType> {
     // A schema that was declared elsewhere, and is held against events, is not this API's to take away.
     let (schema, example) = match known {
-        // Its example came with the schemas that it had.
-        Some(known) if known.vendor.is_some() => (known.schema, None),
-        Some(known) => (known.schema, known.example),
+        // One that came with the schemas that it had goes with them.
+        Some(known) => {
+            let came = Kept::of(&known).example();
+            let own = known
+                .example
+                .filter(|example| came.as_ref() != Some(example));
+            (known.schema, own)
+        }
         None => (None, None),
     };
     let kept = Kept {

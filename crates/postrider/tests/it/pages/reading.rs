@@ -196,7 +196,7 @@ async fn an_endpoint_tells_what_it_does_now_and_how_soon_it_answers() {
     server.finished(&format!("tenant={tenant}"), 6).await;
     let page = operator.page(&format!("/endpoints/{}", id(&answers))).await;
     assert!(page.contains("99 of 100 within"), "{page}");
-    assert!(page.contains("(the last 6)"), "{page}");
+    assert!(page.contains("(6 answered)"), "{page}");
     assert!(
         !page.contains("<dt>Now</dt>"),
         "it has nothing to do: {page}"
@@ -245,6 +245,31 @@ async fn what_the_product_notes_is_the_products() {
         page.contains("plan: gold\nregion: eu\n</textarea>"),
         "{page}"
     );
+    // A form that somebody has overtaken takes nothing back, but by a second look.
+    let overtaken = |page: &str| {
+        let (_, rest) = page.split_once("name=\"seen\" value=\"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let first = overtaken(&page);
+    let api = format!("/v1/endpoints/{}", id(&endpoint));
+    server.good("PATCH", &api, json!({ "rateLimit": 7 })).await;
+    let form = [
+        ("url", "https://example.com/hook"),
+        ("seen", first.as_str()),
+    ];
+    let told = operator.press(&edit, &form).await;
+    assert!(told.text.contains("Somebody has changed this"), "{told:?}");
+    let kept = server.good("GET", &api, Value::Null).await;
+    assert_eq!(kept["rateLimit"], 7);
+    let second = overtaken(&told.text);
+    let form = [
+        ("url", "https://example.com/hook"),
+        ("external_id", "hook-1"),
+        ("seen", second.as_str()),
+    ];
+    assert_eq!(operator.press(&edit, &form).await.status, 303);
+    let taken = server.good("GET", &api, Value::Null).await;
+    assert_eq!(taken["rateLimit"], Value::Null);
     // What somebody else has changed since the form was shown stays.
     let shown = "plan: gold\nregion: eu";
     let form = [
