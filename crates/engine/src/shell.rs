@@ -171,9 +171,19 @@ impl Engine {
         let sweeper = engine.clone().run_sweeper();
         engine.tasks.spawn(watch("sweeper").over(sweeper));
         // Last, for with it attempts begin.
-        let backlog = engine.store.backlog().await?;
-        Lanes(engine.clone()).backlog(backlog);
+        engine.look().await?;
         Ok(engine)
+    }
+
+    /// Looks for what waits in the store, beside what the lanes know of: it may have been away, and be another one that
+    /// lacks what was recorded last.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn look(self: &Arc<Self>) -> Result<(), StoreError> {
+        let backlog = self.store.backlog().await?;
+        Lanes(self.clone()).backlog(backlog);
+        Ok(())
     }
 
     /// Accepts an event: when this returns, it and its deliveries are durable.

@@ -36,6 +36,8 @@ use traces::{Collected, Measured, Traces};
 
 /// What a shutdown may take after a part of the server has ended.
 const FAILED_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Between two tries to look for what waits in a database that is there again.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server that accepts and delivers.
 pub struct Server {
@@ -101,7 +103,8 @@ impl Running {
 
     /// Owns the database until all is recorded, and not only until the server is told to stop: whoever waits for it would
     /// take what says nothing any more for a server that stands still.
-    fn must_own(&self, store: Arc<postrider_store_sql::SqlStore>) {
+    fn must_own(&self, store: Arc<postrider_store_sql::SqlStore>, engine: Arc<Engine>) {
+        self.must_look_again(store.clone(), engine);
         let (drained, lost) = (self.drained.clone(), self.lost.clone());
         let watch = Watch::new("ownership", &self.drained, &self.failed);
         // Not among the other tasks, which end before it.
@@ -110,6 +113,23 @@ impl Running {
                 lost.cancel();
             }
         }));
+    }
+
+    /// Looks for what waits each time that a database is there again.
+    fn must_look_again(&self, store: Arc<postrider_store_sql::SqlStore>, engine: Arc<Engine>) {
+        let look = move || {
+            let engine = engine.clone();
+            async move {
+                while let Err(error) = engine.look().await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to look for what waits in the database that is there again; trying again"
+                    );
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+            }
+        };
+        self.must_until_stopped("look", async move { store.on_return(look).await });
     }
 
     /// What the service does without being asked.
@@ -216,7 +236,7 @@ impl Server {
         }
         running.must("notifier", notifier.run(running.stop.clone()));
         running.must_do_by_itself(service);
-        running.must_own(opened.sql.clone());
+        running.must_own(opened.sql.clone(), engine.clone());
         running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
         let transport = prepared.transport.clone();
         running.must_until_stopped("reaper", async move { transport.run_reaper().await });

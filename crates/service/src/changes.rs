@@ -7,8 +7,8 @@ use postrider_core::tenant::{ApiKey, Application, Tenant};
 use postrider_core::{Id, id};
 use postrider_store::{ApplicationChange, EndpointChange, KeyChange, StoreError, TenantChange};
 
-use crate::Service;
 use crate::refusal::{Refusal, Result};
+use crate::{Caller, Service};
 
 impl Service {
     /// Runs a change to its end although whoever asked for it may go away: what a change touches in memory
@@ -26,6 +26,21 @@ impl Service {
         )]
         let running = tokio::spawn(change);
         running.await.map_err(Refusal::internal)?
+    }
+
+    /// Lists for somebody, when it is their turn; as with [`Service::counted`].
+    pub(crate) async fn listed<T: Send + 'static>(
+        &self,
+        who: &Caller,
+        list: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T> {
+        let turn = self.0.lists.take(Id::from_u128(who.holder())).await?;
+        self.to_the_end(async move {
+            let listed = list.await;
+            drop(turn);
+            Ok(listed?)
+        })
+        .await
     }
 
     /// Counts for a tenant, when it is its turn. A count that has begun holds the turn to its end,

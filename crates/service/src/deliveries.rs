@@ -98,10 +98,9 @@ impl Service {
                 next: None,
             });
         }
-        let found = self
-            .store()
-            .list_deliveries(filter, bounded_page(page))
-            .await?;
+        let (store, page) = (self.0.store.clone(), bounded_page(page));
+        let list = async move { store.list_deliveries(filter, page).await };
+        let found = self.listed(who, list).await?;
         Ok(Page {
             rows: with_last(self, found.rows).await?,
             next: found.next,

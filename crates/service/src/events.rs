@@ -285,7 +285,9 @@ impl Service {
             since: query.since,
             until: query.until,
         };
-        Ok(self.store().list_events(filter, bounded_page(page)).await?)
+        let (store, page) = (self.0.store.clone(), bounded_page(page));
+        let list = async move { store.list_events(filter, page).await };
+        self.listed(who, list).await
     }
 
     /// Those of `ids` that are there and the caller's, without their data, in any order.

@@ -185,6 +185,9 @@ pub struct RegionInfo {
 /// Used nonces that are known without the store.
 const NONCES_KNOWN: usize = 100_000;
 
+/// Long lists that one account may have made at once, of the four that the store makes.
+const LISTS_EACH: usize = 2;
+
 /// Everything that can be done, for whichever door. Cheap to clone.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
@@ -195,6 +198,8 @@ struct Inner {
     sealer: Arc<Sealer>,
     directory: Directory,
     counts: turns::Turns,
+    /// By whose account they go on.
+    lists: turns::Turns<()>,
     schemas: schemas::Gate,
     probes: endpoints::Probes,
     door: sessions::Door,
@@ -231,6 +236,7 @@ impl Service {
             sealer,
             directory,
             counts: turns::Turns::default(),
+            lists: turns::Turns::of_several(LISTS_EACH),
             schemas: schemas::Gate::default(),
             probes: endpoints::Probes::default(),
             door: sessions::Door::default(),

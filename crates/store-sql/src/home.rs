@@ -62,6 +62,14 @@ impl Home {
         }
     }
 
+    /// Says that this server lives, where somebody waits for its place.
+    pub(crate) fn beat(&self, connection: &Connection) -> SqlResult<()> {
+        match self {
+            Self::Directory { .. } => Ok(()),
+            Self::Server(ownership) => ownership.beat(connection),
+        }
+    }
+
     /// Whether what is committed must be on a standby too.
     pub(crate) fn needs_standby(&self) -> bool {
         matches!(self, Self::Server(ownership) if ownership.needs_standby)

@@ -44,7 +44,7 @@ use postrider_store::StoreError;
 
 use home::Home;
 pub use metrics::Metrics;
-pub use postgres::{Beat, Owner, PostgresOptions};
+pub use postgres::{Beat, Opens, Owner, PostgresOptions};
 use read::{Readers, Source};
 pub use retention::plan;
 pub use schema::{Pending, pending};
@@ -153,6 +153,14 @@ pub enum OpenError {
         #[source]
         source: SqlError,
     },
+    #[error(
+        "{name} waits for no standby, as store.require_sync_standby wants it: set synchronous_standby_names there"
+    )]
+    NoStandby { name: String },
+    #[error(
+        "the master key here is not that of the store in {name}; put the right one in its place, or name it in secrets.previous_key_files"
+    )]
+    Sealed { name: String },
     #[error("the database {name} cannot be read")]
     UnreadableDatabase {
         name: String,
@@ -196,12 +204,16 @@ pub struct SqlStore {
     ids: Arc<IdGenerator>,
     /// Whether somebody else owns it now; none where nobody can.
     lost: Option<watch::Receiver<bool>>,
+    /// Changes when it is there again; none where it cannot be away.
+    returns: Option<watch::Receiver<()>>,
     writer: Writer,
     metrics: Arc<Metrics>,
     /// For what is found by its key, and for the engine.
     points: Readers,
     /// For lists, which look at many rows.
     lists: Readers,
+    /// For what nobody waits for: mail, replays, what is to be forgotten. Whoever lists much does not keep it waiting.
+    chores: Readers,
     /// For what counts, and may look at all rows of a tenant.
     counts: Readers,
 }
@@ -210,6 +222,7 @@ pub struct SqlStore {
 const POINT_CONNECTIONS: usize = 4;
 const LIST_CONNECTIONS: usize = 4;
 const COUNT_CONNECTIONS: usize = 2;
+const CHORE_CONNECTIONS: usize = 1;
 /// Between two looks whether the database is ours.
 // A fraction of the 15 s after which a server that waits takes the owner to stand still.
 const OWNERSHIP_PAUSE: Duration = Duration::from_secs(1);
@@ -314,6 +327,7 @@ impl SqlStore {
                 source,
             })?;
             store.lost = Some(owned.lost);
+            store.returns = Some(owned.returns);
             Ok(store)
         };
         let connected = tokio::task::spawn_blocking(connect).await;
@@ -363,6 +377,17 @@ impl SqlStore {
         }
     }
 
+    /// Calls `back` each time that the database is there again: it may be one that lacks what was recorded last. Never ends.
+    pub async fn on_return<F: Future<Output = ()>>(&self, back: impl Fn() -> F) {
+        let Some(mut returns) = self.returns.clone() else {
+            return std::future::pending().await;
+        };
+        while returns.changed().await.is_ok() {
+            back().await;
+        }
+        std::future::pending().await
+    }
+
     fn start(
         home: Home,
         connection: Connection,
@@ -389,20 +414,23 @@ impl SqlStore {
         let readers = |connections, time_max| {
             Readers::new(source.clone(), ids.clone(), connections, time_max)
         };
-        let (points, lists, counts) = (
+        let (points, lists, counts, chores) = (
             // The engine's reads are among them: one that is broken off would only be asked again.
             readers(POINT_CONNECTIONS, None),
             readers(LIST_CONNECTIONS, Some(READ_TIME_MAX)),
             readers(COUNT_CONNECTIONS, Some(READ_TIME_MAX)),
+            readers(CHORE_CONNECTIONS, Some(READ_TIME_MAX)),
         );
         Ok(Self {
             ids,
             lost: None,
+            returns: None,
             writer,
             metrics,
             points,
             lists,
             counts,
+            chores,
         })
     }
 }

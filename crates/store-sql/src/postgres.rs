@@ -13,21 +13,25 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use leader::has_no_standby;
 pub use leader::{Beat, Owner};
-pub(crate) use leader::{beat, has_no_standby};
-pub use options::PostgresOptions;
+pub use options::{Opens, PostgresOptions};
+use postrider_core::{Id, id};
 pub(crate) use session::{Prepared, Session, failure, text_of, value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::OpenError;
-use crate::sql::{Connection, Optional as _, SqlError, SqlResult};
+use crate::convert::salt_of;
+use crate::sql::{Connection, Optional as _, Row, SqlError, SqlResult};
 use options::Target;
 
 /// The lock of a database's owner: "PRDR", and which of our locks it is.
 const OWNER_LOCK: i64 = 0x5052_4452_0000_0001;
 /// The oldest PostgreSQL that has all that is used.
 const VERSION_MIN: i64 = 130_000;
+/// A number that nobody has had.
+const FRESH_EPOCH: &str = "select ('x' || left(md5(gen_random_uuid()::text), 15))::bit(60)::bigint";
 /// Between two tries to reach a database that is away: what is asked meanwhile is refused at once.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -43,13 +47,17 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0008_nodes.sql"),
     include_str!("../migrations/postgres/0009_failing.sql"),
     include_str!("../migrations/postgres/0010_outcomes.sql"),
+    include_str!("../migrations/postgres/0011_strings.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
 /// another take over. Every statement is meant to go by an index, row by row: what the planner takes tables to be like,
 /// before it has looked at them or while they grow fast, must not make it read all of one.
+/// What an operator may have made the default of a database or a user, and what would make of our statements others, is
+/// said here too.
 const SETUP: &str =
     "set search_path = postrider; set synchronous_commit = on; set lock_timeout = '10s';
+    set default_transaction_isolation = 'read committed'; set standard_conforming_strings = on;
     set idle_in_transaction_session_timeout = '60s'; set client_min_messages = warning; set tcp_keepalives_idle = 5;
     set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3; set tcp_user_timeout = 10000;
     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
@@ -82,9 +90,11 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Ownership {
     source: Source,
-    /// Grows with each owner: who finds another number was not the owner all the time.
+    /// Another number with each owner: who finds one that is not its own was not the owner all the time. By chance and not
+    /// counted, because a standby that lacks the last owner would count to the same one.
     epoch: i64,
     lost: watch::Sender<bool>,
+    returns: watch::Sender<()>,
     /// Nobody tries to reach the database before.
     next_try: Instant,
     /// It must wait for a standby before it acknowledges.
@@ -99,6 +109,8 @@ pub(crate) struct Owned {
     pub(crate) source: Source,
     /// Turns true when somebody else owns it.
     pub(crate) lost: watch::Receiver<bool>,
+    /// Changes when it is there again.
+    pub(crate) returns: watch::Receiver<()>,
 }
 
 /// What a database is called, and the number of the last migration that it has. Blocks.
@@ -133,26 +145,9 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         source,
     };
     let connection = source.open(None).map_err(wrap)?;
+    must_do(&connection, &name)?;
     if options.require_sync_standby && has_no_standby(&connection).map_err(wrap)? {
-        return Err(OpenError::Url {
-            what: format!(
-                "{name} waits for no standby, as store.require_sync_standby wants it: set synchronous_standby_names there"
-            ),
-        });
-    }
-    let version = number(
-        &connection,
-        "select current_setting('server_version_num')::bigint",
-    )
-    .map_err(wrap)?;
-    if version < VERSION_MIN {
-        return Err(OpenError::Url {
-            what: format!(
-                "{name} is PostgreSQL {}; {} is the oldest that will do",
-                version / 10_000,
-                VERSION_MIN / 10_000
-            ),
-        });
+        return Err(OpenError::NoStandby { name });
     }
     if !lock(&connection).map_err(wrap)? {
         let owner = leader::found(&connection).map_err(wrap)?;
@@ -172,16 +167,16 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
             what: format!("{name} has no Postrider store; name the server's database"),
         });
     }
-    // Whoever owned it before must not go on with tables that it does not know.
-    if found > 0 {
-        leader::begin(&connection).map_err(wrap)?;
-        next_epoch(&connection).map_err(wrap)?;
+    if let Some(opens) = options.opens.as_ref().filter(|_| found > 0)
+        && !can_open(&connection, opens).map_err(wrap)?
+    {
+        return Err(OpenError::Sealed { name });
     }
-    migrate(&connection, found).map_err(wrap)?;
-    // Again, because a database that was empty has had no place for it until now.
-    let epoch = next_epoch(&connection).map_err(wrap)?;
+    let epoch = number(&connection, FRESH_EPOCH).map_err(wrap)?;
+    migrate(&connection, found, epoch).map_err(wrap)?;
     leader::introduce(&connection, epoch, options.node_url.as_deref()).map_err(wrap)?;
     let (lost, is_lost) = watch::channel(false);
+    let (returns, is_back) = watch::channel(());
     Ok(Owned {
         name,
         connection,
@@ -189,21 +184,61 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
             source: source.clone(),
             epoch,
             lost,
+            returns,
             next_try: Instant::now(),
             needs_standby: options.require_sync_standby,
         },
         source,
         lost: is_lost,
+        returns: is_back,
     })
+}
+
+/// Refuses a server of a version, and a database of an encoding, in which not all can be kept.
+fn must_do(connection: &Connection, name: &str) -> Result<(), OpenError> {
+    let wrap = |source| OpenError::Database {
+        name: name.to_owned(),
+        source,
+    };
+    let version = "select current_setting('server_version_num')::bigint";
+    let version = number(connection, version).map_err(wrap)?;
+    if version < VERSION_MIN {
+        return Err(OpenError::Url {
+            what: format!(
+                "{name} is PostgreSQL {}; {} is the oldest that will do",
+                version / 10_000,
+                VERSION_MIN / 10_000
+            ),
+        });
+    }
+    let encoding = "select current_setting('server_encoding')";
+    let encoding: String = connection
+        .query_row(encoding, (), |row| row.get(0))
+        .map_err(wrap)?;
+    if encoding != "UTF8" {
+        return Err(OpenError::Url {
+            what: format!(
+                "{name} has the encoding {encoding}, which not every name and answer can be kept in; make it with createdb --encoding UTF8 --template template0"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Whether the secret of a tenant opens; of one is enough, and where there is none nothing is sealed.
+fn can_open(connection: &Connection, opens: &Opens) -> SqlResult<bool> {
+    let salt = salt_of(connection)?;
+    let sql = "select id, live_secret from tenant order by id limit 1";
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let found: Option<(i64, Vec<u8>)> = connection.query_row(sql, (), row).optional()?;
+    Ok(found.is_none_or(|(key, sealed)| {
+        let id: Id<id::Tenant> = Id::from_key(key, salt);
+        opens(&sealed, id.as_u128())
+    }))
 }
 
 fn number(connection: &Connection, sql: &str) -> SqlResult<i64> {
     connection.query_row(sql, (), |row| row.get(0))
-}
-
-fn next_epoch(connection: &Connection) -> SqlResult<i64> {
-    let sql = "insert into meta (key, value) values ('epoch', 1) on conflict (key) do update set value = meta.value + 1 returning value";
-    number(connection, sql)
 }
 
 fn lock(connection: &Connection) -> SqlResult<bool> {
@@ -223,16 +258,39 @@ fn schema(connection: &Connection) -> SqlResult<i64> {
     Ok(found.unwrap_or(0))
 }
 
-fn migrate(connection: &Connection, done: i64) -> SqlResult<()> {
+/// Brings the tables to what this version has, and notes the new owner with the first of it: whoever owned it before must
+/// not go on with tables that it does not know, and may where none of it came about.
+fn migrate(connection: &Connection, done: i64, epoch: i64) -> SqlResult<()> {
+    let schema = "select to_regnamespace('postrider') is null";
+    let has_none = connection.query_row(schema, (), |row| row.get(0))?;
+    // Not said where it is there: that takes a right which somebody who made it for us may not have given.
+    let schema = if has_none {
+        "create schema postrider;"
+    } else {
+        ""
+    };
+    let note = |key: &str, value: i64| {
+        format!(
+            "insert into meta (key, value) values ('{key}', {value}) on conflict (key) do update set value = excluded.value;"
+        )
+    };
+    let owner = format!("{} {}", note("epoch", epoch), leader::BEGIN);
+    let mut is_noted = false;
     for (number, sql) in (1_i64..)
         .zip(MIGRATIONS)
         .filter(|(number, _)| *number > done)
     {
+        let schema = if number == 1 { schema } else { "" };
+        let first = if is_noted { "" } else { &owner };
         // One message is one transaction.
         connection.execute_batch(&format!(
-            "begin; create schema if not exists postrider; {sql};
-             insert into meta (key, value) values ('schema', {number}) on conflict (key) do update set value = excluded.value; commit"
+            "begin; {schema} {sql}; {} {first} commit",
+            note("schema", number)
         ))?;
+        is_noted = true;
+    }
+    if !is_noted {
+        connection.execute_batch(&format!("begin; {owner} commit"))?;
     }
     Ok(())
 }
@@ -299,7 +357,19 @@ impl Ownership {
             return Err(gone("its lock is not free"));
         }
         tracing::info!("the database is there again");
+        self.returns.send_replace(());
         Ok(connection)
+    }
+
+    /// Tells those who wait that the owner lives, where the lock is still this connection's, and the database ours.
+    pub(crate) fn beat(&self, connection: &Connection) -> SqlResult<()> {
+        if !leader::beat(connection, self.epoch)? {
+            tracing::error!(
+                "the lock of the database is not ours any more; a pooler must give this server connections of its own (session mode)"
+            );
+            self.lost.send_replace(true);
+        }
+        Ok(())
     }
 
     /// A connection, whether it has the lock, and whose the database is.
@@ -317,9 +387,7 @@ impl Session {
     pub(crate) fn used_bytes(&self) -> SqlResult<u64> {
         let statement = self.prepare("select pg_database_size(current_database())")?;
         let rows = self.query(&statement, &[])?;
-        let size = rows
-            .first()
-            .map(|row| crate::sql::Row::Postgres(row).get(0));
+        let size = rows.first().map(|row| Row::Postgres(row).get(0));
         let size: i64 = size.unwrap_or(Err(SqlError::NoRow))?;
         Ok(size.unsigned_abs())
     }

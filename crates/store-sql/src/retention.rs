@@ -305,7 +305,7 @@ impl Retention for SqlStore {
             let (piece, last) = reader.old(&keep, from, PIECE_ROWS)?;
             Ok((piece, last.map(|last| reader.id_of(last))))
         };
-        let (piece, last) = self.lists.read(find).await?;
+        let (piece, last) = self.chores.read(find).await?;
         let is_last = last.is_none();
         // The writer is asked for nothing, but for the segments at the end.
         if piece.is_nothing() && !is_last {

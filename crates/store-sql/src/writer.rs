@@ -10,7 +10,7 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 use postrider_store::life::Head;
 use postrider_store::{Batch, Entity, StoreError, Written};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::convert::{aborted, commit_failed, note_ahead};
@@ -29,6 +29,8 @@ const PIECES_EACH: u32 = 32;
 
 /// Jobs that wait for the thread: one under way, one behind it; the journal gathers meanwhile.
 const QUEUE: usize = 2;
+/// Changes among them, whoever makes how many: the journal's next batch and the sign of life wait for no more.
+const CHANGES_MAX: usize = 2;
 
 type Job = Box<dyn FnOnce(&mut Tx) + Send>;
 
@@ -36,6 +38,8 @@ type Job = Box<dyn FnOnce(&mut Tx) + Send>;
 pub(crate) struct Writer {
     /// None only while it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
+    /// How many changes may stand among the jobs.
+    changes: Arc<Semaphore>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -148,6 +152,7 @@ impl Writer {
             .expect("a process that cannot start one thread cannot run");
         Ok(Self {
             jobs: Some(jobs),
+            changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             thread: Some(thread),
         })
     }
@@ -186,9 +191,15 @@ impl Writer {
         &self,
         change: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(move |tx| tx.in_transaction(change))
-            .await
-            .unwrap_or_else(|| Err(gone()))
+        // It lasts as long as the job, which is done though whoever asked goes away.
+        let place = self.changes.clone().acquire_owned().await;
+        let place = place.map_err(StoreError::aborted)?;
+        let changed = self.run(move |tx| {
+            let changed = tx.in_transaction(change);
+            drop(place);
+            changed
+        });
+        changed.await.unwrap_or_else(|| Err(gone()))
     }
 }
 
@@ -279,6 +290,8 @@ impl Tx {
             self.pieces = pieces;
             self.fanout.clear();
             self.unentered = Unentered::default();
+            // It may be another server that answers now.
+            self.look_for_standby()?;
         }
         Ok(())
     }
@@ -301,12 +314,16 @@ impl Tx {
     /// Tells those who wait for the database that its owner lives, and looks whether it is as it must be.
     pub(crate) fn beat(&mut self) -> Result<(), StoreError> {
         self.must_be_at_home()?;
-        let beat = postgres::beat(&self.connection).map_err(aborted);
+        let beat = self.home.beat(&self.connection).map_err(aborted);
         // It may have failed behind its own `begin`.
         if beat.is_err() {
             self.roll_back();
         }
         beat?;
+        self.look_for_standby()
+    }
+
+    fn look_for_standby(&mut self) -> Result<(), StoreError> {
         if self.home.needs_standby() {
             let missing = postgres::has_no_standby(&self.connection).map_err(aborted)?;
             if missing && !self.has_no_standby {

@@ -1,6 +1,9 @@
 //! What is bounded in the embedded store only: how many rows a list looks at.
 
-use postrider_store::conformance::fixture::{World, at, secs, world};
+use std::sync::atomic::Ordering;
+
+use postrider_core::endpoint::Endpoint;
+use postrider_store::conformance::fixture::{World, at, by, secs, world};
 use postrider_store::{
     Batch, Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
     StatePattern,
@@ -175,4 +178,28 @@ async fn what_is_old_is_forgotten_in_small_pieces_however_many_one_event_went_to
         from = next;
     }
     assert_eq!((sum.events, sum.deliveries), (1, ENDPOINTS as u64));
+}
+
+#[tokio::test]
+async fn changes_stand_before_a_batch_by_twos_however_many_there_are() {
+    const CHANGES: usize = 300;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    let endpoint = world.endpoint().await;
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let change = |_| async {
+        let change = postrider_store::always(|endpoint: &mut Endpoint| endpoint.rate_limit = None);
+        store.update_endpoint(endpoint, change, by()).await.unwrap();
+        done.fetch_add(1, Ordering::Relaxed);
+    };
+    let changes = futures_util::future::join_all((0..CHANGES).map(change));
+    let published = async {
+        // Behind all of them.
+        tokio::task::yield_now().await;
+        world.publish(at(1)).await;
+        done.load(Ordering::Relaxed)
+    };
+    let (_, before) = futures_util::future::join(changes, published).await;
+    assert!(before < CHANGES / 2, "{before} changes came first");
 }

@@ -185,3 +185,98 @@ async fn texts_that_the_database_cannot_hold_are_held_all_the_same() {
     let found = store.endpoint(endpoint).await.unwrap();
     assert_eq!(found.description.as_deref(), Some("a\u{fffd}b"));
 }
+
+/// Of another user than the cluster's owner.
+fn as_user(url: &str, user: &str) -> String {
+    url.replacen("postgres@", &format!("{user}@"), 1)
+}
+
+#[tokio::test]
+async fn a_password_that_is_replaced_lets_the_next_connection_in() {
+    let server = Postgres::start();
+    let url = server.database();
+    let rules = "local all postgres trust\nlocal all all scram-sha-256\n";
+    std::fs::write(server.directory().join("data/pg_hba.conf"), rules).unwrap();
+    assert!(server.execute(
+        &url,
+        "set password_encryption = 'scram-sha-256'; create role app login password 'one'; grant create on database test_0 to app;
+         select pg_reload_conf()"
+    ));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "one\n").unwrap();
+    let options = PostgresOptions {
+        password_file: Some(file.clone()),
+        ..at(&as_user(&url, "app"))
+    };
+    let store = SqlStore::connect(options).await.unwrap();
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'";
+    let other = format!("alter role app password 'two'; {cut}");
+    assert!(server.execute(&url, &other));
+    // Whoever publishes is to come back later, and not to be told of a fault of this server's.
+    let refused = store.ping().await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable { .. })),
+        "{refused:?}"
+    );
+    std::fs::write(&file, "two\n").unwrap();
+    while store.ping().await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_keep_every_text_is_refused() {
+    let url = Postgres::shared().database();
+    let sql = "create database latin encoding 'LATIN1' locale 'C' template template0";
+    assert!(Postgres::shared().execute(&url, sql));
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let refused = SqlStore::connect(at(&format!("{server}/latin"))).await;
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("LATIN1") && told.contains("UTF8"), "{told}");
+}
+
+#[tokio::test]
+async fn a_schema_that_somebody_made_for_it_will_do() {
+    let url = Postgres::shared().database();
+    let sql = "create role tenantless login; create schema postrider authorization tenantless";
+    assert!(Postgres::shared().execute(&url, sql));
+    let store = SqlStore::connect(at(&as_user(&url, "tenantless")))
+        .await
+        .unwrap();
+    store.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owner_whose_database_is_not_its_own_any_more_hears_of_it_while_it_is_connected() {
+    let url = Postgres::shared().database();
+    let store = SqlStore::connect(at(&url)).await.unwrap();
+    let sql = "update postrider.meta set value = value - 1 where key = 'epoch'";
+    assert!(Postgres::shared().execute(&url, sql));
+    store.lost().await;
+}
+
+#[tokio::test]
+async fn who_cannot_open_what_is_stored_does_not_take_the_place_of_who_can() {
+    let url = Postgres::shared().database();
+    {
+        let store = SqlStore::connect(at(&url)).await.unwrap();
+        world(&store).await;
+    }
+    let sql = "create table seen as select value from postrider.meta where key = 'epoch'";
+    assert!(Postgres::shared().execute(&url, sql));
+    let options = PostgresOptions {
+        opens: Some(std::sync::Arc::new(|_, _| false)),
+        ..at(&url)
+    };
+    let refused = loop {
+        match SqlStore::connect(options.clone()).await {
+            Err(OpenError::Owned { .. }) => tokio::task::yield_now().await,
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(refused, Err(OpenError::Sealed { .. })),
+        "{refused:?}"
+    );
+    let same = "select 1 / (case when (select value from seen) = (select value from postrider.meta where key = 'epoch') then 1 else 0 end)";
+    assert!(Postgres::shared().execute(&url, same));
+}

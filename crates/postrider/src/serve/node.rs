@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use postrider_api::{Connections, Listener, Router, Tls};
 use postrider_core::seal::Sealer;
+use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_nodes::{Dialer, Door, Followers, Following, Myself, Spread};
 use postrider_service::Nodes;
-use postrider_store_sql::{Beat, OpenError, Owner, PostgresOptions, SqlStore};
+use postrider_store_sql::{Beat, OpenError, Opens, Owner, PostgresOptions, SqlStore};
 use postrider_transport::HttpTransport;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -86,6 +87,8 @@ pub(super) struct Turn<'s> {
     is_told: bool,
     /// The last sign of life of who owns the database, and since when there is no other.
     silence: Option<(Beat, Instant)>,
+    /// What kept it from the database last, which is told once.
+    kept: Option<String>,
 }
 
 /// A node that follows.
@@ -145,7 +148,33 @@ impl<'s> Turn<'s> {
             begun: None,
             is_told: false,
             silence: None,
+            kept: None,
         })
+    }
+
+    /// Tells what keeps it from the database, when that is something new.
+    fn tell(&mut self, error: &OpenError) {
+        let why = std::error::Error::source(error);
+        let why = why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
+        if self.kept.as_ref() != Some(&why) {
+            tracing::warn!(
+                "this server could not take the leader's place now, and tries again: {why}"
+            );
+            self.kept = Some(why);
+        }
+    }
+
+    /// Tries the master key that is here, if there is one yet.
+    fn opens(&self) -> Option<Opens> {
+        let (file, previous) = (
+            master_key::file(self.config),
+            &self.config.secrets.previous_key_files,
+        );
+        // What is wrong with it is told where it is needed.
+        let sealer = master_key::sealer(&file, previous, false).ok()?;
+        let opens =
+            move |sealed: &[u8], tenant| sealer.open(sealed, TENANT_SECRET_CONTEXT, tenant).is_ok();
+        Some(Arc::new(opens))
     }
 
     /// Opens a database of a server; waits as long as another one owns it.
@@ -153,6 +182,7 @@ impl<'s> Turn<'s> {
         let url = self.settings.as_ref().map(|node| node.url.to_string());
         let options = PostgresOptions {
             node_url: url,
+            opens: self.opens(),
             ..options
         };
         let mut tries: u32 = 0;
@@ -168,11 +198,15 @@ impl<'s> Turn<'s> {
             };
             match &error {
                 OpenError::Owned { owner, .. } => {
+                    self.kept = None;
                     self.see(owner, &options).await;
                     self.wait(&error, owner.url.as_deref()).await?;
                 }
                 // Who waits goes on waiting when the database is away too: it may be why the other one ends.
-                OpenError::Database { .. } if self.is_told => self.silence = None,
+                OpenError::Database { .. } | OpenError::NoStandby { .. } if self.is_told => {
+                    self.tell(&error);
+                    self.silence = None;
+                }
                 _ => return Err(error.into()),
             }
             tries = tries.saturating_add(1);
@@ -193,17 +227,21 @@ impl<'s> Turn<'s> {
         };
         match &self.silence {
             Some((known, since)) if known == beat => {
-                if since.elapsed() < SILENT_MAX {
+                let silent_for = since.elapsed();
+                if silent_for < SILENT_MAX {
                     return;
                 }
-                let ended = SqlStore::end_owner(options.clone(), beat.clone()).await;
-                if ended.is_ok_and(|ended| ended) {
-                    tracing::warn!(
-                        silent_secs = since.elapsed().as_secs(),
-                        "the server that owns the database stands still; its connection was ended"
-                    );
-                    // Whoever owns it next has all its time.
-                    self.silence = None;
+                match SqlStore::end_owner(options.clone(), beat.clone()).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        tracing::warn!(
+                            silent_secs = silent_for.as_secs(),
+                            "the server that owns the database stands still; its connection was ended"
+                        );
+                        // Whoever owns it next has all its time.
+                        self.silence = None;
+                    }
+                    Err(error) => self.tell(&error),
                 }
             }
             _ => self.silence = Some((beat.clone(), Instant::now())),
@@ -227,7 +265,8 @@ impl<'s> Turn<'s> {
                 self.silence.as_ref().map(|(_, since)| since.elapsed())
             }
             // It may be away from the leader too; nobody takes its place then.
-            Err(_) => {
+            Err(error) => {
+                self.tell(&error);
                 self.silence = None;
                 None
             }

@@ -261,6 +261,33 @@ fn what_cannot_be_used_is_told_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_database_that_is_back_has_not_recorded_is_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let server = serve(&node(directory.path(), "a", &url, None));
+    let root = server.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&server, &root, "standard").await;
+    endpoint(&server, &root, &tenant, &receiver.url("/")).await;
+    publish(&server, &root, &tenant).await;
+    receiver.wait_for(1).await;
+    let delivered = format!("/v1/deliveries?tenant={tenant}&status=delivered");
+    until(&server, &root, &delivered, |listed| {
+        listed["data"][0].is_object()
+    })
+    .await;
+    // A standby that had not received the record, and took the place of the one that had.
+    let sql = "delete from postrider.attempt; update postrider.delivery set state = 0, attempts = 0, completed_at = null;
+               select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
+    assert!(Postgres::shared().execute(&url, sql));
+    let requests = receiver.wait_for(2).await;
+    assert_eq!(
+        requests[0].headers["webhook-id"],
+        requests[1].headers["webhook-id"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
     let (here, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let receiver = Receiver::start(Behaviour::Hang).await;
@@ -323,7 +350,7 @@ async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
         text(&planned.stdout).contains("  9  Which endpoints fail"),
         "{planned:?}"
     );
-    let present = "update postrider.meta set value = 10 where key = 'schema'";
+    let present = "update postrider.meta set value = 11 where key = 'schema'";
     assert!(Postgres::shared().execute(&url, present));
     let again = moved("import", &file);
     assert!(

@@ -14,13 +14,11 @@ const NOW: &str = "(extract(epoch from clock_timestamp()) * 1000)::bigint";
 /// What the beat of an owner is that has only begun: nobody ends it, since bringing tables to a newer version takes as long
 /// as it takes.
 const BEGINS: i64 = i64::MAX;
+/// The lock's number is kept in two halves.
+const LOCK_HALVES: (i64, i64) = (OWNER_LOCK >> 32, OWNER_LOCK & 0xFFFF_FFFF);
 
-/// Says that an owner begins.
-pub(super) fn begin(connection: &Connection) -> SqlResult<()> {
-    // Tables from before there were beats have no row to change, and whoever waits looks for none.
-    let sql = "update meta set value = ?1 where key = 'beat'";
-    connection.execute(sql, [BEGINS]).map(drop)
-}
+/// Says that an owner begins. Tables from before there were beats have no row to change, and whoever waits looks for none.
+pub(super) const BEGIN: &str = "update meta set value = 9223372036854775807 where key = 'beat';";
 
 /// Says where this owner is reached, if anywhere.
 pub(super) fn introduce(connection: &Connection, epoch: i64, url: Option<&str>) -> SqlResult<()> {
@@ -34,11 +32,21 @@ pub(super) fn introduce(connection: &Connection, epoch: i64, url: Option<&str>) 
     connection.execute(sql, [BEGINS]).map(drop)
 }
 
-/// Says that the owner lives. Nobody waits for it to be on a disk, here or elsewhere.
-pub(crate) fn beat(connection: &Connection) -> SqlResult<()> {
-    connection.execute_batch(&format!(
-        "begin; set local synchronous_commit = off; update meta set value = {NOW}, text = pg_backend_pid()::text where key = 'beat'; commit"
-    ))
+/// Says that the owner of this epoch lives, if the lock is held by this very connection; false where it is not. Nobody waits
+/// for it to be on a disk, here or elsewhere.
+pub(super) fn beat(connection: &Connection, epoch: i64) -> SqlResult<bool> {
+    let (high, low) = LOCK_HALVES;
+    let sql = format!(
+        "update meta set value = {NOW}, text = pg_backend_pid()::text where key = 'beat'
+         and exists (select 1 from meta where key = 'epoch' and value = ?1)
+         and exists (select 1 from pg_locks l where l.pid = pg_backend_pid() and l.locktype = 'advisory' and l.granted
+             and l.classid = {high} and l.objid = {low} and l.objsubid = 1)"
+    );
+    connection.begin()?;
+    connection.execute_batch("set local synchronous_commit = off")?;
+    let changed = connection.execute(&sql, [epoch])?;
+    connection.execute_batch("commit")?;
+    Ok(changed > 0)
 }
 
 /// Whether the database acknowledges what a standby does not have yet.
@@ -78,8 +86,7 @@ pub(super) fn found(connection: &Connection) -> SqlResult<Owner> {
 /// Ends the connection of the owner that gave this sign of life last, if the database waits for it: one that the database
 /// works for, or that waits for a standby, does not stand still. True when it was ended.
 pub(super) fn end(connection: &Connection, beat: &Beat) -> SqlResult<bool> {
-    // The lock's number is kept in two halves.
-    let (high, low) = (OWNER_LOCK >> 32, OWNER_LOCK & 0xFFFF_FFFF);
+    let (high, low) = LOCK_HALVES;
     // Compared with the beat as it is now: an owner that has just given another one is left alone.
     let sql = format!(
         "select count(pg_terminate_backend(l.pid)) from meta b, pg_locks l join pg_stat_activity a on a.pid = l.pid

@@ -1,6 +1,6 @@
 //! Where a database is, and how to get in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,13 @@ pub struct PostgresOptions {
     pub require_sync_standby: bool,
     /// Refuses a database that has no store yet, instead of making one.
     pub must_exist: bool,
+    /// Asked of a sealed secret and whose it is before the database is taken: a server that cannot open what is stored must
+    /// not take the place of one that can.
+    pub opens: Option<Opens>,
 }
+
+/// Whether a tenant's sealed secret can be opened.
+pub type Opens = Arc<dyn Fn(&[u8], u128) -> bool + Send + Sync>;
 
 impl std::fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,7 +69,9 @@ impl PostgresOptions {
 /// How a connection is made.
 #[derive(Clone)]
 pub(super) struct Target {
-    pub(super) config: tokio_postgres::Config,
+    config: tokio_postgres::Config,
+    /// Read for each connection: passwords are replaced while servers run.
+    password_file: Option<PathBuf>,
     pub(super) tls: MakeRustlsConnect,
     /// How long it may take to be ready, whichever of its hosts answers.
     pub(super) time_max: Duration,
@@ -89,9 +97,8 @@ impl Target {
             move |source| OpenError::Io { path, source }
         };
         if let Some(path) = &options.password_file {
-            let password = std::fs::read_to_string(path).map_err(io(path))?;
-            // An editor ends the file with a line break.
-            config.password(password.trim_end_matches(['\r', '\n']));
+            // Whether it can be read is better known now than when it is needed.
+            password_in(path).map_err(io(path))?;
         }
         if config.get_dbname().is_none() {
             return Err(wrong("it names no database".to_owned()));
@@ -146,11 +153,33 @@ impl Target {
         let name = name_of(&config).into();
         Ok(Self {
             config,
+            password_file: options.password_file.clone(),
             tls: MakeRustlsConnect::new(tls),
             time_max,
             name,
         })
     }
+}
+
+impl Target {
+    /// How to get in now.
+    ///
+    /// # Errors
+    /// When the password's file cannot be read.
+    pub(super) fn config(&self) -> std::io::Result<tokio_postgres::Config> {
+        let mut config = self.config.clone();
+        if let Some(path) = &self.password_file {
+            config.password(password_in(path)?);
+        }
+        Ok(config)
+    }
+}
+
+/// The password that a file holds.
+fn password_in(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    // An editor ends the file with a line break.
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn name_of(config: &tokio_postgres::Config) -> String {

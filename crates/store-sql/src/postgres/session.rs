@@ -197,11 +197,17 @@ impl Session {
             .map_err(|error| SqlError::Unreachable(error.to_string()))?;
         let runtime = OwnRuntime(Some(runtime));
         let connecting = async {
-            let (client, connection) = target.config.connect(target.tls.clone()).await?;
+            let config = target.config().map_err(|error| {
+                SqlError::Unreachable(format!("its password cannot be read: {error}"))
+            })?;
+            // Whatever it says, nobody has got in: another password, another certificate or an end of a migration over there
+            // may let the next try in.
+            let away = |error: tokio_postgres::Error| SqlError::Unreachable(text_of(&error));
+            let (client, connection) = config.connect(target.tls.clone()).await.map_err(away)?;
             // It ends with the client; whoever asks next hears why.
             runtime.spawn(async move { drop(connection.await) });
-            client.batch_execute(setup).await?;
-            Ok::<_, tokio_postgres::Error>(client)
+            client.batch_execute(setup).await.map_err(away)?;
+            Ok::<_, SqlError>(client)
         };
         let time_max = target.time_max;
         let connected =

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Reader;
 use crate::convert::reading;
 use crate::postgres::Source as Server;
-use crate::sql::{Connection, SqlResult};
+use crate::sql::{Connection, Failure, SqlError, SqlResult};
 use crate::sqlite::open::open_reader;
 
 /// Steps of SQLite's machine between two looks at the clock.
@@ -47,7 +47,13 @@ struct Shared {
     ids: Arc<IdGenerator>,
     time_max: Option<Duration>,
     idle: Mutex<Vec<Connection>>,
+    /// Until when nobody tries to make a connection, because the last try failed: each may take seconds, and many would wait
+    /// for theirs one after the other.
+    away_until: Mutex<Option<Instant>>,
 }
+
+/// Between two tries to reach a database that is away: who reads meanwhile is refused at once.
+const AWAY_PAUSE: Duration = Duration::from_millis(500);
 
 impl Shared {
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -58,12 +64,29 @@ impl Shared {
     fn connection(&self) -> SqlResult<Connection> {
         loop {
             let Some(idle) = self.idle().pop() else {
-                return self.source.open(self.time_max);
+                return self.open();
             };
             if !idle.is_gone() {
                 return Ok(idle);
             }
         }
+    }
+
+    fn open(&self) -> SqlResult<Connection> {
+        let away = || {
+            let until = self.away_until.lock();
+            until.unwrap_or_else(PoisonError::into_inner)
+        };
+        if away().is_some_and(|until| Instant::now() < until) {
+            let what = "it was away a moment ago".to_owned();
+            return Err(SqlError::Unreachable(what));
+        }
+        let opened = self.source.open(self.time_max);
+        let is_away = opened
+            .as_ref()
+            .is_err_and(|error| error.failure() == Failure::Unreachable);
+        *away() = is_away.then(|| Instant::now() + AWAY_PAUSE);
+        opened
     }
 
     /// Sees that what takes too long is broken off; the other database does so by itself.
@@ -93,6 +116,7 @@ impl Readers {
             ids,
             time_max,
             idle: Mutex::default(),
+            away_until: Mutex::default(),
         });
         Self {
             shared,

@@ -47,7 +47,7 @@ impl Notices for SqlStore {
     }
 
     async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
-        self.lists.read(|reader| reader.mail_audiences()).await
+        self.chores.read(|reader| reader.mail_audiences()).await
     }
 
     async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError> {
