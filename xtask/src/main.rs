@@ -9,6 +9,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod instructions;
+mod newest;
 mod sdks;
 mod systems;
 
@@ -26,6 +27,7 @@ cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [d
 cargo xtask contract   a running server against its OpenAPI document
 cargo xtask sdks       Svix's own SDKs, and clients made from the OpenAPI document, against a running server
 cargo xtask instructions  what a delivery costs the processor, compared with what is known
+cargo xtask newest     what is said of PostgreSQL, on the newest one that a registry has
 cargo xtask cross      macOS and Windows, compiled as far as a check goes
 cargo xtask chart      the Helm chart, rendered by Helm, against the schemas of Kubernetes
 cargo xtask browser    the pages in a real browser, with pictures of all of them
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         "chart" => contract::chart(),
         "cross" => cross::check(),
         "instructions" => instructions::check(),
+        "newest" => newest::check(),
         "browser" => browser::check(),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
@@ -109,6 +112,7 @@ fn ci() -> anyhow::Result<()> {
             .join()
             .map_err(|_| anyhow!("the check panicked"))?
     })?;
+    step("the newest PostgreSQL", newest::check)?;
     step("instructions for a delivery", instructions::check)?;
     step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;

@@ -15,7 +15,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use ipnet::IpNet;
-use postrider_core::address::AddressPolicy;
 use postrider_core::seal::{hex, sha256};
 use postrider_service::budget::{Budget, Grant};
 use postrider_service::{AsAskedFor, CameFrom, ErrorCode, Refusal, Result, random};
@@ -85,12 +84,10 @@ fn came_from(request: &Request, proxies: &[IpNet]) -> CameFrom {
         .iter()
         .any(|name| request.headers().contains_key(*name));
     let is_trusted = peer.is_some_and(|peer| proxies.iter().any(|net| net.contains(&peer)));
-    // Whoever is not trusted may have made the line up, so the address stays; but it may be many people's where a proxy
-    // of one's own can be: anybody else who says so is somebody alone.
-    let is_near = peer.is_some_and(|peer| AddressPolicy::default().check(peer).is_err());
+    // Whoever is not trusted may have made the line up, so the address stays; but it may be many people's.
     CameFrom {
         address,
-        is_proxys: is_told && !is_trusted && is_near,
+        is_proxys: is_told && !is_trusted,
     }
 }
 

@@ -308,6 +308,19 @@ fn a_stale_or_incomplete_request_is_refused() {
     }
 }
 
+/// A store has the versions that its deliveries were made by, and what is not read any more cannot be sent.
+#[test]
+fn versions_of_earlier_profiles_still_read() {
+    for source in [
+        include_str!("../../../fuzz/seeds/profile/voucherify.toml"),
+        include_str!("../../../fuzz/seeds/profile/vignetim.toml"),
+        include_str!("../../../fuzz/seeds/profile/simplifytrip.toml"),
+        include_str!("../../../fuzz/seeds/profile/standard.toml"),
+    ] {
+        Profile::parse(source).unwrap();
+    }
+}
+
 /// A built-in profile with some of its placeholders written out, as in a golden request.
 fn fixed(name: &str, literals: &[(&str, &str)]) -> Profile {
     let mut source = profile(name).source.clone();

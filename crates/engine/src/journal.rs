@@ -22,11 +22,13 @@ use crate::clock::Clocks;
 use crate::metrics::Metrics;
 use crate::shell::PastLane;
 pub(crate) use queue::WAITING_MAX;
-use queue::{Queue, Room};
+use queue::{Queue, Room, Taken};
 use waiting::{Reply, Request, RequestEntry, Told, gather};
 
 /// Writes in one transaction.
 const BATCH_MAX: usize = 1_024;
+/// Records in a batch beside events that make few deliveries.
+const RECORDS_BESIDE: usize = 128;
 /// Requests on their way to the task, which puts them in line at once; their number is bounded by the
 /// room for what waits.
 const REQUESTS_ON_THEIR_WAY: usize = 8_192;
@@ -223,17 +225,23 @@ impl JournalTask {
                     entry = self.requests.recv() => entry.into_iter().for_each(|entry| queue.push(entry)),
                 }
             }
-            // Half of a batch is for each, when there is more of both: neither starves the other.
-            while records.len() < BATCH_MAX / 2
-                && let Ok(entry) = self.records.try_recv()
-            {
-                records.push(entry);
-            }
             // All of them: turns are given among those in line, whatever the channel has in front.
             while let Ok(entry) = self.requests.try_recv() {
                 queue.push(entry);
             }
-            let mut requests = queue.take(BATCH_MAX / 2);
+            let Taken { mut requests, rows } = queue.take(BATCH_MAX / 2);
+            // Half of a batch is for each, when there is more of both: neither starves the other. Somebody who publishes does
+            // not wait for more records than a piece has, as long as not more deliveries are made than are recorded.
+            let most = if requests.is_empty() {
+                BATCH_MAX / 2
+            } else {
+                (2 * rows).clamp(RECORDS_BESIDE, BATCH_MAX / 2)
+            };
+            while records.len() < most
+                && let Ok(entry) = self.records.try_recv()
+            {
+                records.push(entry);
+            }
             if self.look && !self.look_for_deliveries(&*committed).await {
                 // What is accepted now would overtake what may be there; records go on.
                 refuse(std::mem::take(&mut requests));

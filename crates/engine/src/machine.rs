@@ -125,6 +125,11 @@ pub enum Input {
         /// The store keeps its place: it has not moved to the time of its retry.
         keep_place: bool,
     },
+    /// The record of an attempt was not taken, because the store lacks one before it: it is another one than it was, and knows
+    /// alone what is left to do.
+    Behind {
+        due: Box<DueDelivery>,
+    },
     /// A delivery that was given out was not tried: this server cannot send it now. Nothing of it was written.
     PutOff {
         due: Box<DueDelivery>,
@@ -296,6 +301,11 @@ impl Machine {
                 self.settled(now, *due, next, keep_place);
                 self.look(now, endpoint, &mut actions);
             }
+            Input::Behind { due } => {
+                let endpoint = due.delivery.endpoint;
+                self.behind(&due);
+                self.look(now, endpoint, &mut actions);
+            }
             Input::Ended { endpoint, delivery } => {
                 // Without a lane nothing is held, and what the store says is read when one is made.
                 if let Some(lane) = self.lanes.get_mut(&endpoint) {
@@ -433,6 +443,15 @@ impl Machine {
             let size = lane.insert(due);
             self.shares.take_memory(tenant, size);
         }
+    }
+
+    /// Lets a delivery go that is to be read anew, wherever the store has its place.
+    fn behind(&mut self, due: &DueDelivery) {
+        let tenant = due.delivery.tenant;
+        let lane = self.lane(due.delivery.endpoint);
+        let (size, _) = lane.settle(due);
+        lane.leave_in_store(Timestamp::default());
+        self.shares.give_memory(tenant, size);
     }
 
     /// A delivery that was not tried comes back to where it was. It stays in memory, where it was counted: the store has

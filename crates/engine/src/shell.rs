@@ -719,8 +719,12 @@ impl Committed for Lanes {
         if past_lane.is_some() {
             return;
         }
+        let due = Box::new(due);
+        if recorded.is_some_and(|recorded| recorded.is_behind) {
+            return self.0.apply(Input::Behind { due });
+        }
         self.0.apply(Input::Settled {
-            due: Box::new(due),
+            due,
             next,
             keep_place,
         });

@@ -44,6 +44,7 @@ async fn tenant_page(site: &Site, visitor: &Visitor, id: &str, wrong: Option<Str
     must_be_able(visitor, deletes_tenants(visitor))?;
     let all = StatisticsAsked {
         since: Some(Timestamp::from_secs(0)),
+        without_outcomes: true,
         ..StatisticsAsked::default()
     };
     // Where there is too much to count it is told without.

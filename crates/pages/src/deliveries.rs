@@ -172,6 +172,7 @@ async fn bars(
         state: asked.state,
         mode: asked.mode,
         endpoint: asked.endpoint,
+        without_outcomes: true,
         ..StatisticsAsked::default()
     };
     let who = &visitor.visit.caller;

@@ -483,7 +483,12 @@ async fn types(
     /// More than anybody reads.
     const TOLD: usize = 150;
     let mut types = profile.events.closed.clone().unwrap_or_default();
-    for name in listed.iter().map(EventTypeListed::name) {
+    // A closed catalogue has what can be subscribed to; what else is described there triggers distributions.
+    let is_closed = profile.events.closed.is_some();
+    let listed = listed
+        .iter()
+        .filter(|listed| !is_closed || listed.is_declared());
+    for name in listed.map(EventTypeListed::name) {
         if !types.iter().any(|known| known == name) {
             types.push(name.to_owned());
         }

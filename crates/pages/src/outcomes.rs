@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use postrider_service::{Outcomes, Times};
 
-use crate::frame::Link;
 use crate::words::{code, grouped, long};
 
 /// Ends told one by one.
@@ -19,8 +18,9 @@ pub(crate) struct Ends {
 }
 
 pub(crate) struct End {
-    /// How, and the list of deliveries whose last attempt ended so.
-    pub(crate) how: Link,
+    pub(crate) how: String,
+    /// The list of deliveries whose last attempt ended so.
+    pub(crate) href: Option<String>,
     pub(crate) attempts: String,
     pub(crate) share: String,
 }
@@ -33,12 +33,14 @@ impl Ends {
         let (told, others) = by_count.split_at(by_count.len().min(ENDS_TOLD));
         let rows = told.iter().map(|(end, attempts)| {
             let answer = match end.as_bytes() {
-                // The list goes by classes of statuses.
-                [hundreds @ b'1'..=b'9', ..] => format!("{}xx", char::from(*hundreds)),
-                _ => (*end).to_owned(),
+                // The list goes by classes of statuses, and knows those that mean something.
+                [hundreds @ b'2'..=b'5', _, _] => Some(format!("{}xx", char::from(*hundreds))),
+                [b'0'..=b'9', ..] => None,
+                _ => Some((*end).to_owned()),
             };
             End {
-                how: Link::new(list(&answer), code(end)),
+                how: code(end),
+                href: answer.map(|answer| list(&answer)),
                 attempts: grouped(*attempts),
                 share: share(*attempts, all),
             }
@@ -95,27 +97,34 @@ mod tests {
         let mut outcomes = Outcomes::default();
         outcomes.count("503", 9, 3);
         outcomes.count("timeout", 28, 1);
+        outcomes.count("999", 9, 1);
         let ends = Ends::of(&outcomes, |answer| format!("/deliveries?answer={answer}"));
         let rows: Vec<_> = ends
             .rows
             .iter()
-            .map(|end| (&*end.how.label, &*end.how.href, &*end.attempts, &*end.share))
+            .map(|end| (&*end.how, end.href.as_deref(), &*end.attempts, &*end.share))
             .collect();
         assert_eq!(
             rows,
             [
                 (
                     "503 Service Unavailable",
-                    "/deliveries?answer=5xx",
+                    Some("/deliveries?answer=5xx"),
                     "3",
-                    "75.0 %"
+                    "60.0 %"
                 ),
-                ("timed out", "/deliveries?answer=timeout", "1", "25.0 %"),
+                ("999", None, "1", "20.0 %"),
+                (
+                    "timed out",
+                    Some("/deliveries?answer=timeout"),
+                    "1",
+                    "20.0 %"
+                ),
             ]
         );
         assert_eq!(
             ends.answers.as_deref(),
-            Some("half within 50 ms, 99 of 100 within 50 ms (3 answered)")
+            Some("half within 50 ms, 99 of 100 within 50 ms (4 answered)")
         );
     }
 }

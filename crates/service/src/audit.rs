@@ -62,15 +62,18 @@ impl Service {
             since: query.since,
             until: query.until,
         };
-        let mut listed = self.store().list_audit(filter, bounded_page(page)).await?;
+        let (store, page) = (self.0.store.clone(), bounded_page(page));
+        let list = async move { store.list_audit(filter, page).await };
+        let mut listed = self.listed(who, list).await?;
         if matches!(who.scope(), Scope::Tenant(..)) {
             // Who of the product's people it was is not the customer's to know, and what they noted neither.
             for entry in &mut listed.rows {
                 if entry.actor.user.take().is_some() {
                     entry.actor.name = Arc::from(PRODUCTS_PEOPLE);
                 }
+                let of_tenant = entry.action.starts_with("tenant.");
                 for side in [&mut entry.before, &mut entry.after] {
-                    *side = side.take().map(|text| for_customers(&text));
+                    *side = side.take().map(|text| for_customers(&text, of_tenant));
                 }
             }
         }
@@ -79,13 +82,16 @@ impl Service {
 }
 
 /// One side of a change without what the product keeps to itself: its notes, and which of its users looked at the portal.
-fn for_customers(side: &str) -> String {
+fn for_customers(side: &str, of_tenant: bool) -> String {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(side) else {
         // It was written as an object; what is not cannot be looked through.
         return "{}".to_owned();
     };
-    fields.remove("metadata");
-    fields.remove("externalId");
+    // Of an endpoint they are whoever's that wrote them: a customer's key may too.
+    if of_tenant {
+        fields.remove("metadata");
+        fields.remove("externalId");
+    }
     if let Some(Value::Object(terms)) = fields.get_mut("terms")
         && terms.remove("user").is_some_and(|user| !user.is_null())
     {
@@ -101,10 +107,17 @@ mod tests {
     #[test]
     fn notes_and_users_are_the_products_own() {
         let side = r#"{"metadata":{"plan":"churning"},"externalId":"c-1","name":"Ada"}"#;
-        assert_eq!(for_customers(side), r#"{"name":"Ada"}"#);
+        assert_eq!(for_customers(side, true), r#"{"name":"Ada"}"#);
+        assert!(for_customers(side, false).contains("churning"));
         let opened = r#"{"terms":{"name":"eve@example.com","user":"usr_1"},"opened":true}"#;
-        assert_eq!(for_customers(opened), r#"{"opened":true,"terms":{}}"#);
+        assert_eq!(
+            for_customers(opened, false),
+            r#"{"opened":true,"terms":{}}"#
+        );
         let by_link = r#"{"terms":{"name":"their own","user":null}}"#;
-        assert_eq!(for_customers(by_link), r#"{"terms":{"name":"their own"}}"#);
+        assert_eq!(
+            for_customers(by_link, false),
+            r#"{"terms":{"name":"their own"}}"#
+        );
     }
 }

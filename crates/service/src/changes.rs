@@ -2,10 +2,14 @@
 //! whoever asked may go away: what is in memory follows what is stored.
 
 use postrider_core::audit::Actor;
+use postrider_core::delivery::Delivery;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::{ApiKey, Application, Tenant};
 use postrider_core::{Id, id};
-use postrider_store::{ApplicationChange, EndpointChange, KeyChange, StoreError, TenantChange};
+use postrider_store::{
+    ApplicationChange, DeliveryFilter, EndpointChange, KeyChange, Page, PageRequest, StoreError,
+    TenantChange,
+};
 
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
@@ -26,6 +30,18 @@ impl Service {
         )]
         let running = tokio::spawn(change);
         running.await.map_err(Refusal::internal)?
+    }
+
+    /// A page of deliveries for somebody, when it is their turn.
+    pub(crate) async fn deliveries_for(
+        &self,
+        who: &Caller,
+        filter: DeliveryFilter,
+        page: PageRequest,
+    ) -> Result<Page<Delivery>> {
+        let store = self.0.store.clone();
+        let list = async move { store.list_deliveries(filter, page).await };
+        self.listed(who, list).await
     }
 
     /// Lists for somebody, when it is their turn; as with [`Service::counted`].

@@ -98,9 +98,7 @@ impl Service {
                 next: None,
             });
         }
-        let (store, page) = (self.0.store.clone(), bounded_page(page));
-        let list = async move { store.list_deliveries(filter, page).await };
-        let found = self.listed(who, list).await?;
+        let found = self.deliveries_for(who, filter, bounded_page(page)).await?;
         Ok(Page {
             rows: with_last(self, found.rows).await?,
             next: found.next,

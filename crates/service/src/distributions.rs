@@ -120,7 +120,7 @@ impl Service {
         must_lead_out(self, "url", &new.url).await?;
         checked_rate(new.rate_limit)?;
         checked_payload(&new.payload)?;
-        let triggers = triggers(self, tenant.application, spec, new.events).await?;
+        let triggers = triggers(self, tenant.application, spec, new.events, None).await?;
         let filter = new.filter.map(content_filter).transpose()?;
         let mode = who.mode(new.mode)?;
         let (mut endpoint, _) = fresh_endpoint(self, &profile, &tenant, mode, new.url, triggers)?;
@@ -196,7 +196,10 @@ impl Service {
         checked_rate(patch.rate_limit.flatten())?;
         let spec = spec(&profile)?;
         let triggers = match patch.events {
-            Some(events) => Some(triggers(self, endpoint.application, spec, events).await?),
+            Some(events) => {
+                let has = Some(&endpoint.subscription);
+                Some(triggers(self, endpoint.application, spec, events, has).await?)
+            }
             None => None,
         };
         let filter = patch.filter;
@@ -265,6 +268,7 @@ async fn triggers(
     application: Id<id::Application>,
     spec: &DistributionSpec,
     events: Vec<String>,
+    has: Option<&Subscription>,
 ) -> Result<Subscription> {
     // Asked one by one below: no more than can be meant.
     if events.len() > EVENT_TYPES_MAX {
@@ -275,7 +279,10 @@ async fn triggers(
             rule,
         ));
     }
-    for name in events.iter().filter(|name| !spec.allows(name)) {
+    // What it has stays, though its application declares it no more.
+    let has = |name: &String| has.is_some_and(|has| has.patterns().contains(name));
+    let others = events.iter().filter(|name| !spec.allows(name));
+    for name in others.filter(|name| !has(name)) {
         let directory = &service.0.directory;
         let own = directory.event_type(application, name).await?;
         if !own.declared {

@@ -163,7 +163,7 @@ impl Service {
         checked_description(new.description.as_deref())?;
         checked_rate(new.rate_limit)?;
         let subscription = match new.events {
-            Some(events) => subscription(self, &profile, tenant.id, events).await?,
+            Some(events) => subscription(self, &profile, tenant.id, events, None).await?,
             None => Subscription::all(),
         };
         let filter = new.filter.map(content_filter).transpose()?;
@@ -375,7 +375,7 @@ impl Service {
     }
 
     /// The first of some event patterns that a tenant's endpoint cannot have: neither has the profile's catalogue it, nor
-    /// did the application declare it.
+    /// did the application declare it, nor is it among those that the endpoint has.
     ///
     /// # Errors
     /// `not_found`, or what the store answers.
@@ -384,10 +384,14 @@ impl Service {
         profile: &Profile,
         tenant: Id<id::Tenant>,
         patterns: &'p [String],
+        has: Option<&Subscription>,
     ) -> Result<Option<&'p str>, Refusal> {
         let directory = &self.0.directory;
         let outside = patterns.iter();
-        let outside = outside.filter(|pattern| !profile.events.allows_pattern(pattern));
+        let has = |pattern: &String| has.is_some_and(|has| has.patterns().contains(pattern));
+        let outside = outside
+            .filter(|pattern| !profile.events.allows_pattern(pattern))
+            .filter(|pattern| !has(pattern));
         // Asked one by one: of more than a subscription may have it does not matter which is told.
         for pattern in outside.take(SUBSCRIPTION_PATTERNS_MAX) {
             let declares = is_event_type(pattern) && {

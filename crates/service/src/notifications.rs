@@ -60,8 +60,9 @@ impl Service {
             mode: who.shown(query.mode)?,
             unread: query.unread,
         };
-        let listed = self.store().list_notices(filter, bounded_page(page));
-        Ok(listed.await?)
+        let (store, page) = (self.0.store.clone(), bounded_page(page));
+        let listed = self.listed(who, async move { store.list_notices(filter, page).await });
+        listed.await
     }
 
     /// Marks a notice and all older ones as read; how many were not read before.

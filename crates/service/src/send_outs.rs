@@ -135,7 +135,7 @@ impl Service {
         }
         match (&query.send_out_id, &query.shown_type) {
             (Some(text), wanted) => {
-                let page = with_id(self, &profile, filter, text, page).await?;
+                let page = with_id(self, who, &profile, filter, text, page).await?;
                 let mut rows = send_outs(self, page.rows).await?;
                 rows.retain(|row| {
                     wanted
@@ -145,12 +145,9 @@ impl Service {
                 let next = page.next;
                 Ok(Page { rows, next })
             }
-            (None, Some(wanted)) => of_type(self, filter, wanted, page).await,
+            (None, Some(wanted)) => of_type(self, who, filter, wanted, page).await,
             (None, None) => {
-                let page = self
-                    .store()
-                    .list_deliveries(filter, bounded_page(page))
-                    .await?;
+                let page = self.deliveries_for(who, filter, bounded_page(page)).await?;
                 let rows = send_outs(self, page.rows).await?;
                 let next = page.next;
                 Ok(Page { rows, next })
@@ -314,6 +311,7 @@ fn send_out(
 /// it was sent, which only the record knows. Looks at [`PAGES_SEARCHED`] pages at most.
 async fn of_type(
     service: &Service,
+    who: &Caller,
     filter: DeliveryFilter,
     wanted: &str,
     page: PageRequest,
@@ -328,8 +326,7 @@ async fn of_type(
     let mut rows = Vec::new();
     for _ in 0..PAGES_SEARCHED {
         let found = service
-            .store()
-            .list_deliveries(filter.clone(), searched)
+            .deliveries_for(who, filter.clone(), searched)
             .await?;
         let shown = send_outs(service, found.rows).await?;
         for row in shown.into_iter().filter(|row| row.shown_type == wanted) {
@@ -353,6 +350,7 @@ async fn of_type(
 /// The deliveries with a message id; more than one where it names an event for all endpoints.
 async fn with_id(
     service: &Service,
+    who: &Caller,
     profile: &Profile,
     filter: DeliveryFilter,
     text: &str,
@@ -365,10 +363,9 @@ async fn with_id(
             if let Some(event) = profile.ids.message.find(text, ids) {
                 let event = Some(event);
                 let filter = DeliveryFilter { event, ..filter };
-                return Ok(service
-                    .store()
-                    .list_deliveries(filter, bounded_page(page))
-                    .await?);
+                return service
+                    .deliveries_for(who, filter, bounded_page(page))
+                    .await;
             }
         }
         MessageScope::Delivery => {

@@ -39,6 +39,8 @@ pub struct StatisticsAsked {
     pub endpoint: Option<Id<id::Endpoint>>,
     /// Length of a point of the series: `5m`, `1h`, `1d`.
     pub period: Option<String>,
+    /// Without how attempts ended, which takes as long again.
+    pub without_outcomes: bool,
 }
 
 /// Deliveries by how they stand, and the attempts that were made for them.
@@ -139,6 +141,7 @@ impl Service {
             endpoint,
             mode: who.shown(asked.mode)?,
             state: asked.state,
+            outcomes: !asked.without_outcomes,
             period,
         };
         let store = self.0.store.clone();

@@ -315,6 +315,7 @@ async fn look(store: &SqlStore, (tenant, endpoint): (Id<id::Tenant>, Id<id::Endp
         endpoint: None,
         mode: None,
         state: None,
+        outcomes: true,
         period: day,
     };
     timed("a tenant's statistics of a month", || async {

@@ -113,6 +113,7 @@ impl Tx {
             })?,
         };
         self.come_back().map_err(aborted)?;
+        self.count_outcomes().map_err(aborted)?;
         Ok(answers)
     }
 
@@ -162,7 +163,7 @@ impl Tx {
     ) -> Result<A, StoreError> {
         let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
         run(self, "savepoint one")?;
-        let so_far = self.pieces.so_far();
+        let so_far = (self.pieces.so_far(), self.outcomes.len());
         let written = catch_unwind(AssertUnwindSafe(|| {
             let written = write(self)?;
             // What is only queued could fail where nobody knows any more whose it is.
@@ -178,7 +179,8 @@ impl Tx {
         if written.is_err() {
             // The cache may have learned what is undone here.
             self.fanout.undo();
-            self.pieces.undo(so_far);
+            self.pieces.undo(so_far.0);
+            self.outcomes.truncate(so_far.1);
             if let Err(lost) = self.connection.roll_back_to("one") {
                 // The whole transaction is undone, as SQLite does when the disk is full: that is why, and tells more.
                 let of_all = written.err().filter(|error| !is_of_one(error));

@@ -1,6 +1,6 @@
 //! Deliveries and events that go for good, with all that hangs on them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::outcomes::code_and_class;
@@ -27,18 +27,24 @@ impl Tx {
         let attempts_max = deliveries.len() * ATTEMPTS_EACH + 1;
         let keys = keys_text(deliveries);
         // First, because an attempt is found by its delivery alone.
-        let mut rows = self.forget_attempts(&keys, attempts_max)?;
+        let segments = self.by_segment(deliveries)?;
+        let mut rows = self.forget_attempts(&keys, attempts_max, &segments)?;
         let is_all = rows < attempts_max;
         if is_all {
             // While the rows are there: what their segments have of them is read from them.
-            self.leave_with_deliveries(deliveries)?;
+            self.leave_with_deliveries(&segments)?;
             let sql = "delete from delivery where id in (select value from json_each(?1))";
             rows += self.connection.prepare_cached(sql)?.execute([keys])?;
         }
         Ok(Forgotten { rows, is_all })
     }
 
-    fn forget_attempts(&self, deliveries: &str, limit: usize) -> SqlResult<usize> {
+    fn forget_attempts(
+        &self,
+        deliveries: &str,
+        limit: usize,
+        segments: &BTreeMap<i64, Vec<i64>>,
+    ) -> SqlResult<usize> {
         let sql = format!(
             "delete from attempt where (delivery_id, number) in (
                  select a.delivery_id, a.number from json_each(?1) k cross join attempt a on a.delivery_id = k.value limit ?2)
@@ -55,7 +61,7 @@ impl Tx {
             Ok(ControlFlow::Continue(()))
         })?;
         drop(statement);
-        self.leave_outcomes(&gone)?;
+        self.leave_outcomes(&gone, segments)?;
         let sql = "delete from rendering where id = ?1 and not exists (select 1 from attempt where rendering_id = ?1)";
         for rendering in renderings {
             self.connection.prepare_cached(sql)?.execute([rendering])?;

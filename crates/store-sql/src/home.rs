@@ -55,6 +55,10 @@ impl Home {
                 );
                 Err(StoreError::Unavailable { detail })
             }
+            Self::Server(ownership) if ownership.is_lost() => {
+                let detail = "another server owns the database now".to_owned();
+                Err(StoreError::Unavailable { detail })
+            }
             Self::Server(ownership) if connection.is_gone() => {
                 ownership.again().map(Some).map_err(aborted)
             }

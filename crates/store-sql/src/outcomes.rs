@@ -1,9 +1,9 @@
 //! How attempts ended, counted beside the tallies of deliveries: an attempt is counted in the segment of its delivery.
 //!
-//! Most are made before their delivery is entered, and are counted with it. One that comes later is counted in its own
-//! commit, as one that is deleted is taken out.
+//! Most are made before their delivery is entered, and are counted with it. Those that come later are counted at the end of their
+//! commit; what is deleted is taken out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
@@ -14,8 +14,8 @@ use crate::segments::{keys_text, tally_micros};
 use crate::sql::{Connection, Optional as _, SqlResult, params};
 use crate::writer::Tx;
 
-/// The first segment whose attempts are counted. Those before it were made by a version that did not, and their attempts
-/// are asked one by one.
+/// The first segment whose attempts are counted. Those before it were made by a version that did not, and of them nobody tells
+/// how attempts ended.
 const COUNTED_FROM: &str = "outcomes_from";
 
 /// How an attempt is counted, its code and its class, as columns; `row` is what its row is called, with a dot, or nothing.
@@ -45,18 +45,26 @@ static ENTER: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Counts an attempt of the delivery ?2, which is in the segment ?1.
-const ADD: &str = concat!(
+/// Adds to a count, which may be less than nothing.
+const ADD: &str =
     "insert into outcome_tally (segment, tenant_id, endpoint_id, event_type, mode, period, code, class, attempts)
-     select cast(?1 as bigint), tenant_id, endpoint_id, event_type, mode, created_at / ",
-    tally_micros!(),
-    ", cast(?3 as text), cast(?4 as bigint), 1 from delivery where id = ?2
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
      on conflict (segment, tenant_id, endpoint_id, event_type, mode, period, code, class) do update
-     set attempts = outcome_tally.attempts + excluded.attempts"
+     set attempts = outcome_tally.attempts + excluded.attempts";
+
+/// Takes away what counts nothing more, of the deliveries ?2, which are in the segment ?1.
+const CLEAR: &str = concat!(
+    "delete from outcome_tally where attempts <= 0 and (segment, tenant_id, endpoint_id, event_type, mode, period) in (
+         select cast(?1 as bigint), tenant_id, endpoint_id, event_type, mode, created_at / ",
+    tally_micros!(),
+    " from delivery where id in (select value from json_each(?2)))"
 );
 
 /// What attempts are told apart by within a segment, but for their code and class.
 type Of = (i64, i64, String, i64, i64);
+
+/// An attempt as it is counted: its delivery, its code and its class.
+pub(crate) type Counted = (i64, String, i64);
 
 /// The first segment whose attempts are counted in the tally.
 pub(crate) fn counted_from(connection: &Connection) -> SqlResult<i64> {
@@ -78,80 +86,83 @@ impl Tx {
         statement.execute([segment, from, until]).map(drop)
     }
 
-    /// Counts an attempt that was just recorded, if its delivery is in a segment already.
-    pub(crate) fn count_outcome(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
-        if delivery > self.indexed_until {
-            return Ok(());
+    /// Notes an attempt that was just recorded, if its delivery is in a segment already.
+    pub(crate) fn note_outcome(&mut self, delivery: i64, attempt: &Attempt) {
+        if delivery <= self.indexed_until {
+            let class = took_class(attempt.timings.total_micros);
+            let class = i64::try_from(class).unwrap_or(i64::MAX);
+            let code = attempt.outcome.code().into_owned();
+            self.outcomes.push((delivery, code, class));
         }
-        let segment = match self.moving.get(&delivery) {
-            Some(segment) => Some(*segment),
-            None => self.segment_of(delivery)?,
-        };
-        let Some(segment) = segment else {
-            return Ok(());
-        };
-        let (code, class) = (
-            attempt.outcome.code(),
-            took_class(attempt.timings.total_micros),
-        );
-        let class = i64::try_from(class).unwrap_or(i64::MAX);
-        let mut statement = self.connection.prepare_cached(ADD)?;
-        statement.enqueue(params![segment, delivery, &*code, class])
+    }
+
+    /// Counts what was noted: all at once, because each question may have a way to go.
+    pub(crate) fn count_outcomes(&mut self) -> SqlResult<()> {
+        let noted = std::mem::take(&mut self.outcomes);
+        let deliveries: BTreeSet<i64> = noted.iter().map(|(delivery, ..)| *delivery).collect();
+        for (segment, keys) in self.by_segment(&deliveries)? {
+            self.shift(segment, &keys, &noted, 1)?;
+        }
+        Ok(())
     }
 
     /// Takes attempts that were just deleted, of deliveries that are still there, out of their segments' counts.
-    pub(crate) fn leave_outcomes(&self, gone: &[(i64, String, i64)]) -> SqlResult<()> {
-        let mut deliveries: Vec<i64> = gone.iter().map(|(delivery, ..)| *delivery).collect();
-        deliveries.dedup();
-        for (segment, keys) in self.by_segment(&deliveries)? {
-            let sql = concat!(
-                "select tenant_id, endpoint_id, event_type, mode, created_at / ",
-                tally_micros!(),
-                ", id from delivery where id in (select value from json_each(?1))"
+    pub(crate) fn leave_outcomes(
+        &self,
+        gone: &[Counted],
+        segments: &BTreeMap<i64, Vec<i64>>,
+    ) -> SqlResult<()> {
+        for (segment, keys) in segments {
+            self.shift(*segment, keys, gone, -1)?;
+            let mut clear = self.connection.prepare_cached(CLEAR)?;
+            clear.execute(params![*segment, keys_text(keys)])?;
+        }
+        Ok(())
+    }
+
+    /// Adds attempts of the deliveries `keys`, which are in a segment, to its counts, each `times`.
+    fn shift(&self, segment: i64, keys: &[i64], attempts: &[Counted], times: i64) -> SqlResult<()> {
+        let sql = concat!(
+            "select tenant_id, endpoint_id, event_type, mode, created_at / ",
+            tally_micros!(),
+            ", id from delivery where id in (select value from json_each(?1))"
+        );
+        let mut of: BTreeMap<i64, Of> = BTreeMap::new();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.each([keys_text(keys)], |row| {
+            let event_type = row.text(2)?.to_owned();
+            let apart = (
+                row.get(0)?,
+                row.get(1)?,
+                event_type,
+                row.get(3)?,
+                row.get(4)?,
             );
-            let mut of: BTreeMap<i64, Of> = BTreeMap::new();
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.each([keys_text(&keys)], |row| {
-                let apart = (
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.text(2)?.to_owned(),
-                    row.get(3)?,
-                    row.get(4)?,
-                );
-                of.insert(row.get(5)?, apart);
-                Ok(ControlFlow::Continue(()))
-            })?;
-            let mut counts: BTreeMap<(&Of, &str, i64), i64> = BTreeMap::new();
-            for (delivery, code, class) in gone {
-                if let Some(of) = of.get(delivery) {
-                    *counts.entry((of, code, *class)).or_default() += 1;
-                }
+            of.insert(row.get(5)?, apart);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        drop(statement);
+        // Once each: one statement for many rows must not meet a row twice.
+        let mut counts: BTreeMap<(&Of, &str, i64), i64> = BTreeMap::new();
+        for (delivery, code, class) in attempts {
+            if let Some(of) = of.get(delivery) {
+                *counts.entry((of, code, *class)).or_default() += times;
             }
-            for ((of, code, class), attempts) in counts {
-                let (tenant, endpoint, event_type, mode, period) = of;
-                let which = "segment = ?1 and tenant_id = ?2 and endpoint_id = ?3 and event_type = ?4 and mode = ?5 and period = ?6
-                             and code = ?7 and class = ?8";
-                let values = params![
-                    segment,
-                    *tenant,
-                    *endpoint,
-                    &**event_type,
-                    *mode,
-                    *period,
-                    code,
-                    class,
-                    attempts
-                ];
-                // One that counts nothing more goes.
-                let less = format!(
-                    "update outcome_tally set attempts = attempts - ?9 where {which} and attempts > ?9"
-                );
-                let none = format!("delete from outcome_tally where {which} and attempts <= ?9");
-                if self.connection.execute(&less, values)? == 0 {
-                    self.connection.execute(&none, values)?;
-                }
-            }
+        }
+        let mut add = self.connection.prepare_cached(ADD)?;
+        for ((of, code, class), attempts) in counts {
+            let (tenant, endpoint, event_type, mode, period) = of;
+            add.enqueue(params![
+                segment,
+                *tenant,
+                *endpoint,
+                &**event_type,
+                *mode,
+                *period,
+                code,
+                class,
+                attempts
+            ])?;
         }
         Ok(())
     }

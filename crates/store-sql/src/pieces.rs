@@ -187,7 +187,8 @@ impl Tx {
             let mut statement = self.connection.prepare_cached(sql)?;
             statement.query_all(params![event, TAKEN_BACK_EACH], |row| row.get(0))?
         };
-        self.leave_with_deliveries(&keys)?;
+        let segments = self.by_segment(&keys)?;
+        self.leave_with_deliveries(&segments)?;
         let sql = "delete from delivery where id in (select value from json_each(?1))";
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.execute([keys_text(&keys)])?;

@@ -145,7 +145,8 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         source,
     };
     let connection = source.open(None).map_err(wrap)?;
-    must_do(&connection, &name)?;
+    let found = schema(&connection).map_err(wrap)?;
+    must_do(&connection, &name, found == 0)?;
     if options.require_sync_standby && has_no_standby(&connection).map_err(wrap)? {
         return Err(OpenError::NoStandby { name });
     }
@@ -153,7 +154,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         let owner = leader::found(&connection).map_err(wrap)?;
         return Err(OpenError::Owned { name, owner });
     }
-    // With the lock: from here on nobody else changes the tables.
+    // With the lock, and so once more: from here on nobody else changes the tables.
     let found = schema(&connection).map_err(wrap)?;
     if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
         return Err(OpenError::NewerDatabase {
@@ -168,7 +169,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
         });
     }
     if let Some(opens) = options.opens.as_ref().filter(|_| found > 0)
-        && !can_open(&connection, opens).map_err(wrap)?
+        && !can_open(&connection, opens)
     {
         return Err(OpenError::Sealed { name });
     }
@@ -195,7 +196,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
 }
 
 /// Refuses a server of a version, and a database of an encoding, in which not all can be kept.
-fn must_do(connection: &Connection, name: &str) -> Result<(), OpenError> {
+fn must_do(connection: &Connection, name: &str, is_empty: bool) -> Result<(), OpenError> {
     let wrap = |source| OpenError::Database {
         name: name.to_owned(),
         source,
@@ -215,7 +216,13 @@ fn must_do(connection: &Connection, name: &str) -> Result<(), OpenError> {
     let encoding: String = connection
         .query_row(encoding, (), |row| row.get(0))
         .map_err(wrap)?;
-    if encoding != "UTF8" {
+    if encoding != "UTF8" && !is_empty {
+        // It has a store, which must be got out of there.
+        tracing::warn!(
+            encoding,
+            "not every name and answer can be kept in the encoding of the database; move what is stored to one with UTF8 (postrider export)"
+        );
+    } else if encoding != "UTF8" {
         return Err(OpenError::Url {
             what: format!(
                 "{name} has the encoding {encoding}, which not every name and answer can be kept in; make it with createdb --encoding UTF8 --template template0"
@@ -225,16 +232,17 @@ fn must_do(connection: &Connection, name: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether the secret of a tenant opens; of one is enough, and where there is none nothing is sealed.
-fn can_open(connection: &Connection, opens: &Opens) -> SqlResult<bool> {
-    let salt = salt_of(connection)?;
+/// Whether the secret of a tenant opens; of one is enough, and where there is none nothing is sealed. What cannot be read is not
+/// held against the key: a store that is there in part is told of as such, and one damaged row keeps no server from starting.
+fn can_open(connection: &Connection, opens: &Opens) -> bool {
     let sql = "select id, live_secret from tenant order by id limit 1";
     let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let found: Option<(i64, Vec<u8>)> = connection.query_row(sql, (), row).optional()?;
-    Ok(found.is_none_or(|(key, sealed)| {
-        let id: Id<id::Tenant> = Id::from_key(key, salt);
-        opens(&sealed, id.as_u128())
-    }))
+    let found: SqlResult<(i64, Vec<u8>)> = connection.query_row(sql, (), row);
+    let (Ok(salt), Ok((key, sealed))) = (salt_of(connection), found) else {
+        return true;
+    };
+    let id: Id<id::Tenant> = Id::from_key(key, salt);
+    opens(&sealed, id.as_u128())
 }
 
 fn number(connection: &Connection, sql: &str) -> SqlResult<i64> {
@@ -334,6 +342,11 @@ pub(crate) fn take_no_more(connection: &Connection) -> SqlResult<()> {
 }
 
 impl Ownership {
+    /// Whether somebody else owns it now, although the connection is there.
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.lost.borrow()
+    }
+
     /// Another connection in the place of one that is gone, if the database was ours all the time.
     pub(crate) fn again(&mut self) -> SqlResult<Connection> {
         let gone = |what: &str| SqlError::Unreachable(what.to_owned());

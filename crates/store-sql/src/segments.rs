@@ -330,10 +330,13 @@ impl Tx {
         statement.execute(params![segment, keys]).map(drop)
     }
 
-    /// Takes deliveries that are about to be deleted out of their segments.
-    pub(crate) fn leave_with_deliveries(&self, deliveries: &[i64]) -> SqlResult<()> {
-        for (segment, keys) in self.by_segment(deliveries)? {
-            let keys = keys_text(&keys);
+    /// Takes deliveries that are about to be deleted out of the segments they are in.
+    pub(crate) fn leave_with_deliveries(
+        &self,
+        segments: &BTreeMap<i64, Vec<i64>>,
+    ) -> SqlResult<()> {
+        for (segment, keys) in segments {
+            let (segment, keys) = (*segment, keys_text(keys));
             self.uncount(segment, &keys)?;
             for sql in [
                 "delete from delivery_of_endpoint where (segment, owner, key) in (
@@ -376,8 +379,29 @@ impl Tx {
         let last: Vec<(i64, i64)> =
             statement.query_all([LAST_SEGMENTS], |row| Ok((row.get(0)?, row.get(1)?)))?;
         drop(statement);
+        let entered: Vec<&i64> = std::iter::once(first).chain(entered).collect();
+        // What is older is mostly of one time, and asked for once too.
+        let newest = last.last().map_or(i64::MAX, |(first_key, _)| *first_key);
+        let older = entered.iter().filter(|key| **key < &newest);
+        let range = older.fold(None, |range: Option<(i64, i64)>, key| {
+            let (low, high) = range.unwrap_or((**key, **key));
+            Some((low.min(**key), high.max(**key)))
+        });
+        let mut last = last;
+        if let Some((low, high)) = range {
+            let sql = "select first_key, number from segment where last_key >= ?1 and first_key <= ?2 order by first_key desc limit ?3";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let among: Vec<(i64, i64)> = statement
+                .query_all([low, high, LAST_SEGMENTS], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
+            // A part of them would be taken for all.
+            if i64::try_from(among.len()).is_ok_and(|found| found < LAST_SEGMENTS) {
+                last.extend(among);
+            }
+        }
         let mut parts: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-        for key in std::iter::once(first).chain(entered) {
+        for key in entered {
             let among = last.iter().find(|(first_key, _)| first_key <= key);
             let segment = match among {
                 Some((_, number)) => Some(*number),

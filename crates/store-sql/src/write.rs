@@ -293,14 +293,11 @@ impl Tx {
         let found = self.head(key).map_err(aborted)?;
         let (tenant, head) = found.ok_or(StoreError::not_found(Entity::Delivery))?;
         let Some(recording) = life::record(head, record, now) else {
-            return Ok(Recorded {
-                applied: false,
-                ended: false,
-                disabled: None,
-            });
+            let number = record.attempt.number;
+            return Ok(Recorded::not_applied(head.attempts, number));
         };
         self.insert_attempt(key, &record.attempt).map_err(aborted)?;
-        self.count_outcome(key, &record.attempt).map_err(aborted)?;
+        self.note_outcome(key, &record.attempt);
         self.counted(key, || {
             self.update_delivery(key, record.attempt.number, recording.change)
         })
@@ -315,6 +312,7 @@ impl Tx {
         }
         Ok(Recorded {
             applied: true,
+            is_behind: false,
             ended: recording.ends(),
             disabled,
         })

@@ -17,6 +17,7 @@ use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::fanout::Fanout;
 use crate::home::Home;
 use crate::metrics::Metrics;
+use crate::outcomes::Counted;
 use crate::pieces::Pieces;
 use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
@@ -78,6 +79,8 @@ pub(crate) struct Tx {
     pub(crate) unentered: Unentered,
     /// Deliveries that are in no tally until the batch that changes them is written, each with its segment.
     pub(crate) moving: HashMap<i64, i64>,
+    /// Attempts of deliveries in segments that are not counted yet.
+    pub(crate) outcomes: Vec<Counted>,
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -115,6 +118,7 @@ impl Writer {
             indexed_until: 0,
             unentered: Unentered::default(),
             moving: HashMap::new(),
+            outcomes: Vec::new(),
             checkpointer,
             metrics,
             log_is_to_be_empty: false,
@@ -351,6 +355,7 @@ impl Tx {
         self.fanout.undo();
         self.pieces.undo(0);
         self.moving.clear();
+        self.outcomes.clear();
         // It may be undone, so it is noted again.
         self.noted_ahead = Duration::ZERO;
     }

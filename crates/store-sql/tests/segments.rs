@@ -68,6 +68,7 @@ async fn look(store: &dyn Store, tenant: Id<id::Tenant>, endpoint: Id<id::Endpoi
                 endpoint: None,
                 mode: None,
                 state: None,
+                outcomes: true,
                 period: Duration::from_secs(60 * minutes),
             };
             statistics.push(store.statistics(query).await.unwrap());

@@ -67,6 +67,8 @@ pub struct StatisticsQuery {
     pub endpoint: Option<Id<id::Endpoint>>,
     pub mode: Option<Mode>,
     pub state: Option<StatePattern>,
+    /// With how attempts ended, which takes as long again.
+    pub outcomes: bool,
     /// Length of a point of the series; points begin at its multiples since 1970.
     pub period: Duration,
 }
@@ -96,7 +98,8 @@ pub struct Statistics {
     /// In the order of time; periods without deliveries are left out.
     pub series: Vec<StatisticsPoint>,
     /// Of the attempts of all these deliveries. None where deliveries of one state are asked for: of attempts nobody
-    /// keeps in which state their delivery is.
+    /// keeps in which state their delivery is. None as well where a version that did not
+    /// count them recorded some, where reading them would take too long, and where nobody wants them.
     pub outcomes: Option<Outcomes>,
 }
 
@@ -104,7 +107,7 @@ pub struct Statistics {
 pub struct StatisticsPoint {
     pub at: Timestamp,
     pub counts: EndpointStats,
-    /// How long answers took to attempts of these deliveries.
+    /// How long answers took to attempts of these deliveries; without any where [`Statistics::outcomes`] are left out.
     pub times: Times,
 }
 
@@ -179,7 +182,8 @@ impl Count {
         }
     }
 
-    pub fn finish(self, query: &StatisticsQuery) -> Statistics {
+    /// With attempts or without.
+    pub fn finish(self, are_attempts_counted: bool) -> Statistics {
         let modes = [(Mode::Live, self.live), (Mode::Test, self.test)].into_iter();
         let points = self.series.into_iter();
         Statistics {
@@ -190,7 +194,7 @@ impl Count {
             series: points
                 .map(|(at, (counts, times))| StatisticsPoint { at, counts, times })
                 .collect(),
-            outcomes: query.state.is_none().then_some(self.outcomes),
+            outcomes: are_attempts_counted.then_some(self.outcomes),
         }
     }
 }

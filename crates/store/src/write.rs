@@ -89,12 +89,26 @@ pub struct RecordAttempt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
-    /// False when this attempt had been recorded before: then nothing was written.
+    /// False when this attempt had been recorded before, or one before it is missing: then nothing was written.
     pub applied: bool,
+    /// The store lacks an attempt before this one: it is another one than that which had recorded it.
+    pub is_behind: bool,
     /// Whether the delivery has come to its end by it. One that somebody ended meanwhile had come to it before.
     pub ended: bool,
     /// Set exactly once: by the record that disabled the endpoint.
     pub disabled: Option<DisableReason>,
+}
+
+impl Recorded {
+    /// Of an attempt that was not the next one of its delivery.
+    pub fn not_applied(attempts: u32, number: u32) -> Self {
+        Self {
+            applied: false,
+            is_behind: attempts + 1 < number,
+            ended: false,
+            disabled: None,
+        }
+    }
 }
 
 /// Ends a pending delivery without an attempt: it expired, or somebody cancelled it.

@@ -45,7 +45,10 @@ pub struct Postgres {
     databases: AtomicU32,
 }
 
-/// Where the server's programs are: the newest that the system has.
+/// Where another server's programs are, beside the clients of the system's.
+const VARIABLE: &str = "POSTRIDER_TEST_POSTGRES";
+
+/// Where the programs are: the newest that the system has.
 ///
 /// # Panics
 /// When there are none: a test that cannot run fails.
@@ -115,9 +118,14 @@ impl Postgres {
         } else {
             Command::new("sh")
         };
+        let mut path = std::env::var_os(VARIABLE).unwrap_or_default();
+        if !path.is_empty() {
+            path.push(":");
+        }
+        path.push(&programs);
         let supervisor = command
             .args(["-c", SERVE, "sh"])
-            .args([&directory, &programs])
+            .args([directory.as_os_str(), &path])
             .arg(primary.unwrap_or(Path::new("")))
             .current_dir("/")
             .stdin(Stdio::piped())

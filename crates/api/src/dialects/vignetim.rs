@@ -132,7 +132,7 @@ struct TestView<'t> {
 async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
         let spec = partner.spec();
-        let fields = fields(&api, partner, true).await?;
+        let fields = fields(&api, partner, None).await?;
         let new = NewEndpoint {
             url: fields.url.unwrap_or_default(),
             events: fields.events,
@@ -191,7 +191,7 @@ async fn update(State(api): State<Api>, id: PathId, request: Request<Body>) -> R
     let id = path_text(id);
     let handle = async |partner: &Partner| {
         let endpoint = found(&api, partner, &id).await?;
-        let fields = fields(&api, partner, false).await?;
+        let fields = fields(&api, partner, Some(&endpoint)).await?;
         let patch = EndpointPatch {
             url: fields.url,
             events: fields.events.map(Some),

@@ -205,7 +205,14 @@ fn names(subscription: &Subscription, profile: &Profile) -> Vec<String> {
     }
     let known = profile.events.closed.iter().flatten();
     let known = known.filter(|name| subscription.matches(name));
-    known.cloned().collect()
+    let mut names: Vec<String> = known.cloned().collect();
+    // Those that the application declares have no pattern's place in the catalogue, but their own name.
+    for own in patterns.iter().filter(|pattern| !pattern.contains('*')) {
+        if !names.contains(own) {
+            names.push(own.clone());
+        }
+    }
+    names
 }
 
 impl WebhookView {
@@ -338,7 +345,7 @@ struct Fields {
 }
 
 /// Reads a body; `target_url` and `events` are always required (an update replaces).
-async fn fields(api: &Api, project: &Project) -> Answered<Fields> {
+async fn fields(api: &Api, project: &Project, changed: Option<&Endpoint>) -> Answered<Fields> {
     let spec = project.spec();
     let invalid = |details: String| Box::new(Refusal::invalid(spec, details).into_response());
     match well_formed(&project.body) {
@@ -374,7 +381,7 @@ async fn fields(api: &Api, project: &Project) -> Answered<Fields> {
     api.service
         .check_url(&project.current.profile, url)
         .map_err(|error| invalid(format!("Property .target_url {error}")))?;
-    let events = events(api, project, &body)
+    let events = events(api, project, &body, changed)
         .await
         .map_err(|error| Box::new(error.into_response()))?
         .ok_or_else(|| invalid(must("events", "an array of known events")))?;
@@ -418,6 +425,7 @@ async fn events(
     api: &Api,
     project: &Project,
     body: &Map<String, Value>,
+    changed: Option<&Endpoint>,
 ) -> Result<Option<Vec<String>>, Refusal> {
     let Some(list) = body.get("events").and_then(Value::as_array) else {
         return Ok(None);
@@ -431,7 +439,10 @@ async fn events(
         return Ok(None);
     }
     let profile = &project.current.profile;
-    let unknown = api.service.unknown_type(profile, project.tenant, &names);
+    let has = changed.map(|endpoint| &endpoint.subscription);
+    let unknown = api
+        .service
+        .unknown_type(profile, project.tenant, &names, has);
     let unknown = unknown
         .await
         .map_err(|error| Refusal::from_service(project.spec(), &error))?;
@@ -440,7 +451,7 @@ async fn events(
 
 async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, _: &str| {
-        let fields = match fields(&api, project).await {
+        let fields = match fields(&api, project, None).await {
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };
@@ -506,7 +517,7 @@ async fn read(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Respo
 async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, id: &str| {
         let endpoint = found(&api, project, id).await?;
-        let fields = match fields(&api, project).await {
+        let fields = match fields(&api, project, Some(&endpoint)).await {
             Ok(fields) => fields,
             Err(response) => return Ok(*response),
         };

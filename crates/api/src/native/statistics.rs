@@ -87,12 +87,14 @@ struct ByEndpoint {
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct Point {
     at: Timestamp,
     #[serde(flatten)]
     counts: Counts,
-    #[serde(flatten)]
-    times: AnswerTimes,
+    /// Not with `status`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer_times: Option<AnswerTimes>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -103,8 +105,7 @@ struct Outcome {
     attempts: u64,
 }
 
-/// How long answers took, from the first byte sent to the last one received, rounded up: half of them, and 99 of 100, took
-/// no longer. Null without answers, and where it was more than a minute.
+/// How long answers took, from looking up the name to the last byte, rounded up: half of them, and 99 of 100, took no longer. Null without answers, and where it was more than a minute.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AnswerTimes {
@@ -148,10 +149,11 @@ struct StatisticsView {
     period_seconds: u64,
     /// Periods without deliveries are left out.
     series: Vec<Point>,
-    /// How the attempts ended that were made for these deliveries, the most frequent first; not with `status`.
+    /// How the attempts ended that were made for these deliveries, the most frequent first. Not with `status`, and not where some
+    /// were recorded by a version that did not count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcomes: Option<Vec<Outcome>>,
-    /// Of the attempts that were answered; not with `status`.
+    /// Of the attempts that were answered; where `outcomes` are.
     #[serde(skip_serializing_if = "Option::is_none")]
     answer_times: Option<AnswerTimes>,
 }
@@ -171,10 +173,11 @@ impl From<Statistics> for StatisticsView {
             key: of.key,
             counts: of.counts.into(),
         });
+        let is_counted = s.outcomes.is_some();
         let series = s.series.into_iter().map(|point| Point {
             at: point.at,
             counts: point.counts.into(),
-            times: (&point.times).into(),
+            answer_times: is_counted.then(|| (&point.times).into()),
         });
         let outcomes = s.outcomes.as_ref().map(|outcomes| {
             let by_count = outcomes.by_count();
@@ -222,6 +225,7 @@ pub(crate) async fn read(
         key: params.key,
         endpoint: given_id("endpoint", params.endpoint.as_deref())?,
         period: params.period,
+        without_outcomes: false,
     };
     let tenant = read_id(&tenant)?;
     let statistics = api.service.statistics(&caller, tenant, asked).await?;

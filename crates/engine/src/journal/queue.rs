@@ -61,6 +61,13 @@ impl Room {
     }
 }
 
+/// What a batch takes of those in line.
+pub(super) struct Taken {
+    pub(super) requests: Vec<RequestEntry>,
+    /// Deliveries that they make, about.
+    pub(super) rows: usize,
+}
+
 /// Requests in the order of their turns: tenants in a ring, each tenant's in the order they came.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -110,7 +117,7 @@ impl Queue {
     }
 
     /// The next requests: at most `max`, and about as many deliveries as one transaction makes.
-    pub(super) fn take(&mut self, max: usize) -> Vec<RequestEntry> {
+    pub(super) fn take(&mut self, max: usize) -> Taken {
         let mut taken = Vec::new();
         // What is written in several transactions goes behind what goes into the first of them. Only one has a piece in
         // each, so that the others keep their turn.
@@ -156,7 +163,10 @@ impl Queue {
             self.ring.push_front(tenant);
         }
         taken.extend(large);
-        taken
+        Taken {
+            requests: taken,
+            rows,
+        }
     }
 
     /// How many deliveries an event of the tenant made.
@@ -214,7 +224,7 @@ mod tests {
         let mut ended: HashMap<u128, usize> = HashMap::new();
         let mut pieces: HashMap<u128, usize> = HashMap::new();
         for round in 0..400 {
-            let mut taken = queue.take(512);
+            let mut taken = queue.take(512).requests;
             if round == 0 {
                 assert_eq!(taken.remove(0).tenant.as_u128(), 99, "small ones go first");
             }

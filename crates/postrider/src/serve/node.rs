@@ -164,17 +164,17 @@ impl<'s> Turn<'s> {
         }
     }
 
-    /// Tries the master key that is here, if there is one yet.
-    fn opens(&self) -> Option<Opens> {
-        let (file, previous) = (
-            master_key::file(self.config),
-            &self.config.secrets.previous_key_files,
-        );
-        // What is wrong with it is told where it is needed.
-        let sealer = master_key::sealer(&file, previous, false).ok()?;
-        let opens =
-            move |sealed: &[u8], tenant| sealer.open(sealed, TENANT_SECRET_CONTEXT, tenant).is_ok();
-        Some(Arc::new(opens))
+    /// Tries the master key that is here then, if there is one.
+    fn opens(&self) -> Opens {
+        let file = master_key::file(self.config);
+        let previous = self.config.secrets.previous_key_files.clone();
+        Arc::new(move |sealed, tenant| {
+            // What is wrong with it is told where it is needed.
+            let sealer = master_key::sealer(&file, &previous, false);
+            sealer.map_or(true, |sealer| {
+                sealer.open(sealed, TENANT_SECRET_CONTEXT, tenant).is_ok()
+            })
+        })
     }
 
     /// Opens a database of a server; waits as long as another one owns it.
@@ -182,7 +182,7 @@ impl<'s> Turn<'s> {
         let url = self.settings.as_ref().map(|node| node.url.to_string());
         let options = PostgresOptions {
             node_url: url,
-            opens: self.opens(),
+            opens: Some(self.opens()),
             ..options
         };
         let mut tries: u32 = 0;

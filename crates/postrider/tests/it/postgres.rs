@@ -288,6 +288,35 @@ async fn what_a_database_that_is_back_has_not_recorded_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_whose_first_attempt_a_database_has_lost_ends_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let server = serve(&node(directory.path(), "a", &url, None));
+    let root = server.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    receiver.script([Behaviour::Status(500)]);
+    let tenant = tenant(&server, &root, "standard").await;
+    endpoint(&server, &root, &tenant, &receiver.url("/")).await;
+    publish(&server, &root, &tenant).await;
+    receiver.wait_for(1).await;
+    let list = format!("/v1/deliveries?tenant={tenant}");
+    until(&server, &root, &list, |listed| {
+        listed["data"][0]["attemptsMade"] == 1
+    })
+    .await;
+    // The lane waits for the time of the second attempt.
+    let sql = "delete from postrider.attempt; update postrider.delivery set attempts = 0, series_attempts = 0;
+               select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
+    assert!(Postgres::shared().execute(&url, sql));
+    receiver.wait_for(2).await;
+    let delivered = format!("/v1/deliveries?tenant={tenant}&status=delivered");
+    until(&server, &root, &delivered, |listed| {
+        listed["data"][0].is_object()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
     let (here, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let receiver = Receiver::start(Behaviour::Hang).await;

@@ -229,6 +229,13 @@ async fn a_type_that_the_application_declares_can_be_subscribed_to() {
     let made = manager.call("POST", "", body).await;
     assert_eq!(made.status, 200, "{}", made.text);
     assert_eq!(made.json()["events"], json!(["wallet.opened"]));
+    // What it has stays, though nobody declares it any more: it can still be switched off.
+    server.good("DELETE", &path, Value::Null).await;
+    let own = format!("/{}", made.json()["id"].as_str().unwrap());
+    let off = r#"{"target_url":"http://127.0.0.1:9/","events":["wallet.opened"],"active":false}"#;
+    let put = manager.call("PUT", &own, off).await;
+    assert_eq!((put.status, &put.json()["active"]), (200, &json!(false)));
+    assert_eq!(manager.call("POST", "", body).await.status, 400);
 }
 
 #[tokio::test]

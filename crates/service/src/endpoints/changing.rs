@@ -130,7 +130,8 @@ impl Change {
         checked_rate(patch.rate_limit.flatten())?;
         let subscription = match patch.events.take() {
             Some(Some(events)) => {
-                Some(subscription(service, profile, endpoint.tenant, events).await?)
+                let has = Some(&endpoint.subscription);
+                Some(subscription(service, profile, endpoint.tenant, events, has).await?)
             }
             Some(None) => Some(Subscription::all()),
             None => None,

@@ -57,7 +57,7 @@ impl Service {
         let tenant = who.tenant(self, tenant).await?;
         let profile = self.profile_of(tenant.application).await?.profile;
         let events = match events {
-            Some(events) => Some(subscription(self, &profile, tenant.id, events).await?),
+            Some(events) => Some(subscription(self, &profile, tenant.id, events, None).await?),
             None => None,
         };
         let filter = content_filter(filter)?;
@@ -66,7 +66,9 @@ impl Service {
             mode: who.shown(Some(mode))?,
             ..EventFilter::default()
         };
-        let last = self.store().list_events(of, PageRequest::first(LOOKED_AT));
+        let store = self.0.store.clone();
+        let last = async move { store.list_events(of, PageRequest::first(LOOKED_AT)).await };
+        let last = self.listed(who, last);
         let asked_for = |event: &EventSummary| {
             let mut events = events.iter();
             events.all(|events| events.matches(&event.event_type))

@@ -76,8 +76,10 @@ pub(crate) async fn subscription(
     profile: &Profile,
     tenant: Id<id::Tenant>,
     patterns: Vec<String>,
+    has: Option<&Subscription>,
 ) -> Result<Subscription> {
-    if let Some(unknown) = service.unknown_type(profile, tenant, &patterns).await? {
+    let unknown = service.unknown_type(profile, tenant, &patterns, has);
+    if let Some(unknown) = unknown.await? {
         return Err(Refusal::field(
             ErrorCode::EventTypeUnknown,
             "events",

@@ -8,7 +8,8 @@ use postrider_core::{Id, id};
 use postrider_engine::PublishError;
 use postrider_store::queries::query_digest;
 use postrider_store::{
-    CatchUp, Cursor, DeliveryFilter, MissedQuery, PageRequest, StoreError, Task, TaskState,
+    CatchUp, Cursor, DeliveryFilter, MissedPage, MissedQuery, PageRequest, StoreError, Task,
+    TaskState,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ const RECORD_EVERY: u64 = 10;
 const TRIES_MAX: u32 = 120;
 /// Unfinished replays of a tenant; more are refused.
 const UNFINISHED_MAX: usize = 10;
+/// All replays are one account of those who list.
+const REPLAYS: Id<()> = Id::from_u128(0);
 /// Replays that run at once; the others wait for their turn.
 const RUNNING_MAX: usize = 4;
 
@@ -225,10 +228,13 @@ async fn send_again(service: &Service, task: &mut Task, filter: DeliveryFilter) 
             limit: PAGE,
             cursor,
         };
+        // Many replays leave room for those who look.
+        let turn = service.0.lists.take(REPLAYS).await?;
         let page = patiently(TRIES_MAX, || {
             service.store().list_deliveries(filter.clone(), request)
-        })
-        .await?;
+        });
+        let page = page.await?;
+        drop(turn);
         for delivery in page.rows {
             // Made after it began, though by a clock that was set back: ids only grow.
             if oldest_first && delivery.id.as_u128() > task.id.as_u128() {
@@ -285,7 +291,7 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
             after: after.map(|cursor| Id::from_u128(cursor.after)),
             ..query.clone()
         };
-        let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await?;
+        let page = read_missed(service, &query).await?;
         for event in page.events {
             // Asked for each event: the profile may be replaced while the replay runs.
             let profile = service.0.directory.profile(task.application).await?.version;
@@ -306,10 +312,17 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
     }
 }
 
+async fn read_missed(service: &Service, query: &MissedQuery) -> Result<MissedPage> {
+    let turn = service.0.lists.take(REPLAYS).await?;
+    let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await;
+    drop(turn);
+    Ok(page?)
+}
+
 async fn count_missed(service: &Service, mut query: MissedQuery) -> Result<u64> {
     let mut total = 0;
     loop {
-        let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await?;
+        let page = read_missed(service, &query).await?;
         total += page.events.len() as u64;
         if page.next.is_none() {
             return Ok(total);

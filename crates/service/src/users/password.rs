@@ -9,6 +9,7 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use postrider_core::Secret;
+use postrider_core::address::AddressPolicy;
 use postrider_core::seal::sha256;
 use tokio::time::Instant;
 
@@ -35,8 +36,10 @@ const TURN_LOOK: Duration = Duration::from_millis(20);
 const FAILED_OF_NAME: u32 = 10;
 const FAILED_OF_ADDRESS: u32 = 100;
 const FAILED_OF_NOWHERE: u32 = 100;
-/// For all names, from a proxy that hides addresses: fewer than there are windows, so that it does not fill them.
-const FAILED_OF_PROXY: u32 = 20_000;
+/// For all names, from a proxy that hides addresses: one in a network of one's own, which has fewer than there are windows, so that
+/// it does not fill them, and any other, which may be somebody who only says that it is one.
+const FAILED_OF_NEAR_PROXY: u32 = 20_000;
+const FAILED_OF_PROXY: u32 = 1_000;
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Windows that run at once; while there are as many, nobody comes in by name who has not tried before.
 const WINDOWS_MAX: usize = 50_000;
@@ -234,8 +237,14 @@ fn buckets(name: &str, from: CameFrom) -> Vec<(u128, u32)> {
             .fold(0, |all, byte| all << 8 | u128::from(*byte))
     };
     let Some(address) = known(from) else {
-        let proxy = from.address.map(|address| network(address, SITE_BITS));
-        let proxy = proxy.map(|proxy| (bucket(format!("proxy {proxy:x}")), FAILED_OF_PROXY));
+        let proxy = from.address.map(|address| {
+            let most = match AddressPolicy::default().check(address) {
+                Ok(()) => FAILED_OF_PROXY,
+                Err(_) => FAILED_OF_NEAR_PROXY,
+            };
+            let proxy = network(address, SITE_BITS);
+            (bucket(format!("proxy {proxy:x}")), most)
+        });
         let name = (bucket(format!("name {name}")), FAILED_OF_NOWHERE);
         return std::iter::once(name).chain(proxy).collect();
     };

@@ -1,6 +1,5 @@
 -- How attempts ended, and how long their answers took, counted by segment as deliveries are in tally.
--- Deliveries of the segments that are there already are asked one by one until they are deleted: nobody waits for millions of
--- them at the start.
+-- Of the segments that are there already nobody counts them: nobody waits for millions of deliveries at the start.
 create table outcome_tally (
     segment     integer not null,
     tenant_id   integer not null,

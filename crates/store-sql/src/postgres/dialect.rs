@@ -49,8 +49,11 @@ pub(super) fn of_many(sql: &str, types: &[Type]) -> Option<String> {
     let sql = sql.replace('$', "u.p");
     if sql.starts_with("insert into ") {
         let (into, values) = sql.split_once(" values (")?;
-        let values = values.strip_suffix(')')?;
-        return Some(format!("{into} select {values}{rows}"));
+        let at = values.find("on conflict ").unwrap_or(values.len());
+        let (values, conflict) = values.split_at(at);
+        let values = values.trim_end().strip_suffix(')')?;
+        let blank = if conflict.is_empty() { "" } else { " " };
+        return Some(format!("{into} select {values}{rows}{blank}{conflict}"));
     }
     // The first one is the update's own: it sets values, and asks nothing inside.
     let (set, which) = sql.split_once(" where ")?;
@@ -96,6 +99,16 @@ mod tests {
             .as_deref(),
             Some(
                 "update t set a = coalesce(u.p2, a) from unnest($1::bigint[], $2::bytea[]) as u(p1, p2) where id = u.p1"
+            )
+        );
+        assert_eq!(
+            of_many(
+                "insert into t (a, b) values ($1, $2)\n on conflict (a) do update set b = t.b + excluded.b",
+                &[Type::INT8, Type::INT8]
+            )
+            .as_deref(),
+            Some(
+                "insert into t (a, b) select u.p1, u.p2 from unnest($1::bigint[], $2::bigint[]) as u(p1, p2) on conflict (a) do update set b = t.b + excluded.b"
             )
         );
         assert_eq!(of_many("delete from t where id = $1", &[Type::INT8]), None);

@@ -88,10 +88,16 @@ impl Reader {
         let mut counted = Count::default();
         let _snapshot = self.connection.snapshot().map_err(reading)?;
         self.count(&question, |alike| counted.add(query, alike))?;
-        if query.state.is_none() {
-            self.count_attempts(&question, |alike| counted.add_attempts(query, alike))?;
-        }
-        Ok(counted.finish(query))
+        let wants = query.outcomes && query.state.is_none();
+        let are_counted = wants && self.are_attempts_counted(&question)? && {
+            let each = |alike: &AlikeAttempts<'_>| counted.add_attempts(query, alike);
+            match self.count_attempts(&question, each) {
+                // There are too many of them to be read one by one; the deliveries are counted all the same.
+                Err(StoreError::TooLong) => false,
+                done => done.map(|()| true)?,
+            }
+        };
+        Ok(counted.finish(are_counted))
     }
 
     /// Goes through all deliveries that a question is about, each once, as of the moment of the snapshot.
@@ -107,12 +113,26 @@ impl Reader {
             ),
             row: format!("{ROW}, created_at, 1, attempts"),
             beside: "",
-            tallied_from: 0,
         };
         self.sweep(question, &sources, |row| {
             each(&alike(row, self.salt)?);
             Ok(())
         })
+    }
+
+    /// Whether all segments that a question is about have counts of attempts. Of those that an earlier version made, each
+    /// attempt would have to be read: of a large tenant that takes longer than a question may.
+    fn are_attempts_counted(&self, question: &Question) -> Result<bool, StoreError> {
+        let from = counted_from(&self.connection).map_err(reading)?;
+        let sql = "select not exists (select 1 from segment where number < ?1 and last_key >= ?2 and first_key < ?3 and last_at >= ?4 and first_at < ?5)";
+        let (since, until) = (question.since.as_micros(), question.until.as_micros());
+        let (low, high) = (
+            first_key(question.since),
+            key_before(question.until, self.ahead),
+        );
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        let all = statement.query_row([from, low, high, since, until], |row| row.get(0));
+        all.map_err(reading)
     }
 
     /// Goes through the attempts of those deliveries.
@@ -127,7 +147,6 @@ impl Reader {
             ),
             row: format!("{}, created_at, 1", code_and_class("a.")),
             beside: " cross join attempt a on a.delivery_id = d.id",
-            tallied_from: counted_from(&self.connection).map_err(reading)?,
         };
         self.sweep(question, &sources, |row| {
             each(&AlikeAttempts {
@@ -171,11 +190,9 @@ impl Reader {
             tallied,
             row,
             beside,
-            tallied_from,
         } = sources;
         // A segment of events alone has no times, and so is asked in neither way: it has no deliveries.
-        let is_whole =
-            format!("(s.first_at >= ? and s.last_at < ? and s.number >= {tallied_from})");
+        let is_whole = "(s.first_at >= ? and s.last_at < ?)";
         if question.by_tallies {
             let sql = format!(
                 "{tallied} where s.last_key >= ? and s.first_key < ? and {is_whole} and {parts}"
@@ -213,8 +230,6 @@ struct Sources {
     row: String,
     /// What is joined to it.
     beside: &'static str,
-    /// The first segment that has a tally.
-    tallied_from: i64,
 }
 
 fn alike<'r>(row: &'r Row<'_>, salt: u64) -> SqlResult<Alike<'r>> {

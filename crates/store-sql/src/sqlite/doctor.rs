@@ -188,6 +188,9 @@ fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
     }
 }
 
+/// The migration since which segments count attempts.
+const OUTCOMES_SINCE: i64 = 14;
+
 /// Segments that lack something, or count what is not there: lists and counts would be wrong.
 fn segments(connection: &Connection, findings: &mut Vec<Finding>) {
     // Tallies are compared from both sides: `except` tells what one has and the other lacks.
@@ -205,10 +208,22 @@ fn segments(connection: &Connection, findings: &mut Vec<Finding>) {
                           group by tenant_id, state
                           except select tenant_id, state, count(*), sum(attempts) from delivery where id between first_key and last_key
                           group by tenant_id, state)
-               or (number >= (select value from meta where key = 'outcomes_from')
-                   and (select coalesce(sum(attempts), 0) from outcome_tally where segment = s.number) <>
-                       (select count(*) from delivery d cross join attempt a on a.delivery_id = d.id where d.id between first_key and last_key))
                order by number";
+    wrong_segments(connection, sql, findings);
+    // A store of an earlier version has no such table.
+    let version: rusqlite::Result<i64> =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    if version.is_ok_and(|version| version >= OUTCOMES_SINCE) {
+        let sql = "select number from segment s where number >= (select value from meta where key = 'outcomes_from')
+                   and (select coalesce(sum(attempts), 0) from outcome_tally where segment = s.number) <>
+                       (select count(*) from delivery d cross join attempt a on a.delivery_id = d.id where d.id between first_key and last_key)
+                   order by number";
+        wrong_segments(connection, sql, findings);
+    }
+}
+
+/// Tells of the segments that a statement finds.
+fn wrong_segments(connection: &Connection, sql: &str, findings: &mut Vec<Finding>) {
     let found = connection.prepare(sql).and_then(|mut statement| {
         let rows = statement.query_map([], |row| row.get(0))?;
         rows.take(TOLD_MAX as usize)

@@ -288,6 +288,7 @@ pub async fn statistics_sum_up_to_what_the_pages_hold(store: &dyn Store) {
         endpoint: None,
         mode: None,
         state: None,
+        outcomes: true,
         period: Duration::from_secs(2),
     };
     let found = store.statistics(all.clone()).await.unwrap();
@@ -402,6 +403,7 @@ pub async fn types_without_end_are_counted_together(store: &dyn Store) {
         endpoint: None,
         mode: None,
         state: None,
+        outcomes: true,
         period: Duration::from_secs(2),
     };
     let found = store.statistics(all).await.unwrap();

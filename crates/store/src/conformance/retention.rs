@@ -62,6 +62,7 @@ async fn counted(world: &World<'_>) -> (usize, usize, u64) {
         endpoint: None,
         mode: None,
         state: None,
+        outcomes: true,
         period: std::time::Duration::from_secs(3_600),
     };
     let statistics = store.statistics(query).await.unwrap();

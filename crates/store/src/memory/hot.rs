@@ -196,11 +196,8 @@ impl State {
             state: row.delivery.state,
         };
         let Some(recording) = life::record(head, &record, now) else {
-            return Ok(Recorded {
-                applied: false,
-                ended: false,
-                disabled: None,
-            });
+            let number = record.attempt.number;
+            return Ok(Recorded::not_applied(head.attempts, number));
         };
         if let Some(change) = recording.change {
             self.set_state(record.delivery, change.state, now);
@@ -243,6 +240,7 @@ impl State {
         self.tell(ids, now, &failure, recording.is_told, disabled.is_some());
         Ok(Recorded {
             applied: true,
+            is_behind: false,
             ended: recording.ends(),
             disabled,
         })

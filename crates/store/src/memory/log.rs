@@ -233,7 +233,7 @@ impl State {
                 attempts: delivery.attempts.into(),
             };
             count.add(query, &alike);
-            if query.state.is_none() {
+            if query.outcomes && query.state.is_none() {
                 for attempt in self
                     .attempts
                     .get(&delivery.id.as_u128())
@@ -250,6 +250,6 @@ impl State {
                 }
             }
         }
-        count.finish(query)
+        count.finish(query.outcomes && query.state.is_none())
     }
 }

@@ -14,7 +14,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::profile::Class;
 use postrider_core::{Id, Timestamp, id};
 use postrider_service::{
-    self as service, EndpointPatch, NewReplay, Outcomes, Refusal, Replay, Rotation,
+    self as service, Counts, EndpointPatch, NewReplay, Outcomes, Refusal, Replay, Rotation,
     StatisticsAsked, TaskStatus,
 };
 use serde::{Deserialize, Serialize};
@@ -170,7 +170,7 @@ pub(super) async fn rotate(
     Ok(ok(&SecretOut { key }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct StatsOut {
     success: u64,
     pending: u64,
@@ -192,8 +192,12 @@ pub(super) async fn stats(
             .unwrap_or_else(|| api.service.now())
             .minus(STATS_DEFAULT)
     };
+    let since = since.unwrap_or_else(default);
+    if since >= until.unwrap_or_else(|| api.service.now()) {
+        return Ok(ok(&StatsOut::default()));
+    }
     let asked = StatisticsAsked {
-        since: Some(since.unwrap_or_else(default)),
+        since: Some(since),
         until,
         endpoint: Some(known.id),
         ..StatisticsAsked::default()
@@ -204,7 +208,18 @@ pub(super) async fn stats(
         .await?;
     let profile = api.service.profile_of(client.application).await?.profile;
     // Attempts are counted, as in the original; what is pending has none under way that is known.
-    let (mut success, mut fail) = (0, 0);
+    let (mut success, mut fail) = match &counted.outcomes {
+        Some(_) => (0, 0),
+        // Recorded by a version that did not count them.
+        None => {
+            let Counts {
+                delivered,
+                attempts,
+                ..
+            } = counted.totals;
+            (delivered, attempts.saturating_sub(delivered))
+        }
+    };
     for (code, attempts) in counted.outcomes.iter().flat_map(Outcomes::by_count) {
         let status = code.parse().ok();
         let is_taken = status.is_some_and(|status| {

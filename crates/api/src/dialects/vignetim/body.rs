@@ -1,6 +1,7 @@
 //! What a body asks for, and every mistake in it (V-37, V-38, V-45, V-50).
 
 use http::StatusCode;
+use postrider_core::endpoint::Endpoint;
 use postrider_core::endpoint_url::InvalidUrl;
 use postrider_core::limits::{DESCRIPTION_BYTES_MAX, SUBSCRIPTION_PATTERNS_MAX};
 use postrider_core::profile::ApiSpec;
@@ -20,12 +21,13 @@ pub(super) struct Fields {
     pub(super) active: Option<bool>,
 }
 
-/// Reads a body and tells every mistake in it.
+/// Reads a body and tells every mistake in it; `changed` is what it is to change, none where it makes one.
 pub(super) async fn fields(
     api: &Api,
     partner: &Partner,
-    creating: bool,
+    changed: Option<&Endpoint>,
 ) -> Result<Fields, Refusal> {
+    let creating = changed.is_none();
     let spec = partner.spec();
     if let Err(error) = well_formed(&partner.body) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, error.detail));
@@ -51,7 +53,7 @@ pub(super) async fn fields(
     match body.get("events") {
         None if !creating => {}
         None => mistakes.push(spec.text("events_required").to_owned()),
-        Some(events) => match event_patterns(api, partner, events).await? {
+        Some(events) => match event_patterns(api, partner, events, changed).await? {
             Ok(patterns) => fields.events = Some(patterns),
             Err(mistake) => mistakes.push(mistake.to_owned()),
         },
@@ -119,6 +121,7 @@ async fn event_patterns<'p>(
     api: &Api,
     partner: &'p Partner,
     events: &Value,
+    changed: Option<&Endpoint>,
 ) -> Result<Result<Vec<String>, &'p str>, Refusal> {
     let spec = partner.spec();
     let Some(list) = events.as_array().filter(|list| !list.is_empty()) else {
@@ -129,7 +132,10 @@ async fn event_patterns<'p>(
         return Ok(Err(spec.text("events_each")));
     };
     let profile = &partner.current.profile;
-    let unknown = api.service.unknown_type(profile, partner.tenant, &texts);
+    let has = changed.map(|endpoint| &endpoint.subscription);
+    let unknown = api
+        .service
+        .unknown_type(profile, partner.tenant, &texts, has);
     let unknown = unknown
         .await
         .map_err(|error| Refusal::from_service(spec, &error))?;

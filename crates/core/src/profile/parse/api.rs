@@ -51,10 +51,7 @@ const DIALECTS: &[(&str, &[&str])] = &[
         &[
             "unauthorized",
             "invalid_payload",
-            "forbidden",
             "not_found",
-            "method_not_allowed",
-            "method_hint",
             "cannot_find",
             "property",
             "unknown_property",
