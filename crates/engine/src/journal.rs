@@ -28,7 +28,7 @@ use waiting::{Reply, Request, RequestEntry, Told, gather};
 /// Writes in one transaction.
 const BATCH_MAX: usize = 1_024;
 /// Records in a batch beside events that make few deliveries.
-const RECORDS_BESIDE: usize = 128;
+const RECORDS_BESIDE: usize = 64;
 /// Requests on their way to the task, which puts them in line at once; their number is bounded by the
 /// room for what waits.
 const REQUESTS_ON_THEIR_WAY: usize = 8_192;

@@ -18,8 +18,8 @@ use crate::sql::{Connection, Optional, SqlResult, params};
 use crate::writer::Tx;
 
 /// Deliveries of one event that one transaction makes. Each dirties a page of the index of what waits: these are some
-/// three milliseconds, for which all others wait.
-pub(crate) const PIECE: usize = 256;
+/// one millisecond, for which all others wait.
+pub(crate) const PIECE: usize = 64;
 /// Deliveries that are taken away in one transaction.
 const TAKEN_BACK_EACH: u32 = 1_000;
 /// Between two tries.

@@ -19,7 +19,7 @@ pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known.
 const FAN_OUT_UNKNOWN: usize = 256;
 /// An event with more is likely to be written in pieces.
-const FAN_OUT_LARGE: usize = 256;
+const FAN_OUT_LARGE: usize = 64;
 /// Tenants whose last fan-out is remembered.
 const FAN_OUTS_MAX: usize = 100_000;
 
