@@ -81,12 +81,13 @@ pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
         Some("store") => store(&built, &scratch),
         Some("table") => table(&built, &scratch),
         Some("postgres") => big(postgres::postgres),
+        Some("plans") => big(postgres::plans),
         Some("neighbours") => neighbours(&built, &scratch),
         Some("pages") => pages(&built, &scratch),
         Some("history") => big(big::history),
         Some("backlog") => big(big::backlog),
         Some(other) => anyhow::bail!(
-            "there is no bench {other}: store, table, neighbours, pages, history [N], backlog [N] and postgres [N]"
+            "there is no bench {other}: store, table, neighbours, pages, history [N], backlog [N], postgres [N] and plans [N]"
         ),
     }
 }

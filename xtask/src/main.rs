@@ -36,7 +36,7 @@ cargo xtask arrows     which crate may know which
 cargo xtask systems    whether docs/systems.md has every requirement and its tests exist
 cargo xtask bench      what a delivery costs, the bare relay beside it; or one of: store, table, neighbours, pages,
                        history [N], backlog [N]: what N deliveries behind a server, or waiting in it, cost [default: 10000000],
-                       postgres [N]: a server on PostgreSQL, also with N deliveries behind it
+                       postgres [N]: a server on PostgreSQL, also with N deliveries behind it; plans [N]: the latter alone
 cargo xtask dist       archives and Debian packages for this machine's kind and ARM64, and an image, in target/dist
 cargo xtask demo       the demo, as a user runs it";
 

@@ -55,6 +55,11 @@ pub(super) fn postgres(built: &Path, scratch: &Path, count: &str) -> anyhow::Res
     history(&cluster, built, scratch, count)
 }
 
+/// What a server does with `count` deliveries behind it, and the plans of its statements then.
+pub(super) fn plans(built: &Path, scratch: &Path, count: &str) -> anyhow::Result<()> {
+    history(&Cluster::start()?, built, scratch, count)
+}
+
 fn tell(name: &str, runs: &[Run]) {
     say(&format!(
         "| {name} | {:.0} | {:.0} | {} |",
@@ -103,7 +108,7 @@ fn history(cluster: &Cluster, built: &Path, scratch: &Path, count: &str) -> anyh
     server.load(built, &["--secs", "5", "--rate", "500"])?;
     super::time_pages(&server)?;
     server.stop()?;
-    let plans = plans(&cluster.log()?, count)?;
+    let plans = slowest(&cluster.log()?, count)?;
     std::fs::write(PLANS, plans).with_context(|| format!("failed to write {PLANS}"))?;
     say(&format!("the plans of its statements are in {PLANS}"));
     Ok(())
@@ -117,7 +122,7 @@ struct Seen {
 }
 
 /// Of each statement in a log of auto_explain the slowest plan.
-fn plans(log: &str, count: &str) -> anyhow::Result<String> {
+fn slowest(log: &str, count: &str) -> anyhow::Result<String> {
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut rest = log;
     while let Some((_, behind)) = rest.split_once("LOG:  duration: ") {
@@ -159,7 +164,7 @@ fn plans(log: &str, count: &str) -> anyhow::Result<String> {
     }
     let mut page = format!(
         "# What its statements do in PostgreSQL\n\nOf each statement that a server makes, of an event's way at 500 a second and of its pages, the slowest plan that was seen \
-         (`auto_explain` with `analyze` and `buffers`), with {count} deliveries stored. Made by `cargo xtask bench postgres`. Nothing \
+         (`auto_explain` with `analyze` and `buffers`), with {count} deliveries stored. Made by `cargo xtask bench plans`. Nothing \
          that grows is read from one end to the other: a `Seq Scan` is of a table that stays small.\n"
     );
     let mut all: Vec<_> = seen.into_iter().collect();

@@ -2,8 +2,12 @@
 
 use tokio_postgres::types::Type;
 
+/// What stands behind such a plus and is no number: texts, of which no index that could be taken begins with one, and a word.
+const NOT_NUMBERS: &[&str] = &["event_type", "type", "subject", "action", "exists"];
+
 /// Numbers the values (`?1` is `$1`, and `?` the next one), and replaces what SQLite says in another way: its function
-/// for the keys in a JSON list, its words that keep the order of a join, and the plus that keeps an index away.
+/// for the keys in a JSON list, its words that keep the order of a join, and the plus that keeps an index away: here a sum
+/// does, which no index has.
 pub(super) fn postgres(sql: &str) -> String {
     let sql = sql
         .replace("json_each(", "keys_of(")
@@ -22,7 +26,16 @@ pub(super) fn postgres(sql: &str) -> String {
                 }
             }
             // One that adds has a blank behind it.
-            '+' if rest.peek().is_some_and(char::is_ascii_alphabetic) => {}
+            '+' if rest.peek().is_some_and(char::is_ascii_alphabetic) => {
+                let is_name =
+                    |letter: &char| letter.is_ascii_alphanumeric() || "_.".contains(*letter);
+                let name: String = std::iter::from_fn(|| rest.next_if(is_name)).collect();
+                if NOT_NUMBERS.contains(&name.as_str()) {
+                    text.push_str(&name);
+                } else {
+                    text.push_str(&format!("({name} + 0)"));
+                }
+            }
             other => text.push(other),
         }
     }
@@ -122,7 +135,13 @@ mod tests {
     fn values_are_numbered_and_hints_are_left_out() {
         assert_eq!(
             postgres("select a + 1 from t cross join u on u.id = t.id where +b = ? and c < ?"),
-            "select a + 1 from t join u on u.id = t.id where b = $1 and c < $2"
+            "select a + 1 from t join u on u.id = t.id where (b + 0) = $1 and c < $2"
+        );
+        assert_eq!(
+            postgres(
+                "select 1 from d where +d.tenant_id = ? and +event_type = ? and +exists (select 1)"
+            ),
+            "select 1 from d where (d.tenant_id + 0) = $1 and event_type = $2 and exists (select 1)"
         );
         assert_eq!(
             postgres("delete from t where id in (select value from json_each(?2)) and a = ?1"),
