@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +27,8 @@ use crate::settle::{Sent, Settled, settle};
 use crate::trace::{AttemptSpan, span_of};
 use crate::transport::{Exchange, Request};
 
+/// An answer within this time comes while others begin: a thousand of them at once would be before what anybody else has to do.
+const QUICK: Duration = Duration::from_millis(2);
 /// How long an attempt waits before it asks the store for its endpoint again.
 const READ_RETRY: Duration = Duration::from_millis(250);
 /// How long a delivery waits that this server cannot send now.
@@ -36,15 +37,13 @@ const LOCAL_PAUSE: Duration = Duration::from_secs(2);
 const PAST_LANE_TRIES: u32 = 30;
 
 impl Engine {
-    /// Makes an attempt, and tells the machine when it waits for the first time: what it does until then
-    /// takes the time of others.
+    /// Makes an attempt, and tells the machine when it has ended or waits for a receiver that is not quick: what it does until
+    /// then takes the time of others, and so does a quick answer.
     pub(super) async fn start_attempt(self: Arc<Self>, due: DueDelivery) {
         let starting = Starting(self.clone());
         let mut attempt = std::pin::pin!(self.attempt(due));
-        let first =
-            std::future::poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await;
-        drop(starting);
-        if first.is_pending() {
+        if tokio::time::timeout(QUICK, attempt.as_mut()).await.is_err() {
+            drop(starting);
             attempt.await;
         }
     }

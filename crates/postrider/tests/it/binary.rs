@@ -79,7 +79,8 @@ pub(crate) fn logged(data: &Path, log: impl Into<Stdio>) -> Process {
 /// A server that has told its address and, at a first start, its root key.
 pub(crate) fn greeted(mut child: Child, is_first: bool) -> Process {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
+    let first = lines.next().expect("it ended before it told its address");
+    let first = first.unwrap();
     let address = first.split("://").nth(1).unwrap();
     let address = address.split(',').next().unwrap().parse().unwrap();
     let root = is_first.then(|| {

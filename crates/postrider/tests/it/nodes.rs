@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use postrider::client::Client;
@@ -63,9 +63,20 @@ impl Nodes {
     }
 }
 
+/// A port for a server that is told it before it starts. Not one that the system would give: until the server listens, any
+/// connection of another test could get that.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Below those that the system gives.
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    loop {
+        let number = std::process::id() + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + number % (PORTS.end - PORTS.start);
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn spawned(data: &Path, store: &str, port: u16) -> Child {
