@@ -16,7 +16,7 @@ const VARIABLE: &str = "POSTRIDER_TEST_POSTGRES";
 pub(crate) fn check() -> anyhow::Result<()> {
     let programs = programs()?;
     for arguments in [
-        &["-p", "postrider-store-sql", "--test", "postgres"][..],
+        &["--workspace", "--test", "postgres"][..],
         &["--workspace", "--test", "it", "outbox::"],
         &["--workspace", "--test", "it", "postgres::"],
     ] {
