@@ -41,8 +41,8 @@ type TenantId = Id<id::Tenant>;
 pub struct MachineLimits {
     /// Requests under way at once, over all lanes.
     pub in_flight_max: usize,
-    /// Attempts that are given out and have not begun to wait for the network: each is some tens of microseconds of
-    /// work. Whoever has a thousand of them to do would otherwise stand before everybody with all of it.
+    /// Attempts that are given out, and neither ended nor known to wait for a receiver that takes its time: each is some tens of
+    /// microseconds of work. Whoever has a thousand of them to do would otherwise stand before everybody with all of it.
     pub starting_max: usize,
     /// Requests under way at once for one lane: the ceiling of what it may learn. Few receivers gain
     /// from more, and all of them pay for each connection.
@@ -107,7 +107,7 @@ pub enum Input {
     LoadFailed {
         endpoint: EndpointId,
     },
-    /// An attempt waits for the network, or has ended before.
+    /// An attempt has ended, or waits for a receiver that takes its time.
     Started,
     /// The request of an attempt ended and its slot is free; the record is on its way.
     Released {

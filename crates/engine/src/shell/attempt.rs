@@ -369,7 +369,7 @@ struct Made {
     took: Option<Duration>,
 }
 
-/// An attempt before it waits; told also where it breaks off.
+/// An attempt that counts as being started; told also where it breaks off.
 struct Starting(Arc<Engine>);
 
 impl Drop for Starting {
