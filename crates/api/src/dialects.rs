@@ -126,6 +126,17 @@ pub(crate) async fn again(mut routes: Router, mut request: Request, uri: Uri) ->
     }
 }
 
+/// The same of what is refused before a route is looked for.
+pub(crate) fn refused(api: &Api, path: &str, refusal: &Refusal) -> Option<Response> {
+    let spec = specs(api.service.profiles()).find(|spec| holds(spec, path))?;
+    match spec.dialect.as_str() {
+        vignetim::NAME => Some(vignetim::refused(&spec, refusal, api.service.now())),
+        svix::NAME => Some(svix::refused(&spec, refusal)),
+        voucherify::NAME => Some(voucherify::refused(&spec, refusal)),
+        _ => None,
+    }
+}
+
 /// As [`not_found`], of a path that takes other methods.
 pub(crate) fn method_not_allowed(api: &Api, method: &Method, path: &str) -> Option<Response> {
     let spec = specs(api.service.profiles()).find(|spec| holds(spec, path))?;

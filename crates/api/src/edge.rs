@@ -19,12 +19,12 @@ use postrider_core::seal::{hex, sha256};
 use postrider_service::budget::{Budget, Grant};
 use postrider_service::{AsAskedFor, CameFrom, ErrorCode, Refusal, Result, random};
 
-use crate::ApiOptions;
 use crate::metrics::Metrics;
 use crate::native::traceparent;
 use crate::problem::Problem;
 use crate::rate::Used;
 use crate::server::Peer;
+use crate::{Api, ApiOptions, dialects};
 
 /// Bytes that are handed to the connection at once: what it has not asked for is still counted.
 const PIECE: usize = 64 * 1024;
@@ -32,6 +32,8 @@ const PIECE: usize = 64 * 1024;
 /// What answers have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Answers {
+    /// Whose shape a refusal has depends on where it was asked for.
+    api: Api,
     budget: Budget,
     metrics: Arc<Metrics>,
     keep_alive: HeaderValue,
@@ -41,11 +43,12 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(crate) fn new(options: &ApiOptions, budget: Budget, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(api: &Api, options: &ApiOptions) -> Self {
         let keep_alive = format!("timeout={}", options.keep_alive.as_secs());
         Self {
-            budget,
-            metrics,
+            api: api.clone(),
+            budget: api.door.answers.clone(),
+            metrics: api.door.metrics.clone(),
             slow: options.slow,
             proxies: Arc::from(options.trusted_proxies.as_slice()),
             keep_alive: HeaderValue::from_str(&keep_alive)
@@ -63,7 +66,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     request.extensions_mut().insert(line.asked_by.clone());
     let from = came_from(&request, &answers.proxies);
     request.extensions_mut().insert(from);
-    let mut response = answered(&answers.budget, request, next).await;
+    let mut response = answered(&answers, request, next).await;
     line.end(&response, &answers);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive);
@@ -221,9 +224,14 @@ pub(crate) fn is_publish(path: &str) -> bool {
     path.ends_with("/events") || path.ends_with("/events/batch") || path.ends_with("/msg")
 }
 
-async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
+async fn answered(answers: &Answers, request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let refused = |refusal: Refusal| {
+        dialects::refused(&answers.api, uri.path(), &refusal)
+            .unwrap_or_else(|| Problem(refusal).into_response())
+    };
     if let Err(refusal) = must_be_clear(&request) {
-        return Problem(refusal).into_response();
+        return refused(refusal);
     }
     let (peer, asked_by) = (
         request.extensions().get::<Peer>().copied(),
@@ -242,13 +250,20 @@ async fn answered(answers: &Budget, request: Request, next: Next) -> Response {
     if size <= PIECE || !counts {
         return Response::from_parts(parts, body);
     }
-    let Some(grant) = answers.take(holder(asked_by.as_ref(), peer), size) else {
+    let Some(grant) = answers.budget.take(holder(asked_by.as_ref(), peer), size) else {
         let detail = "your answers that were not taken yet hold as much memory as they may; read them, or ask for less";
-        return Problem(Refusal::new(ErrorCode::Overloaded, detail)).into_response();
+        let mut response = refused(Refusal::new(ErrorCode::Overloaded, detail));
+        // The request was counted.
+        for (name, value) in &parts.headers {
+            if name.as_str().starts_with("x-ratelimit-") {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+        return response;
     };
     // In memory as it is: nothing is waited for.
     let Ok(whole) = body.collect().await else {
-        return Problem(Refusal::internal("an answer broke off")).into_response();
+        return refused(Refusal::internal("an answer broke off"));
     };
     let body = Counted {
         rest: whole.to_bytes(),

@@ -142,11 +142,7 @@ impl Api {
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone());
         let router = native.merge(dialects);
-        let answers = edge::Answers::new(
-            self.options(),
-            self.door.answers.clone(),
-            self.door.metrics.clone(),
-        );
+        let answers = edge::Answers::new(self, self.options());
         let router = router
             .fallback(move |api: State<Self>, request: Request| async move {
                 match dialects::without_slash(&api, &request) {

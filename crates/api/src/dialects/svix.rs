@@ -22,7 +22,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::header;
 use http::request::Parts;
 use postrider_core::endpoint::Endpoint;
@@ -232,5 +232,10 @@ impl Client {
 /// The answer to a request below the base that no route takes.
 pub(crate) fn route_not_found(spec: &ApiSpec) -> Response {
     let refusal = Refusal::new(ErrorCode::RouteUnknown, spec.text("route_not_found"));
-    refusal::worded(Some(spec), Refused::from(refusal).into_response())
+    refused(spec, &refusal)
+}
+
+/// The answer to what is refused before a route is looked for.
+pub(crate) fn refused(spec: &ApiSpec, refusal: &Refusal) -> Response {
+    refusal::in_words(Some(spec), refusal)
 }

@@ -16,7 +16,7 @@ use postrider_core::attempt::Outcome;
 use postrider_core::endpoint::Endpoint;
 use postrider_core::filter::Subscription;
 use postrider_core::profile::{ApiSpec, Profile};
-use postrider_service::{EndpointPatch, NewEndpoint, TestAsked};
+use postrider_service::{self as service, EndpointPatch, NewEndpoint, TestAsked};
 use serde::Serialize;
 
 use crate::Api;
@@ -71,6 +71,12 @@ pub(crate) fn route_not_found(
         Refusal::new(StatusCode::NOT_FOUND, text).into_response(),
         uncounted(spec, now),
     )
+}
+
+/// The answer to what is refused before anybody looks whose key it is.
+pub(crate) fn refused(spec: &ApiSpec, refusal: &service::Refusal, now: Timestamp) -> Response {
+    let refused = Refusal::from_service(spec, refusal);
+    with_standing(refused.into_response(), uncounted(spec, now))
 }
 
 /// The answer to a creation (V-39); keys in the documented order.

@@ -556,6 +556,11 @@ pub(crate) fn route_not_found(spec: &ApiSpec) -> Response {
     Refusal::route(spec).into_response()
 }
 
+/// The answer to what is refused before a route is looked for.
+pub(crate) fn refused(spec: &ApiSpec, refusal: &service::Refusal) -> Response {
+    Refusal::from_service(spec, refusal).into_response()
+}
+
 /// The answer to a method that a route does not take.
 pub(crate) fn method_not_allowed(spec: &ApiSpec, method: &Method, path: &str) -> Response {
     // The other route ends with an id.

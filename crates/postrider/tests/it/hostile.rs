@@ -64,6 +64,42 @@ async fn what_http_leaves_unclear_is_refused() {
     assert_eq!(events["data"].as_array().unwrap().len(), 1);
 }
 
+/// Whoever speaks one of the three systems' APIs understands its refusals alone, also those that come before anybody
+/// has looked at the key.
+#[tokio::test]
+async fn what_http_leaves_unclear_is_refused_in_the_systems_own_shape() {
+    let server = TestServer::start().await;
+    let cases = [
+        (
+            "/v2/partners/webhooks",
+            r#"{"statusCode":400,"message":""#,
+            &[
+                "x-ratelimit-limit: ",
+                "x-ratelimit-remaining: ",
+                "x-ratelimit-reset: ",
+            ][..],
+        ),
+        (
+            "/management/v1/projects/proj_0/webhooks",
+            r#"{"code":400,"key":"invalid_payload","#,
+            &[],
+        ),
+        (
+            "/api/v1/app",
+            r#"{"code":"content_encoding_unsupported","#,
+            &[],
+        ),
+    ];
+    for (path, shape, headers) in cases {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\ncontent-encoding: gzip\r\n\r\n");
+        let answer = raw(&server, request.as_bytes(), "}").await;
+        assert!(answer.contains(shape), "{path}: {answer}");
+        for header in headers {
+            assert!(answer.contains(header), "{path}: no {header}: {answer}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_answer_to_a_body_that_is_too_large_arrives() {
     let server = TestServer::start().await;

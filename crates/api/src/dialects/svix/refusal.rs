@@ -67,6 +67,11 @@ pub(super) fn worded(spec: Option<&ApiSpec>, mut response: Response) -> Response
     let Some(refusal) = response.extensions_mut().remove::<Arc<Refusal>>() else {
         return response;
     };
+    in_words(spec, &refusal)
+}
+
+/// A refusal in words.
+pub(super) fn in_words(spec: Option<&ApiSpec>, refusal: &Refusal) -> Response {
     refusal.log();
     let text = |name: &'static str| spec.map_or(name, |spec| spec.text(name)).to_owned();
     let status = status(refusal.code);
@@ -94,7 +99,7 @@ pub(super) fn worded(spec: Option<&ApiSpec>, mut response: Response) -> Response
             text("authentication_failed"),
         ),
         _ if status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY => {
-            return invalid(&refusal);
+            return invalid(refusal);
         }
         _ => (status, refusal.code.as_str(), refusal.detail.clone()),
     };
