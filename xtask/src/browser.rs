@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
-
-use crate::{apt, languages, quietly, run, say, works};
+use crate::provide::{self, CHROMIUM};
+use crate::{run, say};
 
 const SCRIPT: &str = "crates/postrider/tests/browser/pages.mjs";
 /// What drives the browser, and what looks for barriers; the same versions everywhere.
@@ -16,23 +15,25 @@ const MODULES: &[&str] = &["playwright-core@1.65.1", "axe-core@4.14.1"];
 /// # Errors
 /// With what was found, or what could not be installed.
 pub(crate) fn check() -> anyhow::Result<()> {
-    languages()?;
     let target = target();
-    let modules = std::path::absolute(target.join("browser"))?;
-    if !works("chromium", &["--version"]) {
-        // Without a font there is nothing to press.
-        apt(&["chromium", "fonts-dejavu-core"])?;
-    }
-    if !modules.join("node_modules/axe-core/axe.min.js").exists() {
-        say("installing what drives the browser");
-        self::modules(&modules, MODULES)
-            .context("playwright-core and axe-core could not be installed")?;
-    }
+    let modules = provide()?;
     run(Command::new("node")
         .arg(SCRIPT)
         .arg(binary(&target)?)
         .arg(&modules)
         .arg(modules.join("screenshots")))
+}
+
+/// Has the browser, and what drives it; the latter is where it says.
+pub(crate) fn provide() -> anyhow::Result<PathBuf> {
+    provide::for_tests()?;
+    provide::programs(&[CHROMIUM])?;
+    let modules = std::path::absolute(target().join("browser"))?;
+    if !modules.join("node_modules/axe-core/axe.min.js").exists() {
+        say("installing what drives the browser");
+        provide::modules(&modules, MODULES)?;
+    }
+    Ok(modules)
 }
 
 /// Where everything is built.
@@ -50,22 +51,4 @@ pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
         "--quiet",
     ]))?;
     Ok(target.join("debug/postrider").canonicalize()?)
-}
-
-/// Installs packages for JavaScript into a folder of their own.
-///
-/// # Errors
-/// When they could not be.
-pub(crate) fn modules(modules: &Path, packages: &[&str]) -> anyhow::Result<()> {
-    if !works("npm", &["--version"]) {
-        apt(&["npm"])?;
-    }
-    std::fs::create_dir_all(modules)?;
-    std::fs::write(modules.join("package.json"), "{\"private\":true}")?;
-    quietly(
-        Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--prefix"])
-            .arg(modules)
-            .args(packages),
-    )
 }

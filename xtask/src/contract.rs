@@ -1,12 +1,10 @@
 //! A running server held against its own OpenAPI document.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context as _;
-
 use crate::browser::{binary, target};
-use crate::{apt, languages, quietly, run, say, works};
+use crate::{provide, run, say, works};
 
 /// What makes requests from the document; the same version everywhere, so that it makes the same requests.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
@@ -17,46 +15,23 @@ const SCRIPT: &str = "crates/postrider/tests/openapi/contract.py";
 /// # Errors
 /// With what was found, or what could not be installed.
 pub(crate) fn check() -> anyhow::Result<()> {
-    languages()?;
-    let target = target();
-    let environment = target.join("contract");
-    let program = environment.join("bin/st");
-    let installed = program.to_string_lossy().into_owned();
-    if !works(&installed, &["--version"]) {
-        say("installing schemathesis");
-        self::environment(&environment, SCHEMATHESIS)
-            .context("schemathesis could not be installed")?;
-    }
+    let program = provide()?;
     run(Command::new("python3")
         .arg(SCRIPT)
-        .arg(binary(&target)?)
+        .arg(binary(&target())?)
         .arg(std::path::absolute(program)?))
 }
 
-/// Sees that Python can make environments: some systems keep that apart.
-///
-/// # Errors
-/// When it could not be installed.
-pub(crate) fn environments() -> anyhow::Result<()> {
-    if works("python3", &["-m", "ensurepip", "--version"]) {
-        return Ok(());
+/// Has what makes the requests; it is where this says.
+pub(crate) fn provide() -> anyhow::Result<PathBuf> {
+    provide::for_tests()?;
+    let environment = target().join("contract");
+    let program = environment.join("bin/st");
+    if !works(&program.to_string_lossy(), &["--version"]) {
+        say("installing schemathesis");
+        provide::environment(&environment, SCHEMATHESIS)?;
     }
-    apt(&["python3-venv"])
-}
-
-/// Installs a package for Python into an environment of its own, so that nothing of the machine's changes.
-///
-/// # Errors
-/// When it could not be.
-pub(crate) fn environment(environment: &Path, package: &str) -> anyhow::Result<()> {
-    environments()?;
-    quietly(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(environment),
-    )?;
-    let pip = environment.join("bin/pip");
-    quietly(Command::new(pip).args(["install", "--quiet", package]))
+    Ok(program)
 }
 
 /// Renders the Helm chart with Helm, and tries the configurations that it makes.
@@ -64,7 +39,7 @@ pub(crate) fn environment(environment: &Path, package: &str) -> anyhow::Result<(
 /// # Errors
 /// When something of it is wrong.
 pub(crate) fn chart() -> anyhow::Result<()> {
-    environments()?;
+    provide::environments()?;
     let target = target();
     run(Command::new("python3")
         .arg("packaging/helm/check")

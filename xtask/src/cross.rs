@@ -1,14 +1,14 @@
 //! Other systems than this one: macOS and Windows are checked, ARM64 Linux is built.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
 
 use crate::browser::target;
-use crate::contract::environment;
-use crate::{apt, quietly, run, say, works};
+use crate::provide::{apt, environment};
+use crate::{quietly, run, say, works};
 
 /// Each with what zig calls it: its compiler has the headers of all of them, for the C that is inside.
 const CHECKED: [(&str, &str); 2] = [
@@ -30,13 +30,8 @@ const FOR_ARM64: [&str; 3] = [
 /// # Errors
 /// When it does not compile, or what it takes is not to be had.
 pub(crate) fn check() -> anyhow::Result<()> {
-    let cross = std::path::absolute(target().join("cross"))?;
-    let python = cross.join("zig");
-    let zig = python.join("bin/python-zig");
-    if !works(&zig.to_string_lossy(), &["version"]) {
-        say("installing zig");
-        environment(&python, ZIG).context("zig could not be installed")?;
-    }
+    let cross = folder()?;
+    let zig = zig()?;
     // Nobody waits for it: what runs beside it goes first.
     let mut check = Command::new("nice");
     check.args(["-n", "19", "cargo"]);
@@ -67,11 +62,31 @@ pub(crate) fn check() -> anyhow::Result<()> {
     quietly(&mut check)
 }
 
+/// Has the compiler, and the standard libraries.
+pub(crate) fn provide() -> anyhow::Result<()> {
+    zig()?;
+    CHECKED.iter().try_for_each(|(kind, _)| add(kind))
+}
+
+fn folder() -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(target().join("cross"))?)
+}
+
+fn zig() -> anyhow::Result<PathBuf> {
+    let python = folder()?.join("zig");
+    let zig = python.join("bin/python-zig");
+    if !works(&zig.to_string_lossy(), &["version"]) {
+        say("installing zig");
+        environment(&python, ZIG)?;
+    }
+    Ok(zig)
+}
+
 /// Builds a release for ARM64 with the C library inside, and sees that it runs.
 ///
 /// # Errors
 /// When it cannot be built.
-pub(crate) fn arm64() -> anyhow::Result<std::path::PathBuf> {
+pub(crate) fn arm64() -> anyhow::Result<PathBuf> {
     add(ARM64)?;
     if !works("aarch64-linux-gnu-gcc", &["--version"])
         || !works("qemu-aarch64-static", &["--version"])
@@ -109,7 +124,7 @@ fn add(kind: &str) -> anyhow::Result<()> {
 }
 
 #[cfg(unix)]
-fn script(path: &Path, text: &str) -> anyhow::Result<std::path::PathBuf> {
+fn script(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
@@ -117,6 +132,6 @@ fn script(path: &Path, text: &str) -> anyhow::Result<std::path::PathBuf> {
 }
 
 #[cfg(not(unix))]
-fn script(_: &Path, _: &str) -> anyhow::Result<std::path::PathBuf> {
+fn script(_: &Path, _: &str) -> anyhow::Result<PathBuf> {
     anyhow::bail!("the check of other systems runs on Unix")
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::browser::target;
-use crate::{apt, cargo, say, works};
+use crate::provide::{self, VALGRIND};
+use crate::{cargo, say};
 
 /// Instructions for one delivery in the development build, as they were when somebody last looked.
 const KNOWN: u64 = 683_000;
@@ -19,9 +20,7 @@ const RUNS: [u64; 2] = [200, 1_200];
 /// # Errors
 /// When it is more or less, or cannot be counted.
 pub(crate) fn check() -> anyhow::Result<()> {
-    if !works("valgrind", &["--version"]) {
-        apt(&["valgrind"])?;
-    }
+    provide::programs(&[VALGRIND])?;
     // As the tests build it, which the gate has done by now.
     cargo(&["test", "--quiet", "--workspace", "--no-run"])?;
     let [few, many] = RUNS;

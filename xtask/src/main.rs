@@ -10,6 +10,7 @@ mod dist;
 mod fuzz;
 mod instructions;
 mod newest;
+mod provide;
 mod sdks;
 mod systems;
 
@@ -79,7 +80,8 @@ fn main() -> ExitCode {
 }
 
 fn ci() -> anyhow::Result<()> {
-    install()?;
+    provide::components()?;
+    let provided = std::thread::spawn(provide::all);
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("arrows", arrows::check)?;
     step("what comes from elsewhere", deny::check)?;
@@ -102,6 +104,11 @@ fn ci() -> anyhow::Result<()> {
     })?;
     step("what the tests run, built", || {
         browser::binary(&browser::target()).map(drop)
+    })?;
+    step("what a machine with Rust alone lacks, installed", || {
+        provided
+            .join()
+            .map_err(|_| anyhow!("the installation panicked"))?
     })?;
     // Most of what the tests do is waiting, and this takes what they leave of the processor.
     let elsewhere = std::thread::spawn(cross::check);
@@ -155,25 +162,8 @@ fn readme() -> anyhow::Result<()> {
     run(Command::new(browser::binary(&browser::target())?).args(arguments.split_whitespace()))
 }
 
-/// Adds what a machine with Rust alone lacks: two components of the toolchain. Everything else that
-/// the tests need (a database, certificates, receivers) they bring or make themselves.
-fn install() -> anyhow::Result<()> {
-    for (component, probe) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
-        let works = Command::new("cargo")
-            .args([probe, "--version"])
-            .output()
-            .is_ok_and(|probe| probe.status.success());
-        if !works {
-            run(Command::new("rustup").args(["component", "add", component]))
-                .with_context(|| format!("{component} is missing and could not be installed"))?;
-        }
-    }
-    Ok(())
-}
-
 fn test(arguments: &[String]) -> anyhow::Result<()> {
-    languages()?;
-    database()?;
+    provide::for_tests()?;
     // Most of what the tests of the server do is waiting.
     let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut command = Command::new("cargo");
@@ -184,80 +174,6 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
         .env("RUST_TEST_THREADS", threads.to_string())
         .env("INSTA_UPDATE", "no"))?;
     run(Command::new("cargo").args(["test", "--quiet", "--workspace", "--doc"]))
-}
-
-/// Programs that tests need, receivers in other languages and a clock that is set, and the packages that
-/// bring them.
-const LANGUAGES: &[(&str, &str)] = &[
-    ("node", "nodejs"),
-    ("python3", "python3"),
-    ("go", "golang-go"),
-    ("java", "default-jdk-headless"),
-    ("php", "php-cli"),
-    ("ruby", "ruby"),
-    ("faketime", "faketime"),
-    ("promtool", "prometheus"),
-];
-
-/// Installs what of it this machine lacks. What cannot be installed fails: a test that does not
-/// run proves nothing.
-pub(crate) fn languages() -> anyhow::Result<()> {
-    let missing: Vec<&(&str, &str)> = LANGUAGES
-        .iter()
-        .filter(|(program, _)| {
-            !works(
-                program,
-                &[if *program == "go" {
-                    "version"
-                } else {
-                    "--version"
-                }],
-            )
-        })
-        .collect();
-    if !missing.is_empty() {
-        let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-        apt(&packages)?;
-    }
-    if !works("python3", &["-c", "import cryptography"]) {
-        // The interpreter's own installer; where the system keeps its packages to itself, the system's.
-        let own = ["-m", "pip", "install", "--quiet", "cryptography"];
-        let system = ["install", "--yes", "python3-cryptography"];
-        quietly(Command::new("python3").args(own))
-            .or_else(|_| quietly(Command::new("apt-get").args(system)))
-            .context("the Python package cryptography is missing and could not be installed")?;
-    }
-    Ok(())
-}
-
-/// Installs PostgreSQL, of which the tests start servers of their own, where it is missing. Its client alone is not it.
-fn database() -> anyhow::Result<()> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten();
-    let mut servers = versions
-        .flatten()
-        .map(|version| version.path().join("bin/postgres"));
-    if servers.any(|server| server.exists()) {
-        return Ok(());
-    }
-    apt(&["postgresql"])
-}
-
-/// Installs packages of the system's.
-pub(crate) fn apt(packages: &[&str]) -> anyhow::Result<()> {
-    let names = packages.join(", ");
-    say(&format!("installing {names}"));
-    let how = "do it by hand where apt-get is not there";
-    quietly(Command::new("apt-get").arg("update"))
-        .with_context(|| format!("{names} is missing: {how}"))?;
-    quietly(
-        Command::new("apt-get")
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(packages)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )
-    .with_context(|| format!("{names} could not be installed: {how}"))
 }
 
 pub(crate) fn works(program: &str, arguments: &[&str]) -> bool {
@@ -284,7 +200,7 @@ pub(crate) fn quietly(command: &mut Command) -> anyhow::Result<()> {
 /// Runs every function of `docs/receivers.md` against requests as the profiles send them.
 fn receivers() -> anyhow::Result<()> {
     const FOLDER: &str = "crates/postrider/tests/receivers";
-    languages()?;
+    provide::for_tests()?;
     run(Command::new("python3")
         .arg(format!("{FOLDER}/snippets.py"))
         .arg(format!("{FOLDER}/cases.json")))

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::browser::modules;
+use crate::provide::modules;
 use crate::run;
 
 /// PostgreSQL 18, the server's programs alone.
@@ -29,7 +29,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 /// Where they are, installed if they are missing.
-fn programs() -> anyhow::Result<PathBuf> {
+pub(crate) fn programs() -> anyhow::Result<PathBuf> {
     let kind = match std::env::consts::ARCH {
         "aarch64" => "linux-arm64",
         _ => "linux-x64",

@@ -1,13 +1,11 @@
 //! Svix's own SDKs, and clients made from the OpenAPI document, against a running server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
-
-use crate::browser::{binary, modules, target};
-use crate::contract::environment;
-use crate::{languages, run, say, works};
+use crate::browser::{binary, target};
+use crate::provide::{self, environment, modules};
+use crate::{run, say, works};
 
 const SCRIPT: &str = "crates/postrider/tests/svix/sdk.py";
 /// They differ in what they call things. The one for Rust is named in the script.
@@ -40,7 +38,7 @@ fn users() -> anyhow::Result<[(&'static str, String); 2]> {
 /// # Errors
 /// With what was found, or what could not be installed.
 pub(crate) fn check() -> anyhow::Result<()> {
-    languages()?;
+    provide()?;
     svix()?;
     clients()?;
     in_rust()?;
@@ -58,15 +56,48 @@ fn in_rust() -> anyhow::Result<()> {
         .env("POSTRIDER", std::path::absolute(binary(&target)?)?))
 }
 
-fn svix() -> anyhow::Result<()> {
+/// Has the SDKs and the generators.
+pub(crate) fn provide() -> anyhow::Result<()> {
+    provide::for_tests()?;
+    for_svix()?;
+    for_clients().map(drop)
+}
+
+/// Where those for Python and for JavaScript are.
+fn for_svix() -> anyhow::Result<(PathBuf, PathBuf)> {
     let target = target();
     let python = target.join("sdks");
     let node = std::path::absolute(target.join("sdks-node"))?;
     if !installed(&python) || !node.join("node_modules/svix/package.json").exists() {
         say("installing the SDKs");
-        environment(&python, PYTHON).context("the SDK for Python could not be installed")?;
-        modules(&node, &[JAVASCRIPT]).context("the SDK for JavaScript could not be installed")?;
+        environment(&python, PYTHON)?;
+        modules(&node, &[JAVASCRIPT])?;
     }
+    Ok((python, node))
+}
+
+fn for_clients() -> anyhow::Result<(PathBuf, PathBuf)> {
+    let target = target();
+    let python = target.join("clients");
+    let node = std::path::absolute(target.join("clients-node"))?;
+    let is_there = works(&generator(&python)?.to_string_lossy(), &["--version"]);
+    if !is_there || !node.join("node_modules/.bin/tsc").exists() {
+        say("installing the generators of clients");
+        environment(&python, FOR_PYTHON)?;
+        modules(&node, &FOR_TYPESCRIPT)?;
+    }
+    Ok((python, node))
+}
+
+fn generator(python: &Path) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(
+        python.join("bin/openapi-python-client"),
+    )?)
+}
+
+fn svix() -> anyhow::Result<()> {
+    let target = target();
+    let (python, node) = for_svix()?;
     run(Command::new(python.join("bin/python"))
         .arg(SCRIPT)
         .arg(binary(&target)?)
@@ -78,17 +109,8 @@ fn svix() -> anyhow::Result<()> {
 /// Makes clients from the document of a running server, and goes through a story with each.
 fn clients() -> anyhow::Result<()> {
     let target = target();
-    let python = target.join("clients");
-    let generator = std::path::absolute(python.join("bin/openapi-python-client"))?;
-    let node = std::path::absolute(target.join("clients-node"))?;
-    let is_there = works(&generator.to_string_lossy(), &["--version"]);
-    if !is_there || !node.join("node_modules/.bin/tsc").exists() {
-        say("installing the generators of clients");
-        environment(&python, FOR_PYTHON)
-            .context("the generator for Python could not be installed")?;
-        modules(&node, &FOR_TYPESCRIPT)
-            .context("the generator for TypeScript could not be installed")?;
-    }
+    let (python, node) = for_clients()?;
+    let generator = generator(&python)?;
     run(Command::new(python.join("bin/python"))
         .arg(CLIENTS)
         .arg(binary(&target)?)
