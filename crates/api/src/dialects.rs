@@ -17,7 +17,7 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::{Id, id};
-use postrider_service::{Caller, PageRequest, ProfileRegistry, Refusal, Result};
+use postrider_service::{Caller, ErrorCode, PageRequest, ProfileRegistry, Refusal, Result};
 use tower::Service as _;
 
 use crate::Api;
@@ -28,20 +28,36 @@ fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
     names.filter_map(|name| profiles.current(&name)?.profile.api.clone())
 }
 
-/// All registered endpoints of a tenant in the mode of the caller's key, in the order of their creation. The
-/// vendors' lists have no pages; [`ENDPOINTS_MAX`](postrider_core::limits::ENDPOINTS_MAX) bounds them.
-async fn all_registered(
+/// All registered endpoints of a tenant in the mode of the caller's key, in the order of their creation, as the vendor
+/// shows them. The vendors' lists have no pages; [`ENDPOINTS_MAX`](postrider_core::limits::ENDPOINTS_MAX) bounds them,
+/// and what of them is in memory is on the caller's account.
+///
+/// # Errors
+/// What the service refuses; `Overloaded` when the caller's answers hold as much memory as they may.
+async fn all_registered<V>(
     api: &Api,
     caller: &Caller,
     tenant: Id<id::Tenant>,
-) -> Result<Vec<Endpoint>> {
+    view: impl Fn(Endpoint) -> V,
+) -> Result<Vec<V>> {
     let mode = Some(caller.own_mode());
+    let mut held = api.door.answers.open(caller.holder());
     let mut all = Vec::new();
     let mut page = PageRequest::first(PAGE_ROWS_MAX);
     loop {
         let found = api.service.list_endpoints(caller, tenant, mode, page);
         let (found, _) = found.await?;
-        all.extend(found.rows);
+        for mut endpoint in found.rows {
+            // No vendor's list has these, and they are the larger part.
+            endpoint.headers.clear();
+            endpoint.metadata.clear();
+            if !held.grow(size_of::<V>() + endpoint.text_bytes()) {
+                let detail =
+                    "your answers hold as much memory as they may; read them, or let endpoints go";
+                return Err(Refusal::new(ErrorCode::Overloaded, detail));
+            }
+            all.push(view(endpoint));
+        }
         page.cursor = found.next;
         if page.cursor.is_none() {
             // Pages have the newest first.

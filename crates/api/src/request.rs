@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
@@ -49,6 +49,30 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Query<T
         let read = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         read.map(|query| Self(query.0))
             .map_err(|rejection| Refusal::invalid("query", rejection.body_text()).into())
+    }
+}
+
+/// Of a request that says all with its path: whoever sends more would wonder why it changes nothing.
+pub(crate) struct NoBody;
+
+/// Bytes of a body that is refused anyway.
+const NO_BODY_BYTES_MAX: usize = 1_024;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let refused = || Refusal::invalid("body", "is not read here; leave it out");
+        let reading = axum::body::to_bytes(request.into_body(), NO_BODY_BYTES_MAX);
+        let read = tokio::time::timeout(LINGER_MAX, reading).await;
+        let read = read.map_err(|_| refused())?.map_err(|_| refused())?;
+        // Some clients send an object wherever they send anything.
+        let read = read.trim_ascii();
+        let is_empty = read.is_empty()
+            || read
+                .strip_prefix(b"{")
+                .is_some_and(|rest| rest.trim_ascii() == b"}");
+        is_empty.then_some(Self).ok_or_else(|| refused().into())
     }
 }
 

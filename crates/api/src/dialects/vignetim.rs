@@ -169,11 +169,9 @@ async fn create(State(api): State<Api>, request: Request<Body>) -> Response {
 
 async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
-        let found = super::all_registered(&api, &partner.caller, partner.tenant).await;
-        let found = found.map_err(|error| Refusal::from_service(partner.spec(), &error))?;
-        let views = found.into_iter();
-        let views = views.map(|endpoint| WebhookView::new(endpoint, &partner.current.profile));
-        let data = views.collect();
+        let view = |endpoint| WebhookView::new(endpoint, &partner.current.profile);
+        let data = super::all_registered(&api, &partner.caller, partner.tenant, view).await;
+        let data = data.map_err(|error| Refusal::from_service(partner.spec(), &error))?;
         Ok(json(StatusCode::OK, &ListView { data }))
     };
     signed(&api, request, handle).await

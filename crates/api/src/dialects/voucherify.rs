@@ -475,11 +475,9 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
 
 async fn list(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Response {
     let handle = async |project: &Project, _: &str| {
-        let found = super::all_registered(&api, &project.caller, project.tenant).await;
-        let found = found.map_err(|error| Refusal::from_service(project.spec(), &error))?;
-        let views = found.into_iter();
-        let views = views.map(|endpoint| WebhookView::new(endpoint, &project.current.profile));
-        let data: Vec<WebhookView> = views.collect();
+        let view = |endpoint| WebhookView::new(endpoint, &project.current.profile);
+        let data = super::all_registered(&api, &project.caller, project.tenant, view).await;
+        let data = data.map_err(|error| Refusal::from_service(project.spec(), &error))?;
         let total = data.len();
         Ok(json(
             StatusCode::OK,

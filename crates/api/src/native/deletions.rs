@@ -11,7 +11,7 @@ use super::views::task_status;
 use crate::Api;
 use crate::openapi::{OfApplication, OfDeletion, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, json, ok, read_id};
+use crate::request::{NoBody, Path, json, ok, read_id};
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +55,7 @@ pub(crate) async fn delete_tenant(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
+    _: NoBody,
 ) -> Answer {
     let begun = api
         .service
@@ -73,6 +74,7 @@ pub(crate) async fn delete_application(
     State(api): State<Api>,
     caller: Caller,
     Path(application): Path<String>,
+    _: NoBody,
 ) -> Answer {
     let id = read_id(&application)?;
     let begun = api.service.delete_application(&caller, id).await?;

@@ -15,8 +15,8 @@ use crate::Api;
 use crate::openapi::{OfAttempt, OfDelivery, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    List, Paging, Path, Query, given_id, given_time, json, list as list_of, ok, page_request,
-    read_id,
+    List, NoBody, Paging, Path, Query, given_id, given_time, json, list as list_of, ok,
+    page_request, read_id,
 };
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -129,6 +129,7 @@ pub(crate) async fn delete_answer(
     State(api): State<Api>,
     caller: Caller,
     Path((id, attempt)): Path<(String, String)>,
+    _: NoBody,
 ) -> Answer {
     let not_found = || Refusal::not_found("attempt");
     let number = attempt.parse().map_err(|_| not_found())?;
@@ -147,6 +148,7 @@ pub(crate) async fn resend(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     let again = api.service.resend(&caller, read_id(&id)?).await?;
     Ok(json(StatusCode::ACCEPTED, &DeliveryView::brief(&again)))
@@ -162,6 +164,7 @@ pub(crate) async fn cancel(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     let cancelled = api.service.cancel(&caller, read_id(&id)?).await?;
     Ok(ok(&DeliveryView::brief(&cancelled)))

@@ -21,7 +21,7 @@ use super::views::starred;
 use crate::Api;
 use crate::openapi::{OfDistribution, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{List, Paging, Path, Query, json, list as list_of, ok, read_id};
+use crate::request::{List, NoBody, Paging, Path, Query, json, list as list_of, ok, read_id};
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +167,7 @@ pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     api.service.delete_distribution(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

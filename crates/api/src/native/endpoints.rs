@@ -18,7 +18,7 @@ use crate::Api;
 use crate::openapi::{OfDistribution, OfEndpoint, OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    List, Path, Query, given_time, json, list as list_of, ok, page_request, read_id, typed,
+    List, NoBody, Path, Query, given_time, json, list as list_of, ok, page_request, read_id, typed,
     well_formed,
 };
 
@@ -129,6 +129,7 @@ pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     api.service.delete_endpoint(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -13,7 +13,9 @@ use super::views::EventTypeView;
 use crate::Api;
 use crate::openapi::{OfApplication, OfName, Refusals};
 use crate::problem::Answer;
-use crate::request::{List, Path, list as list_of, must_be_json, ok, read_id, typed, well_formed};
+use crate::request::{
+    List, NoBody, Path, list as list_of, must_be_json, ok, read_id, typed, well_formed,
+};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +82,7 @@ pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path((id, name)): Path<(String, String)>,
+    _: NoBody,
 ) -> Answer {
     let application = read_id(&id)?;
     let service = &api.service;

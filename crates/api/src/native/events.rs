@@ -18,8 +18,8 @@ use crate::Api;
 use crate::openapi::{IdempotencyKey, OfEvent, OfTenant, Refusals};
 use crate::problem::{Answer, ProblemView, status};
 use crate::request::{
-    List, Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request, read_id,
-    typed, well_formed,
+    List, NoBody, Path, Query, given_time, json, list as list_of, must_be_json, ok, page_request,
+    read_id, typed, well_formed,
 };
 
 #[derive(Serialize, ToSchema)]
@@ -319,6 +319,7 @@ pub(crate) async fn delete_content(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     api.service.delete_content(&caller, event_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

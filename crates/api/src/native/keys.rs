@@ -16,7 +16,7 @@ use crate::Api;
 use crate::openapi::{OfKey, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    List, Path, Query, given_id, json, list as list_of, ok, page_request, read_id,
+    List, NoBody, Path, Query, given_id, json, list as list_of, ok, page_request, read_id,
 };
 
 #[derive(Serialize, ToSchema)]
@@ -228,6 +228,7 @@ pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     api.service.delete_key(&caller, read_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::Api;
 use crate::openapi::{OfPortalLink, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{List, Paging, Path, Query, json, list as list_of, read_id};
+use crate::request::{List, NoBody, Paging, Path, Query, json, list as list_of, read_id};
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -110,7 +110,12 @@ pub(crate) async fn list(
     params(OfPortalLink),
     responses((status = NO_CONTENT, description = "Ended."), Refusals),
 )]
-pub(crate) async fn end(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
+pub(crate) async fn end(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: NoBody,
+) -> Answer {
     api.service.end_portal_link(&caller, read_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -128,7 +133,12 @@ struct ConsoleLinkView {
     post, path = "/v1/console-links", tag = "Pages", operation_id = "createConsoleLink",
     responses((status = CREATED, description = "Made.", body = ConsoleLinkView), Refusals),
 )]
-pub(crate) async fn console(State(api): State<Api>, caller: Caller, headers: HeaderMap) -> Answer {
+pub(crate) async fn console(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Answer {
     let made = api.service.console_link(&caller).await?;
     let view = ConsoleLinkView {
         url: api.link(&headers, &made),

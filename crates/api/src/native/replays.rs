@@ -13,7 +13,7 @@ use super::views::task_status;
 use crate::Api;
 use crate::openapi::{OfReplay, OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{List, Paging, Path, Query, json, list as list_of, ok, read_id};
+use crate::request::{List, NoBody, Paging, Path, Query, json, list as list_of, ok, read_id};
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -109,6 +109,7 @@ pub(crate) async fn cancel(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     let ended = api.service.cancel_replay(&caller, read_id(&id)?).await?;
     Ok(ok(&ReplayView::from(ended)))

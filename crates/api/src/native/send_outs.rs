@@ -15,7 +15,7 @@ use crate::Api;
 use crate::openapi::{OfDelivery, OfTenant, Refusals};
 use crate::problem::Answer;
 use crate::request::{
-    List, Path, Query, given_time, json, list as list_of, ok, page_request, read_id,
+    List, NoBody, Path, Query, given_time, json, list as list_of, ok, page_request, read_id,
 };
 
 #[derive(Serialize, ToSchema)]
@@ -165,6 +165,7 @@ pub(crate) async fn retry(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     let again = api.service.retry_send_out(&caller, read_id(&id)?).await?;
     Ok(json(StatusCode::ACCEPTED, &SendOutView::from(again)))

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::Api;
 use crate::openapi::{OfUser, Refusals};
 use crate::problem::Answer;
-use crate::request::{List, Paging, Path, Query, json, list as list_of, ok, read_id};
+use crate::request::{List, NoBody, Paging, Path, Query, json, list as list_of, ok, read_id};
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -128,6 +128,7 @@ pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
+    _: NoBody,
 ) -> Answer {
     api.service.delete_user(&caller, read_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -152,6 +153,7 @@ pub(crate) async fn link(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
+    _: NoBody,
 ) -> Answer {
     let made = api.service.user_link(&caller, read_id(&id)?).await?;
     let view = UserLinkView {

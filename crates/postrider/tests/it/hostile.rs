@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{TestServer, id, text};
+use crate::support::{TestServer, http, id, text};
 
 /// Sends bytes as they are and reads what comes back until the server closes or `enough` is there.
 async fn raw(server: &TestServer, bytes: &[u8], enough: &str) -> String {
@@ -157,6 +157,45 @@ async fn one_callers_bodies_do_not_take_anothers_room() {
     drop(held);
 }
 
+/// The systems' lists have no pages: what one tenant made long is refused to it before it is all in memory.
+#[tokio::test]
+async fn a_list_without_pages_is_bounded_for_its_caller() {
+    let server = TestServer::with(|config| config.limits.answers_bytes = 256 * 1024).await;
+    let application = server.application("shop", "voucherify").await;
+    let (greedy, calm) = (
+        server.tenant_of(&application).await,
+        server.tenant_of(&application).await,
+    );
+    let new = json!({ "name": "management", "application": application });
+    let key = server.good("POST", "/v1/keys", new).await;
+    let headers = [
+        ("x-management-id", text(&key, "publicId")),
+        ("x-management-token", text(&key, "key")),
+    ];
+    for (tenant, count) in [(&greedy, 60), (&calm, 1)] {
+        for number in 0..count {
+            let url = format!("http://127.0.0.1:9/{number}");
+            // Which is the longest that the vendor's list shows.
+            let long = format!("{url}{}", "x".repeat(2_000));
+            // And this it does not.
+            let (headers, notes) = ("h".repeat(4_000), "d".repeat(400));
+            let new = json!({ "url": long, "headers": { "x-a": headers }, "metadata": { "a": notes }, "description": "d".repeat(1_000) });
+            server
+                .good("POST", &format!("/v1/tenants/{tenant}/endpoints"), new)
+                .await;
+        }
+    }
+    for (tenant, wanted) in [(&greedy, 503), (&calm, 200)] {
+        let shown = server
+            .good("GET", &format!("/v1/tenants/{tenant}"), Value::Null)
+            .await;
+        let project = text(&shown, "wireId");
+        let path = format!("/management/v1/projects/{project}/webhooks");
+        let listed = http(server.address, "GET", &path, &headers, String::new()).await;
+        assert_eq!(listed.status, wanted, "{}", listed.text);
+    }
+}
+
 #[tokio::test]
 async fn answers_that_nobody_reads_are_bounded_for_their_caller() {
     let server = TestServer::with(|config| config.limits.answers_bytes = 3 * 1024 * 1024).await;
@@ -227,7 +266,7 @@ async fn each_event_of_a_batch_has_its_own_answer_whatever_it_is() {
         ("content-type", "application/json"),
     ];
     let path = format!("/v1/tenants/{tenant}/events/batch");
-    let reply = crate::support::http(server.address, "POST", &path, &headers, body).await;
+    let reply = http(server.address, "POST", &path, &headers, body).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let answers = reply.json()["data"].as_array().unwrap().clone();
     let told: Vec<&str> = answers
@@ -262,7 +301,7 @@ async fn what_only_carriers_understand_goes_out_byte_for_byte() {
     let publish = |tenant: String| {
         let path = format!("/v1/tenants/{tenant}/events");
         let body = body.clone();
-        async move { crate::support::http(server.address, "POST", &path, &headers, body).await }
+        async move { http(server.address, "POST", &path, &headers, body).await }
     };
     let tenant = server.tenant("standard").await;
     server.endpoint(&tenant, &receiver.url("/")).await;
@@ -274,7 +313,7 @@ async fn what_only_carriers_understand_goes_out_byte_for_byte() {
     let voucherify = server.tenant("voucherify").await;
     let body = body.replace("order.completed", "voucher.created");
     let path = format!("/v1/tenants/{voucherify}/events");
-    let refused = crate::support::http(server.address, "POST", &path, &headers, body).await;
+    let refused = http(server.address, "POST", &path, &headers, body).await;
     assert_eq!(
         (refused.status, &refused.json()["field"]),
         (400, &json!("data"))
@@ -324,6 +363,41 @@ async fn null_clears_what_may_be_empty_and_is_refused_elsewhere() {
         .good("PATCH", &path, json!({ "allowedIps": null }))
         .await;
     assert_eq!(open["allowedIps"], json!([]));
+}
+
+#[tokio::test]
+async fn what_nobody_would_read_is_refused() {
+    let server = TestServer::start().await;
+    for (method, path) in [
+        ("POST", "/v1/deliveries/dlv_0/resend"),
+        ("POST", "/v1/deliveries/dlv_0/cancel"),
+        ("POST", "/v1/replays/rpl_0/cancel"),
+        ("POST", "/v1/send-outs/dlv_0/retry"),
+        ("POST", "/v1/users/usr_0/links"),
+        ("POST", "/v1/console-links"),
+        ("DELETE", "/v1/deliveries/dlv_0/attempts/1/content"),
+        ("DELETE", "/v1/applications/app_0"),
+        ("DELETE", "/v1/applications/app_0/event-types/a"),
+        ("DELETE", "/v1/tenants/ten_0"),
+        ("DELETE", "/v1/events/evt_0/content"),
+        ("DELETE", "/v1/endpoints/end_0"),
+        ("DELETE", "/v1/distributions/dis_0"),
+        ("DELETE", "/v1/keys/key_0"),
+        ("DELETE", "/v1/portal-links/lnk_0"),
+        ("DELETE", "/v1/users/usr_0"),
+    ] {
+        let refused = server.call(method, path, json!({ "mode": "test" })).await;
+        assert_eq!(refused.status, 400, "{method} {path}: {}", refused.text);
+        assert_eq!(refused.json()["field"], "body", "{method} {path}");
+        // Some clients send an object wherever they send anything.
+        let usual = server.call(method, path, json!({})).await;
+        let wanted = if path.ends_with("console-links") {
+            201
+        } else {
+            404
+        };
+        assert_eq!(usual.status, wanted, "{method} {path}: {}", usual.text);
+    }
 }
 
 #[tokio::test]

@@ -64,6 +64,14 @@ impl Cost {
         }
     }
 
+    /// Of what a value is compared with: all of it, one after the other.
+    fn of_values(compared: &Value) -> Self {
+        Self {
+            schemas: size(compared).values,
+            ..Self::default()
+        }
+    }
+
     fn times(self, factor: u64) -> Self {
         Self {
             schemas: self.schemas.saturating_mul(factor),
@@ -71,6 +79,13 @@ impl Cost {
             patterns: 0,
         }
     }
+}
+
+/// Whether the validator keeps such an `enum` in a table; it goes through any other from its beginning.
+fn is_looked_up(options: &Value) -> bool {
+    let options = options.as_array().map_or(&[][..], Vec::as_slice);
+    let are_all = |kind: fn(&Value) -> bool| options.iter().all(|one| one.is_null() || kind(one));
+    are_all(Value::is_string) || are_all(Value::is_i64)
 }
 
 struct Counter<'s> {
@@ -122,7 +137,8 @@ pub(super) fn of(schema: &mut Value) -> Result<Cost, String> {
 impl<'s> Counter<'s> {
     fn schema(&mut self, schema: &'s Value) -> Result<Cost, String> {
         let Value::Object(schema) = schema else {
-            return Ok(Cost::ONE);
+            // What `dependencies` has may be names that have to be there.
+            return Ok(Cost::of_values(schema));
         };
         let mut cost = Cost::ONE;
         let mut factor = 1;
@@ -171,6 +187,8 @@ impl<'s> Counter<'s> {
                     Some(pattern) => self.pattern(pattern)?.plus(Cost::ONE),
                     None => Cost::ONE,
                 },
+                "enum" if is_looked_up(value) => Cost::ONE,
+                "enum" | "const" | "required" | "dependentRequired" => Cost::of_values(value),
                 // What holds no schema is one check by itself, and what is unknown counts as much.
                 _ => Cost::ONE,
             };
@@ -335,6 +353,31 @@ mod tests {
             nested = json!({ "allOf": [nested], "unevaluatedProperties": false });
         }
         assert!(unfolded(&nested).is_err());
+    }
+
+    #[test]
+    fn what_a_value_is_compared_with_one_by_one_counts_each() {
+        let many = |of: fn(u64) -> Value| (0..500).map(of).collect::<Vec<_>>();
+        let names = many(|i| json!(format!("n{i}")));
+        let mut kinds = many(|i| json!(i));
+        kinds.push(json!("x"));
+        for costly in [
+            json!({ "enum": kinds }),
+            json!({ "enum": many(|i| json!([i])) }),
+            json!({ "const": names }),
+            json!({ "required": names }),
+            json!({ "dependentRequired": { "a": names } }),
+            json!({ "dependencies": { "a": names } }),
+        ] {
+            assert!(unfolded(&costly).unwrap() >= 500, "{costly}");
+        }
+        // These the validator looks up.
+        for cheap in [
+            json!({ "enum": names }),
+            json!({ "enum": many(|i| if i == 0 { Value::Null } else { json!(i) }) }),
+        ] {
+            assert_eq!(unfolded(&cheap).unwrap(), 2, "{cheap}");
+        }
     }
 
     #[test]
