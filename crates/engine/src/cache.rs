@@ -40,6 +40,13 @@ impl Changes {
     pub fn note(&self, thing: u128) {
         self.stripe(thing).fetch_add(1, Ordering::SeqCst);
     }
+
+    /// The same of everything there is.
+    pub fn note_all(&self) {
+        for stripe in &self.0 {
+            stripe.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 /// What a value was read from: the count of each thing, taken before it was read.

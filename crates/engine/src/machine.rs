@@ -226,6 +226,11 @@ impl Machine {
         lane.is_some_and(|lane| lane.is_under_way(delivery))
     }
 
+    /// Endpoints that have a lane here.
+    pub fn endpoints(&self) -> Vec<EndpointId> {
+        self.lanes.keys().copied().collect()
+    }
+
     /// When the machine wants its next `Tick`.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _)| *at)
@@ -449,8 +454,12 @@ impl Machine {
     fn behind(&mut self, due: &DueDelivery) {
         let tenant = due.delivery.tenant;
         let lane = self.lane(due.delivery.endpoint);
-        let (size, _) = lane.settle(due);
+        let (mut size, _) = lane.settle(due);
         lane.leave_in_store(Timestamp::default());
+        // Those behind it would overtake it, were they given out before it is read.
+        if lane.is_ordered() {
+            size += lane.drop_items();
+        }
         self.shares.give_memory(tenant, size);
     }
 

@@ -175,12 +175,20 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Looks for what waits in the store, beside what the lanes know of: it may have been away, and be another one that
-    /// lacks what was recorded last.
+    /// Looks at the store anew, beside what is known of it: it may have been away, and be another one that lacks what was
+    /// recorded last; and of a change that had no answer nobody knew whether it was written.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn look(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.endpoints.forget_all();
+        let lanes = {
+            let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+            machine.endpoints()
+        };
+        for endpoint in lanes {
+            self.spawn_configure(endpoint);
+        }
         let backlog = self.store.backlog().await?;
         Lanes(self.clone()).backlog(backlog);
         Ok(())
@@ -585,6 +593,7 @@ impl Engine {
     }
 
     async fn finish_pending(self: Arc<Self>, endpoint: Id<id::Endpoint>, state: DeliveryState) {
+        let mut has_ended_any = false;
         while !self.stop.is_cancelled() {
             let began = self.now().steady;
             match self
@@ -592,9 +601,15 @@ impl Engine {
                 .finish_pending(endpoint, state, self.now().wall, FINISH_ROWS)
                 .await
             {
-                // Nothing is left, or it was enabled meanwhile: then its lane reads what it has.
-                Ok(0) => break,
+                // Nothing is left, or it is enabled: then its lane reads what it has, once it knows.
+                Ok(0) => {
+                    if !has_ended_any {
+                        self.spawn_configure(endpoint);
+                    }
+                    break;
+                }
                 Ok(finished) => {
+                    has_ended_any = true;
                     self.metrics.closed(state, finished);
                     // It rests as long as it worked: what everybody publishes goes by the same writer.
                     tokio::time::sleep(self.now().steady.since(began)).await;

@@ -103,8 +103,8 @@ impl Running {
 
     /// Owns the database until all is recorded, and not only until the server is told to stop: whoever waits for it would
     /// take what says nothing any more for a server that stands still.
-    fn must_own(&self, store: Arc<postrider_store_sql::SqlStore>, engine: Arc<Engine>) {
-        self.must_look_again(store.clone(), engine);
+    fn must_own(&self, store: Arc<postrider_store_sql::SqlStore>, service: Service) {
+        self.must_look_again(store.clone(), service);
         let (drained, lost) = (self.drained.clone(), self.lost.clone());
         let watch = Watch::new("ownership", &self.drained, &self.failed);
         // Not among the other tasks, which end before it.
@@ -115,15 +115,15 @@ impl Running {
         }));
     }
 
-    /// Looks for what waits each time that a database is there again.
-    fn must_look_again(&self, store: Arc<postrider_store_sql::SqlStore>, engine: Arc<Engine>) {
+    /// Looks at everything anew each time that a database is there again.
+    fn must_look_again(&self, store: Arc<postrider_store_sql::SqlStore>, service: Service) {
         let look = move || {
-            let engine = engine.clone();
+            let service = service.clone();
             async move {
-                while let Err(error) = engine.look().await {
+                while let Err(refusal) = service.look_again().await {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "failed to look for what waits in the database that is there again; trying again"
+                        error = &refusal as &dyn std::error::Error,
+                        "failed to look at the database that is there again; trying again"
                     );
                     tokio::time::sleep(LOOK_PAUSE).await;
                 }
@@ -235,8 +235,8 @@ impl Server {
             running.must("metrics listener", serving);
         }
         running.must("notifier", notifier.run(running.stop.clone()));
+        running.must_own(opened.sql.clone(), service.clone());
         running.must_do_by_itself(service);
-        running.must_own(opened.sql.clone(), engine.clone());
         running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
         let transport = prepared.transport.clone();
         running.must_until_stopped("reaper", async move { transport.run_reaper().await });

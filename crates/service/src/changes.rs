@@ -83,10 +83,11 @@ impl Service {
     ) -> Result<Endpoint> {
         let service = self.clone();
         self.to_the_end(async move {
-            let changed = service.store().update_endpoint(id, change, by).await?;
-            // Behind the write: told before, a cache could read the old state again and keep it.
+            let changed = service.store().update_endpoint(id, change, by).await;
+            // Behind the write: told before, a cache could read the old state again and keep it. And whatever the answer
+            // is: of some nobody knows whether the change was written.
             service.engine().endpoint_changed(id);
-            Ok(changed)
+            Ok(changed?)
         })
         .await
     }
@@ -94,9 +95,9 @@ impl Service {
     pub(crate) async fn erase_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<()> {
         let service = self.clone();
         self.to_the_end(async move {
-            service.store().delete_endpoint(id, by).await?;
+            let deleted = service.store().delete_endpoint(id, by).await;
             service.engine().endpoint_changed(id);
-            Ok(())
+            Ok(deleted?)
         })
         .await
     }
@@ -109,10 +110,10 @@ impl Service {
     ) -> Result<Application> {
         let service = self.clone();
         self.to_the_end(async move {
-            let changed = service.store().update_application(id, change, by).await?;
+            let changed = service.store().update_application(id, change, by).await;
             service.0.directory.forget(id);
             service.engine().owner_changed(id);
-            Ok(changed)
+            Ok(changed?)
         })
         .await
     }
@@ -125,10 +126,10 @@ impl Service {
     ) -> Result<Tenant> {
         let service = self.clone();
         self.to_the_end(async move {
-            let changed = service.store().update_tenant(id, change, by).await?;
+            let changed = service.store().update_tenant(id, change, by).await;
             service.0.directory.forget(id);
             service.engine().owner_changed(id);
-            Ok(changed)
+            Ok(changed?)
         })
         .await
     }
@@ -144,12 +145,13 @@ impl Service {
         self.to_the_end(async move {
             // The change may take the endpoint away, and its lane has to hear of that.
             let before = service.store().key_endpoint(id).await?;
-            let (key, endpoint) = service.store().update_key(id, change, by).await?;
+            let written = service.store().update_key(id, change, by).await;
             service.0.directory.forget(id);
-            for changed in before.iter().chain(&endpoint) {
+            let now = written.as_ref().ok().and_then(|(_, now)| now.as_ref());
+            for changed in before.iter().chain(now) {
                 service.engine().endpoint_changed(changed.id);
             }
-            Ok((key, endpoint))
+            Ok(written?)
         })
         .await
     }
@@ -160,12 +162,12 @@ impl Service {
         self.to_the_end(async move {
             // Afterwards nobody could tell which lane was the key's.
             let endpoint = service.store().key_endpoint(id).await?;
-            service.store().delete_key(id, by).await?;
+            let deleted = service.store().delete_key(id, by).await;
             service.0.directory.forget(id);
             if let Some(endpoint) = endpoint {
                 service.engine().endpoint_changed(endpoint.id);
             }
-            Ok(())
+            Ok(deleted?)
         })
         .await
     }

@@ -236,6 +236,11 @@ impl Directory {
         self.changes.note(of_type(application, name));
     }
 
+    /// Everything may have changed.
+    pub(crate) fn forget_all(&self) {
+        self.changes.note_all();
+    }
+
     /// A tenant or an application has changed.
     pub(crate) fn forget<K>(&self, thing: Id<K>) {
         self.changes.note(thing.as_u128());

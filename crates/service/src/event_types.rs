@@ -108,14 +108,11 @@ impl Service {
         let service = self.clone();
         self.to_the_end(async move {
             let store = service.store();
-            let put = store
-                .put_event_type(event_type, EVENT_TYPES_MAX, by)
-                .await?;
-            service
-                .0
-                .directory
-                .forget_event_type(application, &put.name);
-            Ok(put)
+            let name = event_type.name.clone();
+            let put = store.put_event_type(event_type, EVENT_TYPES_MAX, by).await;
+            // Also where nobody knows whether it was written.
+            service.0.directory.forget_event_type(application, &name);
+            Ok(put?)
         })
         .await
     }
@@ -186,12 +183,10 @@ impl Service {
         who.must_be_live()?;
         let (service, by) = (self.clone(), who.changes(self.now())?);
         self.to_the_end(async move {
-            service
-                .store()
-                .delete_event_type(application, &name, by)
-                .await?;
+            let deleted = service.store().delete_event_type(application, &name, by);
+            let deleted = deleted.await;
             service.0.directory.forget_event_type(application, &name);
-            Ok(())
+            Ok(deleted?)
         })
         .await
     }

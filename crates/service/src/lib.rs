@@ -252,6 +252,15 @@ impl Service {
         }))
     }
 
+    /// Looks at the store anew: it was away, and what was changed last it may have or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn look_again(&self) -> Result<(), StoreError> {
+        self.0.directory.forget_all();
+        self.0.engine.look().await
+    }
+
     /// Goes on with replays and deletions that a restart interrupted.
     ///
     /// # Errors

@@ -240,7 +240,7 @@ impl Lane {
         0
     }
 
-    fn drop_items(&mut self) -> usize {
+    pub(super) fn drop_items(&mut self) -> usize {
         // What is under way stays counted until it is settled.
         self.known.clear();
         let bytes = self.items.values().map(size).sum();

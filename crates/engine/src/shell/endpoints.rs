@@ -85,6 +85,11 @@ impl EndpointCache {
         self.changes.note(thing.as_u128());
     }
 
+    /// Everything may have changed.
+    pub(crate) fn forget_all(&self) {
+        self.changes.note_all();
+    }
+
     /// How often the endpoint has changed.
     pub(crate) fn changes(&self, endpoint: Id<id::Endpoint>) -> u64 {
         self.changes.of(endpoint.as_u128())

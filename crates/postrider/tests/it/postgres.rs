@@ -316,6 +316,50 @@ async fn a_retry_whose_first_attempt_a_database_has_lost_ends_all_the_same() {
     .await;
 }
 
+/// A change whose answer got lost, and one that a standby had not received: what is known of either is not true any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_database_that_is_back_says_holds_and_not_what_was_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let server = serve(&node(directory.path(), "a", &url, None));
+    let root = server.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&server, &root, "standard").await;
+    endpoint(&server, &root, &tenant, &receiver.url("/")).await;
+    publish(&server, &root, &tenant).await;
+    receiver.wait_for(1).await;
+    let new = json!({ "name": "k", "tenant": tenant });
+    let key = call(&server, &root, "POST", "/v1/keys", new).await;
+    let customers = key["key"].as_str().unwrap();
+    let own = format!("/v1/tenants/{tenant}");
+    assert_eq!(ask(&server, customers, "GET", &own, "").await.0, 200);
+    let listed = call(
+        &server,
+        &root,
+        "GET",
+        &format!("{own}/endpoints"),
+        Value::Null,
+    )
+    .await;
+    let path = format!(
+        "/v1/endpoints/{}",
+        listed["data"][0]["id"].as_str().unwrap()
+    );
+    call(&server, &root, "PATCH", &path, json!({ "active": false })).await;
+    // Its lane knows that it is closed: this is not sent.
+    publish(&server, &root, &tenant).await;
+    let sql = "delete from postrider.api_key where name = 'k'; update postrider.endpoint set disabled_reason = null, disabled_at = null;
+               select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
+    assert!(Postgres::shared().execute(&url, sql));
+    // It is there again when something is accepted.
+    let events = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "a", "data": 1 }).to_string();
+    while ask(&server, &root, "POST", &events, &event).await.0 != 202 {}
+    receiver.wait_for(2).await;
+    let refused = ask(&server, customers, "GET", &own, "").await;
+    assert_eq!(refused, (401, "key_unknown".to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
     let (here, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
