@@ -130,7 +130,10 @@ impl Tx {
         let mut of: BTreeMap<i64, Of> = BTreeMap::new();
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.each([keys_text(keys)], |row| {
-            let event_type = row.text(2)?.to_owned();
+            // One that does not read is left out: it would undo the records of all others.
+            let Ok(event_type) = row.text(2).map(str::to_owned) else {
+                return Ok(ControlFlow::Continue(()));
+            };
             let apart = (
                 row.get(0)?,
                 row.get(1)?,

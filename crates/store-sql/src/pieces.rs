@@ -19,13 +19,24 @@ use crate::writer::Tx;
 
 /// Deliveries of one event that one transaction makes. Each dirties a page of the index of what waits: these are some
 /// one millisecond, for which all others wait.
-pub(crate) const PIECE: usize = 64;
+const PIECE: usize = 64;
+/// And the most, where a commit takes long by itself: a slow disk, a standby that is far away.
+const PIECE_MAX: usize = 1_024;
+/// Of the time that a commit takes by itself, which all wait for anyway, so much is worth one delivery more: making one takes
+/// half of it.
+const COMMIT_FOR_ONE: Duration = Duration::from_micros(40);
 /// Deliveries that are taken away in one transaction.
 const TAKEN_BACK_EACH: u32 = 1_000;
 /// Between two tries.
 const TAKE_BACK_PAUSE: Duration = Duration::from_secs(1);
 /// Before the key of an event in `meta`.
 const MARK: &str = "fan_out ";
+
+/// Deliveries that a transaction makes of an event, where a commit takes so long by itself.
+pub(crate) fn piece(commit: Duration) -> usize {
+    let worth = commit.as_micros() / COMMIT_FOR_ONE.as_micros();
+    usize::try_from(worth).map_or(PIECE_MAX, |worth| worth.clamp(PIECE, PIECE_MAX))
+}
 
 /// How far an event is.
 #[derive(Debug, Clone)]
@@ -218,5 +229,19 @@ impl Tx {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_takes_long_is_worth_more_deliveries() {
+        let ms = Duration::from_millis;
+        assert_eq!(piece(ms(0)), PIECE);
+        assert_eq!(piece(ms(2)), PIECE);
+        assert_eq!(piece(ms(10)), 250);
+        assert_eq!(piece(ms(60_000)), PIECE_MAX);
     }
 }

@@ -242,13 +242,17 @@ impl Tx {
 
     /// The last segment, or a new one if that is full.
     fn open_segment(&self) -> SqlResult<Open> {
-        let sql = "select number, last_key, size from segment order by number desc limit 1";
+        // One from before outcomes were counted is as good as full: what it has would count as not counted.
+        let sql = "select number, last_key, size, number < coalesce((select value from meta where key = 'outcomes_from'), 0)
+                   from segment order by number desc limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        let last: Option<(i64, i64, u32)> = statement.query_row((), row).optional()?;
-        if let Some((number, last_key, size)) = last
-            && size < self.segments.size
-        {
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let last: Option<(i64, i64, u32, bool)> = statement.query_row((), row).optional()?;
+        let last = last.map(|(number, last_key, size, is_old)| {
+            let is_full = is_old || size >= self.segments.size;
+            (number, last_key, is_full)
+        });
+        if let Some((number, last_key, false)) = last {
             // Without a gap, so that an event that comes late finds the segment its key is in.
             let from = last_key + 1;
             return Ok(Open { number, from });

@@ -25,7 +25,7 @@ use crate::convert::{
 };
 use crate::fanout::Recipient;
 use crate::manage::write_health;
-use crate::pieces::{Begun, PIECE};
+use crate::pieces::{Begun, piece};
 use crate::read::{read_endpoint, read_first_use};
 use crate::segments::keys_text;
 use crate::sql::{Optional, Row, SqlResult, params};
@@ -155,7 +155,8 @@ impl Tx {
         begun: &mut Begun,
     ) -> Result<(usize, Vec<DueDelivery>), StoreError> {
         let recipients = begun.recipients.clone();
-        let piece = recipients.iter().skip(begun.made).take(PIECE);
+        let most = piece(self.commit_takes);
+        let piece = recipients.iter().skip(begun.made).take(most);
         let (mut made, mut deliveries) = (0, Vec::with_capacity(piece.len()));
         for (endpoint, state) in piece {
             made += 1;

@@ -89,6 +89,8 @@ pub(crate) struct Tx {
     /// When it was emptied last for that.
     pub(crate) log_emptied: Option<Instant>,
     noted_ahead: Duration,
+    /// A commit by itself, of late.
+    pub(crate) commit_takes: Duration,
     /// The database acknowledges what only it has, which somebody does not want.
     has_no_standby: bool,
     /// Owned until the last write is done.
@@ -124,6 +126,7 @@ impl Writer {
             log_is_to_be_empty: false,
             log_emptied: None,
             noted_ahead: Duration::ZERO,
+            commit_takes: Duration::ZERO,
             has_no_standby: false,
             home,
         };
@@ -263,7 +266,7 @@ impl Tx {
             // Before the commit: what fails only there would be an outcome that nobody knows.
             .and_then(|value| self.connection.flush().map_err(aborted).map(|()| value));
         match changed {
-            Ok(value) => match self.connection.execute_batch("commit") {
+            Ok(value) => match self.timed(|tx| tx.connection.execute_batch("commit")) {
                 Ok(()) => {
                     self.fanout.is_true();
                     self.pieces.is_true();
@@ -280,6 +283,14 @@ impl Tx {
                 Err(error)
             }
         }
+    }
+
+    fn timed<T>(&mut self, commit: impl FnOnce(&mut Self) -> T) -> T {
+        let began = Instant::now();
+        let committed = commit(self);
+        // One that had to wait for something else says little of the next.
+        self.commit_takes = (self.commit_takes * 7 + began.elapsed()) / 8;
+        committed
     }
 
     /// Goes back to a database that was away.

@@ -253,6 +253,36 @@ async fn an_event_whose_id_others_have_overtaken_is_listed_in_its_place() {
     assert_eq!(events(&store, world.tenant).await, others);
 }
 
+/// What a version had entered that counted no outcomes stays by itself: what comes later is counted from its beginning.
+#[tokio::test]
+async fn a_segment_from_before_outcomes_takes_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = Segments {
+        piece: 4,
+        size: 1_000,
+    };
+    let size_of = |number: i64| {
+        let connection = rusqlite::Connection::open(directory.path().join("postrider.db")).unwrap();
+        let sql = "select size from segment where number = ?1";
+        connection
+            .query_row(sql, [number], |row| row.get::<_, i64>(0))
+            .unwrap_or(0)
+    };
+    {
+        let store = open(directory.path(), large);
+        let world = world(&store).await;
+        world.endpoint().await;
+        ten_events(&world).await;
+        assert_eq!((size_of(1), size_of(2)), (8, 0));
+        // As the migration leaves such a store.
+        let connection = rusqlite::Connection::open(directory.path().join("postrider.db")).unwrap();
+        let sql = "update meta set value = 2 where key = 'outcomes_from'";
+        assert_eq!(connection.execute(sql, []).unwrap(), 1);
+        ten_events(&world).await;
+    }
+    assert_eq!((size_of(1), size_of(2)), (8, 12));
+}
+
 #[tokio::test]
 async fn a_segment_that_lacks_something_is_found() {
     let directory = tempfile::tempdir().unwrap();

@@ -192,7 +192,12 @@ impl Count {
             by_endpoint: self.by_endpoint.into_iter().collect(),
             by_mode: modes.filter(|(_, counts)| counts.total() > 0).collect(),
             series: points
-                .map(|(at, (counts, times))| StatisticsPoint { at, counts, times })
+                .map(|(at, (counts, times))| StatisticsPoint {
+                    at,
+                    counts,
+                    // Those of a part of the attempts say nothing.
+                    times: are_attempts_counted.then_some(times).unwrap_or_default(),
+                })
                 .collect(),
             outcomes: are_attempts_counted.then_some(self.outcomes),
         }

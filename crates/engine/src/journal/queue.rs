@@ -18,8 +18,11 @@ const REQUEST_KIB_MAX: usize = 64 * 1_024;
 pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known.
 const FAN_OUT_UNKNOWN: usize = 256;
-/// An event with more is likely to be written in pieces.
+/// An event with more is likely to be written in pieces of so many.
 const FAN_OUT_LARGE: usize = 64;
+/// Deliveries of events that are begun and not whole yet, about: they are in memory, on nobody's account. One event may be
+/// more by itself.
+const BEGUN_ROWS_MAX: usize = 65_536;
 /// Tenants whose last fan-out is remembered.
 const FAN_OUTS_MAX: usize = 100_000;
 
@@ -75,6 +78,9 @@ pub(super) struct Queue {
     ring: VecDeque<TenantId>,
     /// Deliveries that the last event of a tenant made.
     fan_outs: HashMap<TenantId, usize>,
+    /// Tenants whose first in line was put back, with the deliveries that it makes; and their sum.
+    begun: HashMap<TenantId, usize>,
+    begun_rows: usize,
 }
 
 impl Queue {
@@ -100,6 +106,10 @@ impl Queue {
         let mut placed = HashSet::new();
         if let Some(first) = first {
             self.ring.retain(|tenant| *tenant != first);
+            let rows = self.fan_outs.get(&first).copied();
+            let rows = rows.unwrap_or(FAN_OUT_UNKNOWN);
+            self.begun.insert(first, rows);
+            self.begun_rows += rows;
         }
         for tenant in others.chain(first) {
             // Who has more in line is in the ring.
@@ -129,19 +139,29 @@ impl Queue {
             && rows < TRANSACTION_ROWS
             && let Some(tenant) = self.ring.pop_front()
         {
-            let known = self.fan_outs.get(&tenant).copied();
-            let is_large = known.is_some_and(|known| known > FAN_OUT_LARGE);
-            if is_large && large.is_some() {
-                later.push(tenant);
-                continue;
-            }
             let Some(queue) = self.tenants.get_mut(&tenant) else {
                 continue;
             };
+            let is_event = |entry: &RequestEntry| matches!(entry.request, Request::Publish(..));
+            // What is resent or cancelled is one.
+            let makes = match queue.front().is_some_and(is_event) {
+                true => self.fan_outs.get(&tenant).copied(),
+                false => Some(1),
+            };
+            let is_large = makes.is_some_and(|makes| makes > FAN_OUT_LARGE);
+            let begun = self.begun.get(&tenant).copied();
+            let has_room = begun.is_some()
+                || self.begun.is_empty()
+                || self.begun_rows + makes.unwrap_or(0) <= BEGUN_ROWS_MAX;
+            if is_large && (large.is_some() || !has_room) {
+                later.push(tenant);
+                continue;
+            }
+            if let Some(rows) = begun {
+                self.begun.remove(&tenant);
+                self.begun_rows -= rows;
+            }
             let entry = queue.pop_front();
-            let makes_many = entry
-                .as_ref()
-                .is_some_and(|entry| matches!(entry.request, Request::Publish(..)));
             if is_large {
                 large = entry;
             } else {
@@ -152,11 +172,9 @@ impl Queue {
             } else {
                 self.ring.push_back(tenant);
             }
-            // What is resent or cancelled is one.
-            rows += if makes_many {
-                known.unwrap_or(FAN_OUT_UNKNOWN)
-            } else {
-                1
+            rows += match makes {
+                Some(makes) if is_large => makes.min(FAN_OUT_LARGE),
+                makes => makes.unwrap_or(FAN_OUT_UNKNOWN),
             };
         }
         for tenant in later.into_iter().rev() {
@@ -181,6 +199,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use postrider_core::Timestamp;
+    use postrider_store::conformance::fixture::world;
+    use postrider_store::memory::MemoryStore;
+
     use super::*;
 
     #[test]
@@ -195,23 +217,75 @@ mod tests {
         assert!(room.take(calm, 256 * 1_024).is_ok());
     }
 
-    #[test]
-    fn tenants_with_large_events_have_their_turns() {
-        const TENANTS: u128 = 5;
-        const PIECES: usize = 4;
-        let room = Room::default();
-        let entry = |tenant: u128| {
+    fn entry(room: &Room, tenant: u128, request: Request) -> RequestEntry {
+        let tenant = Id::from_u128(tenant);
+        let place = room.take(tenant, 0).unwrap();
+        RequestEntry {
+            tenant,
+            request,
+            place,
+        }
+    }
+
+    async fn an_event() -> impl Fn() -> Request {
+        let store = Box::leak(Box::new(MemoryStore::new(1)));
+        let world = world(&*store).await;
+        move || {
+            let event = world.publishing(Timestamp::from_secs(1), "a");
+            Request::Publish(Box::new(event), tokio::sync::oneshot::channel().0)
+        }
+    }
+
+    /// Events that are begun are in memory with all that they have so far.
+    #[tokio::test]
+    async fn not_all_large_events_are_begun_at_once() {
+        const ROWS: usize = 1_000;
+        let (room, event) = (Room::default(), an_event().await);
+        let mut queue = Queue::default();
+        for tenant in 0..200 {
+            queue.learn(Id::from_u128(tenant), ROWS);
+            queue.push(entry(&room, tenant, event()));
+        }
+        let mut begun = HashSet::new();
+        for _ in 0..1_000 {
+            let taken = queue.take(512).requests;
+            begun.extend(taken.iter().map(|entry| entry.tenant));
+            queue.put_back(taken);
+        }
+        assert_eq!(begun.len(), BEGUN_ROWS_MAX / ROWS);
+    }
+
+    /// A tenant with large events resends and cancels as everybody does.
+    #[tokio::test]
+    async fn what_is_about_one_delivery_is_not_large() {
+        let (room, event) = (Room::default(), an_event().await);
+        let mut queue = Queue::default();
+        for tenant in [1, 2] {
+            queue.learn(Id::from_u128(tenant), 10_000);
+        }
+        let finish = || {
             let finish = postrider_store::FinishDelivery {
-                delivery: Id::from_u128(tenant),
-                endpoint: Id::from_u128(tenant),
+                delivery: Id::from_u128(1),
+                endpoint: Id::from_u128(1),
                 state: postrider_core::delivery::DeliveryState::Cancelled,
             };
-            RequestEntry {
-                tenant: Id::from_u128(tenant),
-                request: Request::Finish(finish, tokio::sync::oneshot::channel().0),
-                place: room.take(Id::from_u128(tenant), 0).unwrap(),
-            }
+            Request::Finish(finish, tokio::sync::oneshot::channel().0)
         };
+        queue.push(entry(&room, 1, event()));
+        for _ in 0..100 {
+            queue.push(entry(&room, 2, finish()));
+        }
+        let taken = queue.take(512);
+        assert_eq!(taken.requests.len(), 101);
+        assert_eq!(taken.rows, 100 + FAN_OUT_LARGE);
+    }
+
+    #[tokio::test]
+    async fn tenants_with_large_events_have_their_turns() {
+        const TENANTS: u128 = 5;
+        const PIECES: usize = 4;
+        let (room, event) = (Room::default(), an_event().await);
+        let entry = |tenant: u128| entry(&room, tenant, event());
         let mut queue = Queue::default();
         for tenant in 1..=TENANTS {
             queue.learn(Id::from_u128(tenant), 1_000);

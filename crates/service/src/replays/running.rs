@@ -228,13 +228,8 @@ async fn send_again(service: &Service, task: &mut Task, filter: DeliveryFilter) 
             limit: PAGE,
             cursor,
         };
-        // Many replays leave room for those who look.
-        let turn = service.0.lists.take(REPLAYS).await?;
-        let page = patiently(TRIES_MAX, || {
-            service.store().list_deliveries(filter.clone(), request)
-        });
-        let page = page.await?;
-        drop(turn);
+        let list = || service.store().list_deliveries(filter.clone(), request);
+        let page = in_turn(service, list).await?;
         for delivery in page.rows {
             // Made after it began, though by a clock that was set back: ids only grow.
             if oldest_first && delivery.id.as_u128() > task.id.as_u128() {
@@ -313,10 +308,25 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
 }
 
 async fn read_missed(service: &Service, query: &MissedQuery) -> Result<MissedPage> {
-    let turn = service.0.lists.take(REPLAYS).await?;
-    let page = patiently(TRIES_MAX, || service.store().missed_events(query.clone())).await;
-    drop(turn);
-    Ok(page?)
+    let list = || service.store().missed_events(query.clone());
+    Ok(in_turn(service, list).await?)
+}
+
+/// Many replays leave room for those who look; and whoever waits for the store leaves its turn to others.
+async fn in_turn<T, F>(service: &Service, list: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    patiently(TRIES_MAX, || async {
+        let turn = service.0.lists.take(REPLAYS).await;
+        let turn = turn.map_err(|full| StoreError::Unavailable {
+            detail: full.detail,
+        })?;
+        let listed = list().await;
+        drop(turn);
+        listed
+    })
+    .await
 }
 
 async fn count_missed(service: &Service, mut query: MissedQuery) -> Result<u64> {
