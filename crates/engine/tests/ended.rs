@@ -145,3 +145,60 @@ fn what_is_ended_before_its_lane_knows_its_endpoint_holds_no_memory() {
     assert_eq!(machine.stats().memory_bytes, 0);
     assert!(!sends(&machine.step(NOW, configured(&due))));
 }
+
+/// Three deliveries of one endpoint; the record of the first is lost, as a database loses it that went away.
+fn with_the_first_lost(ordering: Ordering) -> (Vec<DueDelivery>, Vec<Action>, Machine) {
+    let first = a_delivery(NOW);
+    let rows = (1..4).map(|place: u128| {
+        let delivery = Delivery {
+            id: Id::from_u128(first.delivery.id.as_u128() + place),
+            ..first.delivery.clone()
+        };
+        let sequence = NOW.as_micros() + i64::try_from(place).unwrap_or_default();
+        DueDelivery {
+            delivery,
+            sequence,
+            event: first.event.clone(),
+        }
+    });
+    let rows: Vec<_> = rows.collect();
+    let mut machine = Machine::new(MachineLimits::default());
+    machine.step(NOW, Input::Due(rows.clone()));
+    let Input::Configure { endpoint, config } = configured(&first) else {
+        unreachable!("it configures")
+    };
+    let config = LaneConfig { ordering, ..config };
+    machine.step(NOW, Input::Configure { endpoint, config });
+    // The others of a lane without order are on their way by now; they are not looked at.
+    let released = Input::Released {
+        endpoint,
+        started_at: NOW,
+        took: None,
+        signal: Signal::Well,
+    };
+    machine.step(NOW, released);
+    let due = Box::new(rows[0].clone());
+    let actions = machine.step(NOW, Input::Behind { due });
+    (rows, actions, machine)
+}
+
+#[test]
+fn nothing_overtakes_a_delivery_whose_record_was_lost() {
+    let (rows, actions, mut machine) = with_the_first_lost(Ordering::Endpoint);
+    assert!(!sends(&actions) && loads(&actions), "{actions:?}");
+    let sent = machine.step(NOW, loaded(&rows[0], rows.clone()));
+    let sent: Vec<_> = sent
+        .iter()
+        .filter_map(|action| match action {
+            Action::Send(due) => Some(due.delivery.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [rows[0].delivery.id]);
+}
+
+#[test]
+fn a_lane_without_order_goes_on_meanwhile() {
+    let (_, actions, _) = with_the_first_lost(Ordering::None);
+    assert!(loads(&actions), "{actions:?}");
+}
