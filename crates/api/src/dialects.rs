@@ -17,10 +17,11 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::limits::PAGE_ROWS_MAX;
 use postrider_core::profile::{ApiSpec, Profile};
 use postrider_core::{Id, id};
-use postrider_service::{Caller, ErrorCode, PageRequest, ProfileRegistry, Refusal, Result};
+use postrider_service::{Caller, PageRequest, ProfileRegistry, Refusal, Result};
 use tower::Service as _;
 
 use crate::Api;
+use crate::request::Holding;
 
 /// The `[api]` sections of the current profiles.
 fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
@@ -30,7 +31,7 @@ fn specs(profiles: &ProfileRegistry) -> impl Iterator<Item = ApiSpec> + '_ {
 
 /// All registered endpoints of a tenant in the mode of the caller's key, in the order of their creation, as the vendor
 /// shows them. The vendors' lists have no pages; [`ENDPOINTS_MAX`](postrider_core::limits::ENDPOINTS_MAX) bounds them,
-/// and what of them is in memory is on the caller's account.
+/// and what of them is in memory is on the caller's account until the answer is made.
 ///
 /// # Errors
 /// What the service refuses; `Overloaded` when the caller's answers hold as much memory as they may.
@@ -39,9 +40,9 @@ async fn all_registered<V>(
     caller: &Caller,
     tenant: Id<id::Tenant>,
     view: impl Fn(Endpoint) -> V,
-) -> Result<Vec<V>> {
+) -> Result<(Vec<V>, Holding)> {
     let mode = Some(caller.own_mode());
-    let mut held = api.door.answers.open(caller.holder());
+    let mut held = api.answer(caller);
     let mut all = Vec::new();
     let mut page = PageRequest::first(PAGE_ROWS_MAX);
     loop {
@@ -51,18 +52,14 @@ async fn all_registered<V>(
             // No vendor's list has these, and they are the larger part.
             endpoint.headers.clear();
             endpoint.metadata.clear();
-            if !held.grow(size_of::<V>() + endpoint.text_bytes()) {
-                let detail =
-                    "your answers hold as much memory as they may; read them, or let endpoints go";
-                return Err(Refusal::new(ErrorCode::Overloaded, detail));
-            }
+            held.grow_by(size_of::<V>() + endpoint.text_bytes())?;
             all.push(view(endpoint));
         }
         page.cursor = found.next;
         if page.cursor.is_none() {
             // Pages have the newest first.
             all.reverse();
-            return Ok(all);
+            return Ok((all, held));
         }
     }
 }

@@ -210,6 +210,11 @@ impl Api {
         self.body_of(holder, body, self.options().body_max).await
     }
 
+    /// An answer that nothing but its caller's account bounds.
+    fn answer(&self, caller: &Caller) -> request::Holding {
+        request::Holding(self.door.answers.open(caller.holder()))
+    }
+
     /// Reads a body of at most `max` bytes.
     async fn body_of(
         &self,

@@ -66,12 +66,12 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
         let reading = axum::body::to_bytes(request.into_body(), NO_BODY_BYTES_MAX);
         let read = tokio::time::timeout(LINGER_MAX, reading).await;
         let read = read.map_err(|_| refused())?.map_err(|_| refused())?;
-        // Some clients send an object wherever they send anything.
+        // Some clients send something wherever a body could be.
         let read = read.trim_ascii();
+        let object = read.strip_prefix(b"{");
         let is_empty = read.is_empty()
-            || read
-                .strip_prefix(b"{")
-                .is_some_and(|rest| rest.trim_ascii() == b"}");
+            || read == b"null"
+            || object.is_some_and(|rest| rest.trim_ascii() == b"}");
         is_empty.then_some(Self).ok_or_else(|| refused().into())
     }
 }
@@ -87,6 +87,22 @@ impl std::ops::Deref for HeldBody {
 
     fn deref(&self) -> &Bytes {
         &self.bytes
+    }
+}
+
+/// What an answer that is being made holds, on its caller's account.
+pub(crate) struct Holding(pub(crate) Grant);
+
+impl Holding {
+    /// # Errors
+    /// `Overloaded` when the caller's answers hold as much as they may.
+    pub(crate) fn grow_by(&mut self, bytes: usize) -> Result<()> {
+        if self.0.grow(bytes) {
+            return Ok(());
+        }
+        let detail =
+            "your answers hold as much memory as they may; read them, or have less to be listed";
+        Err(Refusal::new(ErrorCode::Overloaded, detail))
     }
 }
 

@@ -58,7 +58,11 @@ impl Endpoint {
     pub fn text_bytes(&self) -> usize {
         let headers = self.headers.iter();
         let headers: usize = headers.map(CustomHeader::bytes).sum();
-        let patterns: usize = self.subscription.patterns().iter().map(String::len).sum();
+        let patterns = self.subscription.patterns().iter();
+        // One of a letter is a text by itself too.
+        let patterns: usize = patterns
+            .map(|pattern| size_of::<String>() + pattern.len())
+            .sum();
         let description = self.description.as_ref().map_or(0, String::len);
         let metadata = self.metadata.iter();
         let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();

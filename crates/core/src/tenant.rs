@@ -153,6 +153,14 @@ pub struct EventType {
     pub created_at: Timestamp,
 }
 
+impl EventType {
+    /// Bytes of what is said of it, beside its name.
+    pub fn text_bytes(&self) -> usize {
+        let texts = [&self.description, &self.schema, &self.example, &self.vendor];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+}
+
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

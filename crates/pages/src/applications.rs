@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 
 use crate::Site;
-use crate::catalogue::{TYPES_SHOWN, TypeRow, type_rows};
+use crate::catalogue::{TypeRow, Types};
 use crate::door::Visitor;
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, next_of, page_of, read};
@@ -46,7 +46,7 @@ pub(crate) async fn show(
         .list_tenants(who, id, false, page)
         .await
         .map_err(&refused)?;
-    let types = service.list_event_types(who, id).await.map_err(&refused)?;
+    let types = Types::found(service, who, id, "").await.map_err(&refused)?;
     let next = next_of(&tenants, &format!("/applications/{id}"), &[]);
     let shown = tenants.rows.len() as u64;
     let more = if next.is_some() { " or more" } else { "" };
@@ -71,8 +71,8 @@ pub(crate) async fn show(
             })
             .collect(),
         next,
-        more_types: types.len().saturating_sub(TYPES_SHOWN),
-        types: type_rows(types),
+        more_types: types.more(),
+        types: types.rows(),
     };
     frame::show(&page.frame, &page)
 }

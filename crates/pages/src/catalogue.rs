@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
-use postrider_service::{EventTypeListed, Refusal, TestAsked};
+use postrider_service::{Caller, EventTypeListed, Refusal, Service, TestAsked};
 
 use crate::Site;
 use crate::door::Visitor;
@@ -136,15 +136,13 @@ async fn page(
     let (service, who) = (site.service(), &visitor.visit.caller);
     let tenant = tenant_of(visitor, id)?;
     let (found, _) = service.tenant(who, tenant).await.map_err(&refused)?;
-    let types = service.list_event_types(who, found.application).await;
-    let mut types = types.map_err(&refused)?;
-    // Of all, before those are left out that are not looked for.
-    let sentence = sentence(types.len());
-    let finds = types.len() >= FIND_FROM || !find.is_empty();
-    types.retain(|listed| name(listed).contains(&find));
+    let types = Types::found(service, who, found.application, &find).await;
+    let types = types.map_err(&refused)?;
+    let sentence = sentence(types.known);
+    let finds = types.known >= FIND_FROM || !find.is_empty();
     let frame = Frame::of(visitor, "Event types").behind(crumbs_below(site, visitor, tenant).await);
-    let more = types.len().saturating_sub(TYPES_SHOWN);
-    let mut types = type_rows(types);
+    let more = types.more();
+    let mut types = types.rows();
     if let Some(tried) = &tried {
         let mut rows = types.iter_mut();
         if let Some(row) = rows.find(|row| row.name == tried.event_type) {
@@ -225,24 +223,92 @@ fn label(endpoint: &Endpoint) -> String {
     label
 }
 
-fn name(listed: &EventTypeListed) -> &str {
-    match listed {
-        EventTypeListed::Application(declared) => &declared.name,
-        EventTypeListed::Profile(described) => &described.name,
+/// Types of which some are shown.
+#[derive(Default)]
+pub(crate) struct Types {
+    /// All that are known.
+    known: usize,
+    /// Those that were looked for.
+    found: usize,
+    /// The first of them, without texts that are too long to be shown among others.
+    first: Vec<EventTypeListed>,
+}
+
+impl Types {
+    /// Those with a text in their names.
+    pub(crate) async fn found(
+        service: &Service,
+        who: &Caller,
+        application: Id<id::Application>,
+        find: &str,
+    ) -> Result<Self, Refusal> {
+        let mut types = Self::default();
+        let each = |listed: EventTypeListed| {
+            types.known += 1;
+            if listed.name().contains(find) {
+                types.found += 1;
+                types.take(listed);
+            }
+            Ok(())
+        };
+        service.each_event_type(who, application, each).await?;
+        Ok(types)
+    }
+
+    fn take(&mut self, listed: EventTypeListed) {
+        // The only one is shown whole, as far as a page has room.
+        if let [only] = self.first.as_mut_slice() {
+            shorten(only);
+        }
+        if self.first.len() < TYPES_SHOWN {
+            self.first.push(listed);
+            if let [_, .., last] = self.first.as_mut_slice() {
+                shorten(last);
+            }
+        }
+    }
+
+    /// How many are not shown.
+    pub(crate) fn more(&self) -> usize {
+        self.found - self.first.len()
+    }
+
+    /// Those that are, with what they carry as far as a page has room for it.
+    pub(crate) fn rows(self) -> Vec<TypeRow> {
+        type_rows(self.first)
     }
 }
 
-/// The first of them, with what they carry as far as a page has room for it.
-pub(crate) fn type_rows(types: Vec<EventTypeListed>) -> Vec<TypeRow> {
-    let bare = |listed: &EventTypeListed| ROW_BYTES + NAME_WRITTEN * name(listed).len();
-    let rows: usize = types.iter().take(TYPES_SHOWN).map(bare).sum();
+/// Lets texts go that are not shown; that there is one is told by an empty one, which nobody can have written.
+fn shorten(listed: &mut EventTypeListed) {
+    let texts = match listed {
+        EventTypeListed::Application(own) => {
+            own.vendor = None;
+            [&mut own.description, &mut own.schema, &mut own.example]
+        }
+        EventTypeListed::Profile(described) => [
+            &mut described.description,
+            &mut described.schema,
+            &mut described.example,
+        ],
+    };
+    for text in texts.into_iter().flatten() {
+        if text.len() > TEXT_SHOWN_MAX {
+            *text = String::new();
+        }
+    }
+}
+
+fn type_rows(types: Vec<EventTypeListed>) -> Vec<TypeRow> {
+    let bare = |listed: &EventTypeListed| ROW_BYTES + NAME_WRITTEN * listed.name().len();
+    let rows: usize = types.iter().map(bare).sum();
     let mut room = TEXTS_SHOWN_MAX.saturating_sub(rows);
     // The only one has the whole room: it was looked for by its name.
     let each = match types.len() {
         1 => TEXTS_SHOWN_MAX,
         _ => TEXT_SHOWN_MAX,
     };
-    let rows = types.into_iter().take(TYPES_SHOWN);
+    let rows = types.into_iter();
     rows.map(|listed| type_row(listed, each, &mut room))
         .collect()
 }
@@ -265,7 +331,7 @@ fn type_row(listed: EventTypeListed, each: usize, room: &mut usize) -> TypeRow {
     };
     let tests = example.is_some();
     let mut shown = |text: String| {
-        let text = Some(text).filter(|text| text.len() <= each)?;
+        let text = Some(text).filter(|text| !text.is_empty() && text.len() <= each)?;
         let text = pretty(text.as_bytes()).unwrap_or(text);
         // What does not fit takes no room from those behind it.
         *room = room.checked_sub(html_bytes(&text))?;

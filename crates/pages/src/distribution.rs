@@ -198,11 +198,10 @@ async fn form(
     let mut closed = triggers(&profile);
     let is_closed = !closed.is_empty();
     if is_closed {
-        let declared = site.service().list_event_types(who, owner.application);
-        let declared = declared.await.map_err(&refused)?;
-        let declared = declared.iter().filter(|listed| listed.is_declared());
-        let declared = declared.take(DECLARED_SHOWN);
-        let declared = declared.map(|listed| listed.name().to_owned());
+        let declared = site.service().event_type_names(who, owner.application);
+        let declared = declared.await.map_err(&refused)?.into_iter();
+        let declared = declared.filter(|known| known.is_declared);
+        let declared = declared.take(DECLARED_SHOWN).map(|known| known.name);
         // And what it has, whatever it is: a box that is not there could not stay checked.
         for name in declared.chain(typed.events.iter().cloned()) {
             if !closed.contains(&name) {

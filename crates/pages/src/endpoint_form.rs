@@ -9,7 +9,7 @@ use postrider_core::endpoint::{EndpointKind, Ordering};
 use postrider_core::filter::ContentFilter;
 use postrider_core::tenant::{Metadata, Mode, Scope};
 use postrider_core::{Id, id};
-use postrider_service::{EndpointPatch, EventTypeListed, FilterTried, NewEndpoint, Refusal};
+use postrider_service::{EndpointPatch, FilterTried, NewEndpoint, Refusal};
 
 use crate::Site;
 use crate::deliveries::mode;
@@ -479,18 +479,16 @@ async fn types(
 ) -> Result<Vec<String>, Refusal> {
     let (service, who) = (site.service(), &visitor.visit.caller);
     let (tenant, profile) = service.tenant(who, tenant).await?;
-    let listed = service.list_event_types(who, tenant.application).await?;
+    let listed = service.event_type_names(who, tenant.application).await?;
     /// More than anybody reads.
     const TOLD: usize = 150;
     let mut types = profile.events.closed.clone().unwrap_or_default();
     // A closed catalogue has what can be subscribed to; what else is described there triggers distributions.
     let is_closed = profile.events.closed.is_some();
-    let listed = listed
-        .iter()
-        .filter(|listed| !is_closed || listed.is_declared());
-    for name in listed.map(EventTypeListed::name) {
-        if !types.iter().any(|known| known == name) {
-            types.push(name.to_owned());
+    let listed = listed.into_iter();
+    for known in listed.filter(|known| !is_closed || known.is_declared) {
+        if !types.contains(&known.name) {
+            types.push(known.name);
         }
     }
     types.truncate(TOLD);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use postrider_core::filter::is_event_type;
 use postrider_core::limits::{
-    DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, SCHEMA_BYTES_MAX, VENDOR_BYTES_MAX,
+    DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, PAGE_BYTES_MAX, SCHEMA_BYTES_MAX, VENDOR_BYTES_MAX,
 };
 use postrider_core::profile::{DescribedEvent, Profile};
 use postrider_core::tenant::{EventType, Scope};
@@ -26,6 +26,14 @@ pub struct NewEventType {
     pub vendor: Option<String>,
 }
 
+/// What an event type is called.
+#[derive(Debug)]
+pub struct EventTypeName {
+    pub name: String,
+    /// By the application itself.
+    pub is_declared: bool,
+}
+
 /// Who describes an event type.
 #[derive(Debug)]
 pub enum EventTypeListed {
@@ -41,9 +49,19 @@ impl EventTypeListed {
         }
     }
 
-    /// By the application itself.
-    pub fn is_declared(&self) -> bool {
-        matches!(self, Self::Application(_))
+    /// Bytes of what is said of it.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Profile(described) => {
+                let texts = [
+                    &described.description,
+                    &described.schema,
+                    &described.example,
+                ];
+                texts.into_iter().flatten().map(String::len).sum()
+            }
+            Self::Application(own) => own.text_bytes(),
+        }
     }
 }
 
@@ -135,23 +153,68 @@ impl Service {
     ///
     /// # Errors
     /// `not_found`, or what the store answers.
-    pub async fn list_event_types(
+    pub async fn event_type_names(
         &self,
         who: &Caller,
         application: Id<id::Application>,
-    ) -> Result<Vec<EventTypeListed>> {
+    ) -> Result<Vec<EventTypeName>> {
+        let (described, own) = self.known_event_types(who, application).await?;
+        let described = described.into_iter().map(|known| EventTypeName {
+            name: known.name,
+            is_declared: false,
+        });
+        let own = own.into_iter().map(|(name, _)| EventTypeName {
+            name,
+            is_declared: true,
+        });
+        Ok(described.chain(own).collect())
+    }
+
+    /// The same, one after the other with what is said of them: all of it together may be more than anybody should hold.
+    /// What `each` refuses ends it.
+    ///
+    /// # Errors
+    /// As [`Service::event_type_names`], and what `each` says.
+    pub async fn each_event_type(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        mut each: impl FnMut(EventTypeListed) -> Result<()>,
+    ) -> Result<()> {
+        let (described, own) = self.known_event_types(who, application).await?;
+        for known in described {
+            each(EventTypeListed::Profile(known))?;
+        }
+        let mut own = own.into_iter().peekable();
+        while let Some((first, mut bytes)) = own.next() {
+            let mut last = first.clone();
+            while let Some((name, more)) = own.next_if(|(_, more)| bytes + more <= PAGE_BYTES_MAX) {
+                (last, bytes) = (name, bytes + more);
+            }
+            let found = self.store().list_event_types(application, first..=last);
+            for declared in found.await? {
+                each(EventTypeListed::Application(declared))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The profile's that the application does not describe anew, and the names of its own with the bytes of their texts.
+    async fn known_event_types(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+    ) -> Result<(Vec<DescribedEvent>, Vec<(String, usize)>)> {
         // Customers subscribe to them: they may know which there are.
         let application = match who.scope() {
             Scope::Tenant(own, _) if own == application => own,
             _ => who.application(self, application).await?.id,
         };
         let profile = self.profile_of(application).await?.profile;
-        let own = self.store().list_event_types(application).await?;
-        let described = of_profile(&profile).into_iter();
-        let described = described.filter(|known| own.iter().all(|own| own.name != known.name));
-        let mut all: Vec<EventTypeListed> = described.map(EventTypeListed::Profile).collect();
-        all.extend(own.into_iter().map(EventTypeListed::Application));
-        Ok(all)
+        let own = self.store().event_type_names(application).await?;
+        let mut described = of_profile(&profile);
+        described.retain(|known| own.iter().all(|(name, _)| *name != known.name));
+        Ok((described, own))
     }
 
     /// What the application declared by this name, or none.

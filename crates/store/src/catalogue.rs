@@ -1,5 +1,7 @@
 //! Who gets what: applications, tenants, event types, endpoints and profiles.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
@@ -75,9 +77,17 @@ pub trait Catalogue: Send + Sync + 'static {
         name: &str,
     ) -> Result<Option<EventType>, StoreError>;
 
+    /// The names of an application's event types in their order, each with the bytes of its other texts.
+    async fn event_type_names(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<(String, usize)>, StoreError>;
+
+    /// Those from one name to another, with both, in the order of [`Catalogue::event_type_names`].
     async fn list_event_types(
         &self,
         application: Id<id::Application>,
+        names: RangeInclusive<String>,
     ) -> Result<Vec<EventType>, StoreError>;
 
     async fn delete_event_type(

@@ -171,7 +171,7 @@ async fn list(State(api): State<Api>, request: Request<Body>) -> Response {
     let handle = async |partner: &Partner| {
         let view = |endpoint| WebhookView::new(endpoint, &partner.current.profile);
         let data = super::all_registered(&api, &partner.caller, partner.tenant, view).await;
-        let data = data.map_err(|error| Refusal::from_service(partner.spec(), &error))?;
+        let (data, _held) = data.map_err(|error| Refusal::from_service(partner.spec(), &error))?;
         Ok(json(StatusCode::OK, &ListView { data }))
     };
     signed(&api, request, handle).await

@@ -477,7 +477,7 @@ async fn list(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Respo
     let handle = async |project: &Project, _: &str| {
         let view = |endpoint| WebhookView::new(endpoint, &project.current.profile);
         let data = super::all_registered(&api, &project.caller, project.tenant, view).await;
-        let data = data.map_err(|error| Refusal::from_service(project.spec(), &error))?;
+        let (data, _held) = data.map_err(|error| Refusal::from_service(project.spec(), &error))?;
         let total = data.len();
         Ok(json(
             StatusCode::OK,

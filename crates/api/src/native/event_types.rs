@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderMap, StatusCode};
-use postrider_service::{Caller, NewEventType, Page};
+use postrider_service::{Caller, EventTypeListed, NewEventType, Page};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -68,7 +68,15 @@ pub(crate) async fn put(
     responses((status = OK, description = "Done.", body = List<EventTypeView>), Refusals),
 )]
 pub(crate) async fn list(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
-    let rows = api.service.list_event_types(&caller, read_id(&id)?).await?;
+    let mut held = api.answer(&caller);
+    let mut rows = Vec::new();
+    let each = |listed: EventTypeListed| {
+        held.grow_by(listed.name().len() + listed.text_bytes())?;
+        rows.push(listed);
+        Ok(())
+    };
+    let listing = api.service.each_event_type(&caller, read_id(&id)?, each);
+    listing.await?;
     Ok(list_of(Page { rows, next: None }, EventTypeView::listed))
 }
 

@@ -197,6 +197,31 @@ async fn a_list_without_pages_is_bounded_for_its_caller() {
 }
 
 #[tokio::test]
+async fn the_types_of_one_application_are_not_all_in_memory_for_whoever_asks() {
+    let server = TestServer::with(|config| config.limits.answers_bytes = 512 * 1024).await;
+    let (large, small) = (
+        server.application("large", "standard").await,
+        server.application("small", "standard").await,
+    );
+    let long = format!("[{}]", ["1234567890"; 5_000].join(","));
+    for (application, count) in [(&large, 6), (&small, 1)] {
+        for number in 0..count {
+            let path = format!("/v1/applications/{application}/event-types/a.{number}");
+            let new = json!({ "schema": { "const": long.clone() } });
+            server.good("PUT", &path, new).await;
+        }
+    }
+    for (application, wanted) in [(&large, 503), (&small, 200)] {
+        let path = format!("/v1/applications/{application}/event-types");
+        let listed = server.call("GET", &path, Value::Null).await;
+        assert_eq!(listed.status, wanted, "{}", listed.text.len());
+    }
+    // Who needs the names alone has them.
+    let tenant = server.tenant_of(&large).await;
+    server.endpoint(&tenant, "http://127.0.0.1:9/").await;
+}
+
+#[tokio::test]
 async fn answers_that_nobody_reads_are_bounded_for_their_caller() {
     let server = TestServer::with(|config| config.limits.answers_bytes = 3 * 1024 * 1024).await;
     let application = server.application("shop", "standard").await;
@@ -389,14 +414,13 @@ async fn what_nobody_would_read_is_refused() {
         let refused = server.call(method, path, json!({ "mode": "test" })).await;
         assert_eq!(refused.status, 400, "{method} {path}: {}", refused.text);
         assert_eq!(refused.json()["field"], "body", "{method} {path}");
-        // Some clients send an object wherever they send anything.
-        let usual = server.call(method, path, json!({})).await;
-        let wanted = if path.ends_with("console-links") {
-            201
-        } else {
-            404
-        };
-        assert_eq!(usual.status, wanted, "{method} {path}: {}", usual.text);
+        // Some clients send something wherever a body could be.
+        let makes_a_link = path.ends_with("console-links");
+        let wanted = if makes_a_link { 201 } else { 404 };
+        for nothing in [json!({}), Value::Null] {
+            let usual = server.call(method, path, nothing).await;
+            assert_eq!(usual.status, wanted, "{method} {path}: {}", usual.text);
+        }
     }
 }
 

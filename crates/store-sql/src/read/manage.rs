@@ -1,5 +1,7 @@
 //! Reading applications, tenants, keys, profiles and tasks.
 
+use std::ops::RangeInclusive;
+
 use std::sync::Arc;
 
 use postrider_core::tenant::{
@@ -244,14 +246,29 @@ impl Reader {
         Ok(rows.pop())
     }
 
+    pub(crate) fn event_type_names(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<(String, usize)>, StoreError> {
+        let sql = "select name, coalesce(octet_length(description), 0) + coalesce(octet_length(schema), 0)
+                   + coalesce(octet_length(example), 0) + coalesce(octet_length(vendor), 0)
+                   from event_type where application_id = ?1 order by name";
+        self.all(sql, [application.key()], |row| {
+            let bytes: i64 = row.get(1)?;
+            Ok((row.get(0)?, usize::try_from(bytes).unwrap_or(usize::MAX)))
+        })
+    }
+
     pub(crate) fn list_event_types(
         &self,
         application: Id<id::Application>,
+        names: &RangeInclusive<String>,
     ) -> Result<Vec<EventType>, StoreError> {
-        let sql = format!("{EVENT_TYPE} where application_id = ?1 order by name");
-        self.all(&sql, [application.key()], |row| {
-            event_type_row(row, application)
-        })
+        let sql = format!(
+            "{EVENT_TYPE} where application_id = ?1 and name between ?2 and ?3 order by name"
+        );
+        let values = params![application.key(), names.start(), names.end()];
+        self.all(&sql, values, |row| event_type_row(row, application))
     }
 
     pub(crate) fn key_by_hash(&self, hash: [u8; 32]) -> Result<ApiKey, StoreError> {

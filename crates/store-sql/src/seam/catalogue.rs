@@ -1,5 +1,7 @@
 //! [`Catalogue`] of the store: each method is a question for a reader, or a change for the writer.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
@@ -110,12 +112,22 @@ impl Catalogue for SqlStore {
             .await
     }
 
+    async fn event_type_names(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<(String, usize)>, StoreError> {
+        self.lists
+            .read(move |reader| reader.event_type_names(application))
+            .await
+    }
+
     async fn list_event_types(
         &self,
         application: Id<id::Application>,
+        names: RangeInclusive<String>,
     ) -> Result<Vec<EventType>, StoreError> {
         self.lists
-            .read(move |reader| reader.list_event_types(application))
+            .read(move |reader| reader.list_event_types(application, &names))
             .await
     }
 

@@ -260,10 +260,15 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
     ));
     let known = store.event_type(world.application, "a.b").await.unwrap();
     assert_eq!(known, Some(event_type("two")));
-    assert_eq!(
-        store.list_event_types(world.application).await.unwrap(),
-        [event_type("two")]
-    );
+    let names = store.event_type_names(world.application).await.unwrap();
+    let bytes = event_type("two").text_bytes();
+    assert_eq!(names, [("a.b".to_owned(), bytes)]);
+    for (from, to, is_found) in [("a.b", "a.b", true), ("a", "b", true), ("a.c", "b", false)] {
+        let names = from.to_owned()..=to.to_owned();
+        let found = store.list_event_types(world.application, names).await;
+        let wanted = is_found.then(|| event_type("two"));
+        assert_eq!(found.unwrap(), Vec::from_iter(wanted), "{from} to {to}");
+    }
     store
         .delete_event_type(world.application, "a.b", by())
         .await

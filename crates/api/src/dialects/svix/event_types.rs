@@ -93,21 +93,6 @@ impl EventTypeOut {
     }
 }
 
-/// The types that the application declared, by name.
-async fn declared(api: &Api, client: &Client) -> service::Result<Vec<EventType>> {
-    let all = api
-        .service
-        .list_event_types(&client.caller, client.application);
-    let own = all.await?.into_iter().filter_map(|listed| match listed {
-        EventTypeListed::Application(own) => Some(own),
-        EventTypeListed::Profile(_) => None,
-    });
-    let mut own: Vec<EventType> = own.collect();
-    // An iterator is a name, so the list goes by names.
-    own.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(own)
-}
-
 async fn known(api: &Api, client: &Client, name: &str) -> service::Result<Option<EventType>> {
     let service = &api.service;
     let known = service.event_type(&client.caller, client.application, name);
@@ -123,23 +108,34 @@ pub(super) async fn list(State(api): State<Api>, client: Client, params: Params)
     let archived = params.flag("include_archived", false)?;
     let with_schemas = params.flag("with_content", false)?;
     let ascending = params.ascending(true)?;
-    let mut all = declared(&api, &client).await?;
-    all.retain(|event_type| archived || !Kept::of(event_type).archived);
+    let mut held = api.answer(&client.caller);
+    // What the application declared, as it is shown.
+    let mut all = Vec::new();
+    let each = |listed: EventTypeListed| {
+        let EventTypeListed::Application(own) = listed else {
+            return Ok(());
+        };
+        if archived || !Kept::of(&own).archived {
+            let shown = if with_schemas { own.text_bytes() } else { 0 };
+            held.grow_by(size_of::<EventTypeOut>() + own.name.len() + shown)?;
+            all.push(EventTypeOut::new(own, with_schemas));
+        }
+        Ok(())
+    };
+    let service = &api.service;
+    let listing = service.each_event_type(&client.caller, client.application, each);
+    listing.await?;
+    // An iterator is a name, so the list goes by names.
+    all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     if !ascending {
         all.reverse();
     }
-    let is_after = |row: &EventType, last: &str| match ascending {
+    let is_after = |row: &EventTypeOut, last: &str| match ascending {
         true => row.name.as_str() > last,
         false => row.name.as_str() < last,
     };
-    let view = |event_type| EventTypeOut::new(event_type, with_schemas);
-    Ok(part_of(
-        &params,
-        all,
-        |row| row.name.clone(),
-        is_after,
-        view,
-    )?)
+    let name = |row: &EventTypeOut| row.name.clone();
+    Ok(part_of(&params, all, name, is_after, |row| row)?)
 }
 
 #[derive(Deserialize)]

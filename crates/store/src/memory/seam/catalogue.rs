@@ -1,5 +1,7 @@
 //! [`Catalogue`] of the model.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use postrider_core::audit::Actor;
 use postrider_core::delivery::ProfileVersion;
@@ -118,17 +120,33 @@ impl Catalogue for MemoryStore {
         Ok(self.state().event_types.get(&key).cloned())
     }
 
+    async fn event_type_names(
+        &self,
+        application: Id<id::Application>,
+    ) -> Result<Vec<(String, usize)>, StoreError> {
+        let state = self.state();
+        let own = state
+            .event_types
+            .values()
+            .filter(|t| t.application == application);
+        let mut names: Vec<_> = own.map(|t| (t.name.clone(), t.text_bytes())).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     async fn list_event_types(
         &self,
         application: Id<id::Application>,
+        names: RangeInclusive<String>,
     ) -> Result<Vec<EventType>, StoreError> {
-        Ok(self
-            .state()
+        let state = self.state();
+        let own = state
             .event_types
             .values()
-            .filter(|t| t.application == application)
-            .cloned()
-            .collect())
+            .filter(|t| t.application == application && names.contains(&t.name));
+        let mut found: Vec<EventType> = own.cloned().collect();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
 
     async fn delete_event_type(
