@@ -98,6 +98,7 @@ pub(crate) fn routes(api: &Api) -> Router<Api> {
     let mut router = Router::new();
     // Profiles may share a base: the key of a request tells whose it is.
     let mut bases = HashSet::new();
+    let mut has_vignetim = false;
     let names = profiles.names().into_iter();
     for current in names.filter_map(|name| profiles.current(&name)) {
         let Some(spec) = &current.profile.api else {
@@ -108,7 +109,10 @@ pub(crate) fn routes(api: &Api) -> Router<Api> {
         }
         router = match spec.dialect.as_str() {
             svix::NAME => router.merge(svix::routes(api, &current.profile)),
-            vignetim::NAME => router.merge(vignetim::routes(&current.profile)),
+            vignetim::NAME => {
+                let is_first = !std::mem::replace(&mut has_vignetim, true);
+                router.merge(vignetim::routes(&current.profile, is_first))
+            }
             voucherify::NAME => router.merge(voucherify::routes(&current.profile)),
             // The profile's parser knows the same names.
             _ => router,

@@ -280,7 +280,9 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
     let service = site.service();
     let ready = service.readiness().await.map_err(&refused)?;
     let (regions, default) = service.regions();
-    let well = ready.set_aside == 0 && ready.damaged == 0;
+    // How much there is of everybody's is for who runs the server.
+    let is_operator = matches!(visitor.visit.caller.scope(), Scope::Root);
+    let well = !is_operator || (ready.set_aside == 0 && ready.damaged == 0);
     let now: Timestamp = service.now();
     let (rule, last) = service.retention();
     // Whoever may not see them has the page without.
@@ -295,25 +297,31 @@ pub(crate) async fn system(State(site): State<Site>, visitor: Visitor) -> Shown 
     };
     let followers = followers.unwrap_or_default();
     let followers = followers.into_iter().map(follower).collect();
+    let mut facts = vec![
+        ("Version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Clock", now.to_string()),
+    ];
+    if is_operator {
+        let set_aside = ready.set_aside.to_string();
+        facts.push(("Deliveries set aside until the next start", set_aside));
+        facts.push(("Rows that cannot be read", ready.damaged.to_string()));
+    }
+    facts.push(("What has ended is kept", kept(rule.days)));
+    facts.push(("The audit log is kept", kept(rule.audit_days)));
+    if is_operator {
+        facts.push(("Forgotten in the last round", forgotten(last, now)));
+    }
     let page = System {
         frame: Frame::of(&visitor, "System").behind([Link::new("/", "Overview")]),
         sentence: if well {
-            "The store takes writes, and all that is stored can be read.".to_owned()
+            match is_operator {
+                true => "The store takes writes, and all that is stored can be read.".to_owned(),
+                false => "The store takes writes.".to_owned(),
+            }
         } else {
             "Somebody has to look: see what was set aside or cannot be read.".to_owned()
         },
-        facts: vec![
-            ("Version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("Clock", now.to_string()),
-            (
-                "Deliveries set aside until the next start",
-                ready.set_aside.to_string(),
-            ),
-            ("Rows that cannot be read", ready.damaged.to_string()),
-            ("What has ended is kept", kept(rule.days)),
-            ("The audit log is kept", kept(rule.audit_days)),
-            ("Forgotten in the last round", forgotten(last, now)),
-        ],
+        facts,
         leader,
         followers,
         profiles: service.profiles().names(),

@@ -2,13 +2,21 @@
 
 use std::cell::Cell;
 use std::io::IsTerminal;
-use std::path::Path;
+
+use crate::cli::BackupArgs;
+use crate::master_key;
 
 /// Copies the database, showing progress on a terminal.
 ///
 /// # Errors
-/// When there is no database or the target cannot be written.
-pub fn run(data: &Path, target: &Path) -> anyhow::Result<()> {
+/// When there is no database, it is one of PostgreSQL, or the target cannot be written.
+pub fn run(args: &BackupArgs) -> anyhow::Result<()> {
+    let config = args.store.load()?;
+    anyhow::ensure!(
+        config.store.url.is_none(),
+        "what is stored is in the database of store.url: copy that with PostgreSQL's own tools (pg_dump, pg_basebackup)"
+    );
+    let (data, target) = (&config.store.directory, &args.target);
     let terminal = std::io::stderr().is_terminal();
     let pages = Cell::new(0);
     postrider_store_sql::backup(data, target, |left, all| {
@@ -31,7 +39,7 @@ pub fn run(data: &Path, target: &Path) -> anyhow::Result<()> {
         eprintln!("\rcopied {} pages to {}", pages.get(), target.display());
         eprintln!(
             "The master key is not in it: keep {} in another safe place.",
-            data.join("master.key").display()
+            master_key::file(&config).display()
         );
     }
     Ok(())

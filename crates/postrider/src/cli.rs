@@ -175,9 +175,8 @@ pub struct DemoArgs {
 pub struct BackupArgs {
     /// The file to write; it must not exist
     pub target: PathBuf,
-    /// The server's data directory
-    #[arg(long, default_value = "./postrider-data")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -264,7 +263,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
                 crate::output::line(&format!("{:#}", config::schema()));
                 Ok(())
             }
-            Command::Backup(args) => backup::run(&args.data, &args.target),
+            Command::Backup(args) => backup::run(&args),
             Command::Restore(args) => doctor::restore(&args.copy, &args.data),
             Command::Doctor(args) => doctor::run(&args).await,
             Command::Prune(args) => prune::run(&args).await,

@@ -138,11 +138,20 @@ impl Client {
         path: &str,
         body: Option<String>,
     ) -> anyhow::Result<Value> {
-        let Answer { status, body } = self.ask(method, path, body).await?;
-        if status.is_success() {
-            return Ok(body);
+        let (status, bytes) = self.exchanged(method, path, body).await?;
+        if !status.is_success() {
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            return Err(refused(status, &body));
         }
-        Err(refused(status, &body))
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).with_context(|| {
+            format!(
+                "{path} was answered with something that is no JSON, or has numbers that do not fit: is {} a Postrider server?",
+                self.base
+            )
+        })
     }
 
     /// As [`Client::call`], but a refusal is an answer too.

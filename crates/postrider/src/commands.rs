@@ -49,28 +49,32 @@ const SERVER_DEFAULT: &str = "http://127.0.0.1:8080";
 /// Which server.
 #[derive(Debug, Args)]
 pub struct Address {
-    /// The server's URL
+    /// The server's URL [default: http://127.0.0.1:8080]
     #[arg(
         id = "server",
         long = "server",
         value_name = "URL",
-        env = "POSTRIDER_URL",
-        default_value = SERVER_DEFAULT
+        env = "POSTRIDER_URL"
     )]
-    url: String,
+    url: Option<String>,
     /// PEM file with the authorities that may have signed the server's certificate; none is those of the web
     #[arg(long, value_name = "FILE", env = "POSTRIDER_CA")]
     ca: Option<PathBuf>,
 }
 
 impl Address {
-    /// Whether it is not what stands for any server of this machine.
+    /// Whether a server is named; otherwise one of this machine is meant.
     fn is_given(&self) -> bool {
-        self.url != SERVER_DEFAULT
+        self.named().is_some()
+    }
+
+    fn named(&self) -> Option<&str> {
+        // An empty variable is none.
+        self.url.as_deref().filter(|url| !url.is_empty())
     }
 
     fn client(&self, key: Secret) -> anyhow::Result<Client> {
-        let client = Client::new(&self.url, key)?;
+        let client = Client::new(self.named().unwrap_or(SERVER_DEFAULT), key)?;
         // An empty variable is none.
         match self.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()) {
             Some(authorities) => client.trusting(authorities),

@@ -59,6 +59,7 @@ pub struct ServerConfig {
     pub shutdown_secs: u64,
     /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps` and for who comes in by name.
     #[schema(value_type = Vec<String>)]
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of web pages whose scripts may call the API, such as `https://app.example.com`; none are.
     pub cors_origins: Vec<String>,
@@ -220,9 +221,11 @@ pub struct SecretsConfig {
 pub struct EgressConfig {
     /// Networks that endpoints may be in although they are not public.
     #[schema(value_type = Vec<String>)]
+    #[serde(deserialize_with = "networks")]
     pub allow: Vec<IpNet>,
     /// Networks that endpoints may not be in although they are public, or allowed.
     #[schema(value_type = Vec<String>)]
+    #[serde(deserialize_with = "networks")]
     pub deny: Vec<IpNet>,
     /// The only ports of endpoints; none is any.
     #[serde(deserialize_with = "one_or_many")]
@@ -635,6 +638,21 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Vec<u16>, D
         Port::Text(text) => text.trim().parse().map_err(serde::de::Error::custom),
     };
     many.into_iter().map(read).collect()
+}
+
+/// Networks, or addresses, each of which is the network that it alone is in.
+fn networks<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: String| {
+        let text = text.trim();
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or(address).map_err(|_| {
+            serde::de::Error::custom(format!(
+                "{text:?} is neither a network, as 10.0.0.0/8, nor an address"
+            ))
+        })
+    };
+    let given = Vec::<String>::deserialize(given)?;
+    given.into_iter().map(read).collect()
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {

@@ -35,7 +35,9 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     if config.store.url.is_none() {
         stored(data)?;
     } else {
-        line("what PostgreSQL stores it checks by itself (data checksums, pg_amcheck)");
+        line(
+            "whether what is stored can be read PostgreSQL checks by itself (data checksums, pg_amcheck)",
+        );
     }
     anyhow::ensure!(bad == 0, "{bad} of these keep the server from working");
     Ok(())

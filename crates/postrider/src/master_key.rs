@@ -3,10 +3,13 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use postrider_core::seal::{Sealer, hex};
+use postrider_core::tenant::TENANT_SECRET_CONTEXT;
+use postrider_store_sql::Opens;
 
 use crate::config::Config;
 
@@ -42,6 +45,19 @@ pub fn sealer(
         .map(|path| read(path.as_ref()))
         .collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Sealer::new(&current, &previous))
+}
+
+/// Tries the master key that is here then, if there is one, on what is sealed for a tenant.
+pub(crate) fn opens(config: &Config) -> Opens {
+    let file = file(config);
+    let previous = config.secrets.previous_key_files.clone();
+    Arc::new(move |sealed, tenant| {
+        // What is wrong with it is told where it is needed.
+        let sealer = sealer(&file, &previous, false);
+        sealer.map_or(true, |sealer| {
+            sealer.open(sealed, TENANT_SECRET_CONTEXT, tenant).is_ok()
+        })
+    })
 }
 
 fn make(path: &Path) -> anyhow::Result<()> {

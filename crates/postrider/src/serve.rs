@@ -345,7 +345,12 @@ async fn run_with(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
     let asked = async {
         while let Asked::Reload = signals.next().await {
             if let Some(changeable) = running.changeable.get() {
-                tell_reloaded(config::load(args).and_then(|config| changeable.reload(&config)));
+                let reloaded = config::load(args).and_then(|config| changeable.reload(&config));
+                // Profiles are read by the one that leads.
+                tell_reloaded(
+                    reloaded,
+                    "the log's level, the server's certificate and certificate authorities",
+                );
             }
         }
     };
@@ -401,14 +406,13 @@ async fn reload(server: &Server, args: &ServeArgs) {
         Ok(config) => server.reload(&config).await,
         Err(error) => Err(error),
     };
-    tell_reloaded(reloaded);
+    let what = "the log's level, the server's certificate, certificate authorities and profiles";
+    tell_reloaded(reloaded, what);
 }
 
-fn tell_reloaded(reloaded: anyhow::Result<()>) {
+fn tell_reloaded(reloaded: anyhow::Result<()>, what: &str) {
     match reloaded {
-        Ok(()) => tracing::info!(
-            "reloaded the log's level, the server's certificate, certificate authorities and profiles; other settings need a restart"
-        ),
+        Ok(()) => tracing::info!("reloaded {what}; other settings need a restart"),
         Err(error) => tracing::error!("failed to reload, nothing more was changed: {error:#}"),
     }
 }

@@ -81,7 +81,7 @@ impl Service {
 }
 
 /// For somebody who may send nothing: whoever has a signature can send what it is of.
-fn hide_signatures(profile: &Profile, headers: &mut [(String, String)]) {
+pub(crate) fn hide_signatures(profile: &Profile, headers: &mut [(String, String)]) {
     for (name, value) in headers {
         let signs = |spec: &SignatureSpec| spec.header.eq_ignore_ascii_case(name);
         if profile.signatures.iter().any(signs) {

@@ -13,6 +13,7 @@ use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{StoreError, Target, TaskKind};
 
+use crate::postgres::Opens;
 use crate::segments::indexed_until;
 use crate::sql::{Connection, Failure, Optional, Row, SqlError, SqlResult, unreadable};
 
@@ -40,6 +41,19 @@ pub(crate) fn salt_of(connection: &Connection) -> SqlResult<u64> {
     connection
         .query_row(sql, (), |row| row.get::<i64>(0))
         .map(i64::cast_unsigned)
+}
+
+/// Whether the secret of a tenant opens; of one is enough, and where there is none nothing is sealed. What cannot be read is not
+/// held against the key: a store that is there in part is told of as such, and one damaged row keeps no server from starting.
+pub(crate) fn can_open(connection: &Connection, opens: &Opens) -> bool {
+    let sql = "select id, live_secret from tenant order by id limit 1";
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let found: SqlResult<(i64, Vec<u8>)> = connection.query_row(sql, (), row);
+    let (Ok(salt), Ok((key, sealed))) = (salt_of(connection), found) else {
+        return true;
+    };
+    let id: Id<id::Tenant> = Id::from_key(key, salt);
+    opens(&sealed, id.as_u128())
 }
 
 /// How far ids have been ahead of the clock, in all the store's time.

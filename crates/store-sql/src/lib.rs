@@ -52,7 +52,7 @@ pub use segments::Segments;
 pub use sql::SqlError;
 use sql::{Connection, SqlResult};
 pub use sqlite::backup::{backup, restore};
-pub use sqlite::doctor::{Finding, examine};
+pub use sqlite::doctor::{Finding, examine, opens};
 use sqlite::open;
 pub use sqlite::patrol::{Patrolled, Piece};
 use tokio::sync::watch;
@@ -343,6 +343,19 @@ impl SqlStore {
     /// Outside of a tokio runtime.
     pub async fn owner(options: PostgresOptions) -> Result<Owner, OpenError> {
         let look = tokio::task::spawn_blocking(move || postgres::owner(&options));
+        let looked = look.await;
+        looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Looks whether a server could open a database: that it is reached, will do, and has secrets that open.
+    ///
+    /// # Errors
+    /// What a server would say.
+    ///
+    /// # Panics
+    /// As [`SqlStore::owner`].
+    pub async fn examine_database(options: PostgresOptions) -> Result<Owner, OpenError> {
+        let look = tokio::task::spawn_blocking(move || postgres::examine(&options));
         let looked = look.await;
         looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }

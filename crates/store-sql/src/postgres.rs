@@ -16,13 +16,12 @@ use std::time::Duration;
 pub(crate) use leader::has_no_standby;
 pub use leader::{Beat, Owner};
 pub use options::{Opens, PostgresOptions};
-use postrider_core::{Id, id};
 pub(crate) use session::{Prepared, Session, failure, text_of, value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::OpenError;
-use crate::convert::salt_of;
+use crate::convert::can_open;
 use crate::sql::{Connection, Optional as _, Row, SqlError, SqlResult};
 use options::Target;
 
@@ -130,6 +129,24 @@ pub(crate) fn owner(options: &PostgresOptions) -> Result<Owner, OpenError> {
     found.map_err(|source| OpenError::Database { name, source })
 }
 
+/// Whether the database can be reached, and its store be opened by a server with this key. Blocks.
+pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
+    let (source, name) = Source::of(options)?;
+    let wrap = |source| OpenError::Database {
+        name: name.clone(),
+        source,
+    };
+    let connection = source.open(None).map_err(wrap)?;
+    let found = schema(&connection).map_err(wrap)?;
+    must_do(&connection, &name, found == 0)?;
+    if let Some(opens) = options.opens.as_ref().filter(|_| found > 0)
+        && !can_open(&connection, opens)
+    {
+        return Err(OpenError::Sealed { name });
+    }
+    leader::found(&connection).map_err(wrap)
+}
+
 /// Ends the connection of an owner that stands still since it gave this sign of life. Blocks.
 pub(crate) fn end_owner(options: &PostgresOptions, beat: &Beat) -> Result<bool, OpenError> {
     let (source, name) = Source::of(options)?;
@@ -230,19 +247,6 @@ fn must_do(connection: &Connection, name: &str, is_empty: bool) -> Result<(), Op
         });
     }
     Ok(())
-}
-
-/// Whether the secret of a tenant opens; of one is enough, and where there is none nothing is sealed. What cannot be read is not
-/// held against the key: a store that is there in part is told of as such, and one damaged row keeps no server from starting.
-fn can_open(connection: &Connection, opens: &Opens) -> bool {
-    let sql = "select id, live_secret from tenant order by id limit 1";
-    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let found: SqlResult<(i64, Vec<u8>)> = connection.query_row(sql, (), row);
-    let (Ok(salt), Ok((key, sealed))) = (salt_of(connection), found) else {
-        return true;
-    };
-    let id: Id<id::Tenant> = Id::from_key(key, salt);
-    opens(&sealed, id.as_u128())
 }
 
 fn number(connection: &Connection, sql: &str) -> SqlResult<i64> {

@@ -27,7 +27,8 @@ use signed::{Partner, signed};
 
 pub(crate) const NAME: &str = "vignetim";
 
-pub(crate) fn routes(profile: &Profile) -> Router<Api> {
+/// Below the base of a profile; and without it, unless another profile has those already: its key tells whose a request is.
+pub(crate) fn routes(profile: &Profile, also_without_base: bool) -> Router<Api> {
     let base = profile.api.as_ref().map_or("", |api| api.base.as_str());
     let webhooks = |base: &str| {
         Router::new()
@@ -39,8 +40,12 @@ pub(crate) fn routes(profile: &Profile) -> Router<Api> {
             .route(&format!("{base}/webhooks/{{id}}/test"), post(test))
     };
     // The documentation writes its paths without the base; both are the same API.
+    let without = match also_without_base {
+        true => webhooks(""),
+        false => Router::new(),
+    };
     webhooks(base)
-        .merge(webhooks(""))
+        .merge(without)
         // Everything else below the base is answered in the vendor's shape too.
         .route(
             &format!("{base}/{{*rest}}"),

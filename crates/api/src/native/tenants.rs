@@ -89,7 +89,8 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn read(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
     let (tenant, profile) = api.service.tenant(&caller, read_id(&id)?).await?;
-    Ok(ok(&TenantView::new(Tenant::clone(&tenant), &profile)))
+    let view = TenantView::new(Tenant::clone(&tenant), &profile);
+    Ok(ok(&view.seen_by(&caller)))
 }
 
 /// Changes a tenant: what is not named stays.
@@ -109,7 +110,8 @@ pub(crate) async fn update(
     let id = read_id(&id)?;
     let patch = api.read(&caller, &headers, body).await?;
     let (changed, profile) = api.service.change_tenant(&caller, id, patch).await?;
-    Ok(ok(&TenantView::new(changed, &profile)))
+    let view = TenantView::new(changed, &profile);
+    Ok(ok(&view.seen_by(&caller)))
 }
 
 /// Which of the tenant's secrets; the mode of the caller's key when it is not given.

@@ -10,10 +10,10 @@ use postrider_core::event::{Event, EventSummary};
 use postrider_core::filter::Subscription;
 use postrider_core::profile::Profile;
 use postrider_core::tenant::{
-    Application, ApplicationSettings, EventType, Metadata, Mode, Tenant, TenantSettings,
+    Application, ApplicationSettings, EventType, Metadata, Mode, Scope, Tenant, TenantSettings,
 };
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{AttemptShown, DeliveryListed, EventTypeListed, TaskStatus};
+use postrider_service::{AttemptShown, Caller, DeliveryListed, EventTypeListed, TaskStatus};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -79,6 +79,15 @@ impl TenantView {
 }
 
 impl TenantView {
+    /// As its own customer sees it: without what the product keeps about it for itself.
+    pub(crate) fn seen_by(mut self, who: &Caller) -> Self {
+        if matches!(who.scope(), Scope::Tenant(..)) {
+            self.external_id = None;
+            self.metadata.clear();
+        }
+        self
+    }
+
     pub(crate) fn new(t: Tenant, profile: &Profile) -> Self {
         Self {
             id: t.id,

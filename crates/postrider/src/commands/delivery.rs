@@ -193,6 +193,11 @@ pub async fn delivery(command: DeliveryCommand) -> anyhow::Result<()> {
                 &task,
                 &["id", "status", "total", "done", "skipped", "error"],
             );
+            let status = task["status"].as_str().unwrap_or_default();
+            anyhow::ensure!(
+                status == "finished",
+                "the replay is {status}: not all that was to be sent again was"
+            );
         }
     }
     Ok(())

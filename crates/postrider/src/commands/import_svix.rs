@@ -117,9 +117,12 @@ impl Pages {
         };
         let before = self.iterator.take();
         self.iterator = page["iterator"].as_str().map(str::to_owned);
-        // One that says it goes on, but does not.
-        let stuck = self.iterator.is_none() || self.iterator == before;
-        self.done = page["done"].as_bool().unwrap_or(true) || stuck;
+        self.done = page["done"].as_bool().unwrap_or(true);
+        if !self.done && (self.iterator.is_none() || self.iterator == before) {
+            bail!(
+                "{path}: the other server says that there is more, and not where; what it gave so far is here, the rest is not"
+            );
+        }
         Ok(Some(data.clone()))
     }
 }

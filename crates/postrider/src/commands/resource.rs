@@ -292,7 +292,20 @@ pub(super) async fn for_tenant(
     columns: &[&str],
 ) -> anyhow::Result<()> {
     let path = Client::path(&[&["tenants", given.tenant.as_str()], after].concat())?;
-    call(&given.connection, method, &path, Some(&given.body), columns).await
+    let body = super::api::read(&given.body)?;
+    let answer = given.connection.client()?;
+    let answer = answer.call(method, &path, Some(body)).await?;
+    given.connection.show(&answer, columns);
+    // A batch is taken as far as it can be, and each that was refused says so in its row.
+    let rows = answer["data"].as_array();
+    let refused = rows.map_or(0, |rows| {
+        rows.iter().filter(|row| !row["code"].is_null()).count()
+    });
+    anyhow::ensure!(
+        refused == 0,
+        "{refused} were refused, for what their rows say; the others are accepted"
+    );
+    Ok(())
 }
 
 async fn of_tenant(given: OfTenant, what: &str, columns: &[&str]) -> anyhow::Result<()> {

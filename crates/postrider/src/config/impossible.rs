@@ -67,6 +67,9 @@ pub(super) fn impossible(config: &Config) -> Vec<String> {
 
 /// What is said of those who call the API.
 fn of_callers(config: &Config, wrong: &mut Vec<String>) {
+    if config.server.keep_alive_secs == 0 {
+        wrong.push("server.keep_alive_secs must be at least 1: it is how long a connection waits for its next request".to_owned());
+    }
     let origins = config.server.cors_origins.iter();
     for given in origins.filter(|given| origin(given).is_none()) {
         wrong.push(format!(

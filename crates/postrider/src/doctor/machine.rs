@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use postrider_core::attempt::{Outcome, Timings};
 use postrider_engine::{Exchange, Request, Transport};
+use postrider_store_sql::{PostgresOptions, SqlStore};
 use postrider_transport::{Resolve as _, SystemResolver};
 use url::Url;
 
@@ -70,6 +71,7 @@ pub(super) async fn examine(config: &Config, reach: &[Url]) -> Vec<Check> {
         disk(directory),
         key(config),
     ];
+    checks.extend(database(config).await);
     #[cfg(unix)]
     checks.extend(owners(directory));
     checks.extend(names(config).await);
@@ -186,12 +188,51 @@ fn owners(directory: &Path) -> Option<Check> {
 fn key(config: &Config) -> Check {
     let file = master_key::file(config);
     match master_key::sealer(&file, &config.secrets.previous_key_files, false) {
+        Ok(_) if is_of_another_store(config) => {
+            let detail = format!(
+                "{} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files",
+                file.display()
+            );
+            check("master key", Verdict::Bad, detail)
+        }
         Ok(_) => {
-            let detail = format!("{} reads, and nobody else may read it", file.display());
+            let detail = format!(
+                "{} reads, opens what is stored, and nobody else may read it",
+                file.display()
+            );
             check("master key", Verdict::Well, detail)
         }
         Err(error) => check("master key", Verdict::Bad, format!("{error:#}")),
     }
+}
+
+/// Whether the secrets in the directory are sealed with another key; those of a database are looked at with it.
+fn is_of_another_store(config: &Config) -> bool {
+    let is_here = config.store.url.is_none();
+    let opens = || postrider_store_sql::opens(&config.store.directory, &master_key::opens(config));
+    is_here && !opens().unwrap_or(true)
+}
+
+/// The database of `store.url`, as a server would find it.
+async fn database(config: &Config) -> Option<Check> {
+    let options = PostgresOptions {
+        opens: Some(master_key::opens(config)),
+        ..config.store.postgres()?
+    };
+    Some(match SqlStore::examine_database(options).await {
+        Ok(owner) => {
+            let by = owner
+                .url
+                .map_or_else(String::new, |url| format!(" by the server at {url}"));
+            let detail = format!("it is reached{by}, and its secrets open");
+            check("database", Verdict::Well, detail)
+        }
+        Err(error) => {
+            let why = std::error::Error::source(&error);
+            let why = why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
+            check("database", Verdict::Bad, why)
+        }
+    })
 }
 
 /// The names in the configuration that this machine has to find.

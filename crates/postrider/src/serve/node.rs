@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use postrider_api::{Connections, Listener, Router, Tls};
 use postrider_core::seal::Sealer;
-use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_nodes::{Dialer, Door, Followers, Following, Myself, Spread};
 use postrider_service::Nodes;
-use postrider_store_sql::{Beat, OpenError, Opens, Owner, PostgresOptions, SqlStore};
+use postrider_store_sql::{Beat, OpenError, Owner, PostgresOptions, SqlStore};
 use postrider_transport::HttpTransport;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -164,25 +163,12 @@ impl<'s> Turn<'s> {
         }
     }
 
-    /// Tries the master key that is here then, if there is one.
-    fn opens(&self) -> Opens {
-        let file = master_key::file(self.config);
-        let previous = self.config.secrets.previous_key_files.clone();
-        Arc::new(move |sealed, tenant| {
-            // What is wrong with it is told where it is needed.
-            let sealer = master_key::sealer(&file, &previous, false);
-            sealer.map_or(true, |sealer| {
-                sealer.open(sealed, TENANT_SECRET_CONTEXT, tenant).is_ok()
-            })
-        })
-    }
-
     /// Opens a database of a server; waits as long as another one owns it.
     pub(super) async fn take_over(&mut self, options: PostgresOptions) -> anyhow::Result<SqlStore> {
         let url = self.settings.as_ref().map(|node| node.url.to_string());
         let options = PostgresOptions {
             node_url: url,
-            opens: Some(self.opens()),
+            opens: Some(master_key::opens(self.config)),
             ..options
         };
         let mut tries: u32 = 0;

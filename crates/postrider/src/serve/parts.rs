@@ -337,8 +337,11 @@ pub(super) async fn first_root_key(
     let (Some(key), Some(mut file)) = (&key, target) else {
         return Ok(key);
     };
-    std::io::Write::write_all(&mut file, key.expose().as_bytes())
-        .context("failed to write server.root_key_file")?;
+    // The key of a store that was here before, if there is one, is of no use here.
+    file.set_len(0)
+        .and_then(|()| std::io::Write::write_all(&mut file, key.expose().as_bytes()))
+        .and_then(|()| file.sync_all())
+        .context("failed to write server.root_key_file; `postrider root-key` makes another key while the server is stopped")?;
     Ok(None)
 }
 
@@ -522,7 +525,12 @@ pub(super) fn root_key_target(config: &Config) -> anyhow::Result<Option<std::fs:
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path);
-    file.map(Some)
-        .with_context(|| format!("failed to write server.root_key_file {}", path.display()))
+    let opened = options.open(path).and_then(|file| {
+        // It may have been there, open to others.
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(file)
+    });
+    let file = opened.map(Some);
+    file.with_context(|| format!("failed to write server.root_key_file {}", path.display()))
 }

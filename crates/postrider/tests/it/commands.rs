@@ -63,6 +63,16 @@ async fn every_kind_of_thing_has_its_verbs() {
         Some(2),
         "{answers}"
     );
+    // What is refused of a batch is not passed over.
+    let mixed = format!(r#"{{"events":[{event},{{"type":"","data":1}}]}}"#);
+    let mut command = postrider();
+    let command = command.args(["event", "batch", "--tenant", t, &mixed]);
+    let ran = output(command.args(["--server", &url, "--key", &server.root]));
+    let told = text(&ran.stderr);
+    assert!(
+        !ran.status.success() && told.contains("1 were refused"),
+        "{ran:?}"
+    );
     let shown = run(&["event", "explain", "--tenant", t, event]);
     assert!(
         shown.contains("WOULD RECEIVE") && shown.contains("true"),
@@ -71,6 +81,14 @@ async fn every_kind_of_thing_has_its_verbs() {
     let rows = json_of(&["send-out", "list", "--tenant", t]);
     let first = member(&rows["data"][0], "delivery").to_owned();
     assert!(run(&["send-out", "get", &first]).contains(&first));
+    // Nor is an answer that no API gives.
+    let mut command = postrider();
+    let command = command.args(["api", "get", "/metrics"]);
+    let ran = output(command.args(["--server", &url, "--key", &server.root]));
+    assert!(
+        !ran.status.success() && text(&ran.stderr).contains("no JSON"),
+        "{ran:?}"
+    );
     run(&["notification", "list", "--tenant", t]);
     let counted = run(&["tenant", "statistics", t]);
     assert!(counted.contains('2'), "{counted}");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use postrider_testkit::{Behaviour, Receiver};
 
-use crate::binary::{output, postrider, serve, text};
+use crate::binary::{output, postrider, serve, tenant, text};
 
 /// What it says of a directory, to a receiver on this machine.
 fn doctor(data: &Path, more: &[&str]) -> Output {
@@ -99,4 +99,68 @@ fn a_way_that_is_barred_and_a_key_that_is_gone_are_told() {
     ] {
         assert!(lines.contains(part), "{part:?} is not in\n{lines}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_key_of_another_store_is_told() {
+    let (data, other) = (tempfile::tempdir().unwrap(), left_behind());
+    {
+        let process = serve(data.path());
+        let root = process.root.clone().unwrap();
+        tenant(&process, &root, "standard").await;
+    }
+    let told = doctor(data.path(), &[]);
+    assert!(
+        text(&told.stdout).contains("ok       master key: "),
+        "{told:?}"
+    );
+    let key = data.path().join("master.key");
+    std::fs::copy(other.path().join("master.key"), key).unwrap();
+    let told = doctor(data.path(), &[]);
+    let lines = text(&told.stdout);
+    assert!(!told.status.success(), "{told:?}");
+    assert!(
+        lines.contains("is not the master key of this store"),
+        "{lines}"
+    );
+}
+
+#[test]
+fn a_database_that_is_not_reached_is_told() {
+    let data = left_behind();
+    let mut command = postrider();
+    command.env(
+        "POSTRIDER__STORE__URL",
+        "postgres://postgres@127.0.0.1:1/postrider",
+    );
+    let told = output(command.args(["doctor", "--data"]).arg(data.path()));
+    let lines = text(&told.stdout);
+    assert!(!told.status.success(), "{told:?}");
+    assert!(lines.contains("BAD      database: "), "{lines}");
+    let mut command = postrider();
+    command.env(
+        "POSTRIDER__STORE__URL",
+        postrider_testkit::Postgres::shared().database(),
+    );
+    let told = output(command.args(["doctor", "--data"]).arg(data.path()));
+    let lines = text(&told.stdout);
+    assert!(lines.contains("ok       database: "), "{lines}");
+    // What is in a directory beside it is not what the server has.
+    let mut command = postrider();
+    command.env(
+        "POSTRIDER__STORE__URL",
+        "postgres://postgres@127.0.0.1:1/postrider",
+    );
+    let target = data.path().join("copy.db");
+    let told = output(
+        command
+            .arg("backup")
+            .arg(&target)
+            .arg("--data")
+            .arg(data.path()),
+    );
+    assert!(
+        !told.status.success() && text(&told.stderr).contains("pg_dump"),
+        "{told:?}"
+    );
 }

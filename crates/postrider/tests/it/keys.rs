@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::pages::browser::Browser;
-use crate::support::{Reply, TestServer, hmac, http, text};
+use crate::support::{Reply, TestServer, hmac, http, id, text};
 
 async fn application_key(server: &TestServer) -> Value {
     let name = format!("shop-{}", fastrand::u32(..));
@@ -346,4 +346,29 @@ async fn vendors_apis_count_each_request_once_and_say_429() {
     let over = list().await;
     assert_eq!(over.status, 429, "{over:?}");
     assert!(over.headers.contains_key("retry-after"), "{over:?}");
+}
+
+/// What a product keeps about a customer for itself, its id for them among it, is none of theirs.
+#[tokio::test]
+async fn a_customer_does_not_see_what_is_noted_about_them() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let path = format!("/v1/applications/{application}/tenants");
+    let new = json!({ "name": "Ada", "externalId": "c-1", "metadata": { "plan": "churning" } });
+    let tenant = id(&server.good("POST", &path, new).await);
+    let new = json!({ "name": "k", "tenant": tenant });
+    let key = server.good("POST", "/v1/keys", new).await;
+    let path = format!("/v1/tenants/{tenant}");
+    let own = server
+        .call_as(text(&key, "key"), "GET", &path, Value::Null)
+        .await;
+    assert_eq!(own.json()["name"], "Ada");
+    assert!(
+        !own.text.contains("churning") && !own.text.contains("c-1"),
+        "{}",
+        own.text
+    );
+    let products = server.good("GET", &path, Value::Null).await;
+    assert_eq!(products["metadata"]["plan"], "churning");
+    assert_eq!(products["externalId"], "c-1");
 }

@@ -966,6 +966,8 @@ async fn a_delivery_whose_record_is_refused_is_set_aside_and_counted() {
 async fn the_first_root_key_goes_to_a_file_where_one_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("root.key");
+    // A store before this one had it too.
+    std::fs::write(&file, "pr_live_0").unwrap();
     let mut child = postrider()
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(directory.path().join("data"))
@@ -986,6 +988,8 @@ async fn the_first_root_key_goes_to_a_file_where_one_is_named() {
         .parse()
         .unwrap();
     let root = std::fs::read_to_string(&file).unwrap();
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
     let bearer = format!("Bearer {root}");
     let listed = http(
         address,

@@ -54,6 +54,24 @@ async fn a_read_only_key_sees_all_but_secrets_and_changes_and_sends_nothing() {
         .collect();
     assert_eq!(signature, ["****"], "{headers}");
 
+    // Nor of what was sent: where it says nothing of its time, it could be sent again for ever.
+    for path in [
+        format!("/v1/deliveries/{delivery}"),
+        format!("/v1/deliveries/{delivery}/attempts"),
+    ] {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", &*bearer)];
+        let shown = http(server.address, "GET", &path, &headers, "").await;
+        assert!(
+            shown.text.contains(r#""webhook-signature","****""#),
+            "{}",
+            shown.text
+        );
+        assert!(!shown.text.contains("v1,"), "{}", shown.text);
+        let whole = server.good("GET", &path, Value::Null).await;
+        assert!(whole.to_string().contains("v1,"), "{whole}");
+    }
+
     let before = server.good("GET", "/v1/audit", Value::Null).await;
     let url = receiver.url("/");
     for (method, path, body) in [

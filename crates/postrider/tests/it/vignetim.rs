@@ -685,3 +685,26 @@ async fn the_test_call_tells_how_the_endpoint_answered() {
         (&json!(0), &json!(false))
     );
 }
+
+#[tokio::test]
+async fn a_profile_of_ones_own_speaks_it_at_a_place_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let known = postrider_core::profile::built_in();
+    let source = &known
+        .iter()
+        .find(|known| known.name == "vignetim")
+        .unwrap()
+        .source;
+    let own = source
+        .replace("\"vignetim\"", "\"partners\"")
+        .replace("/v2/partners", "/v2/mine");
+    let own = own.replace("dialect = \"partners\"", "dialect = \"vignetim\"");
+    std::fs::write(directory.path().join("partners.toml"), own).unwrap();
+    let of = directory.path().to_owned();
+    let server = TestServer::with(|config| config.profiles.directory = Some(of)).await;
+    for path in ["/v2/mine/webhooks", "/v2/partners/webhooks", "/webhooks"] {
+        let refused = http(server.address, "GET", path, &[], "").await;
+        assert_eq!(refused.status, 401, "{path}: {}", refused.text);
+        assert_eq!(refused.json()["statusCode"], 401, "{path}");
+    }
+}

@@ -7,7 +7,9 @@ use rusqlite::Connection;
 
 use super::open;
 use crate::OpenError;
-use crate::convert::{from_json, is_unreadable};
+use crate::convert::{can_open, from_json, is_unreadable};
+use crate::postgres::Opens;
+use crate::sql;
 use crate::sql::SqlResult;
 use crate::sql::{Row, SqlError, unreadable};
 
@@ -73,6 +75,18 @@ pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
     orphans(&connection, &mut findings);
     segments(&connection, &mut findings);
     Ok(findings)
+}
+
+/// Whether a secret that is stored in a directory opens; true where there is none.
+///
+/// # Errors
+/// When there is no database of ours.
+pub fn opens(directory: &Path, opens: &Opens) -> Result<bool, OpenError> {
+    let file = directory.join(open::FILE);
+    open::must_be_ours(&file)?;
+    let connection = open::open_reader(&file);
+    let connection = connection.map_err(|source| OpenError::from_sqlite(&file, source))?;
+    Ok(can_open(&sql::Connection::Sqlite(connection), opens))
 }
 
 /// Reads a value that stands for something, as the server does; any other is as good as another.
