@@ -12,6 +12,10 @@ use crate::seal::{hex, sha256};
 use crate::tenant::{ApiKey, Application, EventType, Scope, Tenant};
 use crate::{Id, Timestamp, id};
 
+/// Bytes of one value in an entry, as JSON; a longer one is told by its length and its digest. Whoever makes and deletes
+/// things all day would fill the log, which is kept for long.
+pub const VALUE_BYTES_MAX: usize = 2_048;
+
 /// Who changes something, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
@@ -145,6 +149,7 @@ pub fn entry<T: Audited>(
     if before == after || !subject.is_recorded() {
         return None;
     }
+    let [before, after] = [before, after].map(|described| described.map(shortened));
     Some(AuditEntry {
         id,
         application: subject.application(),
@@ -155,6 +160,18 @@ pub fn entry<T: Audited>(
         before: before.map(|before| before.to_string()),
         after: after.map(|after| after.to_string()),
     })
+}
+
+/// Without what is too long for the log.
+fn shortened(mut described: Value) -> Value {
+    let members = described.as_object_mut().into_iter().flatten();
+    for (_, value) in members {
+        let text = value.to_string();
+        if text.len() > VALUE_BYTES_MAX {
+            *value = json!({ "bytes": text.len(), "sha256": hex(&sha256(text.as_bytes())) });
+        }
+    }
+    described
 }
 
 impl Audited for Application {

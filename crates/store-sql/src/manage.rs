@@ -388,7 +388,8 @@ impl Tx {
         self.connection
             .execute(
                 // What records need of it stays; what took room is let go.
-                "update endpoint set deleted = 1, headers = '[]', description = null, metadata = '{}' where id = ?1",
+                "update endpoint set deleted = 1, headers = '[]', description = null, metadata = '{}', content_filter = null,
+                 subscription = case when kind = 3 then subscription else '[\"*\"]' end where id = ?1",
                 [id.key()],
             )
             .map_err(aborted)?;
@@ -494,9 +495,14 @@ impl Tx {
         noted.map_err(aborted).map(drop)
     }
 
-    /// Writes something: a full or read-only disk shows.
+    /// Writes something that needs room, as an event does: a full or read-only disk shows, and so does a full file. What it
+    /// took is free again at once.
     pub(crate) fn ping(&mut self) -> Result<(), StoreError> {
-        let sql = "insert into meta (key, value) values ('ping', 1) on conflict (key) do update set value = (meta.value + 1) % 1000";
+        const BYTES: usize = 8 * 1024;
+        let sql = "insert into meta (key, value, text) values ('ping', 1, ?1) on conflict (key) do update set value = (meta.value + 1) % 1000, text = excluded.text";
+        let text = "-".repeat(BYTES);
+        self.connection.execute(sql, [text]).map_err(aborted)?;
+        let sql = "update meta set text = null where key = 'ping'";
         self.connection.execute(sql, ()).map_err(aborted).map(drop)
     }
 }

@@ -625,6 +625,13 @@ async fn a_full_disk_refuses_loses_nothing_and_service_resumes() {
         (503, "store_full")
     );
     assert_eq!(refused.headers["retry-after"], "1");
+    // When there is room for none, whoever asks whether events are accepted is told.
+    let small = json!({ "type": "a", "data": "x".repeat(10_000) });
+    while server.call("POST", &path, small.clone()).await.status == 202 {
+        accepted += 1;
+    }
+    let ready = server.call("GET", "/ready", Value::Null).await;
+    assert_eq!((ready.status, ready.code().as_str()), (503, "store_full"));
     assert_eq!(server.call("GET", "/health", Value::Null).await.status, 200);
     // Nothing refused is there, and everything accepted arrives.
     let page = server.good("GET", &path, Value::Null).await;
@@ -651,6 +658,68 @@ async fn a_full_disk_refuses_loses_nothing_and_service_resumes() {
         .finished(&format!("tenant={tenant}"), accepted + 1)
         .await;
     assert!(rows.iter().all(|row| row["status"] == "delivered"));
+}
+
+/// What is refused first is what can wait, so that events still find room.
+#[tokio::test]
+async fn the_last_room_is_kept_for_events() {
+    const ROOM: u64 = 4_000_000;
+    let server = TestServer::with(|config| config.store.max_bytes = Some(ROOM)).await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    let endpoints = format!("/v1/tenants/{tenant}/endpoints");
+    let new = json!({ "url": "http://127.0.0.1:9/" });
+    let events = format!("/v1/tenants/{tenant}/events");
+    let large = json!({ "type": "a", "data": "x".repeat(60_000) });
+    let refused = loop {
+        let reply = server.call("POST", &events, large.clone()).await;
+        assert_eq!(reply.status, 202, "events were refused first: {reply:?}");
+        let made = server.call("POST", &endpoints, new.clone()).await;
+        if made.status != 201 {
+            break made;
+        }
+    };
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "store_full")
+    );
+    assert_eq!(server.call("POST", &events, large).await.status, 202);
+}
+
+/// Endpoints that are made and deleted all day leave little behind.
+#[tokio::test]
+async fn what_is_deleted_leaves_little_room_taken() {
+    const PAIRS: u64 = 100;
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let patterns: Vec<String> = (0..100).map(|n| format!("{n:0>100}")).collect();
+    let new = json!({
+        "url": "http://127.0.0.1:9/", "events": patterns, "description": "d".repeat(1_000),
+        "filter": { "data.a": "f".repeat(3_900) }, "metadata": { "m": "m".repeat(4_000) },
+        "headers": { "x-a": "h".repeat(4_000) },
+    });
+    for _ in 0..PAIRS {
+        let made = id(&server.good("POST", &path, new.clone()).await);
+        server
+            .good("DELETE", &format!("/v1/endpoints/{made}"), Value::Null)
+            .await;
+    }
+    let used = async || {
+        let metrics = server.call("GET", "/metrics", Value::Null).await.text;
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("postrider_store_bytes "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    let each = used().await / PAIRS as f64;
+    // Of 47 KB that it was; what is left is the log of changes.
+    assert!(each < 12_000.0, "{each} bytes for each");
+    let log = server.good("GET", "/v1/audit?limit=1", Value::Null).await;
+    let before = &log["data"][0]["before"];
+    assert_eq!(before["events"]["bytes"], 10_301, "{before}");
+    assert!(before["url"].is_string(), "{before}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::tenant::{Application, ApplicationSettings, EventType, Metadata, Mode, Tenant};
 
 use super::fixture::{World, at, by, filter, secs, world};
+use super::log::a_distribution;
 use crate::{
     AuditFilter, EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task,
     TaskKind, TaskState, always,
@@ -128,6 +129,13 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
         .create_endpoint(world.an_endpoint(), max, by())
         .await
         .unwrap();
+    // Distributions are counted by themselves.
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let distribution = a_distribution(&world, &["a"]);
+        made.push(store.create_endpoint(distribution, max, by()).await.is_ok());
+    }
+    assert_eq!(made, [true, true, false]);
 }
 
 pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) {
