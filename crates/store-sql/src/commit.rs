@@ -19,6 +19,24 @@ struct Manner {
     apart: bool,
     /// Deliveries that the transaction may still make. What is left when there are none is for the next.
     room: Cell<usize>,
+    /// Writes so far, of all kinds.
+    position: Cell<usize>,
+    /// The write that met a damaged page, and what it is answered: it is not made, and those behind it are for the next.
+    bad: Option<(usize, StoreError)>,
+    /// The first that meets one.
+    found: Cell<Option<(usize, StoreError)>>,
+}
+
+impl Manner {
+    fn new(apart: bool, bad: Option<(usize, StoreError)>) -> Self {
+        Self {
+            apart,
+            room: Cell::new(TRANSACTION_ROWS),
+            position: Cell::new(0),
+            bad,
+            found: Cell::new(None),
+        }
+    }
 }
 
 impl Tx {
@@ -43,34 +61,52 @@ impl Tx {
 
     /// One transaction for the first writes, at least one. What cannot be written because a
     /// row that it needs is damaged spoils the transaction; then it is made again with a savepoint for each write,
-    /// so that only that one is refused.
+    /// so that only that one is refused. A damaged page spoils it all the same; then it is made once more, and ends before
+    /// the write that met it.
     fn commit_some(&mut self, now: Moment, batch: &Batch) -> Result<Answers, StoreError> {
-        let together = catch_unwind(AssertUnwindSafe(|| {
-            self.in_transaction(|tx| tx.write_some(now, batch, false))
-        }));
-        match together {
-            Ok(Err(error)) if is_of_one(&error) => {}
-            Ok(committed) => return committed,
-            // A panic has gone past the rollback that an error gets.
-            Err(_) => self.roll_back(),
+        match self.tried(now, batch, &Manner::new(false, None)) {
+            Some(Err(error)) if is_of_one(&error) => {}
+            Some(committed) => return committed,
+            None => {}
         }
-        let apart = catch_unwind(AssertUnwindSafe(|| {
-            self.in_transaction(|tx| tx.write_some(now, batch, true))
+        let broke_off = || Err(StoreError::aborted("a write broke off inside the server"));
+        let apart = Manner::new(true, None);
+        let committed = self.tried(now, batch, &apart);
+        match apart.found.take() {
+            None => committed.unwrap_or_else(broke_off),
+            Some(bad) => {
+                let before = Manner::new(true, Some(bad));
+                let committed = self.tried(now, batch, &before);
+                committed.unwrap_or_else(broke_off)
+            }
+        }
+    }
+
+    /// None when it panicked.
+    fn tried(
+        &mut self,
+        now: Moment,
+        batch: &Batch,
+        how: &Manner,
+    ) -> Option<Result<Answers, StoreError>> {
+        let tried = catch_unwind(AssertUnwindSafe(|| {
+            self.in_transaction(|tx| tx.write_some(now, batch, how))
         }));
-        apart.unwrap_or_else(|_| {
+        if tried.is_err() {
+            // A panic has gone past the rollback that an error gets.
             self.roll_back();
-            Err(StoreError::aborted("a write broke off inside the server"))
-        })
+        }
+        tried.ok()
     }
 
     fn write_some(
         &mut self,
         now: Moment,
         batch: &Batch,
-        apart: bool,
+        how: &Manner,
     ) -> Result<Answers, StoreError> {
         let records = &batch.records;
-        if apart {
+        if how.apart {
             // One damaged row would spoil what is asked of all of them together.
             self.heads.clear();
         } else {
@@ -79,25 +115,21 @@ impl Tx {
             let entered = self.entered(records);
             self.leave_tallies(&entered).map_err(aborted)?;
         }
-        let how = Manner {
-            apart,
-            room: Cell::new(TRANSACTION_ROWS),
-        };
         // The order of the fields is that of the writes: what a batch ends, it may send again.
         let answers = Answers {
-            records: self.each(&how, records, |tx, record| {
+            records: self.each(how, records, |tx, record| {
                 tx.record(now.wall, record).map(is_made)
             })?,
-            finishes: self.each(&how, &batch.finishes, |tx, finish| {
+            finishes: self.each(how, &batch.finishes, |tx, finish| {
                 tx.finish(now.wall, *finish).map(is_made)
             })?,
-            resends: self.each(&how, &batch.resends, |tx, resend| {
+            resends: self.each(how, &batch.resends, |tx, resend| {
                 tx.resend(now, *resend).map(is_made)
             })?,
-            catch_ups: self.each(&how, &batch.catch_ups, |tx, missed| {
+            catch_ups: self.each(how, &batch.catch_ups, |tx, missed| {
                 tx.catch_up(now, *missed).map(is_made)
             })?,
-            publishes: self.each(&how, &batch.publishes, |tx, new| {
+            publishes: self.each(how, &batch.publishes, |tx, new| {
                 // Of what was begun on another connection: nothing of this one is spoilt by it.
                 if tx.pieces.is_refused(new.event.id.key()) {
                     let detail =
@@ -130,6 +162,15 @@ impl Tx {
             if how.room.get() == 0 {
                 break;
             }
+            let position = how.position.get();
+            how.position.set(position + 1);
+            if let Some((bad, error)) = &how.bad
+                && *bad == position
+            {
+                answers.push(Err(same(error)));
+                how.room.set(0);
+                break;
+            }
             let written = if how.apart {
                 self.apart(|tx| write(tx, one))
             } else {
@@ -141,6 +182,10 @@ impl Tx {
                 // What the caller did wrong was found before anything was written.
                 Err(error @ (StoreError::NotFound { .. } | StoreError::Conflict { .. })) => {
                     Err(error)
+                }
+                Err(error) if how.apart && is_of_a_page(&error) => {
+                    how.found.set(Some((position, same(&error))));
+                    return Err(error);
                 }
                 Err(error) if how.apart && is_of_one(&error) => Err(for_good(error)),
                 Err(error) => return Err(error),
@@ -222,6 +267,16 @@ fn is_of_one(error: &StoreError) -> bool {
             .is_none_or(|error| matches!(error.failure(), Failure::Taken | Failure::Refused)),
         _ => false,
     }
+}
+
+/// Whether a damaged page is why: then nothing more is written in the transaction.
+fn is_of_a_page(error: &StoreError) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|source| {
+        source
+            .downcast_ref::<SqlError>()
+            .is_some_and(SqlError::is_of_a_page)
+    })
 }
 
 /// The same failure for every write of a batch.

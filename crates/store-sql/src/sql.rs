@@ -58,6 +58,11 @@ pub(crate) enum Failure {
 }
 
 impl SqlError {
+    /// Whether a page of the file is damaged. SQLite writes nothing more in a transaction that has met one.
+    pub(crate) fn is_of_a_page(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt))
+    }
+
     pub(crate) fn failure(&self) -> Failure {
         use rusqlite::ErrorCode;
         match self {

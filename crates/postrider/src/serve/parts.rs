@@ -119,8 +119,10 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) async fn new(config: &Config, opened: &Opened) -> anyhow::Result<Self> {
-        let profiles =
-            Arc::new(ProfileRegistry::load(&*opened.store, own_profiles(config)?).await?);
+        let profiles = ProfileRegistry::load(&*opened.store, own_profiles(config)?).await;
+        let profiles = Arc::new(profiles.context(
+            "the profiles cannot be used; where what is stored of them is damaged, `postrider doctor` tells what, and `postrider restore` puts a backup in its place",
+        )?);
         let addresses = addresses(config);
         let transport = Arc::new(transport(config, addresses.clone())?);
         let shares = Shares::of(config);

@@ -1,14 +1,17 @@
 //! What is damaged on disk is found by the server itself, before somebody needs it.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    Process, call, endpoint, logged, output, postrider, publish, serve, tenant, text, until,
+    Process, call, endpoint, logged, output, postrider, publish, serve, serving, tenant, text,
+    until,
 };
+use crate::process::refused;
+use crate::support::http;
 
 /// A store with a few events, whose server has left.
 async fn stopped(data: &Path, events: usize) -> String {
@@ -22,13 +25,35 @@ async fn stopped(data: &Path, events: usize) -> String {
     let ready = call(&process, &root, "GET", "/ready", Value::Null).await;
     assert_eq!(ready["damaged"], json!(0), "{ready}");
     drop(process);
-    // What is in the log goes into the file, so that damage there is not written over.
+    empty_log(data);
+    root
+}
+
+/// What is in the log goes into the file, so that damage there is not written over.
+fn empty_log(data: &Path) {
     let database = rusqlite::Connection::open(data.join("postrider.db")).unwrap();
     let left: i64 = database
         .query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))
         .unwrap();
     assert_eq!(left, 0);
-    root
+}
+
+/// Overwrites the page with the oldest rows of a table, or its only one.
+fn overwrite(data: &Path, table: &str) {
+    let file = data.join("postrider.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let (page, size): (u64, u64) = database
+        .query_row(
+            "select pageno, pgsize from dbstat where name = ?1 and pagetype = 'leaf' order by path limit 1",
+            [table],
+            |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned())),
+        )
+        .unwrap();
+    drop(database);
+    let mut open = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    open.seek(SeekFrom::Start((page - 1) * size)).unwrap();
+    open.write_all(&vec![0xa5; usize::try_from(size).unwrap()])
+        .unwrap();
 }
 
 /// What a server's log tells of the one thing that it finds damaged.
@@ -62,29 +87,8 @@ async fn a_row_that_does_not_read_is_found_and_told_with_its_table() {
 async fn a_page_that_is_overwritten_is_found_and_the_rest_is_looked_at() {
     let data = tempfile::tempdir().unwrap();
     let root = stopped(data.path(), 300).await;
-    let file = data.path().join("postrider.db");
-    let database = rusqlite::Connection::open(&file).unwrap();
-    let (page, size): (u64, u64) = database
-        .query_row(
-            // The oldest events; the newest are needed at the start.
-            "select pageno, pgsize from dbstat where name = 'event' and pagetype = 'leaf' order by path limit 1",
-            [],
-            |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned())),
-        )
-        .unwrap();
-    drop(database);
-    let mut open = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&file)
-        .unwrap();
-    open.seek(SeekFrom::Start((page - 1) * size)).unwrap();
-    let mut before = vec![0; 16];
-    open.read_exact(&mut before).unwrap();
-    open.seek(SeekFrom::Start((page - 1) * size)).unwrap();
-    open.write_all(&vec![0xa5; usize::try_from(size).unwrap()])
-        .unwrap();
-    drop(open);
+    // The newest ones are needed at the start.
+    overwrite(data.path(), "event");
     let told = found(data.path(), &root).await;
     assert!(
         told.contains("event") && told.contains("malformed"),
@@ -125,4 +129,113 @@ async fn only_tenant(process: &Process, root: &str) -> String {
     let path = format!("/v1/applications/{application}/tenants");
     let all = call(process, root, "GET", &path, Value::Null).await;
     all["data"][0]["id"].as_str().unwrap().to_owned()
+}
+
+/// A page that is damaged has rows of one tenant, whose deliveries are due when the server starts: that one has to wait,
+/// and all others are served as ever.
+async fn damage_costs_its_own_tenant_alone(
+    table: &str,
+    endpoints: usize,
+    siblings: usize,
+    is_sent: bool,
+) {
+    let data = tempfile::tempdir().unwrap();
+    let process = serve(data.path());
+    let root = process.root.clone().unwrap();
+    let struck = Receiver::start(Behaviour::Hang).await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let first = tenant(&process, &root, "standard").await;
+    for _ in 0..endpoints {
+        endpoint(&process, &root, &first, &struck.url("/")).await;
+    }
+    let all = call(&process, &root, "GET", "/v1/applications", Value::Null).await;
+    let application = all["data"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/applications/{application}/tenants");
+    for _ in 0..siblings {
+        call(&process, &root, "POST", &path, json!({ "name": "t" })).await;
+    }
+    // The last one, so that it is on another page.
+    let other = tenant(&process, &root, "vignetim").await;
+    endpoint(&process, &root, &other, &receiver.url("/")).await;
+    publish(&process, &root, &first).await;
+    // Under way when the server is killed, so due at once when it starts.
+    struck.wait_for(endpoints).await;
+    drop(process);
+    empty_log(data.path());
+    overwrite(data.path(), table);
+
+    struck.behave(Behaviour::Status(200));
+    let process = serve(data.path());
+    if is_sent {
+        // Some of its endpoints can be read; what they answer is to be recorded with everybody's.
+        struck.wait_for(endpoints + 1).await;
+    }
+    let event = json!({ "type": "order.completed", "data": { "orderId": "1" } });
+    let path = format!("/v1/tenants/{other}/events");
+    for _ in 0..5 {
+        call(&process, &root, "POST", &path, event.clone()).await;
+    }
+    receiver.wait_for(5).await;
+    let path = format!("/v1/deliveries?tenant={other}");
+    let are_delivered = |page: &Value| {
+        let rows = page["data"].as_array().unwrap();
+        rows.len() == 5 && rows.iter().all(|row| row["status"] == "delivered")
+    };
+    until(&process, &root, &path, are_delivered).await;
+
+    let bearer = format!("Bearer {root}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let path = format!("/v1/tenants/{first}/events");
+    let event = json!({ "type": "a.b", "data": 1 }).to_string();
+    let refused = http(process.address, "POST", &path, &headers, event).await;
+    assert_eq!(refused.status, 500, "{refused:?}");
+    until(&process, &root, "/ready", |ready| ready["damaged"] == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_page_of_endpoints_costs_their_own_tenant_alone() {
+    damage_costs_its_own_tenant_alone("endpoint", 150, 0, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_page_of_tenants_costs_those_on_it_alone() {
+    damage_costs_its_own_tenant_alone("tenant", 1, 60, false).await;
+}
+
+#[tokio::test]
+async fn what_a_server_cannot_be_without_is_told_with_what_to_do() {
+    // The newest ids are where new ones go on.
+    for table in ["endpoint", "tenant", "meta"] {
+        let data = tempfile::tempdir().unwrap();
+        stopped(data.path(), 3).await;
+        overwrite(data.path(), table);
+        let told = refused(&mut serving(data.path())).await;
+        let file = data.path().join("postrider.db");
+        let expected = format!(
+            "{} is damaged or not a database; restore it from a backup",
+            file.display()
+        );
+        assert!(told.contains(&expected), "{table}: {told}");
+        let doctor = output(postrider().args(["doctor", "--data"]).arg(data.path()));
+        let found = format!("{table}: ");
+        assert!(text(&doctor.stdout).contains(&found), "{doctor:?}");
+    }
+}
+
+#[tokio::test]
+async fn profiles_that_cannot_be_read_are_told_with_what_to_do() {
+    let data = tempfile::tempdir().unwrap();
+    stopped(data.path(), 3).await;
+    overwrite(data.path(), "profile");
+    let told = refused(&mut serving(data.path())).await;
+    assert!(
+        told.contains("profile")
+            && (told.contains("postrider doctor") || told.contains("from a backup")),
+        "{told}"
+    );
+    let doctor = output(postrider().args(["doctor", "--data"]).arg(data.path()));
+    assert!(text(&doctor.stdout).contains("profile: "), "{doctor:?}");
 }

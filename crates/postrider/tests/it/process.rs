@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use postrider_testkit::{Behaviour, Postgres, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    Process, by_clock, call, endpoint, greeted, in_postgres, output, postrider, publish, serve,
-    serving, tenant, text, until,
+    Process, by_clock, call, endpoint, greeted, in_postgres, logged, output, postrider, publish,
+    serve, serving, tenant, text, until,
 };
 use crate::support::http;
 
@@ -1131,4 +1131,478 @@ async fn a_request_that_took_long_is_told_with_whose_it_was() {
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
+}
+
+/// The same command, by a shell that does something before it.
+fn after(first: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// A server whose log nobody wants.
+fn quiet(command: &mut Command, is_first: bool) -> Process {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
+    greeted(command.spawn().unwrap(), is_first)
+}
+
+/// How a process ended, if it did within some time.
+async fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        let status = child.try_wait().unwrap();
+        if status.is_some() || tokio::time::Instant::now() >= deadline {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a server says that ends by itself, and does not serve.
+pub(crate) async fn refused(command: &mut Command) -> String {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let command = command.stdout(Stdio::null()).stderr(log.reopen().unwrap());
+    let mut child = command.spawn().unwrap();
+    let status = ended(&mut child, Duration::from_secs(30)).await;
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let told = std::fs::read_to_string(log.path()).unwrap();
+    assert!(
+        status.is_some_and(|status| !status.success()),
+        "{status:?}: {told}"
+    );
+    told
+}
+
+/// The first line of a log that is as wanted, once it is there.
+async fn line_of(log: &Path, wanted: impl Fn(&str) -> bool) -> String {
+    let mut told = String::new();
+    for _ in 0..600 {
+        told = std::fs::read_to_string(log).unwrap();
+        if let Some(line) = told.lines().find(|line| wanted(line)) {
+            return line.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no line is as wanted:\n{told}");
+}
+
+/// A server takes events, and they arrive.
+async fn must_deliver(process: &Process, root: &str) {
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(process, root, "standard").await;
+    endpoint(process, root, &tenant, &receiver.url("/")).await;
+    for _ in 0..5 {
+        publish(process, root, &tenant).await;
+    }
+    receiver.wait_for(5).await;
+}
+
+/// A connection that is kept for one request after the other.
+struct Kept {
+    sender: hyper::client::conn::http1::SendRequest<http_body_util::Full<bytes::Bytes>>,
+    bearer: String,
+}
+
+impl Kept {
+    async fn open(address: SocketAddr, key: &str) -> Self {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        Self {
+            sender,
+            bearer: format!("Bearer {key}"),
+        }
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.sender.ready().await.unwrap();
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "test")
+            .header("authorization", &self.bearer)
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::new(bytes::Bytes::from(
+                body.to_owned(),
+            )))
+            .unwrap();
+        let response = self.sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await;
+        (status, text(&body.unwrap().to_bytes()))
+    }
+
+    /// Connections that the server has, and those that it lets in.
+    async fn connections(&mut self) -> (usize, usize) {
+        let (status, metrics) = self.ask("GET", "/metrics", "").await;
+        assert_eq!(status, 200, "{metrics}");
+        let of = |name: &str| -> usize {
+            let start = format!("postrider_budget_{name}{{budget=\"connections\"}} ");
+            let mut lines = metrics.lines();
+            let value = lines.find_map(|line| line.strip_prefix(start.as_str()));
+            value.unwrap().parse().unwrap()
+        };
+        (of("used"), of("max"))
+    }
+}
+
+/// Files that this process may have open, after it was given as many as there are for it.
+fn files_max() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let wanted = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, wanted).unwrap_or_default();
+    // None is without a limit.
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |most| {
+        usize::try_from(most).unwrap_or(usize::MAX)
+    })
+}
+
+/// Connections on which nothing is said; without those that did not come about.
+async fn silent(address: SocketAddr, count: usize) -> Vec<tokio::net::TcpStream> {
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let connect = tokio::net::TcpStream::connect(address);
+        opening.spawn(tokio::time::timeout(Duration::from_secs(5), connect));
+    }
+    let opened = opening.join_all().await.into_iter();
+    opened.filter_map(|stream| stream.ok()?.ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_leave_deliveries_the_descriptors_they_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut few = after("ulimit -n 1024", &serving(directory.path()));
+    let process = quiet(&mut few, true);
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    let mut kept = Kept::open(process.address, &root).await;
+    let (_, max) = kept.connections().await;
+    assert!(max < 1_024, "{max}");
+    // More than the server may open, where this process may; other tests need some too.
+    let idle = silent(process.address, files_max().saturating_sub(256).min(1_100)).await;
+    assert!(idle.len() > max, "{} of {max}", idle.len());
+    let mut used = 0;
+    for _ in 0..600 {
+        (used, _) = kept.connections().await;
+        if used == max {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(used, max, "all that are let in are taken");
+
+    let path = format!("/v1/tenants/{tenant}/events");
+    let event = json!({ "type": "a.b", "data": 1 }).to_string();
+    let (status, answer) = kept.ask("POST", &path, &event).await;
+    assert_eq!(status, 202, "{answer}");
+    receiver.wait_for(1).await;
+    // So that others get in again.
+    drop(idle);
+    let path = format!("/v1/deliveries?tenant={tenant}");
+    let is_delivered = |page: &Value| page["data"][0]["status"] == "delivered";
+    let page = until(&process, &root, &path, is_delivered).await;
+    assert_eq!(page["data"][0]["attemptsMade"], 1, "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_cannot_start_sends_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(Behaviour::Hang).await;
+    let process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    publish(&process, &root, &tenant).await;
+    // Killed before there was an answer: it is due at once at the next start.
+    receiver.wait_for(1).await;
+    drop(process);
+    receiver.behave(Behaviour::Status(200));
+    let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = somebody.local_addr().unwrap().to_string();
+    for (settings, expected) in [
+        (
+            &[
+                ("POSTRIDER__NOTIFICATIONS__SMTP__HOST", "mail.example"),
+                ("POSTRIDER__NOTIFICATIONS__SMTP__FROM", "bad"),
+            ][..],
+            "notifications.smtp cannot be used",
+        ),
+        (
+            &[("POSTRIDER__METRICS__LISTEN", taken.as_str())][..],
+            "choose another address with metrics.listen",
+        ),
+        (
+            &[("POSTRIDER__SERVER__ROOT_KEY_FILE", "/nowhere/key")][..],
+            "server.root_key_file",
+        ),
+        (
+            &[("POSTRIDER__PROFILES__DIRECTORY", "/nowhere")][..],
+            "/nowhere",
+        ),
+        (&[("POSTRIDER__EGRESS__PROXY", "ftp://proxy")][..], "proxy"),
+    ] {
+        let mut command = serving(directory.path());
+        command.envs(settings.iter().copied());
+        let told = refused(&mut command).await;
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert_eq!(receiver.requests().len(), 1);
+    // It was due all the time.
+    let _process = serve(directory.path());
+    receiver.wait_for(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_waits_no_longer_than_it_may() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(Behaviour::Hang).await;
+    let mut command = serving(directory.path());
+    let mut process = quiet(command.env("POSTRIDER__SERVER__SHUTDOWN_SECS", "4"), true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    publish(&process, &root, &tenant).await;
+    receiver.wait_for(1).await;
+    let mut client = tokio::net::TcpStream::connect(process.address)
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v1/tenants/{tenant}/events HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {root}\r\ncontent-type: application/json\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    // When it is told to go on, the server waits for the body.
+    let mut told = [0; 25];
+    client.read_exact(&mut told).await.unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"{\"type\":").await.unwrap();
+
+    let began = tokio::time::Instant::now();
+    signal(&process, "TERM");
+    let status = ended(&mut process.child, Duration::from_secs(8)).await;
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    let took = began.elapsed();
+    assert!(
+        took >= Duration::from_secs(3),
+        "they had their time: {took:?}"
+    );
+    drop(client);
+    // What was cut off is sent again.
+    receiver.behave(Behaviour::Status(200));
+    let _process = quiet(&mut serving(directory.path()), false);
+    receiver.wait_for(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_changes_the_level_of_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("postrider.toml");
+    let set = |level: &str| std::fs::write(&file, format!("[log]\nlevel = \"{level}\"\n")).unwrap();
+    set("info");
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = serving(&directory.path().join("data"));
+    command.arg("--config").arg(&file);
+    command.stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+    let process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    publish(&process, &root, &tenant).await;
+    let path = format!("/v1/deliveries?tenant={tenant}&status=delivered");
+    let is_there = |page: &Value| page["data"].as_array().is_some_and(|all| all.len() == 1);
+    until(&process, &root, &path, is_there).await;
+    let told = std::fs::read_to_string(log.path()).unwrap();
+    assert!(told.contains("INFO") && !told.contains("DEBUG"), "{told}");
+
+    set("debug");
+    signal(&process, "HUP");
+    line_of(log.path(), |line| line.contains("reloaded the log's level")).await;
+    publish(&process, &root, &tenant).await;
+    let told = line_of(log.path(), |line| line.contains("DEBUG attempt ")).await;
+    for part in ["number=1", "status=200", &format!("tenant.id={tenant}")] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_that_is_put_into_the_directory_is_there_after_a_signal() {
+    let directory = tempfile::tempdir().unwrap();
+    let profiles = directory.path().join("profiles");
+    std::fs::create_dir(&profiles).unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = serving(&directory.path().join("data"));
+    command.env("POSTRIDER__PROFILES__DIRECTORY", &profiles);
+    command.stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+    let process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    let shown = output(postrider().args(["profile", "show", "standard"]));
+    let own = text(&shown.stdout)
+        .replace("name = \"standard\"", "name = \"own\"")
+        .replace("webhook-id", "x-own-id");
+    std::fs::write(profiles.join("own.toml"), own).unwrap();
+    let bearer = format!("Bearer {root}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let new = json!({ "name": "early", "profile": "own" }).to_string();
+    let early = http(process.address, "POST", "/v1/applications", &headers, new).await;
+    assert_eq!(early.status, 400, "nobody has asked for it yet: {early:?}");
+
+    signal(&process, "HUP");
+    line_of(log.path(), |line| {
+        line.contains("reloaded") && line.contains("profiles")
+    })
+    .await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&process, &root, "own").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    publish(&process, &root, &tenant).await;
+    let request = receiver.wait_for(1).await.remove(0);
+    assert!(request.headers.contains_key("x-own-id"), "{request:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_on_a_full_disk_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = serving(directory.path());
+    // Something is told of each request and each attempt.
+    command.env("POSTRIDER__LOG__LEVEL", "debug");
+    command.stdout(Stdio::piped()).stderr(full);
+    let mut process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    must_deliver(&process, &root).await;
+    signal(&process, "TERM");
+    assert!(process.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_that_cannot_be_told_stops_nothing() {
+    for output in ["exec >&-", "exec >/dev/full"] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("root.key");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut command = postrider();
+        command
+            .args(["serve", "--dev", "--listen", &address.to_string(), "--data"])
+            .arg(directory.path().join("data"))
+            .env("POSTRIDER__SERVER__ROOT_KEY_FILE", &file);
+        let mut command = after(output, &command);
+        let mut process = Process {
+            child: command.stderr(Stdio::null()).spawn().unwrap(),
+            address,
+            root: None,
+        };
+        // It listens before it has written the key.
+        let mut root = String::new();
+        for _ in 0..600 {
+            root = std::fs::read_to_string(&file).unwrap_or_default();
+            if !root.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!root.is_empty(), "{output}: it does not start");
+        must_deliver(&process, &root).await;
+        signal(&process, "TERM");
+        assert!(process.child.wait().unwrap().success(), "{output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_ahead_log_that_is_gone_after_a_kill_is_told() {
+    const GONE: &str = "the last run did not end cleanly, and its write-ahead log is gone";
+    let directory = tempfile::tempdir().unwrap();
+    let process = serve(directory.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    publish(&process, &root, &tenant).await;
+    drop(process);
+    // Killed it was, and nothing is missing.
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(directory.path(), log.reopen().unwrap());
+    let path = format!("/v1/tenants/{tenant}/events");
+    let events = call(&process, &root, "GET", &path, Value::Null).await;
+    assert_eq!(events["data"].as_array().unwrap().len(), 1, "{events}");
+    drop(process);
+    let told = std::fs::read_to_string(log.path()).unwrap();
+    assert!(!told.contains(GONE), "{told}");
+
+    std::fs::remove_file(directory.path().join("postrider.db-wal")).unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let _process = logged(directory.path(), log.reopen().unwrap());
+    let told = line_of(log.path(), |line| line.contains(GONE)).await;
+    for part in [
+        "ERROR",
+        "Compare with what the product has published",
+        "postrider.db-wal",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_made_up_is_refused_in_the_log_without_its_text() {
+    const MADE_UP: &str = "pr_live_7h1sk3y1s0fn0body";
+    let directory = tempfile::tempdir().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = serving(directory.path());
+    // Whatever is told for those who look closely has none of it either.
+    command.env("POSTRIDER__LOG__LEVEL", "trace");
+    command.stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+    let process = greeted(command.spawn().unwrap(), true);
+    let bearer = format!("Bearer {MADE_UP}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs().to_string();
+    for (path, headers) in [
+        ("/v1/keys", &[("authorization", bearer.as_str())][..]),
+        (
+            "/v2/partners/webhooks",
+            &[
+                ("x-api-key", MADE_UP),
+                ("x-timestamp", now.as_str()),
+                ("x-nonce", "1"),
+                ("x-signature", "00"),
+            ][..],
+        ),
+    ] {
+        let refused = http(process.address, "GET", path, headers, "").await;
+        assert_eq!(refused.status, 401, "{refused:?}");
+        assert!(!refused.text.contains(MADE_UP), "{refused:?}");
+        let id = format!("request.id=\"{}\"", refused.headers["x-request-id"]);
+        let told = line_of(log.path(), |line| line.contains(&id)).await;
+        // At a level that is told where nothing is set.
+        for part in ["INFO", "method=GET", path, "status=401", "key=\"-\""] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+    let told = std::fs::read_to_string(log.path()).unwrap();
+    assert!(!told.contains(MADE_UP), "{told}");
 }
