@@ -248,3 +248,47 @@ impl ApiKey {
             && self.expires_at.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_with_what_a_later_version_added_are_read_without_it() {
+        let text = r#"{"region":"eu1","later":{"a":[1]},"notifications":{"later":true,
+            "webhooks":{"email":true,"emails":["ada@example.com"],"later":null}}}"#;
+        let read: TenantSettings = serde_json::from_str(text).unwrap();
+        let mut expected = TenantSettings {
+            region: Some("eu1".to_owned()),
+            ..TenantSettings::default()
+        };
+        let webhooks = &mut expected.notifications.webhooks;
+        webhooks.email = true;
+        webhooks.emails.push("ada@example.com".to_owned());
+        assert_eq!(read, expected);
+        let text = r##"{"validate":"warn","later":"a","branding":{"accent":"#2457c5","later":1},
+            "modeNames":{"live":"on","test":"off","later":[]}}"##;
+        let read: ApplicationSettings = serde_json::from_str(text).unwrap();
+        let expected = ApplicationSettings {
+            validate: Validation::Warn,
+            mode_names: Some(ModeNames {
+                live: "on".to_owned(),
+                test: "off".to_owned(),
+            }),
+            branding: Branding {
+                accent: Some("#2457c5".to_owned()),
+                ..Branding::default()
+            },
+            ..ApplicationSettings::default()
+        };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn settings_that_an_earlier_version_did_not_have_are_the_defaults() {
+        let read: TenantSettings = serde_json::from_str("{}").unwrap();
+        assert_eq!(read, TenantSettings::default());
+        let read: ApplicationSettings = serde_json::from_str("{}").unwrap();
+        assert_eq!(read, ApplicationSettings::default());
+    }
+}

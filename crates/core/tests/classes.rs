@@ -1,11 +1,13 @@
 //! What an answer means to each documented system, for every status there is.
 
+use std::time::Duration;
+
 use postrider_core::Timestamp;
 use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::{FailReason, Series};
 use postrider_core::health::HealthChange;
-use postrider_core::judge::{AttemptFacts, Next, judge};
-use postrider_core::profile::{Class, built_in};
+use postrider_core::judge::{AttemptFacts, Next, Signal, judge};
+use postrider_core::profile::{Class, Profile, built_in};
 use postrider_core::tenant::Mode;
 
 #[test]
@@ -174,4 +176,62 @@ fn steps_that_passed_while_nothing_was_sent_are_made_up_for_one_by_one() {
             "{started}"
         );
     }
+}
+
+#[test]
+fn a_pause_without_end_is_as_long_as_the_profile_heeds() {
+    let facts = AttemptFacts {
+        series: Series::SCHEDULED,
+        started_at: Timestamp::from_secs(1),
+        ended_at: Timestamp::from_secs(2),
+        deliver_before: None,
+        one_off: false,
+        unit_random: 0.5,
+    };
+    let standard = built_in().iter().find(|profile| profile.name == "standard");
+    let standard = standard.unwrap();
+    let (written, shorter) = ("retry_after_max = \"24h\"", "retry_after_max = \"7m\"");
+    assert!(standard.source.contains(written));
+    let own = Profile::parse(&standard.source.replace(written, shorter)).unwrap();
+    for (profile, minutes) in [(standard, 24 * 60), (&own, 7)] {
+        let longest = Duration::from_secs(minutes * 60);
+        // A 503 may name a time as well as a 429.
+        for status in [429, 503] {
+            let outcome = Outcome::Answered {
+                status,
+                retry_after_secs: Some(u32::MAX),
+            };
+            let retry = profile.retry(Mode::Live);
+            let verdict = judge(&profile.classify, retry, &outcome, &facts);
+            let pause = Some(longest);
+            assert_eq!(verdict.signal, Signal::Strained { pause }, "{status}");
+            let at = facts.ended_at.plus(longest);
+            assert_eq!(verdict.next, Next::Retry { at }, "{status}");
+        }
+    }
+}
+
+#[test]
+fn a_delay_that_is_longer_than_there_is_time_ends_with_it() {
+    let source = include_str!("../../../fuzz/seeds/profile/far-delay");
+    let profile = Profile::parse(source).unwrap();
+    let outcome = Outcome::Answered {
+        status: 500,
+        retry_after_secs: None,
+    };
+    let next = |deliver_before| {
+        let facts = AttemptFacts {
+            series: Series::SCHEDULED,
+            started_at: Timestamp::from_secs(1_774_017_075),
+            ended_at: Timestamp::from_secs(1_774_017_076),
+            deliver_before,
+            one_off: false,
+            unit_random: 0.5,
+        };
+        let retry = profile.retry(Mode::Live);
+        judge(&profile.classify, retry, &outcome, &facts).next
+    };
+    assert_eq!(next(None), Next::Retry { at: Timestamp::MAX });
+    let expired = Next::Failed(FailReason::Expired);
+    assert_eq!(next(Some(Timestamp::from_secs(1_774_017_099))), expired);
 }

@@ -157,15 +157,22 @@ mod tests {
         cache: Cache<u32, u32>,
         changes: Arc<Changes>,
         reads: AtomicU32,
+        /// Of each value.
+        weight: u64,
     }
 
     impl World {
         fn new() -> Self {
+            Self::holding(100, 100, 1)
+        }
+
+        fn holding(items: usize, all: u64, weight: u64) -> Self {
             let changes = Arc::new(Changes::default());
             Self {
-                cache: Cache::new(100, 100, changes.clone()),
+                cache: Cache::new(items, all, changes.clone()),
                 changes,
                 reads: AtomicU32::new(0),
+                weight,
             }
         }
 
@@ -176,7 +183,7 @@ mod tests {
                 tokio::task::yield_now().await;
                 Ok::<_, ()>(Read {
                     value,
-                    weight: 1,
+                    weight: self.weight,
                     stamp,
                 })
             };
@@ -208,5 +215,22 @@ mod tests {
         };
         tokio::join!(world.get(1), change);
         assert_eq!(world.get(1).await, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_weighs_no_more_than_all_may() {
+        let world = World::holding(10, 25, 10);
+        for key in 0..5 {
+            world.get(key).await;
+        }
+        let held = world.cache.held.weight();
+        assert!((10..=25).contains(&held), "{held}");
+        let before = world.reads.load(Ordering::SeqCst);
+        for key in 0..5 {
+            world.get(key).await;
+        }
+        // Two were held, and may have given way to others meanwhile.
+        let again = world.reads.load(Ordering::SeqCst) - before;
+        assert!(again >= 3, "{again}");
     }
 }

@@ -14,9 +14,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use postrider_core::Timestamp;
+use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::{DeliveryState, FailReason};
 use postrider_core::endpoint::Ordering;
-use postrider_core::health::DisableReason;
+use postrider_core::health::{DisableReason, Health};
 use postrider_engine::machine::MachineLimits;
 use world::{EndpointId, FAIR, Weather, World, status, timed_out};
 
@@ -86,6 +87,7 @@ fn one_life(seed: u64) {
                 let limit = world.now.plus(Duration::from_secs(2));
                 world.publish(world.tenants[0], None, Some(limit));
             }
+            4 => world.set_wall_clock([-3_600, 3_600][dice.usize(0..2)]),
             _ => {
                 let key = ["a", "b", "c"][dice.usize(0..3)];
                 world.publish(world.tenants[dice.usize(0..2)], Some(key), None);
@@ -170,11 +172,7 @@ fn every_accepted_delivery_ends_whatever_happens() {
 }
 
 /// One endpoint, one event, always the same answer.
-fn one_delivery(
-    profile: &str,
-    answer: fn() -> postrider_core::attempt::Outcome,
-    took: Duration,
-) -> World {
+fn one_delivery(profile: &str, answer: fn() -> Outcome, took: Duration) -> World {
     let mut world = World::new(1, profile, MachineLimits::default(), FAIR, 1);
     let tenant = world.tenants[0];
     world.endpoint(
@@ -294,7 +292,7 @@ fn retry_after_is_obeyed_by_the_standard_profile() {
     let tenant = world.tenants[0];
     let mut answers = vec![
         status(200),
-        postrider_core::attempt::Outcome::Answered {
+        Outcome::Answered {
             status: 429,
             retry_after_secs: Some(120),
         },
@@ -531,4 +529,66 @@ fn a_clock_that_was_set_back_delays_nothing_over_a_restart() {
     let next = world.requests()[made].0;
     let late = next.since(due);
     assert!(late <= Duration::from_secs(62), "{late:?} after it was due");
+}
+
+/// One slot in all: one that is not given back is the end of everything.
+fn one_slot() -> MachineLimits {
+    MachineLimits {
+        in_flight_max: 1,
+        lane_in_flight_max: 1,
+        ..MachineLimits::default()
+    }
+}
+
+#[test]
+fn a_request_that_breaks_off_in_the_transport_is_a_failed_attempt_and_no_lost_slot() {
+    let mut world = World::new(1, "standard", one_slot(), FAIR, 1);
+    let tenant = world.tenants[0];
+    let answer = |_: &mut fastrand::Rng| (status(200), Duration::from_millis(1));
+    let endpoint = world.endpoint(tenant, Ordering::None, None, Box::new(answer));
+    world.break_next_request_off();
+    world.publish(tenant, None, None);
+    world.run_until(world.now.plus(Duration::from_millis(500)));
+    let first = world.deliveries()[0].clone();
+    assert_eq!((first.state, first.attempts), (DeliveryState::Pending, 1));
+    let attempts = world.attempts(first.id);
+    let failed = Outcome::Unreachable {
+        reason: UnreachableReason::Internal,
+        detail: "the transport failed".to_owned(),
+    };
+    assert_eq!(attempts[0].outcome, failed);
+    let health = world.health(endpoint);
+    assert_eq!(health, Health::default(), "the fault is not the receiver's");
+    world.publish(tenant, None, None);
+    world.run_until(world.now.plus(Duration::from_millis(500)));
+    let sent: Vec<_> = world.requests().iter().map(|(.., id, _)| *id).collect();
+    assert!(sent.len() == 1 && sent[0] != first.id, "the next one goes");
+    // The first has its next attempt when its schedule says so.
+    assert!(world.run_until(world.now.plus(Duration::from_secs(60))));
+    let (.., last, number) = world.requests()[1];
+    assert_eq!((last, number), (first.id, 2));
+    assert_eq!(world.set_aside(), 0);
+}
+
+#[test]
+fn an_attempt_that_breaks_off_before_its_record_costs_its_own_delivery_until_the_next_start() {
+    let mut world = World::new(1, "standard", one_slot(), FAIR, 1);
+    let tenant = world.tenants[0];
+    let answer = |_: &mut fastrand::Rng| (status(200), Duration::from_millis(1));
+    world.endpoint(tenant, Ordering::None, None, Box::new(answer));
+    world.break_next_attempt_off();
+    world.publish(tenant, None, None);
+    world.run_until(world.now.plus(Duration::from_millis(500)));
+    let first = world.deliveries()[0].clone();
+    assert_eq!((first.state, first.attempts), (DeliveryState::Pending, 0));
+    assert_eq!(world.set_aside(), 1);
+    world.publish(tenant, None, None);
+    world.run_until(world.now.plus(Duration::from_secs(900)));
+    let sent: Vec<_> = world.requests().iter().map(|(.., id, _)| *id).collect();
+    assert_eq!(sent.len(), 2, "the next one goes, and the first no more");
+    assert!(sent[0] == first.id && sent[1] != first.id);
+    world.crash();
+    assert!(world.run_until(world.now.plus(Duration::from_secs(60))));
+    let (.., last, number) = world.requests()[2];
+    assert_eq!((last, number), (first.id, 1), "as it was stored");
 }

@@ -132,3 +132,60 @@ fn plain(name: &str) -> String {
         name.to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postrider_core::Secret;
+    use postrider_service::budget::Budget;
+
+    use super::*;
+    use crate::mailing::tests::Served;
+
+    /// A question of a tenant to the `number`th of its addresses.
+    fn question(tenant: u128, number: usize) -> Confirmation {
+        Confirmation {
+            tenant: Id::from_u128(tenant),
+            to: format!("person{number}@tenant{tenant}.example"),
+            code: Secret::new("a code"),
+            tenant_name: "Ada's shop".to_owned(),
+            application_name: "shop".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_asks_so_many_in_a_day_and_the_next_ones_on_the_next() {
+        let served = Served::start().await;
+        let confirming = Confirming::new(&served.service, &served.mailer, None);
+        let (wanted, questions) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let budget = Budget::new(1);
+        let ask = async |tenant: u128, number: usize| {
+            let place = budget.open(tenant);
+            let asked = wanted.send((question(tenant, number), place)).await;
+            assert!(asked.is_ok());
+        };
+        let asked = async {
+            for number in 0..=TENANT_DAY_MAX {
+                ask(1, number).await;
+            }
+            // Another's comes behind them all: when it is there the last of them had its turn.
+            ask(2, 0).await;
+            let mails = served.mailbox.wait_for(TENANT_DAY_MAX + 1).await;
+            let to: Vec<_> = mails.iter().flat_map(|mail| &mail.to).cloned().collect();
+            let all = (0..TENANT_DAY_MAX).map(|number| question(1, number).to);
+            let expected: Vec<_> = all.chain([question(2, 0).to]).collect();
+            assert_eq!(to, expected);
+            served.clock.go_on(DAY.as_secs() - 1);
+            ask(1, TENANT_DAY_MAX).await;
+            ask(3, 0).await;
+            served.mailbox.wait_for(TENANT_DAY_MAX + 2).await;
+            served.clock.go_on(1);
+            ask(1, TENANT_DAY_MAX).await;
+            let mails = served.mailbox.wait_for(TENANT_DAY_MAX + 3).await;
+            let last = &mails[TENANT_DAY_MAX + 2];
+            assert_eq!(last.to, [question(1, TENANT_DAY_MAX).to]);
+            stop.cancel();
+        };
+        tokio::join!(confirming.run(questions, &stop), asked);
+    }
+}

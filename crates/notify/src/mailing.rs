@@ -203,3 +203,148 @@ impl<'a> Mailing<'a> {
         });
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use postrider_core::notice::{Channels, NotificationSettings};
+    use postrider_core::seal::Sealer;
+    use postrider_core::tenant::Tenant;
+    use postrider_engine::machine::MachineLimits;
+    use postrider_engine::{Clock, Engine, Exchange, ProfileRegistry, Request, Transport};
+    use postrider_store::Catalogue as _;
+    use postrider_store::conformance::fixture::{by, secs, world};
+    use postrider_store::memory::MemoryStore;
+    use postrider_testkit::Mailbox;
+
+    use super::*;
+    use crate::{SmtpOptions, SmtpTls};
+
+    /// Goes on when the test says so: a day of it is over at once.
+    #[derive(Default)]
+    pub(crate) struct SetClock(AtomicU64);
+
+    impl SetClock {
+        pub(crate) fn go_on(&self, secs: u64) {
+            self.0.fetch_add(secs, Ordering::SeqCst);
+        }
+    }
+
+    impl Clock for SetClock {
+        fn now(&self) -> Timestamp {
+            secs(0).plus(self.elapsed())
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// Nothing is sent but mail.
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Transport for Nowhere {
+        async fn send(&self, _: &Request) -> Exchange {
+            std::future::pending().await
+        }
+    }
+
+    /// A server over the model, and a mail server that it knows.
+    pub(crate) struct Served {
+        pub(crate) service: Service,
+        pub(crate) mailer: Mailer,
+        pub(crate) mailbox: Mailbox,
+        pub(crate) clock: Arc<SetClock>,
+        store: Arc<MemoryStore>,
+    }
+
+    impl Served {
+        pub(crate) async fn start() -> Self {
+            let store = Arc::new(MemoryStore::new(1));
+            let sealer = Arc::new(Sealer::new(&[7; 32], &[]));
+            let clock = Arc::new(SetClock::default());
+            let profiles = ProfileRegistry::load(&*store, Vec::new()).await.unwrap();
+            let engine = Engine::start(postrider_engine::Options {
+                store: store.clone(),
+                transport: Arc::new(Nowhere),
+                clock: clock.clone(),
+                profiles: Arc::new(profiles),
+                sealer: sealer.clone(),
+                limits: MachineLimits::default(),
+                counted_tenants: 0,
+                tracer: None,
+            });
+            let options = postrider_service::Options::default();
+            let service = Service::new(store.clone(), engine.await.unwrap(), sealer, options);
+            let mailbox = Mailbox::start();
+            let mailer = Mailer::new(SmtpOptions {
+                host: mailbox.address.ip().to_string(),
+                port: mailbox.address.port(),
+                tls: SmtpTls::None,
+                login: None,
+                from: "Postrider <postrider@example.com>".to_owned(),
+            });
+            Self {
+                service,
+                mailer: mailer.unwrap(),
+                mailbox,
+                clock,
+                store,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_beyond_the_mails_of_a_day_is_in_the_first_one_of_the_next() {
+        const EVERY: u64 = 60;
+        const DAY_SECS: u64 = 86_400;
+        let served = Served::start().await;
+        let world = world(&*served.store).await;
+        let endpoint = world.endpoint().await;
+        // Two mails are a day's: each goes to half as many, of whom one is there.
+        let mut emails = vec!["ada@example.com".to_owned()];
+        for number in 1..MAILS_PER_DAY / 2 {
+            let nobody = format!("nobody{number}@example.com");
+            served.mailbox.refuse(&nobody);
+            emails.push(nobody);
+        }
+        let webhooks = Channels {
+            email: true,
+            in_app: false,
+            emails,
+        };
+        let settings = NotificationSettings {
+            webhooks,
+            ..NotificationSettings::default()
+        };
+        let change = move |tenant: &mut Tenant| tenant.settings.notifications = settings;
+        let changed = served
+            .store
+            .update_tenant(world.tenant, Box::new(change), by());
+        changed.await.unwrap();
+        let stop = CancellationToken::new();
+        let every = Duration::from_secs(EVERY);
+        let mut mailing = Mailing::new(&served.service, &served.mailer, every);
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            world.fail_one(endpoint, served.service.now()).await;
+            served.clock.go_on(EVERY);
+            assert!(mailing.turn(&stop).await.is_ok());
+            sent.push(served.mailbox.mails().len());
+        }
+        assert_eq!(sent, [1, 2, 2, 2]);
+        // The day began with its first mail.
+        served.clock.go_on(DAY_SECS - 3 * EVERY - 1);
+        assert!(mailing.turn(&stop).await.is_ok());
+        assert_eq!(served.mailbox.mails().len(), 2, "it is not over");
+        served.clock.go_on(1);
+        assert!(mailing.turn(&stop).await.is_ok());
+        let mails = served.mailbox.mails();
+        assert_eq!(mails.len(), 3);
+        let last = &mails[2].text;
+        assert!(last.contains("2 send-outs failed"), "{last}");
+    }
+}

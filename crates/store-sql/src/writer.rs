@@ -380,3 +380,35 @@ impl Tx {
         Id::from_key(key, self.salt)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, SqlStore};
+
+    /// Something that can be there once.
+    fn make(tx: &mut Tx) -> Result<usize, StoreError> {
+        let sql = "insert into meta (key, value) values ('a test', 1)";
+        tx.connection.execute(sql, ()).map_err(aborted)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_breaks_off_is_undone_and_costs_nobody_else_theirs() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+        let writer = &store.writer;
+        // More than may stand among the jobs: none of them keeps its place.
+        for _ in 0..=CHANGES_MAX {
+            let broken = writer.call(|tx| -> Result<usize, StoreError> {
+                make(tx)?;
+                panic!("the write breaks off");
+            });
+            let error = broken.await.unwrap_err();
+            assert!(matches!(error, StoreError::Aborted { .. }), "{error:?}");
+        }
+        // What is no change has no answer at all.
+        let broken = writer.run(|_| -> usize { panic!("the job breaks off") });
+        assert_eq!(broken.await, None);
+        assert_eq!(writer.call(make).await.unwrap(), 1, "it was not there");
+    }
+}

@@ -196,7 +196,11 @@ impl Count {
                     at,
                     counts,
                     // Those of a part of the attempts say nothing.
-                    times: are_attempts_counted.then_some(times).unwrap_or_default(),
+                    times: if are_attempts_counted {
+                        times
+                    } else {
+                        Times::default()
+                    },
                 })
                 .collect(),
             outcomes: are_attempts_counted.then_some(self.outcomes),

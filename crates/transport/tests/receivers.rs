@@ -804,3 +804,165 @@ async fn mistakes_of_certificates_are_told_apart() {
         assert!(told.contains(sentence), "{told}");
     }
 }
+
+/// A frame of HTTP/2 (RFC 9113 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// How it goes away: the last stream that it has taken, and why.
+type GoingAway = (u32, h2::Reason);
+
+/// A receiver of HTTP/2 that writes its frames itself: `answers[n]` for the nth request that it has whole, on whichever
+/// connection; none is an answer. Where it goes away it says so, and writes no more on that connection. Tells how many
+/// connections and requests there were.
+async fn going_receiver(
+    authority: &Authority,
+    answers: &[Option<GoingAway>],
+) -> (String, Arc<[AtomicUsize; 2]>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    /// The preface of a client (RFC 9113 3.4).
+    const PREFACE_BYTES: usize = 24;
+    /// `:status: 200` (RFC 7541, appendix A).
+    const OK: u8 = 0x88;
+    let tls = tokio_rustls::TlsAcceptor::from(authority.server("hooks.example", false, &["h2"]));
+    let listener = tokio::net::TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let url = format!(
+        "https://hooks.example:{}/",
+        listener.local_addr().unwrap().port()
+    );
+    let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let (counted, answers) = (counts.clone(), Arc::new(answers.to_vec()));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted[0].fetch_add(1, Ordering::SeqCst);
+            let (tls, counted, answers) = (tls.clone(), counted.clone(), answers.clone());
+            tokio::spawn(async move {
+                let mut stream = tls.accept(stream).await.unwrap();
+                let mut preface = [0; PREFACE_BYTES];
+                stream.read_exact(&mut preface).await.unwrap();
+                let settings = frame(SETTINGS, 0, 0, &[]);
+                stream.write_all(&settings).await.unwrap();
+                let mut head = [0; 9];
+                // To the end of what the client writes: one that is closed before would be reset.
+                while stream.read_exact(&mut head).await.is_ok() {
+                    let [length @ .., kind, flags, a, b, c, d] = head;
+                    let [high, middle, low] = length;
+                    let length = u32::from_be_bytes([0, high, middle, low]);
+                    let mut payload = vec![0; length as usize];
+                    stream.read_exact(&mut payload).await.unwrap();
+                    if kind == SETTINGS && flags & ACK == 0 {
+                        let heard = frame(SETTINGS, ACK, 0, &[]);
+                        stream.write_all(&heard).await.unwrap();
+                    }
+                    let is_whole = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
+                    if !is_whole {
+                        continue;
+                    }
+                    let number = counted[1].fetch_add(1, Ordering::SeqCst);
+                    match answers.get(number).copied().flatten() {
+                        None => {
+                            let id = u32::from_be_bytes([a, b, c, d]);
+                            let answer = frame(HEADERS, END_HEADERS | END_STREAM, id, &[OK]);
+                            stream.write_all(&answer).await.unwrap();
+                        }
+                        Some((last, why)) => {
+                            let [last, why] = [last, why.into()].map(u32::to_be_bytes);
+                            let goes = frame(GOAWAY, 0, 0, &[last, why].concat());
+                            stream.write_all(&goes).await.unwrap();
+                            stream.shutdown().await.unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (url, counts)
+}
+
+#[tokio::test]
+async fn what_a_server_that_goes_away_did_not_begin_is_sent_again_and_nothing_else() {
+    use h2::Reason;
+    let authority = Authority::default();
+    let transport = trusting(&authority);
+    let seen = |counts: &[AtomicUsize; 2]| {
+        let [connections, requests] = counts;
+        let now = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        (now(connections), now(requests))
+    };
+    // It ends in order, before it began the request: another connection answers that.
+    let (url, counts) = going_receiver(&authority, &[Some((0, Reason::NO_ERROR)), None]).await;
+    assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
+    assert_eq!(seen(&counts), (2, 2));
+    // What it has taken it may have processed, however it ends.
+    for why in [Reason::INTERNAL_ERROR, Reason::NO_ERROR] {
+        let (url, counts) = going_receiver(&authority, &[Some((1, why))]).await;
+        let exchange = transport.send(&to(&url)).await;
+        assert_eq!(reason(&exchange), UnreachableReason::Reset, "{exchange:?}");
+        assert_eq!(seen(&counts), (1, 1));
+    }
+    // On a connection that was kept, too.
+    let answers = [None, Some((3, Reason::INTERNAL_ERROR))];
+    let (url, counts) = going_receiver(&authority, &answers).await;
+    assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
+    let exchange = transport.send(&to(&url)).await;
+    assert_eq!(reason(&exchange), UnreachableReason::Reset, "{exchange:?}");
+    assert_eq!(seen(&counts), (1, 2));
+}
+
+#[tokio::test]
+async fn a_receiver_that_demands_a_client_certificate_is_told_so() {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::server::WebPkiClientVerifier;
+    let authority = Authority::default();
+    let (certificate, key) = authority.certified("hooks.example");
+    let read = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(read(&authority.pem)).unwrap();
+    let roots = Arc::new(roots);
+    let transport = trusting(&authority);
+    // The one refuses in its handshake, and the other when that has ended on our side.
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(
+                vec![read(&certificate)],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind((LOCAL, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let refusing = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let accepted = tls.accept(stream).into_fallible().await;
+            let Err((_, mut stream)) = accepted else {
+                panic!("nobody showed a certificate");
+            };
+            // To its end: what it says would be lost with a reset.
+            drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
+        };
+        let request = to(&format!("https://hooks.example:{port}/"));
+        let (exchange, ()) = tokio::join!(transport.send(&request), refusing);
+        assert_eq!(reason(&exchange), UnreachableReason::Tls, "{version:?}");
+        let told = format!("{:?}", exchange.outcome);
+        assert!(told.contains("demands a client certificate"), "{told}");
+    }
+}

@@ -38,3 +38,40 @@ impl Drop for Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Whether the server hears that a task has ended.
+    async fn is_told(stop: &CancellationToken, task: impl Future<Output = ()>) -> bool {
+        let failed = CancellationToken::new();
+        let watched = Watch::new("a task of a test", stop, &failed).over(task);
+        drop(AssertUnwindSafe(watched).catch_unwind().await);
+        failed.is_cancelled()
+    }
+
+    async fn breaks_off() {
+        panic!("it breaks off")
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_is_told_however_it_ends() {
+        let stop = CancellationToken::new();
+        assert!(is_told(&stop, async {}).await, "it returned");
+        assert!(is_told(&stop, breaks_off()).await, "it broke off");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_at_the_stop_is_not_told() {
+        let stop = CancellationToken::new();
+        // The stop comes while it runs, as it does to those that wait for it.
+        let ends = async { stop.cancel() };
+        assert!(!is_told(&stop, ends).await, "it returned");
+        assert!(!is_told(&stop, breaks_off()).await, "it broke off");
+    }
+}

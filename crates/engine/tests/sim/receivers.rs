@@ -1,7 +1,6 @@
 //! Scripted receivers, who see whether what must hold of every request does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postrider_core::attempt::{Outcome, Timings};
 use postrider_core::delivery::{Delivery, DeliveryState};
@@ -15,10 +14,6 @@ use postrider_store::{
 };
 
 use super::{EndpointId, Shared, done};
-
-/// What the steady clock may be ahead of virtual time after a restart: it begins behind the last place, and places of
-/// one moment follow each other by microseconds.
-const PLACES_AHEAD: Duration = Duration::from_millis(1);
 
 pub(crate) struct Receivers {
     pub(super) shared: Arc<Shared>,
@@ -41,6 +36,10 @@ impl Transport for Receivers {
             let mut state = self.shared.state();
             state.calm = was_calm;
             state.violations.extend(violations);
+            if std::mem::take(&mut state.breaks_off.request) {
+                drop(state);
+                panic!("the transport breaks off");
+            }
             let number = delivery.attempts + 1;
             state.requests.push((now, endpoint, delivery.id, number));
             state.sending.insert(delivery.id, endpoint);
@@ -97,9 +96,11 @@ impl Receivers {
         if !may_be_sent && !is_closed {
             seen.push(format!("{id} is sent although it is {state:?}"));
         }
-        if state == DeliveryState::Pending && delivery.due_at > now.plus(PLACES_AHEAD) {
+        // By the clock that it waits by, which a restart sets to what the wall clock shows.
+        let steady = self.shared.steady_now();
+        if state == DeliveryState::Pending && delivery.due_at > steady {
             seen.push(format!(
-                "{id} is sent at {now:?}, before {:?}",
+                "{id} is sent at {steady:?}, before {:?}",
                 delivery.due_at
             ));
         }

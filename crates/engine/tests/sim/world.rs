@@ -29,10 +29,11 @@ use postrider_core::tenant::{
 use postrider_core::trace::TraceParent;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::MachineLimits;
-use postrider_engine::{Clock, Engine, Options, ProfileRegistry};
+use postrider_engine::{AttemptSpan, Clock, Engine, Options, ProfileRegistry, PublishSpan, Tracer};
 use postrider_store::memory::MemoryStore;
 use postrider_store::{
-    Catalogue as _, DeliveryFilter, NewEvent, PageRequest, Records as _, Store, Target, always,
+    Catalogue as _, DeliveryFilter, Lanes as _, NewEvent, PageRequest, Records as _, Store, Target,
+    always,
 };
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -97,8 +98,20 @@ pub(crate) struct State {
     violations: Vec<String>,
     /// Virtual time when this life began, and its runtime's clock then.
     life: (Timestamp, Option<Instant>),
+    /// What the engine's steady clock showed then.
+    steady_began: Timestamp,
     /// What the wall clock is ahead of virtual time, in seconds.
     wall_ahead: i64,
+    breaks_off: BreaksOff,
+}
+
+/// What breaks off next inside the process.
+#[derive(Debug, Default)]
+struct BreaksOff {
+    /// A request, in the transport.
+    request: bool,
+    /// An attempt, between its answer and its record.
+    attempt: bool,
 }
 
 impl Shared {
@@ -119,6 +132,21 @@ impl Shared {
         let (began, clock) = self.state().life;
         clock.map_or(began, |clock| began.plus(clock.elapsed()))
     }
+
+    /// What the wall clock shows at a virtual time.
+    fn wall_at(&self, now: Timestamp) -> Timestamp {
+        let ahead = self.state().wall_ahead;
+        Timestamp::from_micros(now.as_micros() + ahead * 1_000_000)
+    }
+
+    /// What the engine's steady clock shows.
+    fn steady_now(&self) -> Timestamp {
+        let (began, (_, clock)) = {
+            let state = self.state();
+            (state.steady_began, state.life)
+        };
+        clock.map_or(began, |clock| began.plus(clock.elapsed()))
+    }
 }
 
 /// Virtual time as the engine's clocks.
@@ -126,14 +154,34 @@ struct SimClock(Arc<Shared>);
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        let now = self.0.virtual_now();
-        let ahead = self.0.state().wall_ahead;
-        Timestamp::from_micros(now.as_micros() + ahead * 1_000_000)
+        self.0.wall_at(self.0.virtual_now())
     }
 
     fn elapsed(&self) -> Duration {
         let (_, clock) = self.0.state().life;
         clock.map_or(Duration::ZERO, |clock| clock.elapsed())
+    }
+}
+
+/// Keeps no traces: it is where an attempt breaks off that has its answer and no record yet.
+struct Traces(Arc<Shared>);
+
+impl std::fmt::Debug for Traces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Traces")
+    }
+}
+
+impl Tracer for Traces {
+    fn begin(&self, parent: Option<TraceParent>) -> TraceParent {
+        parent.unwrap_or_else(|| TraceParent::root(1, 1, false))
+    }
+
+    fn published(&self, _: &PublishSpan<'_>) {}
+
+    fn attempted(&self, _: &AttemptSpan<'_>) {
+        let breaks_off = std::mem::take(&mut self.0.state().breaks_off.attempt);
+        assert!(!breaks_off, "the attempt breaks off");
     }
 }
 
@@ -187,7 +235,9 @@ impl World {
                 lose_answer: false,
                 violations: Vec::new(),
                 life: (now, None),
+                steady_began: now,
                 wall_ahead: 0,
+                breaks_off: BreaksOff::default(),
             }),
             crash: tokio::sync::Notify::new(),
         });
@@ -272,6 +322,10 @@ impl World {
             state.sending.clear();
             state.calm = true;
         }
+        // As the engine begins it.
+        let place = done(self.store.last_place()).unwrap();
+        let began = self.shared.wall_at(self.now).max(place);
+        self.shared.state().steady_began = began;
         let engine = runtime.block_on(async {
             self.shared.state().life = (self.now, Some(Instant::now()));
             let options = Options {
@@ -286,7 +340,7 @@ impl World {
                 sealer: self.sealer.clone(),
                 limits: self.limits,
                 counted_tenants: 0,
-                tracer: None,
+                tracer: Some(Arc::new(Traces(self.shared.clone()))),
             };
             Engine::start(options).await.unwrap()
         });
@@ -353,7 +407,7 @@ impl World {
     ) {
         let id: Id<id::Event> = self.store.ids().next(self.now);
         let bytes = self.shared.state().rng.usize(1..400);
-        let trace = format!("00-{:032x}-0000000000000001-00", id.as_u128());
+        let trace = format!("00-{:032x}-0000000000000001-01", id.as_u128());
         let event = Event {
             id,
             application: self.application,
@@ -428,6 +482,22 @@ impl World {
     /// The next commit is made, and nobody is told whether it was.
     pub(crate) fn lose_next_answer(&mut self) {
         self.shared.state().lose_answer = true;
+    }
+
+    /// The next request breaks off inside the transport, before it is made.
+    pub(crate) fn break_next_request_off(&mut self) {
+        self.shared.state().breaks_off.request = true;
+    }
+
+    /// The next attempt breaks off inside the process when it has its answer, before it is recorded.
+    pub(crate) fn break_next_attempt_off(&mut self) {
+        self.shared.state().breaks_off.attempt = true;
+    }
+
+    /// Deliveries that this process cannot bring on.
+    pub(crate) fn set_aside(&self) -> u64 {
+        let (_, engine) = self.process.as_ref().unwrap();
+        engine.set_aside()
     }
 
     /// From now on nothing goes wrong, and every receiver answers 200.

@@ -1,5 +1,7 @@
 //! What an endpoint missed while it was disabled, and what a distribution did while it was paused.
 
+use std::time::Duration;
+
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
@@ -174,4 +176,70 @@ async fn what_a_paused_distribution_skipped_is_in_the_log_and_can_be_sent() {
         .good("GET", &format!("{log}?status=SKIPPED"), Value::Null)
         .await;
     assert_eq!(skipped["data"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_is_cancelled_while_it_runs_sends_nothing_more() {
+    // So many that it takes much longer than to look at it once and to cancel it.
+    const EVENTS: usize = 1_000;
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    let events = (0..EVENTS).map(|number| json!({ "type": "a", "data": number }));
+    let events: Vec<Value> = events.collect();
+    let path = format!("/v1/tenants/{tenant}/events/batch");
+    server
+        .good("POST", &path, json!({ "events": events }))
+        .await;
+    let waiting = format!("/v1/deliveries?tenant={tenant}&status=pending");
+    let nothing = |page: &Value| page["data"] == json!([]);
+    server.until(&waiting, nothing).await;
+    assert_eq!(receiver.requests().len(), EVENTS);
+
+    let slow = Duration::from_millis(50);
+    receiver.behave(Behaviour::SlowStatus(slow, 200));
+    let replays = format!("/v1/tenants/{tenant}/replays");
+    let asked = json!({ "status": "delivered" });
+    let replay = server.good("POST", &replays, asked).await;
+    let path = format!("/v1/replays/{}", id(&replay));
+    // Without a pause between two looks, so that it is met under way.
+    let begun = async {
+        loop {
+            let seen = server.good("GET", &path, Value::Null).await;
+            if seen["done"] != 0 {
+                break seen;
+            }
+        }
+    };
+    let begun = tokio::time::timeout(Duration::from_secs(30), begun).await;
+    let begun = begun.expect("it sent nothing");
+    assert_eq!(text(&begun, "status"), "running", "{begun}");
+    let cancelled = server
+        .good("POST", &format!("{path}/cancel"), Value::Null)
+        .await;
+    assert_eq!(
+        (text(&cancelled, "status"), &cancelled["total"]),
+        ("cancelled", &json!(EVENTS))
+    );
+    assert!(cancelled["finishedAt"].is_string(), "{cancelled}");
+    let done = usize::try_from(cancelled["done"].as_u64().unwrap()).unwrap();
+    assert!((1..EVENTS).contains(&done), "{cancelled}");
+
+    // What it had handed over goes out; this one is behind it.
+    server.publish(&tenant, "a", json!(EVENTS)).await;
+    server.until(&waiting, nothing).await;
+    let sent = receiver.requests().len();
+    assert!(
+        (EVENTS + done + 1..2 * EVENTS).contains(&sent),
+        "{sent} were sent: {cancelled}"
+    );
+    // The time that these take it would have had to go on.
+    for number in 1..=3 {
+        let event = server.publish(&tenant, "a", json!(EVENTS + number)).await;
+        server.finished(&format!("event={}", id(&event)), 1).await;
+    }
+    assert_eq!(receiver.requests().len(), sent + 3);
+    let still = server.good("GET", &path, Value::Null).await;
+    assert_eq!(still, cancelled);
 }

@@ -159,3 +159,16 @@ async fn a_store_tells_what_it_lacks_while_its_server_runs() {
         "{nothing:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_a_plain_server_by_https_is_told_to_use_http() {
+    let server = TestServer::start().await;
+    let url = format!("https://{}", server.address);
+    let mut command = postrider();
+    let command = command.args(["application", "list", "--server", &url]);
+    let ran = output(command.args(["--key", &server.root]));
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    let told = text(&ran.stderr);
+    assert!(told.contains(&format!("no TLS with {url}")), "{told}");
+    assert!(told.contains("use http://"), "{told}");
+}

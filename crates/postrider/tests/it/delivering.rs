@@ -792,3 +792,33 @@ async fn explain_tells_who_would_get_an_event_and_why_others_would_not() {
         .unwrap();
     assert_eq!(signature[1], sent.headers["x-webhook-signature"].as_str());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_answers_in_a_millisecond_sees_few_connections() {
+    const ALONE: usize = 10;
+    for profile in ["standard", "vignetim"] {
+        let server = TestServer::start().await;
+        // A timer goes in whole milliseconds: the least time is one, and a whole one may become two.
+        let about_a_millisecond = Duration::from_micros(1);
+        let receiver = Receiver::start(Behaviour::SlowStatus(about_a_millisecond, 200)).await;
+        let tenant = server.tenant(profile).await;
+        server.endpoint(&tenant, &receiver.url("/")).await;
+        // How fast it is shows while nothing else is under way.
+        for count in 1..=ALONE {
+            server.publish(&tenant, "order.completed", json!({})).await;
+            receiver.wait_for(count).await;
+        }
+        let path = format!("/v1/tenants/{tenant}/events/batch");
+        let event = json!({ "type": "order.completed", "data": {} });
+        let batch = json!({ "events": vec![event; 1_000] });
+        let publish = || server.good("POST", &path, batch.clone());
+        tokio::join!(publish(), publish(), publish());
+        let requests = receiver.wait_for(ALONE + 3_000).await;
+        // They are counted from 0 as they come.
+        let connections = requests.iter().map(|request| request.connection + 1).max();
+        assert!(
+            connections.is_some_and(|count| count <= 16),
+            "{profile}: {connections:?}"
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! Voucherify's distributions, its project secret and its send-out log.
 
+use std::time::Duration;
+
 use postrider_testkit::{Behaviour, Receiver, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -242,6 +244,61 @@ async fn a_paused_distribution_holds_what_waits_and_goes_on_with_it() {
         .await;
     let query = format!("tenant={tenant}&status=delivered");
     server.finished(&query, 1).await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_while_a_distribution_is_paused_and_what_waited_when_it_goes_on() {
+    // One request at a time, so that the second waits for the end of the first.
+    let server = TestServer::with(|config| config.limits.endpoint_in_flight = 1).await;
+    let slow = Duration::from_secs(2);
+    let receiver = Receiver::start(Behaviour::SlowStatus(slow, 200)).await;
+    let webhooks = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("voucherify").await;
+    server.endpoint(&tenant, &webhooks.url("/")).await;
+    let distribution = create(&server, &tenant, &receiver.url("/"), json!({})).await;
+    let own = id(&distribution);
+    let path = format!("/v1/distributions/{own}");
+    let first = send(&server, &tenant, "customer.rewarded", Some(&own)).await;
+    let waiting = send(&server, &tenant, "customer.rewarded", Some(&own)).await;
+    receiver.wait_for(1).await;
+    server
+        .good("PATCH", &path, json!({ "status": "paused" }))
+        .await;
+    let skipped = send(&server, &tenant, "customer.rewarded", Some("*")).await;
+    assert_eq!(skipped["deliveries"], 0);
+    // What was under way ends, and the turn of the second would have come.
+    let ended = server
+        .finished(&format!("event={}", id(&first)), 1)
+        .await
+        .remove(0);
+    assert_eq!(ended["status"], "delivered");
+    // Others of the tenant go on meanwhile, one after the other so that time passes.
+    for _ in 0..3 {
+        let event = server.publish(&tenant, "voucher.created", json!({})).await;
+        let sent = server.finished(&format!("event={}", id(&event)), 1).await;
+        assert_eq!(sent[0]["status"], "delivered");
+    }
+    assert_eq!(webhooks.requests().len(), 3);
+    assert_eq!(receiver.requests().len(), 1, "only what was under way");
+    let held = format!("/v1/deliveries?event={}", id(&waiting));
+    let held = server.good("GET", &held, Value::Null).await;
+    assert_eq!(
+        (&held["data"][0]["status"], &held["data"][0]["attemptsMade"]),
+        (&json!("pending"), &json!(0))
+    );
+
+    server
+        .good("PATCH", &path, json!({ "status": "live" }))
+        .await;
+    let went_on = server.finished(&format!("event={}", id(&waiting)), 1).await;
+    assert_eq!(
+        (&went_on[0]["status"], &went_on[0]["attemptsMade"]),
+        (&json!("delivered"), &json!(1))
+    );
+    // What came while it was paused waited for nothing.
+    let rows = server.finished(&format!("event={}", id(&skipped)), 1).await;
+    assert_eq!(rows[0]["status"], "skipped");
+    assert_eq!(receiver.requests().len(), 2);
 }
 
 #[tokio::test]

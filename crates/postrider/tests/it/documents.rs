@@ -1,5 +1,6 @@
 //! The references of the API: the OpenAPI document, and the one for people, name every route and every code.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use postrider_service::ErrorCode;
@@ -35,6 +36,110 @@ fn the_reference_of_the_api_has_every_route_and_every_code() {
             code.as_str()
         );
     }
+}
+
+/// The names of all that a schema has, at any depth.
+fn fields(schema: &Value, schemas: &Value, seen: &mut BTreeSet<String>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    match schema {
+        Value::Array(parts) => {
+            for part in parts {
+                names.extend(fields(part, schemas, seen));
+            }
+        }
+        Value::Object(object) => {
+            if let Some(to) = object.get("$ref").and_then(Value::as_str) {
+                let name = to.rsplit('/').next().unwrap();
+                if seen.insert(name.to_owned()) {
+                    names.extend(fields(&schemas[name], schemas, seen));
+                }
+            }
+            let own = object.get("properties").and_then(Value::as_object);
+            for (name, part) in own.into_iter().flatten() {
+                names.insert(name.clone());
+                names.extend(fields(part, schemas, seen));
+            }
+            for part in ["items", "additionalProperties", "oneOf", "anyOf", "allOf"] {
+                if let Some(part) = object.get(part) {
+                    names.extend(fields(part, schemas, seen));
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    names
+}
+
+/// The words of code in a part of the reference, but for routes and for the tables of answers, whose fields nobody sends.
+fn words<'r>(part: &[&'r str]) -> HashSet<&'r str> {
+    let mut words = HashSet::new();
+    let mut is_answer = false;
+    for line in part {
+        is_answer = line.starts_with("| answer field") || (is_answer && line.starts_with('|'));
+        if is_answer {
+            continue;
+        }
+        let code = line.split('`').skip(1).step_by(2);
+        for code in code.filter(|code| !code.contains('/')) {
+            words.extend(code.split(|letter: char| !letter.is_ascii_alphanumeric()));
+        }
+    }
+    words
+}
+
+/// The fields are beside the row of their route, or in a part that the row points to.
+#[test]
+fn the_reference_of_the_api_has_every_field_that_a_request_may_have() {
+    let reference = read("docs/api.md");
+    // Each under the name that links have for it.
+    let mut parts: Vec<(String, Vec<&str>)> = Vec::new();
+    for line in reference.lines() {
+        let heading = line.strip_prefix("## ");
+        if let Some(heading) = heading.or_else(|| line.strip_prefix("### ")) {
+            let name = heading.to_lowercase().replace(' ', "-");
+            parts.push((name, Vec::new()));
+        } else if let Some((_, lines)) = parts.last_mut() {
+            lines.push(line);
+        }
+    }
+    let document: Value = serde_json::from_str(postrider_api::openapi_json()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let mut bodies = 0;
+    for (route, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let Some(body) = operation.get("requestBody") else {
+                continue;
+            };
+            bodies += 1;
+            let schema = &body["content"]["application/json"]["schema"];
+            let fields = fields(schema, schemas, &mut BTreeSet::new());
+            assert!(!fields.is_empty(), "{method} {route}: {body}");
+            let (method, place) = (method.to_uppercase(), format!(" {route}`"));
+            let found = parts.iter().find_map(|(_, lines)| {
+                let mut rows = lines.iter().filter(|line| line.starts_with("| `"));
+                let row = rows.find(|row| row.contains(&place) && row.contains(&method));
+                Some((*row?, lines))
+            });
+            let (row, beside) =
+                found.unwrap_or_else(|| panic!("docs/api.md has no row of {method} {route}"));
+            let mut named = words(beside);
+            for link in row.split("](#").skip(1) {
+                let to = link.split(')').next().unwrap();
+                let target = parts.iter().find(|(name, _)| name == to);
+                let (_, lines) = target.unwrap_or_else(|| panic!("docs/api.md has no part {to}"));
+                named.extend(words(lines));
+            }
+            let missing: Vec<&String> = fields
+                .iter()
+                .filter(|name| !named.contains(name.as_str()))
+                .collect();
+            assert!(
+                missing.is_empty(),
+                "docs/api.md does not have {missing:?}, which {method} {route} takes"
+            );
+        }
+    }
+    assert!(bodies > 20, "{bodies}");
 }
 
 /// Compares a page that is made from the code with the one in the repository; `UPDATE_DOCS=1` writes it anew.

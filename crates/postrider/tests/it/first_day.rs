@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::{TestServer, http, id, text};
+use crate::support::{TestServer, hmac, http, id, text};
 
 #[tokio::test]
 async fn the_path_of_the_document_and_a_bearer_key_serve_vignetims_api() {
@@ -41,6 +43,72 @@ async fn the_path_of_the_document_and_a_bearer_key_serve_vignetims_api() {
     let wrong = [("authorization", "Bearer nothing")];
     let refused = http(server.address, "GET", "/webhooks", &wrong, "").await;
     assert_eq!(refused.status, 401);
+}
+
+#[tokio::test]
+async fn a_request_is_signed_over_the_path_that_it_goes_to_with_the_base_or_without() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("vignetim").await;
+    let key = json!({ "name": "k", "tenant": tenant });
+    let key = server.good("POST", "/v1/keys", key).await;
+    let ask = async |method: &str, path: &str, signed: &str, body: Value| {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let at = at.unwrap().as_secs().to_string();
+        let nonce = format!("{:032x}", fastrand::u128(..));
+        let message = format!("{at}.{nonce}.{method}.{signed}.{body}");
+        let signature = hmac(text(&key, "key"), message);
+        let headers = [
+            ("x-api-key", text(&key, "publicId")),
+            ("x-timestamp", at.as_str()),
+            ("x-nonce", nonce.as_str()),
+            ("x-signature", signature.as_str()),
+        ];
+        http(server.address, method, path, &headers, body).await
+    };
+    // As the pages of the vendor write it, and below the base that they tell elsewhere.
+    let (written, whole) = ("/webhooks", "/v2/partners/webhooks");
+    for path in [written, whole] {
+        let body = json!({ "url": "http://127.0.0.1:9/", "events": ["*"] });
+        let made = ask("POST", path, path, body).await;
+        assert_eq!(made.status, 201, "{path}: {made:?}");
+    }
+    for path in [written, whole] {
+        let listed = ask("GET", path, path, Value::Null).await;
+        assert_eq!(listed.status, 200, "{path}: {listed:?}");
+        assert_eq!(listed.json()["data"].as_array().unwrap().len(), 2);
+    }
+    for (path, signed) in [(written, whole), (whole, written)] {
+        let refused = ask("GET", path, signed, Value::Null).await;
+        assert_eq!(
+            (refused.status, &refused.json()["message"]),
+            (401, &json!("Invalid signature")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_as_long_as_the_answer_says() {
+    let server = TestServer::with(|config| config.server.keep_alive_secs = 2).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n";
+    let began = tokio::time::Instant::now();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    // It ends when the server closes.
+    let read = stream.read_to_end(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    let kept = began.elapsed();
+    read.expect("the connection is open still").unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("keep-alive: timeout=2\r\n"), "{answer}");
+    assert!(kept >= Duration::from_millis(1_500), "{kept:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,13 @@
 //! Managing applications, tenants, event types, endpoints, keys.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use postrider_core::limits::{EVENT_TYPES_MAX, SECRETS_MAX};
+use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+use tokio::task::JoinSet;
 
 use crate::support::{TestServer, id, text};
 
@@ -224,8 +231,7 @@ async fn secrets_are_not_in_the_store_as_text() {
 #[tokio::test]
 async fn the_shape_of_every_answer_is_pinned() {
     let server = TestServer::start().await;
-    let receiver =
-        postrider_testkit::Receiver::start(postrider_testkit::Behaviour::Status(200)).await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
     let application = server
         .good("POST", "/v1/applications", json!({ "name": "shop" }))
         .await;
@@ -343,4 +349,86 @@ async fn a_replaced_header_value_is_in_the_audit_log_by_its_name() {
     assert_eq!(rows.len(), 1, "what changes nothing is no change");
     assert_eq!(rows[0]["after"]["replaced"], json!(["x-token"]));
     assert!(!log.to_string().contains("password"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_event_types_at_once_one_is_the_last_that_there_may_be() {
+    const CALLERS: usize = 27;
+    let server = Arc::new(TestServer::start().await);
+    let application = server.application("shop", "standard").await;
+    let types = format!("/v1/applications/{application}/event-types");
+    // All but one, by some callers at once so that it does not take long.
+    let mut declaring = JoinSet::new();
+    for first in 0..CALLERS {
+        let (server, types) = (server.clone(), types.clone());
+        declaring.spawn(async move {
+            for number in (first..EVENT_TYPES_MAX - 1).step_by(CALLERS) {
+                let path = format!("{types}/type-{number}");
+                server.good("PUT", &path, json!({})).await;
+            }
+        });
+    }
+    declaring.join_all().await;
+    let put = async |name: &str| {
+        let path = format!("{types}/{name}");
+        server.call("PUT", &path, json!({})).await
+    };
+    // More than once: which of them comes first is nobody's choice.
+    for _ in 0..5 {
+        let (one, other) = tokio::join!(put("last.one"), put("last.other"));
+        let (name, taken, refused) = if one.status == 200 {
+            ("last.one", one, other)
+        } else {
+            ("last.other", other, one)
+        };
+        assert_eq!(
+            (taken.status, refused.status),
+            (200, 409),
+            "{taken:?} {refused:?}"
+        );
+        assert_eq!(refused.code(), "event_types_max");
+        // What is there already is no further one.
+        assert_eq!(put("type-0").await.status, 200);
+        let listed = server.good("GET", &types, Value::Null).await;
+        assert_eq!(listed["data"].as_array().unwrap().len(), EVENT_TYPES_MAX);
+        let path = format!("{types}/{name}");
+        server.good("DELETE", &path, Value::Null).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_that_are_rotated_at_once_are_no_more_than_an_endpoint_may_have() {
+    let server = Arc::new(TestServer::start().await);
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("standard").await;
+    let endpoint = server.endpoint(&tenant, &receiver.url("/")).await;
+    let path = format!("/v1/endpoints/{}", id(&endpoint));
+    // With the secret that it was made with it is one too many.
+    let mut rotating = JoinSet::new();
+    for _ in 0..SECRETS_MAX {
+        let (server, rotate) = (server.clone(), format!("{path}/rotate-secret"));
+        rotating.spawn(async move { server.call("POST", &rotate, Value::Null).await });
+    }
+    let mut secrets = HashSet::from([text(&endpoint, "secret").to_owned()]);
+    for rotated in rotating.join_all().await {
+        assert_eq!(rotated.status, 200, "{rotated:?}");
+        secrets.insert(text(&rotated.json(), "secret").to_owned());
+    }
+    assert_eq!(secrets.len(), SECRETS_MAX + 1, "everybody got another one");
+    let current = server
+        .good("GET", &format!("{path}/secret"), Value::Null)
+        .await;
+    server.publish(&tenant, "a", json!(1)).await;
+    let sent = receiver.wait_for(1).await.remove(0);
+    let signatures: Vec<&str> = sent.headers["webhook-signature"].split(' ').collect();
+    assert_eq!(signatures.len(), SECRETS_MAX);
+    let signs = |secret: &str| {
+        let at = sent.headers["webhook-timestamp"].parse().unwrap();
+        let webhook = Webhook::new(secret).unwrap();
+        let signed = webhook.sign(&sent.headers["webhook-id"], at, &sent.body);
+        signatures.contains(&signed.unwrap().as_str())
+    };
+    let signing = secrets.iter().filter(|secret| signs(secret)).count();
+    assert_eq!(signing, SECRETS_MAX, "each by itself");
+    assert!(signs(text(&current, "secret")));
 }

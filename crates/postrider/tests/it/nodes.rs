@@ -1,5 +1,7 @@
 //! Several servers with one database: whichever is asked, and whichever dies.
 
+mod database;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -570,72 +572,6 @@ async fn the_script_starts_three_nodes() {
     assert!(last.child.wait().unwrap().success());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_acknowledged() {
-    let mut primary = Postgres::start();
-    let url = primary.database();
-    let mut standby = primary.standby();
-    let set = |server: &Postgres, names: &str| {
-        let set = format!("alter system set synchronous_standby_names = '{names}'");
-        assert!(server.execute(&url, &set) && server.execute(&url, "select pg_reload_conf()"));
-    };
-    let both = primary.url_with(&standby, &url);
-    let directory = tempfile::tempdir().unwrap();
-    let started = || {
-        let mut command = postrider();
-        command
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(directory.path())
-            .env("POSTRIDER__STORE__URL", &both)
-            .env("POSTRIDER__STORE__REQUIRE_SYNC_STANDBY", "true");
-        command
-    };
-    // Without a standby that the database waits for it does not even start.
-    let refused = crate::binary::output(&mut started());
-    let told = crate::binary::text(&refused.stderr);
-    assert!(
-        !refused.status.success() && told.contains("set synchronous_standby_names"),
-        "{told}"
-    );
-    set(&primary, "*");
-    let child = started()
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let node = greeted(child, true);
-    let root = root_of(&node);
-    let (customer, receiver) = ordered(&node, &root).await;
-    let load = Load::start(vec![node.address], root.clone(), customer.clone());
-    load.until(100).await;
-    // Somebody takes the standby out of the configuration: nothing is accepted until it is in again.
-    set(&primary, "");
-    let address = node.address;
-    let ready = |wanted: u16| async move {
-        let mut looks = 0;
-        while http(address, "GET", "/ready", &[], "").await.status != wanted {
-            looks += 1;
-            assert!(looks < 600, "it does not become {wanted}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    ready(503).await;
-    set(&primary, "*");
-    ready(200).await;
-    load.until(50).await;
-    primary.crash();
-    standby.promote();
-    // It has no standby of its own yet.
-    ready(503).await;
-    let next = standby.standby();
-    set(&standby, "*");
-    ready(200).await;
-    load.until(50).await;
-    let events = load.end().await;
-    all_arrived(&node, &root, &customer, &receiver, &events).await;
-    drop(next);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_speak_tls_to_each_other_and_trust_whom_they_are_told_to() {
     let nodes = Nodes::new();
@@ -706,50 +642,6 @@ async fn nodes_speak_tls_to_each_other_and_trust_whom_they_are_told_to() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(before.get("/v1/nodes").await.is_err(), "the old one is not");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_database_that_starts_again_changes_nothing_of_who_leads() {
-    let mut server = Postgres::start();
-    let nodes = Nodes {
-        directory: tempfile::tempdir().unwrap(),
-        url: server.database(),
-    };
-    let (mut a, root, b) = nodes.pair().await;
-    let (customer, receiver) = ordered(&b, &root).await;
-    let load = Load::start(vec![a.address, b.address], root.clone(), customer.clone());
-    load.until(50).await;
-    server.crash();
-    let (mut looks, mut asked) = (0, 200);
-    while asked != 503 {
-        asked = http(b.address, "GET", "/ready", &[], "").await.status;
-        looks += 1;
-        assert!(looks < 6_000, "nobody notices");
-    }
-    server.start_again();
-    load.until(50).await;
-    let events = load.end().await;
-    all_arrived(&b, &root, &customer, &receiver, &events).await;
-    let leads = call(&b, &root, "GET", "/v1/nodes", Value::Null).await;
-    assert_eq!(leads["leader"], format!("http://{}/", a.address));
-    assert!(a.child.try_wait().unwrap().is_none(), "it goes on");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn every_connection_to_the_database_can_be_cut_under_load() {
-    let nodes = Nodes::new();
-    let (mut a, root, b) = nodes.pair().await;
-    let (customer, receiver) = ordered(&b, &root).await;
-    let load = Load::start(vec![a.address, b.address], root.clone(), customer.clone());
-    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
-    for _ in 0..5 {
-        load.until(20).await;
-        assert!(Postgres::shared().execute(&nodes.url, cut));
-    }
-    load.until(20).await;
-    let events = load.end().await;
-    all_arrived(&b, &root, &customer, &receiver, &events).await;
-    assert!(a.child.try_wait().unwrap().is_none(), "it leads on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -388,3 +388,56 @@ async fn of_retries_at_once_one_is_sent_and_none_after_it_succeeded() {
     server.finished(&query, 20).await;
     assert_eq!(receiver.requests().len(), before + 20);
 }
+
+#[tokio::test]
+async fn a_send_out_whose_event_names_no_request_has_an_id_of_one_all_the_same() {
+    let (server, _profiles) = hurried_server().await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
+    server
+        .publish(&tenant, "customer.rewarded", json!({}))
+        .await;
+    let endpoint = format!("/v1/endpoints/{}", id(&webhook));
+    server
+        .until(&endpoint, |view| view["active"] == false)
+        .await;
+    let failed = server.finished(&format!("tenant={tenant}"), 1).await;
+    let sent_out = format!("/v1/send-outs/{}", id(&failed[0]));
+    let whole = server.good("GET", &sent_out, Value::Null).await;
+    let request = text(&whole, "requestId");
+    let digits = request.strip_prefix("v-").unwrap_or_default();
+    assert!(
+        digits.len() == 18 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        "as Voucherify's look: {request}"
+    );
+    let log = format!("/v1/tenants/{tenant}/send-outs");
+    let listed = server.good("GET", &log, Value::Null).await;
+    assert_eq!(text(&listed["data"][0], "requestId"), request);
+
+    receiver.behave(Behaviour::Status(200));
+    let retry = format!("{sent_out}/retry");
+    let retried = server.good("POST", &retry, json!({})).await;
+    assert_eq!(text(&retried, "requestId"), request);
+    let succeeded = server
+        .until(&sent_out, |view| view["status"] == "SUCCEEDED")
+        .await;
+    assert_eq!(text(&succeeded, "requestId"), request);
+    // To receivers the event says nothing of it, before as behind: what it is to say there is the product's.
+    let requests = receiver.wait_for(14).await;
+    let first = body(&requests[0]);
+    assert_eq!(first.get("event"), Some(&Value::Null));
+    assert_eq!(text(&first, "id"), text(&succeeded, "sendOutId"));
+    assert!(requests.iter().all(|sent| sent.body == requests[0].body));
+
+    // Another event is of another request.
+    let enabled = json!({ "active": true });
+    server.good("PATCH", &endpoint, enabled).await;
+    server
+        .publish(&tenant, "customer.rewarded", json!({}))
+        .await;
+    let listed = server.good("GET", &log, Value::Null).await;
+    let rows = listed["data"].as_array().unwrap();
+    assert_eq!(text(&rows[1], "requestId"), request, "newest first");
+    assert_ne!(text(&rows[0], "requestId"), request);
+}

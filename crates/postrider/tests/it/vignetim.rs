@@ -605,6 +605,28 @@ async fn the_hundred_and_first_request_in_a_minute_is_one_too_many() {
 }
 
 #[tokio::test]
+async fn a_captured_request_that_is_sent_again_and_again_uses_up_nothing() {
+    let server = strict().await;
+    let tenant = server.tenant("vignetim").await;
+    let partner = Partner::new(&server, &tenant, "live").await;
+    let standing = |reply: &Reply| {
+        let remaining = reply.headers["x-ratelimit-remaining"].clone();
+        (reply.status, remaining)
+    };
+    let at = now();
+    let first = partner.signed("GET", "/webhooks", "", at, "n1").await;
+    assert_eq!(standing(&first), (200, "99".to_owned()));
+    // More often than a partner may ask in a minute.
+    for _ in 1..150 {
+        let replayed = partner.signed("GET", "/webhooks", "", at, "n1").await;
+        let refused = error(401, "Nonce has already been used", "Unauthorized");
+        assert_eq!((replayed.status, replayed.text), (401, refused));
+    }
+    let fresh = partner.call("GET", "/webhooks", Value::Null).await;
+    assert_eq!(standing(&fresh), (200, "98".to_owned()));
+}
+
+#[tokio::test]
 async fn the_test_call_tells_how_the_endpoint_answered() {
     let server = TestServer::start().await;
     let receiver = Receiver::start(Behaviour::Status(200)).await;

@@ -382,3 +382,75 @@ async fn a_projects_webhooks_are_signed_with_its_one_secret() {
     }
     assert_ne!(sendouts[0], sendouts[1], "one send-out for each webhook");
 }
+
+#[tokio::test]
+async fn the_events_of_orders_are_of_the_catalogue_though_another_page_has_them() {
+    const ORDERS: [&str; 6] = [
+        "order.created",
+        "order.updated",
+        "order.paid",
+        "order.canceled",
+        "order.fulfilled",
+        "order.processing",
+    ];
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (manager, tenant) = Manager::new(&server).await;
+    // Nobody has declared them.
+    let body = json!({ "target_url": receiver.url("/"), "events": ORDERS });
+    let made = manager.call("POST", "", &body.to_string()).await;
+    assert_eq!(made.status, 200, "{made:?}");
+    assert_eq!(made.json()["events"], json!(ORDERS));
+    for (before, name) in ORDERS.into_iter().enumerate() {
+        let published = server.publish(&id(&tenant), name, json!({})).await;
+        assert_eq!(published["deliveries"], 1, "{name}: {published}");
+        let sent = receiver.wait_for(before + 1).await.remove(before);
+        let sent: Value = serde_json::from_slice(&sent.body).unwrap();
+        assert_eq!(sent["type"], name);
+    }
+    let path = format!("/v1/tenants/{}/events", id(&tenant));
+    let event = json!({ "type": "order.lost", "data": {} });
+    let unknown = server.call("POST", &path, event).await;
+    assert_eq!(unknown.code(), "event_type_unknown");
+}
+
+#[tokio::test]
+async fn a_project_webhook_keeps_its_headers_whichever_api_changes_it() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (manager, tenant) = Manager::new(&server).await;
+    let endpoints = format!("/v1/tenants/{}/endpoints", id(&tenant));
+    let new = json!({
+        "url": receiver.url("/"), "events": ["voucher.created"], "headers": { "X-Team": "growth", "x-token": "secret-1" },
+    });
+    let made = server.good("POST", &endpoints, new).await;
+    // Their values may be passwords of the receiver's.
+    let shown = json!({ "X-Team": "****", "x-token": "****" });
+    assert_eq!(made["headers"], shown);
+    let path = format!("/v1/endpoints/{}", id(&made));
+    let read = server.good("GET", &path, Value::Null).await;
+    assert_eq!(read["headers"], shown);
+    let listed = server.good("GET", &endpoints, Value::Null).await;
+    assert_eq!(listed["data"][0]["headers"], shown);
+    let change = json!({ "description": "as it was" });
+    let changed = server.good("PATCH", &path, change).await;
+    assert_eq!(changed["headers"], shown);
+    let sent = async |count: usize, event_type: &str| {
+        server.publish(&id(&tenant), event_type, json!({})).await;
+        let request = receiver.wait_for(count).await.remove(count - 1);
+        assert_eq!(request.headers["x-team"], "growth", "{event_type}");
+        assert_eq!(request.headers["x-token"], "secret-1", "{event_type}");
+    };
+    sent(1, "voucher.created").await;
+    // This API replaces all that it has a word for; of headers it knows nothing.
+    let body = json!({ "target_url": receiver.url("/"), "events": ["voucher.updated"] });
+    let own = format!("/{}", made["wireId"].as_str().unwrap());
+    let put = manager.call("PUT", &own, &body.to_string()).await;
+    assert_eq!(put.status, 200, "{put:?}");
+    let read = server.good("GET", &path, Value::Null).await;
+    assert_eq!(
+        (&read["headers"], &read["events"]),
+        (&shown, &json!(["voucher.updated"]))
+    );
+    sent(2, "voucher.updated").await;
+}

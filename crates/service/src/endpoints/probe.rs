@@ -216,3 +216,67 @@ async fn asked_for(
     signable.map_err(|error| Refusal::invalid("data", error.to_string()))?;
     Ok(TestEvent { event_type, data })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    /// Whether a tenant may not make its test call.
+    fn is_refused(probes: &Probes, tenant: u128, now: Timestamp) -> bool {
+        match probes.enter(Id::from_u128(tenant), now) {
+            Ok(_) => false,
+            Err(refusal) => {
+                assert_eq!(refusal.code, ErrorCode::TestCallsMax);
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenant_makes_so_many_test_calls_in_a_minute() {
+        let probes = Probes::default();
+        for _ in 0..PROBES_PER_MINUTE {
+            assert!(!is_refused(&probes, 1, NOW));
+        }
+        let last = NOW.plus(Duration::from_micros(59_999_999));
+        assert!(is_refused(&probes, 1, last), "one too many");
+        assert!(!is_refused(&probes, 2, last), "of another tenant");
+        let next = NOW.plus(Duration::from_secs(60));
+        assert!(!is_refused(&probes, 1, next));
+    }
+
+    #[test]
+    fn a_test_call_that_finds_no_place_counts_too() {
+        let probes = Probes::default();
+        let enter = || probes.enter(Id::from_u128(1), NOW);
+        let under_way: Vec<Grant> = std::iter::from_fn(|| enter().ok()).collect();
+        assert_eq!(under_way.len(), PROBES_AT_ONCE);
+        // The last of those was refused, so as many less are left.
+        let made = u32::try_from(PROBES_AT_ONCE).unwrap() + 1;
+        for _ in made..PROBES_PER_MINUTE {
+            assert!(enter().is_err());
+        }
+        drop(under_way);
+        assert!(is_refused(&probes, 1, NOW));
+    }
+
+    #[test]
+    fn test_calls_of_many_tenants_leave_a_place_for_one_that_has_none() {
+        let probes = Probes::default();
+        let mut under_way: Vec<Vec<Grant>> = Vec::new();
+        for tenant in 1..=9 {
+            let enter = || probes.enter(Id::from_u128(tenant), NOW).ok();
+            under_way.push(std::iter::from_fn(enter).collect());
+        }
+        let each: Vec<usize> = under_way.iter().map(Vec::len).collect();
+        assert_eq!(each, [10, 10, 10, 10, 10, 7, 4, 2, 1]);
+        assert_eq!(each.iter().sum::<usize>(), PROBES_MAX);
+        assert!(is_refused(&probes, 10, NOW), "there is no place at all");
+        // One of the first tenant's ends: its place is for those who have none, and not for the first once more.
+        drop(under_way[0].pop());
+        assert!(is_refused(&probes, 1, NOW));
+        assert!(!is_refused(&probes, 10, NOW));
+    }
+}

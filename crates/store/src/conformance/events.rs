@@ -1,8 +1,10 @@
 //! Publishing: events, fan-out, idempotency.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use postrider_core::Timestamp;
 use postrider_core::attempt::Response;
 use postrider_core::audit::{Actor, content_entry};
 use postrider_core::delivery::{DeliveryState, Series};
@@ -10,8 +12,9 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, HealthChange};
 use postrider_core::judge::Next;
-use postrider_core::limits::TRANSACTION_ROWS;
+use postrider_core::limits::{IDEMPOTENCY_HOURS, TRANSACTION_ROWS};
 use postrider_core::tenant::Mode;
+use postrider_core::time::Moment;
 
 use super::fixture::{at, by, filter, only, record, secs, world};
 use crate::{
@@ -117,6 +120,44 @@ pub async fn an_idempotency_key_is_forgotten_after_its_time(store: &dyn Store) {
         .await
         .unwrap();
     assert!(second.created && second.event != first.event);
+}
+
+pub async fn an_idempotency_key_is_remembered_however_the_clock_is_set(store: &dyn Store) {
+    const REMEMBERED: Duration = Duration::from_secs(IDEMPOTENCY_HOURS * 3_600);
+    const STEP_SECS: i64 = 25 * 3_600;
+    let world = world(store).await;
+    // A clock that goes wrong by more than keys are remembered, and is set right a minute later.
+    for (key, ahead, begin) in [
+        ("ahead", STEP_SECS, secs(0)),
+        ("behind", -STEP_SECS, secs(1_000_000)),
+    ] {
+        let wrong = Moment {
+            wall: Timestamp::from_micros(begin.as_micros() + ahead * 1_000_000),
+            steady: begin,
+        };
+        let publish = async |now: Moment| {
+            let new = world.keyed(now.wall, key, 1);
+            let batch = Batch::of_publishes([new]);
+            only(store.commit_all(now, batch).await.publishes).unwrap()
+        };
+        let sweep = async |now: Moment| {
+            let before = now.steady.minus(REMEMBERED);
+            store.sweep(before, now.wall).await.unwrap();
+        };
+        let first = publish(wrong).await;
+        assert!(first.created, "{key}");
+        // Until its last microsecond.
+        for after in [Duration::from_secs(60), REMEMBERED] {
+            let right = Moment::from(begin.plus(after));
+            sweep(right).await;
+            let again = publish(right).await;
+            let known = (again.event, again.created);
+            assert_eq!(known, (first.event, false), "{key}: after {after:?}");
+        }
+        let right = Moment::from(begin.plus(REMEMBERED + Duration::from_micros(1)));
+        sweep(right).await;
+        assert!(publish(right).await.created, "{key}: its time is over");
+    }
 }
 
 pub async fn an_idempotency_key_tells_its_first_use(store: &dyn Store) {

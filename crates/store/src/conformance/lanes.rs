@@ -1,7 +1,9 @@
 //! Lanes and results: what is due, what an attempt changes, how an endpoint's health moves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use postrider_core::Timestamp;
 use postrider_core::attempt::{Attempt, Outcome, UnreachableReason};
 use postrider_core::delivery::{DeliveryState, FailReason, Series};
@@ -9,8 +11,8 @@ use postrider_core::health::{DisableReason, HealthChange};
 use postrider_core::judge::Next;
 use postrider_core::limits::ATTEMPTS_MAX;
 
-use super::fixture::{an_attempt, at, by, record, secs, world};
-use crate::{Batch, RecordAttempt, Resend, Rule, Store, StoreError, always};
+use super::fixture::{an_attempt, at, by, only, record, secs, world};
+use crate::{Batch, LoadDue, NewEvent, RecordAttempt, Resend, Rule, Store, StoreError, always};
 
 const RETRYING: HealthChange = HealthChange::Failure {
     delivery_failed: false,
@@ -49,6 +51,42 @@ pub async fn a_lane_is_read_in_order_and_in_pages(store: &dyn Store) {
         (none.rows.len(), none.next),
         (0, Some(Timestamp::from_micros(all.rows[0].sequence)))
     );
+}
+
+pub async fn a_page_ends_with_the_delivery_that_reaches_its_bytes(store: &dyn Store) {
+    const BYTES: usize = 100;
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let mut event = world.an_event(at(1), "x");
+        // What is said beside the data is payload too.
+        event.data = Bytes::from(vec![b'1'; BYTES - 2]);
+        event.meta = Some(Bytes::from_static(b"{}"));
+        let new = NewEvent {
+            event: Arc::new(event),
+            ..world.publishing(at(1), "x")
+        };
+        let published = world.publish_new(at(1), new).await.unwrap();
+        waiting.push(only(published.deliveries));
+    }
+    for (bytes, rows) in [
+        (1, 1),
+        (2 * BYTES + 1, 3),
+        (3 * BYTES, 3),
+        (5 * BYTES, 5),
+        (9 * BYTES, 5),
+    ] {
+        let query = LoadDue {
+            bytes,
+            ..LoadDue::all(endpoint)
+        };
+        let page = store.load_due(query).await.unwrap();
+        assert_eq!(page.rows, waiting[..rows], "{bytes} bytes");
+        let behind = waiting.get(rows);
+        let next = behind.map(|due| Timestamp::from_micros(due.sequence));
+        assert_eq!(page.next, next, "{bytes} bytes");
+    }
 }
 
 pub async fn an_unordered_retry_moves_to_its_time_and_an_ordered_one_stays(store: &dyn Store) {

@@ -9,14 +9,19 @@ use tempfile::TempDir;
 use super::{Partner, error, strict};
 use crate::support::{TestServer, text};
 
-/// Vignetim's profile whose last retry comes at once.
-fn in_a_hurry() -> TempDir {
+/// Vignetim's profile with something else in the place of what it has.
+fn with(had: &str, has: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let built_in = include_str!("../../../../../profiles/vignetim.toml");
-    let hurried = built_in.replace(r#"["0s", "1s", "5s"]"#, r#"["0s", "10ms", "10ms"]"#);
-    assert_ne!(hurried, built_in);
-    std::fs::write(directory.path().join("vignetim.toml"), hurried).unwrap();
+    let changed = built_in.replace(had, has);
+    assert_ne!(changed, built_in);
+    std::fs::write(directory.path().join("vignetim.toml"), changed).unwrap();
     directory
+}
+
+/// Vignetim's profile whose last retry comes at once.
+fn in_a_hurry() -> TempDir {
+    with(r#"["0s", "1s", "5s"]"#, r#"["0s", "10ms", "10ms"]"#)
 }
 
 async fn until(partner: &Partner<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -172,4 +177,41 @@ async fn the_test_call_waits_ten_seconds_at_most() {
         (&answer["success"], &answer["responseTime"]),
         (&json!(false), &json!(10_000))
     );
+}
+
+#[tokio::test]
+async fn the_test_call_says_why_no_answer_came() {
+    // The documented ten seconds are two.
+    let profiles = with(r#"timeout = "10s""#, r#"timeout = "2s""#);
+    let path = profiles.path().to_owned();
+    let server = TestServer::with(|config| config.profiles.directory = Some(path)).await;
+    let silent = Receiver::start(Behaviour::Hang).await;
+    // Somebody's port, which is nobody's from now on.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = listener.local_addr().unwrap();
+    drop(listener);
+    // In the words of this machine.
+    let refused = tokio::net::TcpStream::connect(closed).await.unwrap_err();
+    let tenant = server.tenant("vignetim").await;
+    let partner = Partner::new(&server, &tenant, "live").await;
+    for (url, message) in [
+        (format!("http://{closed}/"), refused.to_string()),
+        (
+            "https://nobody.invalid/".to_owned(),
+            "the name has no address that deliveries can go to".to_owned(),
+        ),
+        (silent.url("/"), "no answer within 2 s".to_owned()),
+    ] {
+        let body = json!({ "url": url, "events": ["*"] });
+        let webhook = partner.call("POST", "/webhooks", body).await.json();
+        let path = format!("/webhooks/{}/test", text(&webhook, "id"));
+        let answer = partner.call("POST", &path, Value::Null).await;
+        let told = answer.json();
+        assert_eq!(
+            (answer.status, &told["success"], &told["statusCode"]),
+            (200, &json!(false), &json!(500)),
+            "{url}: {told}"
+        );
+        assert_eq!(text(&told, "message"), message, "{url}");
+    }
 }
