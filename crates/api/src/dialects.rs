@@ -7,6 +7,8 @@ mod svix;
 mod vignetim;
 mod voucherify;
 
+pub(crate) use svix::token;
+
 use std::collections::HashSet;
 
 use axum::Router;

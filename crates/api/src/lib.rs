@@ -7,6 +7,7 @@ mod auth;
 mod cors;
 mod dialects;
 mod edge;
+mod holder;
 mod metrics;
 mod native;
 mod openapi;
@@ -27,6 +28,7 @@ use postrider_core::limits;
 use postrider_service::budget::Budget;
 use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
+pub use holder::{Knows, PATH as KNOWS_PATH, credentials};
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
 pub use problem::problem;
 use rate::Rates;
@@ -141,7 +143,9 @@ impl Api {
             .fallback(native::not_found)
             .method_not_allowed_fallback(native::method_not_allowed)
             .with_state(self.clone());
-        let router = native.merge(dialects);
+        let router = native
+            .merge(dialects)
+            .route(holder::PATH, axum::routing::get(holder::knows));
         let answers = edge::Answers::new(self, self.options());
         let router = router
             .fallback(move |api: State<Self>, request: Request| async move {

@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::leader::{Followers, Introduced};
 use crate::link::{self, Kind};
-use crate::passing::{Leader, NotPassed};
+use crate::passing::{NotPassed, Way};
 
 /// How long a request waits for a node that leads.
 const HOLD: Duration = Duration::from_secs(15);
@@ -43,7 +43,7 @@ const CLIENT: HeaderName = HeaderName::from_static("x-postrider-client");
 enum Role {
     /// Nobody is known to lead.
     Searching,
-    Following(Leader),
+    Following(Way),
     Leading(Router),
 }
 
@@ -113,7 +113,7 @@ impl Door {
     }
 
     /// A leader that takes nothing is on its way out: waits a moment for its links to say so.
-    async fn leads_no_more(&self, leader: &Leader) {
+    async fn leads_no_more(&self, leader: &Way) {
         let mut role = self.0.role.subscribe();
         let other = role.wait_for(|role| match role {
             Role::Following(now) => !now.is(leader),
@@ -122,7 +122,7 @@ impl Door {
         drop(tokio::time::timeout(BETWEEN_TRIES, other).await);
     }
 
-    pub(crate) fn follow(&self, leader: Leader) {
+    pub(crate) fn follow(&self, leader: Way) {
         self.become_if(Role::Following(leader), |now| {
             !matches!(now, Role::Leading(_))
         });
@@ -318,17 +318,17 @@ async fn enter(State(door): State<Door>, request: Request) -> Response {
 }
 
 /// Whether the process runs is its own to say.
-fn is_health(request: &Request) -> bool {
+pub(crate) fn is_health(request: &Request) -> bool {
     request.uri().path() == "/health"
 }
 
-fn health() -> Response {
+pub(crate) fn health() -> Response {
     let version = env!("CARGO_PKG_VERSION");
     axum::Json(serde_json::json!({ "status": "ok", "version": version })).into_response()
 }
 
-fn unknown() -> Response {
-    let detail = "the node that leads went away while it had this request, and whether it was done is not known; send it again, an event with the same Idempotency-Key";
+pub(crate) fn unknown() -> Response {
+    let detail = "the server that had this request went away meanwhile, and whether it was done is not known; send it again, an event with the same Idempotency-Key";
     problem(Refusal::new(ErrorCode::OutcomeUnknown, detail))
 }
 
@@ -364,7 +364,7 @@ fn prepare<B>(request: &mut http::Request<B>) {
 
 /// Takes away what is between the two ends of one connection (RFC 9110 7.6.1), and what only nodes say. What a client
 /// names in `Connection` stays: it could name what a proxy has written.
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in [
         header::CONNECTION,
         header::PROXY_AUTHENTICATE,

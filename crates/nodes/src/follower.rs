@@ -17,7 +17,7 @@ use url::Url;
 use crate::door::Door;
 use crate::leader::{ATTEMPT, LEAVING};
 use crate::link::{self, Dialer, Kind, LinkError, Myself};
-use crate::passing::Leader;
+use crate::passing::Way;
 use crate::wire;
 
 /// Bytes of an attempt's request: an event's rendering is far below.
@@ -87,7 +87,7 @@ impl Following {
         let making = link::answering(self.myself.at_once).serve_connection(attempts, service);
         tracing::info!(leader = %url, "follows the node that leads");
         let (dialer, myself) = (self.dialer.clone(), self.myself.clone());
-        let leader = Leader::new(url.clone(), dialer, myself);
+        let leader = Way::linked(url.clone(), dialer, myself);
         // However this ends, also where another one leads, what was passed on ends with it.
         let ending = leader.ending();
         self.door.follow(leader);

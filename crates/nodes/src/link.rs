@@ -167,19 +167,29 @@ impl Dialer {
         linked.unwrap_or(Err(LinkError::Time))
     }
 
-    async fn linked(&self, to: &Url, kind: Kind, myself: &Myself) -> Result<Upgraded, LinkError> {
+    /// A connection to the server at `to`, as any client opens one.
+    pub(crate) async fn plain(&self, to: &Url) -> Result<TokioIo<Pin<Box<dyn Stream>>>, LinkError> {
+        let dialed = tokio::time::timeout(DIAL_TIME, self.dialed(to)).await;
+        dialed.unwrap_or(Err(LinkError::Time)).map(TokioIo::new)
+    }
+
+    async fn dialed(&self, to: &Url) -> Result<Pin<Box<dyn Stream>>, LinkError> {
         let wrong = || LinkError::Address(to.clone());
         // A URL has an address of IPv6 in brackets; who connects and who looks at certificates does not.
         let host = to.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']);
         let port = to.port_or_known_default().ok_or_else(wrong)?;
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
-        let stream: Pin<Box<dyn Stream>> = if to.scheme() == "https" {
-            let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-            Box::pin(self.tls.connect(name, stream).await?)
-        } else {
-            Box::pin(stream)
-        };
+        if to.scheme() != "https" {
+            return Ok(Box::pin(stream));
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+        Ok(Box::pin(self.tls.connect(name, stream).await?))
+    }
+
+    async fn linked(&self, to: &Url, kind: Kind, myself: &Myself) -> Result<Upgraded, LinkError> {
+        let wrong = || LinkError::Address(to.clone());
+        let stream = self.dialed(to).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         #[expect(
             clippy::disallowed_methods,
@@ -229,7 +239,7 @@ impl Dialer {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
 /// What shows the one at `to` that a node has the master key: nobody else can use it.

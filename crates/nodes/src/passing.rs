@@ -1,4 +1,4 @@
-//! Passing clients' requests on to the node that leads: over links that each carry one request at a time, so that nobody's
+//! Passing clients' requests on to another server: over connections that each carry one request at a time, so that nobody's
 //! request, however odd, slow or broken off, is another's matter.
 
 use std::pin::Pin;
@@ -25,14 +25,15 @@ const AT_ONCE: usize = 4_096;
 const IDLE_MAX: usize = 64;
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// The way to the node that leads.
+/// The way to the node that leads, or to a cell.
 #[derive(Clone)]
-pub(crate) struct Leader(Arc<Inner>);
+pub(crate) struct Way(Arc<Inner>);
 
 struct Inner {
     url: Url,
     dialer: Dialer,
-    myself: Myself,
+    /// What this node says of itself; none where the other one is asked as any client asks.
+    myself: Option<Myself>,
     permits: Arc<Semaphore>,
     /// Ends all links: nobody waits for a leader that stands still.
     gone: CancellationToken,
@@ -49,8 +50,18 @@ pub(crate) enum NotPassed {
     Unknown,
 }
 
-impl Leader {
-    pub(crate) fn new(url: Url, dialer: Dialer, myself: Myself) -> Self {
+impl Way {
+    /// To the node that leads.
+    pub(crate) fn linked(url: Url, dialer: Dialer, myself: Myself) -> Self {
+        Self::new(url, dialer, Some(myself))
+    }
+
+    /// To a server that takes requests as from any client.
+    pub(crate) fn plain(url: Url, dialer: Dialer) -> Self {
+        Self::new(url, dialer, None)
+    }
+
+    fn new(url: Url, dialer: Dialer, myself: Option<Myself>) -> Self {
         Self(Arc::new(Inner {
             url,
             dialer,
@@ -125,11 +136,24 @@ impl Leader {
             myself,
             ..
         } = &*self.0;
-        let link = dialer.link(url, Kind::Requests, myself).await?;
-        let (sender, connection) = link::passing().handshake(link).await?;
+        match myself {
+            Some(myself) => {
+                let link = dialer.link(url, Kind::Requests, myself).await?;
+                self.kept(link).await
+            }
+            None => self.kept(dialer.plain(url).await?).await,
+        }
+    }
+
+    /// Keeps a connection as long as somebody sends over it.
+    async fn kept<T>(&self, stream: T) -> Result<SendRequest<Body>, LinkError>
+    where
+        T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (sender, connection) = link::passing().handshake(stream).await?;
         #[expect(
             clippy::disallowed_methods,
-            reason = "it ends with the link, which ends with its sender"
+            reason = "it ends with the connection, which ends with its sender"
         )]
         tokio::spawn(self.0.gone.clone().run_until_cancelled_owned(async move {
             drop(connection.await);
@@ -159,7 +183,7 @@ impl Leader {
 struct Answer {
     body: Incoming,
     ended: bool,
-    link: Option<(Leader, SendRequest<Body>)>,
+    link: Option<(Way, SendRequest<Body>)>,
     _permit: OwnedSemaphorePermit,
 }
 

@@ -28,6 +28,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub store: StoreConfig,
     pub nodes: NodesConfig,
+    pub cells: CellsConfig,
     pub secrets: SecretsConfig,
     pub egress: EgressConfig,
     pub limits: LimitsConfig,
@@ -201,6 +202,19 @@ pub struct NodesConfig {
     /// is theirs alone, or over `server.tls`. None takes no part, and waits without answering while another one leads.
     pub url: Option<String>,
     /// PEM file with the authorities that may have signed the others' certificates; none is those of the web.
+    #[schema(value_type = Option<String>)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One door to several servers, or sets of nodes, that each have a database of their own: a server with these has no store,
+/// and passes each request on to the cell that has its key.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CellsConfig {
+    /// Where each cell is reached, such as `http://10.0.1.1:8080`; each has this door's address in its
+    /// `server.trusted_proxies`.
+    pub urls: Vec<String>,
+    /// PEM file with the authorities that may have signed their certificates; none is those of the web.
     #[schema(value_type = Option<String>)]
     pub ca_file: Option<PathBuf>,
 }
@@ -580,6 +594,7 @@ fn sources(args: &ServeArgs) -> anyhow::Result<config::Config> {
         .list_separator(",");
     // Named one by one: otherwise every text with a comma would become a list.
     for list in [
+        "cells.urls",
         "egress.allow",
         "egress.deny",
         "egress.ports",

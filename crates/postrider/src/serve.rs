@@ -1,5 +1,6 @@
 //! `postrider serve`: wiring, start and shutdown.
 
+mod cells;
 mod node;
 mod parts;
 mod traces;
@@ -334,6 +335,9 @@ pub async fn run(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn run_with(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
+    if cells::is_one(&config) {
+        return cells::run(args, config).await;
+    }
     let data = config.store.directory.clone();
     // From here on no signal ends the process by itself, also while it starts.
     let mut signals = Signals::new()?;

@@ -170,6 +170,18 @@ impl Service {
         }
     }
 
+    /// Whether a key with this public id is one of this server.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn knows_public_id(&self, public_id: &str) -> Result<bool> {
+        match self.0.directory.addressee(public_id).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Lets in whoever proved to have a key, and is at `address`, as far as that is known.
     ///
     /// # Errors

@@ -135,7 +135,7 @@ impl FromRequestParts<Api> for Client {
 }
 
 /// The token of an application, if that is what a request brings.
-fn token(parts: &Parts) -> Option<String> {
+pub(crate) fn token(parts: &Parts) -> Option<String> {
     let given = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, text) = given.split_once(' ')?;
     let text = text.strip_prefix(TOKEN_PREFIX)?;

@@ -203,6 +203,7 @@ pub(crate) fn unusable(config: &Config) -> Vec<String> {
         mailer(&config.notifications).map(drop),
         own_profiles(config).map(drop),
         super::node::check(config),
+        super::cells::check(config),
     ];
     // Which addresses a machine has says nothing of a configuration, which may be another machine's.
     let of_machine = |error: &anyhow::Error| {

@@ -15,6 +15,7 @@ mod binary;
 mod bounds;
 mod cancelling;
 mod catching_up;
+mod cells;
 mod commands;
 mod confirming;
 mod content;

@@ -1,0 +1,201 @@
+//! One door to several servers, each with a database of its own: whoever asks gets to the one that has their key.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::binary::{Process, greeted, output, postrider, text as said};
+use crate::support::{Reply, TestServer, hmac, http, id, text};
+
+async fn cell() -> TestServer {
+    TestServer::with(|config| {
+        config.server.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await
+}
+
+fn door(data: &Path, cells: &[&TestServer]) -> Process {
+    let urls: Vec<String> = cells
+        .iter()
+        .map(|cell| format!("http://{}", cell.address))
+        .collect();
+    let child = postrider()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .env("POSTRIDER__CELLS__URLS", urls.join(","))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    greeted(child, false)
+}
+
+async fn ask(door: SocketAddr, key: &str, method: &str, path: &str, body: Value) -> Reply {
+    let bearer = format!("Bearer {key}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    http(door, method, path, &headers, body).await
+}
+
+/// Asks from another address of this machine.
+async fn from(client: &str, door: SocketAddr, key: &str, path: &str) -> String {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{client}:0").parse().unwrap()).unwrap();
+    let mut stream = socket.connect(door).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_at_the_door_gets_to_the_cell_that_has_their_key() {
+    let (a, mut b) = (cell().await, cell().await);
+    let data = tempfile::tempdir().unwrap();
+    let door = door(data.path(), &[&a, &b]);
+    let at = door.address;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+
+    // Each root key makes applications where it is from.
+    let mut keys = Vec::new();
+    for (cell, name) in [(&a, "first"), (&b, "second")] {
+        let new = json!({ "name": name, "profile": "standard" });
+        let made = ask(at, &cell.root, "POST", "/v1/applications", new).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let application = id(&made.json());
+        let new = json!({ "name": "k", "application": application });
+        let key = ask(at, &cell.root, "POST", "/v1/keys", new).await.json();
+        keys.push((application, text(&key, "key").to_owned()));
+    }
+    for ((application, key), cell) in keys.iter().zip([&a, &b]) {
+        let path = format!("/v1/applications/{application}/tenants");
+        let tenant = ask(at, key, "POST", &path, json!({ "name": "t" })).await;
+        let tenant = id(&tenant.json());
+        let path = format!("/v1/tenants/{tenant}/endpoints");
+        let new = json!({ "url": receiver.url(&format!("/{tenant}")) });
+        assert_eq!(ask(at, key, "POST", &path, new).await.status, 201);
+        let path = format!("/v1/tenants/{tenant}/events");
+        let event = json!({ "type": "a", "data": "x".repeat(100_000) });
+        let accepted = ask(at, key, "POST", &path, event).await;
+        assert_eq!(accepted.status, 202, "{}", accepted.text);
+        let event = id(&accepted.json());
+        cell.finished(&format!("event={event}"), 1).await;
+    }
+    let requests = receiver.wait_for(2).await;
+    assert_eq!(requests.len(), 2);
+
+    // The systems' keys too, by what they are named by.
+    let vignetim = b.tenant("vignetim").await;
+    let new = json!({ "name": "partner", "tenant": vignetim, "mode": "live" });
+    let key = b.good("POST", "/v1/keys", new).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let (now, path) = (now.unwrap().as_secs().to_string(), "/v2/partners/webhooks");
+    let signature = hmac(text(&key, "key"), format!("{now}.n1.GET.{path}."));
+    let headers = [
+        ("x-api-key", text(&key, "publicId")),
+        ("x-timestamp", now.as_str()),
+        ("x-nonce", "n1"),
+        ("x-signature", signature.as_str()),
+    ];
+    let listed = http(at, "GET", path, &headers, "").await;
+    assert_eq!(listed.status, 200, "{}", listed.text);
+
+    // A cell knows whose a request is, not whose the door is.
+    let new = json!({ "name": "fixed", "application": keys[1].0, "allowedIps": ["127.0.0.2"] });
+    let key = ask(at, &b.root, "POST", "/v1/keys", new).await.json();
+    let path = format!("/v1/applications/{}", keys[1].0);
+    let (theirs, others) = (
+        from("127.0.0.2", at, text(&key, "key"), &path).await,
+        from("127.0.0.3", at, text(&key, "key"), &path).await,
+    );
+    assert!(theirs.starts_with("HTTP/1.1 200"), "{theirs}");
+    assert!(others.contains("address_not_allowed"), "{others}");
+
+    // What nobody knows is refused as a server refuses it, and a key that was known is not for ever.
+    let unknown = ask(
+        at,
+        "pr_live_nobodys",
+        "GET",
+        "/v1/applications",
+        Value::Null,
+    )
+    .await;
+    assert_eq!(
+        (unknown.status, unknown.code().as_str()),
+        (401, "key_unknown")
+    );
+    let without = http(at, "GET", "/v1/applications", &[], "").await;
+    assert_eq!(
+        (without.status, without.code().as_str()),
+        (401, "key_missing")
+    );
+    let path = format!("/v1/keys/{}", id(&key));
+    assert_eq!(
+        ask(at, &b.root, "DELETE", &path, Value::Null).await.status,
+        204
+    );
+    let gone = from("127.0.0.2", at, text(&key, "key"), "/v1/keys").await;
+    assert!(gone.contains("key_unknown"), "{gone}");
+
+    // One that is away is its own customers' matter.
+    assert_eq!(http(at, "GET", "/ready", &[], "").await.status, 200);
+    b.server.take().unwrap().shut_down().await;
+    let path = format!("/v1/applications/{}", keys[1].0);
+    let away = ask(at, &keys[1].1, "GET", &path, Value::Null).await;
+    assert_eq!(
+        (away.status, away.code().as_str()),
+        (503, "store_unavailable")
+    );
+    let path = format!("/v1/applications/{}", keys[0].0);
+    assert_eq!(
+        ask(at, &keys[0].1, "GET", &path, Value::Null).await.status,
+        200
+    );
+    let ready = http(at, "GET", "/ready", &[], "").await;
+    assert!(
+        ready.status == 503 && ready.text.contains(&b.address.to_string()),
+        "{}",
+        ready.text
+    );
+    assert_eq!(http(at, "GET", "/health", &[], "").await.status, 200);
+}
+
+#[test]
+fn a_door_that_cannot_be_one_says_why() {
+    for (name, value, why) in [
+        (
+            "POSTRIDER__CELLS__URLS",
+            "10.0.0.1:8080",
+            "must begin with http",
+        ),
+        (
+            "POSTRIDER__CELLS__CA_FILE",
+            "/nowhere",
+            "cells.ca_file /nowhere",
+        ),
+        ("POSTRIDER__STORE__URL", "postgres://h/d", "no store.url"),
+    ] {
+        let told = output(
+            postrider()
+                .args(["config", "check"])
+                .env("POSTRIDER__CELLS__URLS", "http://10.0.0.1:8080")
+                .env(name, value),
+        );
+        let all = said(&told.stderr) + &said(&told.stdout);
+        assert!(!told.status.success() && all.contains(why), "{name}: {all}");
+    }
+}
