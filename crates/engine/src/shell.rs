@@ -102,6 +102,8 @@ pub struct Engine {
     set_aside: AtomicU64,
     loads: Semaphore,
     configures: Semaphore,
+    /// Times that all was looked at anew.
+    looks: AtomicU64,
     past_lanes: PastLanes,
     cannot_send: Seldom,
     metrics: Arc<Metrics>,
@@ -157,6 +159,7 @@ impl Engine {
             set_aside: AtomicU64::new(0),
             loads: Semaphore::new(LOADS_MAX),
             configures: Semaphore::new(CONFIGURES_MAX),
+            looks: AtomicU64::new(0),
             past_lanes: PastLanes::default(),
             cannot_send: Seldom::default(),
             metrics,
@@ -181,17 +184,29 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub async fn look(self: &Arc<Self>) -> Result<(), StoreError> {
+        let backlog = self.store.backlog().await?;
         self.endpoints.forget_all();
         let lanes = {
             let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
             machine.endpoints()
         };
-        for endpoint in lanes {
-            self.spawn_configure(endpoint);
-        }
-        let backlog = self.store.backlog().await?;
         Lanes(self.clone()).backlog(backlog);
+        if !lanes.is_empty() {
+            let look = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+            self.tasks.spawn(self.clone().configure_all(lanes, look));
+        }
         Ok(())
+    }
+
+    /// Reads the endpoints of all lanes anew, one after the other: there may be very many, and fresh ones do not wait for them.
+    async fn configure_all(self: Arc<Self>, lanes: Vec<Id<id::Endpoint>>, look: u64) {
+        for endpoint in lanes {
+            // Whoever looked again since reads all of them too.
+            if self.stop.is_cancelled() || self.looks.load(Ordering::Relaxed) != look {
+                return;
+            }
+            self.configure(endpoint).await;
+        }
     }
 
     /// Accepts an event: when this returns, it and its deliveries are durable.
@@ -540,33 +555,37 @@ impl Engine {
 
     fn spawn_configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
         let engine = self.clone();
-        self.tasks.spawn(async move {
-            let mut pause = CONFIGURE_RETRY;
-            loop {
-                let turn = engine.configures.acquire().await;
-                // Before the endpoint is read, so that a change in between shows.
-                let changes = engine.endpoints.changes(endpoint);
-                let read = engine.endpoints.lane_config(endpoint).await;
-                // Not over the pause: an endpoint that cannot be read does not keep others from being read.
-                drop(turn);
-                match read {
-                    // It changed while it was read: what was read may be old.
-                    Ok(_) if engine.endpoints.changes(endpoint) != changes => {}
-                    Ok(config) => return engine.apply(Input::Configure { endpoint, config }),
-                    // It was erased with its tenant, and its deliveries before it.
-                    Err(error) if error.is_not_found() => return,
-                    Err(error) => {
-                        engine.metrics.lane_reads_failed.inc();
-                        tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
-                        tokio::select! {
-                            () = engine.stop.cancelled() => return,
-                            () = tokio::time::sleep(pause) => {}
-                        }
-                        pause = (pause * 2).min(CONFIGURE_RETRY_MAX);
+        self.tasks
+            .spawn(async move { engine.configure(endpoint).await });
+    }
+
+    /// Tells a lane what its endpoint is now, as soon as that can be read.
+    async fn configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
+        let mut pause = CONFIGURE_RETRY;
+        loop {
+            let turn = self.configures.acquire().await;
+            // Before the endpoint is read, so that a change in between shows.
+            let changes = self.endpoints.changes(endpoint);
+            let read = self.endpoints.lane_config(endpoint).await;
+            // Not over the pause: an endpoint that cannot be read does not keep others from being read.
+            drop(turn);
+            match read {
+                // It changed while it was read: what was read may be old.
+                Ok(_) if self.endpoints.changes(endpoint) != changes => {}
+                Ok(config) => return self.apply(Input::Configure { endpoint, config }),
+                // It was erased with its tenant, and its deliveries before it.
+                Err(error) if error.is_not_found() => return,
+                Err(error) => {
+                    self.metrics.lane_reads_failed.inc();
+                    tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
                     }
+                    pause = (pause * 2).min(CONFIGURE_RETRY_MAX);
                 }
             }
-        });
+        }
     }
 
     async fn expire(self: Arc<Self>, due: DueDelivery) {

@@ -21,64 +21,90 @@ struct Manner {
     room: Cell<usize>,
     /// Writes so far, of all kinds.
     position: Cell<usize>,
-    /// The write that met a damaged page, and what it is answered: it is not made, and those behind it are for the next.
-    bad: Option<(usize, StoreError)>,
-    /// The first that meets one.
-    found: Cell<Option<(usize, StoreError)>>,
+    /// What met a damaged page in a try before this one.
+    met: Met,
+    /// What meets one in this.
+    found: Cell<Met>,
+}
+
+/// Damaged pages that were met.
+#[derive(Default)]
+struct Met {
+    /// The place of the write that met one, and what it is answered: it is not made, and those behind it are for the next.
+    write: Option<(usize, StoreError)>,
+    /// What is counted of attempts cannot be: it is left out.
+    counts: bool,
 }
 
 impl Manner {
-    fn new(apart: bool, bad: Option<(usize, StoreError)>) -> Self {
+    fn new(apart: bool, met: Met) -> Self {
         Self {
             apart,
             room: Cell::new(TRANSACTION_ROWS),
             position: Cell::new(0),
-            bad,
-            found: Cell::new(None),
+            met,
+            found: Cell::default(),
         }
     }
 }
 
 impl Tx {
-    /// One transaction for a batch, or for its beginning.
+    /// One transaction for a batch, or for its beginning; several only where damaged pages are met.
     pub(crate) fn commit_batch(&mut self, now: Moment, batch: Batch) -> Written {
-        let answers = match self.commit_some(now, &batch) {
-            Ok(answers) => answers,
-            // Of what comes after it too, which would overtake what could not be written.
-            Err(error) => Answers::failed(&batch, || same(&error)),
-        };
-        for (new, answer) in batch.publishes.iter().zip(&answers.publishes) {
-            // Not accepted: what there is of it goes.
-            if answer.is_err() {
-                self.pieces.refuse(new.event.id.key());
+        let (mut rest, mut all) = (batch, Answers::default());
+        loop {
+            let mut is_cut = false;
+            let answers = match self.commit_some(now, &rest, &mut is_cut) {
+                Ok(answers) => answers,
+                // Of what comes after it too, which would overtake what could not be written.
+                Err(error) => Answers::failed(&rest, || same(&error)),
+            };
+            for (new, answer) in rest.publishes.iter().zip(&answers.publishes) {
+                // Not accepted: what there is of it goes.
+                if answer.is_err() {
+                    self.pieces.refuse(new.event.id.key());
+                }
             }
-        }
-        Written {
-            rest: batch.behind(&answers),
-            answers,
+            rest = rest.behind(&answers);
+            all.and(answers);
+            // What is behind a damaged page had its turn in this batch: nobody waits for the next because of it.
+            if !is_cut || rest.is_empty() {
+                return Written { rest, answers: all };
+            }
         }
     }
 
     /// One transaction for the first writes, at least one. What cannot be written because a
     /// row that it needs is damaged spoils the transaction; then it is made again with a savepoint for each write,
     /// so that only that one is refused. A damaged page spoils it all the same; then it is made once more, and ends before
-    /// the write that met it.
-    fn commit_some(&mut self, now: Moment, batch: &Batch) -> Result<Answers, StoreError> {
-        match self.tried(now, batch, &Manner::new(false, None)) {
+    /// the write that met it, or counts no attempts: `is_cut` says so.
+    fn commit_some(
+        &mut self,
+        now: Moment,
+        batch: &Batch,
+        is_cut: &mut bool,
+    ) -> Result<Answers, StoreError> {
+        match self.tried(now, batch, &Manner::new(false, Met::default())) {
             Some(Err(error)) if is_of_one(&error) => {}
             Some(committed) => return committed,
             None => {}
         }
-        let broke_off = || Err(StoreError::aborted("a write broke off inside the server"));
-        let apart = Manner::new(true, None);
-        let committed = self.tried(now, batch, &apart);
-        match apart.found.take() {
-            None => committed.unwrap_or_else(broke_off),
-            Some(bad) => {
-                let before = Manner::new(true, Some(bad));
-                let committed = self.tried(now, batch, &before);
-                committed.unwrap_or_else(broke_off)
+        let mut met = Met::default();
+        loop {
+            let how = Manner::new(true, met);
+            let committed = self.tried(now, batch, &how);
+            let found = how.found.take();
+            *is_cut = how.met.write.is_some();
+            // Each is met once at most: what was met before is not tried again.
+            if found.write.is_none() && !found.counts {
+                return committed.unwrap_or_else(|| {
+                    Err(StoreError::aborted("a write broke off inside the server"))
+                });
             }
+            met = Met {
+                write: found.write.or(how.met.write),
+                counts: found.counts || how.met.counts,
+            };
         }
     }
 
@@ -145,8 +171,21 @@ impl Tx {
             })?,
         };
         self.come_back().map_err(aborted)?;
-        self.count_outcomes().map_err(aborted)?;
-        Ok(answers)
+        if how.met.counts {
+            // Statistics lack them until the segments are made anew.
+            tracing::error!("a page with counts of attempts is damaged: see postrider doctor");
+            self.outcomes.clear();
+        }
+        match self.count_outcomes().map_err(aborted) {
+            Err(error) if how.apart && is_of_a_page(&error) => {
+                how.found.set(Met {
+                    write: None,
+                    counts: true,
+                });
+                Err(error)
+            }
+            counted => counted.map(|()| answers),
+        }
     }
 
     /// The writes of one kind, until there is no room, or one is not whole yet: none. An error spoils the transaction.
@@ -164,7 +203,7 @@ impl Tx {
             }
             let position = how.position.get();
             how.position.set(position + 1);
-            if let Some((bad, error)) = &how.bad
+            if let Some((bad, error)) = &how.met.write
                 && *bad == position
             {
                 answers.push(Err(same(error)));
@@ -184,7 +223,10 @@ impl Tx {
                     Err(error)
                 }
                 Err(error) if how.apart && is_of_a_page(&error) => {
-                    how.found.set(Some((position, same(&error))));
+                    how.found.set(Met {
+                        write: Some((position, same(&error))),
+                        counts: false,
+                    });
                     return Err(error);
                 }
                 Err(error) if how.apart && is_of_one(&error) => Err(for_good(error)),

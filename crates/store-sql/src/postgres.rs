@@ -139,6 +139,13 @@ pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
     let connection = source.open(None).map_err(wrap)?;
     let found = schema(&connection).map_err(wrap)?;
     must_do(&connection, &name, found == 0)?;
+    if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
+        return Err(OpenError::NewerDatabase {
+            name,
+            found,
+            known: MIGRATIONS.len(),
+        });
+    }
     if let Some(opens) = options.opens.as_ref().filter(|_| found > 0)
         && !can_open(&connection, opens)
     {

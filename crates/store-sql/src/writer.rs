@@ -288,7 +288,7 @@ impl Tx {
     fn timed<T>(&mut self, commit: impl FnOnce(&mut Self) -> T) -> T {
         let began = Instant::now();
         let committed = commit(self);
-        // One that had to wait for something else says little of the next.
+        // One that had to wait for something else counts for an eighth.
         self.commit_takes = (self.commit_takes * 7 + began.elapsed()) / 8;
         committed
     }

@@ -5,6 +5,7 @@
     reason = "a test stops where something is not as it must be"
 )]
 
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use postrider_core::judge::Next;
 use postrider_core::{Id, id};
 use postrider_store::conformance::fixture::{World, at, record, secs, world};
 use postrider_store::{
-    Cursor, DeliveryFilter, EventFilter, PageRequest, Statistics, StatisticsQuery, Store,
+    Batch, Cursor, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Statistics,
+    StatisticsQuery, Store,
 };
 use postrider_store_sql::{Options, Segments, SqlStore, examine, pending};
 
@@ -281,6 +283,63 @@ async fn a_segment_from_before_outcomes_takes_nothing_more() {
         ten_events(&world).await;
     }
     assert_eq!((size_of(1), size_of(2)), (8, 12));
+}
+
+/// A page of counts has those of many tenants: where it is damaged, statistics lack something, and no attempt its record.
+#[tokio::test]
+async fn a_damaged_page_of_counts_costs_no_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let ends = |delivery, endpoint| {
+        record(
+            delivery,
+            endpoint,
+            1,
+            Next::Delivered,
+            HealthChange::Success,
+            minute(30),
+        )
+    };
+    let (made, endpoint) = {
+        let store = open(directory.path(), SMALL);
+        let world = world(&store).await;
+        let endpoint = world.endpoint().await;
+        let made = ten(&world).await;
+        world
+            .record(minute(30), ends(made[0], endpoint))
+            .await
+            .unwrap();
+        (made, endpoint)
+    };
+    let file = directory.path().join("postrider.db");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection
+        .query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))
+        .unwrap();
+    let sql = "select rootpage, page_size from sqlite_master, pragma_page_size where name = 'outcome_tally'";
+    let (page, size): (i64, i64) = connection
+        .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    drop(connection);
+    let (page, size) = (page.unsigned_abs(), size.unsigned_abs());
+    let mut open_file = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    open_file.seek(SeekFrom::Start((page - 1) * size)).unwrap();
+    let rubbish = vec![0xa5; usize::try_from(size).unwrap()];
+    open_file.write_all(&rubbish).unwrap();
+    drop(open_file);
+
+    let store = open(directory.path(), SMALL);
+    // One is in a segment, one is not yet.
+    let records = [ends(made[1], endpoint), ends(made[9], endpoint)];
+    let written = store
+        .commit_all(minute(30).into(), Batch::of_records(records))
+        .await;
+    for answer in &written.records {
+        assert!(
+            answer.as_ref().is_ok_and(|recorded| recorded.applied),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(written.records.len(), 2);
 }
 
 #[tokio::test]

@@ -95,6 +95,22 @@ impl Batch {
 }
 
 impl Answers {
+    /// Adds those to what came behind.
+    pub fn and(&mut self, behind: Self) {
+        let Self {
+            records,
+            finishes,
+            publishes,
+            resends,
+            catch_ups,
+        } = behind;
+        self.records.extend(records);
+        self.finishes.extend(finishes);
+        self.publishes.extend(publishes);
+        self.resends.extend(resends);
+        self.catch_ups.extend(catch_ups);
+    }
+
     /// Those to a batch of which nothing could be written.
     pub fn failed(batch: &Batch, why: impl Fn() -> StoreError) -> Self {
         fn fill<A>(count: usize, why: impl Fn() -> StoreError) -> Vec<Result<A, StoreError>> {

@@ -18,7 +18,7 @@ const REQUEST_KIB_MAX: usize = 64 * 1_024;
 pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known.
 const FAN_OUT_UNKNOWN: usize = 256;
-/// An event with more is likely to be written in pieces of so many.
+/// An event with more is likely to be written in pieces, of so many where a commit does not take long.
 const FAN_OUT_LARGE: usize = 64;
 /// Deliveries of events that are begun and not whole yet, about: they are in memory, on nobody's account. One event may be
 /// more by itself.
@@ -148,8 +148,9 @@ impl Queue {
                 true => self.fan_outs.get(&tenant).copied(),
                 false => Some(1),
             };
-            let is_large = makes.is_some_and(|makes| makes > FAN_OUT_LARGE);
             let begun = self.begun.get(&tenant).copied();
+            // One that was put back is, though nobody knew before.
+            let is_large = begun.is_some() || makes.is_some_and(|makes| makes > FAN_OUT_LARGE);
             let has_room = begun.is_some()
                 || self.begun.is_empty()
                 || self.begun_rows + makes.unwrap_or(0) <= BEGUN_ROWS_MAX;

@@ -188,6 +188,11 @@ async fn damage_costs_its_own_tenant_alone(
         ("authorization", bearer.as_str()),
         ("content-type", "application/json"),
     ];
+    // Nothing was held up meanwhile, and nothing of the others' was refused.
+    let told = http(process.address, "GET", "/metrics", &headers, "")
+        .await
+        .text;
+    assert!(told.contains("postrider_commit_failures_total 0"), "{told}");
     let path = format!("/v1/tenants/{first}/events");
     let event = json!({ "type": "a.b", "data": 1 }).to_string();
     let refused = http(process.address, "POST", &path, &headers, event).await;

@@ -796,7 +796,9 @@ async fn explain_tells_who_would_get_an_event_and_why_others_would_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_answers_in_a_millisecond_sees_few_connections() {
     const ALONE: usize = 10;
-    for profile in ["standard", "vignetim"] {
+    // Where the schedule is exact, a receiver that pauses for 100 ms gets more, so that nothing is late.
+    {
+        let profile = "standard";
         let server = TestServer::start().await;
         // A timer goes in whole milliseconds: the least time is one, and a whole one may become two.
         let about_a_millisecond = Duration::from_micros(1);

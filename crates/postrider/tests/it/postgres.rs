@@ -354,7 +354,12 @@ async fn what_a_database_that_is_back_says_holds_and_not_what_was_known() {
     // It is there again when something is accepted.
     let events = format!("/v1/tenants/{tenant}/events");
     let event = json!({ "type": "a", "data": 1 }).to_string();
-    while ask(&server, &root, "POST", &events, &event).await.0 != 202 {}
+    let mut tries = 0;
+    while ask(&server, &root, "POST", &events, &event).await.0 != 202 {
+        tries += 1;
+        assert!(tries < 600, "it does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     receiver.wait_for(2).await;
     let refused = ask(&server, customers, "GET", &own, "").await;
     assert_eq!(refused, (401, "key_unknown".to_owned()));
