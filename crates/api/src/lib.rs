@@ -28,7 +28,7 @@ use postrider_core::limits;
 use postrider_service::budget::Budget;
 use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
-pub use holder::{Knows, PATH as KNOWS_PATH, credentials};
+pub use holder::{Knows, Named, PATH as KNOWS_PATH};
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
 pub use problem::problem;
 use rate::Rates;

@@ -12,8 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
-use postrider_api::{KNOWS_PATH, Knows, credentials, peer, problem};
-use postrider_core::seal::sha256;
+use postrider_api::{KNOWS_PATH, Knows, Named, peer, problem};
 use postrider_service::{ErrorCode, Refusal};
 use quick_cache::sync::Cache;
 use serde_json::json;
@@ -40,8 +39,8 @@ pub struct Cells(Arc<Inner>);
 
 struct Inner {
     cells: Vec<Cell>,
-    /// The place of the cell that has a key, by the digest of what names it.
-    known: Cache<[u8; 32], usize>,
+    /// The place of the cell that has a key, by what names it.
+    known: Cache<Named, usize>,
     asking: Semaphore,
 }
 
@@ -59,8 +58,8 @@ impl std::fmt::Debug for Cells {
 
 /// What a request's cell is.
 enum Whose {
-    /// The place of one.
-    Of(usize),
+    /// The place of one, and what it has.
+    Of(usize, Named),
     /// All were asked, and none has it.
     Nobodys,
     /// None has it of those that answered; this one did not.
@@ -86,37 +85,62 @@ impl Cells {
         Router::new().fallback(enter).with_state(self.clone())
     }
 
-    /// Whose a request is that brings these.
-    async fn whose(&self, credentials: &HeaderMap, digest: [u8; 32]) -> Whose {
-        if let Some(place) = self.0.known.get(&digest) {
-            return Whose::Of(place);
-        }
-        let _turn = self.0.asking.acquire().await;
-        // Somebody may have asked for the same one meanwhile.
-        if let Some(place) = self.0.known.get(&digest) {
-            return Whose::Of(place);
-        }
-        let ask = |place: usize| async move { (place, self.knows(place, credentials).await) };
-        let mut asked: FuturesUnordered<_> = (0..self.0.cells.len()).map(ask).collect();
+    /// Whose a request is that names its key so, or so.
+    async fn whose(&self, all: Vec<Named>) -> Whose {
         let mut unreached = None;
-        while let Some((place, knows)) = asked.next().await {
-            match knows {
-                Some(true) => {
-                    self.0.known.insert(digest, place);
-                    return Whose::Of(place);
-                }
-                Some(false) => {}
-                None => unreached = Some(place),
+        for named in all {
+            match self.holder(&named).await {
+                Ok(Some(place)) => return Whose::Of(place, named),
+                Ok(None) => {}
+                Err(place) => unreached = Some(place),
             }
         }
         unreached.map_or(Whose::Nobodys, Whose::Unreached)
     }
 
+    /// The place of the cell that has it.
+    ///
+    /// # Errors
+    /// The place of one that did not say, when no other has it.
+    async fn holder(&self, named: &Named) -> Result<Option<usize>, usize> {
+        if let Some(place) = self.0.known.get(named) {
+            return Ok(Some(place));
+        }
+        let turn = tokio::time::timeout(ASK_TIME, self.0.asking.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(0);
+        };
+        // Somebody may have asked for the same one meanwhile.
+        if let Some(place) = self.0.known.get(named) {
+            return Ok(Some(place));
+        }
+        let ask = |place: usize| async move { (place, self.knows(place, named).await) };
+        let mut asked: FuturesUnordered<_> = (0..self.0.cells.len()).map(ask).collect();
+        let mut unreached = None;
+        while let Some((place, knows)) = asked.next().await {
+            match knows {
+                Some(true) => {
+                    self.0.known.insert(named.clone(), place);
+                    return Ok(Some(place));
+                }
+                Some(false) => {}
+                None => unreached = Some(place),
+            }
+        }
+        unreached.map_or(Ok(None), Err)
+    }
+
     /// Whether a cell has a key; none when it does not say.
-    async fn knows(&self, place: usize, credentials: &HeaderMap) -> Option<bool> {
-        let answer = self.ask(place, KNOWS_PATH, credentials.clone()).await?;
-        let knows: Knows = serde_json::from_slice(&answer.1).ok()?;
-        (answer.0 == StatusCode::OK).then_some(knows.knows)
+    async fn knows(&self, place: usize, named: &Named) -> Option<bool> {
+        let headers = HeaderMap::from_iter([named.asked()]);
+        let (status, answer) = self.ask(place, KNOWS_PATH, headers).await?;
+        if status != StatusCode::OK {
+            let url = self.0.cells.get(place)?.url.as_str();
+            tracing::warn!(cell = url, %status, "a cell does not say whether it has a key; is this door among its server.trusted_proxies?");
+            return None;
+        }
+        let knows: Knows = serde_json::from_slice(&answer).ok()?;
+        Some(knows.knows)
     }
 
     /// Asks a cell something of our own.
@@ -140,25 +164,27 @@ impl Cells {
         asked.await.ok()?
     }
 
-    /// Whether each of them accepts events.
-    async fn ready(&self) -> Response {
+    /// Whether one of them accepts events at least, or all do: one that does not is no reason to send nobody here.
+    async fn ready(&self, all: bool) -> Response {
         let ask = |place: usize| async move {
-            (place, self.ask(place, "/ready", HeaderMap::new()).await)
+            let asked = self.ask(place, "/ready", HeaderMap::new()).await;
+            asked.is_some_and(|(status, _)| status == StatusCode::OK)
         };
         let asked: FuturesUnordered<_> = (0..self.0.cells.len()).map(ask).collect();
-        let asked: Vec<_> = asked.collect().await;
-        let is_ready = |answer: &Option<(StatusCode, bytes::Bytes)>| {
-            matches!(answer, Some((StatusCode::OK, _)))
-        };
-        let not_ready: Vec<&str> = asked
-            .iter()
-            .filter(|(_, answer)| !is_ready(answer))
-            .filter_map(|(place, _)| Some(self.0.cells.get(*place)?.url.as_str()))
-            .collect();
-        if not_ready.is_empty() {
-            return axum::Json(json!({ "status": "ready", "cells": asked.len() })).into_response();
+        let (cells, ready) = (
+            self.0.cells.len(),
+            asked
+                .filter(|ready| std::future::ready(*ready))
+                .count()
+                .await,
+        );
+        if ready == cells || (ready > 0 && !all) {
+            return axum::Json(json!({ "status": "ready", "cells": cells, "ready": ready }))
+                .into_response();
         }
-        let detail = format!("not every cell accepts events: {}", not_ready.join(", "));
+        let detail = format!(
+            "{ready} of {cells} cells accept events; ask each of cells.urls for its /ready"
+        );
         problem(Refusal::new(ErrorCode::StoreUnavailable, detail))
     }
 }
@@ -167,29 +193,32 @@ async fn enter(State(cells): State<Cells>, request: Request) -> Response {
     if is_health(&request) {
         return health();
     }
-    if request.uri().path() == "/ready" {
-        return cells.ready().await;
+    match request.uri().path() {
+        "/ready" => return cells.ready(request.uri().query() == Some("all")).await,
+        // What servers ask each other is not for clients, whom the cell would take for this door.
+        path if path.starts_with("/node/") => {
+            let detail = "there is nothing here";
+            return problem(Refusal::new(ErrorCode::RouteUnknown, detail));
+        }
+        _ => {}
     }
-    let credentials = credentials(request.headers());
-    let digest = digest(&credentials);
-    let whose = match credentials.is_empty() {
-        true => Whose::Nobodys,
-        false => cells.whose(&credentials, digest).await,
-    };
-    let place = match whose {
-        Whose::Of(place) => place,
+    let (place, named) = match cells.whose(Named::all(request.headers())).await {
+        Whose::Of(place, named) => (place, Some(named)),
         // It refuses in the shape of the API that was asked.
-        Whose::Nobodys => 0,
+        Whose::Nobodys => (0, None),
         Whose::Unreached(place) => return unreached(&cells, place),
     };
     let Some(cell) = cells.0.cells.get(place) else {
         return unreached(&cells, place);
     };
-    match cell.way.pass(prepared(request)).await {
+    match cell.way.pass(prepared(request, &cell.url)).await {
         Ok(mut response) => {
-            // It may have been deleted there, and its application be somewhere else now.
-            if response.status() == StatusCode::UNAUTHORIZED {
-                cells.0.known.remove(&digest);
+            // It may have been deleted there, and be made somewhere else. Whoever knows an id can have a 401 for it.
+            if response.status() == StatusCode::UNAUTHORIZED
+                && let Some(named) = named
+                && cells.knows(place, &named).await == Some(false)
+            {
+                cells.0.known.remove(&named);
             }
             strip(response.headers_mut());
             response
@@ -200,18 +229,16 @@ async fn enter(State(cells): State<Cells>, request: Request) -> Response {
 }
 
 /// As it came, with whose it is: the cell trusts this door as it would any proxy.
-fn prepared(mut request: Request) -> Request {
+fn prepared(mut request: Request, cell: &Url) -> Request {
     let client = peer(&request);
     strip(request.headers_mut());
-    // A request of HTTP/2 names its host in another place.
-    let authority = request
-        .uri()
-        .authority()
-        .map(|host| host.as_str().to_owned());
-    if let (None, Some(authority)) = (request.headers().get(header::HOST), authority)
-        && let Ok(host) = HeaderValue::try_from(authority)
-    {
-        request.headers_mut().insert(header::HOST, host);
+    // HTTP/1.0 needs none, and what comes in absolute form has it there too.
+    if !request.headers().contains_key(header::HOST) {
+        let authority = request.uri().authority();
+        let host = authority.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
+        if let Some(host) = host.or_else(|| self::host(cell)) {
+            request.headers_mut().insert(header::HOST, host);
+        }
     }
     let path = request.uri().path_and_query();
     let path = path.map_or("/", |path| path.as_str()).parse();
@@ -226,17 +253,6 @@ fn prepared(mut request: Request) -> Request {
     request
 }
 
-fn digest(credentials: &HeaderMap) -> [u8; 32] {
-    let mut all = Vec::new();
-    for (name, value) in credentials {
-        all.extend_from_slice(name.as_str().as_bytes());
-        all.push(0);
-        all.extend_from_slice(value.as_bytes());
-        all.push(0);
-    }
-    sha256(&all)
-}
-
 fn host(url: &Url) -> Option<HeaderValue> {
     let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
     HeaderValue::try_from(authority).ok()
@@ -248,7 +264,7 @@ fn unreached(cells: &Cells, place: usize) -> Response {
         .cells
         .get(place)
         .map_or("", |cell| cell.url.as_str());
-    tracing::warn!(cell = url, "a cell is not reached");
+    tracing::debug!(cell = url, "a cell is not reached");
     let detail = "the servers that have this key are not reached just now; nothing of the request was done, send it again in a moment";
     problem(Refusal::new(ErrorCode::StoreUnavailable, detail))
 }

@@ -20,10 +20,18 @@ use crate::link::{self, Dialer, Kind, LinkError, Myself};
 
 /// Requests of one node's clients at once; more wait.
 const AT_ONCE: usize = 4_096;
-/// Links that are kept for the next requests, and how long: the leader keeps them longer, so that a request does not meet
+/// Links that are kept for the next requests, and how long: the other end keeps them longer, so that a request does not meet
 /// the end of its link.
 const IDLE_MAX: usize = 64;
 const IDLE_TIME: Duration = Duration::from_secs(60);
+/// The same to a cell, where a load balancer may keep them for a minute.
+const IDLE_TIME_PLAIN: Duration = Duration::from_secs(30);
+/// What is waited for such a connection to be free, which it nearly always is.
+const READY_TIME: Duration = Duration::from_millis(100);
+/// How long a request waits for its place among those of a cell, and for the beginning of the answer: a cell that hangs
+/// holds its own customers up, and those of others no longer.
+const PLACE_TIME: Duration = Duration::from_secs(5);
+const ANSWER_TIME: Duration = Duration::from_secs(120);
 
 /// The way to the node that leads, or to a cell.
 #[derive(Clone)]
@@ -83,11 +91,30 @@ impl Way {
     }
 
     /// # Errors
-    /// When the leader cannot be reached, or goes away meanwhile.
+    /// When the other one cannot be reached, or goes away meanwhile.
     pub(crate) async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, NotPassed> {
-        let Ok(permit) = self.0.permits.clone().acquire_owned().await else {
-            return Err(NotPassed::Unsent(Box::new(request)));
-        };
+        let permit = self.0.permits.clone().acquire_owned();
+        if self.0.myself.is_some() {
+            // A leader that stands still is followed no more, and that ends all of them.
+            return match permit.await {
+                Ok(permit) => self.sent(request, permit).await,
+                Err(_) => Err(NotPassed::Unsent(Box::new(request))),
+            };
+        }
+        match tokio::time::timeout(PLACE_TIME, permit).await {
+            Ok(Ok(permit)) => {
+                let sent = tokio::time::timeout(ANSWER_TIME, self.sent(request, permit)).await;
+                sent.unwrap_or(Err(NotPassed::Unknown))
+            }
+            Ok(Err(_)) | Err(_) => Err(NotPassed::Unsent(Box::new(request))),
+        }
+    }
+
+    async fn sent(
+        &self,
+        request: Request<Body>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, NotPassed> {
         let mut request = request;
         while let Some(mut sender) = self.idle().await {
             match sender.try_send_request(request).await {
@@ -115,11 +142,16 @@ impl Way {
     async fn idle(&self) -> Option<SendRequest<Body>> {
         loop {
             let (mut sender, since) = self.list().pop()?;
-            if since.elapsed() >= IDLE_TIME {
+            let kept = match self.0.myself {
+                Some(_) => IDLE_TIME,
+                None => IDLE_TIME_PLAIN,
+            };
+            if since.elapsed() >= kept {
                 continue;
             }
             // The end of an answer may have been read before the link knows of it.
-            if sender.ready().await.is_ok() {
+            let ready = tokio::time::timeout(READY_TIME, sender.ready()).await;
+            if ready.is_ok_and(|ready| ready.is_ok()) {
                 return Some(sender);
             }
         }

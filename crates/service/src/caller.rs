@@ -182,6 +182,30 @@ impl Service {
         }
     }
 
+    /// Whether a key whose text has this SHA-256 is one of this server, also if it was replaced.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn knows_key(&self, hash: [u8; 32]) -> Result<bool> {
+        match self.0.directory.key(hash).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a session whose token has this SHA-256 is one of this server.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn knows_session(&self, hash: [u8; 32]) -> Result<bool> {
+        match self.store().session_by_hash(hash).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Lets in whoever proved to have a key, and is at `address`, as far as that is known.
     ///
     /// # Errors

@@ -23,8 +23,8 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
-use http::header;
 use http::request::Parts;
+use http::{HeaderMap, header};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::profile::{ApiSpec, IdFormat, Profile};
 use postrider_core::session::Holder;
@@ -92,7 +92,7 @@ impl FromRequestParts<Api> for Client {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
-        let (caller, visit) = match token(parts) {
+        let (caller, visit) = match token(&parts.headers) {
             Some(token) => {
                 let visit = api.service.visit(&token, came_from(parts)).await?;
                 let unknown = || Refusal::new(ErrorCode::KeyUnknown, "the token has ended");
@@ -135,8 +135,8 @@ impl FromRequestParts<Api> for Client {
 }
 
 /// The token of an application, if that is what a request brings.
-pub(crate) fn token(parts: &Parts) -> Option<String> {
-    let given = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+pub(crate) fn token(headers: &HeaderMap) -> Option<String> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, text) = given.split_once(' ')?;
     let text = text.strip_prefix(TOKEN_PREFIX)?;
     scheme

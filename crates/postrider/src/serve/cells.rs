@@ -17,7 +17,7 @@ use crate::output::tell;
 use crate::supervisor;
 
 /// More than one door should have to ask for a key.
-const CELLS_MAX: usize = 64;
+const CELLS_MAX: usize = 128;
 
 /// # Errors
 /// When what is said of cells cannot be.
@@ -46,8 +46,10 @@ fn cells(config: &Config) -> anyhow::Result<Option<Cells>> {
         let parsed: Option<Url> = text.parse().ok();
         let parsed =
             parsed.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-        parsed.with_context(|| {
-            format!("cells.urls has {text:?}, which must begin with http:// or https://, and name a machine")
+        let bare = parsed
+            .filter(|url| url.path() == "/" && url.query().is_none() && url.username().is_empty());
+        bare.with_context(|| {
+            format!("cells.urls has {text:?}, which must begin with http:// or https://, and name a machine and no path")
         })
     };
     let urls = config.cells.urls.iter().map(read);

@@ -113,6 +113,24 @@ async fn whoever_asks_at_the_door_gets_to_the_cell_that_has_their_key() {
     ];
     let listed = http(at, "GET", path, &headers, "").await;
     assert_eq!(listed.status, 200, "{}", listed.text);
+    // Whatever a gateway between has added for itself.
+    let signature = hmac(text(&key, "key"), format!("{now}.n2.GET.{path}."));
+    let headers = [
+        ("authorization", "Bearer of-a-gateway"),
+        ("x-api-key", text(&key, "publicId")),
+        ("x-timestamp", now.as_str()),
+        ("x-nonce", "n2"),
+        ("x-signature", signature.as_str()),
+    ];
+    let listed = http(at, "GET", path, &headers, "").await;
+    assert_eq!(listed.status, 200, "{}", listed.text);
+    // Nobody learns here which ids there are: neither at the door, nor from a cell that is asked by a stranger.
+    let asked = [("x-postrider-public-id", text(&key, "publicId"))];
+    let strangers = TestServer::start().await;
+    for server in [at, strangers.address] {
+        let told = http(server, "GET", "/node/knows", &asked, "").await;
+        assert_eq!(told.status, 404, "{}", told.text);
+    }
 
     // A cell knows whose a request is, not whose the door is.
     let new = json!({ "name": "fixed", "application": keys[1].0, "allowedIps": ["127.0.0.2"] });
@@ -165,12 +183,25 @@ async fn whoever_asks_at_the_door_gets_to_the_cell_that_has_their_key() {
         ask(at, &keys[0].1, "GET", &path, Value::Null).await.status,
         200
     );
+    // It is no reason to send nobody to this door.
     let ready = http(at, "GET", "/ready", &[], "").await;
+    assert_eq!((ready.status, &ready.json()["ready"]), (200, &json!(1)));
+    let all = http(at, "GET", "/ready?all", &[], "").await;
     assert!(
-        ready.status == 503 && ready.text.contains(&b.address.to_string()),
+        all.status == 503 && all.text.contains("1 of 2"),
         "{}",
-        ready.text
+        all.text
     );
+    // HTTP/1.0 needs no Host.
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.0\r\nauthorization: Bearer {}\r\n\r\n",
+        keys[0].1
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(" 200 OK"), "{answer}");
     assert_eq!(http(at, "GET", "/health", &[], "").await.status, 200);
 }
 

@@ -137,6 +137,18 @@ const UNREACHED: &[(&str, &str)] = &[
         "it would take a server that says nothing for five seconds",
     ),
     (
+        "keys that a door asks its cells for at once",
+        "the same, and hundreds of requests",
+    ),
+    (
+        "requests that a door has with one cell",
+        "it would take thousands of requests that hang",
+    ),
+    (
+        "time for a cell to begin its answer",
+        "it would take two minutes",
+    ),
+    (
         "requests that wait for a node that leads",
         "they would have to wait for fifteen seconds, by the thousand",
     ),
