@@ -94,6 +94,10 @@ fn history(cluster: &Cluster, built: &Path, scratch: &Path, count: &str) -> anyh
     }
     tell(&format!("{count} deliveries behind it"), &runs);
     server.stop()?;
+    tell(
+        &format!("{count} deliveries behind it, three nodes (CPU of the one that leads)"),
+        &three_nodes(cluster, built, scratch, (&url, &data, &key))?,
+    );
     // Of each connection that begins now.
     for setting in [
         "session_preload_libraries = 'auto_explain'",
@@ -112,6 +116,31 @@ fn history(cluster: &Cluster, built: &Path, scratch: &Path, count: &str) -> anyh
     std::fs::write(PLANS, plans).with_context(|| format!("failed to write {PLANS}"))?;
     say(&format!("the plans of its statements are in {PLANS}"));
     Ok(())
+}
+
+/// The same server with two more that follow it, on the same machine.
+fn three_nodes(
+    cluster: &Cluster,
+    built: &Path,
+    scratch: &Path,
+    (url, data, key): (&str, &Path, &str),
+) -> anyhow::Result<Vec<Run>> {
+    let leader = Server::node(built, data, (url, cluster), key.to_owned())?;
+    let mut followers = Vec::new();
+    for name in ["second", "third"] {
+        let own = fresh(scratch, name)?;
+        std::fs::copy(data.join("master.key"), own.join("master.key"))?;
+        followers.push(Server::node(built, &own, (url, cluster), key.to_owned())?);
+    }
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        runs.push(leader.load(built, &["--secs", "8"])?);
+    }
+    for follower in followers {
+        follower.stop()?;
+    }
+    leader.stop()?;
+    Ok(runs)
 }
 
 /// What of a statement was seen.

@@ -86,6 +86,24 @@ impl<'c> Server<'c> {
         Ok(server)
     }
 
+    /// One of several, which tells the others an address of its own.
+    pub(super) fn node(
+        built: &Path,
+        data: &Path,
+        (url, cluster): (&str, &'c Cluster),
+        key: String,
+    ) -> anyhow::Result<Self> {
+        // Free a moment ago: it has to be told before it listens.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = Command::new(built.join("postrider"));
+        command.args(["serve", "--dev", "--listen", &address.to_string(), "--data"]);
+        command.arg(data).env("POSTRIDER__STORE__URL", url);
+        command.env("POSTRIDER__NODES__URL", format!("http://{address}"));
+        let mut server = Self::start(&mut command, Some(key))?;
+        server.database = Some(cluster);
+        Ok(server)
+    }
+
     pub(super) fn relay(built: &Path) -> anyhow::Result<Self> {
         Self::start(&mut Command::new(built.join("examples/relay")), None)
     }
