@@ -95,7 +95,10 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, answer: Answer) -> Shown
         heading: profile.portal.settings.clone(),
         tenant: tenant.to_string(),
         name: found.name.clone(),
-        external_id: found.external_id.clone(),
+        // It is the product's.
+        external_id: (!matches!(who.scope(), Scope::Tenant(..)))
+            .then(|| found.external_id.clone())
+            .flatten(),
         deletes: deletes_tenants(visitor),
         own: (!matches!(who.scope(), Scope::Tenant(..)) && !who.is_read_only()).then(|| {
             answer.typed.unwrap_or_else(|| Own {

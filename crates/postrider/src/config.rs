@@ -655,19 +655,35 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Vec<u16>, D
     many.into_iter().map(read).collect()
 }
 
-/// Networks, or addresses, each of which is the network that it alone is in.
+/// A network, or an address, which is the network that it alone is in.
+struct Network(IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: serde::Deserializer<'de>>(given: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Network;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a network, as \"10.0.0.0/8\", or an address")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Network, E> {
+                let address = text.trim().parse::<IpAddr>().map(IpNet::from);
+                let read = text.trim().parse().or(address).map(Network);
+                read.map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+
+        // Refused in there, so that a mistake has its line.
+        given.deserialize_str(Text)
+    }
+}
+
 fn networks<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Vec<IpNet>, D::Error> {
-    let read = |text: String| {
-        let text = text.trim();
-        let address = text.parse::<IpAddr>().map(IpNet::from);
-        text.parse().or(address).map_err(|_| {
-            serde::de::Error::custom(format!(
-                "{text:?} is neither a network, as 10.0.0.0/8, nor an address"
-            ))
-        })
-    };
-    let given = Vec::<String>::deserialize(given)?;
-    given.into_iter().map(read).collect()
+    let given = Vec::<Network>::deserialize(given)?;
+    Ok(given.into_iter().map(|network| network.0).collect())
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {

@@ -196,10 +196,7 @@ fn key(config: &Config) -> Check {
             check("master key", Verdict::Bad, detail)
         }
         Ok(_) => {
-            let detail = format!(
-                "{} reads, opens what is stored, and nobody else may read it",
-                file.display()
-            );
+            let detail = format!("{} reads, and nobody else may read it", file.display());
             check("master key", Verdict::Well, detail)
         }
         Err(error) => check("master key", Verdict::Bad, format!("{error:#}")),
@@ -221,10 +218,10 @@ async fn database(config: &Config) -> Option<Check> {
     };
     Some(match SqlStore::examine_database(options).await {
         Ok(owner) => {
-            let by = owner
-                .url
-                .map_or_else(String::new, |url| format!(" by the server at {url}"));
-            let detail = format!("it is reached{by}, and its secrets open");
+            let by = owner.url.map_or_else(String::new, |url| {
+                format!("; the server that has or had it is at {url}")
+            });
+            let detail = format!("it is reached, and a secret in it opens if there is one{by}");
             check("database", Verdict::Well, detail)
         }
         Err(error) => {

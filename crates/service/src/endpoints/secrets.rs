@@ -196,7 +196,8 @@ pub(crate) async fn rotate(
             // Those in use have no end, and are never among them.
             let first = ends
                 .filter_map(|(at, secret)| Some((secret.expires_at?, at)))
-                .min();
+                // Of two that end together the older one, which is behind.
+                .min_by_key(|(ends, at)| (*ends, std::cmp::Reverse(*at)));
             let Some((_, at)) = first else { break };
             endpoint.secrets.remove(at);
         }
