@@ -21,7 +21,7 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow, bail};
 
 const HELP: &str = "\
-cargo xtask ci         everything the gate runs, in its order; stops at the first failure
+cargo xtask ci         everything the gate runs, the last of it in two lanes; stops at a failure
 cargo xtask test       all tests (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
@@ -127,8 +127,11 @@ fn ci() -> anyhow::Result<()> {
             .and_then(|()| step("the README's first command", readme));
         (first, second.join())
     });
-    first?;
-    second.map_err(|_| anyhow!("a check panicked"))??;
+    let second = second.unwrap_or_else(|_| Err(anyhow!("a check panicked")));
+    if let (Err(error), Err(_)) = (&first, &second) {
+        say(&format!("error: {error:#}"));
+    }
+    second.and(first)?;
     say("all checks passed");
     Ok(())
 }
@@ -241,7 +244,12 @@ fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result
         reason = "a step's duration is told to the person who waits"
     )]
     let started = Instant::now();
-    work().with_context(|| format!("the step {name:?} failed"))?;
+    let worked = work().with_context(|| format!("the step {name:?} failed"));
+    if worked.is_err() {
+        // Another lane may go on for minutes.
+        say(&format!("== {name}: failed"));
+    }
+    worked?;
     say(&format!(
         "== {name}: {:.0} s",
         started.elapsed().as_secs_f64()

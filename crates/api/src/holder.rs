@@ -10,10 +10,10 @@ use postrider_service::{ErrorCode, Refusal, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Api;
+use crate::auth::came_from;
 use crate::dialects::token;
 use crate::problem::Problem;
 use crate::request::ok;
-use crate::server::Peer;
 
 /// Where it is asked.
 pub const PATH: &str = "/node/knows";
@@ -45,7 +45,9 @@ impl Named {
     /// a header look at no other.
     pub fn all(headers: &HeaderMap) -> Vec<Self> {
         let ids = PUBLIC_IDS.into_iter().filter_map(|name| headers.get(name));
-        let mut all: Vec<Self> = ids.cloned().map(Self::PublicId).collect();
+        // Copied: a header's value is a part of all that was read with it.
+        let ids = ids.filter_map(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
+        let mut all: Vec<Self> = ids.map(Self::PublicId).collect();
         if let Some(token) = token(headers) {
             all.push(Self::Session(sha256(token.as_bytes())));
             return all;
@@ -73,12 +75,13 @@ impl Named {
     }
 }
 
-/// Only for those whom this server trusts as a proxy: nobody else is told which ids there are.
+/// Only for those whom this server trusts as a proxy, also where another proxy is between: nobody else is told which ids
+/// there are.
 pub(crate) async fn knows(State(api): State<Api>, parts: Parts) -> Result<Response, Problem> {
-    let peer = parts.extensions.get::<Peer>();
-    let peer = peer.map(|peer| peer.0.to_canonical());
+    // Of whoever comes through a trusted one it is their own.
+    let from = came_from(&parts);
     let trusted = &api.options().trusted_proxies;
-    if !peer.is_some_and(|peer| trusted.iter().any(|net| net.contains(&peer))) {
+    if !from.is_some_and(|from| trusted.iter().any(|net| net.contains(&from))) {
         let detail = "this is asked by a door to several servers, which has to be among server.trusted_proxies";
         return Ok(Problem(Refusal::new(ErrorCode::RouteUnknown, detail)).into_response());
     }

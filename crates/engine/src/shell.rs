@@ -205,7 +205,10 @@ impl Engine {
             if self.stop.is_cancelled() || self.looks.load(Ordering::Relaxed) != look {
                 return;
             }
-            self.configure(endpoint).await;
+            // One that cannot be read is tried again beside the others.
+            if !self.configured(endpoint).await {
+                self.spawn_configure(endpoint);
+            }
         }
     }
 
@@ -562,27 +565,37 @@ impl Engine {
     /// Tells a lane what its endpoint is now, as soon as that can be read.
     async fn configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
         let mut pause = CONFIGURE_RETRY;
+        while !self.configured(endpoint).await {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(CONFIGURE_RETRY_MAX);
+        }
+    }
+
+    /// The same, once; false when its endpoint cannot be read.
+    async fn configured(self: &Arc<Self>, endpoint: Id<id::Endpoint>) -> bool {
         loop {
             let turn = self.configures.acquire().await;
             // Before the endpoint is read, so that a change in between shows.
             let changes = self.endpoints.changes(endpoint);
             let read = self.endpoints.lane_config(endpoint).await;
-            // Not over the pause: an endpoint that cannot be read does not keep others from being read.
+            // Not over a pause: an endpoint that cannot be read does not keep others from being read.
             drop(turn);
             match read {
                 // It changed while it was read: what was read may be old.
                 Ok(_) if self.endpoints.changes(endpoint) != changes => {}
-                Ok(config) => return self.apply(Input::Configure { endpoint, config }),
+                Ok(config) => {
+                    self.apply(Input::Configure { endpoint, config });
+                    return true;
+                }
                 // It was erased with its tenant, and its deliveries before it.
-                Err(error) if error.is_not_found() => return,
+                Err(error) if error.is_not_found() => return true,
                 Err(error) => {
                     self.metrics.lane_reads_failed.inc();
                     tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
-                    tokio::select! {
-                        () = self.stop.cancelled() => return,
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                    pause = (pause * 2).min(CONFIGURE_RETRY_MAX);
+                    return false;
                 }
             }
         }

@@ -87,6 +87,12 @@ impl Cells {
 
     /// Whose a request is that names its key so, or so.
     async fn whose(&self, all: Vec<Named>) -> Whose {
+        // First of all what is known: another name, of a gateway's own, may be nobody's.
+        for named in &all {
+            if let Some(place) = self.0.known.get(named) {
+                return Whose::Of(place, named.clone());
+            }
+        }
         let mut unreached = None;
         for named in all {
             match self.holder(&named).await {
@@ -103,9 +109,6 @@ impl Cells {
     /// # Errors
     /// The place of one that did not say, when no other has it.
     async fn holder(&self, named: &Named) -> Result<Option<usize>, usize> {
-        if let Some(place) = self.0.known.get(named) {
-            return Ok(Some(place));
-        }
         let turn = tokio::time::timeout(ASK_TIME, self.0.asking.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(0);
@@ -136,7 +139,12 @@ impl Cells {
         let (status, answer) = self.ask(place, KNOWS_PATH, headers).await?;
         if status != StatusCode::OK {
             let url = self.0.cells.get(place)?.url.as_str();
-            tracing::warn!(cell = url, %status, "a cell does not say whether it has a key; is this door among its server.trusted_proxies?");
+            if status == StatusCode::NOT_FOUND {
+                tracing::warn!(
+                    cell = url,
+                    "a cell does not say whether it has a key; is this door among its server.trusted_proxies?"
+                );
+            }
             return None;
         }
         let knows: Knows = serde_json::from_slice(&answer).ok()?;
@@ -170,17 +178,14 @@ impl Cells {
             let asked = self.ask(place, "/ready", HeaderMap::new()).await;
             asked.is_some_and(|(status, _)| status == StatusCode::OK)
         };
-        let asked: FuturesUnordered<_> = (0..self.0.cells.len()).map(ask).collect();
-        let (cells, ready) = (
-            self.0.cells.len(),
-            asked
-                .filter(|ready| std::future::ready(*ready))
-                .count()
-                .await,
-        );
-        if ready == cells || (ready > 0 && !all) {
-            return axum::Json(json!({ "status": "ready", "cells": cells, "ready": ready }))
-                .into_response();
+        let mut asked: FuturesUnordered<_> = (0..self.0.cells.len()).map(ask).collect();
+        let (cells, mut ready) = (self.0.cells.len(), 0);
+        while let Some(is_ready) = asked.next().await {
+            ready += usize::from(is_ready);
+            // Whoever asks whether to send somebody here does not wait for one that hangs.
+            if ready == cells || (is_ready && !all) {
+                return axum::Json(json!({ "status": "ready", "cells": cells })).into_response();
+            }
         }
         let detail = format!(
             "{ready} of {cells} cells accept events; ask each of cells.urls for its /ready"

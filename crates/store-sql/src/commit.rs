@@ -66,7 +66,7 @@ impl Tx {
                 }
             }
             rest = rest.behind(&answers);
-            all.and(answers);
+            all.append(answers);
             // What is behind a damaged page had its turn in this batch: nobody waits for the next because of it.
             if !is_cut || rest.is_empty() {
                 return Written { rest, answers: all };
@@ -77,7 +77,7 @@ impl Tx {
     /// One transaction for the first writes, at least one. What cannot be written because a
     /// row that it needs is damaged spoils the transaction; then it is made again with a savepoint for each write,
     /// so that only that one is refused. A damaged page spoils it all the same; then it is made once more, and ends before
-    /// the write that met it, or counts no attempts: `is_cut` says so.
+    /// the write that met it, which `is_cut` says, or counts no attempts.
     fn commit_some(
         &mut self,
         now: Moment,
@@ -176,8 +176,13 @@ impl Tx {
             tracing::error!("a page with counts of attempts is damaged: see postrider doctor");
             self.outcomes.clear();
         }
-        match self.count_outcomes().map_err(aborted) {
-            Err(error) if how.apart && is_of_a_page(&error) => {
+        let counted = match how.apart {
+            // What is only queued would fail where nobody knows any more that it was this.
+            true => self.apart(|tx| tx.count_outcomes().map_err(aborted)),
+            false => self.count_outcomes().map_err(aborted),
+        };
+        match counted {
+            Err(error) if how.apart && is_of_one(&error) => {
                 how.found.set(Met {
                     write: None,
                     counts: true,

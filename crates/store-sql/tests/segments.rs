@@ -285,7 +285,8 @@ async fn a_segment_from_before_outcomes_takes_nothing_more() {
     assert_eq!((size_of(1), size_of(2)), (8, 12));
 }
 
-/// A page of counts has those of many tenants: where it is damaged, statistics lack something, and no attempt its record.
+/// A page of counted outcomes has those of many tenants: where it is damaged, statistics lack something, and no attempt its
+/// record.
 #[tokio::test]
 async fn a_damaged_page_of_counts_costs_no_record() {
     let directory = tempfile::tempdir().unwrap();

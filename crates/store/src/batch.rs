@@ -21,7 +21,7 @@ pub struct Batch {
     pub publishes: Vec<NewEvent>,
 }
 
-/// What one transaction did for a [`Batch`].
+/// What was done of a [`Batch`]: in one transaction, as long as nothing that it needs is damaged.
 #[derive(Debug, Default)]
 pub struct Written {
     pub answers: Answers,
@@ -95,22 +95,6 @@ impl Batch {
 }
 
 impl Answers {
-    /// Adds those to what came behind.
-    pub fn and(&mut self, behind: Self) {
-        let Self {
-            records,
-            finishes,
-            publishes,
-            resends,
-            catch_ups,
-        } = behind;
-        self.records.extend(records);
-        self.finishes.extend(finishes);
-        self.publishes.extend(publishes);
-        self.resends.extend(resends);
-        self.catch_ups.extend(catch_ups);
-    }
-
     /// Those to a batch of which nothing could be written.
     pub fn failed(batch: &Batch, why: impl Fn() -> StoreError) -> Self {
         fn fill<A>(count: usize, why: impl Fn() -> StoreError) -> Vec<Result<A, StoreError>> {

@@ -127,10 +127,17 @@ async fn whoever_asks_at_the_door_gets_to_the_cell_that_has_their_key() {
     // Nobody learns here which ids there are: neither at the door, nor from a cell that is asked by a stranger.
     let asked = [("x-postrider-public-id", text(&key, "publicId"))];
     let strangers = TestServer::start().await;
-    for server in [at, strangers.address] {
-        let told = http(server, "GET", "/node/knows", &asked, "").await;
+    let through = [asked[0], ("x-forwarded-for", "203.0.113.5")];
+    for (server, headers) in [
+        (at, &asked[..]),
+        (strangers.address, &asked[..]),
+        (b.address, &through[..]),
+    ] {
+        let told = http(server, "GET", "/node/knows", headers, "").await;
         assert_eq!(told.status, 404, "{}", told.text);
     }
+    let told = http(b.address, "GET", "/node/knows", &asked, "").await;
+    assert_eq!(told.json()["knows"], true, "who is trusted is told");
 
     // A cell knows whose a request is, not whose the door is.
     let new = json!({ "name": "fixed", "application": keys[1].0, "allowedIps": ["127.0.0.2"] });
@@ -185,7 +192,7 @@ async fn whoever_asks_at_the_door_gets_to_the_cell_that_has_their_key() {
     );
     // It is no reason to send nobody to this door.
     let ready = http(at, "GET", "/ready", &[], "").await;
-    assert_eq!((ready.status, &ready.json()["ready"]), (200, &json!(1)));
+    assert_eq!((ready.status, &ready.json()["cells"]), (200, &json!(2)));
     let all = http(at, "GET", "/ready?all", &[], "").await;
     assert!(
         all.status == 503 && all.text.contains("1 of 2"),
