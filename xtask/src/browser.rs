@@ -43,12 +43,6 @@ pub(crate) fn target() -> PathBuf {
 
 /// The binary that the tests have used: another choice of packages would build much of it once more.
 pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
-    run(Command::new("cargo").args([
-        "test",
-        "--workspace",
-        "--all-targets",
-        "--no-run",
-        "--quiet",
-    ]))?;
+    run(Command::new("cargo").args(["test", "--workspace", "--no-run", "--quiet"]))?;
     Ok(target.join("debug/postrider").canonicalize()?)
 }

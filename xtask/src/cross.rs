@@ -7,15 +7,16 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use crate::browser::target;
-use crate::provide::{apt, environment};
-use crate::{quietly, run, say, works};
+use crate::provide::apt;
+use crate::{quietly, run, works};
 
-/// Each with what zig calls it: its compiler has the headers of all of them, for the C that is inside.
-const CHECKED: [(&str, &str); 2] = [
-    ("aarch64-apple-darwin", "aarch64-macos"),
-    ("x86_64-pc-windows-gnu", "x86_64-windows-gnu"),
-];
-const ZIG: &str = "ziglang==0.17.1";
+/// Without the C that is inside: nothing is linked here, and its authors compile it for them.
+const CHECKED: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
+/// In the place of a C compiler: makes what it was asked to make, with nothing in it.
+const COMPILER: &str = r#"for word; do [ "$before" = -o ] && : > "$word"; before=$word; done
+exit 0"#;
+/// In the place of what makes libraries.
+const ARCHIVER: &str = r#"for word; do case "$word" in *.a) : > "$word";; esac; done"#;
 /// What an archive and a package for ARM64 are built for.
 pub(crate) const ARM64: &str = "aarch64-unknown-linux-gnu";
 /// The compiler and the C library for it, and what runs it here.
@@ -30,56 +31,29 @@ const FOR_ARM64: [&str; 3] = [
 /// # Errors
 /// When it does not compile, or what it takes is not to be had.
 pub(crate) fn check() -> anyhow::Result<()> {
-    let cross = folder()?;
-    let zig = zig()?;
-    // Nobody waits for it: what runs beside it goes first.
-    let mut check = Command::new("nice");
-    check.args(["-n", "19", "cargo"]);
+    let folder = std::path::absolute(target().join("cross"))?;
+    fs::create_dir_all(&folder)?;
+    let compiler = script(&folder.join("cc"), COMPILER)?;
+    let archiver = script(&folder.join("ar"), ARCHIVER)?;
+    let mut check = Command::new("cargo");
     check.args(["check", "--quiet", "--locked", "--package", "postrider"]);
-    // C that is only compiled need not be fast.
-    check.args(["--config", "profile.dev.package.libsqlite3-sys.opt-level=0"]);
     check.env("RUSTFLAGS", "-D warnings");
-    for (kind, zigs) in CHECKED {
+    for kind in CHECKED {
         add(kind)?;
-        let variable = kind.replace('-', "_");
-        let compiler = script(
-            &cross.join(format!("cc-{kind}")),
-            &format!(
-                "for word; do shift; case \"$word\" in --target=*|-mmacosx-version-min=*|-arch|arm64) ;; *) set -- \"$@\" \"$word\";; esac; done\nexec '{}' cc -target {zigs} \"$@\"",
-                zig.display()
-            ),
-        )?;
-        let archiver = script(
-            &cross.join("ar"),
-            &format!("exec '{}' ar \"$@\"", zig.display()),
-        )?;
         check.args(["--target", kind]);
-        check.env(format!("CC_{variable}"), compiler);
-        check.env(format!("AR_{variable}"), archiver);
+        let variable = kind.replace('-', "_");
+        check.env(format!("CC_{variable}"), &compiler);
+        check.env(format!("AR_{variable}"), &archiver);
+        check.env(format!("RANLIB_{variable}"), "true");
     }
-    // Asked for by who compiles for Apple; zig has its own.
-    check.env("SDKROOT", &cross);
+    // Asked for by who compiles for Apple; there is nothing in it either.
+    check.env("SDKROOT", &folder);
     quietly(&mut check)
 }
 
-/// Has the compiler, and the standard libraries.
+/// Has the standard libraries.
 pub(crate) fn provide() -> anyhow::Result<()> {
-    zig()?;
-    CHECKED.iter().try_for_each(|(kind, _)| add(kind))
-}
-
-fn folder() -> anyhow::Result<PathBuf> {
-    Ok(std::path::absolute(target().join("cross"))?)
-}
-
-fn zig() -> anyhow::Result<PathBuf> {
-    let python = folder()?.join("zig");
-    let zig = python.join("bin/python-zig");
-    if !works(&zig.to_string_lossy(), &["version"]) {
-        say("installing zig");
-        environment(&python, ZIG)?;
-    }
-    Ok(zig)
+    CHECKED.iter().try_for_each(|kind| add(kind))
 }
 
 /// Builds a release for ARM64 with the C library inside, and sees that it runs.
