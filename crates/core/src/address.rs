@@ -41,6 +41,8 @@ const FORBIDDEN_V4: &[(&str, &str)] = &[
     ("10.0.0.0/8", "private"),
     ("100.64.0.0/10", "shared by a carrier's NAT"),
     ("127.0.0.0/8", "loopback"),
+    // Public by every registry, and what a virtual machine there asks for its own configuration.
+    ("168.63.129.16/32", "the platform's own (Azure)"),
     ("169.254.0.0/16", "link-local (cloud metadata lives there)"),
     ("172.16.0.0/12", "private"),
     ("192.0.0.0/24", "reserved for protocols"),
@@ -215,6 +217,7 @@ mod tests {
             "192.168.1.1",
             "192.0.0.1",
             "198.18.0.1",
+            "168.63.129.16",
             "224.0.0.1",
             "255.255.255.255",
             "::",

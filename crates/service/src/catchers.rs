@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Grant};
+use crate::explain::hide_signatures;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service, random};
 
@@ -426,13 +427,18 @@ impl Service {
             caught.find(|caught| caught.number == number).cloned()
         })?;
         let caught = caught.ok_or_else(|| Refusal::not_found("request"))?;
-        // A signature is of the whole body.
-        if caught.is_cut() {
-            return Ok((caught.shown(), CaughtVerdict::Cut));
-        }
+        let mut shown = caught.shown();
         let endpoints = self.with_address(who, tenant, code).await?;
-        let verdict = self.verified(caught.clone(), endpoints).await?;
-        Ok((caught.shown(), verdict))
+        if who.is_read_only() {
+            let of = self.store().tenant(tenant).await?.application;
+            hide_signatures(&self.profile_of(of).await?.profile, &mut shown.headers);
+        }
+        // A signature is of the whole body.
+        let verdict = match caught.is_cut() {
+            true => CaughtVerdict::Cut,
+            false => self.verified(caught, endpoints).await?,
+        };
+        Ok((shown, verdict))
     }
 
     /// The tenant's endpoints that lead to a catcher, as far as the first pages of them tell.

@@ -253,6 +253,28 @@ async fn a_batch_answers_for_each_event() {
     }
 }
 
+/// A secret that looks like an Ed25519 key is one only where the profile has those: elsewhere it signs, and can be ended.
+#[tokio::test]
+async fn a_secret_that_somebody_brought_ends_whatever_it_looks_like() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("github").await;
+    let endpoints = format!("/v1/tenants/{tenant}/endpoints");
+    let looks = format!("whsk_{}", "A".repeat(64));
+    let endpoint = json!({ "url": receiver.url("/"), "secret": looks });
+    let endpoint = server.good("POST", &endpoints, endpoint).await;
+    let path = format!("/v1/endpoints/{}", id(&endpoint));
+    let signature = |request: &postrider_testkit::receiver::Request| {
+        request.headers["x-hub-signature-256"].clone()
+    };
+    server
+        .good("PATCH", &path, json!({ "secret": "another, which is new" }))
+        .await;
+    server.publish(&tenant, "push", json!(1)).await;
+    let request = receiver.wait_for(1).await.remove(0);
+    assert_eq!(signature(&request).matches("sha256=").count(), 1);
+}
+
 #[tokio::test]
 async fn a_rotated_secret_signs_beside_the_old_one() {
     let server = TestServer::start().await;

@@ -352,12 +352,14 @@ async fn what_expired_is_not_retried_past_its_lane() {
 async fn of_retries_at_once_one_is_sent_and_none_after_it_succeeded() {
     let (server, _profiles) = hurried_server().await;
     let server = std::sync::Arc::new(server);
-    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let receiver = Receiver::start(Behaviour::SlowStatus(Duration::from_secs(1), 500)).await;
     let tenant = server.tenant("voucherify").await;
     let webhook = server.endpoint(&tenant, &receiver.url("/w")).await;
+    // All are there before the first has failed for good: with that it is disabled, and gets no more.
     for _ in 0..20 {
         send(&server, &tenant, "customer.rewarded", None).await;
     }
+    receiver.behave(Behaviour::Status(500));
     let endpoint = format!("/v1/endpoints/{}", id(&webhook));
     server
         .until(&endpoint, |view| view["active"] == false)

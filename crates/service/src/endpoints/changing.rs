@@ -105,6 +105,8 @@ struct Change {
     headers: Option<NewHeaders>,
     header_changes: HeaderChanges,
     secret: Option<EndpointSecret>,
+    /// The profile has Ed25519 keys beside secrets.
+    has_pairs: bool,
     form: Option<bool>,
     at: Timestamp,
 }
@@ -152,6 +154,7 @@ impl Change {
             secret: secret
                 .transpose()?
                 .map(|secret| sealed(service, id, &secret, at)),
+            has_pairs: profile.secret.asymmetric,
             form: form.map(|form| form.is_form(profile)).transpose()?,
             patch,
             at,
@@ -190,7 +193,9 @@ impl Change {
             // It takes the place of the secrets, not of an Ed25519 key beside them.
             let id = endpoint.id;
             let is_pair = |secret: &_| secrets::is_pair(service, id, secret);
-            endpoint.secrets.retain(is_pair);
+            endpoint
+                .secrets
+                .retain(|secret| self.has_pairs && is_pair(secret));
             endpoint.secrets.insert(0, own);
         }
         endpoint.form = self.form.unwrap_or(endpoint.form);

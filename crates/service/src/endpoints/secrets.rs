@@ -93,7 +93,8 @@ impl Service {
     }
 }
 
-/// Whether a secret is an Ed25519 key; one that does not open is none.
+/// Whether a secret is an Ed25519 key, where the profile has those: elsewhere the same text is a secret like any other. One
+/// that does not open is none.
 pub(super) fn is_pair(
     service: &Service,
     endpoint: Id<id::Endpoint>,
@@ -172,10 +173,12 @@ pub(crate) async fn rotate(
     let fresh = sealed(service, endpoint.id, &secret, now);
     let until = now.plus(overlap);
     let (sealer, row) = (service.0.sealer.clone(), endpoint.id.as_u128());
+    let has_pairs = profile.secret.asymmetric;
     let is_pair = move |sealed: &EndpointSecret| {
-        sealer
-            .open(&sealed.sealed, SECRET_CONTEXT, row)
-            .is_ok_and(|text| ed25519_public(&text).is_some())
+        has_pairs
+            && sealer
+                .open(&sealed.sealed, SECRET_CONTEXT, row)
+                .is_ok_and(|text| ed25519_public(&text).is_some())
     };
     let asymmetric = rotation.asymmetric;
     let change = always(move |endpoint: &mut Endpoint| {

@@ -69,6 +69,14 @@ async fn whoever_has_no_server_sees_a_signed_request_here() {
         "{one}"
     );
 
+    // With a signature somebody could send what it is of: whoever may only look sees none.
+    let link = portal_link(&server, &tenant, json!({ "readOnly": true })).await;
+    let mut looker = Browser::by_link(&server, text(&link, "url")).await;
+    let looked = looker.page(&format!("{page}/1")).await;
+    assert!(looked.contains("The signature is valid"), "{looked}");
+    assert!(looked.contains("webhook-signature: ****"), "{looked}");
+    assert!(!looked.contains("v1,"), "{looked}");
+
     // What somebody else sends there is kept too, and told apart; it answers as the address asks.
     let path = url[url.find("/catch/").unwrap()..].to_owned();
     let asked = format!("{path}?status=503");
