@@ -381,7 +381,7 @@ impl Machine {
     fn loaded(&mut self, endpoint: EndpointId, page: DuePage) {
         let lane = self.lane(endpoint);
         // It may have been closed while the page was read.
-        let closed = lane.is_closed() || lane.is_held();
+        let closed = lane.is_closed() || lane.is_held() || lane.is_page_void();
         // Before the rows: those that are left below only make the place earlier.
         lane.end_load(page.next);
         let mut left = None;
@@ -459,6 +459,7 @@ impl Machine {
         // Those behind it would overtake it, were they given out before it is read.
         if lane.is_ordered() {
             size += lane.drop_items();
+            lane.void_page();
         }
         self.shares.give_memory(tenant, size);
     }

@@ -4,6 +4,7 @@
 //! it asks for. Nothing is held across an await; the machine never waits.
 
 mod attempt;
+mod copies;
 mod endpoints;
 mod past_lane;
 mod seldom;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::profiles::ProfileRegistry;
 use crate::trace::Tracer;
 use crate::transport::Transport;
+use copies::Copies;
 pub use endpoints::Verifier;
 use endpoints::{EndpointCache, NotReady};
 use past_lane::PastLanes;
@@ -106,6 +108,7 @@ pub struct Engine {
     looks: AtomicU64,
     past_lanes: PastLanes,
     cannot_send: Seldom,
+    copies: Copies,
     metrics: Arc<Metrics>,
     tracer: Option<Arc<dyn Tracer>>,
 }
@@ -162,6 +165,7 @@ impl Engine {
             looks: AtomicU64::new(0),
             past_lanes: PastLanes::default(),
             cannot_send: Seldom::default(),
+            copies: Copies::default(),
             metrics,
             tracer: options.tracer,
         });
@@ -536,7 +540,10 @@ impl Engine {
                     })
                     .await
                 {
-                    Ok(page) => Input::Loaded { endpoint, page },
+                    Ok(page) => Input::Loaded {
+                        endpoint,
+                        page: engine.copies.share(page),
+                    },
                     Err(error) => {
                         engine.metrics.lane_reads_failed.inc();
                         tracing::warn!(

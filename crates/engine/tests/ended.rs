@@ -183,6 +183,37 @@ fn with_the_first_lost(ordering: Ordering) -> (Vec<DueDelivery>, Vec<Action>, Ma
 }
 
 #[test]
+fn nothing_of_a_page_that_is_on_its_way_overtakes_it_either() {
+    let (rows, actions, mut machine) = with_the_first_lost(Ordering::Endpoint);
+    assert!(loads(&actions), "{actions:?}");
+    let [first, second, third] = &rows[..] else {
+        unreachable!("there are three")
+    };
+    // The store answers that it lacks a record of the second while that page is being read.
+    let sent = machine.step(NOW, loaded(first, vec![first.clone()]));
+    assert!(sends(&sent), "{sent:?}");
+    let fourth = DueDelivery {
+        delivery: Delivery {
+            id: Id::from_u128(third.delivery.id.as_u128() + 1),
+            ..third.delivery.clone()
+        },
+        sequence: third.sequence + 1,
+        event: third.event.clone(),
+    };
+    let endpoint = first.delivery.endpoint;
+    let backlog = Input::Backlog {
+        endpoint,
+        first: Timestamp::from_micros(second.sequence),
+    };
+    assert!(loads(&machine.step(NOW, backlog)));
+    let due = Box::new(first.clone());
+    machine.step(NOW, Input::Behind { due });
+    let began_before = vec![second.clone(), third.clone(), fourth];
+    let actions = machine.step(NOW, loaded(first, began_before));
+    assert!(!sends(&actions) && loads(&actions), "{actions:?}");
+}
+
+#[test]
 fn nothing_overtakes_a_delivery_whose_record_was_lost() {
     let (rows, actions, mut machine) = with_the_first_lost(Ordering::Endpoint);
     assert!(!sends(&actions) && loads(&actions), "{actions:?}");

@@ -222,7 +222,9 @@ async fn run(service: &Service, task: &mut Task) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Erases a piece, and rests as long as that took: what everybody publishes goes by the same writer.
 async fn piece(service: &Service, task: &mut Task) -> Result<Erased, StoreError> {
+    let began = service.engine().steady();
     let erased = patiently(u32::MAX, || service.store().erase(owner(task), PIECE)).await?;
     for endpoint in &erased.closed {
         // Its lane has what waits in memory, and would send that.
@@ -231,6 +233,7 @@ async fn piece(service: &Service, task: &mut Task) -> Result<Erased, StoreError>
     task.done += erased.rows;
     if !erased.done {
         patiently(u32::MAX, || service.store().put_task(task.clone())).await?;
+        tokio::time::sleep(service.engine().steady().since(began)).await;
     }
     Ok(erased)
 }

@@ -163,9 +163,9 @@ impl Tx {
                     let detail = detail.to_owned();
                     return Ok(Some(Err(StoreError::Unavailable { detail })));
                 }
-                let (published, made) = tx.publish(now, new)?;
-                // Of the other kinds each write is about one delivery; only an event makes many.
-                let left = how.room.get().saturating_sub(made);
+                let (published, work) = tx.publish(now, new)?;
+                // Of the other kinds each write is about one delivery; only an event makes many, or asks for many.
+                let left = how.room.get().saturating_sub(work);
                 how.room.set(left);
                 Ok(published.map(Ok))
             })?,

@@ -23,6 +23,9 @@ use crate::writer::Tx;
 
 /// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
 const SWEPT_MAX: u32 = 5_000;
+/// So many of a tenant's oldest callbacks are asked whether something waits for them, when one has to go for a new one. When
+/// something waits for each of them the new one is refused: the writer does not ask ten thousand for each event.
+const OLDEST: u32 = 64;
 /// How long an event of the outbox stays that was refused.
 const REFUSED_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -294,12 +297,12 @@ impl Tx {
         self.note(by, None, Some(endpoint)).map_err(aborted)
     }
 
-    /// The oldest callback that nothing waits for.
+    /// The oldest callback that nothing waits for, of the [`OLDEST`].
     fn idle_callback(&self, tenant: i64, mode: i64) -> SqlResult<Option<i64>> {
-        let sql = "select id from endpoint as oldest where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0
-                   and not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) order by id limit 1";
+        let sql = "select id from (select id from endpoint where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0 order by id limit ?3) as oldest
+                   where not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) order by id limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let values = params![tenant, mode];
+        let values = params![tenant, mode, OLDEST];
         statement.query_row(values, |row| row.get(0)).optional()
     }
 
@@ -399,7 +402,10 @@ impl Tx {
                 [id.key()],
             )
             .map_err(aborted)?;
-        self.fanout.forget(before.tenant.key());
+        // A callback is not among those: with each that a new one takes the place of, all would be read again.
+        if before.kind != EndpointKind::Callback {
+            self.fanout.forget(before.tenant.key());
+        }
         self.note(by, Some(&before), None).map_err(aborted)
     }
 

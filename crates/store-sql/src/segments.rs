@@ -419,27 +419,39 @@ impl Tx {
     }
 
     /// Up to `limit` rows of a tenant, in no order that matters.
+    /// They are looked for from where the last ones were: before that there are none.
     pub(crate) fn some_of_tenant(
-        &self,
-        table: &str,
+        &mut self,
+        table: &'static str,
         tenant: i64,
         limit: u32,
     ) -> SqlResult<Vec<i64>> {
-        let keys = |sql: String, values: [i64; 3]| -> SqlResult<Vec<i64>> {
-            let mut statement = self.connection.prepare_cached(&sql)?;
-            statement.query_all(values, |row| row.get(0))
-        };
+        let from = self.erasing_from((table, tenant));
         let sql = format!(
-            "select x.key from segment s cross join {table}_of_tenant x on x.segment = s.number
-             where x.owner = ?1 and x.key > ?2 limit ?3"
+            "select x.key, s.number from segment s cross join {table}_of_tenant x on x.segment = s.number
+             where x.owner = ?1 and s.number >= ?2 order by s.number limit ?3"
         );
-        // Any key: the second statement takes as many values, and has a bound there.
-        let entered = keys(sql, [tenant, i64::MIN, limit.into()])?;
+        let entered: Vec<(i64, i64)> = self
+            .connection
+            .prepare_cached(&sql)?
+            .query_all([tenant, from, limit.into()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let until = match entered.first() {
+            Some((_, first)) => *first,
+            // None is left in those that there are: rows come into the last one, and into new ones.
+            None => self
+                .connection
+                .prepare_cached("select coalesce(max(number), 0) from segment")?
+                .query_row(params![], |row| row.get(0))?,
+        };
+        self.erase_from((table, tenant), until);
         if !entered.is_empty() {
-            return Ok(entered);
+            return Ok(entered.into_iter().map(|(key, _)| key).collect());
         }
         let sql = format!("select id from {table} where +tenant_id = ?1 and id > ?2 limit ?3");
-        keys(sql, [tenant, self.indexed_until, limit.into()])
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        statement.query_all([tenant, self.indexed_until, limit.into()], |row| row.get(0))
     }
 
     pub(crate) fn segment_of(&self, key: i64) -> SqlResult<Option<i64>> {

@@ -31,6 +31,11 @@ use crate::segments::keys_text;
 use crate::sql::{Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
+/// So many names of event types are compared, and so many steps of content filters taken, in the time that a delivery is
+/// written in, about. An event that reaches nobody is work too.
+const LOOKS_OF_A_DELIVERY: usize = 256;
+const STEPS_OF_A_DELIVERY: usize = 1_000;
+
 impl Tx {
     pub(crate) fn finish(
         &mut self,
@@ -60,7 +65,7 @@ impl Tx {
     }
 
     /// Writes an event with all of its deliveries, or a piece of one that has very many, which is not accepted yet: none. And
-    /// how many deliveries it made.
+    /// what it took, in deliveries.
     pub(crate) fn publish(
         &mut self,
         now: Moment,
@@ -78,15 +83,16 @@ impl Tx {
             self.pieces.give_up(event.id.key());
             return Ok((Some(life::repeated(&first, idempotency)?), 0));
         }
-        let mut begun = self.begin(now, new, tenant)?;
+        let (mut begun, looked) = self.begin(now, new, tenant)?;
         let (made, mut deliveries) = self.make_piece(now, new, tenant, &mut begun)?;
+        let work = made.max(looked);
         let rows = begun.recipients.len();
         if begun.made < rows {
             if begun.made == made {
                 self.mark_begun(event.id.key()).map_err(aborted)?;
             }
             self.pieces.made(event.id.key(), begun, deliveries);
-            return Ok((None, made));
+            return Ok((None, work));
         }
         if made < rows {
             self.mark_ended(event.id.key()).map_err(aborted)?;
@@ -118,26 +124,34 @@ impl Tx {
             created: true,
             count,
             rows,
+            work: rows.max(looked),
             deliveries,
         };
-        Ok((Some(published), made))
+        Ok((Some(published), work))
     }
 
-    /// Where an event is: at its beginning, or where its last piece has left it.
-    fn begin(&mut self, now: Moment, new: &NewEvent, tenant: i64) -> Result<Begun, StoreError> {
+    /// Where an event is: at its beginning, or where its last piece has left it. And what it took to see who gets it, in
+    /// deliveries.
+    fn begin(
+        &mut self,
+        now: Moment,
+        new: &NewEvent,
+        tenant: i64,
+    ) -> Result<(Begun, usize), StoreError> {
         let event = new.event.id.key();
         if let Some(begun) = self.pieces.begun(event).cloned() {
             // Deleted since: nobody would erase what is written now.
             self.must_have_tenant(tenant)?;
-            return Ok(begun);
+            return Ok((begun, 0));
         }
-        let recipients = self.targets(&new.event, tenant, new.target)?;
+        let (recipients, looked) = self.targets(&new.event, tenant, new.target)?;
         self.last_sequence = life::next_place(self.last_sequence, now.steady);
-        Ok(Begun {
+        let begun = Begun {
             recipients: Arc::new(recipients),
             sequence: self.last_sequence,
             made: 0,
-        })
+        };
+        Ok((begun, looked))
     }
 
     fn must_have_tenant(&mut self, tenant: i64) -> Result<(), StoreError> {
@@ -179,17 +193,18 @@ impl Tx {
         Ok((made, deliveries))
     }
 
+    /// Who gets an event; and what it took to see that, in deliveries.
     fn targets(
         &mut self,
         event: &Event,
         tenant: i64,
         target: Target,
-    ) -> Result<Vec<(i64, DeliveryState)>, StoreError> {
+    ) -> Result<(Vec<(i64, DeliveryState)>, usize), StoreError> {
         if let Target::Endpoint(id) = target {
             let key = self.key(id, Entity::Endpoint)?;
             // It may be a callback, and those are not among the recipients.
             life::must_take(self.takes(key, tenant, Some(event.mode))?)?;
-            return Ok(vec![(key, DeliveryState::Pending)]);
+            return Ok((vec![(key, DeliveryState::Pending)], 1));
         }
         let audience = self
             .fanout
@@ -206,7 +221,10 @@ impl Tx {
             let state = candidate.begins(target, &offered)?;
             Some((r.endpoint, state))
         };
-        Ok(audience.recipients.iter().filter_map(begins).collect())
+        let begin = audience.recipients.iter().filter_map(begins).collect();
+        let steps = usize::try_from(offered.content.steps_taken()).unwrap_or(usize::MAX);
+        let looked = audience.looks / LOOKS_OF_A_DELIVERY + steps / STEPS_OF_A_DELIVERY;
+        Ok((begin, looked))
     }
 
     /// Whether an endpoint of a tenant is enabled; none where it is not there, or not of the mode.
@@ -456,6 +474,10 @@ impl Tx {
         change: HealthChange,
         now: Timestamp,
     ) -> SqlResult<Option<postrider_core::health::DisableReason>> {
+        // Before its tenant is looked up, of whom nothing else may be known: one-off endpoints have no health.
+        if change == HealthChange::None {
+            return Ok(None);
+        }
         let endpoint = record.endpoint.key();
         let Some(audience) = self.fanout.audience(&self.connection, tenant)? else {
             return Ok(None);

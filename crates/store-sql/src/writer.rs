@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::convert::{aborted, commit_failed, note_ahead};
+use crate::erase::Erasing;
 use crate::fanout::Fanout;
 use crate::home::Home;
 use crate::metrics::Metrics;
@@ -81,6 +82,7 @@ pub(crate) struct Tx {
     pub(crate) moving: HashMap<i64, i64>,
     /// Attempts of deliveries in segments that are not counted yet.
     pub(crate) outcomes: Vec<Counted>,
+    pub(crate) erasing: Erasing,
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -121,6 +123,7 @@ impl Writer {
             unentered: Unentered::default(),
             moving: HashMap::new(),
             outcomes: Vec::new(),
+            erasing: Erasing::default(),
             checkpointer,
             metrics,
             log_is_to_be_empty: false,

@@ -5,7 +5,10 @@
     reason = "a test stops where something is not as it must be"
 )]
 
-use postrider_store::conformance::fixture::{World, at, world};
+use postrider_core::endpoint::Endpoint;
+use postrider_core::filter::Subscription;
+use postrider_core::limits::TRANSACTION_ROWS;
+use postrider_store::conformance::fixture::{World, at, by, world};
 use postrider_store::{
     Batch, Catalogue as _, DeliveryFilter, Lanes as _, NewEvent, PageRequest, Records as _, Store,
     Target,
@@ -102,4 +105,37 @@ async fn what_is_refused_between_its_pieces_leaves_nothing() {
     assert_eq!(deliveries(&store).await, 0);
     drop(store);
     assert_eq!(examine(directory.path()).unwrap(), []);
+}
+
+/// An event that nobody gets is work too, where very many might have got it: one tenant's do not fill a transaction that
+/// everybody waits for.
+#[tokio::test]
+async fn looking_for_who_gets_an_event_takes_room_in_a_transaction() {
+    const EVENTS: usize = 16;
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let world = world(&store).await;
+    store.put_profile("standard", "").await.unwrap();
+    let patterns = (0..100).map(|number| format!("order.{number}"));
+    let subscription = Subscription::new(patterns.collect()).unwrap();
+    for _ in 0..ENDPOINTS {
+        let endpoint = Endpoint {
+            subscription: subscription.clone(),
+            ..world.an_endpoint()
+        };
+        store.create_endpoint(endpoint, None, by()).await.unwrap();
+    }
+    let events = (0..EVENTS).map(|_| world.publishing(at(2), "voucher.made"));
+    let batch = Batch::of_publishes(events);
+    let mut written = store.commit(at(2).into(), batch).await;
+    // A hundred names of each endpoint and the endpoint itself, of which 256 count as a delivery.
+    let of_one = ENDPOINTS * 101 / 256;
+    let mut answered = TRANSACTION_ROWS.div_ceil(of_one);
+    assert_eq!(written.answers.publishes.len(), answered);
+    while !written.rest.publishes.is_empty() {
+        written = store.commit(at(3).into(), written.rest).await;
+        answered += written.answers.publishes.len();
+    }
+    assert_eq!(answered, EVENTS);
+    assert_eq!(deliveries(&store).await, 0);
 }

@@ -157,6 +157,7 @@ pub fn repeated(first: &FirstUse, given: &Idempotency) -> Result<Published, Stor
         count: first.count,
         // They are with their lanes already.
         rows: 0,
+        work: 0,
         deliveries: Vec::new(),
     })
 }

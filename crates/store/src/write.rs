@@ -58,8 +58,11 @@ pub struct Published {
     pub created: bool,
     /// How many deliveries the event has.
     pub count: u32,
-    /// Deliveries that were written by this: also those that were skipped at once. What a transaction is bounded by.
+    /// Deliveries that were written by this: also those that were skipped at once.
     pub rows: usize,
+    /// What it took, in as many deliveries: at least those, and more where many endpoints were looked at for them. What a
+    /// transaction is bounded by.
+    pub work: usize,
     /// What was created, ready for its lanes, which take it: the engine's callers find none here.
     pub deliveries: Vec<DueDelivery>,
 }

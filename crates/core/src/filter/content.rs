@@ -430,6 +430,11 @@ impl<'e> Content<'e> {
         }
     }
 
+    /// The steps that have been taken.
+    pub fn steps_taken(&self) -> u32 {
+        FILTER_STEPS_MAX - self.steps.get()
+    }
+
     /// The data, or the meta if there is any.
     fn root(&self, in_meta: bool) -> Option<&Value> {
         // What is accepted may have numbers and escapes that this reader refuses: then nothing can be decided.

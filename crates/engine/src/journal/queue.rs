@@ -71,13 +71,30 @@ pub(super) struct Taken {
     pub(super) rows: usize,
 }
 
+/// What an event of a tenant is taken to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FanOut {
+    /// Deliveries that it makes.
+    pub(super) makes: usize,
+    /// What it takes, in deliveries: more where very many endpoints are looked at.
+    pub(super) takes: usize,
+}
+
+/// What is not known of any event.
+const UNKNOWN: FanOut = FanOut {
+    makes: FAN_OUT_UNKNOWN,
+    takes: FAN_OUT_UNKNOWN,
+};
+/// What is resent or cancelled.
+const ONE: FanOut = FanOut { makes: 1, takes: 1 };
+
 /// Requests in the order of their turns: tenants in a ring, each tenant's in the order they came.
 #[derive(Default)]
 pub(super) struct Queue {
     tenants: HashMap<TenantId, VecDeque<RequestEntry>>,
     ring: VecDeque<TenantId>,
-    /// Deliveries that the last event of a tenant made.
-    fan_outs: HashMap<TenantId, usize>,
+    /// What the last event of a tenant was.
+    fan_outs: HashMap<TenantId, FanOut>,
     /// Tenants whose first in line was put back, with the deliveries that it makes; and their sum.
     begun: HashMap<TenantId, usize>,
     begun_rows: usize,
@@ -107,7 +124,7 @@ impl Queue {
         if let Some(first) = first {
             self.ring.retain(|tenant| *tenant != first);
             let rows = self.fan_outs.get(&first).copied();
-            let rows = rows.unwrap_or(FAN_OUT_UNKNOWN);
+            let rows = rows.unwrap_or(UNKNOWN).makes;
             self.begun.insert(first, rows);
             self.begun_rows += rows;
         }
@@ -133,6 +150,7 @@ impl Queue {
         // each, so that the others keep their turn.
         let mut large: Option<RequestEntry> = None;
         let mut later = Vec::new();
+        let mut behind = None;
         let mut rows = 0;
         // The rows are asked about before each: an event that makes more than all of them still goes.
         while taken.len() + usize::from(large.is_some()) < max
@@ -143,17 +161,17 @@ impl Queue {
                 continue;
             };
             let is_event = |entry: &RequestEntry| matches!(entry.request, Request::Publish(..));
-            // What is resent or cancelled is one.
-            let makes = match queue.front().is_some_and(is_event) {
+            let known = match queue.front().is_some_and(is_event) {
                 true => self.fan_outs.get(&tenant).copied(),
-                false => Some(1),
+                false => Some(ONE),
             };
             let begun = self.begun.get(&tenant).copied();
             // One that was put back is, though nobody knew before.
-            let is_large = begun.is_some() || makes.is_some_and(|makes| makes > FAN_OUT_LARGE);
+            let is_large =
+                begun.is_some() || known.is_some_and(|known| known.makes > FAN_OUT_LARGE);
             let has_room = begun.is_some()
                 || self.begun.is_empty()
-                || self.begun_rows + makes.unwrap_or(0) <= BEGUN_ROWS_MAX;
+                || self.begun_rows + known.map_or(0, |known| known.makes) <= BEGUN_ROWS_MAX;
             if is_large && (large.is_some() || !has_room) {
                 later.push(tenant);
                 continue;
@@ -170,17 +188,22 @@ impl Queue {
             }
             if queue.is_empty() {
                 self.tenants.remove(&tenant);
+            } else if is_large {
+                // It goes last, and what comes behind it not before it.
+                behind = Some(tenant);
             } else {
                 self.ring.push_back(tenant);
             }
-            rows += match makes {
-                Some(makes) if is_large => makes.min(FAN_OUT_LARGE),
-                makes => makes.unwrap_or(FAN_OUT_UNKNOWN),
+            let known = known.unwrap_or(UNKNOWN);
+            rows += match is_large {
+                true => known.takes.min(FAN_OUT_LARGE),
+                false => known.takes,
             };
         }
         for tenant in later.into_iter().rev() {
             self.ring.push_front(tenant);
         }
+        self.ring.extend(behind);
         taken.extend(large);
         Taken {
             requests: taken,
@@ -188,13 +211,18 @@ impl Queue {
         }
     }
 
-    /// How many deliveries an event of the tenant made.
-    pub(super) fn learn(&mut self, tenant: TenantId, deliveries: usize) {
+    /// What an event of the tenant was.
+    pub(super) fn learn(&mut self, tenant: TenantId, event: FanOut) {
         if self.fan_outs.len() >= FAN_OUTS_MAX && !self.fan_outs.contains_key(&tenant) {
             // All at once: each is learned again by its next event.
             self.fan_outs.clear();
         }
-        self.fan_outs.insert(tenant, deliveries.max(1));
+        let FanOut { makes, takes } = event;
+        let learned = FanOut {
+            makes: makes.max(1),
+            takes: takes.max(1),
+        };
+        self.fan_outs.insert(tenant, learned);
     }
 }
 
@@ -216,6 +244,11 @@ mod tests {
         }
         assert_eq!(places.len(), REQUESTS_MAX / 2);
         assert!(room.take(calm, 256 * 1_024).is_ok());
+    }
+
+    fn of(makes: usize) -> FanOut {
+        let takes = makes;
+        FanOut { makes, takes }
     }
 
     fn entry(room: &Room, tenant: u128, request: Request) -> RequestEntry {
@@ -244,7 +277,7 @@ mod tests {
         let (room, event) = (Room::default(), an_event().await);
         let mut queue = Queue::default();
         for tenant in 0..200 {
-            queue.learn(Id::from_u128(tenant), ROWS);
+            queue.learn(Id::from_u128(tenant), of(ROWS));
             queue.push(entry(&room, tenant, event()));
         }
         let mut begun = HashSet::new();
@@ -256,13 +289,37 @@ mod tests {
         assert_eq!(begun.len(), BEGUN_ROWS_MAX / ROWS);
     }
 
+    /// A batch of events has their order, also where it took more than one transaction has room for.
+    #[tokio::test]
+    async fn what_was_put_back_goes_in_the_order_it_came() {
+        let (room, event) = (Room::default(), an_event().await);
+        let mut queue = Queue::default();
+        queue.learn(Id::from_u128(1), of(1));
+        let id = |entry: &RequestEntry| match &entry.request {
+            Request::Publish(new, _) => new.event.id,
+            _ => unreachable!("all are events"),
+        };
+        let entries: Vec<_> = (0..5).map(|_| entry(&room, 1, event())).collect();
+        let came: Vec<_> = entries.iter().map(id).collect();
+        for entry in entries {
+            queue.push(entry);
+        }
+        let mut taken = queue.take(512).requests;
+        let mut went = vec![id(&taken.remove(0))];
+        queue.put_back(taken);
+        while !queue.is_empty() {
+            went.extend(queue.take(512).requests.iter().map(id));
+        }
+        assert_eq!(went, came);
+    }
+
     /// A tenant with large events resends and cancels as everybody does.
     #[tokio::test]
     async fn what_is_about_one_delivery_is_not_large() {
         let (room, event) = (Room::default(), an_event().await);
         let mut queue = Queue::default();
         for tenant in [1, 2] {
-            queue.learn(Id::from_u128(tenant), 10_000);
+            queue.learn(Id::from_u128(tenant), of(10_000));
         }
         let finish = || {
             let finish = postrider_store::FinishDelivery {
@@ -289,7 +346,7 @@ mod tests {
         let entry = |tenant: u128| entry(&room, tenant, event());
         let mut queue = Queue::default();
         for tenant in 1..=TENANTS {
-            queue.learn(Id::from_u128(tenant), 1_000);
+            queue.learn(Id::from_u128(tenant), of(1_000));
             // One waits in line, or several.
             for _ in 0..tenant {
                 queue.push(entry(tenant));

@@ -7,7 +7,7 @@ use postrider_store::{
 };
 use tokio::sync::oneshot;
 
-use super::queue::{Place, Queue};
+use super::queue::{FanOut, Place, Queue};
 use super::{Committed, RecordEntry, RecordWrite};
 
 /// The way back to whoever asked.
@@ -202,12 +202,14 @@ impl Waiting {
                 Ok(Published {
                     created,
                     rows,
+                    work,
                     deliveries,
                     ..
                 }) => {
                     // A repetition wrote nothing, and says nothing of the next event.
                     if *created {
-                        queue.learn(asked.tenant, *rows);
+                        let (makes, takes) = (*rows, *work);
+                        queue.learn(asked.tenant, FanOut { makes, takes });
                     }
                     // Theirs are the lanes; whoever published is told how many.
                     due.append(deliveries);

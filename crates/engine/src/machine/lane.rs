@@ -74,6 +74,8 @@ pub(super) struct Lane {
     stored: Option<Timestamp>,
     /// Settled while a page was being read: the page may still show them as pending.
     loading: Option<HashSet<Id<id::Delivery>>>,
+    /// The page that is being read lacks what is to go first.
+    is_page_void: bool,
     load_not_before: Timestamp,
     /// Rows of the next page: few, until they turn out to be sent.
     page_rows: u32,
@@ -104,6 +106,7 @@ impl Lane {
             rate: Rate::default(),
             stored: None,
             loading: None,
+            is_page_void: false,
             load_not_before: Timestamp::default(),
             page_rows: PAGE_ROWS_SCARCE,
             unfinished: false,
@@ -328,12 +331,23 @@ impl Lane {
         self.stored = [self.stored, next].into_iter().flatten().min();
     }
 
+    /// What is being read is not to be used: something that goes before all of it is read anew.
+    pub(super) fn void_page(&mut self) {
+        self.is_page_void = self.loading.is_some();
+    }
+
+    /// Whether the page that was read is not to be used.
+    pub(super) fn is_page_void(&mut self) -> bool {
+        std::mem::take(&mut self.is_page_void)
+    }
+
     pub(super) fn forget_settled(&mut self) {
         self.loading = None;
     }
 
     pub(super) fn load_failed(&mut self, now: Timestamp) {
         self.loading = None;
+        self.is_page_void = false;
         self.load_not_before = now.plus(LOAD_RETRY);
         // Where the page was to begin is forgotten, so the next one begins with the first that waits.
         self.leave_in_store(Timestamp::default());

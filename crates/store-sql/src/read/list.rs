@@ -423,25 +423,13 @@ pub(super) fn state_condition(state: StatePattern) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::Connection;
-    use crate::sqlite::open::MIGRATIONS;
+    use crate::sqlite::open::plan;
 
     /// How SQLite would go through a stretch.
     fn plan_of(conditions: &Conditions, stretch: Stretch) -> SqlResult<String> {
-        let connection = Connection::Sqlite(rusqlite::Connection::open_in_memory()?);
-        for migration in MIGRATIONS {
-            connection.execute_batch(migration)?;
-        }
         let asked = conditions.asked(stretch, Some(5));
-        let sql = format!(
-            "explain query plan select d.id{} limit 51",
-            asked.sql(conditions.order)
-        );
-        // A number of the step, its parent, one that is not used, and the text.
-        const DETAIL: usize = 3;
-        let mut statement = connection.prepare_cached(&sql)?;
-        let plan = statement.query_all(asked.values, |row| row.get::<String>(DETAIL))?;
-        Ok(plan.join("\n"))
+        let sql = format!("select d.id{} limit 51", asked.sql(conditions.order));
+        plan(&sql, asked.values)
     }
 
     fn deliveries(order: Order) -> Conditions {

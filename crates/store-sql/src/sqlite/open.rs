@@ -37,6 +37,20 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0014_outcomes.sql"),
 ];
 
+/// How SQLite would go about a statement.
+#[cfg(test)]
+pub(crate) fn plan<P: crate::sql::Params>(sql: &str, values: P) -> crate::sql::SqlResult<String> {
+    // A number of the step, its parent, one that is not used, and the text.
+    const DETAIL: usize = 3;
+    let connection = crate::sql::Connection::Sqlite(Connection::open_in_memory()?);
+    for migration in MIGRATIONS {
+        connection.execute_batch(migration)?;
+    }
+    let mut statement = connection.prepare_cached(&format!("explain query plan {sql}"))?;
+    let plan = statement.query_all(values, |row| row.get::<String>(DETAIL))?;
+    Ok(plan.join("\n"))
+}
+
 /// A directory that this process owns until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {

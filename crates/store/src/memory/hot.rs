@@ -131,6 +131,7 @@ impl State {
             created: true,
             count,
             rows,
+            work: rows,
             deliveries,
         })
     }
