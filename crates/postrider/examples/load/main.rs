@@ -30,8 +30,8 @@ mod publishers;
 mod receivers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -147,6 +147,7 @@ async fn main() -> anyhow::Result<()> {
         stop: AtomicBool::new(false),
         accepted: AtomicU64::new(0),
         refused: AtomicU64::new(0),
+        latencies: Mutex::default(),
     });
     if args.json {
         println!("{}", json!({ "begun": true }));
@@ -161,6 +162,7 @@ async fn main() -> anyhow::Result<()> {
     }
     tokio::time::sleep(WARM_UP).await;
     received.latencies.lock().unwrap().clear();
+    publishing.latencies.lock().unwrap().clear();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (accepted, delivered) = (count(&publishing.accepted), count(&received.count));
     let since = Instant::now();
@@ -205,12 +207,8 @@ fn tell(
     delivered: f64,
 ) {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let mut latencies = std::mem::take(&mut *received.latencies.lock().unwrap());
-    latencies.sort_unstable();
-    let at = |q: f64| {
-        let found = latencies.get((latencies.len() as f64 * q) as usize);
-        f64::from(found.copied().unwrap_or(0)) / 1_000.0
-    };
+    let at = percentiles(&received.latencies);
+    let answered = percentiles(&publishing.latencies);
     let (refused, connections) = (count(&publishing.refused), count(&received.connections));
     let (p50, p99, p999, most) = (at(0.5), at(0.99), at(0.999), at(0.9999));
     if as_json {
@@ -218,12 +216,25 @@ fn tell(
             "accepted": accepted, "delivered": delivered, "refused": refused,
             "p50": p50, "p99": p99, "p999": p999, "max": most, "connections": connections,
             "received": count(&received.count),
+            "answered_p50": answered(0.5), "answered_p99": answered(0.99), "answered_p999": answered(0.999),
         });
         println!("{figures}");
     } else {
         println!(
-            "accepted {accepted:.0}/s, delivered {delivered:.0}/s, refused {refused}; publish to receipt: p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {most:.2} ms; at most {connections} connections to one receiver"
+            "accepted {accepted:.0}/s, delivered {delivered:.0}/s, refused {refused}; publish to receipt: p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {most:.2} ms; to the answer: p50 {:.2} ms, p99 {:.2} ms; at most {connections} connections to one receiver",
+            answered(0.5),
+            answered(0.99)
         );
+    }
+}
+
+/// What so many in one did not take longer than, in milliseconds.
+fn percentiles(latencies: &Mutex<Vec<u32>>) -> impl Fn(f64) -> f64 + use<> {
+    let mut latencies = std::mem::take(&mut *latencies.lock().unwrap());
+    latencies.sort_unstable();
+    move |q| {
+        let found = latencies.get((latencies.len() as f64 * q) as usize);
+        f64::from(found.copied().unwrap_or(0)) / 1_000.0
     }
 }
 

@@ -1,8 +1,8 @@
 //! Who publishes: connections that each send one request after the other, at a rate or as fast as answers come.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub(crate) struct Publishing {
     pub(crate) accepted: AtomicU64,
     /// Requests.
     pub(crate) refused: AtomicU64,
+    /// Microseconds from when a request was to be made until it was answered.
+    pub(crate) latencies: Mutex<Vec<u32>>,
 }
 
 impl Publishing {
@@ -77,6 +79,8 @@ impl Publishing {
                 .header("content-type", "application/json")
                 .body(Full::new(Bytes::from(body)))?;
             let response = sender.send_request(request).await?;
+            let took = u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX);
+            self.latencies.lock().unwrap().push(took);
             if response.status() == 202 {
                 self.accepted.fetch_add(self.batch, Ordering::Relaxed);
             } else {
