@@ -54,8 +54,9 @@ fn tell(what: &str, pruned: Pruned) {
         notices,
         tasks,
         audit,
+        endpoints,
     } = pruned;
     line(&format!(
-        "{events} events, {deliveries} deliveries, {notices} notifications, {tasks} tasks and {audit} entries of the audit log {what}"
+        "{events} events, {deliveries} deliveries, {notices} notifications, {tasks} tasks, {audit} entries of the audit log and {endpoints} deleted endpoints {what}"
     ));
 }

@@ -125,6 +125,7 @@ impl Service {
             notices,
             tasks,
             audit,
+            endpoints,
         } = round.pruned;
         if !round.pruned.is_nothing() {
             tracing::info!(
@@ -133,6 +134,7 @@ impl Service {
                 notices,
                 tasks,
                 audit,
+                endpoints,
                 "forgot what is old"
             );
         }

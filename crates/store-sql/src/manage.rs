@@ -392,8 +392,8 @@ impl Tx {
             .execute(
                 // What records need of it stays; what took room is let go.
                 "update endpoint set deleted = 1, headers = '[]', description = null, metadata = '{}', content_filter = null,
-                 subscription = case when kind = 3 then subscription else '[\"*\"]' end where id = ?1",
-                [id.key()],
+                 subscription = case when kind = 3 then subscription else '[\"*\"]' end, updated_at = ?2 where id = ?1",
+                [id.key(), by.at.as_micros()],
             )
             .map_err(aborted)?;
         self.connection

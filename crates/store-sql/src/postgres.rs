@@ -47,6 +47,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0009_failing.sql"),
     include_str!("../migrations/postgres/0010_outcomes.sql"),
     include_str!("../migrations/postgres/0011_strings.sql"),
+    include_str!("../migrations/postgres/0012_deleted_endpoints.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can

@@ -17,7 +17,7 @@ use crate::convert::{aborted, ahead, reading, salt_of, time};
 use crate::postgres::Source as Server;
 use crate::read::{Reader, key_before};
 use crate::segments::keys_text;
-use crate::sql::{Connection, SqlError, SqlResult, params};
+use crate::sql::{Connection, Optional as _, SqlError, SqlResult, Statement, params};
 use crate::sqlite::open;
 use crate::writer::Tx;
 use crate::{OpenError, PostgresOptions, SqlStore};
@@ -28,6 +28,9 @@ const LOOK_ROWS: u32 = 2_000;
 const LOOK_ROWS_SUM: u32 = 20_000;
 /// Events and deliveries that go in one piece, about: the writer is busy with them for some milliseconds.
 const PIECE_ROWS: usize = 200;
+
+/// Endpoints that a piece asks for what is left of them: each in every segment that there is.
+const ENDPOINTS_ASKED: usize = 50;
 
 /// Applications that a plan knows.
 const APPLICATIONS_MAX: usize = 100_000;
@@ -75,6 +78,7 @@ impl Reader {
                 let row = "id, at, coalesce(application_id, 0) from audit where true";
                 self.old_rows(row, after, keep.audit_before, |_| keep.audit_before)
             }
+            Aged::Endpoints => self.old_endpoints(keep, after, rows_max),
         };
         found.map_err(reading)
     }
@@ -159,6 +163,50 @@ impl Reader {
             })
         })?;
         let is_more = found.len() >= PIECE_ROWS || looked_at == LOOK_ROWS;
+        Ok((Piece::Rows(found), last.filter(|_| is_more)))
+    }
+
+    /// Endpoints that were deleted long ago and have no delivery any more.
+    fn old_endpoints(
+        &self,
+        keep: &Keep,
+        after: i64,
+        rows_max: usize,
+    ) -> SqlResult<(Piece, Option<i64>)> {
+        let sql = "select id, updated_at, application_id from endpoint where deleted = 1 and id > ?1 and id < ?2 order by id limit ?3";
+        let mut endpoints = self.connection.prepare_cached(sql)?;
+        let sql = "select 1 from segment s cross join delivery_of_endpoint x on x.segment = s.number where x.owner = ?1 limit 1";
+        let mut entered = self.connection.prepare_cached(sql)?;
+        let sql = "select 1 from delivery where id > coalesce((select last_key from segment order by number desc limit 1), 0)
+                   and +endpoint_id = ?1 limit 1";
+        let mut behind = self.connection.prepare_cached(sql)?;
+        // A plan has no pieces.
+        let asked_max = if rows_max == usize::MAX {
+            rows_max
+        } else {
+            ENDPOINTS_ASKED
+        };
+        let end = key_before(keep.latest(), self.ahead);
+        let (mut found, mut looked_at, mut asked, mut last) = (Vec::new(), 0, 0, None);
+        endpoints.each(params![after, end, LOOK_ROWS], |row| {
+            let endpoint: i64 = row.get(0)?;
+            (looked_at, last) = (looked_at + 1, Some(endpoint));
+            if time(row, 1)? < keep.of(Id::from_key(row.get(2)?, self.salt)) {
+                asked += 1;
+                let is_used = |statement: &mut Statement<'_>| {
+                    let one = statement.query_row([endpoint], |row| row.get::<i64>(0));
+                    one.optional().map(|one| one.is_some())
+                };
+                if !is_used(&mut entered)? && !is_used(&mut behind)? {
+                    found.push(endpoint);
+                }
+            }
+            Ok(match asked >= asked_max {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        let is_more = asked >= asked_max || looked_at == LOOK_ROWS;
         Ok((Piece::Rows(found), last.filter(|_| is_more)))
     }
 
@@ -249,6 +297,7 @@ fn table_of(what: Aged) -> &'static str {
         Aged::Notices => "notice",
         Aged::Tasks => "task",
         Aged::Audit => "audit",
+        Aged::Endpoints => "endpoint",
     }
 }
 
@@ -258,6 +307,7 @@ fn count_of(pruned: &mut Pruned, what: Aged) -> &mut u64 {
         Aged::Notices => &mut pruned.notices,
         Aged::Tasks => &mut pruned.tasks,
         Aged::Audit => &mut pruned.audit,
+        Aged::Endpoints => &mut pruned.endpoints,
     }
 }
 

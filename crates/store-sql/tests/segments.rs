@@ -372,7 +372,7 @@ fn as_of_version_4(directory: &Path) {
     let connection = rusqlite::Connection::open(directory.join("postrider.db")).unwrap();
     connection
         .execute_batch(
-            "drop table tally; drop table outcome_tally; delete from meta where key = 'outcomes_from'; drop table event_of_tenant; drop table delivery_of_endpoint;
+            "drop index endpoint_deleted; drop table tally; drop table outcome_tally; delete from meta where key = 'outcomes_from'; drop table event_of_tenant; drop table delivery_of_endpoint;
              drop table delivery_of_tenant; drop table segment; drop table outbox;
              alter table endpoint drop column content_filter; alter table api_key drop column read_only;
              drop index endpoint_external; alter table endpoint drop column external_id; alter table endpoint drop column metadata;

@@ -121,6 +121,7 @@ macro_rules! store_conformance {
             what_ended_long_ago_goes_and_what_waits_stays,
             an_application_may_keep_what_it_has_for_longer,
             notices_tasks_and_the_audit_log_go_by_their_age,
+            an_endpoint_that_was_deleted_goes_with_the_last_of_its_deliveries,
         );
     };
     (@all $fresh:expr; $($rule:ident),* $(,)?) => {$(

@@ -40,6 +40,8 @@ pub enum Aged {
     Notices,
     Tasks,
     Audit,
+    /// Those that were deleted, when the last of their deliveries has gone. Callbacks end by themselves, and may be very many.
+    Endpoints,
 }
 
 impl Aged {
@@ -49,7 +51,8 @@ impl Aged {
             Self::Events => Some(Self::Notices),
             Self::Notices => Some(Self::Tasks),
             Self::Tasks => Some(Self::Audit),
-            Self::Audit => None,
+            Self::Audit => Some(Self::Endpoints),
+            Self::Endpoints => None,
         }
     }
 }
@@ -76,6 +79,7 @@ pub struct Pruned {
     pub notices: u64,
     pub tasks: u64,
     pub audit: u64,
+    pub endpoints: u64,
 }
 
 impl Pruned {
@@ -91,6 +95,7 @@ impl std::ops::AddAssign for Pruned {
         self.notices += other.notices;
         self.tasks += other.tasks;
         self.audit += other.audit;
+        self.endpoints += other.endpoints;
     }
 }
 

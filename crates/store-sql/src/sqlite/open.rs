@@ -35,6 +35,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0012_nodes.sql"),
     include_str!("../../migrations/sqlite/0013_failing.sql"),
     include_str!("../../migrations/sqlite/0014_outcomes.sql"),
+    include_str!("../../migrations/sqlite/0015_deleted_endpoints.sql"),
 ];
 
 /// How SQLite would go about a statement.

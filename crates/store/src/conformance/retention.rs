@@ -213,3 +213,44 @@ pub async fn notices_tasks_and_the_audit_log_go_by_their_age(store: &dyn Store) 
         .unwrap();
     assert!(entries.rows.is_empty());
 }
+
+/// What records need of an endpoint that was deleted stays as long as there are records.
+pub async fn an_endpoint_that_was_deleted_goes_with_the_last_of_its_deliveries(store: &dyn Store) {
+    let world = world(store).await;
+    let (kept, unused, used) = (
+        world.endpoint().await,
+        world.endpoint().await,
+        world.endpoint().await,
+    );
+    let now = secs(10);
+    let published = world.publish(now).await;
+    for due in &published.deliveries {
+        // One goes before the other, and neither is the unused one's.
+        if due.delivery.endpoint == used {
+            end(&world, used, due.delivery.id, secs(500)).await;
+        } else {
+            end(&world, due.delivery.endpoint, due.delivery.id, secs(20)).await;
+        }
+    }
+    let late = crate::NewEvent {
+        target: Target::Endpoint(used),
+        ..world.publishing(secs(400), "order.paid")
+    };
+    let late = world.publish_new(secs(400), late).await.unwrap();
+    end(&world, used, late.deliveries[0].delivery.id, secs(500)).await;
+    for endpoint in [unused, used] {
+        let by = postrider_core::audit::Actor::system(secs(30));
+        store.delete_endpoint(endpoint, by).await.unwrap();
+    }
+    // The first event has a delivery that ended late, so all of it stays, and its endpoints.
+    let pruned = prune(store, &keep(secs(100))).await;
+    assert_eq!((pruned.events, pruned.endpoints), (0, 0));
+    let all = prune(store, &keep(secs(1_000))).await;
+    assert_eq!((all.events, all.endpoints), (2, 2));
+    assert!(store.endpoint(kept).await.is_ok());
+    // Deleted later than what is kept, it stays for now.
+    let by = postrider_core::audit::Actor::system(secs(2_000));
+    store.delete_endpoint(kept, by).await.unwrap();
+    assert_eq!(prune(store, &keep(secs(1_000))).await.endpoints, 0);
+    assert_eq!(prune(store, &keep(secs(3_000))).await.endpoints, 1);
+}

@@ -8,7 +8,7 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::id::IdGenerator;
 use postrider_core::limits::PAGE_BYTES_MAX;
 use postrider_core::tenant::{ApiKey, Application, EventType, Mode, Scope, Tenant};
-use postrider_core::{Id, id};
+use postrider_core::{Id, Timestamp, id};
 
 use super::{EndpointRow, State};
 use crate::queries::query_digest;
@@ -219,7 +219,8 @@ impl State {
                 EndpointKind::Callback => idle.next().map(|(_, row)| row.endpoint.id),
                 _ => None,
             };
-            self.delete_endpoint(idle.ok_or(StoreError::conflict(Rule::EndpointsMax))?)?;
+            let idle = idle.ok_or(StoreError::conflict(Rule::EndpointsMax))?;
+            self.delete_endpoint(idle, endpoint.created_at)?;
         }
         let (tenant, mode) = (endpoint.tenant, endpoint.mode);
         if endpoint.kind == EndpointKind::Callback
@@ -318,13 +319,18 @@ impl State {
         Ok(after)
     }
 
-    pub(super) fn delete_endpoint(&mut self, id: Id<id::Endpoint>) -> Result<(), StoreError> {
+    pub(super) fn delete_endpoint(
+        &mut self,
+        id: Id<id::Endpoint>,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
         let row = self
             .endpoints
             .get_mut(&id.as_u128())
             .filter(|row| !row.deleted);
         let row = row.ok_or(StoreError::not_found(Entity::Endpoint))?;
         row.deleted = true;
+        row.endpoint.updated_at = at;
         // What records need of it stays; what took room is let go.
         row.endpoint.headers.clear();
         row.endpoint.secrets.clear();
@@ -419,7 +425,7 @@ impl State {
                 };
                 self.endpoints.insert(endpoint.id.as_u128(), row);
             }
-            (Some(gone), None) => self.delete_endpoint(gone.id)?,
+            (Some(gone), None) => self.delete_endpoint(gone.id, by.at)?,
             (None, None) => {}
         }
         self.note(ids, by, endpoint_before.as_ref(), endpoint.as_ref());

@@ -1,5 +1,6 @@
 //! Forgetting in the model: the whole round in one piece.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -123,6 +124,20 @@ impl State {
                     .retain(|_, entry| entry.actor.at >= keep.audit_before);
                 Pruned {
                     audit: count(before, self.audit.len()),
+                    ..Pruned::default()
+                }
+            }
+            Aged::Endpoints => {
+                let before = self.endpoints.len();
+                let deliveries = self.deliveries.values();
+                let used: HashSet<_> = deliveries.map(|row| row.delivery.endpoint).collect();
+                self.endpoints.retain(|_, row| {
+                    let endpoint = &row.endpoint;
+                    let is_old = endpoint.updated_at < keep.of(endpoint.application);
+                    !(row.deleted && is_old) || used.contains(&endpoint.id)
+                });
+                Pruned {
+                    endpoints: count(before, self.endpoints.len()),
                     ..Pruned::default()
                 }
             }

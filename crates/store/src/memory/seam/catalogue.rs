@@ -225,7 +225,7 @@ impl Catalogue for MemoryStore {
     async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError> {
         let mut state = self.state();
         let before = state.endpoint(id)?;
-        state.delete_endpoint(id)?;
+        state.delete_endpoint(id, by.at)?;
         state.note(&self.ids, &by, Some(&before), None);
         Ok(())
     }

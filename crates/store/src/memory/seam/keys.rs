@@ -79,7 +79,7 @@ impl Keys for MemoryStore {
         let before = state.key_where(|key| key.id == id)?;
         state.keep_a_root_key(&before, None)?;
         if let Some(endpoint) = state.key_endpoint(id) {
-            state.delete_endpoint(endpoint.id)?;
+            state.delete_endpoint(endpoint.id, by.at)?;
             state.note(&self.ids, &by, Some(&endpoint), None);
         }
         state.delete_key(id)?;
