@@ -186,7 +186,6 @@ impl Tx {
                 let sql = "delete from tenant where id = ?1";
                 self.connection.execute(sql, [tenant])?;
                 self.fanout.forget(tenant);
-                self.erasing.from.retain(|(_, of), _| *of != tenant);
                 erased.rows += 1;
                 // Of this tenant all is gone; the application may have more.
                 erased.done = false;

@@ -308,6 +308,8 @@ impl Tx {
             self.pieces = pieces;
             self.fanout.clear();
             self.unentered = Unentered::default();
+            // What was erased it may have again.
+            self.erasing = Erasing::default();
             // It may be another server that answers now.
             self.look_for_standby()?;
         }
