@@ -381,7 +381,8 @@ impl Machine {
     fn loaded(&mut self, endpoint: EndpointId, page: DuePage) {
         let lane = self.lane(endpoint);
         // It may have been closed while the page was read.
-        let closed = lane.is_closed() || lane.is_held() || lane.is_page_void();
+        let is_void = lane.is_page_void();
+        let closed = is_void || lane.is_closed() || lane.is_held();
         // Before the rows: those that are left below only make the place earlier.
         lane.end_load(page.next);
         let mut left = None;

@@ -1,6 +1,8 @@
 //! Deleting a tenant or an application: at once for whoever asks for it afterwards, and then, as a task in
 //! small pieces, all that it had.
 
+use std::time::Duration;
+
 use postrider_core::tenant::Scope;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{Erased, Owner, StoreError, Task, TaskKind, TaskState};
@@ -12,6 +14,8 @@ use crate::{Caller, Service};
 
 /// Rows of a kind that one transaction erases; whoever publishes has a turn between two.
 const PIECE: u32 = 250;
+/// The longest rest behind one.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// One deletion erases at a time.
 pub(crate) struct Deletions {
@@ -213,18 +217,24 @@ async fn close(service: &Service, task: &mut Task) -> Result<(), StoreError> {
             service.0.replays.cancel(other.id);
         }
     }
+    // Without a rest: until they are closed, their endpoints are sent what waits.
     while !piece(service, task).await?.closed.is_empty() {}
     Ok(())
 }
 
 async fn run(service: &Service, task: &mut Task) -> Result<(), StoreError> {
-    while !piece(service, task).await?.done {}
-    Ok(())
+    loop {
+        let began = service.engine().steady();
+        if piece(service, task).await?.done {
+            return Ok(());
+        }
+        // As long as it took: what everybody publishes goes by the same writer. A store that was away is no reason to wait.
+        let took = service.engine().steady().since(began);
+        tokio::time::sleep(took.min(REST_MAX)).await;
+    }
 }
 
-/// Erases a piece, and rests as long as that took: what everybody publishes goes by the same writer.
 async fn piece(service: &Service, task: &mut Task) -> Result<Erased, StoreError> {
-    let began = service.engine().steady();
     let erased = patiently(u32::MAX, || service.store().erase(owner(task), PIECE)).await?;
     for endpoint in &erased.closed {
         // Its lane has what waits in memory, and would send that.
@@ -233,7 +243,6 @@ async fn piece(service: &Service, task: &mut Task) -> Result<Erased, StoreError>
     task.done += erased.rows;
     if !erased.done {
         patiently(u32::MAX, || service.store().put_task(task.clone())).await?;
-        tokio::time::sleep(service.engine().steady().since(began)).await;
     }
     Ok(erased)
 }

@@ -219,6 +219,8 @@ impl Tx {
         let closed = self.close_endpoints(OPEN_OF_TENANT, tenant, limit)?;
         if !closed.is_empty() {
             self.fanout.forget(tenant);
+            // Whoever made it meanwhile may have published to it too.
+            self.erasing.from.retain(|(_, of), _| *of != tenant);
             return Ok(Erased::closing(closed));
         }
         // Attempts and deliveries before events: an event goes when no delivery is left that needs it.

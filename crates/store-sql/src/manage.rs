@@ -23,9 +23,12 @@ use crate::writer::Tx;
 
 /// Rows of one kind that one sweep deletes at once; the writer is not kept for longer.
 const SWEPT_MAX: u32 = 5_000;
-/// So many of a tenant's oldest callbacks are asked whether something waits for them, when one has to go for a new one. When
-/// something waits for each of them the new one is refused: the writer does not ask ten thousand for each event.
-const OLDEST: u32 = 64;
+/// So many of a tenant's callbacks are asked whether something waits for them, when one has to go for a new one: the oldest
+/// that were not asked yet. When something waits for each of them the new one is refused, and the next event asks others: the
+/// writer does not ask ten thousand for each.
+const CALLBACKS_ASKED: u32 = 64;
+/// Tenants of whom it is known which were asked.
+const ASKED_MAX: usize = 1_000;
 /// How long an event of the outbox stays that was refused.
 const REFUSED_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -297,13 +300,35 @@ impl Tx {
         self.note(by, None, Some(endpoint)).map_err(aborted)
     }
 
-    /// The oldest callback that nothing waits for, of the [`OLDEST`].
-    fn idle_callback(&self, tenant: i64, mode: i64) -> SqlResult<Option<i64>> {
-        let sql = "select id from (select id from endpoint where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0 order by id limit ?3) as oldest
+    /// The oldest callback that nothing waits for, of the next [`CALLBACKS_ASKED`]. Those that something waits for stay, and
+    /// would be asked again each time.
+    fn idle_callback(&mut self, tenant: i64, mode: i64) -> SqlResult<Option<i64>> {
+        let after = self.callbacks_asked.remove(&(tenant, mode)).unwrap_or(0);
+        let sql = "select max(id), count(*) from (select id from endpoint where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0
+                   and id > ?4 order by id limit ?3) as asked";
+        let values = params![tenant, mode, CALLBACKS_ASKED, after];
+        let (last, asked): (Option<i64>, u32) = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let sql = "select id from (select id from endpoint where tenant_id = ?1 and kind = 1 and mode = ?2 and deleted = 0
+                   and id > ?4 order by id limit ?3) as oldest
                    where not exists (select 1 from delivery where endpoint_id = oldest.id and state = 0) order by id limit 1";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let values = params![tenant, mode, OLDEST];
-        statement.query_row(values, |row| row.get(0)).optional()
+        let idle: Option<i64> = statement.query_row(values, |row| row.get(0)).optional()?;
+        drop(statement);
+        // Behind the last of all it begins with the first again.
+        let is_last = idle.is_none() && asked < CALLBACKS_ASKED;
+        if is_last && after > 0 {
+            return self.idle_callback(tenant, mode);
+        }
+        if let Some(after) = idle.or(last).filter(|_| !is_last) {
+            if self.callbacks_asked.len() >= ASKED_MAX {
+                self.callbacks_asked.clear();
+            }
+            self.callbacks_asked.insert((tenant, mode), after);
+        }
+        Ok(idle)
     }
 
     /// Writes all that can change.

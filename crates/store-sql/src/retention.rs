@@ -197,7 +197,8 @@ impl Reader {
                     let one = statement.query_row([endpoint], |row| row.get::<i64>(0));
                     one.optional().map(|one| one.is_some())
                 };
-                if !is_used(&mut entered)? && !is_used(&mut behind)? {
+                // In this order: rows go from behind the segments into one meanwhile.
+                if !is_used(&mut behind)? && !is_used(&mut entered)? {
                     found.push(endpoint);
                 }
             }

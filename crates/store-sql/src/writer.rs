@@ -83,6 +83,8 @@ pub(crate) struct Tx {
     /// Attempts of deliveries in segments that are not counted yet.
     pub(crate) outcomes: Vec<Counted>,
     pub(crate) erasing: Erasing,
+    /// The last callback that was asked whether it can go, of a tenant and a mode.
+    pub(crate) callbacks_asked: HashMap<(i64, i64), i64>,
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
@@ -124,6 +126,7 @@ impl Writer {
             moving: HashMap::new(),
             outcomes: Vec::new(),
             erasing: Erasing::default(),
+            callbacks_asked: HashMap::new(),
             checkpointer,
             metrics,
             log_is_to_be_empty: false,

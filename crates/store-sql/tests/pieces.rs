@@ -5,7 +5,7 @@
     reason = "a test stops where something is not as it must be"
 )]
 
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_store::conformance::fixture::{World, at, by, world};
@@ -138,4 +138,40 @@ async fn looking_for_who_gets_an_event_takes_room_in_a_transaction() {
     }
     assert_eq!(answered, EVENTS);
     assert_eq!(deliveries(&store).await, 0);
+}
+
+/// Callbacks that something waits for stay, however old: those behind them are found all the same, without asking all.
+#[tokio::test]
+async fn callbacks_whose_receivers_are_gone_keep_no_new_one_out() {
+    const WAITING: usize = 70;
+    const MAX: u32 = 80;
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let world = world(&store).await;
+    store.put_profile("standard", "").await.unwrap();
+    let callback = |number: usize| Endpoint {
+        kind: EndpointKind::Callback,
+        url: format!("https://example.com/{number}"),
+        ..world.an_endpoint()
+    };
+    for number in 0..MAX as usize {
+        let one = callback(number);
+        let target = Target::Endpoint(one.id);
+        let made = store.create_endpoint(one, Some(MAX), by()).await;
+        made.unwrap();
+        if number < WAITING {
+            let event = NewEvent {
+                target,
+                ..world.publishing(at(1), "a")
+            };
+            world.publish_new(at(1), event).await.unwrap();
+        }
+    }
+    let mut made = 0;
+    for number in 100..140 {
+        let made_one = store.create_endpoint(callback(number), Some(MAX), by());
+        made += usize::from(made_one.await.is_ok());
+    }
+    // Where it goes past those that wait, none is found at once.
+    assert!(made >= 30, "{made}");
 }
