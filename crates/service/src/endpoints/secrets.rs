@@ -93,8 +93,8 @@ impl Service {
     }
 }
 
-/// Whether a secret is an Ed25519 key, where the profile has those: elsewhere the same text is a secret like any other. One
-/// that does not open is none.
+/// Whether a secret has the form of an Ed25519 key, which it is where the profile has those; elsewhere the same text is a
+/// secret like any other. One that does not open has none.
 pub(super) fn is_pair(
     service: &Service,
     endpoint: Id<id::Endpoint>,
