@@ -347,7 +347,8 @@ impl Walk<'_> {
         )
         .await;
         let message = text(&made, "id").to_owned();
-        self.environment.attempted(&message, 1).await;
+        // By the dead endpoint and by "second".
+        self.environment.attempted(&message, 2).await;
         self.done("GET /app/{}/msg", &["ada"], Value::Null).await;
         for id in [message.as_str(), "mine"] {
             self.done("GET /app/{}/msg/{}", &["ada", id], Value::Null)
