@@ -116,7 +116,7 @@ fn ci() -> anyhow::Result<()> {
     })?;
     // All that is left asks what is built already, and most of it is waiting for something: it goes side by side.
     let (tests, others) = std::thread::scope(|lanes| {
-        let others = [pages_and_databases, clients].map(|lane| {
+        let others = [documents, clients, elsewhere].map(|lane| {
             lanes.spawn(move || {
                 behind_the_tests();
                 lane()
@@ -146,24 +146,28 @@ fn behind_the_tests() {
     let _ = rustix::process::setpriority_process(None, NICER);
 }
 
-/// Looks at the pages and the document, and asks the other PostgreSQL.
-fn pages_and_databases() -> anyhow::Result<()> {
+/// Looks at what describes the server: its pages, the document of the API, the README.
+fn documents() -> anyhow::Result<()> {
     step("the pages in a browser", browser::check)?;
-    step("the newest PostgreSQL", newest::check)?;
-    step("receivers in six languages", receivers)?;
     step("the API and its OpenAPI document", contract::check)?;
     step("the README's first command", readme)
 }
 
-/// What a delivery costs, other systems, and everything that is a client of the server.
+/// Everything that is a client of the server, and its other database.
 fn clients() -> anyhow::Result<()> {
-    step("instructions for a delivery", instructions::check)?;
-    step("macOS and Windows, as far as a check goes", cross::check)?;
+    step("the newest PostgreSQL", newest::check)?;
+    step("receivers in six languages", receivers)?;
     step(
         "the SDKs of Svix, and clients made from the document",
         sdks::check,
     )?;
     step("the Helm chart", contract::chart)
+}
+
+/// What a delivery costs, and the systems that are not this one.
+fn elsewhere() -> anyhow::Result<()> {
+    step("instructions for a delivery", instructions::check)?;
+    step("macOS and Windows, as far as a check goes", cross::check)
 }
 
 /// Runs what the README's first command runs, with the binary that the tests have used: an optimized build would
