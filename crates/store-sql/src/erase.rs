@@ -83,7 +83,7 @@ impl Tx {
                 let before = before.ok_or(StoreError::not_found(Entity::Application))?;
                 let sql = "delete from application where id = ?1";
                 self.connection.execute(sql, [key]).map_err(aborted)?;
-                self.fanout.clear();
+                self.fanout.forget_application(key);
                 self.note(by, Some(&before), None).map_err(aborted)?;
             }
         }

@@ -1,10 +1,12 @@
 //! Who gets what: a tenant's endpoints, as the writer knows them, and who is told of failures.
 //!
-//! Only the writer thread uses it, and every change goes through that thread, so it is never stale:
-//! a change of an endpoint forgets its tenant, and a rollback those that its transaction had to do with.
+//! Only the writer thread uses it, and every change goes through that thread, so it is never stale: an endpoint that
+//! changes is changed here too, and a rollback forgets the tenants that its transaction had to do with. To read all of
+//! a tenant's again takes as long as it has endpoints, and everybody waits.
 
 use std::collections::HashMap;
 
+use postrider_core::endpoint::Endpoint;
 use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
@@ -17,6 +19,8 @@ use crate::sql::{Connection, Optional, SqlResult, unreadable};
 
 /// Tenants held; beyond, all are forgotten and read again as they come.
 const TENANTS_MAX: usize = 10_000;
+/// Bytes that they take, about; beyond, all others are forgotten. One that takes more by itself is held all the same.
+const BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
@@ -35,13 +39,45 @@ pub(crate) struct Audience {
     pub(crate) ways: Ways,
     /// What looking at all of them for an event takes, in names that are compared.
     pub(crate) looks: usize,
+    /// In memory, about.
+    bytes: usize,
 }
 
 impl Audience {
+    fn new(application: i64, ways: Ways, mut recipients: Vec<Recipient>) -> Self {
+        recipients.sort_unstable_by_key(|recipient| recipient.endpoint);
+        Self {
+            application,
+            looks: recipients.iter().map(Recipient::looks).sum(),
+            bytes: recipients.iter().map(Recipient::bytes).sum(),
+            recipients,
+            ways,
+        }
+    }
+
+    fn take_out(&mut self, endpoint: i64) {
+        if let Ok(at) = self.place_of(endpoint) {
+            let gone = self.recipients.remove(at);
+            self.looks -= gone.looks();
+            self.bytes -= gone.bytes();
+        }
+    }
+
+    fn put(&mut self, recipient: Recipient) {
+        self.take_out(recipient.endpoint);
+        self.looks += recipient.looks();
+        self.bytes += recipient.bytes();
+        let (Ok(at) | Err(at)) = self.place_of(recipient.endpoint);
+        self.recipients.insert(at, recipient);
+    }
+
+    fn place_of(&self, endpoint: i64) -> Result<usize, usize> {
+        self.recipients
+            .binary_search_by_key(&endpoint, |recipient| recipient.endpoint)
+    }
+
     pub(crate) fn recipient(&mut self, endpoint: i64) -> Option<&mut Recipient> {
-        let at = self
-            .recipients
-            .binary_search_by_key(&endpoint, |recipient| recipient.endpoint);
+        let at = self.place_of(endpoint);
         self.recipients.get_mut(at.ok()?)
     }
 }
@@ -57,6 +93,33 @@ pub(crate) struct Recipient {
 }
 
 impl Recipient {
+    /// None of a callback, which is not among them.
+    fn of(endpoint: &Endpoint) -> Option<Self> {
+        let kind = RecipientKind::from(&endpoint.kind);
+        (kind != RecipientKind::Callback).then(|| Self {
+            endpoint: endpoint.id.key(),
+            kind,
+            mode: endpoint.mode,
+            subscription: endpoint.subscription.clone(),
+            filter: endpoint.filter.clone(),
+            health: endpoint.health,
+        })
+    }
+
+    fn looks(&self) -> usize {
+        1 + self.subscription.patterns().len()
+    }
+
+    fn bytes(&self) -> usize {
+        /// A value takes more in memory than as text.
+        const PARSED: usize = 4;
+        let patterns = self.subscription.patterns().iter();
+        let patterns: usize = patterns.map(|name| size_of::<String>() + name.len()).sum();
+        let filter = self.filter.as_ref();
+        let filter = filter.map_or(0, |filter| filter.text().len() * PARSED);
+        size_of::<Self>() + patterns + filter
+    }
+
     pub(crate) fn candidate(&self, is_named: bool) -> Candidate<'_> {
         Candidate {
             kind: self.kind,
@@ -91,6 +154,54 @@ impl Fanout {
         self.tenants.remove(&tenant);
     }
 
+    pub(crate) fn forget_application(&mut self, application: i64) {
+        self.tenants
+            .retain(|_, audience| audience.application != application);
+    }
+
+    /// The endpoint is new, or is different now.
+    pub(crate) fn put(&mut self, endpoint: &Endpoint) {
+        if let (Some(recipient), Some(audience)) =
+            (Recipient::of(endpoint), self.known(endpoint.tenant.key()))
+        {
+            audience.put(recipient);
+        }
+    }
+
+    /// The endpoint is deleted.
+    pub(crate) fn take_out(&mut self, endpoint: &Endpoint) {
+        if let Some(audience) = self.known(endpoint.tenant.key()) {
+            audience.take_out(endpoint.id.key());
+        }
+    }
+
+    /// The tenant's settings are different.
+    pub(crate) fn renew_ways(&mut self, connection: &Connection, tenant: i64) -> SqlResult<()> {
+        let Some(audience) = self.known(tenant) else {
+            return Ok(());
+        };
+        if let Some((_, ways)) = of_tenant(connection, tenant)? {
+            audience.ways = ways;
+        }
+        Ok(())
+    }
+
+    /// What is held of a tenant, to be changed by the transaction that is open.
+    fn known(&mut self, tenant: i64) -> Option<&mut Audience> {
+        let audience = self.tenants.get_mut(&tenant)?;
+        self.open.push(tenant);
+        Some(audience)
+    }
+
+    /// Makes room for one that takes so many bytes.
+    fn make_room(&mut self, bytes: usize) {
+        let held: usize = self.tenants.values().map(|audience| audience.bytes).sum();
+        if self.tenants.len() >= TENANTS_MAX || held + bytes > BYTES_MAX {
+            // Each that comes again costs two questions.
+            self.tenants.clear();
+        }
+    }
+
     /// The tenant's endpoints that are not deleted; none when there is no such tenant.
     pub(crate) fn audience(
         &mut self,
@@ -98,31 +209,12 @@ impl Fanout {
         tenant: i64,
     ) -> SqlResult<Option<&mut Audience>> {
         if !self.tenants.contains_key(&tenant) {
-            // By the application too: it goes first, while the rows of its tenants are still there.
-            let mut statement = connection.prepare_cached(
-                "select t.application_id, a.settings, t.settings from tenant t
-                 join application a on a.id = t.application_id where t.id = ?1",
-            )?;
-            let found = statement.query_row([tenant], |row| {
-                let ways = Ways::new(&from_json(row, 1)?, &from_json(row, 2)?);
-                Ok((row.get(0)?, ways))
-            });
-            let Some((application, ways)) = found.optional()? else {
+            let Some((application, ways)) = of_tenant(connection, tenant)? else {
                 // Not kept: nobody would forget it when such a tenant is made.
                 return Ok(None);
             };
-            if self.tenants.len() >= TENANTS_MAX {
-                // Each that comes again costs two questions.
-                self.tenants.clear();
-            }
-            let recipients = load(connection, tenant)?;
-            let looks = |recipient: &Recipient| 1 + recipient.subscription.patterns().len();
-            let audience = Audience {
-                application,
-                looks: recipients.iter().map(looks).sum(),
-                recipients,
-                ways,
-            };
+            let audience = Audience::new(application, ways, load(connection, tenant)?);
+            self.make_room(audience.bytes);
             self.tenants.insert(tenant, audience);
         }
         // Mostly it is the one that was asked for just before; and twice is not wrong.
@@ -133,13 +225,27 @@ impl Fanout {
     }
 }
 
+/// A tenant's application, and how it is told of failures. By the application too: it goes first, while the rows of its
+/// tenants are still there.
+fn of_tenant(connection: &Connection, tenant: i64) -> SqlResult<Option<(i64, Ways)>> {
+    let mut statement = connection.prepare_cached(
+        "select t.application_id, a.settings, t.settings from tenant t
+         join application a on a.id = t.application_id where t.id = ?1",
+    )?;
+    let found = statement.query_row([tenant], |row| {
+        let ways = Ways::new(&from_json(row, 1)?, &from_json(row, 2)?);
+        Ok((row.get(0)?, ways))
+    });
+    found.optional()
+}
+
 /// By the kinds, since the index of those that are not deleted begins with them: the others may be very many.
 const LOAD: &str = "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter
      from endpoint where tenant_id = ?1 and kind in (0, 2, 3) and deleted = 0";
 
 fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
     let mut statement = connection.prepare_cached(LOAD)?;
-    let mut recipients = statement.query_all([tenant], |row| {
+    statement.query_all([tenant], |row| {
         let endpoint: i64 = row.get(0)?;
         let filter: Option<ContentFilter> = from_json_opt(row, 8)?;
         if filter.as_ref().is_some_and(|filter| !filter.is_understood()) {
@@ -161,9 +267,7 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
             filter,
             health: health(row, 3)?,
         })
-    })?;
-    recipients.sort_unstable_by_key(|recipient| recipient.endpoint);
-    Ok(recipients)
+    })
 }
 
 #[cfg(test)]
@@ -182,14 +286,40 @@ mod tests {
         Ok(())
     }
 
+    /// One that was changed again and again is as one that was read at once.
+    #[test]
+    fn an_endpoint_is_changed_in_its_place() -> Result<(), Box<dyn std::error::Error>> {
+        let recipient = |endpoint, patterns: &[&str]| {
+            let patterns = patterns.iter().map(|pattern| (*pattern).to_owned());
+            Subscription::new(patterns.collect()).map(|subscription| Recipient {
+                endpoint,
+                kind: RecipientKind::Registered,
+                mode: Mode::Live,
+                subscription,
+                filter: None,
+                health: Health::default(),
+            })
+        };
+        let mut changed = Audience::new(1, Ways::default(), Vec::new());
+        for endpoint in [3, 1, 2, 4] {
+            changed.put(recipient(endpoint, &["*"])?);
+        }
+        changed.put(recipient(2, &["a.b", "c.d"])?);
+        changed.take_out(4);
+        changed.take_out(4);
+        let read = vec![
+            recipient(2, &["a.b", "c.d"])?,
+            recipient(3, &["*"])?,
+            recipient(1, &["*"])?,
+        ];
+        let read = Audience::new(1, Ways::default(), read);
+        assert_eq!(format!("{changed:?}"), format!("{read:?}"));
+        Ok(())
+    }
+
     #[test]
     fn a_rollback_forgets_those_of_its_transaction_only() {
-        let audience = || Audience {
-            application: 1,
-            recipients: Vec::new(),
-            ways: Ways::default(),
-            looks: 0,
-        };
+        let audience = || Audience::new(1, Ways::default(), Vec::new());
         let mut fanout = Fanout::default();
         for tenant in [1, 2] {
             fanout.tenants.insert(tenant, audience());

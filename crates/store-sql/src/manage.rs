@@ -97,8 +97,10 @@ impl Tx {
             application.updated_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(taken)?;
-        // Who is told of failures may have changed for all its tenants.
-        self.fanout.clear();
+        if application.settings != before.settings {
+            // Who is told of failures may have changed for all its tenants.
+            self.fanout.forget_application(key);
+        }
         self.note(by, Some(&before), Some(&application))
             .map_err(aborted)?;
         Ok(application)
@@ -155,7 +157,10 @@ impl Tx {
             to_json(&tenant.metadata)
         ];
         self.connection.execute(sql, values).map_err(taken)?;
-        self.fanout.forget(key);
+        if tenant.settings != before.settings {
+            let renewed = self.fanout.renew_ways(&self.connection, key);
+            renewed.map_err(aborted)?;
+        }
         self.note(by, Some(&before), Some(&tenant))
             .map_err(aborted)?;
         Ok(tenant)
@@ -294,9 +299,7 @@ impl Tx {
         self.connection.execute(sql, values).map_err(aborted)?;
         // Here speak the unique indexes of callbacks' URLs and of external ids.
         self.write_endpoint(endpoint).map_err(taken)?;
-        if endpoint.kind != EndpointKind::Callback {
-            self.fanout.forget(tenant);
-        }
+        self.fanout.put(endpoint);
         self.note(by, None, Some(endpoint)).map_err(aborted)
     }
 
@@ -401,7 +404,7 @@ impl Tx {
         let mut endpoint = before.clone();
         change(&mut endpoint)?;
         self.write_endpoint(&endpoint).map_err(taken)?;
-        self.fanout.forget(endpoint.tenant.key());
+        self.fanout.put(&endpoint);
         self.note(by, Some(&before), Some(&endpoint))
             .map_err(aborted)?;
         Ok(endpoint)
@@ -427,10 +430,7 @@ impl Tx {
                 [id.key()],
             )
             .map_err(aborted)?;
-        // A callback is not among those: with each that a new one takes the place of, all would be read again.
-        if before.kind != EndpointKind::Callback {
-            self.fanout.forget(before.tenant.key());
-        }
+        self.fanout.take_out(&before);
         self.note(by, Some(&before), None).map_err(aborted)
     }
 
