@@ -24,6 +24,9 @@ pub struct Actor {
     /// The user of the console who did it.
     pub user: Option<Id<id::User>>,
     pub name: Arc<str>,
+    /// On whose account the change goes while it waits: a tenant's, an application's, or whoever reaches all. Zero is
+    /// the server itself, and what is read from the log.
+    pub account: u128,
     pub at: Timestamp,
 }
 
@@ -34,6 +37,7 @@ impl Actor {
             key: None,
             user: None,
             name: Arc::from("postrider"),
+            account: 0,
             at,
         }
     }

@@ -371,24 +371,28 @@ impl Caller {
                 key: Some(key.id),
                 user: None,
                 name: Arc::from(key.name.as_str()),
+                account: self.holder(),
                 at,
             },
             Who::User(user) => Actor {
                 key: None,
                 user: Some(user.id),
                 name: Arc::from(user.name.as_str()),
+                account: self.holder(),
                 at,
             },
             Who::Customer(_, name, user) => Actor {
                 key: None,
                 user: *user,
                 name: name.clone(),
+                account: self.holder(),
                 at,
             },
             Who::Database => Actor {
                 key: None,
                 user: None,
                 name: Arc::from(DATABASE),
+                account: 0,
                 at,
             },
         }

@@ -390,6 +390,10 @@ impl From<StoreError> for Refusal {
                 ErrorCode::StoreFull,
                 "nothing was stored; the service resumes when there is room",
             ),
+            StoreError::Busy => Self::new(
+                ErrorCode::Overloaded,
+                "nothing was stored: too many changes of this account wait for each other already; try again in a moment",
+            ),
             StoreError::Unavailable { detail } => {
                 // Here, because the refusal goes on without it: what a database says is not the caller's to
                 // read.

@@ -286,6 +286,7 @@ impl Service {
                 key: Some(*key),
                 user: None,
                 name: Arc::from("by a link to the console"),
+                account: key.as_u128(),
                 at: now,
             },
             // By theirs they choose a password.

@@ -15,6 +15,7 @@ mod fanout;
 mod forget;
 mod home;
 mod keys;
+mod line;
 mod log;
 mod manage;
 mod metrics;

@@ -124,7 +124,7 @@ impl Sessions for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(move |tx| tx.create_session(&session, max, &by))
+            .change(by.account, move |tx| tx.create_session(&session, max, &by))
             .await
     }
 
@@ -156,11 +156,15 @@ impl Sessions for SqlStore {
         by: Actor,
     ) -> Result<Session, StoreError> {
         self.writer
-            .call(move |tx| tx.open_session(&code, token, now, &by))
+            .call_by(by.account, move |tx| {
+                tx.open_session(&code, token, now, &by)
+            })
             .await
     }
 
     async fn delete_session(&self, id: Id<id::Session>, by: Actor) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.delete_session(id, &by)).await
+        self.writer
+            .call_by(by.account, move |tx| tx.delete_session(id, &by))
+            .await
     }
 }

@@ -133,7 +133,7 @@ impl Tx {
 impl Users for SqlStore {
     async fn create_user(&self, user: User, max: u32, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .change(move |tx| tx.create_user(&user, max, &by))
+            .change(by.account, move |tx| tx.create_user(&user, max, &by))
             .await
     }
 
@@ -165,7 +165,7 @@ impl Users for SqlStore {
         by: Actor,
     ) -> Result<User, StoreError> {
         self.writer
-            .call(move |tx| tx.update_user(id, change, &by))
+            .call_by(by.account, move |tx| tx.update_user(id, change, &by))
             .await
     }
 
@@ -178,11 +178,15 @@ impl Users for SqlStore {
         by: Actor,
     ) -> Result<User, StoreError> {
         self.writer
-            .call(move |tx| tx.set_password(id, before, password, link, &by))
+            .call_by(by.account, move |tx| {
+                tx.set_password(id, before, password, link, &by)
+            })
             .await
     }
 
     async fn delete_user(&self, id: Id<id::User>, by: Actor) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.delete_user(id, &by)).await
+        self.writer
+            .call_by(by.account, move |tx| tx.delete_user(id, &by))
+            .await
     }
 }

@@ -17,6 +17,7 @@ use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::erase::Erasing;
 use crate::fanout::Fanout;
 use crate::home::Home;
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::outcomes::Counted;
 use crate::pieces::Pieces;
@@ -42,6 +43,8 @@ pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     /// How many changes may stand among the jobs.
     changes: Arc<Semaphore>,
+    /// Those that somebody asked for, behind these.
+    line: Line,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -166,6 +169,7 @@ impl Writer {
         Ok(Self {
             jobs: Some(jobs),
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),
+            line: Line::default(),
             thread: Some(thread),
         })
     }
@@ -190,13 +194,29 @@ impl Writer {
     /// refused while the disk has no more than they need.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
+        account: u128,
         change: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.call(|tx| {
+        self.call_by(account, |tx| {
             tx.must_have_reserve()?;
             change(tx)
         })
         .await
+    }
+
+    /// One transaction for one change that somebody asked for, in their turn.
+    pub(crate) async fn call_by<T: Send + 'static>(
+        &self,
+        account: u128,
+        change: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = match account {
+            0 => None,
+            account => Some(self.line.take(account).await?),
+        };
+        let changed = self.call(change).await;
+        drop(place);
+        changed
     }
 
     /// One transaction for one change.

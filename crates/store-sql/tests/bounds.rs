@@ -1,12 +1,16 @@
 //! What is bounded in the embedded store only: how many rows a list looks at.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
 use postrider_store::conformance::fixture::{World, at, by, secs, world};
 use postrider_store::{
     Batch, Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
-    StatePattern,
+    StatePattern, StoreError,
 };
 use postrider_store_sql::{Options, SqlStore, plan};
 
@@ -187,13 +191,13 @@ async fn changes_stand_before_a_batch_by_twos_however_many_there_are() {
     let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
     let world = world(&store).await;
     let endpoint = world.endpoint().await;
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
     let change = |_| async {
         let change = postrider_store::always(|endpoint: &mut Endpoint| endpoint.rate_limit = None);
         store.update_endpoint(endpoint, change, by()).await.unwrap();
         done.fetch_add(1, Ordering::Relaxed);
     };
-    let changes = futures_util::future::join_all((0..CHANGES).map(change));
+    let changes = join_all((0..CHANGES).map(change));
     let published = async {
         // Behind all of them.
         tokio::task::yield_now().await;
@@ -202,4 +206,54 @@ async fn changes_stand_before_a_batch_by_twos_however_many_there_are() {
     };
     let (_, before) = futures_util::future::join(changes, published).await;
     assert!(before < CHANGES / 2, "{before} changes came first");
+}
+
+/// Whoever sends changes as fast as they can waits for themselves: another's change is not behind all of theirs.
+#[tokio::test]
+async fn changes_of_one_account_wait_for_each_other_and_not_before_those_of_another() {
+    const MANY: usize = 500;
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    let endpoint = world.endpoint().await;
+    let done = AtomicUsize::new(0);
+    let change = |account: u128| {
+        let by = Actor { account, ..by() };
+        store.update_endpoint(endpoint, Box::new(|_| Ok(())), by)
+    };
+    let many = (0..MANY).map(async |_| {
+        change(1).await.unwrap();
+        done.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut many = many.collect::<FuturesUnordered<_>>();
+    // Each is asked for, and the first one is under way.
+    assert!(many.next().await.is_some());
+    let another = async {
+        change(2).await.unwrap();
+        done.load(Ordering::Relaxed)
+    };
+    let all = many.by_ref().collect::<Vec<()>>();
+    let (before, _) = tokio::join!(another, all);
+    assert!(before < MANY / 10, "{before} of {MANY} were before it");
+    assert_eq!(done.load(Ordering::Relaxed), MANY);
+}
+
+/// What waits is in memory: of one account it is half of what may.
+#[tokio::test]
+async fn more_changes_than_may_wait_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    let endpoint = world.endpoint().await;
+    let change = |account: u128| {
+        let by = Actor { account, ..by() };
+        store.update_endpoint(endpoint, Box::new(|_| Ok(())), by)
+    };
+    let many = (0..2_000).map(|_| change(1));
+    let (many, another) = tokio::join!(join_all(many), change(2));
+    assert!(another.is_ok(), "{another:?}");
+    let refused = |answer: &Result<Endpoint, _>| matches!(answer, Err(StoreError::Busy));
+    let (refused, done): (Vec<_>, Vec<_>) = many.into_iter().partition(refused);
+    assert!(done.iter().all(Result::is_ok));
+    assert_eq!((done.len(), refused.len()), (512, 1_488));
 }

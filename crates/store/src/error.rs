@@ -20,6 +20,9 @@ pub enum StoreError {
     /// There is no room: nothing was written; it may be tried again when there is.
     #[error("no room left on the store's disk")]
     Full,
+    /// As many changes of this account wait as may: nothing was written; it may be tried again in a moment.
+    #[error("too many changes of this account wait")]
+    Busy,
     /// The store is not where it was: nothing is read or written until it is back.
     #[error("{detail}")]
     Unavailable { detail: String },

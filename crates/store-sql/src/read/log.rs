@@ -30,6 +30,7 @@ fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
             key: key(4)?.map(|key| Id::from_key(key, salt)),
             user: key(10)?.map(|key| Id::from_key(key, salt)),
             name: Arc::from(row.text(5)?),
+            account: 0,
             at: time(row, 1)?,
         },
         action: row.get(6)?,

@@ -23,7 +23,9 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(move |tx| tx.create_application(&application, &by))
+            .change(by.account, move |tx| {
+                tx.create_application(&application, &by)
+            })
             .await
     }
 
@@ -44,13 +46,13 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<Application, StoreError> {
         self.writer
-            .change(move |tx| tx.update_application(id, change, &by))
+            .change(by.account, move |tx| tx.update_application(id, change, &by))
             .await
     }
 
     async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .change(move |tx| tx.create_tenant(&tenant, &by))
+            .change(by.account, move |tx| tx.create_tenant(&tenant, &by))
             .await
     }
 
@@ -61,7 +63,7 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<Tenant, StoreError> {
         self.writer
-            .change(move |tx| tx.update_tenant(id, change, &by))
+            .change(by.account, move |tx| tx.update_tenant(id, change, &by))
             .await
     }
 
@@ -97,7 +99,9 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<EventType, StoreError> {
         self.writer
-            .change(move |tx| tx.put_event_type(event_type, max, &by))
+            .change(by.account, move |tx| {
+                tx.put_event_type(event_type, max, &by)
+            })
             .await
     }
 
@@ -140,7 +144,9 @@ impl Catalogue for SqlStore {
         let name = name.to_owned();
         self.writer
             // Not `change`, as with all deletions: where there is no room they have to be possible.
-            .call(move |tx| tx.delete_event_type(application, &name, &by))
+            .call_by(by.account, move |tx| {
+                tx.delete_event_type(application, &name, &by)
+            })
             .await
     }
 
@@ -151,7 +157,9 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(move |tx| tx.create_endpoint(&endpoint, max, &by))
+            .change(by.account, move |tx| {
+                tx.create_endpoint(&endpoint, max, &by)
+            })
             .await
     }
 
@@ -172,7 +180,8 @@ impl Catalogue for SqlStore {
     }
 
     async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError> {
-        self.points.read(move |reader| reader.endpoints(&ids)).await
+        // Many, and each may have much: what deliveries and callers wait for goes beside it.
+        self.lists.read(move |reader| reader.endpoints(&ids)).await
     }
 
     async fn list_endpoints(
@@ -202,13 +211,13 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<Endpoint, StoreError> {
         self.writer
-            .change(move |tx| tx.update_endpoint(id, change, &by))
+            .change(by.account, move |tx| tx.update_endpoint(id, change, &by))
             .await
     }
 
     async fn delete_endpoint(&self, id: Id<id::Endpoint>, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.delete_endpoint(id, &by))
+            .call_by(by.account, move |tx| tx.delete_endpoint(id, &by))
             .await
     }
 

@@ -18,7 +18,9 @@ impl Keys for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(move |tx| tx.create_key(&key, endpoint.as_ref(), &by))
+            .change(by.account, move |tx| {
+                tx.create_key(&key, endpoint.as_ref(), &by)
+            })
             .await
     }
 
@@ -66,12 +68,14 @@ impl Keys for SqlStore {
         by: Actor,
     ) -> Result<(ApiKey, Option<Endpoint>), StoreError> {
         self.writer
-            .change(move |tx| tx.update_key(id, change, &by))
+            .change(by.account, move |tx| tx.update_key(id, change, &by))
             .await
     }
 
     async fn delete_key(&self, id: Id<id::ApiKey>, by: Actor) -> Result<(), StoreError> {
-        self.writer.call(move |tx| tx.delete_key(id, &by)).await
+        self.writer
+            .call_by(by.account, move |tx| tx.delete_key(id, &by))
+            .await
     }
 
     async fn use_nonce(

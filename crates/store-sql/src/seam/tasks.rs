@@ -33,7 +33,7 @@ impl Tasks for SqlStore {
 
     async fn delete_owner(&self, owner: Owner, task: Task, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .call(move |tx| tx.delete_owner(owner, &task, &by))
+            .call_by(by.account, move |tx| tx.delete_owner(owner, &task, &by))
             .await
     }
 

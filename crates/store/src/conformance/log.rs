@@ -167,6 +167,7 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
         key: Some(store.ids().next(at(0))),
         user: Some(store.ids().next(at(0))),
         name: "ops".into(),
+        account: 0,
         at: at(5),
     };
     let endpoint = world.endpoint().await;
