@@ -146,6 +146,10 @@ pub enum Input {
     /// The store takes no records: start nothing until `Resume`.
     Halt,
     Resume,
+    /// The store is this process's until then, by the steady clock; after it nothing is sent before another of these.
+    Owned {
+        until: Timestamp,
+    },
     /// Time passed.
     Tick,
 }
@@ -190,6 +194,8 @@ pub struct Machine {
     /// Attempts given out that are not `Started`.
     starting: usize,
     halted: bool,
+    /// Until when the store is surely this process's, by the steady clock; none where nobody else could have it.
+    owned_until: Option<Timestamp>,
 }
 
 /// Figures that cost nothing to read.
@@ -209,6 +215,7 @@ impl Machine {
             timers: BTreeSet::new(),
             starting: 0,
             halted: false,
+            owned_until: None,
         }
     }
 
@@ -327,6 +334,7 @@ impl Machine {
             Input::Started => self.starting -= 1,
             Input::Halt => self.halted = true,
             Input::Resume => self.halted = false,
+            Input::Owned { until } => self.owned_until = Some(until),
             Input::Tick => {
                 while let Some((at, endpoint)) =
                     self.timers.first().copied().filter(|(at, _)| *at <= now)
@@ -551,7 +559,9 @@ impl Machine {
     /// Gives turns, one delivery each: tenants in a ring, and the lanes of a tenant in a ring.
     fn give_turns(&mut self, at: Moment, actions: &mut Vec<Action>) {
         let now = at.steady;
-        while !self.halted && self.starting < self.limits.starting_max {
+        // A process that stood still does not know yet that another one has taken its place, and made what is due here.
+        let is_owner = self.owned_until.is_none_or(|until| now < until);
+        while is_owner && !self.halted && self.starting < self.limits.starting_max {
             let Some(endpoint) = self.shares.next() else {
                 break;
             };

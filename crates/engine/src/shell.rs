@@ -454,6 +454,14 @@ impl Engine {
         &self.profiles
     }
 
+    /// The store was this process's a while `ago`, and another one takes it `within` at the earliest: until then
+    /// deliveries are sent, and after it only when this has been said again. A process that stood still would else send what
+    /// its successor has sent.
+    pub fn owned(self: &Arc<Self>, ago: Duration, within: Duration) {
+        let until = self.steady().minus(ago).plus(within);
+        self.apply(Input::Owned { until });
+    }
+
     /// Starts no more attempts, waits for those under way and for their records.
     ///
     /// Returns false when `deadline` passed first: what was under way will be sent again at the next start.

@@ -308,3 +308,27 @@ fn a_rate_holds_though_there_are_too_many_lanes_to_keep() {
     sends(Input::Tick, later);
     assert!(machine.stats().lanes <= 10_001, "{:?}", machine.stats());
 }
+
+/// A process that stood still for longer than others wait: what is due was made by its successor.
+#[test]
+fn nothing_is_sent_by_who_may_not_be_the_owner_any_more() {
+    let mut machine = Machine::new(MachineLimits::default());
+    let sent = |actions: Vec<Action>| {
+        let sent = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Send(_)));
+        sent.count()
+    };
+    let owned = |until| Input::Owned { until };
+    let later = |secs| START.plus(Duration::from_secs(secs));
+    let new = |number| Input::Due(vec![due(1, number, START)]);
+    machine.step(START, configure(1, None, false));
+    machine.step(START, new(1));
+    machine.step(START, configure(1, None, false));
+    assert_eq!(sent(machine.step(START, new(2))), 1, "it is nobody else's");
+    machine.step(START, owned(later(10)));
+    assert_eq!(sent(machine.step(later(9), new(3))), 1);
+    assert_eq!(sent(machine.step(later(60), new(4))), 0);
+    assert_eq!(sent(machine.step(later(60), Input::Tick)), 0);
+    assert_eq!(sent(machine.step(later(60), owned(later(70)))), 1);
+}

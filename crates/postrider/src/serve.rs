@@ -104,13 +104,22 @@ impl Running {
 
     /// Owns the database until all is recorded, and not only until the server is told to stop: whoever waits for it would
     /// take what says nothing any more for a server that stands still.
-    fn must_own(&self, store: Arc<postrider_store_sql::SqlStore>, service: Service) {
+    fn must_own(
+        &self,
+        store: Arc<postrider_store_sql::SqlStore>,
+        engine: Arc<Engine>,
+        service: Service,
+    ) {
         self.must_look_again(store.clone(), service);
         let (drained, lost) = (self.drained.clone(), self.lost.clone());
         let watch = Watch::new("ownership", &self.drained, &self.failed);
         // Not among the other tasks, which end before it.
         self.owning.spawn(watch.over(async move {
-            if drained.run_until_cancelled(owned(store)).await.is_some() {
+            if drained
+                .run_until_cancelled(owned(store, engine))
+                .await
+                .is_some()
+            {
                 lost.cancel();
             }
         }));
@@ -236,7 +245,7 @@ impl Server {
             running.must("metrics listener", serving);
         }
         running.must("notifier", notifier.run(running.stop.clone()));
-        running.must_own(opened.sql.clone(), service.clone());
+        running.must_own(opened.sql.clone(), engine.clone(), service.clone());
         running.must_do_by_itself(service);
         running.must_until_stopped("patrol", patrol::patrol(opened.sql, prepared.damaged));
         let transport = prepared.transport.clone();

@@ -312,14 +312,14 @@ impl SqlStore {
             })? {
                 return Err(OpenError::Unfinished { name: owned.name });
             }
-            // It is in use again, whatever was made of it meanwhile.
-            let used = owned
-                .connection
-                .execute("delete from meta where key = 'moved'", ());
-            used.map_err(|source| OpenError::Database {
-                name: owned.name.clone(),
-                source,
-            })?;
+            if options.serves {
+                // It is in use again, whatever was made of it meanwhile.
+                let used = postgres::take_again(&owned.connection);
+                used.map_err(|source| OpenError::Database {
+                    name: owned.name.clone(),
+                    source,
+                })?;
+            }
             let (home, source) = (Home::Server(owned.ownership), Source::Server(owned.source));
             let (salt, segments) = (options.salt, options.segments);
             let started = Self::start(home, owned.connection, &source, salt, segments);
@@ -379,14 +379,19 @@ impl SqlStore {
     ///
     /// Says every second that it lives, so that a server that writes nothing hears of it too, is back as soon as its
     /// database, and is known to stand still when it does.
-    pub async fn lost(&self) {
+    /// Each time that it is the owner's still, `owned` hears how long ago that was asked.
+    pub async fn lost(&self, owned: impl Fn(Duration)) {
         let Some(lost) = &self.lost else {
             return std::future::pending().await;
         };
         while !*lost.borrow() {
+            let asked = tokio::time::Instant::now();
             // What is wrong is told by whoever needs it.
-            let beat = self.writer.run(Tx::beat).await;
-            drop(beat);
+            if let Some(Ok(())) = self.writer.run(Tx::beat).await
+                && !*lost.borrow()
+            {
+                owned(asked.elapsed());
+            }
             tokio::time::sleep(OWNERSHIP_PAUSE).await;
         }
     }

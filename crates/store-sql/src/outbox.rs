@@ -21,7 +21,9 @@ impl Reader {
         limit: u32,
         bytes: usize,
     ) -> Result<Vec<Submission>, StoreError> {
-        // How many of them are not too much at once is known before they are read.
+        // How many of them are not too much at once is known before they are read, and those are read: whoever commits
+        // between the two questions may have begun long before.
+        let _snapshot = self.connection.snapshot().map_err(reading)?;
         let sql = "select id, octet_length(event) from outbox where refused is null and id > ?1 order by id limit ?2";
         let (mut last, mut taken) = (None, 0);
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;

@@ -63,6 +63,9 @@ const SETUP: &str =
     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
     set plan_cache_mode = force_generic_plan";
 
+/// How long a migration waits for a table.
+const MIGRATION_WAITS: &str = "2s";
+
 /// Makes connections that read.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
@@ -302,9 +305,10 @@ fn migrate(connection: &Connection, done: i64, epoch: i64) -> SqlResult<()> {
     {
         let schema = if number == 1 { schema } else { "" };
         let first = if is_noted { "" } else { &owner };
-        // One message is one transaction.
+        // One message is one transaction. Whoever publishes waits behind a change of a table that waits for a dump of it:
+        // no longer than this, and there is another try later.
         connection.execute_batch(&format!(
-            "begin; {schema} {sql}; {} {first} commit",
+            "begin; set local lock_timeout = '{MIGRATION_WAITS}'; {schema} {sql}; {} {first} commit",
             note("schema", number)
         ))?;
         is_noted = true;
@@ -344,13 +348,31 @@ pub(crate) fn look_at_tables<'t>(connection: &Connection, tables: impl Iterator<
     }
 }
 
-/// Makes `postrider.publish()` fail until a server owns the database again, and waits for those that have called it:
+/// Makes `postrider.publish()` fail until a server runs on the database again, and waits for those that have called it:
 /// what they commit later would be where nobody looks any more.
 pub(crate) fn take_no_more(connection: &Connection) -> SqlResult<()> {
-    // The sign first: whoever gets at the table after the lock was free has to see it.
+    // Two signs. By the one whoever publishes is told what to do; the other one is for transactions that see the database
+    // as it was when they began: of constraints everybody sees the newest.
     let sql = "insert into meta (key, value) values ('moved', 1) on conflict (key) do nothing";
     connection.execute(sql, ())?;
-    connection.execute_batch("begin; lock table outbox in share mode; commit")
+    connection.execute_batch(
+        "begin;
+         alter table outbox drop constraint if exists publish_where_the_store_is_now;
+         alter table outbox add constraint publish_where_the_store_is_now check (false) not valid;
+         commit",
+    )
+}
+
+/// Lets `postrider.publish()` work again.
+pub(crate) fn take_again(connection: &Connection) -> SqlResult<()> {
+    let sql = "delete from meta where key = 'moved'";
+    // Not at each start: what changes a table waits for all who read it.
+    if connection.execute(sql, ())? == 0 {
+        return Ok(());
+    }
+    connection.execute_batch(
+        "alter table outbox drop constraint if exists publish_where_the_store_is_now",
+    )
 }
 
 impl Ownership {

@@ -336,3 +336,37 @@ async fn what_was_begun_before_a_server_ran_on_the_source_is_not_gone_on_with() 
         "{changed:?}"
     );
 }
+
+/// Whoever began before the export sees the database as it was; an event that is put in now would be nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_publishes_into_a_store_that_was_exported() {
+    let url = Postgres::shared().database();
+    let served = || PostgresOptions {
+        serves: true,
+        ..into(&url)
+    };
+    let store = SqlStore::connect(served()).await.unwrap();
+    world(&store).await;
+    drop(store);
+    let run = |sql: &str| Postgres::shared().execute(&url, sql);
+    assert!(run("update postrider.tenant set external_id = 'ada'"));
+    let publish = "select postrider.publish('shop', 'ada', 'a.b', '1')";
+    assert!(run(publish));
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let begin = "begin isolation level repeatable read; select count(*) from pg_class";
+    client.batch_execute(begin).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("other");
+    export(into(&url), &target, |_| ()).await.unwrap();
+    let published = client.batch_execute(publish).await;
+    assert!(published.is_err(), "it sees no sign of the export");
+    assert!(!run(publish));
+    // What looks at the store by itself is no server.
+    drop(SqlStore::connect(into(&url)).await.unwrap());
+    assert!(!run(publish));
+    drop(SqlStore::connect(served()).await.unwrap());
+    assert!(run(publish), "a server runs there again");
+}

@@ -168,6 +168,7 @@ impl<'s> Turn<'s> {
         let url = self.settings.as_ref().map(|node| node.url.to_string());
         let options = PostgresOptions {
             node_url: url,
+            serves: true,
             opens: Some(master_key::opens(self.config)),
             ..options
         };

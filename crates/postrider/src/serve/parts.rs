@@ -18,7 +18,7 @@ use postrider_core::seal::Sealer;
 use postrider_core::tenant::TENANT_SECRET_CONTEXT;
 use postrider_core::{Secret, Timestamp};
 use postrider_engine::machine::MachineLimits;
-use postrider_engine::{Clock, ProfileRegistry, SystemClock, Transport};
+use postrider_engine::{Clock, Engine, ProfileRegistry, SystemClock, Transport};
 use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
 use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
@@ -97,9 +97,12 @@ fn make_private(directory: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("failed to create {}", directory.display()))
 }
 
+/// So long after its last sign of life an owner may send: less than others wait before they take its place.
+const OWNED_FOR: Duration = Duration::from_secs(10);
+
 /// Ends when another server has taken over the database.
-pub(super) async fn owned(store: Arc<SqlStore>) {
-    store.lost().await;
+pub(super) async fn owned(store: Arc<SqlStore>, engine: Arc<Engine>) {
+    store.lost(|ago| engine.owned(ago, OWNED_FOR)).await;
     tracing::error!("another server has taken over the database");
 }
 

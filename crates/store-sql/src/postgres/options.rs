@@ -37,6 +37,8 @@ pub struct PostgresOptions {
     pub node_url: Option<String>,
     /// Refuses a database that acknowledges what no standby has.
     pub require_sync_standby: bool,
+    /// A server is to run on it: `postrider.publish()` works again after an export.
+    pub serves: bool,
     /// Refuses a database that has no store yet, instead of making one.
     pub must_exist: bool,
     /// Asked of a sealed secret and whose it is before the database is taken: a server that cannot open what is stored must
