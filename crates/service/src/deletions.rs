@@ -9,7 +9,7 @@ use postrider_store::{Erased, Owner, StoreError, Task, TaskKind, TaskState};
 use tokio::sync::Semaphore;
 
 use crate::refusal::{ErrorCode, Refusal, Result};
-use crate::tasks::{TaskStatus, patiently};
+use crate::tasks::{Claim, TaskStatus, patiently};
 use crate::{Caller, Service};
 
 /// Rows of a kind that one transaction erases; whoever publishes has a turn between two.
@@ -134,6 +134,8 @@ async fn begin(
         created_at: by.at,
         finished_at: None,
     };
+    let claim = service.0.started.claim(task.id);
+    let claim = claim.ok_or_else(|| Refusal::internal("a new task runs already"))?;
     let (beginning, first) = (service.clone(), task.clone());
     service
         .to_the_end(async move {
@@ -153,7 +155,7 @@ async fn begin(
             }
             // Where nobody knows whether it was written, the task tells.
             if deleted.is_ok() || service.store().task(task.id).await.is_ok() {
-                start(&service, task);
+                start(&service, task, claim);
             }
             Ok(deleted?)
         })
@@ -167,13 +169,15 @@ fn owner(task: &Task) -> Owner {
 }
 
 /// Erases what is left, also after a restart. It is never given up: nobody could ask for it again.
-pub(crate) fn start(service: &Service, task: Task) {
+pub(crate) fn start(service: &Service, task: Task, claim: Claim) {
     let service = service.clone();
     #[expect(
         clippy::disallowed_methods,
         reason = "a deletion outlives its request; its progress is in the store"
     )]
     tokio::spawn(async move {
+        // Until its end is recorded it is this one's.
+        let _claim = claim;
         let mut task = task;
         // Its endpoints end at once; the rest waits for its turn.
         let erased = match close(&service, &mut task).await {
@@ -214,7 +218,7 @@ async fn close(service: &Service, task: &mut Task) -> Result<(), StoreError> {
     };
     for other in patiently(u32::MAX, || service.store().unfinished_tasks()).await? {
         if other.kind == TaskKind::Replay && its(&other) {
-            service.0.replays.cancel(other.id);
+            service.0.started.cancel(other.id);
         }
     }
     // Without a rest: until they are closed, their endpoints are sent what waits.

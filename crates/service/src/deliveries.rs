@@ -101,7 +101,7 @@ impl Service {
         }
         let found = self.deliveries_for(who, filter, bounded_page(page)).await?;
         Ok(Page {
-            rows: with_last(self, found.rows).await?,
+            rows: with_last(self, who, found.rows).await?,
             next: found.next,
         })
     }
@@ -362,6 +362,7 @@ async fn logged(service: &Service, text: &str) -> Result<Option<Logged>> {
 /// The rows of a list, each with where it went and how its last attempt ended.
 async fn with_last(
     service: &Service,
+    who: &Caller,
     mut deliveries: Vec<Delivery>,
 ) -> Result<Vec<DeliveryListed>> {
     let tenants = deliveries.iter().map(|delivery| delivery.tenant);
@@ -372,17 +373,19 @@ async fn with_last(
         .iter()
         .map(|delivery| delivery.endpoint)
         .collect();
-    let endpoints = service
-        .store()
-        .endpoints(endpoints.into_iter().collect())
-        .await?;
+    let tried = deliveries.iter().filter(|delivery| delivery.attempts > 0);
+    let tried = tried.map(|delivery| delivery.id).collect();
+    // In a turn like the list itself: endpoints with all their headers are the larger half of it.
+    let store = service.0.store.clone();
+    let read = async move {
+        let endpoints = store.endpoints(endpoints.into_iter().collect()).await?;
+        Ok((endpoints, store.last_attempts(tried).await?))
+    };
+    let (endpoints, last) = service.listed(who, read).await?;
     let endpoints: HashMap<_, _> = endpoints
         .into_iter()
         .map(|endpoint| (endpoint.id, endpoint))
         .collect();
-    let tried = deliveries.iter().filter(|delivery| delivery.attempts > 0);
-    let tried = tried.map(|delivery| delivery.id).collect();
-    let last = service.store().last_attempts(tried).await?;
     let mut last: HashMap<_, _> = last.into_iter().collect();
     let listed = |delivery: Delivery| DeliveryListed {
         endpoint: endpoints.get(&delivery.endpoint).cloned(),

@@ -11,12 +11,16 @@ use postrider_core::{Id, id};
 use postrider_engine::cache::{Cache, Changes, Read};
 use postrider_engine::{CurrentProfile, Engine};
 use postrider_store::{Store, StoreError};
+use tokio::sync::Semaphore;
 
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::schemas::{self, KnownType};
 
 /// Entries held of a kind.
 const HELD_MAX: usize = 50_000;
+/// Keys that are looked up in the store at once, of the four questions of this kind that it answers: anybody may send any
+/// text as a key, and what deliveries wait for is asked beside it.
+const LOOKUPS_MAX: usize = 2;
 /// So many bytes of a logo count as one entry.
 const LOGO_PART: u64 = 256;
 /// Bytes of schemas with all that was compiled of them.
@@ -35,6 +39,7 @@ pub(crate) struct Directory {
     types: Cache<(Id<id::Application>, ProfileVersion, String), KnownType>,
     /// Keys that events are addressed to, by their public id, each with its endpoint.
     addressees: Cache<String, Addressee>,
+    lookups: Semaphore,
 }
 
 /// A key that an event can be addressed to.
@@ -55,6 +60,7 @@ impl Directory {
             applications: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             types: Cache::new(HELD_MAX, SCHEMA_BYTES_MAX, changes.clone()),
             addressees: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            lookups: Semaphore::new(LOOKUPS_MAX),
             changes,
         }
     }
@@ -69,6 +75,7 @@ impl Directory {
 
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
         let read = async {
+            let _turn = self.lookups.acquire().await;
             // Whose it is only the row says, so it is read once for the counts, and again to be no older than
             // they are.
             let known = self.store.key_by_hash(hash).await?;
@@ -175,6 +182,7 @@ impl Directory {
     /// The key with this public id.
     pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
         let read = async {
+            let _turn = self.lookups.acquire().await;
             // Twice, as in `key`.
             let known = self.store.key_by_public_id(public_id).await?;
             let stamp = self.stamp(&known);
@@ -212,7 +220,7 @@ impl Directory {
             let own = self.store.event_type(application, name).await?;
             let value = schemas::known_type(&current.profile, name, own).await?;
             Ok::<_, Refusal>(Read {
-                weight: value.weight(),
+                weight: value.weight() + name.len() as u64,
                 value,
                 stamp,
             })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use postrider_core::distribution::{Distribution, Payload};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
-use postrider_core::limits::{ENDPOINTS_MAX, EVENT_TYPES_MAX, KEY_BYTES_MAX};
+use postrider_core::limits::{ENDPOINTS_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::{DistributionSpec, Profile};
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
@@ -270,18 +270,14 @@ async fn triggers(
     events: Vec<String>,
     has: Option<&Subscription>,
 ) -> Result<Subscription> {
-    // Asked one by one below: no more than can be meant.
-    if events.len() > EVENT_TYPES_MAX {
-        let rule = format!("must be {EVENT_TYPES_MAX} at most");
-        return Err(Refusal::field(
-            ErrorCode::SubscriptionInvalid,
-            "events",
-            rule,
-        ));
-    }
+    // Asked one by one below, and remembered: no more than can be meant, and nothing that is no name.
+    let events = Subscription::new(events).map_err(|error| {
+        Refusal::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
+    })?;
     // What it has stays, though its application declares it no more.
     let has = |name: &String| has.is_some_and(|has| has.patterns().contains(name));
-    let others = events.iter().filter(|name| !spec.allows(name));
+    let others = events.patterns().iter();
+    let others = others.filter(|name| !spec.allows(name));
     for name in others.filter(|name| !has(name)) {
         let directory = &service.0.directory;
         let own = directory.event_type(application, name).await?;
@@ -297,9 +293,7 @@ async fn triggers(
             ));
         }
     }
-    Subscription::new(events).map_err(|error| {
-        Refusal::field(ErrorCode::SubscriptionInvalid, "events", error.to_string())
-    })
+    Ok(events)
 }
 
 fn checked_payload(payload: &Payload) -> Result<()> {

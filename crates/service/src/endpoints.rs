@@ -625,8 +625,9 @@ pub(crate) async fn listed(
         mode: who.shown(mode)?,
         oldest_first,
     };
-    let found = service.store().list_endpoints(filter, bounded_page(page));
-    Ok((found.await?, profile))
+    let store = service.0.store.clone();
+    let list = async move { store.list_endpoints(filter, bounded_page(page)).await };
+    Ok((service.listed(who, list).await?, profile))
 }
 
 /// Enables or disables by hand; enabling starts the counters anew.

@@ -200,6 +200,8 @@ struct Inner {
     counts: turns::Turns,
     /// By whose account they go on.
     lists: turns::Turns<()>,
+    /// By whose account they go on.
+    explanations: turns::Turns<()>,
     schemas: schemas::Gate,
     probes: endpoints::Probes,
     door: sessions::Door,
@@ -208,6 +210,7 @@ struct Inner {
     questions: Budget,
     /// Nonces that were used lately, by key.
     nonces: quick_cache::sync::Cache<(u128, [u8; 32]), ()>,
+    started: tasks::Started,
     replays: replays::Replays,
     deletions: deletions::Deletions,
     rounds: retention::Rounds,
@@ -237,6 +240,7 @@ impl Service {
             directory,
             counts: turns::Turns::default(),
             lists: turns::Turns::of_several(LISTS_EACH),
+            explanations: turns::Turns::default(),
             schemas: schemas::Gate::default(),
             probes: endpoints::Probes::default(),
             door: sessions::Door::default(),
@@ -244,6 +248,7 @@ impl Service {
             catchers: catchers::Catchers::default(),
             questions: Budget::new(confirmations::QUESTIONS_MAX),
             nonces: quick_cache::sync::Cache::new(NONCES_KNOWN),
+            started: tasks::Started::default(),
             replays: replays::Replays::default(),
             deletions: deletions::Deletions::default(),
             rounds: retention::Rounds::default(),
@@ -252,16 +257,19 @@ impl Service {
         }))
     }
 
-    /// Looks at the store anew: it was away, and what was changed last it may have or not.
+    /// Looks at the store anew: it was away, and what was changed last it may have or not. Tasks that it has and nobody
+    /// runs begin.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn look_again(&self) -> Result<(), StoreError> {
         self.0.directory.forget_all();
-        self.0.engine.look().await
+        self.0.engine.look().await?;
+        self.resume_tasks().await
     }
 
-    /// Goes on with replays and deletions that a restart interrupted.
+    /// Goes on with replays and deletions that nobody runs: a restart interrupted them, or whoever began them could not
+    /// know that they were written.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -138,11 +138,16 @@ impl Service {
         task.request = serde_json::to_string(&new).map_err(Refusal::internal)?;
         // Before it is written: one too many leaves nothing behind.
         let place = self.0.replays.place(tenant.id)?;
+        let claim = self.0.started.claim(task.id);
+        let claim = claim.ok_or_else(|| Refusal::internal("a new task runs already"))?;
         let (starting, first) = (self.clone(), task.clone());
         self.to_the_end(async move {
-            starting.store().put_task(first.clone()).await?;
-            running::start(&starting, first, place);
-            Ok(())
+            let put = starting.store().put_task(first.clone()).await;
+            // Where nobody knows whether it was written, the task tells: left alone it would begin at the next start.
+            if put.is_ok() || starting.store().task(first.id).await.is_ok() {
+                running::start(&starting, first, place, claim);
+            }
+            Ok(put?)
         })
         .await?;
         Ok(task.into())
@@ -188,7 +193,7 @@ impl Service {
         let mut task = found(self, who, id).await?;
         if matches!(task.state, TaskState::Running | TaskState::Cancelled) {
             // First, so that it stops though whoever asked goes away; and again, should it not have.
-            self.0.replays.cancel(task.id);
+            self.0.started.cancel(task.id);
         }
         if task.state == TaskState::Running {
             task.state = TaskState::Cancelled;

@@ -14,7 +14,7 @@ use postrider_core::profile::Profile;
 use postrider_core::tenant::EventType;
 use serde_json::Value;
 
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Whose};
 
 use crate::refusal::{Refusal, Result};
 use cost::Cost;
@@ -93,14 +93,14 @@ pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> Result<()> {
         return Ok(());
     };
     // To compile may take as long as a slow check, and whoever puts schemas waits for themselves.
-    let turn = gate.slow(event_type.application).await?;
+    let turn = gate.slow(event_type.application.into()).await?;
     let compiled = turn.run(move || compile(&schema)).await?;
     let compiled = compiled.map_err(|why| Refusal::invalid("schema", why))?;
     let Some(example) = &event_type.example else {
         return Ok(());
     };
     let checked = Arc::new(compiled)
-        .check(gate, event_type.application, example)
+        .check(gate, event_type.application.into(), example)
         .await?;
     checked.map_err(|(path, why)| {
         let place = path.replacen("data", "example", 1);
@@ -155,11 +155,11 @@ impl KnownType {
     pub(crate) async fn check(
         &self,
         gate: &Gate,
-        application: postrider_core::Id<postrider_core::id::Application>,
+        whose: Whose,
         data: &str,
     ) -> Result<Result<(), Mistake>> {
         match &self.compiled {
-            Some(compiled) => compiled.check(gate, application, data).await,
+            Some(compiled) => compiled.check(gate, whose, data).await,
             None => Ok(Ok(())),
         }
     }
@@ -169,7 +169,7 @@ impl Compiled {
     async fn check(
         self: &Arc<Self>,
         gate: &Gate,
-        application: postrider_core::Id<postrider_core::id::Application>,
+        whose: Whose,
         data: &str,
     ) -> Result<Result<(), Mistake>> {
         let data: Value = match serde_json::from_str(data) {
@@ -183,10 +183,10 @@ impl Compiled {
             Err(why) => return Ok(Err(("data".to_owned(), why))),
         };
         let (turn, told) = if quick {
-            (gate.quick().await?, MISTAKES_TOLD)
+            (gate.quick(whose).await?, MISTAKES_TOLD)
         } else {
             // To find all mistakes takes memory for each.
-            (gate.slow(application).await?, 1)
+            (gate.slow(whose).await?, 1)
         };
         let this = self.clone();
         turn.run(move || this.mistakes(&data, told)).await

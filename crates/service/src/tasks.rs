@@ -1,8 +1,12 @@
 //! What long work has in common: it has time, and waits for a store that fails for a while.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use postrider_core::{Id, id};
 use postrider_store::{Page, PageRequest, StoreError, TaskFilter, TaskKind, TaskState};
+use tokio_util::sync::CancellationToken;
 
 use crate::reading::bounded_page;
 use crate::refusal::Result;
@@ -66,14 +70,71 @@ impl Service {
     }
 }
 
-/// Goes on with what a restart interrupted.
+/// The tasks that this process runs or will run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Started(Arc<Mutex<HashMap<Id<id::Task>, CancellationToken>>>);
+
+/// A task is this one's to run, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    started: Started,
+    task: Id<id::Task>,
+    /// Whether it is to stop.
+    pub(crate) cancelled: CancellationToken,
+}
+
+impl Started {
+    /// None when somebody runs it already.
+    pub(crate) fn claim(&self, task: Id<id::Task>) -> Option<Claim> {
+        let mut started = self.lock();
+        if started.contains_key(&task) {
+            return None;
+        }
+        let cancelled = CancellationToken::new();
+        started.insert(task, cancelled.clone());
+        drop(started);
+        Some(Claim {
+            started: self.clone(),
+            task,
+            cancelled,
+        })
+    }
+
+    /// Stops one, if it runs or waits for its turn.
+    pub(crate) fn cancel(&self, task: Id<id::Task>) {
+        if let Some(token) = self.lock().get(&task) {
+            token.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id<id::Task>, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.started.lock().remove(&self.task);
+    }
+}
+
+/// Begins what is unfinished and nobody runs: what a restart interrupted, and what was written though nobody could tell
+/// whoever asked for it.
 pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreError> {
     for task in service.store().unfinished_tasks().await? {
+        let Some(claim) = service.0.started.claim(task.id) else {
+            continue;
+        };
+        // Once more: whoever had it until now has recorded how it ended.
+        let task = service.store().task(task.id).await?;
+        if task.state != TaskState::Running {
+            continue;
+        }
         match (task.kind, task.tenant) {
-            (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant),
+            (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant, claim),
             // None is made without a tenant, whose place it takes.
             (TaskKind::Replay, None) => {}
-            (TaskKind::Deletion, _) => deletions::start(service, task),
+            (TaskKind::Deletion, _) => deletions::start(service, task, claim),
         }
     }
     Ok(())
@@ -113,6 +174,7 @@ pub(crate) fn is_passing(error: &StoreError) -> bool {
         error,
         StoreError::TooLong
             | StoreError::Full
+            | StoreError::Busy
             | StoreError::Unavailable { .. }
             | StoreError::Aborted { .. }
             | StoreError::OutcomeUnknown { .. }

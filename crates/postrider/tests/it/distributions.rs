@@ -313,6 +313,11 @@ async fn a_type_that_the_application_declares_triggers_distributions_too() {
         json!({ "name": "n", "eventName": "e", "url": receiver.url("/"), "events": [failed] });
     let refused = server.call("POST", &path, new.clone()).await;
     assert_eq!(refused.code(), "event_type_unknown");
+    // What is no name is not looked up, which would remember it.
+    let mut long = new.clone();
+    long["events"] = json!(["x".repeat(200_000)]);
+    let refused = server.call("POST", &path, long).await;
+    assert_eq!(refused.code(), "subscription_invalid");
     let declare = format!("/v1/applications/{application}/event-types/{failed}");
     server.good("PUT", &declare, json!({})).await;
     let made = server.good("POST", &path, new).await;

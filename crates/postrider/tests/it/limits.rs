@@ -76,6 +76,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "test_calls_are_bounded_for_each_tenant",
     ),
     (
+        "changes of endpoints, keys, tenants",
+        "more_changes_than_may_wait_are_refused",
+    ),
+    (
         "publishes and resends that wait for the store",
         "when_too_much_waits_publishers_are_told_to_come_back",
     ),

@@ -41,7 +41,7 @@ async fn check_data(
         .event_type(application.id, &body.r#type)
         .await?;
     let checked = known
-        .check(&service.0.schemas, application.id, body.data.get())
+        .check(&service.0.schemas, tenant.into(), body.data.get())
         .await?;
     match (checked, validate) {
         (Ok(()), _) => Ok(None),
@@ -80,7 +80,7 @@ async fn carriable(
     }
     let (profile, data) = (current.profile.clone(), data.to_vec());
     let meta = meta.map(<[u8]>::to_vec);
-    let turn = service.0.schemas.slow(tenant.application).await?;
+    let turn = service.0.schemas.slow(tenant.into()).await?;
     turn.run(move || look(&profile, &data, meta.as_deref()))
         .await?
 }

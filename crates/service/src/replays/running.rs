@@ -12,13 +12,12 @@ use postrider_store::{
     TaskState,
 };
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::{FORWARD, NewReplay, filter, missed};
 use crate::Service;
 use crate::deliveries::resend_policy;
 use crate::refusal::{ErrorCode, Refusal, Result};
-use crate::tasks::{PAUSE, PAUSE_MAX, is_passing, patiently};
+use crate::tasks::{Claim, PAUSE, PAUSE_MAX, is_passing, patiently};
 use crate::turns::Turns;
 
 /// Deliveries read at once.
@@ -36,10 +35,10 @@ const REPLAYS: Id<()> = Id::from_u128(0);
 /// Replays that run at once; the others wait for their turn.
 const RUNNING_MAX: usize = 4;
 
-/// Goes on with a replay that a restart interrupted.
-pub(crate) fn resume(service: &Service, task: Task, tenant: Id<id::Tenant>) {
+/// Goes on with a replay that nobody runs.
+pub(crate) fn resume(service: &Service, task: Task, tenant: Id<id::Tenant>, claim: Claim) {
     let place = service.0.replays.kept_place(tenant);
-    start(service, task, place);
+    start(service, task, place, claim);
 }
 
 /// Who replays: a tenant's replays run one after the other, and few at once in all, so that they
@@ -48,8 +47,6 @@ pub(crate) struct Replays {
     unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
     turns: Turns,
     running: Semaphore,
-    /// Those that this process runs or will run, and whether they are to stop.
-    started: Mutex<HashMap<Id<id::Task>, CancellationToken>>,
 }
 
 impl Default for Replays {
@@ -58,7 +55,6 @@ impl Default for Replays {
             unfinished: Arc::default(),
             turns: Turns::default(),
             running: Semaphore::new(RUNNING_MAX),
-            started: Mutex::default(),
         }
     }
 }
@@ -86,24 +82,6 @@ impl Replays {
         *unfinished.entry(tenant).or_default() += 1;
         drop(unfinished);
         Ok(self.kept(tenant))
-    }
-
-    fn started(&self, task: Id<id::Task>) -> CancellationToken {
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.entry(task).or_default().clone()
-    }
-
-    /// Stops one, if it runs or waits for its turn.
-    pub(crate) fn cancel(&self, task: Id<id::Task>) {
-        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = started.get(&task) {
-            token.cancel();
-        }
-    }
-
-    fn ended(&self, task: Id<id::Task>) {
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.remove(&task);
     }
 
     /// The place of a replay that was accepted before a restart.
@@ -138,9 +116,8 @@ impl Drop for Place {
     }
 }
 
-pub(super) fn start(service: &Service, task: Task, place: Place) {
+pub(super) fn start(service: &Service, task: Task, place: Place, claim: Claim) {
     let service = service.clone();
-    let cancelled = service.0.replays.started(task.id);
     #[expect(
         clippy::disallowed_methods,
         reason = "a replay outlives its request; its progress is in the store"
@@ -158,7 +135,7 @@ pub(super) fn start(service: &Service, task: Task, place: Place) {
         let ended = tokio::select! {
             ended = ended => Some(ended),
             // Between two deliveries: each is sent whole or not at all.
-            () = cancelled.cancelled() => None,
+            () = claim.cancelled.cancelled() => None,
         };
         task.state = match ended {
             None => TaskState::Cancelled,
@@ -177,9 +154,8 @@ pub(super) fn start(service: &Service, task: Task, place: Place) {
                 "failed to record the end of a replay"
             );
         }
-        service.0.replays.ended(task.id);
-        // Until its end is recorded it is unfinished.
-        drop(place);
+        // Until its end is recorded it is unfinished, and this one's.
+        drop((claim, place));
     });
 }
 

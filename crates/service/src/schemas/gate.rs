@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider_core::tenant::Tenant;
 use postrider_core::{Id, id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -10,13 +11,43 @@ use crate::turns::Turns;
 
 /// Quick checks at once.
 const QUICK_MAX: usize = 8;
-/// Slow ones at once, and one of an application: they take a core each.
+/// Those that one tenant may have, among the quick ones.
+const QUICK_EACH: usize = 4;
+/// Slow ones at once, one of an application, and one of a tenant: they take a core each.
 const SLOW_MAX: usize = 1;
 
 pub(crate) struct Gate {
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     applications: Turns<id::Application>,
+    tenants: Turns,
+    quick_tenants: Turns,
+}
+
+/// For whom data is checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whose {
+    application: Id<id::Application>,
+    /// None for what the application has for all of its tenants.
+    tenant: Option<Id<id::Tenant>>,
+}
+
+impl From<&Tenant> for Whose {
+    fn from(tenant: &Tenant) -> Self {
+        Self {
+            application: tenant.application,
+            tenant: Some(tenant.id),
+        }
+    }
+}
+
+impl From<Id<id::Application>> for Whose {
+    fn from(application: Id<id::Application>) -> Self {
+        Self {
+            application,
+            tenant: None,
+        }
+    }
 }
 
 impl Default for Gate {
@@ -25,6 +56,8 @@ impl Default for Gate {
             quick: Arc::new(Semaphore::new(QUICK_MAX)),
             slow: Arc::new(Semaphore::new(SLOW_MAX)),
             applications: Turns::default(),
+            tenants: Turns::default(),
+            quick_tenants: Turns::of_several(QUICK_EACH),
         }
     }
 }
@@ -33,16 +66,27 @@ impl Default for Gate {
 pub(crate) struct Turn(Vec<OwnedSemaphorePermit>);
 
 impl Gate {
-    pub(super) async fn quick(&self) -> Result<Turn> {
+    /// First the tenant's turn, then one among all: who asks for much waits behind themselves.
+    pub(super) async fn quick(&self, whose: Whose) -> Result<Turn> {
+        let mut turn = Vec::with_capacity(2);
+        if let Some(tenant) = whose.tenant {
+            turn.push(self.quick_tenants.take(tenant).await?);
+        }
         let permit = self.quick.clone().acquire_owned().await;
-        Ok(Turn(vec![permit.map_err(Refusal::internal)?]))
+        turn.push(permit.map_err(Refusal::internal)?);
+        Ok(Turn(turn))
     }
 
-    /// First the application's turn, then one among all: who asks for much waits behind themselves.
-    pub(crate) async fn slow(&self, application: Id<id::Application>) -> Result<Turn> {
-        let own = self.applications.take(application).await?;
+    /// The same with the application's turn between the two.
+    pub(crate) async fn slow(&self, whose: Whose) -> Result<Turn> {
+        let mut turn = Vec::with_capacity(3);
+        if let Some(tenant) = whose.tenant {
+            turn.push(self.tenants.take(tenant).await?);
+        }
+        turn.push(self.applications.take(whose.application).await?);
         let permit = self.slow.clone().acquire_owned().await;
-        Ok(Turn(vec![own, permit.map_err(Refusal::internal)?]))
+        turn.push(permit.map_err(Refusal::internal)?);
+        Ok(Turn(turn))
     }
 }
 
@@ -66,4 +110,47 @@ pub(super) async fn off_the_workers<T: Send + 'static>(
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(Refusal::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use futures_util::future::{join, join_all};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_for_much_waits_behind_themselves() -> Result<()> {
+        const MANY: usize = 20;
+        let of = |tenant: u128| Whose {
+            application: Id::from_u128(1),
+            tenant: Some(Id::from_u128(tenant)),
+        };
+        for is_slow in [false, true] {
+            let gate = Gate::default();
+            let order = RefCell::new(Vec::new());
+            let one = async |tenant: u128| -> Result<()> {
+                let turn = match is_slow {
+                    true => gate.slow(of(tenant)).await?,
+                    false => gate.quick(of(tenant)).await?,
+                };
+                // Somebody else's turn comes while it lasts, if it is free.
+                tokio::task::yield_now().await;
+                order.borrow_mut().push(tenant);
+                drop(turn);
+                Ok(())
+            };
+            let (many, another) = join(join_all((0..MANY).map(|_| one(1))), one(2)).await;
+            many.into_iter().collect::<Result<Vec<()>>>()?;
+            another?;
+            let order = order.into_inner();
+            let before = order.iter().position(|tenant| *tenant == 2);
+            assert!(
+                before.is_some_and(|before| before <= QUICK_EACH),
+                "{order:?}"
+            );
+        }
+        Ok(())
+    }
 }

@@ -115,10 +115,11 @@ pub(super) async fn answered_before(
     }
     let request = Request::from_parts(parts, body);
     let service = api.service.clone();
+    // While somebody is there: those that wait for the same one are as many as there are connections.
+    let turn = answers.turn(key).lock_owned().await;
     // To the end, although its client goes away: that is when it is sent again.
     let answering = service.to_the_end(async move {
-        let turn = answers.turn(key);
-        let _held = turn.lock().await;
+        let _held = turn;
         if let Some((status, body)) = answers.find(&key, api.service.now()) {
             let json = [(header::CONTENT_TYPE, "application/json")];
             return Ok((status, json, body).into_response());
