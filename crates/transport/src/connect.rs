@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::failure::Failure;
 use crate::pool::{Connection, Link, Origin, Shared};
-use crate::{Options, Region, Resolve, SetupError, tls};
+use crate::{Options, Region, Resolve, ResolveError, SetupError, tls};
 
 /// Bytes of response headers, read into memory before they are looked at.
 const HEADER_BYTES_MAX: usize = 64 * 1_024;
@@ -160,7 +160,7 @@ impl Connector {
             .ip();
         if !origin.https {
             let link = handshake(stream, false, origin.title_case).await?;
-            return Ok(Connection { link, local });
+            return Ok(Connection::new(link, local));
         }
         let started = now();
         let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
@@ -182,7 +182,7 @@ impl Connector {
         timings.tls_micros = Some(micros(started));
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let link = handshake(stream, h2, origin.title_case).await?;
-        Ok(Connection { link, local })
+        Ok(Connection::new(link, local))
     }
 
     /// The addresses of the URL's host that may be connected to.
@@ -210,7 +210,12 @@ impl Connector {
                             error = &error as &dyn std::error::Error,
                             "a name was not resolved"
                         );
-                        return Err(no_address());
+                        return Err(match error {
+                            ResolveError::Unknown(_) => no_address(),
+                            ResolveError::Unasked(_) => {
+                                Failure::new(UnreachableReason::Local, error.to_string())
+                            }
+                        });
                     }
                 }
             }

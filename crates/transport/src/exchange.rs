@@ -393,13 +393,18 @@ async fn give_back(
     connection: Connection,
     keep_alive: Option<Duration>,
 ) {
-    let local = connection.local;
+    let (local, opened) = (connection.local, connection.opened);
     if let Link::Http1(mut sender) = connection.link {
         // Before it is ready, `take` would hold it for closed.
         let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         if matches!(ready, Ok(Ok(()))) {
             let link = Link::Http1(sender);
-            pool.put(origin, Connection { link, local }, keep_alive);
+            let connection = Connection {
+                link,
+                local,
+                opened,
+            };
+            pool.put(origin, connection, keep_alive);
         }
     }
 }

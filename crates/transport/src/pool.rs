@@ -19,6 +19,9 @@ const STREAMS_MAX: usize = 100;
 const IDLE_MAX: usize = 4_096;
 /// How long a connection is kept idle when the server does not say how long it does.
 const IDLE_FOR: Duration = Duration::from_secs(15);
+/// An older one takes no further request: its receiver may have moved to another address, and what was looked at when it
+/// was opened (the address, the certificate) may not be so any more.
+const AGE_MAX: Duration = Duration::from_secs(300);
 /// At most, however long it says.
 const IDLE_FOR_MAX: Duration = Duration::from_secs(50);
 /// We are earlier than the server: a request must not meet its end.
@@ -40,6 +43,7 @@ pub(crate) struct Connection {
     pub(crate) link: Link,
     /// Its local end.
     pub(crate) local: IpAddr,
+    pub(crate) opened: Instant,
 }
 
 #[derive(Debug)]
@@ -83,7 +87,19 @@ struct Idle {
 }
 
 impl Connection {
+    pub(crate) fn new(link: Link, local: IpAddr) -> Self {
+        let opened = Instant::now();
+        Self {
+            link,
+            local,
+            opened,
+        }
+    }
+
     fn is_usable(&self) -> bool {
+        if self.opened.elapsed() >= AGE_MAX {
+            return false;
+        }
         match &self.link {
             // It was put back when it was ready: not ready any more means closed.
             Link::Http1(sender) => sender.is_ready(),
@@ -100,6 +116,7 @@ impl Connection {
             Link::Http2(shared) => Some(Self {
                 link: Link::Http2(shared.clone()),
                 local: self.local,
+                opened: self.opened,
             }),
         }
     }

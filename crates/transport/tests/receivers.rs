@@ -33,8 +33,12 @@ struct Names {
 #[async_trait]
 impl Resolve for Names {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        // The way to the name servers is broken.
+        if host.starts_with("unasked.") {
+            return Err(ResolveError::Unasked("connection refused".to_owned()));
+        }
         if host.ends_with(".invalid.") {
-            return Err(ResolveError("no such name".to_owned()));
+            return Err(ResolveError::Unknown("no such name".to_owned()));
         }
         let first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
         Ok(if first {
@@ -103,6 +107,18 @@ fn reason(exchange: &Exchange) -> UnreachableReason {
     match &exchange.outcome {
         Outcome::Unreachable { reason, .. } => *reason,
         Outcome::Answered { .. } => panic!("{exchange:?}"),
+    }
+}
+
+/// A name that has no address is its owner's matter; one that nobody could be asked for is ours.
+#[tokio::test]
+async fn a_resolver_that_cannot_be_asked_is_not_held_against_the_receiver() {
+    for (host, expected) in [
+        ("hooks.invalid", UnreachableReason::Dns),
+        ("unasked.example.com", UnreachableReason::Local),
+    ] {
+        let exchange = local().send(&to(&format!("http://{host}/"))).await;
+        assert_eq!(reason(&exchange), expected, "{host}");
     }
 }
 
