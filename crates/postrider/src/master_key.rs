@@ -100,8 +100,15 @@ fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
         let file = fs::metadata(path)?;
         let is_ours = file.uid() == rustix::process::geteuid().as_raw();
         if is_too_open(file.mode(), file.uid(), is_ours) {
+            let mode = match is_ours {
+                true => "chmod 600",
+                // Only root's own may be read by a group; `chmod 600` would take it from this process.
+                false => {
+                    "chown it to root and a group that this process is in (SupplementaryGroups in systemd), and chmod 440"
+                }
+            };
             bail!(
-                "others may read the master key file {}; run: chmod 600 {}",
+                "others may read the master key file {}; run: {mode} {}",
                 path.display(),
                 path.display()
             );

@@ -71,9 +71,10 @@ impl Service {
                 if entry.actor.user.take().is_some() {
                     entry.actor.name = Arc::from(PRODUCTS_PEOPLE);
                 }
-                let of_tenant = entry.action.starts_with("tenant.");
+                // In the portal nobody sees the notes on an endpoint either; a customer's key reads and writes them.
+                let are_notes = entry.action.starts_with("tenant.") || who.is_visitor();
                 for side in [&mut entry.before, &mut entry.after] {
-                    *side = side.take().map(|text| for_customers(&text, of_tenant));
+                    *side = side.take().map(|text| for_customers(&text, are_notes));
                 }
             }
         }
@@ -82,13 +83,12 @@ impl Service {
 }
 
 /// One side of a change without what the product keeps to itself: its notes, and which of its users looked at the portal.
-fn for_customers(side: &str, of_tenant: bool) -> String {
+fn for_customers(side: &str, are_notes: bool) -> String {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(side) else {
         // It was written as an object; what is not cannot be looked through.
         return "{}".to_owned();
     };
-    // Of an endpoint they are whoever's that wrote them: a customer's key may too.
-    if of_tenant {
+    if are_notes {
         fields.remove("metadata");
         fields.remove("externalId");
     }

@@ -398,6 +398,11 @@ impl Caller {
         }
     }
 
+    /// By a link to the portal.
+    pub(crate) fn is_visitor(&self) -> bool {
+        matches!(self.who, Who::Customer(..))
+    }
+
     /// Refuses whoever may only look: changes, what is sent, and secrets.
     pub(crate) fn must_change(&self) -> Result<()> {
         if self.read_only {
