@@ -20,6 +20,17 @@ pub struct Distribution {
     pub payload: Payload,
 }
 
+impl Distribution {
+    /// Bytes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let fields = self.payload.fields.iter().flatten();
+        let fields: usize = fields
+            .map(|field| size_of::<PayloadField>() + field.from.len() + field.to.len())
+            .sum();
+        size_of::<Self>() + self.name.len() + self.event_name.len() + fields
+    }
+}
+
 /// What a distribution's webhooks carry of an event's data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -15,7 +15,7 @@ use postrider_store::{
     CatchUp, DueDelivery, FinishDelivery, LaneBacklog, Lanes, NewEvent, Published, RecordAttempt,
     Recorded, Resend, StoreError,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Duration;
 
 use crate::clock::Clocks;
@@ -92,6 +92,9 @@ pub(crate) struct RecordedEntry {
     pub(crate) keep_place: bool,
     /// Set when it was sent past its lane, which is closed and knows nothing of it.
     pub(crate) past_lane: Option<PastLane>,
+    /// Of one that has expired: how many of them may be on their way at once.
+    #[expect(dead_code, reason = "given back on drop")]
+    pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone)]

@@ -83,6 +83,8 @@ pub struct LaneConfig {
     pub rate_limit: Option<u32>,
     pub breaker: bool,
     pub throttle: bool,
+    /// Which receiver it is: another number where the URL is another one.
+    pub receiver: u64,
 }
 
 #[derive(Debug)]
@@ -146,9 +148,9 @@ pub enum Input {
     /// The store takes no records: start nothing until `Resume`.
     Halt,
     Resume,
-    /// The store is this process's until then, by the steady clock; after it nothing is sent before another of these.
+    /// The store is this process's until then; after it nothing is sent before another of these.
     Owned {
-        until: Timestamp,
+        until: Moment,
     },
     /// Time passed.
     Tick,
@@ -194,8 +196,8 @@ pub struct Machine {
     /// Attempts given out that are not `Started`.
     starting: usize,
     halted: bool,
-    /// Until when the store is surely this process's, by the steady clock; none where nobody else could have it.
-    owned_until: Option<Timestamp>,
+    /// Until when the store is surely this process's; none where nobody else could have it.
+    owned_until: Option<Moment>,
 }
 
 /// Figures that cost nothing to read.
@@ -560,7 +562,10 @@ impl Machine {
     fn give_turns(&mut self, at: Moment, actions: &mut Vec<Action>) {
         let now = at.steady;
         // A process that stood still does not know yet that another one has taken its place, and made what is due here.
-        let is_owner = self.owned_until.is_none_or(|until| now < until);
+        // By both clocks: the steady one stands still with a machine that is suspended, the other one may be set.
+        let is_owner = self
+            .owned_until
+            .is_none_or(|until| now < until.steady && at.wall < until.wall);
         while is_owner && !self.halted && self.starting < self.limits.starting_max {
             let Some(endpoint) = self.shares.next() else {
                 break;

@@ -53,6 +53,8 @@ const SETTLING_LOOKS: u32 = 20;
 const SETTLING_PAUSE: Duration = Duration::from_millis(10);
 /// Pages of lanes that are read at once.
 const LOADS_MAX: usize = 8;
+/// Deliveries that have expired and are being recorded at once.
+const EXPIRIES_MAX: usize = 64;
 /// Endpoints that are read for their lanes at once.
 const CONFIGURES_MAX: usize = 32;
 /// How often expired idempotency keys and nonces are forgotten, and how far the steady clock has come is noted.
@@ -103,6 +105,7 @@ pub struct Engine {
     /// Deliveries left as they are stored, because this process cannot bring them on.
     set_aside: AtomicU64,
     loads: Semaphore,
+    expiries: Arc<Semaphore>,
     configures: Semaphore,
     /// Times that all was looked at anew.
     looks: AtomicU64,
@@ -161,6 +164,7 @@ impl Engine {
             failed: CancellationToken::new(),
             set_aside: AtomicU64::new(0),
             loads: Semaphore::new(LOADS_MAX),
+            expiries: Arc::new(Semaphore::new(EXPIRIES_MAX)),
             configures: Semaphore::new(CONFIGURES_MAX),
             looks: AtomicU64::new(0),
             past_lanes: PastLanes::default(),
@@ -454,11 +458,13 @@ impl Engine {
         &self.profiles
     }
 
-    /// The store was this process's a while `ago`, and another one takes it `within` at the earliest: until then
-    /// deliveries are sent, and after it only when this has been said again. A process that stood still would else send what
-    /// its successor has sent.
-    pub fn owned(self: &Arc<Self>, ago: Duration, within: Duration) {
-        let until = self.steady().minus(ago).plus(within);
+    /// The store was this process's at `at`. Deliveries are sent for so long after it, and then only when this has been said
+    /// again: a process that stood still would send what its successor has sent.
+    pub fn owned(self: &Arc<Self>, at: Moment, within: Duration) {
+        let until = Moment {
+            wall: at.wall.plus(within),
+            steady: at.steady.plus(within),
+        };
         self.apply(Input::Owned { until });
     }
 
@@ -501,7 +507,7 @@ impl Engine {
             .ok_or(Busy)
     }
 
-    fn now(&self) -> Moment {
+    pub fn now(&self) -> Moment {
         self.clocks.now()
     }
 
@@ -617,6 +623,8 @@ impl Engine {
     }
 
     async fn expire(self: Arc<Self>, due: DueDelivery) {
+        // A tenant may have very many that expire in one moment, and others' records go the same way.
+        let turn = self.expiries.clone().acquire_owned().await.ok();
         let state = DeliveryState::Failed(postrider_core::delivery::FailReason::Expired);
         let write = RecordWrite::Expiry(FinishDelivery {
             delivery: due.delivery.id,
@@ -628,6 +636,7 @@ impl Engine {
             next: Next::Failed(postrider_core::delivery::FailReason::Expired),
             keep_place: true,
             past_lane: None,
+            turn,
         };
         self.hand_over(RecordEntry { write, of }).await;
     }
@@ -762,6 +771,7 @@ impl Committed for Lanes {
             next,
             keep_place,
             past_lane,
+            turn: _,
         } = settled;
         let endpoint = due.delivery.endpoint;
         // What was cancelled under its last attempt was counted with that (`closed`).

@@ -76,6 +76,7 @@ fn open(tenant: u128, breaker: bool) -> Input {
             rate_limit: None,
             breaker,
             throttle: true,
+            receiver: 1,
         },
     }
 }

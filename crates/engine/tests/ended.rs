@@ -54,6 +54,7 @@ fn configured(due: &DueDelivery) -> Input {
             rate_limit: None,
             breaker: false,
             throttle: false,
+            receiver: 1,
         },
     }
 }

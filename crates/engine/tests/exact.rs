@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::delivery::Delivery;
+use postrider_core::delivery::{Delivery, DeliveryState, FailReason};
 use postrider_core::endpoint::Ordering;
 use postrider_core::event::Event;
 use postrider_core::judge::{Next, Signal};
 use postrider_core::tenant::Mode;
+use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::machine::{Action, Input, LaneConfig, Machine, MachineLimits};
 use postrider_store::{DueDelivery, DuePage};
@@ -58,6 +59,7 @@ fn configure(endpoint: u128, rate_limit: Option<u32>, braked: bool) -> Input {
             rate_limit,
             breaker: braked,
             throttle: braked,
+            receiver: 1,
         },
     }
 }
@@ -319,8 +321,10 @@ fn nothing_is_sent_by_who_may_not_be_the_owner_any_more() {
             .filter(|action| matches!(action, Action::Send(_)));
         sent.count()
     };
-    let owned = |until| Input::Owned { until };
     let later = |secs| START.plus(Duration::from_secs(secs));
+    let owned = |until: Timestamp| Input::Owned {
+        until: until.into(),
+    };
     let new = |number| Input::Due(vec![due(1, number, START)]);
     machine.step(START, configure(1, None, false));
     machine.step(START, new(1));
@@ -331,4 +335,60 @@ fn nothing_is_sent_by_who_may_not_be_the_owner_any_more() {
     assert_eq!(sent(machine.step(later(60), new(4))), 0);
     assert_eq!(sent(machine.step(later(60), Input::Tick)), 0);
     assert_eq!(sent(machine.step(later(60), owned(later(70)))), 1);
+    // A machine that is suspended: the steady clock stood still with it.
+    let resumed = Moment {
+        wall: later(600),
+        steady: later(61),
+    };
+    assert_eq!(sent(machine.step(resumed, new(5))), 0);
+}
+
+/// Its receiver asked for a day's pause; its owner has since moved it to another one, or disabled and enabled it.
+#[test]
+fn what_its_owner_does_about_an_endpoint_ends_a_pause_that_its_receiver_asked_for() {
+    let sent = |actions: Vec<Action>| {
+        let sent = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Send(_)));
+        sent.count()
+    };
+    let config = |receiver, closed| match configure(1, None, true) {
+        Input::Configure { endpoint, config } => Input::Configure {
+            endpoint,
+            config: LaneConfig {
+                receiver,
+                closed,
+                ..config
+            },
+        },
+        other => other,
+    };
+    let disabled = DeliveryState::Failed(FailReason::EndpointDisabled);
+    for is_moved in [true, false] {
+        let mut machine = Machine::new(MachineLimits::default());
+        let first = due(1, 1, START);
+        machine.step(START, Input::Due(vec![first.clone()]));
+        assert_eq!(sent(machine.step(START, config(1, None))), 1);
+        let pause = Duration::from_secs(86_400);
+        let released = Input::Released {
+            endpoint: Id::from_u128(1),
+            started_at: START,
+            took: Some(LATE),
+            signal: Signal::Strained { pause: Some(pause) },
+        };
+        machine.step(START, released);
+        let settled = Input::Settled {
+            due: Box::new(first),
+            next: Next::Failed(FailReason::Exhausted),
+            keep_place: true,
+        };
+        machine.step(START, settled);
+        assert_eq!(sent(machine.step(START, config(1, None))), 0);
+        if !is_moved {
+            machine.step(START, config(1, Some(disabled)));
+        }
+        machine.step(START, config(if is_moved { 2 } else { 1 }, None));
+        let new = Input::Due(vec![due(1, 2, START)]);
+        assert_eq!(sent(machine.step(START, new)), 1, "{is_moved}");
+    }
 }

@@ -74,7 +74,7 @@ impl std::fmt::Debug for Server {
 pub(crate) struct Running {
     stop: CancellationToken,
     failed: CancellationToken,
-    /// Cancelled when the server answers although another one leads.
+    /// Cancelled when the server does what it can do while another one leads.
     follows: CancellationToken,
     /// What of such a server can change while it runs.
     changeable: Arc<OnceLock<Changeable>>,

@@ -9,7 +9,7 @@ use postrider_store::{Erased, Owner, StoreError, Task, TaskKind, TaskState};
 use tokio::sync::Semaphore;
 
 use crate::refusal::{ErrorCode, Refusal, Result};
-use crate::tasks::{Claim, TaskStatus, patiently};
+use crate::tasks::{Claim, TaskStatus, patiently, when_written};
 use crate::{Caller, Service};
 
 /// Rows of a kind that one transaction erases; whoever publishes has a turn between two.
@@ -153,9 +153,12 @@ async fn begin(
                     service.engine().owner_changed(application);
                 }
             }
-            // Where nobody knows whether it was written, the task tells.
-            if deleted.is_ok() || service.store().task(task.id).await.is_ok() {
-                start(&service, task, claim);
+            match &deleted {
+                Ok(()) => start(&service, task, claim),
+                Err(StoreError::OutcomeUnknown { .. }) => {
+                    when_written(&service, task.id, |service| start(service, task, claim));
+                }
+                Err(_) => {}
             }
             Ok(deleted?)
         })

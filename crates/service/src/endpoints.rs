@@ -527,8 +527,11 @@ pub(crate) async fn callback(
         kind: EndpointKind::Callback,
         ..endpoint
     };
-    // Nobody has asked for it, and the audit log leaves such endpoints out.
-    let by = Actor::system(service.now());
+    // Nobody has asked for it, and the audit log leaves such endpoints out. It waits on its tenant's account all the same.
+    let by = Actor {
+        account: tenant.id.as_u128(),
+        ..Actor::system(service.now())
+    };
     let max = Some(CALLBACKS_MAX);
     match service.store().create_endpoint(endpoint, max, by).await {
         Ok(()) => Ok(id),

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use postrider_core::{Id, id};
 use postrider_store::outbox::{OutboxState, Submission};
 
@@ -13,12 +14,14 @@ use crate::reading::{typed, well_formed};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
-/// Taken at once, and their bytes.
+/// Tenants whose events are taken at once: one whose events take long holds up none of the others.
+const TENANTS_MAX: usize = 16;
+/// Taken at once of a tenant, and their bytes.
 const TAKEN_MAX: u32 = 500;
-const TAKEN_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+const TAKEN_BYTES_MAX: usize = 1_024 * 1_024;
 /// Between two looks: what is committed in between waits half of it, on average.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
-/// While nothing can be taken.
+/// While nothing can be taken, of a tenant or of anybody.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of why an event was refused.
 const WHY_BYTES_MAX: usize = 1_000;
@@ -36,28 +39,36 @@ impl Service {
     /// Takes what products submit, again and again. Where nobody can submit anything, there may still be what a store
     /// brought along.
     pub async fn take_submissions(&self) {
-        let mut is_well = true;
+        let mut turns = Turns::default();
+        let mut taking = FuturesUnordered::new();
         loop {
-            let pass = take_all(self).await;
-            let why = match &pass {
-                Ok(pass) => pass.left.as_deref().map(ToOwned::to_owned),
-                Err(refusal) => Some(refusal.to_string()),
+            let found = turns.find(self).await;
+            let pause = match found {
+                Ok(found)
+                    if found.is_empty()
+                        && taking.is_empty()
+                        && !self.store().takes_submissions() =>
+                {
+                    return std::future::pending().await;
+                }
+                Ok(found) => {
+                    taking.extend(found.into_iter().map(|turn| take(self, turn)));
+                    LOOK_EVERY
+                }
+                Err(refusal) => {
+                    turns.tell(Some(&refusal.to_string()));
+                    STUCK_PAUSE
+                }
             };
-            // Told once and not with each look: it may wait for hours.
-            if let Some(why) = &why
-                && is_well
-            {
-                tracing::warn!(
-                    why,
-                    "an event of the outbox cannot be taken now; it waits there"
-                );
+            let pause = tokio::time::sleep(pause);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    // One with more has its next turn at once, behind those of others.
+                    Some(took) = taking.next() => if turns.end(&took) { break },
+                    () = &mut pause => break,
+                }
             }
-            is_well = why.is_none();
-            if is_well && !self.store().takes_submissions() {
-                return std::future::pending().await;
-            }
-            let is_stuck = !is_well && pass.map_or(true, |pass| pass.settled == 0);
-            tokio::time::sleep(if is_stuck { STUCK_PAUSE } else { LOOK_EVERY }).await;
         }
     }
 
@@ -70,73 +81,134 @@ impl Service {
     }
 }
 
-/// How a pass, or a piece of it, ended.
+/// Whose turn it is: of the tenants with something to take, one after the other.
 #[derive(Default)]
-struct Pass {
-    settled: usize,
+struct Turns {
+    /// Those whose events are being taken, or who rest because theirs cannot be.
+    busy: Vec<Id<id::Tenant>>,
+    /// The last one that was found.
+    last: Option<Id<id::Tenant>>,
+    /// Behind which of their own the next turn begins, of those of whom something was left.
+    behind: HashMap<Id<id::Tenant>, i64>,
+    /// Why something was left was told already.
+    is_told: bool,
+}
+
+/// A tenant's turn.
+struct Turn {
+    tenant: Id<id::Tenant>,
+    /// What is left up to here is passed over.
+    behind: i64,
+}
+
+/// How it ended.
+struct Took {
+    tenant: Id<id::Tenant>,
+    /// Where its next one begins: it may have more. None where that is from the first one on, at the next look.
+    next: Option<i64>,
     /// Why the last one that is left was.
     left: Option<String>,
 }
 
-/// Goes once through what waits. What cannot be taken now is left, and holds up nothing behind it. It ends with what is
-/// less than all at once: the next look begins anew, because a transaction may have been committed late.
-async fn take_all(service: &Service) -> Result<Pass> {
-    let mut pass = Pass::default();
-    let mut after = 0;
-    loop {
-        let store = service.store();
-        let waiting = store.submissions(after, TAKEN_MAX, TAKEN_BYTES_MAX).await?;
-        let Some(last) = waiting.last().map(|last| last.number) else {
-            return Ok(pass);
-        };
-        let bytes: usize = waiting.iter().map(|waiting| waiting.event.len()).sum();
-        let is_all = waiting.len() < TAKEN_MAX as usize && bytes < TAKEN_BYTES_MAX;
-        let taken = take(service, waiting).await?;
-        pass.settled += taken.settled;
-        // What was taken is not there any more, so only what is left has to be passed over.
-        if taken.left.is_some() {
-            pass.left = taken.left;
-            after = last;
+impl Turns {
+    /// Those who have a turn now.
+    async fn find(&mut self, service: &Service) -> Result<Vec<Turn>> {
+        let mut found = Vec::new();
+        for from_the_first in [false, true] {
+            if from_the_first && self.last.take().is_none() {
+                break;
+            }
+            let free = TENANTS_MAX - self.busy.len();
+            if free == 0 {
+                break;
+            }
+            let free = u32::try_from(free).map_err(Refusal::internal)?;
+            let store = service.store();
+            let some = store.submitters(self.last, self.busy.clone(), free).await?;
+            self.last = some.last().copied().or(self.last);
+            self.busy.extend(&some);
+            found.extend(some.into_iter().map(|tenant| Turn {
+                tenant,
+                behind: self.behind.get(&tenant).copied().unwrap_or(0),
+            }));
         }
-        if is_all {
-            return Ok(pass);
+        Ok(found)
+    }
+
+    /// True when it may have more.
+    fn end(&mut self, took: &Took) -> bool {
+        self.busy.retain(|busy| *busy != took.tenant);
+        match took.next {
+            Some(next) if next > 0 => drop(self.behind.insert(took.tenant, next)),
+            _ => drop(self.behind.remove(&took.tenant)),
         }
+        self.tell(took.left.as_deref());
+        took.next.is_some()
+    }
+
+    /// Tells why something is left, once and not with each look: it may wait for hours.
+    fn tell(&mut self, why: Option<&str>) {
+        if let Some(why) = why
+            && !self.is_told
+        {
+            tracing::warn!(
+                why,
+                "an event of the outbox cannot be taken now; it waits there"
+            );
+        }
+        self.is_told = why.is_some();
     }
 }
 
-/// Makes events of what waits.
-async fn take(service: &Service, waiting: Vec<Submission>) -> Result<Pass> {
-    let mut of_tenants: HashMap<Id<id::Tenant>, Vec<Submission>> = HashMap::new();
-    for submission in waiting {
-        let of_tenant = of_tenants.entry(submission.tenant).or_default();
-        of_tenant.push(submission);
+/// Takes what waits of a tenant, as much as is taken at once. What cannot be taken now is left, and holds up nothing behind
+/// it; the turn lasts a while longer then.
+async fn take(service: &Service, turn: Turn) -> Took {
+    let tenant = turn.tenant;
+    let took = take_some(service, &turn).await;
+    let took = took.unwrap_or_else(|refusal| Took {
+        tenant,
+        next: None,
+        left: Some(refusal.to_string()),
+    });
+    if took.next.is_none() && (took.left.is_some() || turn.behind > 0) {
+        tokio::time::sleep(STUCK_PAUSE).await;
     }
-    let published = of_tenants
-        .into_iter()
-        .map(|(tenant, submissions)| publish(service, tenant, submissions));
-    let mut all = Settled::default();
-    for settled in join_all(published).await {
-        all.taken.extend(settled.taken);
-        all.refused.extend(settled.refused);
-        all.left = settled.left.or(all.left);
-    }
-    for (number, why) in &all.refused {
+    took
+}
+
+async fn take_some(service: &Service, turn: &Turn) -> Result<Took> {
+    let tenant = turn.tenant;
+    let store = service.store();
+    let waiting = store
+        .submissions(tenant, turn.behind, TAKEN_MAX, TAKEN_BYTES_MAX)
+        .await?;
+    let last = waiting.last().map(|last| last.number);
+    let bytes: usize = waiting.iter().map(|waiting| waiting.event.len()).sum();
+    // A look that finds less begins anew, because a transaction may have been committed late.
+    let is_all = waiting.len() < TAKEN_MAX as usize && bytes < TAKEN_BYTES_MAX;
+    let settled = publish(service, tenant, waiting).await;
+    for (number, why) in &settled.refused {
         tracing::warn!(
             number,
             why,
             "an event of the outbox was refused; it stays there"
         );
     }
-    let pass = Pass {
-        settled: all.taken.len() + all.refused.len(),
-        left: all.left,
-    };
-    if pass.settled > 0 {
+    if !settled.taken.is_empty() || !settled.refused.is_empty() {
         // Cut off before it is written, they are published again, under the same keys.
-        let settled = service.store().settle_submissions(all.taken, all.refused);
-        settled.await?;
+        let written = store.settle_submissions(settled.taken, settled.refused);
+        written.await?;
     }
-    Ok(pass)
+    // What was taken is not there any more, so only what is left has to be passed over.
+    let next = match settled.left {
+        Some(_) => last.unwrap_or(turn.behind),
+        None => turn.behind,
+    };
+    Ok(Took {
+        tenant,
+        next: (!is_all).then_some(next),
+        left: settled.left,
+    })
 }
 
 /// Publishes what is of one tenant, in its order.
@@ -145,6 +217,9 @@ async fn publish(
     tenant: Id<id::Tenant>,
     submissions: Vec<Submission>,
 ) -> Settled {
+    if submissions.is_empty() {
+        return Settled::default();
+    }
     let events = submissions.iter().map(read);
     let who = Caller::of_database();
     let answers = match service.publish_many(&who, tenant, events).await {

@@ -16,7 +16,7 @@ use crate::deliveries::read_state;
 use crate::endpoints;
 use crate::reading::{bounded_page, must_be_range};
 use crate::refusal::{Refusal, Result};
-use crate::tasks::TaskStatus;
+use crate::tasks::{TaskStatus, when_written};
 use crate::{Caller, Service};
 
 pub(crate) use running::{Replays, resume};
@@ -143,9 +143,15 @@ impl Service {
         let (starting, first) = (self.clone(), task.clone());
         self.to_the_end(async move {
             let put = starting.store().put_task(first.clone()).await;
-            // Where nobody knows whether it was written, the task tells: left alone it would begin at the next start.
-            if put.is_ok() || starting.store().task(first.id).await.is_ok() {
-                running::start(&starting, first, place, claim);
+            match &put {
+                Ok(()) => running::start(&starting, first, place, claim),
+                // Left alone it would begin at the next start.
+                Err(StoreError::OutcomeUnknown { .. }) => {
+                    when_written(&starting, first.id, |service| {
+                        running::start(service, first, place, claim);
+                    });
+                }
+                Err(_) => {}
             }
             Ok(put?)
         })

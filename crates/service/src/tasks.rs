@@ -118,6 +118,28 @@ impl Drop for Claim {
     }
 }
 
+/// Begins a task of which nobody knows whether it was written, if it was: as soon as the store tells. Whoever asked for it
+/// has an answer by then.
+pub(crate) fn when_written(
+    service: &Service,
+    task: Id<id::Task>,
+    start: impl FnOnce(&Service) + Send + 'static,
+) {
+    let service = service.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it outlives its request, as the task does; it ends when the store answers"
+    )]
+    tokio::spawn(async move {
+        if patiently(u32::MAX, || service.store().task(task))
+            .await
+            .is_ok()
+        {
+            start(&service);
+        }
+    });
+}
+
 /// Begins what is unfinished and nobody runs: what a restart interrupted, and what was written though nobody could tell
 /// whoever asked for it.
 pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreError> {
@@ -126,10 +148,20 @@ pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreEr
             continue;
         };
         // Once more: whoever had it until now has recorded how it ended.
-        let task = service.store().task(task.id).await?;
-        if task.state != TaskState::Running {
-            continue;
-        }
+        let task = match service.store().task(task.id).await {
+            Ok(task) if task.state == TaskState::Running => task,
+            Ok(_) => continue,
+            Err(error) if is_passing(&error) => return Err(error),
+            Err(error) => {
+                // Erased meanwhile, or damaged: the others go on.
+                tracing::warn!(
+                    task.id = %task.id,
+                    error = &error as &dyn std::error::Error,
+                    "a task cannot be gone on with"
+                );
+                continue;
+            }
+        };
         match (task.kind, task.tenant) {
             (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant, claim),
             // None is made without a tenant, whose place it takes.

@@ -4,9 +4,10 @@
 //! changes is changed here too, and a rollback forgets the tenants that its transaction had to do with. To read all of
 //! a tenant's again takes as long as it has endpoints, and everybody waits.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use postrider_core::endpoint::Endpoint;
+use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
@@ -19,12 +20,14 @@ use crate::sql::{Connection, Optional, SqlResult, unreadable};
 
 /// Tenants held; beyond, all are forgotten and read again as they come.
 const TENANTS_MAX: usize = 10_000;
-/// Bytes that they take, about; beyond, all others are forgotten. One that takes more by itself is held all the same.
+/// Bytes that they take, about, the largest one not counted: it would else drive out all others, and they it.
 const BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
     tenants: HashMap<i64, Audience>,
+    /// Of all of them.
+    bytes: usize,
     /// Those that the transaction which is open has read or changed: what is known of them may be undone. Of all others
     /// it is true whatever becomes of it, and anybody's refused change would else have everybody's read again.
     open: Vec<i64>,
@@ -135,6 +138,7 @@ impl Recipient {
 impl Fanout {
     pub(crate) fn clear(&mut self) {
         self.tenants.clear();
+        self.bytes = 0;
         self.open.clear();
     }
 
@@ -145,33 +149,48 @@ impl Fanout {
 
     /// The transaction, or a part of it, is rolled back.
     pub(crate) fn undo(&mut self) {
-        for tenant in self.open.drain(..) {
-            self.tenants.remove(&tenant);
+        for tenant in std::mem::take(&mut self.open) {
+            self.forget(tenant);
         }
     }
 
     pub(crate) fn forget(&mut self, tenant: i64) {
-        self.tenants.remove(&tenant);
+        if let Some(gone) = self.tenants.remove(&tenant) {
+            self.bytes -= gone.bytes;
+        }
     }
 
     pub(crate) fn forget_application(&mut self, application: i64) {
         self.tenants
             .retain(|_, audience| audience.application != application);
+        self.bytes = self.tenants.values().map(|audience| audience.bytes).sum();
     }
 
     /// The endpoint is new, or is different now.
     pub(crate) fn put(&mut self, endpoint: &Endpoint) {
-        if let (Some(recipient), Some(audience)) =
-            (Recipient::of(endpoint), self.known(endpoint.tenant.key()))
-        {
-            audience.put(recipient);
+        if let Some(recipient) = Recipient::of(endpoint) {
+            self.change(endpoint, |audience| audience.put(recipient));
         }
     }
 
     /// The endpoint is deleted.
     pub(crate) fn take_out(&mut self, endpoint: &Endpoint) {
-        if let Some(audience) = self.known(endpoint.tenant.key()) {
+        self.change(endpoint, |audience| {
             audience.take_out(endpoint.id.key());
+        });
+    }
+
+    /// Changes what is held of an endpoint's tenant. Callbacks are not among it: a tenant may have very many of them, and
+    /// change one with each event.
+    fn change(&mut self, endpoint: &Endpoint, change: impl FnOnce(&mut Audience)) {
+        if endpoint.kind == EndpointKind::Callback {
+            return;
+        }
+        if let Some(audience) = self.known(endpoint.tenant.key()) {
+            let before = audience.bytes;
+            change(audience);
+            let after = audience.bytes;
+            self.bytes = self.bytes - before + after;
         }
     }
 
@@ -195,10 +214,28 @@ impl Fanout {
 
     /// Makes room for one that takes so many bytes.
     fn make_room(&mut self, bytes: usize) {
-        let held: usize = self.tenants.values().map(|audience| audience.bytes).sum();
-        if self.tenants.len() >= TENANTS_MAX || held + bytes > BYTES_MAX {
+        if self.tenants.len() >= TENANTS_MAX {
             // Each that comes again costs two questions.
             self.tenants.clear();
+            self.bytes = 0;
+        }
+        if self.bytes + bytes <= BYTES_MAX {
+            return;
+        }
+        let mut by_size: Vec<_> = self.tenants.iter().collect();
+        by_size.sort_unstable_by_key(|(_, audience)| Reverse(audience.bytes));
+        let by_size: Vec<_> = by_size
+            .into_iter()
+            .map(|(tenant, audience)| (*tenant, audience.bytes))
+            .collect();
+        let largest = by_size
+            .first()
+            .map_or(bytes, |(_, largest)| bytes.max(*largest));
+        for (tenant, _) in by_size.into_iter().skip(1) {
+            if self.bytes + bytes - largest <= BYTES_MAX {
+                return;
+            }
+            self.forget(tenant);
         }
     }
 
@@ -215,6 +252,7 @@ impl Fanout {
             };
             let audience = Audience::new(application, ways, load(connection, tenant)?);
             self.make_room(audience.bytes);
+            self.bytes += audience.bytes;
             self.tenants.insert(tenant, audience);
         }
         // Mostly it is the one that was asked for just before; and twice is not wrong.

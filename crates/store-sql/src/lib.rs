@@ -379,18 +379,18 @@ impl SqlStore {
     ///
     /// Says every second that it lives, so that a server that writes nothing hears of it too, is back as soon as its
     /// database, and is known to stand still when it does.
-    /// Each time that it is the owner's still, `owned` hears how long ago that was asked.
-    pub async fn lost(&self, owned: impl Fn(Duration)) {
+    /// Each time that it is the owner's still, `owned` hears what `now` said before that was asked.
+    pub async fn lost<T>(&self, now: impl Fn() -> T, owned: impl Fn(T)) {
         let Some(lost) = &self.lost else {
             return std::future::pending().await;
         };
         while !*lost.borrow() {
-            let asked = tokio::time::Instant::now();
+            let asked = now();
             // What is wrong is told by whoever needs it.
             if let Some(Ok(())) = self.writer.run(Tx::beat).await
                 && !*lost.borrow()
             {
-                owned(asked.elapsed());
+                owned(asked);
             }
             tokio::time::sleep(OWNERSHIP_PAUSE).await;
         }

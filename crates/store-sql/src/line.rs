@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use postrider_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Changes that wait, of all accounts together; one may have as many as are left, so it has half at most, and there is
-/// always room for another's.
+/// Changes that wait, of all accounts together; one may have as many as are left, so it has half at most. One of each
+/// waits in any case: others may have filled the line between them.
 pub(crate) const WAITING_MAX: usize = 1_024;
 
 #[derive(Debug, Clone, Default)]
@@ -57,9 +57,9 @@ impl Line {
 
     fn join(&self, account: u128) -> Option<(Counted, Arc<Semaphore>)> {
         let mut waiting = self.lock();
-        let free = WAITING_MAX - waiting.all;
+        let free = WAITING_MAX.saturating_sub(waiting.all);
         let own = waiting.accounts.get(&account);
-        if own.map_or(0, |own| own.waiting) >= free {
+        if own.is_some_and(|own| own.waiting >= free) {
             return None;
         }
         waiting.all += 1;
@@ -108,7 +108,17 @@ mod tests {
         }
         assert_eq!(places.len() + 1, WAITING_MAX / 2);
         assert!(line.take(2).await.is_ok(), "another's turn");
-        drop((turn, places));
+        // However many fill it, there is room for one that has nothing there.
+        let mut others = Vec::new();
+        for account in 2..20 {
+            let mut own = 0;
+            while let Some(place) = line.join(account) {
+                others.push(place);
+                own += 1;
+            }
+            assert!(own > 0, "{account}");
+        }
+        drop((turn, places, others));
         assert!(line.take(1).await.is_ok());
         assert!(line.lock().accounts.is_empty(), "nobody waits any more");
     }

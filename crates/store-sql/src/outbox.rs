@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
-use postrider_core::Id;
+use postrider_core::{Id, id};
 use postrider_store::StoreError;
 use postrider_store::outbox::{Outbox, OutboxState, Submission, WAITING_COUNTED};
 
@@ -14,9 +14,35 @@ use crate::segments::keys_text;
 use crate::sql::{Row, params};
 use crate::writer::Tx;
 
+/// From one tenant to the next by the index, however much each of them has.
+const SUBMITTERS: &str = "with recursive turn (tenant_id) as (
+       select tenant_id from (select tenant_id from outbox where refused is null and tenant_id > ?1 order by tenant_id limit 1) as first
+       union all
+       select (select o.tenant_id from outbox o where o.refused is null and o.tenant_id > turn.tenant_id order by o.tenant_id limit 1)
+       from turn where turn.tenant_id is not null)
+     select tenant_id from turn where tenant_id is not null and tenant_id not in (select value from json_each(?2)) limit ?3";
+
 impl Reader {
+    pub(crate) fn submitters(
+        &self,
+        after: Option<Id<id::Tenant>>,
+        but: &[Id<id::Tenant>],
+        limit: u32,
+    ) -> Result<Vec<Id<id::Tenant>>, StoreError> {
+        let after = after.map_or(i64::MIN, Id::key);
+        let but: Vec<i64> = but.iter().map(|tenant| tenant.key()).collect();
+        let mut statement = self
+            .connection
+            .prepare_cached(SUBMITTERS)
+            .map_err(reading)?;
+        let row = |row: &Row<'_>| Ok(Id::from_key(row.get(0)?, self.salt));
+        let found = statement.query_all(params![after, keys_text(&but), limit], row);
+        found.map_err(reading)
+    }
+
     pub(crate) fn submissions(
         &self,
+        tenant: Id<id::Tenant>,
         after: i64,
         limit: u32,
         bytes: usize,
@@ -24,10 +50,10 @@ impl Reader {
         // How many of them are not too much at once is known before they are read, and those are read: whoever commits
         // between the two questions may have begun long before.
         let _snapshot = self.connection.snapshot().map_err(reading)?;
-        let sql = "select id, octet_length(event) from outbox where refused is null and id > ?1 order by id limit ?2";
+        let sql = "select id, octet_length(event) from outbox where tenant_id = ?1 and refused is null and id > ?2 order by id limit ?3";
         let (mut last, mut taken) = (None, 0);
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
-        let sized = statement.each(params![after, limit], |row| {
+        let sized = statement.each(params![tenant.key(), after, limit], |row| {
             last = Some(row.get::<i64>(0)?);
             taken += usize::try_from(row.get::<i64>(1)?).unwrap_or(usize::MAX);
             // The one that goes beyond is taken too: one larger than all the room would never come.
@@ -41,18 +67,19 @@ impl Reader {
         let Some(last) = last else {
             return Ok(Vec::new());
         };
-        let sql = "select id, tenant_id, key, event, created_at from outbox where refused is null and id > ?1 and id <= ?2 order by id";
+        let sql = "select id, key, event, created_at from outbox where tenant_id = ?1 and refused is null and id > ?2 and id <= ?3 order by id";
         let row = |row: &Row<'_>| {
             Ok(Submission {
                 number: row.get(0)?,
-                tenant: Id::from_key(row.get(1)?, self.salt),
-                key: row.get(2)?,
-                event: row.get(3)?,
-                created_at: time(row, 4)?,
+                tenant,
+                key: row.get(1)?,
+                event: row.get(2)?,
+                created_at: time(row, 3)?,
             })
         };
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
-        statement.query_all([after, last], row).map_err(reading)
+        let rows = statement.query_all([tenant.key(), after, last], row);
+        rows.map_err(reading)
     }
 
     pub(crate) fn outbox_state(&self) -> Result<OutboxState, StoreError> {
@@ -99,14 +126,26 @@ impl Outbox for SqlStore {
         self.lost.is_some()
     }
 
+    async fn submitters(
+        &self,
+        after: Option<Id<id::Tenant>>,
+        but: Vec<Id<id::Tenant>>,
+        limit: u32,
+    ) -> Result<Vec<Id<id::Tenant>>, StoreError> {
+        self.points
+            .read(move |reader| reader.submitters(after, &but, limit))
+            .await
+    }
+
     async fn submissions(
         &self,
+        tenant: Id<id::Tenant>,
         after: i64,
         limit: u32,
         bytes: usize,
     ) -> Result<Vec<Submission>, StoreError> {
         self.points
-            .read(move |reader| reader.submissions(after, limit, bytes))
+            .read(move |reader| reader.submissions(tenant, after, limit, bytes))
             .await
     }
 

@@ -48,6 +48,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0010_outcomes.sql"),
     include_str!("../migrations/postgres/0011_strings.sql"),
     include_str!("../migrations/postgres/0012_deleted_endpoints.sql"),
+    include_str!("../migrations/postgres/0013_outbox_turns.sql"),
 ];
 
 /// What every connection is told first. A server that vanishes is to be noticed, by us and by the database: only then can
@@ -365,13 +366,18 @@ pub(crate) fn take_no_more(connection: &Connection) -> SqlResult<()> {
 
 /// Lets `postrider.publish()` work again.
 pub(crate) fn take_again(connection: &Connection) -> SqlResult<()> {
-    let sql = "delete from meta where key = 'moved'";
+    let closed = "select exists (select 1 from meta where key = 'moved') or exists (select 1 from pg_constraint
+         where conname = 'publish_where_the_store_is_now' and conrelid = 'postrider.outbox'::regclass)";
     // Not at each start: what changes a table waits for all who read it.
-    if connection.execute(sql, ())? == 0 {
+    if !connection.query_row(closed, (), |row| row.get::<bool>(0))? {
         return Ok(());
     }
+    // Both or none: half of it would refuse everything, and nothing would tell that it does.
     connection.execute_batch(
-        "alter table outbox drop constraint if exists publish_where_the_store_is_now",
+        "begin;
+         alter table outbox drop constraint if exists publish_where_the_store_is_now;
+         delete from meta where key = 'moved';
+         commit",
     )
 }
 

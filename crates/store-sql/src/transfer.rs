@@ -126,7 +126,9 @@ fn export_now(
         connection: Connection::Sqlite(open::open_writer(&owned.file, None)?),
     };
     let tables = tables(&to.connection).map_err(|error| to.error(error))?;
-    copy(&from, &to, &tables, progress)
+    let copied = copy(&from, &to, &tables, progress)?;
+    owned.hand_over(directory)?;
+    Ok(copied)
 }
 
 /// One of the two stores.

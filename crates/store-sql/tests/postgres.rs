@@ -126,7 +126,7 @@ async fn an_owner_that_was_cut_off_writes_no_more_once_another_has_taken_over() 
         matches!(late, Err(StoreError::Unavailable { .. })),
         "{late:?}"
     );
-    first.lost(|_| ()).await;
+    first.lost(|| (), |()| ()).await;
     assert_eq!(second.backlog().await.unwrap().len(), 1);
 }
 
@@ -251,7 +251,7 @@ async fn an_owner_whose_database_is_not_its_own_any_more_hears_of_it_while_it_is
     let store = SqlStore::connect(at(&url)).await.unwrap();
     let sql = "update postrider.meta set value = value - 1 where key = 'epoch'";
     assert!(Postgres::shared().execute(&url, sql));
-    store.lost(|_| ()).await;
+    store.lost(|| (), |()| ()).await;
 }
 
 #[tokio::test]

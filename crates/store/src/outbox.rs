@@ -39,10 +39,19 @@ pub trait Outbox: Send + Sync + 'static {
     /// Whether anybody can put something there.
     fn takes_submissions(&self) -> bool;
 
-    /// The first of what waits behind a number, in the order of their numbers: up to `limit`, and about `bytes` of events.
-    /// What a transaction that is still open has put there is not among them, though its number may be smaller.
+    /// Tenants of which something waits, behind one of them and without some, in an order of their own.
+    async fn submitters(
+        &self,
+        after: Option<Id<id::Tenant>>,
+        but: Vec<Id<id::Tenant>>,
+        limit: u32,
+    ) -> Result<Vec<Id<id::Tenant>>, StoreError>;
+
+    /// The first of what waits of a tenant behind a number, in the order of their numbers: up to `limit`, and about `bytes`
+    /// of events. What a transaction that is still open has put there is not among them, though its number may be smaller.
     async fn submissions(
         &self,
+        tenant: Id<id::Tenant>,
         after: i64,
         limit: u32,
         bytes: usize,

@@ -216,11 +216,20 @@ impl Lane {
         let was_ordered = self.is_ordered();
         let was_closed = self.is_closed();
         let first = self.config.is_none();
+        let has_moved = self
+            .config
+            .is_some_and(|before| before.receiver != config.receiver);
         self.config = Some(config);
         self.asked_config = false;
         // `turn` does not ask whether the lane has one: an open one would go on holding it back.
         if !config.breaker {
             self.breaker = Breaker::default();
+        }
+        // Its owner has done something about it: what the receiver asked for before, a pause of days it may be, holds no more.
+        if has_moved || (was_closed && config.closed.is_none()) {
+            self.paused_until = Timestamp::default();
+            self.breaker = Breaker::default();
+            self.failures = 0;
         }
         if config.closed.is_some() {
             // Of a lane that was just made nobody knows what the store has, so it is finished to be sure.

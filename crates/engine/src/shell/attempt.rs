@@ -483,6 +483,7 @@ fn entry_of(settled: Settled, past_lane: Option<PastLane>) -> RecordEntry {
         next: settled.next,
         keep_place: settled.record.keep_place,
         past_lane,
+        turn: None,
     };
     RecordEntry {
         write: RecordWrite::Attempt(Arc::new(settled.record)),

@@ -1,5 +1,6 @@
 //! Endpoints ready for sending: secrets opened, keys made. Forgotten when they change.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use postrider_core::attempt::Rendering;
@@ -17,8 +18,10 @@ use crate::profiles::ProfileRegistry;
 
 /// Endpoints held ready.
 const READY_MAX: usize = 50_000;
-/// Bytes of URLs and headers of those.
-const READY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of what those have, about.
+const READY_BYTES_MAX: u64 = 48 * 1024 * 1024;
+/// Bytes of a key that signs, made ready.
+const SIGNING_KEY: usize = 256;
 /// Bytes that a ready endpoint has beside them.
 const READY_OVERHEAD: usize = 512;
 
@@ -140,15 +143,15 @@ impl EndpointCache {
             keys.push((made, None));
         }
         let mut custom = Vec::with_capacity(endpoint.headers.len());
-        let mut headers = 0;
+        // Sealed in the endpoint and opened beside it: both are held.
+        let mut opened = 0;
         for header in &endpoint.headers {
             let value = header.open(id, &self.sealer);
             let value = value.map_err(|error| NotReady::Secret(error.into()))?;
-            // Sealed in the endpoint and opened beside it: both are held.
-            headers += header.bytes() + header.name.len() + value.expose().len();
+            opened += header.name.len() + value.expose().len();
             custom.push((header.name.clone(), value));
         }
-        let weight = READY_OVERHEAD + endpoint.url.len() + headers;
+        let weight = READY_OVERHEAD + endpoint.text_bytes() + opened + parsed_bytes(&endpoint);
         // The endpoint's own header of that name stands: with both the receiver would get two.
         let passes_trace = application.settings.traceparent
             && !endpoint
@@ -227,8 +230,31 @@ impl EndpointCache {
             rate_limit: endpoint.rate_limit,
             breaker: engine.is_some_and(|engine| engine.breaker),
             throttle: engine.is_some_and(|engine| engine.throttle),
+            receiver: {
+                let mut hasher = std::hash::DefaultHasher::new();
+                endpoint.url.hash(&mut hasher);
+                hasher.finish()
+            },
         })
     }
+}
+
+/// What a filter, and what a distribution makes of its events, take: as JSON several times their text, and the latter is held
+/// twice (`Rendering`).
+fn parsed_bytes(endpoint: &Endpoint) -> usize {
+    const PARSED: usize = 4;
+    let filter = endpoint.filter.as_ref();
+    let filter = filter.map_or(0, |filter| filter.text().len() * PARSED);
+    let payload = match &endpoint.kind {
+        EndpointKind::Distribution(distribution) => 2 * distribution.bytes(),
+        EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Key(_) => 0,
+    };
+    let secrets: usize = endpoint
+        .secrets
+        .iter()
+        .map(|secret| SIGNING_KEY + secret.sealed.len())
+        .sum();
+    filter + payload + secrets
 }
 
 /// What verifies the requests of an endpoint, as its receiver does.

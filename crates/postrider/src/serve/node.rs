@@ -275,6 +275,9 @@ impl<'s> Turn<'s> {
             tracing::info!("waiting to take over when it ends: {error}");
         }
         let Some(settings) = &self.settings else {
+            // Who started it must not wait until the other one ends, which may be for ever.
+            crate::supervisor::ready();
+            self.running.follows.cancel();
             return Ok(());
         };
         if self.begun.is_none() {

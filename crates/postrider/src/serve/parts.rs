@@ -102,7 +102,10 @@ const OWNED_FOR: Duration = Duration::from_secs(10);
 
 /// Ends when another server has taken over the database.
 pub(super) async fn owned(store: Arc<SqlStore>, engine: Arc<Engine>) {
-    store.lost(|ago| engine.owned(ago, OWNED_FOR)).await;
+    let owned = |at| engine.owned(at, OWNED_FOR);
+    store.lost(|| engine.now(), owned).await;
+    // What falls due until the process has ended is the other one's.
+    engine.owned(engine.now(), Duration::ZERO);
     tracing::error!("another server has taken over the database");
 }
 

@@ -236,3 +236,33 @@ async fn a_server_that_dies_while_it_takes_events_loses_and_doubles_none() {
     holds(&url, "(select count(*) from postrider.event) = 3000").await;
     drop(process);
 }
+
+/// One whose events are taken slowly: behind them the others' would be late by as long as that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_with_many_events_for_many_endpoints_holds_nobody_up() {
+    const ENDPOINTS: usize = 100;
+    let (server, url) = on_a_database().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (many, application) = ada(&server, json!({})).await;
+    for number in 0..ENDPOINTS {
+        let path = format!("/many/{number}");
+        server.endpoint(&many, &receiver.url(&path)).await;
+    }
+    let path = format!("/v1/applications/{application}/tenants");
+    let tenant = json!({ "name": "Bob Ltd", "externalId": "bob" });
+    let another = id(&server.good("POST", &path, tenant).await);
+    let others = Receiver::start(Behaviour::Status(200)).await;
+    server.endpoint(&another, &others.url("/")).await;
+    let put =
+        "select postrider.publish('shop', 'ada', 'order.paid', '1') from generate_series(1, 400)";
+    assert!(Postgres::shared().execute(&url, put));
+    receiver.wait_for(1).await;
+    let put = "select postrider.publish('shop', 'bob', 'order.paid', '1')";
+    assert!(Postgres::shared().execute(&url, put));
+    others.wait_for(1).await;
+    let left = "select 1 / (select count(*) from postrider.outbox)";
+    assert!(
+        Postgres::shared().execute(&url, left),
+        "all of the others' were taken before"
+    );
+}

@@ -428,7 +428,7 @@ async fn a_store_moves_into_postgres_and_back_with_what_waits_in_it() {
         text(&planned.stdout).contains("  9  Which endpoints fail"),
         "{planned:?}"
     );
-    let present = "update postrider.meta set value = 12 where key = 'schema'";
+    let present = "update postrider.meta set value = 13 where key = 'schema'";
     assert!(Postgres::shared().execute(&url, present));
     let again = moved("import", &file);
     assert!(

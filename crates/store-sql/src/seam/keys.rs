@@ -86,7 +86,9 @@ impl Keys for SqlStore {
     ) -> Result<bool, StoreError> {
         let nonce = nonce.to_owned();
         self.writer
-            .call(move |tx| tx.use_nonce(key, &nonce, expires_at))
+            .call_by(key.as_u128(), move |tx| {
+                tx.use_nonce(key, &nonce, expires_at)
+            })
             .await
     }
 }

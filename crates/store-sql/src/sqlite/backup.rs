@@ -89,7 +89,7 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
         .and_then(|_| written.sync_all())
         .map_err(io)?;
     for made in [&written, owned.lock()] {
-        hand_over(directory, made).map_err(io)?;
+        open::hand_over(directory, made).map_err(io)?;
     }
     let aside = (1..)
         .map(|number| directory.join(format!("{}.before-restore-{number}", open::FILE)))
@@ -112,25 +112,4 @@ pub fn restore(copy: &Path, directory: &Path) -> Result<Option<PathBuf>, OpenErr
     std::fs::rename(&fresh, &file).map_err(io)?;
     drop(owned);
     Ok(aside)
-}
-
-/// Gives a file that root has made to whom its directory belongs: a service of less rights is to open it. By its handle,
-/// never by its name, which somebody else may have made a link of. Who is not root can give nothing, and need not.
-#[cfg(unix)]
-fn hand_over(directory: &Path, file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-    let (of, is) = (std::fs::metadata(directory)?, file.metadata()?);
-    // One of several names may be somebody else's file.
-    if (of.uid(), of.gid()) == (is.uid(), is.gid()) || is.nlink() > 1 {
-        return Ok(());
-    }
-    match fchown(file, Some(of.uid()), Some(of.gid())) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        handed => handed,
-    }
-}
-
-#[cfg(not(unix))]
-fn hand_over(_: &Path, _: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
 }

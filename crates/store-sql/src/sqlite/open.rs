@@ -132,6 +132,17 @@ impl DataDirectory {
         Self::take(directory)
     }
 
+    /// Gives what is in the directory to whom that belongs, where root has made it.
+    pub(crate) fn hand_over(&self, directory: &Path) -> Result<(), OpenError> {
+        for made in [&self.database, &self.lock] {
+            hand_over(directory, made).map_err(|source| OpenError::Io {
+                path: directory.to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     /// The file beside the database.
     pub(crate) fn lock(&self) -> &File {
         &self.lock
@@ -404,4 +415,25 @@ pub(crate) fn must_exist(file: &Path) -> Result<(), OpenError> {
         path: file.to_owned(),
         source,
     })
+}
+
+/// Gives a file that root has made to whom its directory belongs: a service of less rights is to open it. By its handle,
+/// never by its name, which somebody else may have made a link of. Who is not root can give nothing, and need not.
+#[cfg(unix)]
+pub(super) fn hand_over(directory: &Path, file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let (of, is) = (std::fs::metadata(directory)?, file.metadata()?);
+    // One of several names may be somebody else's file.
+    if (of.uid(), of.gid()) == (is.uid(), is.gid()) || is.nlink() > 1 {
+        return Ok(());
+    }
+    match fchown(file, Some(of.uid()), Some(of.gid())) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        handed => handed,
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn hand_over(_: &Path, _: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
 }

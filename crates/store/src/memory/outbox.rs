@@ -1,6 +1,7 @@
 //! The model's outbox: nobody else sees its memory, so nothing is ever there.
 
 use async_trait::async_trait;
+use postrider_core::{Id, id};
 
 use super::MemoryStore;
 use crate::StoreError;
@@ -12,7 +13,22 @@ impl Outbox for MemoryStore {
         false
     }
 
-    async fn submissions(&self, _: i64, _: u32, _: usize) -> Result<Vec<Submission>, StoreError> {
+    async fn submitters(
+        &self,
+        _: Option<Id<id::Tenant>>,
+        _: Vec<Id<id::Tenant>>,
+        _: u32,
+    ) -> Result<Vec<Id<id::Tenant>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn submissions(
+        &self,
+        _: Id<id::Tenant>,
+        _: i64,
+        _: u32,
+        _: usize,
+    ) -> Result<Vec<Submission>, StoreError> {
         Ok(Vec::new())
     }
 

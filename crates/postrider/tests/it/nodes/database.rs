@@ -184,7 +184,7 @@ async fn the_schema_is_brought_on_by_a_rolling_upgrade_under_load() {
     // As the version before had left it: with the last migration taken back.
     execute(
         "set search_path = postrider;
-         drop index endpoint_deleted;
+         drop index outbox_turns;
          update meta set value = value - 1 where key = 'schema'",
     );
     let (customer, receiver) = ordered(&a, &root).await;
@@ -199,7 +199,7 @@ async fn the_schema_is_brought_on_by_a_rolling_upgrade_under_load() {
     assert_eq!(load.refused.load(Ordering::Relaxed), 0);
     execute(
         "do $$ begin
-           if not exists (select from pg_indexes where indexname = 'endpoint_deleted') then
+           if not exists (select from pg_indexes where indexname = 'outbox_turns') then
              raise exception 'the migration was not made';
            end if;
          end $$",
