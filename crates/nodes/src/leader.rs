@@ -1,5 +1,6 @@
 //! What the node that leads has of those that follow: it gives them attempts to make.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 const GRACE: Duration = Duration::from_secs(5);
 /// Time for a follower to hear that its leader goes.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Origins that a follower could not reach, which are remembered; beyond, all are forgotten.
+const UNREACHED_MAX: usize = 10_000;
 /// Nodes that follow at once; of more, nobody needs so many.
 const FOLLOWERS_MAX: usize = 64;
 
@@ -227,6 +230,38 @@ impl Follower {
 pub struct Spread {
     own: Arc<dyn Transport>,
     followers: Followers,
+    unreached: Unreached,
+}
+
+/// Origins that a follower could not reach: the next attempt is this node's. When it cannot either, the one after that is
+/// the follower's again. Otherwise a node whose way out is broken would use up the whole schedule of what is its.
+#[derive(Default)]
+struct Unreached(Mutex<HashSet<u64>>);
+
+impl Unreached {
+    fn has(&self, origin: u64) -> bool {
+        self.lock().contains(&origin)
+    }
+
+    /// How an attempt ended, and who made it.
+    fn note(&self, origin: u64, outcome: &Outcome, is_own: bool) {
+        if !matches!(outcome, Outcome::Unreachable { .. }) || is_local(outcome) {
+            return;
+        }
+        let mut unreached = self.lock();
+        if is_own {
+            unreached.remove(&origin);
+            return;
+        }
+        if unreached.len() >= UNREACHED_MAX {
+            unreached.clear();
+        }
+        unreached.insert(origin);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl std::fmt::Debug for Spread {
@@ -237,7 +272,11 @@ impl std::fmt::Debug for Spread {
 
 impl Spread {
     pub fn new(own: Arc<dyn Transport>, followers: Followers) -> Self {
-        Self { own, followers }
+        Self {
+            own,
+            followers,
+            unreached: Unreached::default(),
+        }
     }
 
     /// Who makes an attempt; none is this node itself.
@@ -248,6 +287,9 @@ impl Spread {
             return None;
         }
         let origin = origin(&request.url);
+        if self.unreached.has(weight("", origin)) {
+            return None;
+        }
         // This node takes part too; it gives itself no name.
         let mut best = (weight("", origin), None);
         for follower in list.iter().filter(|follower| follower.has_room()) {
@@ -265,10 +307,18 @@ impl Transport for Spread {
     /// What a follower cannot do, or did not come back from, is done here: the receiver may see it twice, as after a
     /// crash.
     async fn send(&self, request: &Request) -> Exchange {
+        // By the number alone: which origins they are nobody asks.
+        let origin = weight("", origin(&request.url));
         let Some(follower) = self.choose(request) else {
-            return self.own.send(request).await;
+            let exchange = self.own.send(request).await;
+            self.unreached.note(origin, &exchange.outcome, true);
+            return exchange;
         };
-        match follower.attempt(request).await {
+        let attempted = follower.attempt(request).await;
+        if let Ok(exchange) = &attempted {
+            self.unreached.note(origin, &exchange.outcome, false);
+        }
+        match attempted {
             Ok(exchange) if !is_local(&exchange.outcome) => exchange,
             // It sent nothing, so this is no second time.
             Ok(_) => self.own.send(request).await,
@@ -326,6 +376,21 @@ mod tests {
         ] {
             assert_eq!(origin(url), wanted);
         }
+    }
+
+    #[test]
+    fn what_one_node_cannot_reach_the_other_one_tries() {
+        let unreached = Unreached::default();
+        let ended = |reason| Outcome::Unreachable {
+            reason,
+            detail: String::new(),
+        };
+        unreached.note(1, &ended(UnreachableReason::Local), false);
+        assert!(!unreached.has(1), "it is made here at once");
+        unreached.note(1, &ended(UnreachableReason::Dns), false);
+        assert!(unreached.has(1) && !unreached.has(2));
+        unreached.note(1, &ended(UnreachableReason::Timeout), true);
+        assert!(!unreached.has(1));
     }
 
     #[test]
