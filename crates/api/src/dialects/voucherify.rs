@@ -164,6 +164,10 @@ impl Refusal {
                 ..Self::new(status, "forbidden", spec.text("forbidden"))
             },
             StatusCode::NOT_FOUND => Self::route(spec),
+            // What the name leads to is seen by the service alone, which has another word for the field.
+            _ if error.code == ErrorCode::EndpointUrlInvalid => {
+                Self::invalid(spec, format!("Property .target_url {}", error.detail))
+            }
             _ => Self::invalid(spec, error.detail.clone()),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use postrider_core::attempt::Attempt;
+use postrider_core::attempt::{Attempt, Outcome, UnreachableReason};
 use postrider_core::audit::{Actor, test_entry};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
@@ -173,6 +173,17 @@ async fn test_call(
         .await?;
     // What follows waits for the store, and no receiver is called any more.
     drop(place);
+    if let Outcome::Unreachable {
+        reason: UnreachableReason::Local,
+        detail,
+    } = &attempt.outcome
+    {
+        // The receiver was not asked, so nothing is said of it. Why is the operator's to know.
+        tracing::warn!(endpoint.id = %endpoint.id, why = detail, "a test call could not be sent");
+        let detail =
+            "this server could not send just now, and has not asked the receiver; try again";
+        return Err(Refusal::new(ErrorCode::Overloaded, detail));
+    }
     let success = profile.classify.class(&attempt.outcome) == Class::Ok;
     tracing::info!(tenant.id = %endpoint.tenant, endpoint.id = %endpoint.id, success, "a test call was made");
     let entry = test_entry(

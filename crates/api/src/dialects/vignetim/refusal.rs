@@ -1,5 +1,7 @@
 //! Refusals in the shape that NestJS gives them, and the headers that every answer has.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use postrider_core::Timestamp;
@@ -114,10 +116,13 @@ pub(super) fn with_standing(mut response: Response, standing: Standing) -> Respo
     );
     set(
         "x-ratelimit-reset",
-        HeaderValue::from(standing.resets_at.as_unix()),
+        // Rounded up, so that whoever waits until then is in the next window.
+        HeaderValue::from(standing.resets_at.plus(ALMOST_A_SECOND).as_unix()),
     );
     response
 }
+
+const ALMOST_A_SECOND: Duration = Duration::from_micros(999_999);
 
 /// Before a key is known, nothing is counted.
 pub(super) fn uncounted(spec: &ApiSpec, now: Timestamp) -> Standing {
