@@ -358,6 +358,11 @@ async fn edit_form(site: &Site, visitor: &Visitor, id: &str, typed: Typed) -> Sh
     answered(&form)
 }
 
+/// What a browser makes of a text in a field of one line.
+fn joined(text: Option<&str>) -> String {
+    text.unwrap_or_default().replace(['\r', '\n'], "")
+}
+
 pub(crate) async fn change(
     State(site): State<Site>,
     Path(id): Path<String>,
@@ -384,7 +389,9 @@ pub(crate) async fn change(
             url: Some(values.url.clone()),
             events: Some(values.patterns()),
             filter: Some(values.filter(&site)?),
-            description: Some(values.description()),
+            // A field has one line: of a description with more it shows them joined, and saving that would change it.
+            description: (values.description != joined(endpoint.description.as_deref()))
+                .then(|| values.description()),
             // Where the profile takes none the form has no field: empty, it would take away what is there.
             headers: custom_headers
                 .then(|| values.headers())

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use postrider_core::Timestamp;
-use postrider_service::budget::Budget;
+use postrider_service::budget::{Budget, Grant};
 use postrider_service::{ErrorCode, Refusal};
 
 use crate::Site;
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::frame::Face;
 
 /// Bytes of a form.
-const FORM_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const FORM_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a form of somebody who is not there yet.
 pub(crate) const DOOR_BYTES_MAX: usize = 4_096;
 /// Time for a form to arrive.
@@ -111,6 +111,20 @@ pub(crate) async fn read(
     Ok(Fields::parse(&bytes))
 }
 
+/// Room for `max` bytes of what somebody sent, on the account of `holder`.
+pub(crate) fn room(
+    budget: &Budget,
+    face: Face,
+    max: usize,
+    holder: u128,
+) -> Result<Grant, Failure> {
+    budget.take(holder, max).ok_or_else(|| {
+        let detail = "the server reads as many forms as it can; try again in a moment";
+        let refusal = Refusal::new(ErrorCode::Overloaded, detail);
+        Failure::Refused(face, refusal)
+    })
+}
+
 /// Reads a body of at most `max` bytes on the account of `holder` in a budget.
 pub(crate) async fn read_from(
     budget: &Budget,
@@ -121,10 +135,7 @@ pub(crate) async fn read_from(
 ) -> Result<Bytes, Failure> {
     let refuse = |code, detail: String| Failure::Refused(face, Refusal::new(code, detail));
     // For all that it may have: `to_bytes` does not tell how much has come so far.
-    let Some(_grant) = budget.take(holder, max) else {
-        let detail = "the server reads as many forms as it can; try again in a moment";
-        return Err(refuse(ErrorCode::Overloaded, detail.to_owned()));
-    };
+    let _grant = room(budget, face, max, holder)?;
     let reading = axum::body::to_bytes(body, max);
     match tokio::time::timeout(FORM_TIMEOUT, reading).await {
         Ok(Ok(bytes)) => Ok(bytes),

@@ -14,7 +14,7 @@ use crate::deliveries::mode;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::{Failure, sentence};
-use crate::fields::Posted;
+use crate::fields::{OVERTAKEN, Posted};
 use crate::frame::{self, Frame, Link, Shown};
 use crate::shown::{When, read};
 use crate::tenant::crumbs_below;
@@ -39,6 +39,8 @@ struct Key {
     previous: Option<When>,
     created: When,
     webhook: String,
+    /// The one that is stored, by which the form knows whether somebody has changed it.
+    stored: String,
     endpoint: Option<Link>,
     /// Shown once: the key itself, and what signs.
     text: Option<String>,
@@ -115,7 +117,8 @@ pub(crate) async fn page(
             .filter(|before| before.until > now)
             .map(|before| When::new(before.until, now)),
         created: When::new(key.created_at, now),
-        webhook: answer.webhook.or(stored).unwrap_or_default(),
+        webhook: answer.webhook.or(stored.clone()).unwrap_or_default(),
+        stored: stored.unwrap_or_default(),
         endpoint: endpoint.map(|endpoint| {
             let href = visitor.href(format_args!("/endpoints/{}", endpoint.id));
             Link::new(href, endpoint.url)
@@ -128,7 +131,26 @@ pub(crate) async fn page(
     frame::show(&page.frame, &page)
 }
 
+/// Whether the key's webhook is another one than its form has shown: somebody was sooner.
+async fn has_other_webhook(
+    site: &Site,
+    visitor: &Visitor,
+    id: Id<id::ApiKey>,
+    shown: Option<&str>,
+) -> Result<bool, Failure> {
+    let Some(shown) = shown else {
+        return Ok(false);
+    };
+    let found = site.service().key(&visitor.visit.caller, id).await;
+    let stored = found.map_err(visitor.refused())?.endpoint;
+    Ok(shown != stored.map_or_else(String::new, |endpoint| endpoint.url))
+}
+
 /// The forms of the page.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each of the page's buttons"
+)]
 pub(crate) async fn act(
     State(site): State<Site>,
     Path((id, act)): Path<(String, String)>,
@@ -139,6 +161,14 @@ pub(crate) async fn act(
     let (service, who) = (site.service(), &visitor.visit.caller);
     let done: Result<Option<Secret>, Refusal> = match act.as_str() {
         "webhook" => {
+            if has_other_webhook(&site, &visitor, id, fields.get("shown")).await? {
+                let answer = Answer {
+                    problem: Some(OVERTAKEN.to_owned()),
+                    webhook: Some(fields.text("webhook")),
+                    ..Answer::default()
+                };
+                return page(&site, &visitor, id, answer).await;
+            }
             let patch = KeyPatch {
                 webhook: Some(fields.get("webhook").map(str::to_owned)),
                 ..KeyPatch::default()

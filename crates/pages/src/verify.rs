@@ -6,13 +6,14 @@ use askama::Template;
 use axum::extract::{Path, State};
 use postrider_core::Timestamp;
 use postrider_core::profile::{Profile, VerifyError, saved_request};
+use postrider_service::budget::Grant;
 
 use crate::Site;
 use crate::deliveries::time;
 use crate::door::Visitor;
 use crate::endpoint::tenant_of;
 use crate::failure::{Failure, sentence};
-use crate::fields::{Fields, Posted};
+use crate::fields::{FORM_BYTES_MAX, Fields, Posted, room};
 use crate::frame::{self, Frame, Shown};
 use crate::receivers::{Function, functions};
 use crate::tenant::crumbs_below;
@@ -62,7 +63,10 @@ async fn page(site: &Site, visitor: &Visitor, id: &str, typed: Option<Fields>) -
     let (typed, verdict) = match typed {
         None => (Fields::default(), None),
         Some(typed) => {
-            let (typed, verdict) = verified(site, profile.clone(), typed, now).await?;
+            // All of the form is held while it waits for its turn.
+            let holder = visitor.visit.caller.holder();
+            let room = room(&site.pages.forms, site.face, FORM_BYTES_MAX, holder)?;
+            let (typed, verdict) = verified(site, profile.clone(), typed, now, room).await?;
             (typed, Some(verdict))
         }
     };
@@ -85,6 +89,7 @@ async fn verified(
     profile: Arc<Profile>,
     typed: Fields,
     now: Timestamp,
+    room: Grant,
 ) -> Result<(Fields, Verdict), Failure> {
     if typed.get("request").map_or(0, str::len) > REQUEST_BYTES_MAX {
         let sentence = format!(
@@ -98,7 +103,7 @@ async fn verified(
     let work = tokio::task::spawn_blocking(move || {
         let verdict = verdict(&profile, &typed, now);
         // Here, since the work goes on although its visitor went away: the next one waits for its end.
-        drop(turn);
+        drop((turn, room));
         (typed, verdict)
     });
     work.await.map_err(Failure::internal)
