@@ -271,7 +271,7 @@ impl Machine {
             Input::Configure { endpoint, config } => {
                 // A lane that is not here asks for its endpoint when it has work.
                 if let Some(lane) = self.lanes.get_mut(&endpoint) {
-                    let let_go = lane.configure(config);
+                    let let_go = lane.configure(now, config);
                     self.shares.give_memory(config.tenant, let_go);
                     self.look(now, endpoint, &mut actions);
                 }

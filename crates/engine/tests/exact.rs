@@ -388,7 +388,22 @@ fn what_its_owner_does_about_an_endpoint_ends_a_pause_that_its_receiver_asked_fo
             machine.step(START, config(1, Some(disabled)));
         }
         machine.step(START, config(if is_moved { 2 } else { 1 }, None));
-        let new = Input::Due(vec![due(1, 2, START)]);
-        assert_eq!(sent(machine.step(START, new)), 1, "{is_moved}");
+        let later = START.plus(LATE);
+        let second = due(1, 2, START);
+        let new = Input::Due(vec![second.clone()]);
+        assert_eq!(sent(machine.step(later, new)), 1, "{is_moved}");
+        // What was under way before says so once more.
+        if is_moved {
+            machine.step(later.plus(LATE), config(3, None));
+            let released = Input::Released {
+                endpoint: Id::from_u128(1),
+                started_at: later,
+                took: Some(LATE),
+                signal: Signal::Strained { pause: Some(pause) },
+            };
+            machine.step(later.plus(LATE), released);
+            let new = Input::Due(vec![due(1, 3, START)]);
+            assert_eq!(sent(machine.step(later.plus(LATE), new)), 1);
+        }
     }
 }

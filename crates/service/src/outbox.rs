@@ -1,13 +1,13 @@
 //! Events that a product has put into the store's database itself, in the transaction of what they tell of: they become
 //! events as if they were published here, with the same checks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use postrider_core::{Id, id};
 use postrider_store::outbox::{OutboxState, Submission};
+use tokio::task::{self, JoinSet};
+use tokio::time::Instant;
 
 use crate::events::{NewEvent, Sent};
 use crate::reading::{typed, well_formed};
@@ -19,6 +19,8 @@ const TENANTS_MAX: usize = 16;
 /// Taken at once of a tenant, and their bytes.
 const TAKEN_MAX: u32 = 500;
 const TAKEN_BYTES_MAX: usize = 1_024 * 1_024;
+/// Tenants that rest because theirs cannot be taken; of more, the first to have come rests no longer.
+const RESTING_MAX: usize = 1_000;
 /// Between two looks: what is committed in between waits half of it, on average.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// While nothing can be taken, of a tenant or of anybody.
@@ -40,23 +42,30 @@ impl Service {
     /// brought along.
     pub async fn take_submissions(&self) {
         let mut turns = Turns::default();
-        let mut taking = FuturesUnordered::new();
+        // Tasks of their own, which end with this: one that waits for the store has a place in its line, and somebody has to
+        // take it when its turn comes.
+        let mut taking = JoinSet::new();
         loop {
             let found = turns.find(self).await;
             let pause = match found {
                 Ok(found)
                     if found.is_empty()
                         && taking.is_empty()
+                        && turns.is_calm()
                         && !self.store().takes_submissions() =>
                 {
                     return std::future::pending().await;
                 }
                 Ok(found) => {
-                    taking.extend(found.into_iter().map(|turn| take(self, turn)));
+                    for turn in found {
+                        let tenant = turn.tenant;
+                        let task = taking.spawn(take(self.clone(), turn));
+                        turns.busy.insert(tenant, Some(task.id()));
+                    }
                     LOOK_EVERY
                 }
                 Err(refusal) => {
-                    turns.tell(Some(&refusal.to_string()));
+                    turns.tell(None, Some(&refusal.to_string()));
                     STUCK_PAUSE
                 }
             };
@@ -64,8 +73,11 @@ impl Service {
             tokio::pin!(pause);
             loop {
                 tokio::select! {
-                    // One with more has its next turn at once, behind those of others.
-                    Some(took) = taking.next() => if turns.end(&took) { break },
+                    Some(took) = taking.join_next() => match took {
+                        // One with more has its next turn at once, behind those of others.
+                        Ok(took) => if turns.end(&took) { break },
+                        Err(broken) => turns.broken(&broken),
+                    },
                     () = &mut pause => break,
                 }
             }
@@ -84,14 +96,16 @@ impl Service {
 /// Whose turn it is: of the tenants with something to take, one after the other.
 #[derive(Default)]
 struct Turns {
-    /// Those whose events are being taken, or who rest because theirs cannot be.
-    busy: Vec<Id<id::Tenant>>,
+    /// Those whose events are being taken.
+    busy: HashMap<Id<id::Tenant>, Option<task::Id>>,
+    /// Those of whom something cannot be taken now, and until when they rest.
+    resting: VecDeque<(Instant, Id<id::Tenant>)>,
     /// The last one that was found.
     last: Option<Id<id::Tenant>>,
     /// Behind which of their own the next turn begins, of those of whom something was left.
     behind: HashMap<Id<id::Tenant>, i64>,
-    /// Why something was left was told already.
-    is_told: bool,
+    /// Of whom it was told that something is left; none is the store itself.
+    told: HashSet<Option<Id<id::Tenant>>>,
 }
 
 /// A tenant's turn.
@@ -108,72 +122,105 @@ struct Took {
     next: Option<i64>,
     /// Why the last one that is left was.
     left: Option<String>,
+    /// Something is left, and all behind it was taken.
+    is_stuck: bool,
 }
 
 impl Turns {
     /// Those who have a turn now.
     async fn find(&mut self, service: &Service) -> Result<Vec<Turn>> {
+        let now = Instant::now();
+        while self.resting.len() > RESTING_MAX
+            || self.resting.front().is_some_and(|(until, _)| *until <= now)
+        {
+            self.resting.pop_front();
+        }
         let mut found = Vec::new();
-        for from_the_first in [false, true] {
-            if from_the_first && self.last.take().is_none() {
-                break;
-            }
-            let free = TENANTS_MAX - self.busy.len();
+        // Behind the last one, and then from the first one on.
+        let afters = self.last.map(Some).into_iter().chain([None]);
+        for after in afters {
+            let free = TENANTS_MAX.saturating_sub(self.busy.len());
             if free == 0 {
                 break;
             }
+            let resting = self.resting.iter().map(|(_, tenant)| *tenant);
+            let but = self.busy.keys().copied().chain(resting).collect();
             let free = u32::try_from(free).map_err(Refusal::internal)?;
-            let store = service.store();
-            let some = store.submitters(self.last, self.busy.clone(), free).await?;
+            let some = service.store().submitters(after, but, free).await?;
             self.last = some.last().copied().or(self.last);
-            self.busy.extend(&some);
+            self.busy.extend(some.iter().map(|tenant| (*tenant, None)));
             found.extend(some.into_iter().map(|tenant| Turn {
                 tenant,
                 behind: self.behind.get(&tenant).copied().unwrap_or(0),
             }));
         }
+        self.tell(None, None);
         Ok(found)
     }
 
     /// True when it may have more.
     fn end(&mut self, took: &Took) -> bool {
-        self.busy.retain(|busy| *busy != took.tenant);
+        let tenant = took.tenant;
+        self.busy.remove(&tenant);
         match took.next {
-            Some(next) if next > 0 => drop(self.behind.insert(took.tenant, next)),
-            _ => drop(self.behind.remove(&took.tenant)),
+            Some(next) if next > 0 => drop(self.behind.insert(tenant, next)),
+            _ => drop(self.behind.remove(&tenant)),
         }
-        self.tell(took.left.as_deref());
+        if took.is_stuck {
+            self.resting
+                .push_back((Instant::now() + STUCK_PAUSE, tenant));
+        }
+        if took.next.is_none() {
+            let why = took.left.as_deref();
+            let why = why.or(took.is_stuck.then_some("others behind it were taken"));
+            self.tell(Some(tenant), why);
+        }
         took.next.is_some()
     }
 
-    /// Tells why something is left, once and not with each look: it may wait for hours.
-    fn tell(&mut self, why: Option<&str>) {
-        if let Some(why) = why
-            && !self.is_told
-        {
+    /// A turn broke off inside this process: whose it was may have one again.
+    fn broken(&mut self, why: &task::JoinError) {
+        tracing::error!(
+            error = why as &dyn std::error::Error,
+            "taking events of the outbox broke off; they are taken again"
+        );
+        self.busy.retain(|_, task| *task != Some(why.id()));
+    }
+
+    fn is_calm(&self) -> bool {
+        self.resting.is_empty()
+    }
+
+    /// Tells why something of somebody is left, once and not with each look: it may wait for hours.
+    fn tell(&mut self, of: Option<Id<id::Tenant>>, why: Option<&str>) {
+        let Some(why) = why else {
+            self.told.remove(&of);
+            return;
+        };
+        if self.told.len() > RESTING_MAX {
+            self.told.clear();
+        }
+        if self.told.insert(of) {
+            let tenant = of.map(tracing::field::display);
             tracing::warn!(
+                tenant.id = tenant,
                 why,
                 "an event of the outbox cannot be taken now; it waits there"
             );
         }
-        self.is_told = why.is_some();
     }
 }
 
 /// Takes what waits of a tenant, as much as is taken at once. What cannot be taken now is left, and holds up nothing behind
-/// it; the turn lasts a while longer then.
-async fn take(service: &Service, turn: Turn) -> Took {
-    let tenant = turn.tenant;
-    let took = take_some(service, &turn).await;
-    let took = took.unwrap_or_else(|refusal| Took {
-        tenant,
+/// it.
+async fn take(service: Service, turn: Turn) -> Took {
+    let took = take_some(&service, &turn).await;
+    took.unwrap_or_else(|refusal| Took {
+        tenant: turn.tenant,
         next: None,
         left: Some(refusal.to_string()),
-    });
-    if took.next.is_none() && (took.left.is_some() || turn.behind > 0) {
-        tokio::time::sleep(STUCK_PAUSE).await;
-    }
-    took
+        is_stuck: true,
+    })
 }
 
 async fn take_some(service: &Service, turn: &Turn) -> Result<Took> {
@@ -207,6 +254,7 @@ async fn take_some(service: &Service, turn: &Turn) -> Result<Took> {
     Ok(Took {
         tenant,
         next: (!is_all).then_some(next),
+        is_stuck: is_all && next > 0,
         left: settled.left,
     })
 }

@@ -228,10 +228,10 @@ impl Fanout {
             .into_iter()
             .map(|(tenant, audience)| (*tenant, audience.bytes))
             .collect();
-        let largest = by_size
-            .first()
-            .map_or(bytes, |(_, largest)| bytes.max(*largest));
-        for (tenant, _) in by_size.into_iter().skip(1) {
+        let held = by_size.first().map_or(0, |(_, largest)| *largest);
+        let largest = bytes.max(held);
+        // It stays, unless the new one is larger.
+        for (tenant, _) in by_size.into_iter().skip(usize::from(held > bytes)) {
             if self.bytes + bytes - largest <= BYTES_MAX {
                 return;
             }
@@ -353,6 +353,35 @@ mod tests {
         let read = Audience::new(1, Ways::default(), read);
         assert_eq!(format!("{changed:?}"), format!("{read:?}"));
         Ok(())
+    }
+
+    /// With one that takes more than all are to take the others would drive it out with each event, and it them.
+    #[test]
+    fn the_largest_one_stays_and_leaves_the_others_their_room() {
+        const MIB: usize = 1_024 * 1_024;
+        let mut fanout = Fanout::default();
+        let mut held = |tenant, bytes| {
+            let audience = Audience {
+                bytes,
+                ..Audience::new(1, Ways::default(), Vec::new())
+            };
+            fanout.make_room(bytes);
+            fanout.bytes += bytes;
+            fanout.tenants.insert(tenant, audience);
+            let mut held: Vec<_> = fanout.tenants.keys().copied().collect();
+            held.sort_unstable();
+            (held, fanout.bytes / MIB)
+        };
+        assert_eq!(held(1, 900 * MIB), (vec![1], 900));
+        assert_eq!(held(2, 100 * MIB), (vec![1, 2], 1_000));
+        assert_eq!(held(3, 100 * MIB), (vec![1, 2, 3], 1_100));
+        assert_eq!(held(4, 90 * MIB).1, 1_090, "one of the hundreds went");
+        assert_eq!(held(5, 90 * MIB).0.first(), Some(&1));
+        assert_eq!(
+            held(6, 1_000 * MIB).1,
+            1_180,
+            "a larger one takes its place"
+        );
     }
 
     #[test]

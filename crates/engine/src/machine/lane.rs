@@ -64,6 +64,8 @@ pub(super) struct Lane {
     /// Kept where the schedule is exact.
     begun: Begun,
     paused_until: Timestamp,
+    /// When its owner did something about it last: what was sent before tells of a receiver that it was.
+    begun_anew: Timestamp,
     /// This server could not send for the lane the last time: one at a time tries whether it can.
     unsendable: bool,
     breaker: Breaker,
@@ -100,6 +102,7 @@ impl Lane {
             concurrency: Concurrency::new(ceiling),
             begun: Begun::default(),
             paused_until: Timestamp::default(),
+            begun_anew: Timestamp::default(),
             unsendable: false,
             breaker: Breaker::default(),
             failures: 0,
@@ -212,7 +215,7 @@ impl Lane {
     }
 
     /// Takes a new configuration; returns the bytes that a closing lane lets go.
-    pub(super) fn configure(&mut self, config: LaneConfig) -> usize {
+    pub(super) fn configure(&mut self, now: Timestamp, config: LaneConfig) -> usize {
         let was_ordered = self.is_ordered();
         let was_closed = self.is_closed();
         let first = self.config.is_none();
@@ -230,6 +233,7 @@ impl Lane {
             self.paused_until = Timestamp::default();
             self.breaker = Breaker::default();
             self.failures = 0;
+            self.begun_anew = now;
         }
         if config.closed.is_some() {
             // Of a lane that was just made nobody knows what the store has, so it is finished to be sure.
@@ -579,6 +583,9 @@ impl Lane {
         let was_busy = self.in_flight >= self.concurrency.allowed();
         self.in_flight -= 1;
         let config = self.config;
+        if started_at < self.begun_anew {
+            return;
+        }
         match signal {
             Signal::Well => {
                 self.breaker.succeeded();

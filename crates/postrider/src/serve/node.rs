@@ -270,14 +270,17 @@ impl<'s> Turn<'s> {
 
     /// Follows the one that leads meanwhile, if this server is one of several.
     async fn wait(&mut self, error: &OpenError, leader: Option<&str>) -> anyhow::Result<()> {
-        if !self.is_told {
+        let is_new = !self.is_told;
+        if is_new {
             self.is_told = true;
             tracing::info!("waiting to take over when it ends: {error}");
         }
         let Some(settings) = &self.settings else {
-            // Who started it must not wait until the other one ends, which may be for ever.
-            crate::supervisor::ready();
-            self.running.follows.cancel();
+            if is_new {
+                // Who started it must not wait until the other one ends, which may be for ever.
+                crate::supervisor::ready();
+                self.running.follows.cancel();
+            }
             return Ok(());
         };
         if self.begun.is_none() {

@@ -266,3 +266,34 @@ async fn a_tenant_with_many_events_for_many_endpoints_holds_nobody_up() {
         "all of the others' were taken before"
     );
 }
+
+/// More of them than have turns at once: their application has a profile that the server does not know any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_whose_events_cannot_be_taken_leave_turns_to_the_others() {
+    let (server, url) = on_a_database().await;
+    let execute = |sql: &str| assert!(Postgres::shared().execute(&url, sql), "{sql}");
+    let gone = server.application("gone", "standard").await;
+    let path = format!("/v1/applications/{gone}/tenants");
+    for number in 0..20 {
+        let tenant = json!({ "name": "Stuck", "externalId": format!("stuck-{number}") });
+        server.good("POST", &path, tenant).await;
+    }
+    execute("update postrider.application set profile = 'nobodys'");
+    // The server has it in memory until it is changed.
+    let path = format!("/v1/applications/{gone}");
+    server
+        .good("PATCH", &path, json!({ "name": "gone-now" }))
+        .await;
+    execute(
+        "select postrider.publish('gone-now', 'stuck-' || n, 'order.paid', '1') from generate_series(0, 19) n",
+    );
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (tenant, _) = ada(&server, json!({})).await;
+    server.endpoint(&tenant, &receiver.url("/")).await;
+    for count in 1..=3 {
+        execute("select postrider.publish('shop', 'ada', 'order.paid', '1')");
+        receiver.wait_for(count).await;
+    }
+    let left = "(select count(*) from postrider.outbox where refused is null) = 20";
+    holds(&url, left).await;
+}

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::binary::{greeted, output, postrider, serving, text};
+use postrider_testkit::Postgres;
+
+use crate::binary::{greeted, in_postgres, output, postrider, serving, text};
 
 /// The next thing that the server tells.
 fn told(socket: &UnixDatagram) -> String {
@@ -36,6 +38,57 @@ fn a_supervisor_hears_that_it_is_ready_lives_and_stops() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     while told(&socket) != "STOPPING=1" {}
     assert!(process.child.wait().unwrap().success());
+}
+
+/// Whoever starts it, an upgrade of a package say, does not wait until the other one ends.
+#[test]
+fn a_server_that_waits_for_anothers_place_is_ready_and_lives() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = Postgres::shared().database();
+    let data = |name: &str| {
+        let data = directory.path().join(name);
+        in_postgres(&data, &url);
+        data
+    };
+    let first = serving(&data("first"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let first = greeted(first, true);
+    let second = data("second");
+    std::fs::copy(
+        directory.path().join("first/master.key"),
+        second.join("master.key"),
+    )
+    .unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let waits = serving(&second)
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let waits = Waits(waits);
+    assert_eq!(told(&socket), "READY=1");
+    // It says so again while it waits.
+    while told(&socket) != "WATCHDOG=1" {}
+    drop((waits, first));
+}
+
+/// Ends with the test.
+struct Waits(std::process::Child);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 #[test]

@@ -134,11 +134,17 @@ impl DataDirectory {
 
     /// Gives what is in the directory to whom that belongs, where root has made it.
     pub(crate) fn hand_over(&self, directory: &Path) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io {
+            path: directory.to_owned(),
+            source,
+        };
+        // The lock was opened without following a link; of the database it is seen now that its name is no link to
+        // somebody else's file.
+        let of_name = std::fs::symlink_metadata(&self.file).map_err(io)?;
         for made in [&self.database, &self.lock] {
-            hand_over(directory, made).map_err(|source| OpenError::Io {
-                path: directory.to_owned(),
-                source,
-            })?;
+            if of_name.is_file() && self.is_in_place() {
+                hand_over(directory, made).map_err(io)?;
+            }
         }
         Ok(())
     }
@@ -434,6 +440,6 @@ pub(super) fn hand_over(directory: &Path, file: &File) -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-pub(super) fn hand_over(_: &Path, _: &std::fs::File) -> std::io::Result<()> {
+pub(super) fn hand_over(_: &Path, _: &File) -> std::io::Result<()> {
     Ok(())
 }
