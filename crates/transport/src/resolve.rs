@@ -1,12 +1,14 @@
 //! Name resolution, as a seam: tests decide what a name says, and when it says something else.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
-use hickory_resolver::net::NetError;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 
 /// Turns a name into addresses.
@@ -30,9 +32,11 @@ pub enum ResolveError {
 /// connection.
 const PATIENCE: Duration = Duration::from_secs(2);
 const AGAIN: usize = 1;
-/// How long the answer for one kind of address is waited for when that for the other one is there (RFC 8305, 3): some name
-/// servers leave questions for IPv6 unanswered.
-const OTHER_KIND: Duration = Duration::from_millis(300);
+/// How long an answer for IPv6 is waited for when that for IPv4 is there (RFC 8305, 3): some name servers leave such questions
+/// unanswered. Longer than it takes to send one again that was lost.
+const FOR_IPV6: Duration = Duration::from_secs(1);
+/// How long a name may take in all, with the search domains that it is looked for in.
+const IN_ALL: Duration = Duration::from_secs(7);
 /// How long name servers have to say anything at all.
 const ANYTHING: Duration = Duration::from_secs(1);
 
@@ -41,8 +45,14 @@ const ANYTHING: Duration = Duration::from_secs(1);
 pub struct SystemResolver {
     four: TokioResolver,
     six: TokioResolver,
+    /// Both at once: names without a dot are looked for in the search domains until one has either.
+    any: TokioResolver,
     /// Remembers nothing: it is asked whether anybody answers.
     probe: TokioResolver,
+    /// Somebody was asked that for the first time.
+    is_probed: AtomicBool,
+    /// Somebody has answered it. Where nobody ever did, it says nothing that nobody does.
+    has_answered: AtomicBool,
 }
 
 impl SystemResolver {
@@ -61,57 +71,76 @@ impl SystemResolver {
             Ok::<_, NetError>(Self {
                 four: resolver(&|options| options.ip_strategy = LookupIpStrategy::Ipv4Only)?,
                 six: resolver(&|options| options.ip_strategy = LookupIpStrategy::Ipv6Only)?,
+                any: resolver(&|options| options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4)?,
                 probe: resolver(&|options| {
                     options.cache_size = 0;
                     options.timeout = ANYTHING;
                     options.attempts = 0;
                 })?,
+                is_probed: AtomicBool::new(false),
+                has_answered: AtomicBool::new(false),
             })
         };
         made().map_err(|error| ResolveError::Unasked(error.to_string()))
     }
 
-    /// Both kinds of addresses: what came first, and what comes soon after it.
+    /// Addresses of both kinds, IPv6 first.
     async fn both(&self, host: &str) -> Result<Vec<IpAddr>, Vec<NetError>> {
+        if !host.contains('.') {
+            let found = self.any.lookup_ip(host).await;
+            return found
+                .map(|found| found.iter().collect())
+                .map_err(|error| vec![error]);
+        }
         let (four, six) = (self.four.lookup_ip(host), self.six.lookup_ip(host));
         tokio::pin!(four, six);
-        let (first, other) = tokio::select! {
-            first = &mut four => (first, six),
-            first = &mut six => (first, four),
-        };
-        let other = match &first {
-            Ok(_) => tokio::time::timeout(OTHER_KIND, other).await.ok(),
-            Err(_) => Some(other.await),
+        let (four, six) = tokio::select! {
+            // Most receivers have it, and many machines have no other way out: it is waited for in any case.
+            six = &mut six => (four.await, Some(six)),
+            four = &mut four => match four {
+                Ok(_) => (four, tokio::time::timeout(FOR_IPV6, six).await.ok()),
+                Err(_) => (four, Some(six.await)),
+            },
         };
         let (mut found, mut errors) = (Vec::new(), Vec::new());
-        for answer in [Some(first), other].into_iter().flatten() {
+        for answer in six.into_iter().chain([four]) {
             match answer {
                 Ok(answer) => found.extend(answer.iter()),
                 Err(error) => errors.push(error),
             }
         }
-        // IPv6 first, as it is preferred everywhere.
-        found.sort_by_key(IpAddr::is_ipv4);
         if found.is_empty() {
             return Err(errors);
         }
         Ok(found)
     }
 
-    /// Whether the name servers say anything: where the root's are is known to each of them.
+    /// Whether the name servers say anything: where the root's are is known to each of them. One that says that it failed
+    /// has nobody to ask itself.
     async fn is_answered(&self) -> bool {
-        match self.probe.lookup(".", RecordType::NS).await {
+        let answered = match self.probe.lookup(".", RecordType::NS).await {
             Ok(_) => true,
-            Err(error) => !is_own(&error) && !matches!(error, NetError::Timeout),
+            Err(error) => !is_own(&error) && !is_silent(&error),
+        };
+        if answered {
+            self.has_answered.store(true, Ordering::Relaxed);
         }
+        answered || !self.has_answered.load(Ordering::Relaxed)
     }
 }
 
 #[async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        let errors = match self.both(host).await {
-            Ok(found) => return Ok(found),
+        let both = tokio::time::timeout(IN_ALL, self.both(host)).await;
+        let errors = match both.unwrap_or_else(|_| Err(vec![NetError::Timeout])) {
+            Ok(found) => {
+                // Once, while all is well: only then does a silence mean something. Not of what the hosts file says.
+                if host.contains('.') && !self.is_probed.swap(true, Ordering::Relaxed) {
+                    self.is_answered().await;
+                }
+                return Ok(found);
+            }
             Err(errors) => errors,
         };
         let text = |error: &NetError| error.to_string();
@@ -119,9 +148,7 @@ impl Resolve for SystemResolver {
             return Err(ResolveError::Unasked(text(own)));
         }
         // A name's own servers may be silent, and so may ours: the latter say nothing of anything.
-        if let Some(silent) = errors
-            .iter()
-            .find(|error| matches!(error, NetError::Timeout))
+        if let Some(silent) = errors.iter().find(|error| is_silent(error))
             && !self.is_answered().await
         {
             return Err(ResolveError::Unasked(text(silent)));
@@ -136,5 +163,16 @@ fn is_own(error: &NetError) -> bool {
     matches!(
         error,
         NetError::Io(_) | NetError::NoConnections | NetError::Busy
+    )
+}
+
+/// Whether there was no answer to what was asked: nobody's, or one that says that somebody else did not answer.
+fn is_silent(error: &NetError) -> bool {
+    matches!(
+        error,
+        NetError::Timeout
+            | NetError::Dns(DnsError::ResponseCode(
+                ResponseCode::ServFail | ResponseCode::Refused
+            ))
     )
 }
