@@ -1,6 +1,6 @@
 //! What the node that leads has of those that follow: it gives them attempts to make.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Origins that a follower could not reach, which are remembered; beyond, all are forgotten.
 const UNREACHED_MAX: usize = 10_000;
+/// So long they are this node's: longer than most retries take, and no longer than one that was reached again is missed.
+const UNREACHED_FOR: Duration = Duration::from_secs(600);
 /// Nodes that follow at once; of more, nobody needs so many.
 const FOLLOWERS_MAX: usize = 64;
 
@@ -236,11 +238,12 @@ pub struct Spread {
 /// Origins that a follower could not reach: the next attempt is this node's. When it cannot either, the one after that is
 /// the follower's again. Otherwise a node whose way out is broken would use up the whole schedule of what is its.
 #[derive(Default)]
-struct Unreached(Mutex<HashSet<u64>>);
+struct Unreached(Mutex<HashMap<u64, Instant>>);
 
 impl Unreached {
     fn has(&self, origin: u64) -> bool {
-        self.lock().contains(&origin)
+        let until = self.lock().get(&origin).copied();
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// How an attempt ended, and who made it.
@@ -253,13 +256,17 @@ impl Unreached {
             unreached.remove(&origin);
             return;
         }
+        let now = Instant::now();
+        if unreached.len() >= UNREACHED_MAX {
+            unreached.retain(|_, until| now < *until);
+        }
         if unreached.len() >= UNREACHED_MAX {
             unreached.clear();
         }
-        unreached.insert(origin);
+        unreached.insert(origin, now + UNREACHED_FOR);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -390,7 +390,7 @@ pub(crate) async fn change(
             events: Some(values.patterns()),
             filter: Some(values.filter(&site)?),
             // A field has one line: of a description with more it shows them joined, and saving that would change it.
-            description: (values.description != joined(endpoint.description.as_deref()))
+            description: (values.description != joined(endpoint.description.as_deref()).trim())
                 .then(|| values.description()),
             // Where the profile takes none the form has no field: empty, it would take away what is there.
             headers: custom_headers

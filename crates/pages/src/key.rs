@@ -161,7 +161,7 @@ pub(crate) async fn act(
     let (service, who) = (site.service(), &visitor.visit.caller);
     let done: Result<Option<Secret>, Refusal> = match act.as_str() {
         "webhook" => {
-            if has_other_webhook(&site, &visitor, id, fields.get("shown")).await? {
+            if has_other_webhook(&site, &visitor, id, fields.given("shown")).await? {
                 let answer = Answer {
                     problem: Some(OVERTAKEN.to_owned()),
                     webhook: Some(fields.text("webhook")),

@@ -25,6 +25,8 @@ const RESTING_MAX: usize = 1_000;
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// While nothing can be taken, of a tenant or of anybody.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
+/// After a turn that broke off inside this process, which the next one may do too.
+const BROKEN_PAUSE: Duration = Duration::from_secs(30);
 /// Bytes of why an event was refused.
 const WHY_BYTES_MAX: usize = 1_000;
 
@@ -129,10 +131,18 @@ struct Took {
 impl Turns {
     /// Those who have a turn now.
     async fn find(&mut self, service: &Service) -> Result<Vec<Turn>> {
+        let found = self.look(service).await;
+        if found.is_err() {
+            // Those that the first of two questions found have no task.
+            self.busy.retain(|_, task| task.is_some());
+        }
+        found
+    }
+
+    async fn look(&mut self, service: &Service) -> Result<Vec<Turn>> {
         let now = Instant::now();
-        while self.resting.len() > RESTING_MAX
-            || self.resting.front().is_some_and(|(until, _)| *until <= now)
-        {
+        self.resting.retain(|(until, _)| *until > now);
+        while self.resting.len() > RESTING_MAX {
             self.resting.pop_front();
         }
         let mut found = Vec::new();
@@ -178,13 +188,20 @@ impl Turns {
         took.next.is_some()
     }
 
-    /// A turn broke off inside this process: whose it was may have one again.
+    /// A turn broke off inside this process: whose it was may have another, after a while.
     fn broken(&mut self, why: &task::JoinError) {
         tracing::error!(
             error = why as &dyn std::error::Error,
             "taking events of the outbox broke off; they are taken again"
         );
-        self.busy.retain(|_, task| *task != Some(why.id()));
+        let busy = self.busy.iter();
+        let whose = busy.filter(|(_, task)| **task == Some(why.id()));
+        for tenant in whose.map(|(tenant, _)| *tenant).collect::<Vec<_>>() {
+            self.busy.remove(&tenant);
+            self.behind.remove(&tenant);
+            self.resting
+                .push_back((Instant::now() + BROKEN_PAUSE, tenant));
+        }
     }
 
     fn is_calm(&self) -> bool {

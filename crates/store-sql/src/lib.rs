@@ -185,6 +185,11 @@ fn is_being_filled(connection: &Connection) -> SqlResult<bool> {
 }
 
 impl OpenError {
+    /// Somebody uses what has to be changed, and ends by itself: it may be tried again.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if source.failure() == sql::Failure::Busy)
+    }
+
     fn from_sqlite(path: &Path, source: impl Into<SqlError>) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         let (path, source) = (path.to_owned(), source.into());

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::OpenError;
 use crate::convert::can_open;
-use crate::sql::{Connection, Failure, Optional as _, Row, SqlError, SqlResult};
+use crate::sql::{Connection, Optional as _, Row, SqlError, SqlResult};
 use options::Target;
 
 /// The lock of a database's owner: "PRDR", and which of our locks it is.
@@ -66,8 +66,6 @@ const SETUP: &str =
 
 /// How long a migration waits for a table.
 const MIGRATION_WAITS: &str = "2s";
-/// Between two tries.
-const MIGRATION_RESTS: Duration = Duration::from_secs(5);
 
 /// Makes connections that read.
 #[derive(Debug, Clone)]
@@ -308,46 +306,18 @@ fn migrate(connection: &Connection, done: i64, epoch: i64) -> SqlResult<()> {
     {
         let schema = if number == 1 { schema } else { "" };
         let first = if is_noted { "" } else { &owner };
-        // One message is one transaction.
-        when_free(
-            connection,
-            &format!(
-                "begin; set local lock_timeout = '{MIGRATION_WAITS}'; {schema} {sql}; {} {first} commit",
-                note("schema", number)
-            ),
-        )?;
+        // One message is one transaction. Whoever publishes waits behind a change of a table that waits for a dump of it: no
+        // longer than this, and there is another try later.
+        connection.execute_batch(&format!(
+            "begin; set local lock_timeout = '{MIGRATION_WAITS}'; {schema} {sql}; {} {first} commit",
+            note("schema", number)
+        ))?;
         is_noted = true;
     }
     if !is_noted {
         connection.execute_batch(&format!("begin; {owner} commit"))?;
     }
     Ok(())
-}
-
-/// Changes tables when nobody is in the way. Whoever publishes waits behind a change that waits for a dump of the table, so
-/// it does not wait for long, and is tried again: who ends instead would be started again, and try at once.
-fn when_free(connection: &Connection, sql: &str) -> SqlResult<()> {
-    let mut told = false;
-    loop {
-        match connection.execute_batch(sql) {
-            Err(error) if error.failure() == Failure::Busy => {
-                connection.roll_back();
-                if !told {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the tables are to be brought to this version, and somebody uses one of them in a long transaction (a dump?); waiting for its end"
-                    );
-                }
-                told = true;
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "of somebody else's transaction no end is told, and this thread is there to wait"
-                )]
-                std::thread::sleep(MIGRATION_RESTS);
-            }
-            done => return done,
-        }
-    }
 }
 
 /// Numbers that the database gives go on behind those that came in.

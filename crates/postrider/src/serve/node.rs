@@ -28,6 +28,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// The same at first, while clients wait for somebody to lead.
 const BETWEEN_QUICK_TRIES: Duration = Duration::from_millis(100);
 const QUICK_TRIES: u32 = 100;
+/// Between two tries to bring tables on that somebody uses.
+const WHILE_IN_USE: Duration = Duration::from_secs(5);
 /// An owner that has given no sign of life for so long stands still. It gives one each second.
 const SILENT_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at who leads, while that one is reached.
@@ -190,6 +192,12 @@ impl<'s> Turn<'s> {
                     self.wait(&error, owner.url.as_deref()).await?;
                 }
                 // Who waits goes on waiting when the database is away too: it may be why the other one ends.
+                // Tables are to be brought on, and somebody uses one in a long transaction: those who publish wait behind
+                // each try.
+                error if error.is_busy() => {
+                    self.tell(error);
+                    tokio::time::sleep(WHILE_IN_USE).await;
+                }
                 OpenError::Database { .. } | OpenError::NoStandby { .. } if self.is_told => {
                     self.tell(&error);
                     self.silence = None;
