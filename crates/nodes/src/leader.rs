@@ -33,8 +33,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Origins that a follower could not reach, which are remembered; beyond, all are forgotten.
 const UNREACHED_MAX: usize = 10_000;
-/// So long they are this node's: longer than most retries take, and no longer than one that was reached again is missed.
-const UNREACHED_FOR: Duration = Duration::from_secs(600);
+/// So long they are this node's: as long as the longest pause between two attempts of a schedule that comes with the server.
+const UNREACHED_FOR: Duration = Duration::from_secs(36 * 3_600);
 /// Nodes that follow at once; of more, nobody needs so many.
 const FOLLOWERS_MAX: usize = 64;
 

@@ -280,3 +280,32 @@ async fn who_cannot_open_what_is_stored_does_not_take_the_place_of_who_can() {
     let same = "select 1 / (case when (select value from seen) = (select value from postrider.meta where key = 'epoch') then 1 else 0 end)";
     assert!(Postgres::shared().execute(&url, same));
 }
+
+/// Products publish while a new version starts: it does not stand in their way for long, and comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_somebody_uses_are_brought_on_later() {
+    let url = Postgres::shared().database();
+    drop(SqlStore::connect(at(&url)).await.unwrap());
+    drop(owned(&url).await);
+    // As the version before had left it.
+    let back = "drop index postrider.outbox_turns; update postrider.meta set value = value - 1 where key = 'schema'";
+    assert!(Postgres::shared().execute(&url, back));
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it ends with its client")]
+    tokio::spawn(connection);
+    let used = "begin; lock table postrider.outbox in row exclusive mode";
+    client.batch_execute(used).await.unwrap();
+    let busy = loop {
+        match SqlStore::connect(at(&url)).await {
+            Err(OpenError::Owned { .. }) => tokio::task::yield_now().await,
+            other => break other,
+        }
+    };
+    assert!(matches!(&busy, Err(error) if error.is_busy()), "{busy:?}");
+    client.batch_execute("rollback").await.unwrap();
+    drop(owned(&url).await);
+    let there = "select 1 / (select count(*) from pg_indexes where indexname = 'outbox_turns')";
+    assert!(Postgres::shared().execute(&url, there));
+}

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
+use tokio::time::Instant;
 
 /// Turns a name into addresses.
 #[async_trait]
@@ -39,6 +41,8 @@ const FOR_IPV6: Duration = Duration::from_secs(1);
 const IN_ALL: Duration = Duration::from_secs(7);
 /// How long name servers have to say anything at all.
 const ANYTHING: Duration = Duration::from_secs(1);
+/// Between two tries to learn whether they do.
+const LEARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Asks the name servers of this machine's configuration, and its hosts file; caches by TTL.
 #[derive(Debug)]
@@ -49,10 +53,10 @@ pub struct SystemResolver {
     any: TokioResolver,
     /// Remembers nothing: it is asked whether anybody answers.
     probe: TokioResolver,
-    /// Somebody was asked that for the first time.
-    is_probed: AtomicBool,
     /// Somebody has answered it. Where nobody ever did, it says nothing that nobody does.
-    has_answered: AtomicBool,
+    has_answered: Arc<AtomicBool>,
+    /// When that was tried last, while all is well.
+    tried: Mutex<Option<Instant>>,
 }
 
 impl SystemResolver {
@@ -77,8 +81,8 @@ impl SystemResolver {
                     options.timeout = ANYTHING;
                     options.attempts = 0;
                 })?,
-                is_probed: AtomicBool::new(false),
-                has_answered: AtomicBool::new(false),
+                has_answered: Arc::default(),
+                tried: Mutex::default(),
             })
         };
         made().map_err(|error| ResolveError::Unasked(error.to_string()))
@@ -115,17 +119,36 @@ impl SystemResolver {
         Ok(found)
     }
 
-    /// Whether the name servers say anything: where the root's are is known to each of them. One that says that it failed
-    /// has nobody to ask itself.
+    /// Whether the name servers say anything.
     async fn is_answered(&self) -> bool {
-        let answered = match self.probe.lookup(".", RecordType::NS).await {
-            Ok(_) => true,
-            Err(error) => !is_own(&error) && !is_silent(&error),
-        };
+        let answered = answers(&self.probe).await;
         if answered {
             self.has_answered.store(true, Ordering::Relaxed);
         }
         answered || !self.has_answered.load(Ordering::Relaxed)
+    }
+
+    /// While all is well it is found out whether they answer such a question at all: only then does a silence mean something.
+    fn learn(&self) {
+        if self.has_answered.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if tried.is_some_and(|tried| tried.elapsed() < LEARN_EVERY) {
+            return;
+        }
+        *tried = Some(Instant::now());
+        drop(tried);
+        let (probe, has_answered) = (self.probe.clone(), self.has_answered.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one question, which ends by itself; nobody waits for it"
+        )]
+        tokio::spawn(async move {
+            if answers(&probe).await {
+                has_answered.store(true, Ordering::Relaxed);
+            }
+        });
     }
 }
 
@@ -135,9 +158,9 @@ impl Resolve for SystemResolver {
         let both = tokio::time::timeout(IN_ALL, self.both(host)).await;
         let errors = match both.unwrap_or_else(|_| Err(vec![NetError::Timeout])) {
             Ok(found) => {
-                // Once, while all is well: only then does a silence mean something. Not of what the hosts file says.
-                if host.contains('.') && !self.is_probed.swap(true, Ordering::Relaxed) {
-                    self.is_answered().await;
+                // Not of what needs nobody.
+                if host.trim_end_matches('.') != "localhost" {
+                    self.learn();
                 }
                 return Ok(found);
             }
@@ -155,6 +178,14 @@ impl Resolve for SystemResolver {
         }
         let why = errors.first().map(text).unwrap_or_default();
         Err(ResolveError::Unknown(why))
+    }
+}
+
+/// Where the root's name servers are is known to each of them. One that says that it failed has nobody to ask itself.
+async fn answers(probe: &TokioResolver) -> bool {
+    match probe.lookup(".", RecordType::NS).await {
+        Ok(_) => true,
+        Err(error) => !is_own(&error) && !is_silent(&error),
     }
 }
 
