@@ -10,7 +10,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use postrider_core::address::AddressPolicy;
 use postrider_core::attempt::{Timings, UnreachableReason};
@@ -22,8 +22,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
+use crate::driver::Driver;
 use crate::failure::Failure;
-use crate::pool::{Connection, Link, Origin, Shared};
+use crate::pool::{Connection, Link, Origin};
 use crate::{Options, Region, Resolve, ResolveError, SetupError, tls};
 
 /// Bytes of response headers, read into memory before they are looked at.
@@ -159,8 +160,8 @@ impl Connector {
             .map_err(|error| Failure::connect(&error))?
             .ip();
         if !origin.https {
-            let link = handshake(stream, false, origin.title_case).await?;
-            return Ok(Connection::new(link, local));
+            let (link, driver) = handshake(stream, false, origin.title_case).await?;
+            return Ok(Connection::new(link, driver, local));
         }
         let started = now();
         let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
@@ -181,8 +182,8 @@ impl Connector {
             .map_err(|error| Failure::tls(&error))?;
         timings.tls_micros = Some(micros(started));
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let link = handshake(stream, h2, origin.title_case).await?;
-        Ok(Connection::new(link, local))
+        let (link, driver) = handshake(stream, h2, origin.title_case).await?;
+        Ok(Connection::new(link, driver, local))
     }
 
     /// The addresses of the URL's host that may be connected to.
@@ -406,17 +407,18 @@ where
     Err(last)
 }
 
-async fn handshake<S>(stream: S, h2: bool, title_case: bool) -> Result<Link, Failure>
+async fn handshake<S>(stream: S, h2: bool, title_case: bool) -> Result<(Link, Driver), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(stream);
+    let driver = Driver::default();
     if h2 {
-        let (sender, connection) = http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io)
+        let (sender, connection) = http2::handshake::<_, _, Full<Bytes>>(driver.parts(), io)
             .await
             .map_err(|error| Failure::http(&error))?;
-        spawn(connection);
-        return Ok(Link::Http2(Shared::new(sender)));
+        driver.drive(connection);
+        return Ok((Link::Http2(sender), driver));
     }
     let mut builder = http1::Builder::new();
     // The status counts: what is odd about the headers does not make it a failure.
@@ -431,17 +433,8 @@ where
         .handshake::<_, Full<Bytes>>(io)
         .await
         .map_err(|error| Failure::http(&error))?;
-    spawn(connection);
-    Ok(Link::Http1(sender))
-}
-
-/// Drives a connection until it closes. Its errors reach the request that is under way on it.
-fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a connection's task ends with its connection; nobody waits for it"
-    )]
-    tokio::spawn(async move { drop(connection.await) });
+    driver.drive(connection);
+    Ok((Link::Http1(sender), driver))
 }
 
 pub(crate) fn now() -> Instant {

@@ -226,7 +226,7 @@ async fn try_send(
 ) -> Result<http::Response<Incoming>, Unsent> {
     let result = match &mut connection.link {
         Link::Http1(sender) => sender.try_send_request(message).await,
-        Link::Http2(shared) => shared.sender.try_send_request(message).await,
+        Link::Http2(sender) => sender.try_send_request(message).await,
     };
     result.map_err(|mut error| {
         // The message comes back only where nothing of it was written.
@@ -390,20 +390,13 @@ async fn read_body(mut body: Incoming, max: usize) -> (Bytes, bool) {
 async fn give_back(
     pool: &Pool,
     origin: Origin,
-    connection: Connection,
+    mut connection: Connection,
     keep_alive: Option<Duration>,
 ) {
-    let (local, opened) = (connection.local, connection.opened);
-    if let Link::Http1(mut sender) = connection.link {
+    if let Link::Http1(sender) = &mut connection.link {
         // Before it is ready, `take` would hold it for closed.
         let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         if matches!(ready, Ok(Ok(()))) {
-            let link = Link::Http1(sender);
-            let connection = Connection {
-                link,
-                local,
-                opened,
-            };
             pool.put(origin, connection, keep_alive);
         }
     }

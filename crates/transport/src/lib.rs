@@ -5,6 +5,7 @@
 //! differ. It follows no redirect, verifies every certificate, and names what went wrong.
 
 mod connect;
+mod driver;
 mod exchange;
 mod failure;
 mod pool;

@@ -10,6 +10,8 @@ use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
+use crate::driver::Driver;
+
 /// Idle connections to one origin.
 const PER_ORIGIN_MAX: usize = 256;
 /// Requests at once on one HTTP/2 connection; with more, another is opened (RFC 9113 5.1.2 wants
@@ -41,38 +43,17 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) link: Link,
+    /// Every user has one of these; the pool is a user too. With the last of them the connection ends.
+    users: Arc<Driver>,
     /// Its local end.
     pub(crate) local: IpAddr,
-    pub(crate) opened: Instant,
+    opened: Instant,
 }
 
 #[derive(Debug)]
 pub(crate) enum Link {
     Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(Shared),
-}
-
-/// One user of a connection that takes several requests at once.
-#[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    pub(crate) sender: http2::SendRequest<Full<Bytes>>,
-    /// Every user has one of these; the pool is a user too.
-    users: Arc<()>,
-}
-
-impl Shared {
-    pub(crate) fn new(sender: http2::SendRequest<Full<Bytes>>) -> Self {
-        Self {
-            sender,
-            users: Arc::new(()),
-        }
-    }
-
-    /// As many requests as servers commonly take at once: one more would wait its turn there.
-    fn is_full(&self) -> bool {
-        // The pool's own is one of them, so as many requests as that are under way.
-        Arc::strong_count(&self.users) > STREAMS_MAX
-    }
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 #[derive(Debug, Default)]
@@ -87,12 +68,12 @@ struct Idle {
 }
 
 impl Connection {
-    pub(crate) fn new(link: Link, local: IpAddr) -> Self {
-        let opened = Instant::now();
+    pub(crate) fn new(link: Link, driver: Driver, local: IpAddr) -> Self {
         Self {
             link,
+            users: Arc::new(driver),
             local,
-            opened,
+            opened: Instant::now(),
         }
     }
 
@@ -103,7 +84,7 @@ impl Connection {
         match &self.link {
             // It was put back when it was ready: not ready any more means closed.
             Link::Http1(sender) => sender.is_ready(),
-            Link::Http2(shared) => !shared.sender.is_closed(),
+            Link::Http2(sender) => !sender.is_closed(),
         }
     }
 }
@@ -113,12 +94,19 @@ impl Connection {
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.link {
             Link::Http1(_) => None,
-            Link::Http2(shared) => Some(Self {
-                link: Link::Http2(shared.clone()),
+            Link::Http2(sender) => Some(Self {
+                link: Link::Http2(sender.clone()),
+                users: self.users.clone(),
                 local: self.local,
                 opened: self.opened,
             }),
         }
+    }
+
+    /// Whether it has as many requests as servers commonly take at once: one more would wait its turn there.
+    fn is_full(&self) -> bool {
+        // The pool's own is one of them, so as many requests as that are under way.
+        Arc::strong_count(&self.users) > STREAMS_MAX
     }
 }
 
@@ -135,7 +123,7 @@ impl Pool {
             let (connection, until) = &connections[at];
             match &connection.link {
                 _ if !connection.is_usable() || *until <= now => drop(connections.remove(at)),
-                Link::Http2(shared) if shared.is_full() => {}
+                Link::Http2(_) if connection.is_full() => {}
                 Link::Http2(_) => {
                     found = connection.shared();
                     connections[at].1 = now + IDLE_FOR;
