@@ -466,11 +466,12 @@ impl Machine {
         let tenant = due.delivery.tenant;
         let lane = self.lane(due.delivery.endpoint);
         let (mut size, _) = lane.settle(due);
-        lane.leave_in_store(Timestamp::default());
         // Those behind it would overtake it, were they given out before it is read.
         if lane.is_ordered() {
             size += lane.drop_items();
-            lane.void_page();
+            lane.begin_with_first();
+        } else {
+            lane.leave_in_store(Timestamp::default());
         }
         self.shares.give_memory(tenant, size);
     }

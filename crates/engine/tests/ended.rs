@@ -234,3 +234,30 @@ fn a_lane_without_order_goes_on_meanwhile() {
     let (_, actions, _) = with_the_first_lost(Ordering::None);
     assert!(loads(&actions), "{actions:?}");
 }
+
+/// A page that begins behind what the lane holds is being read when its order becomes another one: the lane reads all anew.
+#[test]
+fn nothing_of_a_page_from_before_its_order_overtakes_what_the_lane_let_go() {
+    let first = a_delivery(NOW.plus(Duration::from_secs(10)));
+    let behind = DueDelivery {
+        sequence: first.sequence + 1,
+        ..a_delivery(NOW)
+    };
+    let mut machine = Machine::new(MachineLimits::default());
+    machine.step(NOW, Input::Due(vec![first.clone()]));
+    machine.step(NOW, configured(&first));
+    let endpoint = first.delivery.endpoint;
+    let backlog = Input::Backlog {
+        endpoint,
+        first: Timestamp::from_micros(behind.sequence),
+    };
+    assert!(loads(&machine.step(NOW, backlog)));
+    let Input::Configure { config, .. } = configured(&first) else {
+        unreachable!("it configures")
+    };
+    let ordering = Ordering::Endpoint;
+    let config = LaneConfig { ordering, ..config };
+    machine.step(NOW, Input::Configure { endpoint, config });
+    let actions = machine.step(NOW, loaded(&first, vec![behind]));
+    assert!(!sends(&actions) && loads(&actions), "{actions:?}");
+}

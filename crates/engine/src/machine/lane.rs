@@ -244,13 +244,13 @@ impl Lane {
         // Held: what it had in memory is in the store too.
         if config.held {
             if was_closed || !self.items.is_empty() {
-                self.leave_in_store(Timestamp::default());
+                self.begin_with_first();
             }
             return self.drop_items();
         }
         // Enabled again, or of another order: what the store has is the truth.
         if was_closed || (!first && was_ordered != self.is_ordered()) {
-            self.leave_in_store(Timestamp::default());
+            self.begin_with_first();
             return self.drop_items();
         }
         0
@@ -344,8 +344,10 @@ impl Lane {
         self.stored = [self.stored, next].into_iter().flatten().min();
     }
 
-    /// What is being read is not to be used: something that goes before all of it is read anew.
-    pub(super) fn void_page(&mut self) {
+    /// What the lane gets next is the first that the store has. A page that is being read is not used: it may begin behind
+    /// that.
+    pub(super) fn begin_with_first(&mut self) {
+        self.leave_in_store(Timestamp::default());
         self.is_page_void = self.loading.is_some();
     }
 
