@@ -4,8 +4,11 @@
 //! it asks for. Nothing is held across an await; the machine never waits.
 
 mod attempt;
+mod chores;
+mod configuring;
 mod copies;
 mod endpoints;
+mod lanes;
 mod past_lane;
 mod seldom;
 mod watch;
@@ -22,8 +25,8 @@ use postrider_core::seal::Sealer;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    CatchUp, DueDelivery, FinishDelivery, LaneBacklog, LoadDue, NewEvent, Published, Recorded,
-    Resend, Rule, Store, StoreError,
+    CatchUp, DueDelivery, FinishDelivery, LoadDue, NewEvent, Published, Resend, Rule, Store,
+    StoreError,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -40,14 +43,11 @@ use crate::transport::Transport;
 use copies::Copies;
 pub use endpoints::Verifier;
 use endpoints::{EndpointCache, NotReady};
+use lanes::Lanes;
 use past_lane::PastLanes;
 use seldom::Seldom;
 pub use watch::Watch;
 
-/// Rows that one transaction gives their final state when an endpoint is closed.
-const FINISH_ROWS: u32 = 1_000;
-/// The timer wakes at least this often, whatever the machine waits for.
-const TIMER_MAX: Duration = Duration::from_secs(60);
 /// How often, and after which pause, it is looked whether an attempt that has ended in the store has ended in its lane.
 const SETTLING_LOOKS: u32 = 20;
 const SETTLING_PAUSE: Duration = Duration::from_millis(10);
@@ -57,12 +57,6 @@ const LOADS_MAX: usize = 8;
 const EXPIRIES_MAX: usize = 64;
 /// Endpoints that are read for their lanes at once.
 const CONFIGURES_MAX: usize = 32;
-/// How often expired idempotency keys and nonces are forgotten, and how far the steady clock has come is noted.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How long a lane waits before it asks the store for its endpoint again.
-const CONFIGURE_RETRY: Duration = Duration::from_millis(500);
-/// The longest such wait: it doubles while the endpoint cannot be read.
-const CONFIGURE_RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What an engine is made of.
 pub struct Options {
@@ -204,20 +198,6 @@ impl Engine {
             self.tasks.spawn(self.clone().configure_all(lanes, look));
         }
         Ok(())
-    }
-
-    /// Reads the endpoints of all lanes anew, one after the other: there may be very many, and fresh ones do not wait for them.
-    async fn configure_all(self: Arc<Self>, lanes: Vec<Id<id::Endpoint>>, look: u64) {
-        for endpoint in lanes {
-            // Whoever looked again since reads all of them too.
-            if self.stop.is_cancelled() || self.looks.load(Ordering::Relaxed) != look {
-                return;
-            }
-            // One that cannot be read is tried again beside the others.
-            if !self.configured(endpoint).await {
-                self.spawn_configure(endpoint);
-            }
-        }
     }
 
     /// Accepts an event: when this returns, it and its deliveries are durable.
@@ -577,51 +557,6 @@ impl Engine {
         }
     }
 
-    fn spawn_configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
-        let engine = self.clone();
-        self.tasks
-            .spawn(async move { engine.configure(endpoint).await });
-    }
-
-    /// Tells a lane what its endpoint is now, as soon as that can be read.
-    async fn configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
-        let mut pause = CONFIGURE_RETRY;
-        while !self.configured(endpoint).await {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = (pause * 2).min(CONFIGURE_RETRY_MAX);
-        }
-    }
-
-    /// The same, once; false when its endpoint cannot be read.
-    async fn configured(self: &Arc<Self>, endpoint: Id<id::Endpoint>) -> bool {
-        loop {
-            let turn = self.configures.acquire().await;
-            // Before the endpoint is read, so that a change in between shows.
-            let changes = self.endpoints.changes(endpoint);
-            let read = self.endpoints.lane_config(endpoint).await;
-            // Not over a pause: an endpoint that cannot be read does not keep others from being read.
-            drop(turn);
-            match read {
-                // It changed while it was read: what was read may be old.
-                Ok(_) if self.endpoints.changes(endpoint) != changes => {}
-                Ok(config) => {
-                    self.apply(Input::Configure { endpoint, config });
-                    return true;
-                }
-                // It was erased with its tenant, and its deliveries before it.
-                Err(error) if error.is_not_found() => return true,
-                Err(error) => {
-                    self.metrics.lane_reads_failed.inc();
-                    tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
-                    return false;
-                }
-            }
-        }
-    }
-
     async fn expire(self: Arc<Self>, due: DueDelivery) {
         // A tenant may have very many that expire in one moment, and others' records go the same way.
         let turn = self.expiries.clone().acquire_owned().await.ok();
@@ -645,182 +580,6 @@ impl Engine {
         // Without a journal the drain is over, and the delivery is sent again after the next start.
         if let Ok(journal) = self.journal() {
             journal.record(entry).await;
-        }
-    }
-
-    async fn finish_pending(self: Arc<Self>, endpoint: Id<id::Endpoint>, state: DeliveryState) {
-        let mut has_ended_any = false;
-        while !self.stop.is_cancelled() {
-            let began = self.now().steady;
-            match self
-                .store
-                .finish_pending(endpoint, state, self.now().wall, FINISH_ROWS)
-                .await
-            {
-                // Nothing is left, or it is enabled: then its lane reads what it has, once it knows.
-                Ok(0) => {
-                    if !has_ended_any {
-                        self.spawn_configure(endpoint);
-                    }
-                    break;
-                }
-                Ok(finished) => {
-                    has_ended_any = true;
-                    self.metrics.closed(state, finished);
-                    // It rests as long as it worked: what everybody publishes goes by the same writer.
-                    tokio::time::sleep(self.now().steady.since(began)).await;
-                }
-                Err(error) if error.is_not_found() => break,
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "failed to finish a closed lane; trying again"
-                    );
-                    tokio::time::sleep(CONFIGURE_RETRY).await;
-                }
-            }
-        }
-        self.apply(Input::PendingFinished { endpoint });
-    }
-
-    async fn run_timer(self: Arc<Self>) {
-        loop {
-            let wake = {
-                let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-                let wake = machine.next_wake();
-                self.timer_at.store(
-                    // Where nothing is waited for, any wish is sooner.
-                    wake.map_or(i64::MAX, Timestamp::as_micros),
-                    Ordering::Relaxed,
-                );
-                wake
-            };
-            let sleep = wake.map_or(TIMER_MAX, |at| at.since(self.now().steady).min(TIMER_MAX));
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = self.timer.notified() => {}
-                () = tokio::time::sleep(sleep) => self.apply(Input::Tick),
-            }
-        }
-    }
-
-    async fn run_sweeper(self: Arc<Self>) {
-        let kept = Duration::from_secs(postrider_core::limits::IDEMPOTENCY_HOURS * 3_600);
-        loop {
-            let now = self.now();
-            // Each by itself: the sweep makes room, which the note needs.
-            for done in [
-                self.store.sweep(now.steady.minus(kept), now.wall).await,
-                self.store.note_steady(now.steady).await,
-            ] {
-                if let Err(error) = done {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "failed to sweep, or to note the time; trying again later"
-                    );
-                }
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
-            }
-        }
-        // The next process begins here.
-        drop(self.store.note_steady(self.now().steady).await);
-    }
-}
-
-/// How a delivery ended, if it did.
-fn ends_as(next: Next) -> Option<DeliveryState> {
-    match next {
-        Next::Delivered => Some(DeliveryState::Delivered),
-        Next::Failed(reason) => Some(DeliveryState::Failed(reason)),
-        Next::Retry { .. } => None,
-    }
-}
-
-/// What the journal tells the engine.
-struct Lanes(Arc<Engine>);
-
-impl Committed for Lanes {
-    fn due(&self, deliveries: Vec<DueDelivery>) {
-        if !deliveries.is_empty() {
-            self.0.apply(Input::Due(deliveries));
-        }
-    }
-
-    fn backlog(&self, lanes: Vec<LaneBacklog>) {
-        for lane in lanes {
-            self.0.apply(Input::Backlog {
-                endpoint: lane.endpoint,
-                first: lane.first,
-            });
-        }
-    }
-
-    fn ended(&self, finished: FinishDelivery) {
-        self.0.apply(Input::Ended {
-            endpoint: finished.endpoint,
-            delivery: finished.delivery,
-        });
-    }
-
-    fn settled(&self, settled: RecordedEntry, recorded: Option<Recorded>, ended: bool) {
-        let RecordedEntry {
-            due,
-            next,
-            keep_place,
-            past_lane,
-            turn: _,
-        } = settled;
-        let endpoint = due.delivery.endpoint;
-        // What was cancelled under its last attempt was counted with that (`closed`).
-        if let Some(state) = ends_as(next).filter(|_| ended) {
-            self.0.metrics.ended(due.event.application, state);
-        }
-        // A record that had been applied before may have disabled the endpoint without us hearing of it.
-        let look =
-            recorded.is_some_and(|recorded| recorded.disabled.is_some() || !recorded.applied);
-        if let Some(reason) = recorded.and_then(|recorded| recorded.disabled) {
-            self.0.metrics.disabled(reason);
-            tracing::info!(endpoint.id = %endpoint, reason = reason.as_str(), "endpoint disabled");
-        }
-        if look {
-            self.0.endpoint_changed(endpoint);
-        }
-        if past_lane.is_some() {
-            return;
-        }
-        let due = Box::new(due);
-        if recorded.is_some_and(|recorded| recorded.is_behind) {
-            return self.0.apply(Input::Behind { due });
-        }
-        self.0.apply(Input::Settled {
-            due,
-            next,
-            keep_place,
-        });
-    }
-
-    fn set_aside(&self, of: RecordedEntry, why: &StoreError) {
-        tracing::error!(delivery.id = %of.due.delivery.id, error = why as &dyn std::error::Error, "the record of an attempt was refused; the delivery is set aside as it is stored, and tried again after the next start");
-        if of.past_lane.is_none() {
-            self.0.leave_aside(of.due);
-        }
-    }
-
-    fn gone(&self, of: RecordedEntry) {
-        tracing::info!(delivery.id = %of.due.delivery.id, "a delivery was deleted while an attempt was made; the attempt has no record");
-        if of.past_lane.is_none() {
-            self.0.leave_lane(of.due);
-        }
-    }
-
-    fn available(&self, available: bool) {
-        if available && !self.0.draining.load(Ordering::Relaxed) {
-            self.0.apply(Input::Resume);
-        } else {
-            self.0.apply(Input::Halt);
         }
     }
 }
