@@ -224,21 +224,25 @@ async fn close(service: &Service, task: &mut Task) -> Result<(), StoreError> {
             service.0.started.cancel(other.id);
         }
     }
-    // Without a rest: until they are closed, their endpoints are sent what waits.
-    while !piece(service, task).await?.closed.is_empty() {}
+    while !rested(service, task).await?.closed.is_empty() {}
     Ok(())
 }
 
 async fn run(service: &Service, task: &mut Task) -> Result<(), StoreError> {
-    loop {
-        let began = service.engine().steady();
-        if piece(service, task).await?.done {
-            return Ok(());
-        }
-        // As long as it took: what everybody publishes goes by the same writer. A store that was away is no reason to wait.
+    while !rested(service, task).await?.done {}
+    Ok(())
+}
+
+/// A piece, and a rest as long as it took: what everybody publishes goes by the same writer. A store that was away is no
+/// reason to wait.
+async fn rested(service: &Service, task: &mut Task) -> Result<Erased, StoreError> {
+    let began = service.engine().steady();
+    let erased = piece(service, task).await?;
+    if !erased.done {
         let took = service.engine().steady().since(began);
         tokio::time::sleep(took.min(REST_MAX)).await;
     }
+    Ok(erased)
 }
 
 async fn piece(service: &Service, task: &mut Task) -> Result<Erased, StoreError> {

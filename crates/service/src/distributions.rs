@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::endpoints::{
     checked_rate, checked_url, content_filter, custom_headers, found as found_endpoint,
-    fresh_endpoint, listed, must_lead_out, set_active, without_secrets,
+    fresh_endpoint, listed, move_to, must_lead_out, set_active, without_secrets,
 };
 use crate::reading::{nullable, nullable_strictly, present, required, strictly};
 use crate::refusal::{ErrorCode, Refusal, Result};
@@ -223,9 +223,7 @@ impl Service {
                     distribution.payload = payload;
                 }
             }
-            if let Some(url) = patch.url {
-                endpoint.url = url;
-            }
+            move_to(endpoint, patch.url);
             if let Some(triggers) = triggers {
                 endpoint.subscription = triggers;
             }

@@ -633,6 +633,18 @@ pub(crate) async fn listed(
     Ok((service.listed(who, list).await?, profile))
 }
 
+/// Gives it another URL, if there is one: what the old one failed of is not the new one's.
+pub(crate) fn move_to(endpoint: &mut Endpoint, url: Option<String>) {
+    let Some(url) = url.filter(|url| *url != endpoint.url) else {
+        return;
+    };
+    endpoint.url = url;
+    // One that is disabled stays so until somebody enables it.
+    if endpoint.health.is_enabled() {
+        endpoint.health.enable();
+    }
+}
+
 /// Enables or disables by hand; enabling starts the counters anew.
 pub(crate) fn set_active(endpoint: &mut Endpoint, active: Option<bool>, now: Timestamp) {
     match active {

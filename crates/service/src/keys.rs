@@ -17,7 +17,9 @@ use postrider_store::{KeyFilter, Page, PageRequest};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::endpoints::{Rotation, SecretShown, checked_url, fresh_endpoint, must_lead_out, rotate};
+use crate::endpoints::{
+    Rotation, SecretShown, checked_url, fresh_endpoint, move_to, must_lead_out, rotate,
+};
 use crate::random::{key_text, public_key_id, seal_nonce, secret_text};
 use crate::reading::{bounded_page, nullable, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
@@ -258,7 +260,7 @@ impl Service {
             }
             match (patch.webhook, endpoint.as_mut()) {
                 (Some(Some(url)), Some(endpoint)) => {
-                    endpoint.url = url;
+                    move_to(endpoint, Some(url));
                     endpoint.updated_at = now;
                 }
                 (Some(Some(_)), None) => *endpoint = fresh,

@@ -78,7 +78,8 @@ impl Service {
         who.must_change()?;
         let tenant = who.tenant(self, tenant).await?.id;
         let mode = who.shown(None)?;
-        let read = self.store().read_notices(tenant, mode, up_to, self.now());
+        let (now, account) = (self.now(), who.holder());
+        let read = self.store().read_notices(tenant, mode, up_to, now, account);
         Ok(read.await?)
     }
 }

@@ -134,9 +134,9 @@ impl Tx {
         let records = &batch.records;
         if how.apart {
             // One damaged row would spoil what is asked of all of them together.
-            self.heads.clear();
+            self.look_ahead_at_nothing();
         } else {
-            self.look_ahead(records).map_err(aborted)?;
+            self.look_ahead(batch).map_err(aborted)?;
             // All at once, because each segment is then read and written once. Apart, each write sees to its own.
             let entered = self.entered(records);
             self.leave_tallies(&entered).map_err(aborted)?;

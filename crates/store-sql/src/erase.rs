@@ -9,6 +9,7 @@ use postrider_store::{Entity, Erased, Owner, StoreError, Task};
 
 use crate::convert::aborted;
 use crate::read::{read_application, read_tenant};
+use crate::segments::keys_text;
 use crate::sql::{Optional, SqlResult, params};
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::open::{BUSY_TIMEOUT_MS, checkpoint};
@@ -33,9 +34,10 @@ const OF_TENANT: &[(&str, &str)] = &[
     ("endpoint", "true"),
 ];
 /// Endpoints that are not deleted. By their kinds, since the index of those begins with them: there may be very many that are.
-const OPEN_OF_TENANT: &str = "select id from endpoint where tenant_id = ?1 and kind in (0, 1, 2, 3) and deleted = 0 limit ?2";
-const OPEN_OF_APPLICATION: &str = "select e.id from tenant t join endpoint e on e.tenant_id = t.id and e.kind in (0, 1, 2, 3) and e.deleted = 0
-     where t.application_id = ?1 limit ?2";
+const OPEN_OF_TENANT: &str = "select id, tenant_id from endpoint where tenant_id = ?1 and kind in (0, 1, 2, 3) and deleted = 0 and tenant_id >= ?3 limit ?2";
+/// By its tenants in their order, from the one that the last piece has come to: those before it have none.
+const OPEN_OF_APPLICATION: &str = "select e.id, t.id from tenant t cross join endpoint e on e.tenant_id = t.id and e.kind in (0, 1, 2, 3) and e.deleted = 0
+     where t.application_id = ?1 and t.id >= ?3 order by t.id limit ?2";
 const OF_APPLICATION: &[(&str, &str)] = &[
     ("audit", "action <> 'application.deleted'"),
     ("task", "kind = 0"),
@@ -46,6 +48,8 @@ const OF_APPLICATION: &[(&str, &str)] = &[
 pub(crate) struct Erasing {
     /// Applications of whose tenants no endpoint is left open. One that somebody makes all the same ends with its tenant.
     closed: HashSet<i64>,
+    /// For an application: no tenant before this one has an endpoint that is open.
+    open_from: HashMap<i64, i64>,
     /// For a tenant's deliveries and events: in no segment before this one there are any.
     from: HashMap<(&'static str, i64), i64>,
 }
@@ -168,10 +172,15 @@ impl Tx {
     fn erase_application(&mut self, application: i64, limit: u32) -> SqlResult<Erased> {
         // Those of all its tenants first: what is sent cannot be rendered any more. Once: each look is at every tenant.
         if !self.erasing.closed.contains(&application) {
-            let closed = self.close_endpoints(OPEN_OF_APPLICATION, application, limit)?;
-            if !closed.is_empty() {
+            let from = self.erasing.open_from.get(&application);
+            let from = from.copied().unwrap_or(i64::MIN);
+            let (closed, last) =
+                self.close_endpoints(OPEN_OF_APPLICATION, application, limit, from)?;
+            if let Some(last) = last {
+                self.erasing.open_from.insert(application, last);
                 return Ok(Erased::closing(closed));
             }
+            self.erasing.open_from.remove(&application);
             self.erasing.closed.insert(application);
         }
         let sql = "select id from tenant where application_id = ?1 limit 1";
@@ -216,7 +225,7 @@ impl Tx {
     }
 
     fn erase_tenant(&mut self, tenant: i64, limit: u32) -> SqlResult<Erased> {
-        let closed = self.close_endpoints(OPEN_OF_TENANT, tenant, limit)?;
+        let (closed, _) = self.close_endpoints(OPEN_OF_TENANT, tenant, limit, tenant)?;
         if !closed.is_empty() {
             self.fanout.forget(tenant);
             // Whoever made it meanwhile may have published to it too.
@@ -245,25 +254,33 @@ impl Tx {
         Ok(erased)
     }
 
-    /// Endpoints end first, so that nothing is sent while the rest goes.
+    /// Endpoints end first, so that nothing is sent while the rest goes. Returns those, and the last one's tenant.
     fn close_endpoints(
         &self,
         live: &str,
         owner: i64,
         limit: u32,
-    ) -> SqlResult<Vec<Id<id::Endpoint>>> {
+        from: i64,
+    ) -> SqlResult<(Vec<Id<id::Endpoint>>, Option<i64>)> {
         let mut statement = self.connection.prepare_cached(live)?;
-        let keys: Vec<i64> = statement.query_all(params![owner, limit], |row| row.get(0))?;
-        for key in &keys {
-            self.connection.execute(
-                "update endpoint set deleted = 1, headers = '[]', description = null where id = ?1",
-                [key],
-            )?;
+        let found: Vec<(i64, i64)> = statement.query_all(params![owner, limit, from], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        drop(statement);
+        let Some((_, last)) = found.last().copied() else {
+            return Ok((Vec::new(), None));
+        };
+        let keys: Vec<i64> = found.into_iter().map(|(key, _)| key).collect();
+        let text = keys_text(&keys);
+        for sql in [
+            "update endpoint set deleted = 1, headers = '[]', description = null where id in (select value from json_each(?1))",
             // At once, though the row stays to the last: nothing is signed for it any more.
-            let sql = "delete from endpoint_secret where endpoint_id = ?1";
-            self.connection.execute(sql, [key])?;
+            "delete from endpoint_secret where endpoint_id in (select value from json_each(?1))",
+        ] {
+            self.connection.execute(sql, [&text])?;
         }
-        Ok(keys.into_iter().map(|key| self.id(key)).collect())
+        let closed = keys.into_iter().map(|key| self.id(key)).collect();
+        Ok((closed, Some(last)))
     }
 
     fn erase_keys(&self, column: &str, owner: i64, limit: u32) -> SqlResult<usize> {
@@ -326,7 +343,7 @@ mod tests {
     #[test]
     fn endpoints_that_are_deleted_are_not_looked_at_again() -> SqlResult<()> {
         for sql in [OPEN_OF_TENANT, OPEN_OF_APPLICATION] {
-            let plan = plan(sql, [1, 250])?;
+            let plan = plan(sql, [1, 250, 1])?;
             assert!(plan.contains("INDEX endpoint_listed"), "{plan}");
         }
         Ok(())

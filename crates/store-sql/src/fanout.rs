@@ -12,7 +12,7 @@ use postrider_core::filter::{ContentFilter, Subscription};
 use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
 use postrider_store::Ways;
-use postrider_store::life::{Candidate, RecipientKind};
+use postrider_store::life::{Address, Candidate, RecipientKind};
 
 use crate::convert::{from_json, from_json_opt, mode};
 use crate::read::health;
@@ -93,6 +93,7 @@ pub(crate) struct Recipient {
     pub(crate) subscription: Subscription,
     pub(crate) filter: Option<ContentFilter>,
     pub(crate) health: Health,
+    pub(crate) address: Address,
 }
 
 impl Recipient {
@@ -106,6 +107,7 @@ impl Recipient {
             subscription: endpoint.subscription.clone(),
             filter: endpoint.filter.clone(),
             health: endpoint.health,
+            address: Address::of(&endpoint.url),
         })
     }
 
@@ -278,7 +280,7 @@ fn of_tenant(connection: &Connection, tenant: i64) -> SqlResult<Option<(i64, Way
 }
 
 /// By the kinds, since the index of those that are not deleted begins with them: the others may be very many.
-const LOAD: &str = "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter
+const LOAD: &str = "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter, url
      from endpoint where tenant_id = ?1 and kind in (0, 2, 3) and deleted = 0";
 
 fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
@@ -304,6 +306,7 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
             subscription: from_json(row, 2)?,
             filter,
             health: health(row, 3)?,
+            address: Address::of(&row.get::<String>(9)?),
         })
     })
 }
@@ -336,6 +339,7 @@ mod tests {
                 subscription,
                 filter: None,
                 health: Health::default(),
+                address: Address::of(""),
             })
         };
         let mut changed = Audience::new(1, Ways::default(), Vec::new());

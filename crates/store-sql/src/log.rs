@@ -9,6 +9,7 @@ use postrider_store::{Failure, NoticeChannel, StoreError};
 
 use crate::convert::{aborted, mode_number};
 use crate::read::class_number;
+use crate::segments::keys_text;
 use crate::sql::{Connection, Optional, SqlResult, params};
 use crate::writer::Tx;
 
@@ -154,16 +155,20 @@ impl Tx {
         channel: NoticeChannel,
         ids: &[Id<id::Notice>],
     ) -> Result<(), StoreError> {
+        // All of them in one: a digest has thousands, and everybody's commits wait meanwhile.
         let sql = match channel {
-            NoticeChannel::Mail => "update notice set mail_due = 0 where id = ?1",
-            NoticeChannel::Publish => "update notice set publish_due = 0 where id = ?1",
+            NoticeChannel::Mail => {
+                "update notice set mail_due = 0 where id in (select value from json_each(?1))"
+            }
+            NoticeChannel::Publish => {
+                "update notice set publish_due = 0 where id in (select value from json_each(?1))"
+            }
         };
-        for id in ids {
-            self.connection
-                .prepare_cached(sql)
-                .and_then(|mut s| s.execute([id.key()]))
-                .map_err(aborted)?;
-        }
+        let keys: Vec<i64> = ids.iter().map(|id| id.key()).collect();
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([keys_text(&keys)]))
+            .map_err(aborted)?;
         Ok(())
     }
 }

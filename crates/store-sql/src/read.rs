@@ -18,6 +18,7 @@ pub(crate) use pool::{Readers, Source};
 pub(crate) use sessions::{SESSION, session_row};
 pub(crate) use users::{USER, role_number, user_row};
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ use postrider_store::{
 
 use crate::convert::{
     ATTEMPT, DELIVERY, EVENT, EVENT_SUMMARY, addressee, attempt, delivery, event, event_summary,
-    from_json, is_unreadable, mode, mode_number, reading, state, time,
+    from_json, is_unreadable, mode, mode_number, reading, state, time, to_json,
 };
 use crate::sql::{Connection, Optional, Params, Row, SqlResult, params};
 use crate::write::due_row;
@@ -63,16 +64,32 @@ pub(crate) fn read_first_use(
 ) -> SqlResult<Option<FirstUse>> {
     let sql = "select event_id, fingerprint, deliveries from idempotency where application_id = ?1 and key = ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let row = |row: &Row<'_>| {
-        Ok(FirstUse {
-            event: Id::from_key(row.get(0)?, salt),
-            fingerprint: row.get(1)?,
-            count: row.get(2)?,
-        })
-    };
     statement
-        .query_row(params![application, key], row)
+        .query_row(params![application, key], |row| first_use(row, salt))
         .optional()
+}
+
+/// The same of many in one question, where each has a way to go: of an application and a key each, and in PostgreSQL's words.
+pub(crate) fn read_first_uses(
+    connection: &Connection,
+    salt: u64,
+    keys: &[(i64, &str)],
+) -> SqlResult<HashMap<(i64, String), FirstUse>> {
+    let sql = "select event_id, fingerprint, deliveries, application_id, key from idempotency where (application_id, key) in
+               (select cast(pair->>0 as bigint), pair->>1 from json_array_elements(cast(cast(?1 as text) as json)) as pairs(pair))";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_all([to_json(&keys)], |row| {
+        Ok(((row.get(3)?, row.get(4)?), first_use(row, salt)?))
+    })?;
+    Ok(found.into_iter().collect())
+}
+
+fn first_use(row: &Row<'_>, salt: u64) -> SqlResult<FirstUse> {
+    Ok(FirstUse {
+        event: Id::from_key(row.get(0)?, salt),
+        fingerprint: row.get(1)?,
+        count: row.get(2)?,
+    })
 }
 
 pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {

@@ -9,14 +9,13 @@ use postrider_core::audit::Actor;
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
-use postrider_core::health::HealthChange;
 use postrider_core::tenant::Mode;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::life::{self, Change, Finish, Head, Offered};
+use postrider_store::life::{self, Address, Change, Finish, Head, Offered, Recording};
 use postrider_store::{
-    DueDelivery, Entity, FinishDelivery, NewEvent, Published, RecordAttempt, Recorded, Resend,
-    StoreError, Target,
+    Batch, DueDelivery, Entity, FinishDelivery, FirstUse, NewEvent, Published, RecordAttempt,
+    Recorded, Resend, StoreError, Target,
 };
 
 use crate::convert::{
@@ -26,7 +25,7 @@ use crate::convert::{
 use crate::fanout::Recipient;
 use crate::manage::write_health;
 use crate::pieces::{Begun, piece};
-use crate::read::{read_endpoint, read_first_use};
+use crate::read::{read_endpoint, read_first_use, read_first_uses};
 use crate::segments::keys_text;
 use crate::sql::{Optional, Row, SqlResult, params};
 use crate::writer::Tx;
@@ -76,9 +75,7 @@ impl Tx {
         let tenant = self.key(event.tenant, Entity::Tenant)?;
         // First of all: a repetition gets the first answer, whatever has changed since.
         if let Some(idempotency) = &new.idempotency
-            && let Some(first) =
-                read_first_use(&self.connection, self.salt, application, &idempotency.key)
-                    .map_err(aborted)?
+            && let Some(first) = self.first_use(application, &idempotency.key)?
         {
             self.pieces.give_up(event.id.key());
             return Ok((Some(life::repeated(&first, idempotency)?), 0));
@@ -118,6 +115,14 @@ impl Tx {
                 .prepare_cached(sql)
                 .and_then(|mut s| s.enqueue(values))
                 .map_err(aborted)?;
+            if let Some(uses) = &mut self.uses {
+                let used = FirstUse {
+                    event: event.id,
+                    fingerprint: idempotency.fingerprint,
+                    count,
+                };
+                uses.insert((application, idempotency.key.clone()), used);
+            }
         }
         let published = Published {
             event: event.id,
@@ -128,6 +133,14 @@ impl Tx {
             deliveries,
         };
         Ok((Some(published), work))
+    }
+
+    /// What was made by the first event with an idempotency key.
+    fn first_use(&self, application: i64, key: &str) -> Result<Option<FirstUse>, StoreError> {
+        match &self.uses {
+            Some(uses) => Ok(uses.get(&(application, key.to_owned())).cloned()),
+            None => read_first_use(&self.connection, self.salt, application, key).map_err(aborted),
+        }
     }
 
     /// Where an event is: at its beginning, or where its last piece has left it. And what it took to see who gets it, in
@@ -322,7 +335,7 @@ impl Tx {
         })
         .map_err(aborted)?;
         let disabled = self
-            .apply_health(tenant, record, recording.health, now)
+            .apply_health(tenant, record, &recording, now)
             .map_err(aborted)?;
         if recording.is_told || disabled.is_some() {
             let (is_told, is_disabled) = (recording.is_told, disabled.is_some());
@@ -337,12 +350,37 @@ impl Tx {
         })
     }
 
-    /// Reads what the records of a batch need in one go, where each question has a way to go.
-    pub(crate) fn look_ahead(&mut self, records: &[Arc<RecordAttempt>]) -> SqlResult<()> {
+    /// What was looked at ahead is not true any more, or one by one it is better asked for.
+    pub(crate) fn look_ahead_at_nothing(&mut self) {
         self.heads.clear();
-        if !self.connection.is_remote() {
-            return Ok(());
+        self.uses = None;
+    }
+
+    /// Reads what the writes of a batch need in one go, where each question has a way to go.
+    pub(crate) fn look_ahead(&mut self, batch: &Batch) -> SqlResult<()> {
+        self.look_ahead_at_nothing();
+        if self.connection.is_remote() {
+            self.look_at_heads(&batch.records)?;
+            self.look_at_uses(&batch.publishes)?;
         }
+        Ok(())
+    }
+
+    fn look_at_uses(&mut self, publishes: &[NewEvent]) -> SqlResult<()> {
+        let keyed = publishes.iter().filter_map(|new| {
+            let key = new.idempotency.as_ref()?.key.as_str();
+            // One of another store, or which no column takes, is refused where it is written.
+            let application = new.event.application.key_in(self.salt)?;
+            (!key.contains('\0')).then_some((application, key))
+        });
+        let keyed: Vec<_> = keyed.collect();
+        if !keyed.is_empty() {
+            self.uses = Some(read_first_uses(&self.connection, self.salt, &keyed)?);
+        }
+        Ok(())
+    }
+
+    fn look_at_heads(&mut self, records: &[Arc<RecordAttempt>]) -> SqlResult<()> {
         let keys = records.iter();
         let keys: Vec<i64> = keys
             .filter_map(|record| record.delivery.key_in(self.salt))
@@ -471,11 +509,11 @@ impl Tx {
         &mut self,
         tenant: i64,
         record: &RecordAttempt,
-        change: HealthChange,
+        recording: &Recording,
         now: Timestamp,
     ) -> SqlResult<Option<postrider_core::health::DisableReason>> {
         // Before its tenant is looked up, of whom nothing else may be known: one-off endpoints have no health.
-        if change == HealthChange::None {
+        if !recording.is_of_health() {
             return Ok(None);
         }
         let endpoint = record.endpoint.key();
@@ -487,6 +525,7 @@ impl Tx {
             return Ok(None);
         };
         let before = recipient.health;
+        let change = recording.counts(Address::of(&record.attempt.url), recipient.address);
         // Known here before it is written: each failure from here on empties the cache.
         let disabled = recipient.health.apply(change, record.rule, now);
         let after = recipient.health;

@@ -9,7 +9,7 @@ use postrider_core::id::IdGenerator;
 use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 use postrider_store::life::Head;
-use postrider_store::{Batch, Entity, StoreError, Written};
+use postrider_store::{Batch, Entity, FirstUse, StoreError, Written};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -76,6 +76,8 @@ pub(crate) struct Tx {
     pub(crate) pieces: Pieces,
     /// What is known already of deliveries whose records are about to be written.
     pub(crate) heads: HashMap<i64, (i64, Head)>,
+    /// And of idempotency keys of a batch: whether they were used before it, or in it.
+    pub(crate) uses: Option<HashMap<(i64, String), FirstUse>>,
     pub(crate) last_sequence: i64,
     pub(crate) segments: Segments,
     /// Every delivery and event up to this key is in a segment.
@@ -122,6 +124,7 @@ impl Writer {
             fanout: Fanout::default(),
             pieces: Pieces::default(),
             heads: HashMap::new(),
+            uses: None,
             last_sequence,
             segments,
             indexed_until: 0,

@@ -58,6 +58,7 @@ macro_rules! store_conformance {
             a_delivery_ended_meanwhile_stays_ended_unless_it_succeeded,
             the_tenth_failure_disables_exactly_once,
             a_success_resets_the_counter,
+            another_address_says_nothing_of_an_endpoint,
             a_closed_endpoints_pending_deliveries_are_finished_in_pages,
             an_enabled_endpoint_keeps_what_is_pending,
             a_resend_is_pending_again_with_its_own_series,

@@ -5,6 +5,8 @@
 //! it decides nothing itself. When ten failures disable an endpoint is decided by [`Health::apply`], when and whether
 //! there is a next attempt by `postrider_core::judge`.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use postrider_core::delivery::{Delivery, DeliveryState, FailReason, ProfileVersion, Series};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::event::Event;
@@ -196,8 +198,8 @@ pub struct Head {
 pub struct Recording {
     /// None where the delivery was ended while its attempt ran, and stays so: only its attempts are counted.
     pub change: Option<Change>,
-    /// What of it counts for the endpoint's health.
-    pub health: HealthChange,
+    /// What it says of where it was sent to.
+    health: HealthChange,
     /// It failed for good, and somebody wants to hear of it.
     pub is_told: bool,
 }
@@ -214,7 +216,35 @@ pub struct Change {
     pub place: Option<Timestamp>,
 }
 
+/// Where something is sent to, as far as that is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(u64);
+
+impl Address {
+    pub fn of(url: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        url.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
 impl Recording {
+    /// What of it counts for the health of an endpoint that is at `address` now. Another one says nothing of it: it was
+    /// being tried when somebody mended the URL.
+    pub fn counts(&self, sent_to: Address, address: Address) -> HealthChange {
+        // Without a URL there was nothing to send, wherever to.
+        if sent_to == address || sent_to == Address::of("") {
+            self.health
+        } else {
+            HealthChange::None
+        }
+    }
+
+    /// Whether anything of it may count for a health.
+    pub fn is_of_health(&self) -> bool {
+        self.health != HealthChange::None
+    }
+
     /// Whether the delivery comes to its end by it.
     pub fn ends(&self) -> bool {
         self.change.is_some_and(|change| change.state.is_final())

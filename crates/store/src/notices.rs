@@ -19,13 +19,14 @@ pub trait Notices: Send + Sync + 'static {
     ) -> Result<Page<Notice>, StoreError>;
 
     /// Marks a tenant's notices, of one mode or both, up to and including `last` as read; returns
-    /// how many were not.
+    /// how many were not. It waits on somebody's account ([`Actor::account`](postrider_core::audit::Actor)).
     async fn read_notices(
         &self,
         tenant: Id<id::Tenant>,
         mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
+        account: u128,
     ) -> Result<u32, StoreError>;
 
     /// Everybody for whom a notice waits to be mailed, with the time of the oldest.

@@ -20,7 +20,8 @@ use super::rules::{
     checked_description, checked_names, checked_rate, checked_url, must_lead_out, subscription,
 };
 use super::{
-    ContentType, brought, found, must_be_registered, sealed, secrets, set_active, without_secrets,
+    ContentType, brought, found, move_to, must_be_registered, sealed, secrets, set_active,
+    without_secrets,
 };
 use crate::reading::{nullable, present};
 use crate::refusal::Result;
@@ -168,7 +169,7 @@ impl Change {
         endpoint: &mut Endpoint,
     ) -> std::result::Result<(), StoreError> {
         let patch = self.patch;
-        endpoint.url = patch.url.unwrap_or(std::mem::take(&mut endpoint.url));
+        move_to(endpoint, patch.url);
         endpoint.external_id = patch.external_id.unwrap_or(endpoint.external_id.take());
         if let Some(metadata) = patch.metadata {
             endpoint.metadata = metadata.unwrap_or_default();

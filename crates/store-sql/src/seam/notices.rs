@@ -31,13 +31,16 @@ impl Notices for SqlStore {
         mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
+        account: u128,
     ) -> Result<u32, StoreError> {
         let mut read = 0;
         // Each a transaction of its own: of hundreds of thousands all commits would wait for one.
         loop {
             let some = self
                 .writer
-                .call(move |tx| tx.read_notices(tenant, mode, last, now, READ_EACH))
+                .call_by(account, move |tx| {
+                    tx.read_notices(tenant, mode, last, now, READ_EACH)
+                })
                 .await?;
             read += some;
             if some < READ_EACH {

@@ -540,6 +540,42 @@ pub async fn an_enabled_endpoint_keeps_what_is_pending(store: &dyn Store) {
     assert_eq!(world.due(endpoint, secs(1), 9).await.rows.len(), 1);
 }
 
+/// Somebody mends the URL while the old one is being tried.
+pub async fn another_address_says_nothing_of_an_endpoint(store: &dyn Store) {
+    let world = world(store).await;
+    let endpoint = world.endpoint().await;
+    let failed = HealthChange::Failure {
+        delivery_failed: true,
+    };
+    let under_way = world.publish(at(1)).await.deliveries[0].delivery.id;
+    let other = world.publish(at(1)).await.deliveries[0].delivery.id;
+    let moved = world
+        .store
+        .update_endpoint(
+            endpoint,
+            always(|endpoint| endpoint.url = "https://example.com/mended".into()),
+            by(),
+        )
+        .await
+        .unwrap();
+    let next = Next::Failed(FailReason::Stopped);
+    let gone = record(under_way, endpoint, 1, next, HealthChange::Gone, at(2));
+    let recorded = world.record(at(2), gone).await.unwrap();
+    assert_eq!((recorded.ended, recorded.disabled), (true, None));
+    assert_eq!(store.endpoint(endpoint).await.unwrap(), moved);
+    let mut fails = record(other, endpoint, 1, next, failed, at(3));
+    fails.attempt.url = moved.url;
+    world.record(at(3), fails).await.unwrap();
+    let health = store.endpoint(endpoint).await.unwrap().health;
+    assert_eq!(health.consecutive_failures, 1);
+    // Nor does it show that the new one is there.
+    let old = world.publish(at(4)).await.deliveries[0].delivery.id;
+    let success = HealthChange::Success;
+    let old = record(old, endpoint, 1, Next::Delivered, success, at(5));
+    world.record(at(5), old).await.unwrap();
+    assert_eq!(store.endpoint(endpoint).await.unwrap().health, health);
+}
+
 pub async fn a_resend_is_pending_again_with_its_own_series(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;

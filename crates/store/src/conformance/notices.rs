@@ -20,7 +20,7 @@ use crate::{
 
 const PAGE: PageRequest = PageRequest::first(50);
 
-async fn wants_notices(world: &World<'_>) {
+pub(super) async fn wants_notices(world: &World<'_>) {
     let webhooks = Channels {
         email: true,
         in_app: true,
@@ -168,7 +168,7 @@ pub async fn a_final_failure_is_told_once_to_who_asked_for_it(store: &dyn Store)
     assert_eq!(store.mail_audiences().await.unwrap(), []);
     assert_eq!(
         store
-            .read_notices(world.tenant, None, rows[1].id, at(20_000))
+            .read_notices(world.tenant, None, rows[1].id, at(20_000), 0)
             .await
             .unwrap(),
         9
@@ -227,7 +227,7 @@ pub async fn notices_can_be_of_one_mode(store: &dyn Store) {
         assert_eq!(told, [(mode, delivery)]);
     }
     let last = store.ids().next(secs(9));
-    let read = store.read_notices(world.tenant, Some(Mode::Test), last, at(3_000));
+    let read = store.read_notices(world.tenant, Some(Mode::Test), last, at(3_000), 0);
     assert_eq!(read.await.unwrap(), 1);
     let left = store.list_notices(filter(None), PAGE).await.unwrap().rows;
     assert_eq!(
@@ -306,9 +306,9 @@ pub async fn thousands_that_waited_are_told_and_read(store: &dyn Store) {
     let newest = store.list_notices(filter, PAGE).await.unwrap().rows;
     assert_eq!(&*newest[0].event_type, "order.paid");
     let last = newest[0].id;
-    let read = store.read_notices(world.tenant, None, last, at(4_000));
+    let read = store.read_notices(world.tenant, None, last, at(4_000), 0);
     assert_eq!(read.await.unwrap(), WAITING);
-    let read = store.read_notices(world.tenant, None, last, at(4_000));
+    let read = store.read_notices(world.tenant, None, last, at(4_000), 0);
     assert_eq!(read.await.unwrap(), 0);
 }
 

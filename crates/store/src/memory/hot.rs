@@ -12,7 +12,7 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use super::{DeliveryRow, EndpointRow, IdempotencyRow, State};
-use crate::life::{self, Candidate, Finish, Head, Offered};
+use crate::life::{self, Address, Candidate, Finish, Head, Offered};
 use crate::queries::query_digest;
 use crate::{
     Answers, Batch, DeliveryFilter, DueDelivery, DuePage, Entity, EventFilter, Failure,
@@ -220,6 +220,7 @@ impl State {
                 self.pending.insert((endpoint, row.sequence, id), ());
             }
         }
+        let sent_to = Address::of(&record.attempt.url);
         self.attempts
             .entry(record.delivery.as_u128())
             .or_default()
@@ -229,8 +230,8 @@ impl State {
         let endpoint = endpoint.filter(|row| !row.deleted);
         let before = endpoint.as_ref().map(|row| row.endpoint.clone());
         let apply = |row: &mut EndpointRow| {
-            let health = &mut row.endpoint.health;
-            health.apply(recording.health, record.rule, now)
+            let change = recording.counts(sent_to, Address::of(&row.endpoint.url));
+            row.endpoint.health.apply(change, record.rule, now)
         };
         let disabled = endpoint.and_then(apply);
         if disabled.is_some() {

@@ -96,11 +96,8 @@ impl State {
             Aged::Events => self.prune_events(keep),
             Aged::Notices => {
                 let before = self.notices.len();
-                self.notices.retain(|_, notice| {
-                    // What was not told yet is kept whatever its age.
-                    let waits = notice.mail_due || notice.publish_due;
-                    waits || notice.at >= keep.of(notice.application)
-                });
+                self.notices
+                    .retain(|_, notice| notice.at >= keep.of(notice.application));
                 Pruned {
                     notices: count(before, self.notices.len()),
                     ..Pruned::default()

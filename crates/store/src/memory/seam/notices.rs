@@ -26,6 +26,7 @@ impl Notices for MemoryStore {
         mode: Option<Mode>,
         last: Id<id::Notice>,
         now: Timestamp,
+        _: u128,
     ) -> Result<u32, StoreError> {
         Ok(self.state().read_notices(tenant, mode, last, now))
     }
