@@ -13,6 +13,7 @@ mod convert;
 mod erase;
 mod fanout;
 mod forget;
+mod held;
 mod home;
 mod keys;
 mod line;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use postrider_core::id::IdGenerator;
 use postrider_store::StoreError;
 
+use held::Held;
 use home::Home;
 pub use metrics::Metrics;
 pub use postgres::{Beat, Opens, Owner, PostgresOptions};
@@ -208,8 +210,8 @@ impl OpenError {
 #[derive(Debug)]
 pub struct SqlStore {
     ids: Arc<IdGenerator>,
-    /// Whether somebody else owns it now; none where nobody can.
-    lost: Option<watch::Receiver<bool>>,
+    /// None where nobody else can own it.
+    held: Option<Held>,
     /// Changes when it is there again; none where it cannot be away.
     returns: Option<watch::Receiver<()>>,
     writer: Writer,
@@ -325,6 +327,11 @@ impl SqlStore {
                     source,
                 })?;
             }
+            let held = Held {
+                source: owned.source.clone(),
+                epoch: owned.epoch,
+                lost: owned.lost,
+            };
             let (home, source) = (Home::Server(owned.ownership), Source::Server(owned.source));
             let (salt, segments) = (options.salt, options.segments);
             let started = Self::start(home, owned.connection, &source, salt, segments);
@@ -332,7 +339,7 @@ impl SqlStore {
                 name: owned.name,
                 source,
             })?;
-            store.lost = Some(owned.lost);
+            store.held = Some(held);
             store.returns = Some(owned.returns);
             Ok(store)
         };
@@ -386,14 +393,15 @@ impl SqlStore {
     /// database, and is known to stand still when it does.
     /// Each time that it is the owner's still, `owned` hears what `now` said before that was asked.
     pub async fn lost<T>(&self, now: impl Fn() -> T, owned: impl Fn(T)) {
-        let Some(lost) = &self.lost else {
+        let Some(held) = &self.held else {
             return std::future::pending().await;
         };
-        while !*lost.borrow() {
+        while !held.is_lost() {
             let asked = now();
+            let beat = held.answered(self.writer.run(Tx::beat)).await;
             // What is wrong is told by whoever needs it.
-            if let Some(Ok(())) = self.writer.run(Tx::beat).await
-                && !*lost.borrow()
+            if let Some(Ok(())) = beat
+                && !held.is_lost()
             {
                 owned(asked);
             }
@@ -447,7 +455,7 @@ impl SqlStore {
         );
         Ok(Self {
             ids,
-            lost: None,
+            held: None,
             returns: None,
             writer,
             metrics,

@@ -123,7 +123,7 @@ impl Tx {
 impl Outbox for SqlStore {
     fn takes_submissions(&self) -> bool {
         // Nobody else has a file of ours open.
-        self.lost.is_some()
+        self.held.is_some()
     }
 
     async fn submitters(

@@ -88,6 +88,12 @@ impl Source {
         let setup = format!("{SETUP}; set statement_timeout = {timeout}");
         Session::connect(&self.target, &setup).map(Connection::Postgres)
     }
+
+    /// Breaks off whatever waits for an answer just now. What became of it is not known, as if its connection had broken:
+    /// what asks next goes by another one.
+    pub(crate) fn give_up(&self) {
+        self.target.given_up.notify_waiters();
+    }
 }
 
 /// The right to write, as long as its connection lives.
@@ -113,6 +119,7 @@ pub(crate) struct Owned {
     pub(crate) source: Source,
     /// Turns true when somebody else owns it.
     pub(crate) lost: watch::Receiver<bool>,
+    pub(crate) epoch: i64,
     /// Changes when it is there again.
     pub(crate) returns: watch::Receiver<()>,
 }
@@ -164,6 +171,11 @@ pub(crate) fn end_owner(options: &PostgresOptions, beat: &Beat) -> Result<bool, 
     let (source, name) = Source::of(options)?;
     let ended = source.open(None).and_then(|it| leader::end(&it, beat));
     ended.map_err(|source| OpenError::Database { name, source })
+}
+
+/// Whether the database works for the owner of this epoch; see [`leader::works_for`]. Blocks.
+pub(crate) fn works_for(source: &Source, epoch: i64) -> SqlResult<bool> {
+    leader::works_for(&source.open(None)?, epoch)
 }
 
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.
@@ -219,6 +231,7 @@ pub(crate) fn own(options: &PostgresOptions) -> Result<Owned, OpenError> {
             needs_standby: options.require_sync_standby,
         },
         source,
+        epoch,
         lost: is_lost,
         returns: is_back,
     })

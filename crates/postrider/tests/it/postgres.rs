@@ -1,5 +1,7 @@
 //! A server whose store is PostgreSQL: taking over from another one, and a database that goes away.
 
+mod silent;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};

@@ -49,6 +49,23 @@ pub(super) fn beat(connection: &Connection, epoch: i64) -> SqlResult<bool> {
     Ok(changed > 0)
 }
 
+/// Whether the database works for the owner of this epoch just now, or waits for a standby. A connection of its that waits for
+/// the owner instead has lost the way to it, and is ended: the next one needs its lock.
+pub(super) fn works_for(connection: &Connection, epoch: i64) -> SqlResult<bool> {
+    let (high, low) = LOCK_HALVES;
+    // Where it may not be seen what the connection does, it works.
+    let sql = format!(
+        "select count(case when works then 1 end), count(case when not works then pg_terminate_backend(pid) end) from
+         (select l.pid, coalesce(a.state = 'active' and a.wait_event_type is distinct from 'Client', true) as works
+          from meta m, pg_locks l join pg_stat_activity a on a.pid = l.pid
+          where m.key = 'epoch' and m.value = ?1 and l.locktype = 'advisory' and l.granted
+          and l.classid = {high} and l.objid = {low} and l.objsubid = 1
+          and l.database = (select oid from pg_database where datname = current_database())) as owner"
+    );
+    let works: i64 = connection.query_row(&sql, [epoch], |row| row.get(0))?;
+    Ok(works > 0)
+}
+
 /// Whether the database acknowledges what a standby does not have yet.
 pub(crate) fn has_no_standby(connection: &Connection) -> SqlResult<bool> {
     let sql = "select current_setting('synchronous_standby_names') = ''";

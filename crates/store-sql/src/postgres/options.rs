@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -79,6 +80,8 @@ pub(super) struct Target {
     pub(super) time_max: Duration,
     /// For messages, without the password.
     pub(super) name: Arc<str>,
+    /// Told when no answer comes any more on the connections that there are.
+    pub(super) given_up: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Target {
@@ -159,6 +162,7 @@ impl Target {
             tls: MakeRustlsConnect::new(tls),
             time_max,
             name,
+            given_up: Arc::default(),
         })
     }
 }

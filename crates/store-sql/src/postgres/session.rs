@@ -4,7 +4,7 @@
 //! gathered, statement by statement, and go out together with the next question: many rows in one statement, and no way
 //! of their own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use futures_util::future::{join, join_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
@@ -46,6 +47,9 @@ pub(crate) struct Session {
     statements: RefCell<HashMap<String, Arc<Prepared>>>,
     gathered: RefCell<Gathered>,
     sent: RefCell<Vec<Sent>>,
+    /// Somebody knows that no answer comes any more.
+    given_up: Arc<Notify>,
+    is_given_up: Cell<bool>,
 }
 
 impl std::fmt::Debug for Session {
@@ -221,6 +225,8 @@ impl Session {
             statements: RefCell::default(),
             gathered: RefCell::default(),
             sent: RefCell::default(),
+            given_up: target.given_up.clone(),
+            is_given_up: Cell::new(false),
         })
     }
 
@@ -228,6 +234,9 @@ impl Session {
     pub(crate) fn is_gone(&self) -> bool {
         // The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
         const TURNS: usize = 8;
+        if self.is_given_up.get() {
+            return true;
+        }
         self.runtime.block_on(async {
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
@@ -264,10 +273,27 @@ impl Session {
         // What was enqueued goes first: the question may be about it.
         self.send_gathered();
         let sent = join_all(self.sent.take());
-        let (sent, answer) = self.runtime.block_on(join(sent, question));
+        let (sent, answer) = self.wait(join(sent, question))?;
         // The first that failed says why; what comes after it hears only that the transaction did.
         all_well(sent)?;
         Ok(answer?)
+    }
+
+    /// Waits for what the database says, until somebody knows that it does not: see [`super::Source::give_up`].
+    fn wait<T>(&self, answer: impl Future<Output = T>) -> SqlResult<T> {
+        let answered = self.runtime.block_on(async {
+            if self.is_given_up.get() {
+                return None;
+            }
+            tokio::select! {
+                answer = answer => Some(answer),
+                () = self.given_up.notified() => None,
+            }
+        });
+        answered.ok_or_else(|| {
+            self.is_given_up.set(true);
+            SqlError::Unreachable("it does not answer on this connection any more".to_owned())
+        })
     }
 
     pub(crate) fn execute(&self, prepared: &Prepared, values: &[ValueRef<'_>]) -> SqlResult<usize> {
@@ -297,7 +323,7 @@ impl Session {
     ) -> SqlResult<()> {
         let rows = self.answer(self.client.query_raw(&prepared.statement, values.iter()))?;
         let mut rows = std::pin::pin!(rows.ready_chunks(ROWS_AT_ONCE));
-        while let Some(found) = self.runtime.block_on(rows.next()) {
+        while let Some(found) = self.wait(rows.next())? {
             for found in found {
                 row(&found?)?;
             }
@@ -355,7 +381,7 @@ impl Session {
         if sent.is_empty() {
             return Ok(());
         }
-        all_well(self.runtime.block_on(join_all(sent)))
+        all_well(self.wait(join_all(sent))?)
     }
 
     pub(crate) fn batch(&self, sql: &str) -> SqlResult<()> {
@@ -364,7 +390,7 @@ impl Session {
 
     /// Begins a transaction together with its first statement.
     pub(crate) fn begin(&self) -> SqlResult<()> {
-        if self.client.is_closed() {
+        if self.client.is_closed() || self.is_given_up.get() {
             return Err(SqlError::Unreachable("the connection is gone".to_owned()));
         }
         self.forget();
@@ -384,7 +410,7 @@ impl Session {
     pub(crate) fn roll_back(&self) {
         self.forget();
         // Where that fails the connection is gone, and its transaction with it.
-        drop(self.runtime.block_on(self.client.batch_execute("rollback")));
+        drop(self.wait(self.client.batch_execute("rollback")));
     }
 }
 

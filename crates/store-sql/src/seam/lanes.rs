@@ -33,7 +33,7 @@ impl Lanes for SqlStore {
     }
 
     async fn backlog(&self) -> Result<Vec<LaneBacklog>, StoreError> {
-        if self.lost.is_some() {
+        if self.held.is_some() {
             // A commit that nobody was told the outcome of may still be under way on a connection that is cut off: the
             // lock of the next one is free when that has ended.
             self.writer.call(|_| Ok(())).await?;

@@ -1,0 +1,78 @@
+//! A way to the database on which nothing comes any more, and nothing says so.
+
+use std::path::Path;
+use std::time::Duration;
+
+use postrider_testkit::{Behaviour, Postgres, Receiver};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::{ask, node};
+use crate::binary::{endpoint, publish, serve, tenant};
+
+/// How long the server may take to see it, which is half a minute, and to be back.
+const TIME_MAX: Duration = Duration::from_secs(90);
+
+/// Stands before a database as a pooler does. What is connected when it is told to be silent stays so, and hears nothing more,
+/// not even an end; who connects later is served.
+fn proxy(socket: &Path, database: &Path) -> watch::Sender<()> {
+    let listener = UnixListener::bind(socket).unwrap();
+    let (silence, silent) = watch::channel(());
+    let database = database.to_owned();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let server = UnixStream::connect(&database).await.unwrap();
+            let mut silent = silent.clone();
+            silent.mark_unchanged();
+            kept.push(tokio::spawn(async move {
+                let (mut client, mut server) = (client, server);
+                let copied = tokio::io::copy_bidirectional(&mut client, &mut server);
+                tokio::select! {
+                    _ = copied => {}
+                    _ = silent.changed() => std::future::pending().await,
+                }
+            }));
+        }
+    });
+    silence
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_to_the_database_that_is_silent_is_taken_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let direct = Postgres::shared().database();
+    let file = ".s.PGSQL.5432";
+    let server = Postgres::shared().directory().join(file);
+    let silence = proxy(&directory.path().join(file), &server);
+    let host = directory.path().to_str().unwrap().replace('/', "%2F");
+    let name = direct.rsplit('/').next().unwrap();
+    let url = format!("postgres://postgres@{host}/{name}");
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let process = serve(&node(directory.path(), "first", &url, None));
+    let root = process.root.clone().unwrap();
+    let customer = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &customer, &receiver.url("/")).await;
+    publish(&process, &root, &customer).await;
+    receiver.wait_for(1).await;
+    silence.send_replace(());
+    let gone = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
+    assert!(Postgres::shared().execute(&direct, gone));
+    let path = format!("/v1/tenants/{customer}/events");
+    let event = r#"{"type":"a.b","data":1}"#;
+    let accepted = async {
+        loop {
+            let (status, code) = ask(&process, &root, "POST", &path, event).await;
+            if status < 300 {
+                return;
+            }
+            // Whoever waited hears what everybody hears whose database is away.
+            assert_eq!(status, 503, "{code}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let accepted = tokio::time::timeout(TIME_MAX, accepted).await;
+    assert!(accepted.is_ok(), "nothing is accepted any more");
+    receiver.wait_for(2).await;
+}
