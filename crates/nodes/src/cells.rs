@@ -25,7 +25,7 @@ use crate::passing::{NotPassed, Way};
 
 /// Keys whose cell is remembered; any other is asked for again.
 const KNOWN_MAX: usize = 100_000;
-/// Keys that are asked for at once; more wait.
+/// Keys that a cell is asked for at once; more wait, but not for one that another cell has.
 const ASKED_AT_ONCE: usize = 256;
 /// How long a cell may take to say whether it has a key, or is ready.
 const ASK_TIME: Duration = Duration::from_secs(5);
@@ -41,12 +41,13 @@ struct Inner {
     cells: Vec<Cell>,
     /// The place of the cell that has a key, by what names it.
     known: Cache<Named, usize>,
-    asking: Semaphore,
 }
 
 struct Cell {
     url: Url,
     way: Way,
+    /// Its own: one that does not answer keeps nobody from asking the others.
+    asking: Semaphore,
 }
 
 impl std::fmt::Debug for Cells {
@@ -72,11 +73,11 @@ impl Cells {
         let cell = |url: Url| Cell {
             way: Way::plain(url.clone(), dialer.clone()),
             url,
+            asking: Semaphore::new(ASKED_AT_ONCE),
         };
         Self(Arc::new(Inner {
             cells: urls.into_iter().map(cell).collect(),
             known: Cache::new(KNOWN_MAX),
-            asking: Semaphore::new(ASKED_AT_ONCE),
         }))
     }
 
@@ -109,14 +110,6 @@ impl Cells {
     /// # Errors
     /// The place of one that did not say, when no other has it.
     async fn holder(&self, named: &Named) -> Result<Option<usize>, usize> {
-        let turn = tokio::time::timeout(ASK_TIME, self.0.asking.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(0);
-        };
-        // Somebody may have asked for the same one meanwhile.
-        if let Some(place) = self.0.known.get(named) {
-            return Ok(Some(place));
-        }
         let ask = |place: usize| async move { (place, self.knows(place, named).await) };
         let mut asked: FuturesUnordered<_> = (0..self.0.cells.len()).map(ask).collect();
         let mut unreached = None;
@@ -135,6 +128,9 @@ impl Cells {
 
     /// Whether a cell has a key; none when it does not say.
     async fn knows(&self, place: usize, named: &Named) -> Option<bool> {
+        let asking = &self.0.cells.get(place)?.asking;
+        let turn = tokio::time::timeout(ASK_TIME, asking.acquire()).await;
+        let _turn = turn.ok()?.ok()?;
         let headers = HeaderMap::from_iter([named.asked()]);
         let (status, answer) = self.ask(place, KNOWS_PATH, headers).await?;
         if status != StatusCode::OK {

@@ -23,10 +23,14 @@ fn door(data: &Path, cells: &[&TestServer]) -> Process {
         .iter()
         .map(|cell| format!("http://{}", cell.address))
         .collect();
+    door_to(data, &urls.join(","))
+}
+
+fn door_to(data: &Path, urls: &str) -> Process {
     let child = postrider()
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
-        .env("POSTRIDER__CELLS__URLS", urls.join(","))
+        .env("POSTRIDER__CELLS__URLS", urls)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -210,6 +214,41 @@ async fn whoever_asks_at_the_door_gets_to_the_cell_that_has_their_key() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.contains(" 200 OK"), "{answer}");
     assert_eq!(http(at, "GET", "/health", &[], "").await.status, 200);
+}
+
+/// Nobody can say of a key that it is not the cell's that hangs; whoever has one that another cell knows does not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cell_that_hangs_keeps_nobody_from_the_others() {
+    /// More than one cell is asked for at once.
+    const STRANGERS: usize = 600;
+    let cell = cell().await;
+    let hangs = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let urls = format!(
+        "http://{},http://{}",
+        hangs.local_addr().unwrap(),
+        cell.address
+    );
+    let data = tempfile::tempdir().unwrap();
+    let door = door_to(data.path(), &urls);
+    let at = door.address;
+    // Connections are taken by the system, and nothing is ever answered.
+    let ask_all = |key: String| {
+        tokio::spawn(async move {
+            ask(at, &key, "GET", "/v1/applications", Value::Null)
+                .await
+                .status
+        })
+    };
+    let strangers: Vec<_> = (0..STRANGERS).map(|n| ask_all(format!("pk_{n}"))).collect();
+    let mut accepted = Vec::new();
+    while accepted.len() < 256 {
+        accepted.push(hangs.accept().await.unwrap());
+    }
+    let known = ask(at, &cell.root, "GET", "/v1/applications", Value::Null).await;
+    assert_eq!(known.status, 200, "{}", known.text);
+    for stranger in strangers {
+        assert_eq!(stranger.await.unwrap(), 503);
+    }
 }
 
 #[test]
