@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use postrider_core::delivery::ProfileVersion;
 use postrider_core::endpoint::EndpointKind;
 use postrider_core::event::Event;
 use postrider_core::notice::Notice;
@@ -107,8 +108,7 @@ impl Service {
 async fn publish_due(service: &Service) -> Result<()> {
     let store = service.store();
     let mut after = None;
-    let mut busy = false;
-    while !busy {
+    loop {
         let due = DueNotices::Publish { after };
         let due = store.due_notices(due, PUBLISHED_MAX).await?;
         let Some(last) = due.last() else {
@@ -116,36 +116,77 @@ async fn publish_due(service: &Service) -> Result<()> {
         };
         // Behind all of them, whatever becomes of each: what is not published now waits for the next turn.
         after = Some(last.id);
-        let mut settled = Vec::with_capacity(due.len());
-        let mut failed = None;
-        for notice in due {
-            match publish(service, &notice).await {
-                Ok(()) => settled.push(notice.id),
-                // Its tenant is gone, or it was published before: nothing more to do.
-                Err(NotPublished::Engine(PublishError::Store(
-                    StoreError::NotFound { .. } | StoreError::Conflict { .. },
-                ))) => settled.push(notice.id),
-                // The others would find no room either, and take it from publishers.
-                Err(NotPublished::Engine(PublishError::Busy(_))) => {
-                    busy = true;
-                    break;
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        if let Some(error) = failed {
+        let page = publish_page(service, due).await;
+        if let Some(error) = page.failed {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "failed to publish an operational webhook; trying again"
             );
         }
-        if !settled.is_empty() {
+        if !page.settled.is_empty() {
             store
-                .settle_notices(NoticeChannel::Publish, settled)
+                .settle_notices(NoticeChannel::Publish, page.settled)
                 .await?;
         }
+        if page.is_busy {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// What became of some notices.
+#[derive(Default)]
+struct Settled {
+    settled: Vec<Id<id::Notice>>,
+    /// One of the reasons why others are not.
+    failed: Option<NotPublished>,
+    /// The others would find no room either, and take it from publishers.
+    is_busy: bool,
+}
+
+impl Settled {
+    fn add(&mut self, notice: Id<id::Notice>, published: std::result::Result<(), NotPublished>) {
+        match published {
+            Ok(()) => self.settled.push(notice),
+            // Its tenant is gone, or it was published before: nothing more to do.
+            Err(NotPublished::Engine(PublishError::Store(
+                StoreError::NotFound { .. } | StoreError::Conflict { .. },
+            ))) => self.settled.push(notice),
+            Err(NotPublished::Engine(PublishError::Busy(_))) => self.is_busy = true,
+            Err(error) => self.failed = Some(error),
+        }
+    }
+}
+
+/// All of them go at once: one endpoint that gives out may leave a million, and others' stand behind those.
+async fn publish_page(service: &Service, due: Vec<Notice>) -> Settled {
+    let mut page = Settled::default();
+    let mut known: HashMap<Id<id::Application>, Option<Operations>> = HashMap::new();
+    let (mut notices, mut events) = (Vec::new(), Vec::new());
+    for notice in due {
+        let operations = match known.get(&notice.application) {
+            Some(operations) => Ok(*operations),
+            None => operations(service, notice.application).await,
+        };
+        match operations {
+            Ok(operations) => {
+                known.insert(notice.application, operations);
+                match operations {
+                    Some(operations) => {
+                        notices.push(notice.id);
+                        events.push(event(service, operations, &notice));
+                    }
+                    None => page.settled.push(notice.id),
+                }
+            }
+            Err(error) => page.add(notice.id, Err(error)),
+        }
+    }
+    let published = service.engine().publish_many(events).await;
+    for (notice, published) in notices.into_iter().zip(published) {
+        page.add(notice, published.map(drop).map_err(NotPublished::from));
+    }
+    page
 }
 
 /// Why a notice is not published.
@@ -163,16 +204,36 @@ impl From<StoreError> for NotPublished {
     }
 }
 
-async fn publish(service: &Service, notice: &Notice) -> Result<(), NotPublished> {
+/// Who gets the operational webhooks of an application.
+#[derive(Clone, Copy)]
+struct Operations {
+    application: Id<id::Application>,
+    tenant: Id<id::Tenant>,
+    profile: ProfileVersion,
+}
+
+/// None where nobody does.
+async fn operations(
+    service: &Service,
+    of: Id<id::Application>,
+) -> std::result::Result<Option<Operations>, NotPublished> {
     let (store, engine) = (service.store(), service.engine());
-    let application = store.application(notice.application).await?;
+    let application = store.application(of).await?;
     let Some(operations) = application.settings.operations_tenant else {
-        return Ok(());
+        return Ok(None);
     };
     let tenant = store.tenant(operations).await?;
     let owner = store.application(tenant.application).await?;
     let current = engine.profiles().current(&owner.profile);
     let current = current.ok_or(NotPublished::Profile(owner.profile))?;
+    Ok(Some(Operations {
+        application: tenant.application,
+        tenant: tenant.id,
+        profile: current.version,
+    }))
+}
+
+fn event(service: &Service, to: Operations, notice: &Notice) -> NewEvent {
     let now = service.now();
     let data = json!({
         "application": notice.application,
@@ -185,14 +246,12 @@ async fn publish(service: &Service, notice: &Notice) -> Result<(), NotPublished>
         "attempts": notice.attempts,
         "error": notice.error,
     });
-    let data = data.to_string();
-    let id: Id<id::Event> = store.ids().next(now);
     let event = Event {
-        id,
-        application: tenant.application,
-        tenant: tenant.id,
+        id: service.store().ids().next(now),
+        application: to.application,
+        tenant: to.tenant,
         event_type: Arc::from(notice.kind.event_type(notice.class)),
-        data: Bytes::from(data),
+        data: Bytes::from(data.to_string()),
         meta: None,
         // Whatever the mode of what happened, which the data tells: operations are live.
         mode: Mode::Live,
@@ -204,15 +263,13 @@ async fn publish(service: &Service, notice: &Notice) -> Result<(), NotPublished>
     };
     let idempotency = Idempotency {
         // No publisher can have used it: the keys of events name a mode between the two.
-        key: format!("{}/{}", tenant.id, notice.id),
+        key: format!("{}/{}", to.tenant, notice.id),
         fingerprint: sha256(notice.id.to_string().as_bytes()),
     };
-    let new = NewEvent {
+    NewEvent {
         event: Arc::new(event),
         target: Target::Matching,
-        profile: current.version,
+        profile: to.profile,
         idempotency: Some(idempotency),
-    };
-    engine.publish(new).await?;
-    Ok(())
+    }
 }
