@@ -87,6 +87,12 @@ impl Serialize for Refusal {
     }
 }
 
+fn cannot_find(spec: &ApiSpec, what: &str, id: &str) -> String {
+    spec.text("cannot_find")
+        .replace("{type}", what)
+        .replace("{id}", id)
+}
+
 type Answer = Result<Response, Refusal>;
 
 impl Refusal {
@@ -122,17 +128,21 @@ impl Refusal {
         }
     }
 
-    fn not_found(spec: &ApiSpec, resource_type: &'static str, id: &str) -> Self {
-        let details = spec
-            .text("cannot_find")
-            .replace("{type}", resource_type)
-            .replace("{id}", id);
+    fn not_found(spec: &ApiSpec, id: &str) -> Self {
         Self {
-            details: Some(details),
+            details: Some(cannot_find(spec, "webhook", id)),
             request_id: Some(request_id()),
             resource_id: Some(id.to_owned()),
-            resource_type: Some(resource_type),
+            resource_type: Some("webhook"),
             ..Self::new(StatusCode::NOT_FOUND, "not_found", spec.text("not_found"))
+        }
+    }
+
+    /// Which has less to say.
+    fn no_project(spec: &ApiSpec, id: &str) -> Self {
+        Self {
+            details: Some(cannot_find(spec, "project", id)),
+            ..Self::new(StatusCode::NOT_FOUND, "", spec.text("not_found"))
         }
     }
 
@@ -312,7 +322,7 @@ async fn authenticate(
         Err(over) if over.code == ErrorCode::RateLimited => return Err(internal(over)),
         Err(_) => return Err(unauthorized()),
     };
-    let unknown = || Refusal::not_found(spec, "project", project);
+    let unknown = || Refusal::no_project(spec, project);
     let application = match caller.scope() {
         Scope::Root => return Err(unauthorized()),
         Scope::Application(application) | Scope::Tenant(application, _) => application,
@@ -345,7 +355,7 @@ async fn authenticate(
 struct Fields {
     target_url: String,
     events: Vec<String>,
-    active: Option<bool>,
+    active: bool,
 }
 
 /// Reads a body; `target_url` and `events` are always required (an update replaces).
@@ -378,9 +388,17 @@ async fn fields(api: &Api, project: &Project, changed: Option<&Endpoint>) -> Ans
             spec.text("unknown_property").replace("{name}", unknown),
         ));
     }
+    for name in ["target_url", "events"] {
+        if !body.contains_key(name) {
+            return Err(invalid(spec.text("required").replace("{name}", name)));
+        }
+    }
     let Some(url) = body.get("target_url").and_then(Value::as_str) else {
-        return Err(invalid(must("target_url", "a string")));
+        return Err(invalid(must("target_url", "string")));
     };
+    if body.get("events").is_some_and(|events| !events.is_array()) {
+        return Err(invalid(must("events", "array")));
+    }
     // In this API's words; the service looks again, and where the name leads.
     api.service
         .check_url(&project.current.profile, url)
@@ -390,9 +408,10 @@ async fn fields(api: &Api, project: &Project, changed: Option<&Endpoint>) -> Ans
         .map_err(|error| Box::new(error.into_response()))?
         .ok_or_else(|| invalid(must("events", "an array of known events")))?;
     let active = match body.get("active") {
-        None => None,
-        Some(Value::Bool(active)) => Some(*active),
-        Some(_) => return Err(invalid(must("active", "a boolean"))),
+        // So for an update too, which replaces.
+        None => true,
+        Some(Value::Bool(active)) => *active,
+        Some(_) => return Err(invalid(must("active", "boolean"))),
     };
     Ok(Fields {
         target_url: url.to_owned(),
@@ -462,7 +481,7 @@ async fn create(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
         let new = NewEndpoint {
             url: fields.target_url,
             events: Some(fields.events),
-            active: fields.active,
+            active: Some(fields.active),
             ..NewEndpoint::default()
         };
         let made = api
@@ -500,7 +519,7 @@ async fn found(api: &Api, project: &Project, text: &str) -> Result<Endpoint, Ref
     let profile = &project.current.profile;
     let found = super::registered(api, &project.caller, profile, project.tenant, text).await;
     found.map_err(|error| match error.code {
-        ErrorCode::NotFound => Refusal::not_found(project.spec(), "webhook", text),
+        ErrorCode::NotFound => Refusal::not_found(project.spec(), text),
         _ => Refusal::from_service(project.spec(), &error),
     })
 }
@@ -526,7 +545,7 @@ async fn update(State(api): State<Api>, ids: Ids, request: Request<Body>) -> Res
         let patch = EndpointPatch {
             url: Some(fields.target_url),
             events: Some(Some(fields.events)),
-            active: fields.active,
+            active: Some(fields.active),
             ..EndpointPatch::default()
         };
         let id = endpoint.id.to_string();
