@@ -95,6 +95,11 @@ impl Tx {
         self.put_task(task)
     }
 
+    /// The last piece is not known to be written: it is found again how far they have come.
+    pub(crate) fn erase_anew(&mut self) {
+        self.erasing = Erasing::default();
+    }
+
     /// One piece of what is left of a deleted owner's.
     pub(crate) fn erase(&mut self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
         // What is erased is not to be found in the file either; elsewhere the zeros would cost too much.

@@ -6,11 +6,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::postgres::{self, Source};
+use crate::sql::SqlError;
 
 /// Between two looks at a database that does not answer. With the second one something is done: a process that stood still
 /// finds the first one due at once.
 // No statement of the writer takes as long; a commit may, where it waits for a standby.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(15);
+
+/// How long such a look may take.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -31,12 +35,16 @@ impl Held {
         let mut answer = pin!(answer);
         let mut looks: u32 = 0;
         loop {
+            let look = async {
+                tokio::time::sleep(ANSWER_EXPECTED).await;
+                looks += 1;
+                if looks > 1 {
+                    self.see(ANSWER_EXPECTED * looks).await;
+                }
+            };
             tokio::select! {
                 answered = &mut answer => return answered,
-                () = tokio::time::sleep(ANSWER_EXPECTED) => looks += 1,
-            }
-            if looks > 1 {
-                self.see(ANSWER_EXPECTED * looks).await;
+                () = look => {}
             }
         }
     }
@@ -45,7 +53,11 @@ impl Held {
         let (source, epoch) = (self.source.clone(), self.epoch);
         let look = tokio::task::spawn_blocking(move || postgres::works_for(&source, epoch));
         let silent_secs = silent_for.as_secs();
-        match look.await {
+        // The new way may be as silent as the other one.
+        let looked = tokio::time::timeout(LOOK_TIME_MAX, look).await;
+        match looked.unwrap_or(Ok(Err(SqlError::Unreachable(
+            "it does not answer on another connection either".to_owned(),
+        )))) {
             Ok(Ok(true)) => tracing::warn!(
                 silent_secs,
                 "the database does not answer: it works for the last question, or waits for a standby; nothing is accepted meanwhile"

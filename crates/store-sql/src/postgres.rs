@@ -64,6 +64,8 @@ const SETUP: &str =
     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
     set plan_cache_mode = force_generic_plan";
 
+/// How long the database may look whether it works for its owner.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a migration waits for a table.
 const MIGRATION_WAITS: &str = "2s";
 
@@ -175,7 +177,7 @@ pub(crate) fn end_owner(options: &PostgresOptions, beat: &Beat) -> Result<bool, 
 
 /// Whether the database works for the owner of this epoch; see [`leader::works_for`]. Blocks.
 pub(crate) fn works_for(source: &Source, epoch: i64) -> SqlResult<bool> {
-    leader::works_for(&source.open(None)?, epoch)
+    leader::works_for(&source.open(Some(LOOK_TIME_MAX))?, epoch)
 }
 
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.

@@ -10,7 +10,7 @@ use postrider_core::audit::AuditEntry;
 use postrider_core::tenant::Application;
 use postrider_core::{Id, Timestamp};
 use postrider_store::{
-    Aged, ContentOf, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError,
+    Aged, ContentOf, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError, UNTOLD_KEPT,
 };
 
 use crate::convert::{aborted, ahead, reading, salt_of, time};
@@ -62,9 +62,11 @@ impl Reader {
         let found = match from.what {
             Aged::Events => self.old_events(keep, after, rows_max),
             Aged::Notices => {
-                // Also what nobody was told of in all that time: a server without mail would keep it for good.
-                let row = "id, at, application_id from notice where true";
-                self.old_rows(row, after, keep.latest(), |application| {
+                let row = format!(
+                    "id, at + case when mail_due = 0 and publish_due = 0 then 0 else {} end, application_id from notice where true",
+                    UNTOLD_KEPT.as_micros()
+                );
+                self.old_rows(&row, after, keep.latest(), |application| {
                     keep.of(application)
                 })
             }

@@ -42,7 +42,7 @@ pub use queries::{
     NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, TaskFilter, TenantFilter,
 };
 pub use records::Records;
-pub use retention::{Aged, ContentOf, Keep, PruneFrom, Pruned, Retention};
+pub use retention::{Aged, ContentOf, Keep, PruneFrom, Pruned, Retention, UNTOLD_KEPT};
 pub use sessions::{Sessions, SessionsOf};
 pub use statistics::{
     Alike, AlikeAttempts, Count, ENDPOINTS_COUNTED_MAX, EndpointStats, Statistics, StatisticsPoint,

@@ -1,12 +1,16 @@
 //! The part of the seam that forgets: what ended long ago, in small pieces, oldest first.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider_core::audit::AuditEntry;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::StoreError;
+
+/// Notices that somebody is to be told of are kept for so much longer, and no more: without a mailer they would stay for good.
+pub const UNTOLD_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Until when what has ended is kept. What still waits is kept whatever its age.
 #[derive(Debug, Clone, PartialEq, Eq)]

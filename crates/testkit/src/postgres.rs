@@ -196,6 +196,24 @@ impl Postgres {
         }
     }
 
+    /// Stops all of its processes where they are, or lets them go on.
+    pub fn stand_still(&self, stands: bool) {
+        let text = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let server: i32 = text.lines().next().unwrap().trim().parse().unwrap();
+        let mut all = vec![server.to_string()];
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // Behind the name, in which there may be anything: the state and the parent.
+            let behind = stat.rsplit(") ").next().unwrap_or_default();
+            if behind.split(' ').nth(1) == Some(text.lines().next().unwrap().trim()) {
+                all.push(entry.file_name().into_string().unwrap());
+            }
+        }
+        let signal = if stands { "-STOP" } else { "-CONT" };
+        let told = Command::new("kill").arg(signal).args(&all).status();
+        assert!(told.unwrap().success());
+    }
+
     /// Starts it again, and waits until it takes connections.
     pub fn start_again(&mut self) {
         self.say("start");

@@ -32,6 +32,8 @@ const QUICK_TRIES: u32 = 100;
 const WHILE_IN_USE: Duration = Duration::from_secs(5);
 /// An owner that has given no sign of life for so long stands still. It gives one each second.
 const SILENT_MAX: Duration = Duration::from_secs(15);
+/// When it is told that nothing could be done about that.
+const TOLD_AFTER: Duration = Duration::from_secs(60);
 /// Between two looks at who leads, while that one is reached.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// What a node that leads gives attempts under way when it goes: others wait for its place, and make them again.
@@ -88,6 +90,7 @@ pub(super) struct Turn<'s> {
     is_told: bool,
     /// The last sign of life of who owns the database, and since when there is no other.
     silence: Option<(Beat, Instant)>,
+    is_told_of_silence: bool,
     /// What kept it from the database last, which is told once.
     kept: Option<String>,
 }
@@ -149,6 +152,7 @@ impl<'s> Turn<'s> {
             begun: None,
             is_told: false,
             silence: None,
+            is_told_of_silence: false,
             kept: None,
         })
     }
@@ -227,6 +231,13 @@ impl<'s> Turn<'s> {
                     return;
                 }
                 match SqlStore::end_owner(options.clone(), beat.clone()).await {
+                    Ok(false) if silent_for >= TOLD_AFTER && !self.is_told_of_silence => {
+                        self.is_told_of_silence = true;
+                        tracing::error!(
+                            silent_secs = silent_for.as_secs(),
+                            "the server that owns the database gives no sign of life, and cannot be replaced: either the database works for it yet, or the role of this server may not end its connection (all servers need the same role)"
+                        );
+                    }
                     Ok(false) => {}
                     Ok(true) => {
                         tracing::warn!(
@@ -239,7 +250,10 @@ impl<'s> Turn<'s> {
                     Err(error) => self.tell(&error),
                 }
             }
-            _ => self.silence = Some((beat.clone(), Instant::now())),
+            _ => {
+                self.silence = Some((beat.clone(), Instant::now()));
+                self.is_told_of_silence = false;
+            }
         }
     }
 

@@ -53,10 +53,10 @@ pub(super) fn beat(connection: &Connection, epoch: i64) -> SqlResult<bool> {
 /// the owner instead has lost the way to it, and is ended: the next one needs its lock.
 pub(super) fn works_for(connection: &Connection, epoch: i64) -> SqlResult<bool> {
     let (high, low) = LOCK_HALVES;
-    // Where it may not be seen what the connection does, it works.
+    // Where it may not be seen what the connection does, it works; so does one that has asked something lately.
     let sql = format!(
         "select count(case when works then 1 end), count(case when not works then pg_terminate_backend(pid) end) from
-         (select l.pid, coalesce(a.state = 'active' and a.wait_event_type is distinct from 'Client', true) as works
+         (select l.pid, (a.wait_event_type is distinct from 'Client' or coalesce(a.state_change > clock_timestamp() - interval '10 seconds', false)) as works
           from meta m, pg_locks l join pg_stat_activity a on a.pid = l.pid
           where m.key = 'epoch' and m.value = ?1 and l.locktype = 'advisory' and l.granted
           and l.classid = {high} and l.objid = {low} and l.objsubid = 1
@@ -110,7 +110,7 @@ pub(super) fn end(connection: &Connection, beat: &Beat) -> SqlResult<bool> {
          where b.key = 'beat' and b.value = ?1 and b.text = ?2 and l.pid::text = b.text
          and l.locktype = 'advisory' and l.granted and l.classid = {high} and l.objid = {low} and l.objsubid = 1
          and l.database = (select oid from pg_database where datname = current_database())
-         and (a.state <> 'active' or a.wait_event_type = 'Client')"
+         and a.wait_event_type = 'Client'"
     );
     let ended: i64 = connection.query_row(&sql, params![beat.0, beat.1], |row| row.get(0))?;
     Ok(ended > 0)

@@ -4,7 +4,7 @@
 //! gathered, statement by statement, and go out together with the next question: many rows in one statement, and no way
 //! of their own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -14,6 +14,7 @@ use futures_util::future::{join, join_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
@@ -47,9 +48,10 @@ pub(crate) struct Session {
     statements: RefCell<HashMap<String, Arc<Prepared>>>,
     gathered: RefCell<Gathered>,
     sent: RefCell<Vec<Sent>>,
+    /// What moves the bytes.
+    connection: AbortHandle,
     /// Somebody knows that no answer comes any more.
     given_up: Arc<Notify>,
-    is_given_up: Cell<bool>,
 }
 
 impl std::fmt::Debug for Session {
@@ -209,14 +211,14 @@ impl Session {
             let away = |error: tokio_postgres::Error| SqlError::Unreachable(text_of(&error));
             let (client, connection) = config.connect(target.tls.clone()).await.map_err(away)?;
             // It ends with the client; whoever asks next hears why.
-            runtime.spawn(async move { drop(connection.await) });
+            let connection = runtime.spawn(async move { drop(connection.await) });
             client.batch_execute(setup).await.map_err(away)?;
-            Ok::<_, SqlError>(client)
+            Ok::<_, SqlError>((client, connection.abort_handle()))
         };
         let time_max = target.time_max;
         let connected =
             runtime.block_on(async { tokio::time::timeout(time_max, connecting).await });
-        let client =
+        let (client, connection) =
             connected.map_err(|_| SqlError::Unreachable("it does not answer".to_owned()))??;
         let client = Arc::new(client);
         Ok(Self {
@@ -225,24 +227,25 @@ impl Session {
             statements: RefCell::default(),
             gathered: RefCell::default(),
             sent: RefCell::default(),
+            connection,
             given_up: target.given_up.clone(),
-            is_given_up: Cell::new(false),
         })
     }
 
     /// Whether the connection is gone, as far as that is known.
     pub(crate) fn is_gone(&self) -> bool {
-        // The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
+        self.turn();
+        self.client.is_closed()
+    }
+
+    /// The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
+    fn turn(&self) {
         const TURNS: usize = 8;
-        if self.is_given_up.get() {
-            return true;
-        }
         self.runtime.block_on(async {
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
             }
         });
-        self.client.is_closed()
     }
 
     pub(crate) fn prepare(&self, sql: &str) -> SqlResult<Arc<Prepared>> {
@@ -282,16 +285,15 @@ impl Session {
     /// Waits for what the database says, until somebody knows that it does not: see [`super::Source::give_up`].
     fn wait<T>(&self, answer: impl Future<Output = T>) -> SqlResult<T> {
         let answered = self.runtime.block_on(async {
-            if self.is_given_up.get() {
-                return None;
-            }
             tokio::select! {
                 answer = answer => Some(answer),
                 () = self.given_up.notified() => None,
             }
         });
         answered.ok_or_else(|| {
-            self.is_given_up.set(true);
+            // With its socket: over there it may hold the lock that the next one needs, for as long as that is open.
+            self.connection.abort();
+            self.turn();
             SqlError::Unreachable("it does not answer on this connection any more".to_owned())
         })
     }
@@ -390,7 +392,7 @@ impl Session {
 
     /// Begins a transaction together with its first statement.
     pub(crate) fn begin(&self) -> SqlResult<()> {
-        if self.client.is_closed() || self.is_given_up.get() {
+        if self.client.is_closed() {
             return Err(SqlError::Unreachable("the connection is gone".to_owned()));
         }
         self.forget();

@@ -6,6 +6,7 @@ use postrider_core::{Id, id};
 use postrider_store::{Erased, Owner, Page, PageRequest, StoreError, Task, TaskFilter, Tasks};
 
 use crate::SqlStore;
+use crate::writer::Tx;
 
 #[async_trait]
 impl Tasks for SqlStore {
@@ -38,7 +39,11 @@ impl Tasks for SqlStore {
     }
 
     async fn erase(&self, owner: Owner, limit: u32) -> Result<Erased, StoreError> {
-        let erased = self.writer.call(move |tx| tx.erase(owner, limit)).await?;
+        let erased = self.writer.call(move |tx| tx.erase(owner, limit)).await;
+        if erased.is_err() {
+            self.writer.run(Tx::erase_anew).await;
+        }
+        let erased = erased?;
         if erased.done {
             // After the commit, and in no transaction: a log is not emptied inside one.
             self.writer.run(|tx| tx.empty_log()).await;

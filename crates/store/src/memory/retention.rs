@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use postrider_core::delivery::{Delivery, DeliveryState};
 use super::{MemoryStore, State};
 use crate::{
     Aged, ContentOf, Entity, Keep, PruneFrom, Pruned, Retention, Rule, StoreError, TaskState,
+    UNTOLD_KEPT,
 };
 
 impl State {
@@ -96,8 +98,11 @@ impl State {
             Aged::Events => self.prune_events(keep),
             Aged::Notices => {
                 let before = self.notices.len();
-                self.notices
-                    .retain(|_, notice| notice.at >= keep.of(notice.application));
+                self.notices.retain(|_, notice| {
+                    let is_told = !notice.mail_due && !notice.publish_due;
+                    let grace = if is_told { Duration::ZERO } else { UNTOLD_KEPT };
+                    notice.at.plus(grace) >= keep.of(notice.application)
+                });
                 Pruned {
                     notices: count(before, self.notices.len()),
                     ..Pruned::default()

@@ -8,7 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::{ask, node};
-use crate::binary::{endpoint, publish, serve, tenant};
+use crate::binary::{Process, endpoint, publish, serve, tenant};
 
 /// How long the server may take to see it, which is half a minute, and to be back.
 const TIME_MAX: Duration = Duration::from_secs(90);
@@ -59,11 +59,36 @@ async fn a_way_to_the_database_that_is_silent_is_taken_anew() {
     silence.send_replace(());
     let gone = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
     assert!(Postgres::shared().execute(&direct, gone));
+    accepts_again(&process, &root, &customer).await;
+    receiver.wait_for(2).await;
+}
+
+/// It cannot be asked either what the database does, which goes on later as if nothing had been: with the lock of whoever gave
+/// up its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_stands_still_for_long_has_its_server_again() {
+    /// Longer than the server waits.
+    const STANDS_STILL: Duration = Duration::from_secs(42);
+    let directory = tempfile::tempdir().unwrap();
+    let database = Postgres::start();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let process = serve(&node(directory.path(), "first", &database.database(), None));
+    let root = process.root.clone().unwrap();
+    let customer = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &customer, &receiver.url("/")).await;
+    database.stand_still(true);
+    tokio::time::sleep(STANDS_STILL).await;
+    database.stand_still(false);
+    accepts_again(&process, &root, &customer).await;
+    receiver.wait_for(1).await;
+}
+
+async fn accepts_again(process: &Process, root: &str, customer: &str) {
     let path = format!("/v1/tenants/{customer}/events");
     let event = r#"{"type":"a.b","data":1}"#;
     let accepted = async {
         loop {
-            let (status, code) = ask(&process, &root, "POST", &path, event).await;
+            let (status, code) = ask(process, root, "POST", &path, event).await;
             if status < 300 {
                 return;
             }
@@ -74,5 +99,4 @@ async fn a_way_to_the_database_that_is_silent_is_taken_anew() {
     };
     let accepted = tokio::time::timeout(TIME_MAX, accepted).await;
     assert!(accepted.is_ok(), "nothing is accepted any more");
-    receiver.wait_for(2).await;
 }
