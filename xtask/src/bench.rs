@@ -20,7 +20,7 @@ const ENDPOINTS: [&str; 2] = ["1", "10000"];
 /// Deliveries of each of those.
 const STORE_DELIVERIES: &str = "400000";
 /// Runs of a row; the table has their medians.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Times each page of a server.
 const PAGES: &str = "crates/postrider/tests/python/pages_speed.py";
 
