@@ -74,14 +74,17 @@ pub(crate) fn route_not_found(
         .replace("{path}", path);
     with_standing(
         Refusal::new(StatusCode::NOT_FOUND, text).into_response(),
-        uncounted(spec, now),
+        uncounted(spec, spec.rate_live, now),
     )
 }
 
 /// The answer to what is refused before anybody looks whose key it is.
 pub(crate) fn refused(spec: &ApiSpec, refusal: &service::Refusal, now: Timestamp) -> Response {
     let refused = Refusal::from_service(spec, refusal);
-    with_standing(refused.into_response(), uncounted(spec, now))
+    with_standing(
+        refused.into_response(),
+        uncounted(spec, spec.rate_live, now),
+    )
 }
 
 /// The answer to a creation (V-39); keys in the documented order.

@@ -124,11 +124,11 @@ pub(super) fn with_standing(mut response: Response, standing: Standing) -> Respo
 
 const ALMOST_A_SECOND: Duration = Duration::from_micros(999_999);
 
-/// Before a key is known, nothing is counted.
-pub(super) fn uncounted(spec: &ApiSpec, now: Timestamp) -> Standing {
+/// What is not counted tells of the whole limit: of those of the live mode, before a key is known.
+pub(super) fn uncounted(spec: &ApiSpec, limit: u32, now: Timestamp) -> Standing {
     Standing {
-        limit: spec.rate_live,
-        remaining: spec.rate_live,
+        limit,
+        remaining: limit,
         resets_at: now.plus(spec.rate_window),
         exceeded: false,
     }

@@ -47,20 +47,23 @@ pub(super) async fn signed(
     };
     let verified = match verify(api, &spec, request, now).await {
         Ok(verified) => verified,
-        Err(refusal) => return with_standing(refusal.into_response(), uncounted(&spec, now)),
+        Err(refusal) => {
+            let standing = uncounted(&spec, spec.rate_live, now);
+            return with_standing(refusal.into_response(), standing);
+        }
     };
-    // A request that was used before counts for nothing: whoever has captured one could use up the
-    // partner's requests with it. What this process has seen lately it knows without the store.
     let (key, mode) = (verified.key, verified.caller.own_mode());
-    if !verified.bearer && api.service.saw_nonce(key, &verified.nonce) {
-        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
-        return with_standing(refusal.into_response(), uncounted(&spec, now));
-    }
     // The documented limits (V-66) stand in for the server's own ones at this API.
     let limit = match mode {
         Mode::Live => spec.rate_live,
         Mode::Test => spec.rate_test,
     };
+    // A request that was used before counts for nothing: whoever has captured one could use up the
+    // partner's requests with it. What this process has seen lately it knows without the store.
+    if !verified.bearer && api.service.saw_nonce(key, &verified.nonce) {
+        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, spec.text("nonce"));
+        return with_standing(refusal.into_response(), uncounted(&spec, limit, now));
+    }
     // Before anything is written: a partner over the limit costs the store nothing.
     let rates = &api.door.rates;
     let steady = api.service.steady();
