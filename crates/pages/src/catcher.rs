@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use postrider_core::profile::VerifyError;
 use postrider_core::{Id, id};
-use postrider_service::{AsAskedFor, CatcherListed, Caught, CaughtRequest, CaughtVerdict};
+use postrider_service::{AsAskedFor, CatcherListed, Caught, CaughtRequest, CaughtVerdict, Refusal};
 
 use crate::Site;
 use crate::door::Visitor;
@@ -214,10 +214,12 @@ struct CaughtPage {
 pub(crate) async fn show_one(
     State(site): State<Site>,
     visitor: Visitor,
-    Path((id, code, number)): Path<(String, String, u64)>,
+    Path((id, code, number)): Path<(String, String, String)>,
 ) -> Shown {
     let tenant = tenant_of(&visitor, &id)?;
     let (service, who) = (site.service(), &visitor.visit.caller);
+    let number = number.parse();
+    let number = number.map_err(|_| visitor.refused()(Refusal::not_found("request")))?;
     let found = service.caught_one(who, tenant, &code, number).await;
     let (caught, verdict) = found.map_err(visitor.refused())?;
     let mut crumbs = crumbs(&site, &visitor, tenant).await;

@@ -22,8 +22,8 @@ use crate::refusal::{Refusal, Result};
 use crate::spans::Publishing;
 use crate::{Caller, CurrentProfile, Service};
 
-pub(crate) use accepting::imagined;
 use accepting::{Accepted, Judged, accepted_or_before, scoped};
+pub(crate) use accepting::{carriable, imagined};
 
 /// An event to be published.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -331,7 +331,9 @@ impl Service {
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(error.into()),
             },
-            Holder::Portal(portal) if !self.still_looks(portal).await? => return Ok(None),
+            Holder::Portal(portal) if !self.still_looks(portal, session.created_at).await? => {
+                return Ok(None);
+            }
             Holder::Portal(portal) => {
                 let caller = Caller::of_portal(session.id, portal);
                 match caller.tenant(self, portal.tenant).await {

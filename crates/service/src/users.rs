@@ -11,7 +11,7 @@ use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::session::{Holder, Portal, Session};
 use postrider_core::tenant::Scope;
 use postrider_core::user::{Password, Role, User};
-use postrider_core::{Id, Secret, id};
+use postrider_core::{Id, Secret, Timestamp, id};
 use postrider_store::{Page, PageRequest, Rule, SessionsOf, StoreError, UserFilter};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -250,13 +250,17 @@ impl Service {
         }
     }
 
-    /// Whether a portal that a user of the console opened goes on: as long as they may change what is in it.
-    pub(crate) async fn still_looks(&self, portal: &Portal) -> Result<bool> {
+    /// Whether a portal that a user of the console opened then goes on: as long as they may change what is in it, and have the
+    /// password that they had.
+    pub(crate) async fn still_looks(&self, portal: &Portal, opened: Timestamp) -> Result<bool> {
         let Some(id) = portal.terms.user else {
             return Ok(true);
         };
         match self.store().user(id).await {
-            Ok(user) => Ok(user.role != Role::Viewer && self.lets_in(&user).await?),
+            Ok(user) => {
+                let is_theirs = user.password_since().is_none_or(|since| since <= opened);
+                Ok(is_theirs && user.role != Role::Viewer && self.lets_in(&user).await?)
+            }
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
         }

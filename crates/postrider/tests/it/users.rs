@@ -357,6 +357,22 @@ async fn a_portal_that_a_user_opened_ends_with_what_they_may() {
     let own = portal.page("/portal/audit").await;
     assert!(own.contains("somebody of the product"), "{own}");
 
+    // Whoever has opened it with a password that somebody knows is not in it any longer than that.
+    let form = [
+        ("present", PASSWORD),
+        ("password", "another horse entirely"),
+        ("again", "another horse entirely"),
+    ];
+    dev.page("/me").await;
+    let changed = dev.press("/me/password", &form).await;
+    assert_eq!(changed.headers["location"], "/me?told=password");
+    assert_eq!(portal.send("GET", "/portal", &[]).await.status, 401);
+    dev.page(&format!("/tenants/{tenant}")).await;
+    let opened = dev.press(&format!("/tenants/{tenant}/portal"), &[]).await;
+    let link = format!("http://host{}", opened.headers["location"]);
+    let mut portal = Browser::by_link(&server, &link).await;
+    portal.page("/portal").await;
+
     let path = format!("/v1/users/{}", id(&made));
     server
         .good("PATCH", &path, json!({ "role": "viewer" }))

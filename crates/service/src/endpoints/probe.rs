@@ -9,11 +9,13 @@ use postrider_core::audit::{Actor, test_entry};
 use postrider_core::endpoint::Endpoint;
 use postrider_core::event::Event;
 use postrider_core::filter::is_event_type;
+use postrider_core::json::check_json;
 use postrider_core::profile::{Class, Profile};
 use postrider_core::{Id, Timestamp, id};
 
 use super::{found, may_sign};
 use crate::budget::{Budget, Grant};
+use crate::events::carriable;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::windows::Windows;
 use crate::{Caller, CurrentProfile, Service, event_types};
@@ -51,10 +53,14 @@ impl Service {
         let (endpoint, current) = found(self, who, id).await?;
         may_sign(who, &endpoint)?;
         let by = who.changes(self.now())?;
+        // Before anything of it is looked at, which is work too.
+        let place = self.0.probes.enter(endpoint.tenant, self.steady())?;
         let test = asked_for(self, &endpoint, &current.profile, asked).await?;
         let (service, profile) = (self.clone(), current.profile.clone());
         let (success, attempt, body) = self
-            .to_the_end(async move { test_call(&service, &endpoint, &current, test, by).await })
+            .to_the_end(
+                async move { test_call(&service, &endpoint, &current, test, by, place).await },
+            )
             .await?;
         Ok(Tested {
             success,
@@ -149,10 +155,10 @@ async fn test_call(
     current: &CurrentProfile,
     test: TestEvent,
     by: Actor,
+    place: Grant,
 ) -> Result<(bool, Attempt, Bytes)> {
     let profile = &current.profile;
     let now = service.now();
-    let place = service.0.probes.enter(endpoint.tenant, service.steady())?;
     let event = Event {
         id: service.store().ids().next(now),
         application: endpoint.application,
@@ -204,7 +210,7 @@ async fn test_call(
 async fn asked_for(
     service: &Service,
     endpoint: &Endpoint,
-    profile: &Profile,
+    profile: &Arc<Profile>,
     asked: TestAsked,
 ) -> Result<TestEvent> {
     let event_type = match (asked.event_type, &asked.data) {
@@ -223,8 +229,9 @@ async fn asked_for(
             example.ok_or_else(|| Refusal::invalid("data", rule))?
         }
     };
-    let signable = profile.check_signable(data.as_bytes());
-    signable.map_err(|error| Refusal::invalid("data", error.to_string()))?;
+    // A page takes it as somebody has typed it.
+    check_json(data.as_bytes()).map_err(|error| Refusal::invalid("data", error.to_string()))?;
+    carriable(service, endpoint.into(), profile, data.as_bytes(), None).await?;
     Ok(TestEvent { event_type, data })
 }
 

@@ -17,6 +17,7 @@ use super::address::{address, known_type};
 use super::{NewEvent, Publication, Sent};
 use crate::reading::required;
 use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::schemas::Whose;
 use crate::{Caller, CurrentProfile, Service};
 
 /// Bytes of a request's body beside the data, up to which the data stays a slice of it: it counts
@@ -55,11 +56,12 @@ async fn check_data(
 const INLINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Refuses what the profile can neither write nor sign.
-async fn carriable(
+pub(crate) async fn carriable(
     service: &Service,
-    tenant: &Tenant,
-    current: &CurrentProfile,
-    body: &NewEvent<'_>,
+    whose: Whose,
+    profile: &Arc<Profile>,
+    data: &[u8],
+    meta: Option<&[u8]>,
 ) -> Result<()> {
     fn look(profile: &Profile, data: &[u8], meta: Option<&[u8]>) -> Result<()> {
         profile
@@ -72,15 +74,13 @@ async fn carriable(
         }
         Ok(())
     }
-    let data = body.data.get().as_bytes();
-    let meta = body.meta.map(|meta| meta.get().as_bytes());
     // A profile that carries bytes as they are looks at nothing.
-    if data.len() <= INLINE_BYTES_MAX || !current.profile.parses() {
-        return look(&current.profile, data, meta);
+    if data.len() <= INLINE_BYTES_MAX || !profile.parses() {
+        return look(profile, data, meta);
     }
-    let (profile, data) = (current.profile.clone(), data.to_vec());
+    let (profile, data) = (profile.clone(), data.to_vec());
     let meta = meta.map(<[u8]>::to_vec);
-    let turn = service.0.schemas.slow(tenant.into()).await?;
+    let turn = service.0.schemas.slow(whose).await?;
     turn.run(move || look(&profile, &data, meta.as_deref()))
         .await?
 }
@@ -161,7 +161,8 @@ async fn acceptable(
     let key = body.idempotency_key.clone();
     must_be_a_type(service, tenant, current, &body).await?;
     let data = body.data.get().as_bytes();
-    carriable(service, tenant, current, &body).await?;
+    let meta = body.meta.map(|meta| meta.get().as_bytes());
+    carriable(service, tenant.into(), &current.profile, data, meta).await?;
     let warning = check_data(service, tenant, &body).await?;
     let warning = warning.or_else(|| current.profile.changed("data", data));
     let warning = warning.or_else(|| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::Tenant;
 use postrider_core::{Id, id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,6 +31,15 @@ pub(crate) struct Whose {
     application: Id<id::Application>,
     /// None for what the application has for all of its tenants.
     tenant: Option<Id<id::Tenant>>,
+}
+
+impl From<&Endpoint> for Whose {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            application: endpoint.application,
+            tenant: Some(endpoint.tenant),
+        }
+    }
 }
 
 impl From<&Tenant> for Whose {

@@ -77,6 +77,17 @@ async fn a_types_example_is_sent_to_an_endpoint_of_the_tenant_and_to_no_other() 
     let body: Value = serde_json::from_slice(&got[0].body).unwrap();
     assert_eq!(body["data"]["orderId"], "o-77", "{body}");
 
+    // What a person types is looked at as what a program sends: nothing is signed that is no JSON.
+    let at = format!("/portal/endpoints/{own}");
+    customer.page(&at).await;
+    let typed = [
+        ("type", "order.completed"),
+        ("data", r#"{"a":1},"id":"mine""#),
+    ];
+    let refused = customer.press(&format!("{at}/test"), &typed).await;
+    assert!(refused.text.contains("data is not JSON: "), "{refused:?}");
+    assert_eq!(receiver.requests().len(), 1);
+
     let without = [("endpoint", own.as_str()), ("type", "order.lost")];
     let refused = customer.press(&path, &without).await;
     assert!(refused.text.contains("no example"), "{refused:?}");
