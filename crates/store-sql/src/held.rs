@@ -1,20 +1,17 @@
 //! A database that this server owns, as it looks from beside the connection that writes.
 
 use std::pin::pin;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::postgres::{self, Source};
-use crate::sql::SqlError;
 
 /// Between two looks at a database that does not answer. With the second one something is done: a process that stood still
 /// finds the first one due at once.
 // No statement of the writer takes as long; a commit may, where it waits for a standby.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(15);
-
-/// How long such a look may take.
-const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -50,26 +47,25 @@ impl Held {
     }
 
     async fn see(&self, silent_for: Duration) {
-        let (source, epoch) = (self.source.clone(), self.epoch);
-        let look = tokio::task::spawn_blocking(move || postgres::works_for(&source, epoch));
         let silent_secs = silent_for.as_secs();
-        // The new way may be as silent as the other one.
-        let looked = tokio::time::timeout(LOOK_TIME_MAX, look).await;
-        match looked.unwrap_or(Ok(Err(SqlError::Unreachable(
-            "it does not answer on another connection either".to_owned(),
-        )))) {
-            Ok(Ok(true)) => tracing::warn!(
+        match postgres::works_for(&self.source, self.epoch).await {
+            Ok(true) => tracing::warn!(
                 silent_secs,
                 "the database does not answer: it works for the last question, or waits for a standby; nothing is accepted meanwhile"
             ),
-            Ok(Ok(false)) => {
+            Ok(false) => {
                 tracing::warn!(
                     silent_secs,
                     "the database does not answer, and does nothing for this server: the way there is broken, and taken anew"
                 );
                 self.source.give_up();
             }
-            Ok(Err(error)) => {
+            Err(error) if error.is_an_answer() => tracing::warn!(
+                silent_secs,
+                error = &error as &dyn std::error::Error,
+                "the database does not answer, and cannot be asked why; it is there"
+            ),
+            Err(error) => {
                 tracing::warn!(
                     silent_secs,
                     error = &error as &dyn std::error::Error,
@@ -77,7 +73,21 @@ impl Held {
                 );
                 self.source.give_up();
             }
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
+    }
+
+    /// Gives the way up if what is returned is not dropped soon: whoever waits for the writer's end would wait for ever.
+    pub(crate) fn patience(&self) -> mpsc::Sender<()> {
+        let (waits, over) = mpsc::channel();
+        let source = self.source.clone();
+        let watch = move || {
+            let waited = over.recv_timeout(ANSWER_EXPECTED);
+            if waited == Err(mpsc::RecvTimeoutError::Timeout) {
+                source.give_up();
+            }
+        };
+        // Without it the wait may be long, and that is all.
+        drop(std::thread::Builder::new().spawn(watch));
+        waits
     }
 }

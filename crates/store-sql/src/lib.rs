@@ -206,6 +206,14 @@ impl OpenError {
     }
 }
 
+impl Drop for SqlStore {
+    fn drop(&mut self) {
+        let patience = self.held.as_ref().map(Held::patience);
+        self.writer.end();
+        drop(patience);
+    }
+}
+
 /// A store in a directory of its own, or in a database of a server.
 #[derive(Debug)]
 pub struct SqlStore {
@@ -355,9 +363,7 @@ impl SqlStore {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn owner(options: PostgresOptions) -> Result<Owner, OpenError> {
-        let look = tokio::task::spawn_blocking(move || postgres::owner(&options));
-        let looked = look.await;
-        looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        postgres::owner(&options).await
     }
 
     /// Looks whether a server could open a database: that it is reached, will do, and has secrets that open.
@@ -382,9 +388,7 @@ impl SqlStore {
     /// # Panics
     /// As [`SqlStore::owner`].
     pub async fn end_owner(options: PostgresOptions, beat: Beat) -> Result<bool, OpenError> {
-        let end = tokio::task::spawn_blocking(move || postgres::end_owner(&options, &beat));
-        let ended = end.await;
-        ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        postgres::end_owner(&options, beat).await
     }
 
     /// Waits until another server owns the database: then this one must stop. For ever where that cannot be.

@@ -64,7 +64,7 @@ const SETUP: &str =
     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off;
     set plan_cache_mode = force_generic_plan";
 
-/// How long the database may look whether it works for its owner.
+/// How long the database may take for a look at its owner.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a migration waits for a table.
 const MIGRATION_WAITS: &str = "2s";
@@ -94,7 +94,30 @@ impl Source {
     /// Breaks off whatever waits for an answer just now. What became of it is not known, as if its connection had broken:
     /// what asks next goes by another one.
     pub(crate) fn give_up(&self) {
-        self.target.given_up.notify_waiters();
+        self.target.given_up.tell();
+    }
+
+    /// Asks something short, by a connection of its own.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> SqlResult<T> + Send + 'static,
+    ) -> SqlResult<T> {
+        let source = self.clone();
+        let look = move || {
+            source
+                .open(Some(LOOK_TIME_MAX))
+                .and_then(|it| question(&it))
+        };
+        let look = tokio::task::spawn_blocking(look);
+        // The way may be silent behind its beginning too.
+        match tokio::time::timeout(2 * LOOK_TIME_MAX, look).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+            Err(_) => {
+                self.give_up();
+                Err(SqlError::Unreachable("it does not answer".to_owned()))
+            }
+        }
     }
 }
 
@@ -136,10 +159,10 @@ pub(crate) fn found(options: &PostgresOptions) -> Result<(String, i64), OpenErro
     }
 }
 
-/// Who owns a database, for whoever has no reason to try for it. Blocks.
-pub(crate) fn owner(options: &PostgresOptions) -> Result<Owner, OpenError> {
+/// Who owns a database, for whoever has no reason to try for it.
+pub(crate) async fn owner(options: &PostgresOptions) -> Result<Owner, OpenError> {
     let (source, name) = Source::of(options)?;
-    let found = source.open(None).and_then(|it| leader::found(&it));
+    let found = source.ask(leader::found).await;
     found.map_err(|source| OpenError::Database { name, source })
 }
 
@@ -168,16 +191,16 @@ pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
     leader::found(&connection).map_err(wrap)
 }
 
-/// Ends the connection of an owner that stands still since it gave this sign of life. Blocks.
-pub(crate) fn end_owner(options: &PostgresOptions, beat: &Beat) -> Result<bool, OpenError> {
+/// Ends the connection of an owner that stands still since it gave this sign of life.
+pub(crate) async fn end_owner(options: &PostgresOptions, beat: Beat) -> Result<bool, OpenError> {
     let (source, name) = Source::of(options)?;
-    let ended = source.open(None).and_then(|it| leader::end(&it, beat));
+    let ended = source.ask(move |it| leader::end(it, &beat)).await;
     ended.map_err(|source| OpenError::Database { name, source })
 }
 
-/// Whether the database works for the owner of this epoch; see [`leader::works_for`]. Blocks.
-pub(crate) fn works_for(source: &Source, epoch: i64) -> SqlResult<bool> {
-    leader::works_for(&source.open(Some(LOOK_TIME_MAX))?, epoch)
+/// Whether the database works for the owner of this epoch; see [`leader::works_for`].
+pub(crate) async fn works_for(source: &Source, epoch: i64) -> SqlResult<bool> {
+    source.ask(move |it| leader::works_for(it, epoch)).await
 }
 
 /// Connects, takes the lock, and brings the tables to what this version has. Blocks.

@@ -24,6 +24,9 @@ pub enum SqlError {
     /// The connection to the database is gone, and no new one could be made.
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
+    /// It is there, and gives no connection now.
+    #[error("the database cannot be reached: {0}")]
+    NotLetIn(String),
     /// A value that is none of those we write.
     #[error("column {column} cannot be read: {what}")]
     Unreadable { column: usize, what: String },
@@ -63,6 +66,15 @@ impl SqlError {
         matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt))
     }
 
+    /// Whether a database was there to say it.
+    pub(crate) fn is_an_answer(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code().is_some(),
+            Self::NotLetIn(_) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn failure(&self) -> Failure {
         use rusqlite::ErrorCode;
         match self {
@@ -82,7 +94,7 @@ impl SqlError {
                 _ => Failure::Other,
             },
             Self::Postgres(error) => postgres::failure(error),
-            Self::Unreachable(_) => Failure::Unreachable,
+            Self::Unreachable(_) | Self::NotLetIn(_) => Failure::Unreachable,
             Self::NoRow => Failure::Other,
         }
     }

@@ -49,12 +49,8 @@ pub(crate) struct Writer {
 }
 
 impl Drop for Writer {
-    /// Waits for what is under way: after it, the directory is free for the next owner.
     fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
+        self.end();
     }
 }
 
@@ -175,6 +171,14 @@ impl Writer {
             line: Line::default(),
             thread: Some(thread),
         })
+    }
+
+    /// Waits for what is under way: after it, the directory is free for the next owner.
+    pub(crate) fn end(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 
     pub(crate) async fn run<T: Send + 'static>(

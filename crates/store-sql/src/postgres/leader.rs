@@ -110,7 +110,7 @@ pub(super) fn end(connection: &Connection, beat: &Beat) -> SqlResult<bool> {
          where b.key = 'beat' and b.value = ?1 and b.text = ?2 and l.pid::text = b.text
          and l.locktype = 'advisory' and l.granted and l.classid = {high} and l.objid = {low} and l.objsubid = 1
          and l.database = (select oid from pg_database where datname = current_database())
-         and a.wait_event_type = 'Client'"
+         and a.wait_event_type = 'Client' and coalesce(a.state_change < clock_timestamp() - interval '10 seconds', true)"
     );
     let ended: i64 = connection.query_row(&sql, params![beat.0, beat.1], |row| row.get(0))?;
     Ok(ended > 0)

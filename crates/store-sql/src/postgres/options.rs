@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -80,8 +81,35 @@ pub(super) struct Target {
     pub(super) time_max: Duration,
     /// For messages, without the password.
     pub(super) name: Arc<str>,
-    /// Told when no answer comes any more on the connections that there are.
-    pub(super) given_up: Arc<Notify>,
+    pub(super) given_up: Arc<GivenUp>,
+}
+
+/// Told when no answer comes any more on the connections that there are.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp {
+    /// How often that was. What waits for nothing just now sees by it that its connection is older.
+    times: AtomicU64,
+    told: Notify,
+}
+
+impl GivenUp {
+    pub(super) fn times(&self) -> u64 {
+        self.times.load(Ordering::Acquire)
+    }
+
+    pub(super) fn tell(&self) {
+        self.times.fetch_add(1, Ordering::AcqRel);
+        self.told.notify_waiters();
+    }
+
+    /// Waits until it is told; at once where it was since `times`.
+    pub(super) async fn since(&self, times: u64) {
+        // Before the look, so that nothing is told in between.
+        let told = self.told.notified();
+        if self.times() == times {
+            told.await;
+        }
+    }
 }
 
 impl std::fmt::Debug for Target {

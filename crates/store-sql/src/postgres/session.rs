@@ -13,7 +13,6 @@ use bytes::BytesMut;
 use futures_util::future::{join, join_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -21,7 +20,7 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::dialect;
 use super::gathered::Gathered;
-use super::options::Target;
+use super::options::{GivenUp, Target};
 use crate::sql::{Failure, SqlError, SqlResult, ValueRef, unreadable};
 
 /// Statements that a connection keeps ready; beyond, it begins anew.
@@ -50,8 +49,9 @@ pub(crate) struct Session {
     sent: RefCell<Vec<Sent>>,
     /// What moves the bytes.
     connection: AbortHandle,
-    /// Somebody knows that no answer comes any more.
-    given_up: Arc<Notify>,
+    given_up: Arc<GivenUp>,
+    /// As often as that was when this one was made.
+    given_up_before: u64,
 }
 
 impl std::fmt::Debug for Session {
@@ -202,13 +202,17 @@ impl Session {
             .build()
             .map_err(|error| SqlError::Unreachable(error.to_string()))?;
         let runtime = OwnRuntime(Some(runtime));
+        let given_up_before = target.given_up.times();
         let connecting = async {
             let config = target.config().map_err(|error| {
                 SqlError::Unreachable(format!("its password cannot be read: {error}"))
             })?;
             // Whatever it says, nobody has got in: another password, another certificate or an end of a migration over there
             // may let the next try in.
-            let away = |error: tokio_postgres::Error| SqlError::Unreachable(text_of(&error));
+            let away = |error: tokio_postgres::Error| match error.code() {
+                Some(_) => SqlError::NotLetIn(text_of(&error)),
+                None => SqlError::Unreachable(text_of(&error)),
+            };
             let (client, connection) = config.connect(target.tls.clone()).await.map_err(away)?;
             // It ends with the client; whoever asks next hears why.
             let connection = runtime.spawn(async move { drop(connection.await) });
@@ -229,13 +233,14 @@ impl Session {
             sent: RefCell::default(),
             connection,
             given_up: target.given_up.clone(),
+            given_up_before,
         })
     }
 
     /// Whether the connection is gone, as far as that is known.
     pub(crate) fn is_gone(&self) -> bool {
         self.turn();
-        self.client.is_closed()
+        self.client.is_closed() || self.given_up.times() != self.given_up_before
     }
 
     /// The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
@@ -287,7 +292,7 @@ impl Session {
         let answered = self.runtime.block_on(async {
             tokio::select! {
                 answer = answer => Some(answer),
-                () = self.given_up.notified() => None,
+                () = self.given_up.since(self.given_up_before) => None,
             }
         });
         answered.ok_or_else(|| {

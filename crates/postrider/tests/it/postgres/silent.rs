@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{ask, node};
 use crate::binary::{Process, endpoint, publish, serve, tenant};
+use crate::support::http;
 
 /// How long the server may take to see it, which is half a minute, and to be back.
 const TIME_MAX: Duration = Duration::from_secs(90);
@@ -56,11 +57,15 @@ async fn a_way_to_the_database_that_is_silent_is_taken_anew() {
     endpoint(&process, &root, &customer, &receiver.url("/")).await;
     publish(&process, &root, &customer).await;
     receiver.wait_for(1).await;
+    look(&process, &root, &customer).await;
     silence.send_replace(());
     let gone = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'postrider' and datname = current_database()";
     assert!(Postgres::shared().execute(&direct, gone));
     accepts_again(&process, &root, &customer).await;
     receiver.wait_for(2).await;
+    // Nor does anybody wait for connections that were kept for the next question.
+    let looked = tokio::time::timeout(TIME_MAX, look(&process, &root, &customer)).await;
+    assert!(looked.is_ok(), "a list waits for a connection that is dead");
 }
 
 /// It cannot be asked either what the database does, which goes on later as if nothing had been: with the lock of whoever gave
@@ -81,6 +86,22 @@ async fn a_database_that_stands_still_for_long_has_its_server_again() {
     database.stand_still(false);
     accepts_again(&process, &root, &customer).await;
     receiver.wait_for(1).await;
+}
+
+/// Many at once, so that several connections are used.
+async fn look(process: &Process, root: &str, customer: &str) {
+    let path = format!("/v1/deliveries?tenant={customer}");
+    let (address, root) = (process.address, root.to_owned());
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (path, bearer) = (path.clone(), format!("Bearer {root}"));
+        all.spawn(
+            async move { http(address, "GET", &path, &[("authorization", &bearer)], "").await },
+        );
+    }
+    while let Some(reply) = all.join_next().await {
+        assert_eq!(reply.unwrap().status, 200);
+    }
 }
 
 async fn accepts_again(process: &Process, root: &str, customer: &str) {
