@@ -13,6 +13,9 @@ use crate::postgres::{self, Source};
 // No statement of the writer takes as long; a commit may, where it waits for a standby.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(15);
 
+/// How long it is waited while the database refuses such a look: it may be the silent connections that take all the room.
+const REFUSED_MAX: Duration = Duration::from_secs(120);
+
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) source: Source,
@@ -60,7 +63,7 @@ impl Held {
                 );
                 self.source.give_up();
             }
-            Err(error) if error.is_an_answer() => tracing::warn!(
+            Err(error) if error.is_an_answer() && silent_for < REFUSED_MAX => tracing::warn!(
                 silent_secs,
                 error = &error as &dyn std::error::Error,
                 "the database does not answer, and cannot be asked why; it is there"

@@ -211,6 +211,10 @@ impl Drop for SqlStore {
         let patience = self.held.as_ref().map(Held::patience);
         self.writer.end();
         drop(patience);
+        // A reader that waits for an answer would keep the process: nobody is left to hear it.
+        if let Some(held) = &self.held {
+            held.source.give_up();
+        }
     }
 }
 

@@ -149,6 +149,15 @@ pub(crate) struct Owned {
     pub(crate) returns: watch::Receiver<()>,
 }
 
+/// Of a way of one's own: what is asked on it when nobody waits any more is not waited for either.
+struct GivenUpOnDrop(Source);
+
+impl Drop for GivenUpOnDrop {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
 /// What a database is called, and the number of the last migration that it has. Blocks.
 pub(crate) fn found(options: &PostgresOptions) -> Result<(String, i64), OpenError> {
     let (source, name) = Source::of(options)?;
@@ -162,6 +171,7 @@ pub(crate) fn found(options: &PostgresOptions) -> Result<(String, i64), OpenErro
 /// Who owns a database, for whoever has no reason to try for it.
 pub(crate) async fn owner(options: &PostgresOptions) -> Result<Owner, OpenError> {
     let (source, name) = Source::of(options)?;
+    let _ends = GivenUpOnDrop(source.clone());
     let found = source.ask(leader::found).await;
     found.map_err(|source| OpenError::Database { name, source })
 }
@@ -194,6 +204,7 @@ pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
 /// Ends the connection of an owner that stands still since it gave this sign of life.
 pub(crate) async fn end_owner(options: &PostgresOptions, beat: Beat) -> Result<bool, OpenError> {
     let (source, name) = Source::of(options)?;
+    let _ends = GivenUpOnDrop(source.clone());
     let ended = source.ask(move |it| leader::end(it, &beat)).await;
     ended.map_err(|source| OpenError::Database { name, source })
 }

@@ -30,6 +30,8 @@ while read -r word; do
     esac
 done
 kill -QUIT "$server"
+# It may stand still.
+kill -CONT "$server"
 wait "$server"
 rm -rf "$1"
 "#;
@@ -200,18 +202,20 @@ impl Postgres {
     pub fn stand_still(&self, stands: bool) {
         let text = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
         let server: i32 = text.lines().next().unwrap().trim().parse().unwrap();
-        let mut all = vec![server.to_string()];
+        let mut children = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             // Behind the name, in which there may be anything: the state and the parent.
             let behind = stat.rsplit(") ").next().unwrap_or_default();
             if behind.split(' ').nth(1) == Some(text.lines().next().unwrap().trim()) {
-                all.push(entry.file_name().into_string().unwrap());
+                children.push(entry.file_name().into_string().unwrap());
             }
         }
         let signal = if stands { "-STOP" } else { "-CONT" };
-        let told = Command::new("kill").arg(signal).args(&all).status();
-        assert!(told.unwrap().success());
+        let tell = |processes: &[String]| Command::new("kill").arg(signal).args(processes).status();
+        assert!(tell(&[server.to_string()]).unwrap().success());
+        // One of them may have ended meanwhile.
+        drop(tell(&children));
     }
 
     /// Starts it again, and waits until it takes connections.

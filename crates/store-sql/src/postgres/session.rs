@@ -239,8 +239,13 @@ impl Session {
 
     /// Whether the connection is gone, as far as that is known.
     pub(crate) fn is_gone(&self) -> bool {
+        let is_given_up = self.given_up.times() != self.given_up_before;
+        if is_given_up {
+            // Nobody may have waited on it when that was told.
+            self.connection.abort();
+        }
         self.turn();
-        self.client.is_closed() || self.given_up.times() != self.given_up_before
+        is_given_up || self.client.is_closed()
     }
 
     /// The connection looks at its socket only while somebody waits: a few turns are enough for what is there.
