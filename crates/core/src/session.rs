@@ -57,6 +57,9 @@ pub struct PortalTerms {
     /// A user of the console who looks at what the customer sees: it ends with what they may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Id<id::User>>,
+    /// When they had chosen the password that they had then, in microseconds since 1970: it ends with that too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_since: Option<i64>,
 }
 
 impl Audited for Session {

@@ -96,6 +96,7 @@ fn for_customers(side: &str, are_notes: bool) -> String {
         && terms.remove("user").is_some_and(|user| !user.is_null())
     {
         terms.remove("name");
+        terms.remove("passwordSince");
     }
     Value::Object(fields).to_string()
 }
@@ -109,7 +110,7 @@ mod tests {
         let side = r#"{"metadata":{"plan":"churning"},"externalId":"c-1","name":"Ada"}"#;
         assert_eq!(for_customers(side, true), r#"{"name":"Ada"}"#);
         assert!(for_customers(side, false).contains("churning"));
-        let opened = r#"{"terms":{"name":"eve@example.com","user":"usr_1"},"opened":true}"#;
+        let opened = r#"{"terms":{"name":"eve@example.com","user":"usr_1","passwordSince":1},"opened":true}"#;
         assert_eq!(
             for_customers(opened, false),
             r#"{"opened":true,"terms":{}}"#

@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 
 use crate::reading::bounded_page;
 use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::users::password_since;
 use crate::{Caller, Proof, Service, random};
 
 /// Sessions of one key, of one user, and of one tenant; of more the oldest end.
@@ -194,6 +195,7 @@ impl Service {
         }
         let mut terms = PortalTerms {
             user: who.user().map(|user| user.id),
+            password_since: who.user().and_then(password_since),
             ..terms(new)?
         };
         if terms.frame_origins.is_empty() {
@@ -331,7 +333,7 @@ impl Service {
                 Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(error.into()),
             },
-            Holder::Portal(portal) if !self.still_looks(portal, session.created_at).await? => {
+            Holder::Portal(portal) if !self.still_looks(portal).await? => {
                 return Ok(None);
             }
             Holder::Portal(portal) => {
@@ -446,6 +448,7 @@ fn terms(new: NewPortalLink) -> Result<PortalTerms> {
         read_only: new.read_only,
         return_url: new.return_url,
         user: None,
+        password_since: None,
     })
 }
 

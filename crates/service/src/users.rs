@@ -61,6 +61,11 @@ pub struct UserMade {
     pub link: LinkMade,
 }
 
+/// As a portal's terms have it.
+pub(crate) fn password_since(user: &User) -> Option<i64> {
+    user.password_since().map(Timestamp::as_micros)
+}
+
 impl Service {
     /// Makes a user.
     ///
@@ -250,15 +255,17 @@ impl Service {
         }
     }
 
-    /// Whether a portal that a user of the console opened then goes on: as long as they may change what is in it, and have the
+    /// Whether a portal that a user of the console opened goes on: as long as they may change what is in it, and have the
     /// password that they had.
-    pub(crate) async fn still_looks(&self, portal: &Portal, opened: Timestamp) -> Result<bool> {
+    pub(crate) async fn still_looks(&self, portal: &Portal) -> Result<bool> {
         let Some(id) = portal.terms.user else {
             return Ok(true);
         };
         match self.store().user(id).await {
             Ok(user) => {
-                let is_theirs = user.password_since().is_none_or(|since| since <= opened);
+                // One that an earlier version opened says nothing of it, and ends within the hour.
+                let before = portal.terms.password_since;
+                let is_theirs = before.is_none() || before == password_since(&user);
                 Ok(is_theirs && user.role != Role::Viewer && self.lets_in(&user).await?)
             }
             Err(error) if error.is_not_found() => Ok(false),

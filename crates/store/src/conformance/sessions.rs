@@ -20,6 +20,7 @@ fn portal(world: &World<'_>) -> Holder {
             return_url: Some("https://shop.example/settings".into()),
             frame_origins: vec!["https://shop.example".into()],
             user: None,
+            password_since: None,
         },
     })
 }
