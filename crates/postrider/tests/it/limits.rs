@@ -23,6 +23,10 @@ struct Case {
 /// Rows that another test reaches, by its name: they need many requests, a small server, or a clock.
 const ELSEWHERE: &[(&str, &str)] = &[
     (
+        "time without an answer of a PostgreSQL database",
+        "a_way_to_the_database_that_is_silent_is_taken_anew",
+    ),
+    (
         "time for a body to arrive",
         "a_body_that_does_not_arrive_is_given_up",
     ),
