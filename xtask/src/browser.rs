@@ -4,24 +4,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::provide::{self, CHROMIUM};
-use crate::{run, say};
+use crate::{lints, run, say};
 
 const SCRIPT: &str = "crates/postrider/tests/browser/pages.mjs";
 /// What drives the browser, and what looks for barriers; the same versions everywhere.
 const MODULES: &[&str] = &["playwright-core@1.65.1", "axe-core@4.14.1"];
 
-/// Installs what is missing, and goes through the pages. Screenshots of all of them are left beneath `target`.
+/// Whether to leave screenshots of all pages beneath `target`, for a person who looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Screenshots {
+    Taken,
+    /// They take as long as all else.
+    NotTaken,
+}
+
+/// Installs what is missing, and goes through the pages.
 ///
 /// # Errors
 /// With what was found, or what could not be installed.
-pub(crate) fn check() -> anyhow::Result<()> {
+pub(crate) fn check(screenshots: Screenshots) -> anyhow::Result<()> {
     let target = target();
     let modules = provide()?;
-    run(Command::new("node")
-        .arg(SCRIPT)
-        .arg(binary(&target)?)
-        .arg(&modules)
-        .arg(modules.join("screenshots")))
+    let mut look = Command::new("node");
+    look.arg(SCRIPT).arg(binary(&target)?).arg(&modules);
+    if screenshots == Screenshots::Taken {
+        look.arg(modules.join("screenshots"));
+    }
+    run(&mut look)
 }
 
 /// Has the browser, and what drives it; the latter is where it says.
@@ -43,6 +52,7 @@ pub(crate) fn target() -> PathBuf {
 
 /// The binary that the tests have used: another choice of packages would build much of it once more.
 pub(crate) fn binary(target: &Path) -> anyhow::Result<PathBuf> {
-    run(Command::new("cargo").args(["test", "--workspace", "--no-run", "--quiet"]))?;
+    let mut build = Command::new("cargo");
+    run(lints::linted(&mut build).args(["test", "--workspace", "--no-run", "--quiet"]))?;
     Ok(target.join("debug/postrider").canonicalize()?)
 }

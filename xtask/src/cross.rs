@@ -99,8 +99,9 @@ fn add(kind: &str) -> anyhow::Result<()> {
         .with_context(|| format!("rustup could not add the target {kind}"))
 }
 
+/// Writes a program of the shell's.
 #[cfg(unix)]
-fn script(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn script(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
@@ -108,6 +109,6 @@ fn script(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
 }
 
 #[cfg(not(unix))]
-fn script(_: &Path, _: &str) -> anyhow::Result<PathBuf> {
-    anyhow::bail!("the check of other systems runs on Unix")
+pub(crate) fn script(_: &Path, _: &str) -> anyhow::Result<PathBuf> {
+    anyhow::bail!("the gate runs on Unix")
 }

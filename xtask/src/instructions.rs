@@ -4,9 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::browser::target;
+use crate::browser::{binary, target};
 use crate::provide::{self, VALGRIND};
-use crate::{cargo, say};
+use crate::say;
 
 /// Instructions for one delivery in the development build, as they were when somebody last looked.
 const KNOWN: u64 = 695_000;
@@ -22,7 +22,7 @@ const RUNS: [u64; 2] = [200, 1_200];
 pub(crate) fn check() -> anyhow::Result<()> {
     provide::programs(&[VALGRIND])?;
     // As the tests build it, which the gate has done by now.
-    cargo(&["test", "--quiet", "--workspace", "--no-run"])?;
+    binary(&target())?;
     let [few, many] = RUNS;
     let each = (counted(many)?.saturating_sub(counted(few)?)) / (many - few);
     say(&format!(

@@ -9,6 +9,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod instructions;
+mod lints;
 mod newest;
 mod provide;
 mod sdks;
@@ -20,9 +21,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
 
+use crate::browser::Screenshots;
+
 const HELP: &str = "\
 cargo xtask ci         everything the gate runs, the second half of it side by side; stops at a failure
-cargo xtask test       all tests (arguments go on to cargo test)
+cargo xtask test       all tests, lints and documentation (arguments go on to cargo test)
 cargo xtask sim [N]    the simulation over N seeds [default: 20000]
 cargo xtask fuzz [N]   the fuzzer, N seconds for each parser of hostile input [default: 60]
 cargo xtask contract   a running server against its OpenAPI document
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
         "cross" => cross::check(),
         "instructions" => instructions::check(),
         "newest" => newest::check(),
-        "browser" => browser::check(),
+        "browser" => browser::check(Screenshots::Taken),
         "deny" => deny::check(),
         "arrows" => arrows::check(),
         "dist" => dist::dist(),
@@ -90,23 +93,8 @@ fn ci() -> anyhow::Result<()> {
     step("arrows", arrows::check)?;
     step("what comes from elsewhere", deny::check)?;
     step("requirements of the three systems", systems::check)?;
-    step("lints", || {
-        cargo(&[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ])
-    })?;
-    step("documentation", || {
-        run(Command::new("cargo")
-            .args(["doc", "--quiet", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "-D warnings"))
-    })?;
-    step("what the tests run, built", || {
+    step("lints, and what the tests run, built", || {
+        lints::control()?;
         browser::binary(&browser::target()).map(drop)
     })?;
     step("what a machine with Rust alone lacks, installed", || {
@@ -123,7 +111,9 @@ fn ci() -> anyhow::Result<()> {
             })
         });
         // The simulation's 2,000 seeds are one of the tests.
-        let tests = step("tests", || test(&["--quiet".to_owned()]));
+        let tests = step("tests, and the documentation", || {
+            test(&["--quiet".to_owned()])
+        });
         (tests, others.map(std::thread::ScopedJoinHandle::join))
     });
     let others = others.map(|lane| lane.unwrap_or_else(|_| Err(anyhow!("a check panicked"))));
@@ -148,7 +138,9 @@ fn behind_the_tests() {
 
 /// Looks at what describes the server: its pages, the document of the API, the README.
 fn documents() -> anyhow::Result<()> {
-    step("the pages in a browser", browser::check)?;
+    step("the pages in a browser", || {
+        browser::check(Screenshots::NotTaken)
+    })?;
     step("the API and its OpenAPI document", contract::check)?;
     step("the README's first command", readme)
 }
@@ -166,9 +158,9 @@ fn clients() -> anyhow::Result<()> {
 /// What a delivery costs, and the systems and the database that are not this one's.
 fn elsewhere() -> anyhow::Result<()> {
     step("instructions for a delivery", instructions::check)?;
-    step("macOS and Windows, as far as a check goes", cross::check)?;
-    // It waits more than it does, and so takes the longer the more there is beside it.
-    step("the newest PostgreSQL", newest::check)
+    step("the newest PostgreSQL", newest::check)?;
+    // Last, since it alone can use what the other lanes leave when they have ended.
+    step("macOS and Windows, as far as a check goes", cross::check)
 }
 
 /// Runs what the README's first command runs, with the binary that the tests have used: an optimized build would
@@ -205,9 +197,10 @@ fn test(arguments: &[String]) -> anyhow::Result<()> {
     let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut command = Command::new("cargo");
     // A snapshot that differs is a failure, never a new file.
-    run(command
+    run(lints::linted(&mut command)
         .args(["test", "--workspace"])
         .args(arguments)
+        .env("RUSTDOC", lints::rustdoc()?)
         .env("RUST_TEST_THREADS", threads.to_string())
         .env("INSTA_UPDATE", "no"))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::provide::modules;
-use crate::run;
+use crate::{lints, run};
 
 /// PostgreSQL 18, the server's programs alone.
 const VERSION: &str = "18.4.0-beta.17";
@@ -20,7 +20,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         &["--workspace", "--test", "it", "outbox::"],
         &["--workspace", "--test", "it", "postgres::"],
     ] {
-        run(Command::new("cargo")
+        run(lints::linted(&mut Command::new("cargo"))
             .args(["test", "--quiet"])
             .args(arguments)
             .env(VARIABLE, &programs))?;
