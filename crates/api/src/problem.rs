@@ -61,6 +61,7 @@ const fn title(code: ErrorCode) -> &'static str {
         ErrorCode::RotationPending => "The key's text before the last rotation still opens",
         ErrorCode::ProfileInUse => "The application has tenants under its profile",
         ErrorCode::LastRootKey => "It is the last root key",
+        ErrorCode::ChangedMeanwhile => "It was changed meanwhile",
         ErrorCode::ReplaysMax => "The tenant has as many unfinished replays as it may have",
         ErrorCode::TestCallsMax => "The tenant has made as many test calls as it may",
         ErrorCode::RateLimited => "The key has made as many requests as it may",

@@ -111,6 +111,7 @@ impl Health {
             HealthChange::Gone => {
                 // A 410 ends its delivery, so a delivery has failed.
                 self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+                self.failing_since.get_or_insert(now);
                 Some(DisableReason::Gone)
             }
         };
@@ -170,6 +171,15 @@ mod tests {
         assert!(!health.is_enabled());
         health.enable();
         assert_eq!(health, Health::default());
+    }
+
+    #[test]
+    fn one_that_wants_no_more_fails_since_then() {
+        let mut health = Health::default();
+        let now = Timestamp::from_secs(7);
+        let reason = health.apply(HealthChange::Gone, RULE, now);
+        assert_eq!(reason, Some(DisableReason::Gone));
+        assert_eq!(health.failing_since, Some(now));
     }
 
     #[test]

@@ -214,9 +214,11 @@ pub(crate) mod tests {
     use postrider_core::tenant::Tenant;
     use postrider_engine::machine::MachineLimits;
     use postrider_engine::{Clock, Engine, Exchange, ProfileRegistry, Request, Transport};
-    use postrider_store::Catalogue as _;
-    use postrider_store::conformance::fixture::{by, secs, world};
+    use postrider_store::conformance::fixture::{World, by, secs, world};
     use postrider_store::memory::MemoryStore;
+    use postrider_store::{
+        Catalogue as _, Owner, Store as _, Task, TaskKind, TaskState, Tasks as _,
+    };
     use postrider_testkit::Mailbox;
 
     use super::*;
@@ -297,6 +299,61 @@ pub(crate) mod tests {
         }
     }
 
+    /// It has the least id, so it comes first.
+    #[tokio::test]
+    async fn a_tenant_that_was_deleted_keeps_nobody_from_their_mail() {
+        const EVERY: u64 = 60;
+        let served = Served::start().await;
+        let gone = world(&*served.store).await;
+        let other = World {
+            tenant: served.store.ids().next(served.service.now()),
+            ..gone
+        };
+        let tenant = other.a_tenant(other.tenant, None);
+        served.store.create_tenant(tenant, by()).await.unwrap();
+        let webhooks = Channels {
+            email: true,
+            in_app: false,
+            emails: vec!["ada@example.com".to_owned()],
+        };
+        let settings = NotificationSettings {
+            webhooks,
+            ..NotificationSettings::default()
+        };
+        for world in [&gone, &other] {
+            let settings = settings.clone();
+            let change = move |tenant: &mut Tenant| tenant.settings.notifications = settings;
+            let change = postrider_store::unconditionally(change);
+            let changed = served.store.update_tenant(world.tenant, change, by());
+            changed.await.unwrap();
+            let endpoint = world.endpoint().await;
+            world.fail_one(endpoint, served.service.now()).await;
+        }
+        let task = Task {
+            id: served.store.ids().next(served.service.now()),
+            kind: TaskKind::Deletion,
+            application: gone.application,
+            tenant: Some(gone.tenant),
+            request: String::new(),
+            state: TaskState::Running,
+            total: None,
+            done: 0,
+            skipped: 0,
+            cursor: None,
+            created_at: served.service.now(),
+            finished_at: None,
+        };
+        let deleted = served
+            .store
+            .delete_owner(Owner::Tenant(gone.tenant), task, by());
+        deleted.await.unwrap();
+        served.clock.go_on(EVERY);
+        let every = Duration::from_secs(EVERY);
+        let mut mailing = Mailing::new(&served.service, &served.mailer, every);
+        assert!(mailing.turn(&CancellationToken::new()).await.is_ok());
+        assert_eq!(served.mailbox.mails().len(), 1);
+    }
+
     #[tokio::test]
     async fn what_fails_beyond_the_mails_of_a_day_is_in_the_first_one_of_the_next() {
         const EVERY: u64 = 60;
@@ -321,9 +378,11 @@ pub(crate) mod tests {
             ..NotificationSettings::default()
         };
         let change = move |tenant: &mut Tenant| tenant.settings.notifications = settings;
-        let changed = served
-            .store
-            .update_tenant(world.tenant, Box::new(change), by());
+        let changed = served.store.update_tenant(
+            world.tenant,
+            postrider_store::unconditionally(change),
+            by(),
+        );
         changed.await.unwrap();
         let stop = CancellationToken::new();
         let every = Duration::from_secs(EVERY);

@@ -183,9 +183,8 @@ pub struct BackupArgs {
 pub struct RestoreArgs {
     /// A file that `postrider backup` made
     pub copy: PathBuf,
-    /// The server's data directory
-    #[arg(long, default_value = "./postrider-data")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -264,7 +263,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
                 Ok(())
             }
             Command::Backup(args) => backup::run(&args),
-            Command::Restore(args) => doctor::restore(&args.copy, &args.data),
+            Command::Restore(args) => doctor::restore(&args),
             Command::Doctor(args) => doctor::run(&args).await,
             Command::Prune(args) => prune::run(&args).await,
             Command::Import(args) => moving::run_import(&args).await,

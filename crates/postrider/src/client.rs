@@ -26,6 +26,11 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Time for one call.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
+/// What may be sent again is sent so often, with pauses that grow from the first to the last.
+const TRIES: u32 = 9;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
 /// Where the API is, and the key to use.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -139,14 +144,45 @@ impl Client {
         body: Option<String>,
     ) -> anyhow::Result<Value> {
         let (status, bytes) = self.exchanged(method, path, body).await?;
+        self.read(path, status, &bytes)
+    }
+
+    /// As [`Client::call`], for what the server takes once however often it comes: sent again while there is no answer, or
+    /// one that passes.
+    ///
+    /// # Errors
+    /// As [`Client::call`], of the last try.
+    pub async fn call_until_final(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<Value> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            let answer = self
+                .exchanged(method.clone(), path, body.clone())
+                .await
+                .ok()
+                .filter(|(status, _)| !passes(*status));
+            if let Some((status, bytes)) = answer {
+                return self.read(path, status, &bytes);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        self.call(method, path, body).await
+    }
+
+    fn read(&self, path: &str, status: StatusCode, bytes: &[u8]) -> anyhow::Result<Value> {
         if !status.is_success() {
-            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let body = serde_json::from_slice(bytes).unwrap_or(Value::Null);
             return Err(refused(status, &body));
         }
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&bytes).with_context(|| {
+        serde_json::from_slice(bytes).with_context(|| {
             format!(
                 "{path} was answered with something that is no JSON, or has numbers that do not fit: is {} a Postrider server?",
                 self.base
@@ -287,6 +323,12 @@ where
         anyhow::anyhow!("the answer broke off, or has more than {ANSWER_BYTES_MAX} bytes: {error}")
     })?;
     Ok((status, body.to_bytes()))
+}
+
+/// Whether a server that answers so may answer otherwise in a moment.
+fn passes(status: StatusCode) -> bool {
+    status.is_server_error()
+        || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
 }
 
 /// What a server refused, and why.

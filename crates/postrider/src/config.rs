@@ -303,7 +303,7 @@ pub struct SmtpConfig {
     pub host: String,
     /// None is 465 for `tls`, 587 for `starttls`, 25 for `none`.
     pub port: Option<u16>,
-    /// `tls` from the start, `starttls`, or `none`.
+    /// `tls` from the start, `starttls` (unless this says otherwise), or `none`.
     #[serde(default)]
     pub tls: SmtpTlsConfig,
     /// The sender, such as `Postrider <postrider@example.com>`.

@@ -4,7 +4,8 @@ mod machine;
 
 use std::path::Path;
 
-use crate::cli::DoctorArgs;
+use crate::cli::{DoctorArgs, RestoreArgs};
+use crate::master_key;
 use crate::output::line;
 use machine::Verdict;
 
@@ -32,7 +33,9 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     }
     let bad = checks.iter().filter(|check| check.verdict == Verdict::Bad);
     let bad = bad.count();
-    if config.store.url.is_none() {
+    if !config.cells.urls.is_empty() {
+        line("this is a door to cells and stores nothing: ask each of them");
+    } else if config.store.url.is_none() {
         stored(data)?;
     } else {
         line(
@@ -65,8 +68,15 @@ fn stored(data: &Path) -> anyhow::Result<()> {
 /// Puts a backup in the place of the database.
 ///
 /// # Errors
-/// When a server uses the directory, or the file is no backup.
-pub fn restore(copy: &Path, data: &Path) -> anyhow::Result<()> {
+/// When the configuration has mistakes or names a database, a server uses the directory, or the file is no backup.
+pub(crate) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    let config = args.store.load()?;
+    anyhow::ensure!(
+        config.store.url.is_none(),
+        "what is stored is in the database of store.url: put a copy back with PostgreSQL's own tools (pg_restore)"
+    );
+    let (copy, data) = (&args.copy, &config.store.directory);
+    let key = master_key::file(&config);
     let aside = postrider_store_sql::restore(copy, data)?;
     line(&format!(
         "restored {} into {}",
@@ -79,10 +89,10 @@ pub fn restore(copy: &Path, data: &Path) -> anyhow::Result<()> {
             aside.display()
         ));
     }
-    if !data.join("master.key").exists() {
+    if !key.exists() {
         line(&format!(
-            "put the master key beside it as {}, unless secrets.master_key_file names another place",
-            data.join("master.key").display()
+            "put the master key that it was made with there as {}",
+            key.display()
         ));
     }
     Ok(())

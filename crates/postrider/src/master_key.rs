@@ -14,6 +14,9 @@ use postrider_store_sql::Opens;
 use crate::config::Config;
 
 const KEY_BYTES: usize = 32;
+/// The user who may read everything.
+#[cfg(unix)]
+const ROOT: u32 = 0;
 
 /// Where a server has its master key.
 pub fn file(config: &Config) -> PathBuf {
@@ -81,13 +84,12 @@ fn make(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether others can read a file of this mode. One of root's that the group may read is as containers get secrets: root
-/// put it there for this process' group, which cannot change it.
+/// Whether others can read a file of this mode. One of root's that the group may read is as containers and systemd give
+/// secrets: root put it there for the server's group, which cannot change it. Whoever looks may be root too (`doctor`).
 #[cfg(unix)]
-fn is_too_open(mode: u32, owner: u32, is_ours: bool) -> bool {
+fn is_too_open(mode: u32, owner: u32) -> bool {
     const GROUP_READS: u32 = 0o040;
-    let given = owner == 0 && !is_ours;
-    let allowed = if given { GROUP_READS } else { 0 };
+    let allowed = if owner == ROOT { GROUP_READS } else { 0 };
     mode & 0o077 & !allowed != 0
 }
 
@@ -99,11 +101,13 @@ fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
         use std::os::unix::fs::MetadataExt as _;
         let file = fs::metadata(path)?;
         let is_ours = file.uid() == rustix::process::geteuid().as_raw();
-        if is_too_open(file.mode(), file.uid(), is_ours) {
-            let mode = match is_ours {
-                true => "chmod 600",
-                // Only root's own may be read by a group; `chmod 600` would take it from this process.
-                false => {
+        if is_too_open(file.mode(), file.uid()) {
+            let is_given = file.uid() == ROOT && file.gid() != ROOT;
+            let mode = match (is_given, is_ours) {
+                // A group was given it: `chmod 600` would take it from a server that is in that.
+                (true, _) => "chmod 440",
+                (false, true) => "chmod 600",
+                (false, false) => {
                     "chown it to root and a group that this process is in (SupplementaryGroups in systemd), and chmod 440"
                 }
             };
@@ -139,26 +143,23 @@ fn read(path: &Path) -> anyhow::Result<[u8; KEY_BYTES]> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::is_too_open;
+    use super::{ROOT, is_too_open};
 
     #[test]
     fn only_what_root_gives_to_the_group_may_be_read_by_it() {
-        const ROOT: u32 = 0;
         const OTHER: u32 = 65_532;
         for mode in [0o600, 0o400] {
-            assert!(!is_too_open(mode, OTHER, true));
+            assert!(!is_too_open(mode, OTHER));
         }
-        assert!(!is_too_open(0o440, ROOT, false));
-        for (mode, owner, is_ours) in [
-            (0o440, OTHER, true),
-            (0o440, OTHER, false),
-            (0o440, ROOT, true),
-            (0o460, ROOT, false),
-            (0o444, ROOT, false),
-            (0o660, ROOT, false),
-            (0o604, ROOT, false),
+        assert!(!is_too_open(0o440, ROOT));
+        for (mode, owner) in [
+            (0o440, OTHER),
+            (0o460, ROOT),
+            (0o444, ROOT),
+            (0o660, ROOT),
+            (0o604, ROOT),
         ] {
-            assert!(is_too_open(mode, owner, is_ours), "{mode:o} of {owner}");
+            assert!(is_too_open(mode, owner), "{mode:o} of {owner}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use postrider_store_sql::{Pending, SqlStore, pending};
 
 use crate::cli::MigrateArgs;
-use crate::output::line;
+use crate::output::tell;
 
 /// Tells which migrations a store lacks, also while a server of an older version runs, and without `--plan` applies them.
 ///
@@ -15,32 +15,32 @@ pub(crate) async fn run(args: &MigrateArgs) -> anyhow::Result<()> {
         Some(options) => SqlStore::pending_in(options).await?,
         None => pending(&config.store.directory)?,
     };
-    tell(&found);
+    tell_of(&found);
     if args.plan || found.steps.is_empty() {
         return Ok(());
     }
     // Opening applies them.
     drop(config.store.open_existing().await?);
-    line("the store is of this version now");
+    tell("the store is of this version now");
     Ok(())
 }
 
-fn tell(found: &Pending) {
+fn tell_of(found: &Pending) {
     let Pending {
         found,
         known,
         steps,
     } = found;
     if steps.is_empty() {
-        line(&format!(
+        tell(&format!(
             "the store has schema {found}, as this version: nothing is to be done"
         ));
         return;
     }
-    line(&format!(
+    tell(&format!(
         "the store has schema {found}, this version {known}:"
     ));
     for (number, purpose) in steps {
-        line(&format!("  {number:>3}  {purpose}"));
+        tell(&format!("  {number:>3}  {purpose}"));
     }
 }

@@ -7,7 +7,7 @@ use postrider_store::Pruned;
 use postrider_store_sql::{SqlStore, plan};
 
 use crate::cli::PruneArgs;
-use crate::output::line;
+use crate::output::tell;
 
 /// Forgets what is older than the configuration keeps it, or with `--plan` counts it, also while a server runs.
 ///
@@ -25,9 +25,9 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
             Some(options) => SqlStore::plan_in(options, keep).await?,
             None => plan(directory, keep)?,
         };
-        tell("would go", planned);
+        tell_of("would go", planned);
         if let Some(max) = rule.max_bytes {
-            line(&format!(
+            tell(&format!(
                 "and as long as more than retention.max_bytes ({max}) is stored, the oldest that are older than a day"
             ));
         }
@@ -39,15 +39,15 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     );
     let store = config.store.open_existing().await?;
     let round = forget_what_is_old(&store, &clock, &rule, RetentionPace::Alone).await?;
-    tell("are gone", round.pruned);
+    tell_of("are gone", round.pruned);
     if args.vacuum {
         store.vacuum().await?;
-        line("the file was written anew");
+        tell("the file was written anew");
     }
     Ok(())
 }
 
-fn tell(what: &str, pruned: Pruned) {
+fn tell_of(what: &str, pruned: Pruned) {
     let Pruned {
         events,
         deliveries,
@@ -56,7 +56,7 @@ fn tell(what: &str, pruned: Pruned) {
         audit,
         endpoints,
     } = pruned;
-    line(&format!(
+    tell(&format!(
         "{events} events, {deliveries} deliveries, {notices} notifications, {tasks} tasks, {audit} entries of the audit log and {endpoints} deleted endpoints {what}"
     ));
 }

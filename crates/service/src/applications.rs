@@ -7,12 +7,13 @@ use postrider_core::limits::KEY_BYTES_MAX;
 use postrider_core::profile::LEFT_OUT;
 use postrider_core::tenant::{Application, ApplicationSettings};
 use postrider_core::{Id, id};
-use postrider_store::{Page, PageRequest, TenantFilter};
+use postrider_store::{Page, PageRequest, Rule, StoreError, TenantFilter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::changes::is_overtaken;
 use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::retention::DAYS_MAX;
@@ -36,7 +37,7 @@ fn standard() -> String {
 }
 
 /// What changes of an application; what is not named stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationPatch {
     #[serde(default, deserialize_with = "present")]
@@ -78,7 +79,7 @@ impl Service {
             created_at: now,
             updated_at: now,
         };
-        check_settings(self, &application).await?;
+        check_settings(self, None, &application).await?;
         self.store()
             .create_application(application.clone(), who.changes(now)?)
             .await?;
@@ -109,14 +110,33 @@ impl Service {
     }
 
     /// # Errors
-    /// Of a field that cannot be, of what only the operator changes, or what the store answers.
+    /// Of a field that cannot be, of what only the operator changes, `changed_meanwhile` when others change it all the time,
+    /// or what the store answers.
     pub async fn change_application(
         &self,
         who: &Caller,
         id: Id<id::Application>,
         patch: ApplicationPatch,
     ) -> Result<Application> {
-        let before = who.application(self, id).await?;
+        let mut before = who.application(self, id).await?;
+        let mut look = 1;
+        loop {
+            let made = self.change_application_of(who, &before, patch.clone());
+            let made = made.await;
+            if !is_overtaken(&made, look) {
+                return made;
+            }
+            look += 1;
+            before = Arc::new(self.store().application(id).await?);
+        }
+    }
+
+    async fn change_application_of(
+        &self,
+        who: &Caller,
+        before: &Application,
+        patch: ApplicationPatch,
+    ) -> Result<Application> {
         who.must_be_live()?;
         let settings = patch.settings.unwrap_or_default();
         // The product chooses its own settings; what reaches beyond it is the operator's.
@@ -132,26 +152,34 @@ impl Service {
             required("name", name, KEY_BYTES_MAX)?;
         }
         if let Some(profile) = &patch.profile {
-            may_take_profile(self, &before, profile).await?;
+            may_take_profile(self, before, profile).await?;
         }
-        // Looked at as a whole; the transaction merges again, into what is there by then.
-        let mut imagined = Application::clone(&before);
-        imagined.settings = merged(&before.settings, settings.clone())?;
+        // Looked at as a whole, which the transaction must find as it was.
+        let mut imagined = before.clone();
+        imagined.settings = merged(&before.settings, settings)?;
         if let Some(profile) = &patch.profile {
             imagined.profile.clone_from(profile);
         }
-        check_settings(self, &imagined).await?;
+        check_settings(self, Some(before), &imagined).await?;
         let by = who.changes(self.now())?;
         let now = by.at;
+        let (seen, settings) = (before.settings.clone(), imagined.settings);
         let change = move |application: &mut Application| {
+            if settings != seen && application.settings != seen {
+                return Err(StoreError::conflict(Rule::ChangedMeanwhile));
+            }
             application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));
             application.profile = patch
                 .profile
                 .unwrap_or(std::mem::take(&mut application.profile));
-            merge(&mut application.settings, settings);
+            if settings != seen {
+                application.settings = settings;
+            }
             application.updated_at = now;
+            Ok(())
         };
-        self.write_application(id, Box::new(change), by).await
+        self.write_application(before.id, Box::new(change), by)
+            .await
     }
 }
 
@@ -210,21 +238,49 @@ pub(crate) fn merged<T: Serialize + DeserializeOwned>(
         })
 }
 
-/// [`merged`] inside the transaction of a change. Each setting is checked by itself before, so it
-/// fits whatever another request has made of the others meanwhile.
-pub(crate) fn merge<T: Serialize + DeserializeOwned>(current: &mut T, patch: Map<String, Value>) {
-    if let Ok(settings) = merged(current, patch) {
-        *current = settings;
-    }
-}
-
 /// Bytes of what an application calls a mode.
 const MODE_NAME_BYTES_MAX: usize = 32;
 
-/// Refuses settings that name what is not there.
-async fn check_settings(service: &Service, application: &Application) -> Result<()> {
-    let profile = service.engine().profiles().current(&application.profile);
-    if let Some(names) = &application.settings.mode_names {
+/// Refuses settings that name what is not there. What stays as it was is not looked at: it may be impossible since somebody
+/// deleted what it names, and whoever changes another setting may be nobody who could mend it.
+async fn check_settings(
+    service: &Service,
+    before: Option<&Application>,
+    application: &Application,
+) -> Result<()> {
+    let defaults = ApplicationSettings::default();
+    let (was, is) = (
+        before.map_or(&defaults, |before| &before.settings),
+        &application.settings,
+    );
+    if is.mode_names != was.mode_names {
+        check_mode_names(is)?;
+    }
+    let is_of_profile = before.is_some_and(|before| before.profile == application.profile);
+    if is.extra_headers != was.extra_headers || !is_of_profile {
+        check_extra_headers(service, application)?;
+    }
+    if is.branding != was.branding {
+        check_branding(&is.branding)?;
+    }
+    if is.frame_origins != was.frame_origins {
+        origins("settings.frameOrigins", &is.frame_origins)?;
+    }
+    let days = is.retention_days;
+    if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
+        let rule = format!("must be 1 to {DAYS_MAX}, or null for as long as the server keeps it");
+        return Err(Refusal::invalid("settings.retentionDays", rule));
+    }
+    match is.operations_tenant {
+        Some(tenant) if is.operations_tenant != was.operations_tenant => {
+            check_operations_tenant(service, application, tenant).await
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_mode_names(settings: &ApplicationSettings) -> Result<()> {
+    if let Some(names) = &settings.mode_names {
         let modes = [("live", &names.live), ("test", &names.test)];
         for (mode, name) in modes {
             let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
@@ -239,6 +295,11 @@ async fn check_settings(service: &Service, application: &Application) -> Result<
             return Err(Refusal::invalid("settings.modeNames", rule));
         }
     }
+    Ok(())
+}
+
+fn check_extra_headers(service: &Service, application: &Application) -> Result<()> {
+    let profile = service.engine().profiles().current(&application.profile);
     for name in application.settings.extra_headers.iter().flatten() {
         let name = name.strip_prefix(LEFT_OUT).unwrap_or(name);
         let headers = profile.iter().flat_map(|current| &current.profile.headers);
@@ -260,16 +321,14 @@ async fn check_settings(service: &Service, application: &Application) -> Result<
             return Err(Refusal::invalid("settings.extraHeaders", rule));
         }
     }
-    check_branding(&application.settings.branding)?;
-    origins("settings.frameOrigins", &application.settings.frame_origins)?;
-    let days = application.settings.retention_days;
-    if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
-        let rule = format!("must be 1 to {DAYS_MAX}, or null for as long as the server keeps it");
-        return Err(Refusal::invalid("settings.retentionDays", rule));
-    }
-    let Some(operations) = application.settings.operations_tenant else {
-        return Ok(());
-    };
+    Ok(())
+}
+
+async fn check_operations_tenant(
+    service: &Service,
+    application: &Application,
+    operations: Id<id::Tenant>,
+) -> Result<()> {
     let field = "settings.operationsTenant";
     let tenant = match service.0.directory.tenant(operations).await {
         Ok(tenant) => tenant,

@@ -136,7 +136,7 @@ impl Service {
     /// # Errors
     /// What the store answers.
     pub async fn claim(&self, public_id: &str) -> Result<Option<Claim>> {
-        match self.store().key_by_public_id(public_id).await {
+        match self.0.directory.claimed(public_id).await {
             Ok(key) => Ok(Some(Claim(Arc::new(key)))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -199,7 +199,7 @@ impl Service {
     /// # Errors
     /// When the store cannot be read.
     pub async fn knows_session(&self, hash: [u8; 32]) -> Result<bool> {
-        match self.store().session_by_hash(hash).await {
+        match self.0.directory.session(hash).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),

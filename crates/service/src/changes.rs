@@ -11,8 +11,18 @@ use postrider_store::{
     TenantChange,
 };
 
-use crate::refusal::{Refusal, Result};
+use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
+
+/// So often what others change all the time is looked at before a change of it is refused.
+const LOOKS_MAX: u32 = 5;
+
+/// Whether a change that was made of what was there, as its transaction had to find it, is to be made anew: somebody else
+/// was quicker.
+pub(crate) fn is_overtaken<T>(made: &Result<T>, look: u32) -> bool {
+    let code = made.as_ref().err().map(|refusal| refusal.code);
+    code == Some(ErrorCode::ChangedMeanwhile) && look < LOOKS_MAX
+}
 
 impl Service {
     /// Runs a change to its end although whoever asked for it may go away: what a change touches in memory

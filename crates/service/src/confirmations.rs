@@ -10,6 +10,7 @@ use postrider_core::audit::Actor;
 use postrider_core::notice::{Confirmation, NotificationSettings};
 use postrider_core::tenant::Tenant;
 use postrider_core::{Id, Secret, Timestamp, id};
+use postrider_store::unconditionally;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -72,7 +73,7 @@ impl Service {
                 unconfirmed.retain(|waits| *waits != email);
                 tenant.updated_at = now;
             };
-            self.write_tenant(code.tenant, Box::new(change), Actor::system(now))
+            self.write_tenant(code.tenant, unconditionally(change), Actor::system(now))
                 .await?;
         }
         Ok((code.tenant, code.email))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::seal::sha256;
+use postrider_core::session::Session;
 use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
 use postrider_core::{Id, id};
 use postrider_engine::cache::{Cache, Changes, Read};
@@ -21,6 +22,8 @@ const HELD_MAX: usize = 50_000;
 /// Keys that are looked up in the store at once, of the four questions of this kind that it answers: anybody may send any
 /// text as a key, and what deliveries wait for is asked beside it.
 const LOOKUPS_MAX: usize = 2;
+/// The same of sessions, as which anybody may send any text too.
+const VISITS_MAX: usize = 1;
 /// So many bytes of a logo count as one entry.
 const LOGO_PART: u64 = 256;
 /// Bytes of schemas with all that was compiled of them.
@@ -40,6 +43,7 @@ pub(crate) struct Directory {
     /// Keys that events are addressed to, by their public id, each with its endpoint.
     addressees: Cache<String, Addressee>,
     lookups: Semaphore,
+    visits: Semaphore,
 }
 
 /// A key that an event can be addressed to.
@@ -61,6 +65,7 @@ impl Directory {
             types: Cache::new(HELD_MAX, SCHEMA_BYTES_MAX, changes.clone()),
             addressees: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            visits: Semaphore::new(VISITS_MAX),
             changes,
         }
     }
@@ -88,6 +93,18 @@ impl Directory {
             })
         };
         self.keys.get(hash, read).await
+    }
+
+    /// The key with a public id, which anybody may name.
+    pub(crate) async fn claimed(&self, public_id: &str) -> Result<ApiKey, StoreError> {
+        let _turn = self.lookups.acquire().await;
+        self.store.key_by_public_id(public_id).await
+    }
+
+    /// The session with this digest, which anybody may send.
+    pub(crate) async fn session(&self, hash: [u8; 32]) -> Result<Session, StoreError> {
+        let _turn = self.visits.acquire().await;
+        self.store.session_by_hash(hash).await
     }
 
     /// The counts that a key depends on: its own, and those of its owners, with whom it ends. What is read

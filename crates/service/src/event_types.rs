@@ -10,12 +10,13 @@ use postrider_core::profile::{DescribedEvent, Profile};
 use postrider_core::tenant::{EventType, Scope};
 use postrider_core::{Id, id};
 
+use crate::changes::is_overtaken;
 use crate::reading::bounded;
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service, schemas};
 
 /// An event type as an application declares it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct NewEventType {
     pub description: Option<String>,
     /// JSON Schema, kept as it came, byte for byte.
@@ -66,16 +67,42 @@ impl EventTypeListed {
 }
 
 impl Service {
-    /// Declares an event type, or declares it anew.
+    /// Declares an event type, or declares it anew, whatever was said of it.
     ///
     /// # Errors
-    /// Of a name, a schema or an example that cannot be, `event_types_max`, or what the store answers.
+    /// Of a name, a schema or an example that cannot be, `event_types_max`, `changed_meanwhile` when others change it all the
+    /// time, or what the store answers.
     pub async fn put_event_type(
         &self,
         who: &Caller,
         application: Id<id::Application>,
         name: String,
         new: NewEventType,
+    ) -> Result<EventType> {
+        let id = who.application(self, application).await?.id;
+        let mut look = 1;
+        loop {
+            let seen = self.store().event_type(id, &name).await?;
+            let put = self.put_event_type_over(who, id, name.clone(), new.clone(), seen);
+            let put = put.await;
+            if !is_overtaken(&put, look) {
+                return put;
+            }
+            look += 1;
+        }
+    }
+
+    /// Declares an event type in the place of the one that was `seen`; of none where there was none.
+    ///
+    /// # Errors
+    /// As [`Service::put_event_type`], `changed_meanwhile` when it is another by now.
+    pub async fn put_event_type_over(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        name: String,
+        new: NewEventType,
+        seen: Option<EventType>,
     ) -> Result<EventType> {
         let application = who.application(self, application).await?.id;
         // Live events are checked by it as well.
@@ -106,10 +133,7 @@ impl Service {
             }
             Some(vendor) => Some(vendor),
             // Who declares it by another API knows nothing of this, and must not take it away.
-            None => {
-                let known = self.store().event_type(application, &name).await?;
-                known.and_then(|known| known.vendor)
-            }
+            None => seen.as_ref().and_then(|seen| seen.vendor.clone()),
         };
         let by = who.changes(self.now())?;
         let event_type = EventType {
@@ -127,7 +151,9 @@ impl Service {
         self.to_the_end(async move {
             let store = service.store();
             let name = event_type.name.clone();
-            let put = store.put_event_type(event_type, EVENT_TYPES_MAX, by).await;
+            let put = store
+                .put_event_type(event_type, seen, EVENT_TYPES_MAX, by)
+                .await;
             // Also where nobody knows whether it was written.
             service.0.directory.forget_event_type(application, &name);
             Ok(put?)

@@ -54,6 +54,7 @@ pub enum ErrorCode {
     RotationPending,
     ProfileInUse,
     LastRootKey,
+    ChangedMeanwhile,
     ReplaysMax,
     TestCallsMax,
     RateLimited,
@@ -111,6 +112,7 @@ impl ErrorCode {
             Self::RotationPending => "rotation_pending",
             Self::ProfileInUse => "profile_in_use",
             Self::LastRootKey => "last_root_key",
+            Self::ChangedMeanwhile => "changed_meanwhile",
             Self::ReplaysMax => "replays_max",
             Self::TestCallsMax => "test_calls_max",
             Self::RateLimited => "rate_limited",
@@ -161,6 +163,7 @@ impl ErrorCode {
             | Self::RotationUnsupported
             | Self::RotationPending
             | Self::LastRootKey
+            | Self::ChangedMeanwhile
             | Self::ReplaysMax
             | Self::ProfileInUse => 409,
             Self::TestCallsMax | Self::RateLimited => 429,
@@ -171,7 +174,7 @@ impl ErrorCode {
         }
     }
 
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::BodyNotJson,
         Self::BodyTooDeep,
         Self::BodyDuplicateKey,
@@ -215,6 +218,7 @@ impl ErrorCode {
         Self::RotationPending,
         Self::ProfileInUse,
         Self::LastRootKey,
+        Self::ChangedMeanwhile,
         Self::ReplaysMax,
         Self::TestCallsMax,
         Self::RateLimited,
@@ -313,6 +317,10 @@ impl Refusal {
             Rule::PasswordChanged => Self::new(
                 ErrorCode::ScopeInsufficient,
                 "the password was changed meanwhile; sign in with the new one",
+            ),
+            Rule::ChangedMeanwhile => Self::new(
+                ErrorCode::ChangedMeanwhile,
+                "somebody else changed it at the same time, and nothing of this was stored; read it and try again",
             ),
             Rule::UsersMax => Self::new(
                 ErrorCode::UsersMax,

@@ -262,7 +262,7 @@ impl Service {
     /// What the store answers, and `overloaded` when too many try at once.
     pub async fn look_at_link(&self, code: &str) -> Result<Option<Session>> {
         let _turn = self.0.door.0.try_acquire().map_err(|_| too_many())?;
-        let found = self.store().session_by_hash(sha256(code.as_bytes())).await;
+        let found = self.0.directory.session(sha256(code.as_bytes())).await;
         match found {
             Ok(session) if session.opened_at.is_none() && session.expires_at > self.now() => {
                 Ok(Some(session))
@@ -309,7 +309,7 @@ impl Service {
     /// # Errors
     /// `key_disabled`, `key_expired`, `address_not_allowed`, or what the store answers.
     pub async fn visit(&self, token: &str, address: Option<IpAddr>) -> Result<Option<Visit>> {
-        let found = self.store().session_by_hash(sha256(token.as_bytes())).await;
+        let found = self.0.directory.session(sha256(token.as_bytes())).await;
         let session = match found {
             Ok(session) => session,
             Err(error) if error.is_not_found() => return Ok(None),

@@ -19,7 +19,7 @@ use postrider_store::{
 use serde_json::json;
 
 use crate::Service;
-use crate::refusal::Result;
+use crate::refusal::{ErrorCode, Result};
 
 /// Notices published in one turn.
 const PUBLISHED_MAX: u32 = 200;
@@ -58,12 +58,22 @@ impl Service {
     pub async fn mail_due(&self, audience: MailAudience, notices_max: u32) -> Result<MailDue> {
         let due = DueNotices::Mail(audience);
         let notices = self.store().due_notices(due, notices_max).await?;
-        // Not from the cache: nobody else may have asked for this tenant for long.
-        let tenant = self.store().tenant(audience.tenant).await?;
+        let tenant = match self.0.directory.tenant(audience.tenant).await {
+            Ok(tenant) => tenant,
+            // It was deleted, or its application: nobody is told, and what waits does so no more.
+            Err(refusal) if refusal.code == ErrorCode::NotFound => {
+                return Ok(MailDue {
+                    recipients: Vec::new(),
+                    tenant_name: String::new(),
+                    notices,
+                });
+            }
+            Err(refusal) => return Err(refusal),
+        };
         let recipients = tenant.settings.notifications.recipients(audience.class);
         Ok(MailDue {
             recipients,
-            tenant_name: tenant.name,
+            tenant_name: tenant.name.clone(),
             notices,
         })
     }

@@ -9,12 +9,13 @@ use postrider_core::tenant::{
     Metadata, Mode, Scope, TENANT_SECRET_CONTEXT, Tenant, TenantSecret, TenantSettings,
 };
 use postrider_core::{Id, Secret, id};
-use postrider_store::{Page, PageRequest, TenantFilter};
+use postrider_store::{Page, PageRequest, Rule, StoreError, TenantFilter, unconditionally};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::applications::{merge, merged};
+use crate::applications::merged;
+use crate::changes::is_overtaken;
 use crate::confirmations;
 use crate::random::{seal_nonce, secret_text};
 use crate::reading::{bounded_page, checked_metadata, nullable, present, required};
@@ -45,7 +46,7 @@ pub struct TenantMade {
 }
 
 /// What changes of a tenant; what is not named stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TenantPatch {
     #[serde(default, deserialize_with = "present")]
@@ -93,7 +94,7 @@ impl Service {
                 merged(&TenantSettings::default(), patch)?
             }
         };
-        check_settings(self, &settings)?;
+        check_settings(self, &TenantSettings::default(), &settings)?;
         let tenant = Tenant {
             id,
             application,
@@ -174,14 +175,43 @@ impl Service {
     }
 
     /// # Errors
-    /// Of a field that cannot be, of what a tenant's key may not change, or what the store answers.
+    /// Of a field that cannot be, of what a tenant's key may not change, `changed_meanwhile` when others change it all the
+    /// time, or what the store answers.
     pub async fn change_tenant(
         &self,
         who: &Caller,
         id: Id<id::Tenant>,
         patch: TenantPatch,
     ) -> Result<(Tenant, Arc<Profile>)> {
-        let tenant = who.tenant(self, id).await?;
+        let mut tenant = who.tenant(self, id).await?;
+        let mut look = 1;
+        let changed = loop {
+            let made = self.change_tenant_of(who, &tenant, patch.clone()).await;
+            if !is_overtaken(&made, look) {
+                break made?;
+            }
+            look += 1;
+            tenant = Arc::new(self.store().tenant(id).await?);
+        };
+        // Behind the write: before it, a code would be of an address that nobody waits for.
+        if let Err(refusal) = confirmations::ask_new(self, &tenant, &changed).await {
+            // What was asked for is stored. Whoever asks for a code again gets one.
+            tracing::warn!(
+                tenant.id = %id,
+                code = refusal.code.as_str(),
+                "an address that is new could not be asked whether it wants mail"
+            );
+        }
+        let profile = self.profile_of(tenant.application).await?.profile;
+        Ok((changed, profile))
+    }
+
+    async fn change_tenant_of(
+        &self,
+        who: &Caller,
+        before: &Tenant,
+        patch: TenantPatch,
+    ) -> Result<Tenant> {
         who.must_be_live()?;
         let mut settings = patch.settings.unwrap_or_default();
         let of_tenant = matches!(who.scope, Scope::Tenant(..));
@@ -206,25 +236,29 @@ impl Service {
         if let Some(Some(metadata)) = &patch.metadata {
             checked_metadata(metadata)?;
         }
-        check_settings(self, &merged(&tenant.settings, settings.clone())?)?;
+        // Looked at as a whole, which the transaction must find as it was.
+        let mut settings = merged(&before.settings, settings)?;
+        check_settings(self, &before.settings, &settings)?;
+        consent.apply(&before.settings.notifications, &mut settings.notifications);
         let by = who.changes(self.now())?;
         let now = by.at;
+        let seen = before.settings.clone();
         let change = move |tenant: &mut Tenant| {
-            let before = tenant.settings.notifications.clone();
+            if settings != seen && tenant.settings != seen {
+                return Err(StoreError::conflict(Rule::ChangedMeanwhile));
+            }
             tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
             tenant.external_id = patch.external_id.unwrap_or(tenant.external_id.take());
             if let Some(metadata) = patch.metadata {
                 tenant.metadata = metadata.unwrap_or_default();
             }
-            merge(&mut tenant.settings, settings);
-            consent.apply(&before, &mut tenant.settings.notifications);
+            if settings != seen {
+                tenant.settings = settings;
+            }
             tenant.updated_at = now;
+            Ok(())
         };
-        let changed = self.write_tenant(tenant.id, Box::new(change), by).await?;
-        // Behind the write: before it, a code would be of an address that nobody waits for.
-        confirmations::ask_new(self, &tenant, &changed).await?;
-        let profile = self.profile_of(tenant.application).await?.profile;
-        Ok((changed, profile))
+        self.write_tenant(before.id, Box::new(change), by).await
     }
 
     /// The tenant's secret of a mode, the key's where none is given, where the profile has one for all its
@@ -267,11 +301,11 @@ impl Service {
         let (text, fresh) = fresh_secret(self, &profile, tenant.id, mode);
         let by = who.changes(self.now())?;
         let now = by.at;
-        let change = move |tenant: &mut Tenant| {
+        let change = unconditionally(move |tenant: &mut Tenant| {
             *tenant.secret_mut(mode) = fresh;
             tenant.updated_at = now;
-        };
-        self.write_tenant(tenant.id, Box::new(change), by).await?;
+        });
+        self.write_tenant(tenant.id, change, by).await?;
         Ok((mode, text))
     }
 }
@@ -300,13 +334,21 @@ pub(crate) fn opened_secret(service: &Service, tenant: &Tenant, mode: Mode) -> R
     opened.map_err(Refusal::internal)
 }
 
-/// Refuses settings that cannot work.
-fn check_settings(service: &Service, settings: &TenantSettings) -> Result<()> {
-    let notifications = &settings.notifications;
-    for (name, channels) in [
-        ("webhooks", &notifications.webhooks),
-        ("distributions", &notifications.distributions),
+/// Refuses settings that cannot work. What stays as it was is not looked at: it may be impossible since the operator changed
+/// something, and whoever changes another setting could not mend it.
+fn check_settings(
+    service: &Service,
+    before: &TenantSettings,
+    settings: &TenantSettings,
+) -> Result<()> {
+    let (was, is) = (&before.notifications, &settings.notifications);
+    for (name, was, channels) in [
+        ("webhooks", &was.webhooks, &is.webhooks),
+        ("distributions", &was.distributions, &is.distributions),
     ] {
+        if channels == was {
+            continue;
+        }
         check_channels(service, name, channels)?;
         if channels.email && !service.0.options.mail {
             let field = format!("settings.notifications.{name}.email");
@@ -315,7 +357,9 @@ fn check_settings(service: &Service, settings: &TenantSettings) -> Result<()> {
             return Err(Refusal::invalid(field, rule));
         }
     }
-    if let Some(region) = &settings.region {
+    if let Some(region) = &settings.region
+        && before.region != settings.region
+    {
         let known: Vec<&str> = service
             .0
             .options

@@ -97,8 +97,15 @@ impl Service {
         self.to_the_end(async move {
             let made = service.store().create_user(user.clone(), most, by).await;
             made.map_err(taken)?;
-            let link = service.invite(&who, &user).await?;
-            Ok(UserMade { user, link })
+            match service.invite(&who, &user).await {
+                Ok(link) => Ok(UserMade { user, link }),
+                // Nobody could come in as this user, whose name would be taken when it is tried again.
+                Err(refusal) => {
+                    let by = who.changes(service.now())?;
+                    drop(service.store().delete_user(user.id, by).await);
+                    Err(refusal)
+                }
+            }
         })
         .await
     }

@@ -87,7 +87,7 @@ impl Tx {
             .ok_or(StoreError::not_found(Entity::Application))?;
         let mut application = before.clone();
         // Inside the transaction: of two changes at once the second one begins with what the first one made.
-        change(&mut application);
+        change(&mut application)?;
         let sql = "update application set name = ?2, profile = ?3, settings = ?4, updated_at = ?5 where id = ?1";
         let values = params![
             key,
@@ -141,7 +141,7 @@ impl Tx {
             .map_err(aborted)?
             .ok_or(StoreError::not_found(Entity::Tenant))?;
         let mut tenant = before.clone();
-        change(&mut tenant);
+        change(&mut tenant)?;
         let sql = "update tenant set name = ?2, settings = ?3, updated_at = ?4, live_secret = ?5, live_since = ?6,
                    test_secret = ?7, test_since = ?8, external_id = ?9, metadata = ?10 where id = ?1";
         let values = params![
@@ -189,12 +189,16 @@ impl Tx {
     pub(crate) fn put_event_type(
         &mut self,
         mut event_type: EventType,
+        seen: Option<&EventType>,
         max: usize,
         by: &Actor,
     ) -> Result<EventType, StoreError> {
         let application = self.key(event_type.application, Entity::Application)?;
         self.must_exist("application", application, Entity::Application)?;
         let before = self.event_type(event_type.application, &event_type.name)?;
+        if before.as_ref() != seen {
+            return Err(StoreError::conflict(Rule::ChangedMeanwhile));
+        }
         match &before {
             Some(before) => event_type.created_at = before.created_at,
             None => {
@@ -457,13 +461,15 @@ impl Tx {
 
     pub(crate) fn put_task(&mut self, task: &Task) -> Result<(), StoreError> {
         let (state, error) = task_state(&task.state);
-        // One that has ended stays as it ended, whatever is noted of its progress afterwards.
+        // One that has ended stays as it ended, whatever is noted of its progress afterwards; but who ran it may tell later
+        // than who stopped it, and knows what was done.
         let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total)
                    select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
                    where cast(?12 as bigint) = 1 or exists (select 1 from tenant where id = ?3) -- not a replay of a deleted tenant's
                    on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
-                   skipped = excluded.skipped, total = excluded.total, cursor = excluded.cursor, finished_at = excluded.finished_at
-                   where task.state = 0";
+                   skipped = excluded.skipped, total = excluded.total, cursor = excluded.cursor,
+                   finished_at = coalesce(task.finished_at, excluded.finished_at)
+                   where task.state = 0 or (task.state = excluded.state and task.done <= excluded.done and task.skipped <= excluded.skipped)";
         let values = params![
             task.id.key(),
             task.application.key(),

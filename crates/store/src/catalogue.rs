@@ -63,10 +63,12 @@ pub trait Catalogue: Send + Sync + 'static {
     ) -> Result<Page<Tenant>, StoreError>;
 
     /// Declares an event type, or changes a declared one, and returns it as it is then: one that was there
-    /// keeps when it was made. `Conflict(EventTypesMax)` when it would be more than `max`.
+    /// keeps when it was made. `Conflict(ChangedMeanwhile)` when what is there is not what was `seen`, none where there was
+    /// none; `Conflict(EventTypesMax)` when it would be more than `max`.
     async fn put_event_type(
         &self,
         event_type: EventType,
+        seen: Option<EventType>,
         max: usize,
         by: Actor,
     ) -> Result<EventType, StoreError>;

@@ -112,4 +112,6 @@ pub enum Rule {
     UsersMax,
     /// The application has as many event types as one may have.
     EventTypesMax,
+    /// Somebody else has changed it since it was looked at.
+    ChangedMeanwhile,
 }

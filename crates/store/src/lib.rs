@@ -66,22 +66,26 @@ pub use notices::{
     DueNotices, EXPIRED_TEXT, Failure, MailAudience, NoticeChannel, Notices, Ways, failure_text,
 };
 
-/// A change of an endpoint, applied inside the transaction that reads and writes it. It may refuse by what it finds there:
-/// then nothing is written.
-pub type EndpointChange = Box<dyn FnOnce(&mut Endpoint) -> Result<(), StoreError> + Send>;
+/// A change, applied inside the transaction that reads and writes what it is of. It may refuse by what it finds there: then
+/// nothing is written.
+type ChangeOf<T> = Box<dyn FnOnce(&mut T) -> Result<(), StoreError> + Send>;
+pub type EndpointChange = ChangeOf<Endpoint>;
+pub type ApplicationChange = ChangeOf<Application>;
+pub type TenantChange = ChangeOf<Tenant>;
 
-/// A change that refuses nothing.
+/// A change of an endpoint that refuses nothing.
 pub fn always(change: impl FnOnce(&mut Endpoint) + Send + 'static) -> EndpointChange {
-    Box::new(|endpoint| {
-        change(endpoint);
+    unconditionally(change)
+}
+
+/// A change that refuses nothing, of an application or a tenant.
+pub fn unconditionally<T>(change: impl FnOnce(&mut T) + Send + 'static) -> ChangeOf<T> {
+    Box::new(|it| {
+        change(it);
         Ok(())
     })
 }
 
-/// A change of an application, applied as an [`EndpointChange`] is.
-pub type ApplicationChange = Box<dyn FnOnce(&mut Application) + Send>;
-/// A change of a tenant, applied as an [`EndpointChange`] is.
-pub type TenantChange = Box<dyn FnOnce(&mut Tenant) + Send>;
 /// A change of a key and of the endpoint it owns. An endpoint put there is created, one taken away
 /// is deleted.
 pub type KeyChange = Box<dyn FnOnce(&mut ApiKey, &mut Option<Endpoint>) + Send>;

@@ -27,7 +27,8 @@ pub enum EventCommand {
         /// Distribution that the event is for; * is all that its type triggers
         #[arg(long)]
         distribution: Option<String>,
-        /// Publishing again with the same key gives the first event
+        /// Publishing again with the same key gives the first event; with one it is sent again while no answer comes, or one
+        /// that passes (408, 429, 500 and above): nine times at most
         #[arg(long)]
         idempotency_key: Option<String>,
         #[command(flatten)]
@@ -84,6 +85,8 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             connection,
         } => {
             let data = super::api::read(&data)?;
+            // Without a key it could be published twice.
+            let is_keyed = idempotency_key.is_some();
             let others = given(json!({
                 "type": r#type,
                 "mode": mode,
@@ -95,10 +98,14 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             // The payload goes in as it was typed: rewriting it would change its bytes.
             let body = format!("{},\"data\":{data}}}", others.trim_end_matches('}'));
             let path = Client::path(&["tenants", &tenant, "events"])?;
-            let made = connection
-                .client()?
-                .call(Method::POST, &path, Some(body))
-                .await?;
+            let client = connection.client()?;
+            let made = if is_keyed {
+                client
+                    .call_until_final(Method::POST, &path, Some(body))
+                    .await?
+            } else {
+                client.call(Method::POST, &path, Some(body)).await?
+            };
             connection.show(&made, &["id", "deliveries", "duplicate", "warning"]);
             if made["deliveries"] == 0 && made["duplicate"].is_null() {
                 hint(&format!(

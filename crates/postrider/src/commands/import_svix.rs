@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Connection, with_query};
 use crate::client::{Answer, Client};
-use crate::output::line;
+use crate::output;
 
 /// Rows of a page.
 const PAGE_ROWS: usize = 100;
@@ -58,7 +58,7 @@ pub async fn import_svix(args: ImportSvixArgs) -> anyhow::Result<()> {
             endpoints += import.endpoints(&application, &uid).await?;
         }
     }
-    line(&format!(
+    output::tell(&format!(
         "{types} event types, {applications} applications and {endpoints} endpoints are here, with the secrets that they had."
     ));
     match import.told {
@@ -182,7 +182,7 @@ fn path(parts: &[&str]) -> anyhow::Result<String> {
 impl Import {
     fn tell(&mut self, what: &str) {
         self.told += 1;
-        line(what);
+        output::tell(what);
     }
 
     /// Writes something here; false when it was refused, which is told. A server that is not there ends the import.
@@ -317,6 +317,13 @@ impl Import {
         };
         if !written {
             return Ok(false);
+        }
+        let knows_none = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
+        if !transformation.status.is_success() && !knows_none.contains(&transformation.status) {
+            self.tell(&format!(
+                "{what}: whether it has a transformation could not be read ({}): it gets every payload as it was published",
+                transformation.status
+            ));
         }
         if transformation.body["enabled"] == json!(true) {
             self.tell(&format!(

@@ -1,5 +1,5 @@
-"""Runs every program of docs/publishing.md against a server, behind a proxy that loses the first answer and refuses the
-second request: the event is accepted once, its id is told, and what is refused for good is not sent again.
+"""Runs every program of docs/publishing.md against a server, behind a proxy that loses the first answer, refuses the
+second request and cuts the third answer off: the event is accepted once, its id is told, and what is refused for good is not sent again.
 
     publishing.py <postrider> <directory for what Rust builds>
 """
@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,8 +24,10 @@ from served import Receiver, Server, cargo
 
 PAGE = Path(__file__).resolve().parents[4] / "docs/publishing.md"
 LANGUAGES = ["curl", "node", "python", "go", "java", "php", "ruby", "rust"]
+# The server's own command, which does the same.
+COMMAND = "command"
 # Building takes longest.
-TIMEOUT_SECS = 300
+TIMEOUT_SECS = 180
 CARGO = """[package]
 name = "publish"
 version = "0.1.0"
@@ -56,14 +60,15 @@ class Proxy(ThreadingHTTPServer):
 
 class Lossy(BaseHTTPRequestHandler):
     def do_POST(self):
-        key = self.headers["idempotency-key"]
         body = self.rfile.read(int(self.headers["content-length"]))
+        key = self.headers["idempotency-key"] or json.loads(body)["idempotencyKey"]
         number = self.server.count(key)
         loses = key.startswith("lost-")
         if loses and number == 2:
-            return self.answer(503, b"{}", {"retry-after": "0"})
+            # As many proxies say it: a time, which these programs need not read.
+            return self.answer(503, b"{}", {"retry-after": formatdate(time.time() + 1, usegmt=True)})
         names = ["authorization", "content-type", "idempotency-key"]
-        headers = {name: self.headers[name] for name in names}
+        headers = {name: self.headers[name] for name in names if self.headers[name]}
         request = urllib.request.Request(self.server.upstream + self.path, body, headers)
         try:
             with urllib.request.urlopen(request) as answer:
@@ -74,15 +79,18 @@ class Lossy(BaseHTTPRequestHandler):
             # It is accepted, and nobody hears of it.
             self.close_connection = True
             return self.connection.close()
+        if loses and number == 3:
+            self.close_connection = True
+            return self.answer(status, text, {}, sent=text[:10])
         self.answer(status, text, {})
 
-    def answer(self, status, body, headers):
+    def answer(self, status, body, headers, sent=None):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body if sent is None else sent)
 
     def log_message(self, *arguments):
         pass
@@ -136,6 +144,11 @@ def built(language, text, directory, rust):
             return ["ruby", "publish.rb"]
         case "rust":
             return [cargo(rust, CARGO, text)]
+        case "command":
+            path("publish.sh").write_text(
+                f'{text} event publish --tenant "$POSTRIDER_TENANT" "$1" \'{{"orderId":"1"}}\' --idempotency-key "$2" --json'
+            )
+            return ["sh", "publish.sh"]
 
 
 def check(language, text, server, proxy, receiver, tenant, rust):
@@ -152,7 +165,7 @@ def check(language, text, server, proxy, receiver, tenant, rust):
         events = server.call("GET", f"/v1/tenants/{tenant}/events?type=order.{language}")["data"]
         assert len(events) == 1, f"{language}: {events}"
         assert events[0]["id"] in published.stdout, f"{language}: {published.stdout} instead of {events[0]['id']}"
-        assert proxy.seen[key] == 3, f"{language}: {proxy.seen[key]} requests"
+        assert proxy.seen[key] == 4, f"{language}: {proxy.seen[key]} requests"
         if language == "curl":
             return
         key = f"refused-{language}"
@@ -173,12 +186,13 @@ def main(binary, rust):
             rust = Path(rust)
             with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
                 given = (server, proxy, receiver, tenant, rust)
-                runs = [pool.submit(check, language, text, *given) for language, text in programs().items()]
+                all = programs() | {COMMAND: str(Path(binary).resolve())}
+                runs = [pool.submit(check, language, text, *given) for language, text in all.items()]
                 wrong = [str(error) for run in runs if (error := run.exception())]
             if wrong:
                 sys.exit("\n".join(wrong))
-            got = [json.loads(body)["type"] for _, _, body in receiver.wait("/hook", len(LANGUAGES))]
-            assert sorted(got) == sorted(f"order.{language}" for language in LANGUAGES), got
+            got = [json.loads(body)["type"] for _, _, body in receiver.wait("/hook", len(all))]
+            assert sorted(got) == sorted(f"order.{language}" for language in all), got
         finally:
             server.stop()
     print(f"programs in {', '.join(LANGUAGES)} publish once, whatever is lost on the way")

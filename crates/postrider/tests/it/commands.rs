@@ -172,3 +172,11 @@ async fn who_asks_a_plain_server_by_https_is_told_to_use_http() {
     assert!(told.contains(&format!("no TLS with {url}")), "{told}");
     assert!(told.contains("use http://"), "{told}");
 }
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut command = postrider();
+    command.args(["config", "schema"]).stdout(full.unwrap());
+    assert_eq!(command.status().unwrap().code(), Some(1));
+}

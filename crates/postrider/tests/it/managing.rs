@@ -330,6 +330,49 @@ async fn changes_of_different_settings_at_once_all_last() {
     }
 }
 
+/// Each of the two is well beside what was there, and both together are not.
+#[tokio::test]
+async fn of_two_changes_that_do_not_go_together_one_is_refused() {
+    let server = TestServer::start().await;
+    let application = server.application("trips", "simplifytrip").await;
+    let path = format!("/v1/applications/{application}");
+    for _ in 0..20 {
+        let names = |names: Value| json!({ "settings": { "modeNames": names } });
+        let both = names(json!({ "live": "production", "test": "sandbox" }));
+        server.good("PATCH", &path, both).await;
+        let first = server.call("PATCH", &path, names(json!({ "live": "trial" })));
+        let second = server.call("PATCH", &path, names(json!({ "test": "trial" })));
+        let (first, second) = tokio::join!(first, second);
+        let mut statuses = [first.status, second.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 400]);
+        let after = server.good("GET", &path, Value::Null).await;
+        let names = &after["settings"]["modeNames"];
+        assert_ne!(names["live"], names["test"], "{after}");
+    }
+}
+
+#[tokio::test]
+async fn what_became_impossible_does_not_keep_from_changing_something_else() {
+    let server = TestServer::start().await;
+    let desk = server.tenant("standard").await;
+    let application = server.application("partners", "vignetim").await;
+    let path = format!("/v1/applications/{application}");
+    let told = json!({ "settings": { "operationsTenant": desk } });
+    server.good("PATCH", &path, told).await;
+    server
+        .good("DELETE", &format!("/v1/tenants/{desk}"), Value::Null)
+        .await;
+    let other = json!({ "settings": { "validate": "warn" } });
+    let changed = server.good("PATCH", &path, other).await;
+    assert_eq!(changed["settings"]["operationsTenant"], json!(desk));
+    let again = json!({ "settings": { "operationsTenant": null } });
+    server.good("PATCH", &path, again).await;
+    let gone = json!({ "settings": { "operationsTenant": desk } });
+    let gone = server.call("PATCH", &path, gone).await;
+    assert_eq!(gone.json()["field"], "settings.operationsTenant");
+}
+
 #[tokio::test]
 async fn a_replaced_header_value_is_in_the_audit_log_by_its_name() {
     let server = TestServer::start().await;

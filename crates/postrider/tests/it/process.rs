@@ -864,7 +864,12 @@ async fn a_backup_is_restored_and_never_beside_another_log() {
         text(&wrong.stderr).contains("the log of another database"),
         "{wrong:?}"
     );
-    let restored = restore(&data);
+    // Where the server has its configuration from, as `backup` and all others have it.
+    let restored = output(
+        postrider()
+            .args(["restore".as_ref(), copy.as_os_str()])
+            .env("POSTRIDER__STORE__DIRECTORY", &data),
+    );
     assert!(restored.status.success(), "{restored:?}");
     assert!(data.join("postrider.db.before-restore-1").exists());
     must_belong_to_the_directorys_owner(&by_hand, &restore);

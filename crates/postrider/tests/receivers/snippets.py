@@ -36,8 +36,23 @@ NEEDS = {
 }
 # A snippet that takes longer hangs. Building the first Go program of a machine takes longest.
 TIMEOUT_SECS = 300
+# What a receiver may take at most while it looks at what a stranger sent. Node and Java have bounds of their own, and take
+# room for much more than they use.
+ADDRESSES_BYTES_MAX = 4 * 1024 * 1024 * 1024
 # Wrong verdicts of one snippet that are told; what more there are is only counted.
 SHOWN = 5
+
+
+
+def hostile():
+    """Bodies that cost whoever looks at all of them more than they cost to send, by name."""
+    sent = '"sentDate":"2026-01-01T00:00:00Z"'
+    name = "a" * 100_000
+    return {
+        "a long name over a long list": f'{{{sent},"{name}":[{",".join("0" * 60_000)}]}}',
+        "a long name over lists with nothing in them": f'{{{sent},"{name}":[{",".join(["[]"] * 50_000)}]}}',
+        "a text of escapes that never ends": '"' + '\\"' * 400_000,
+    }
 
 
 class Failure(Exception):
@@ -230,6 +245,9 @@ def cases_of(path):
             raise Failure(f"The case “{name}” has a “now”, but {case['profile']} has no time window.")
         by_profile[case["profile"]].append({**case, "name": name})
     for profile, some in by_profile.items():
+        like = next(case for case in some if not case["valid"])
+        for name, body in hostile().items():
+            some.append({**like, "name": name, "body_base64": encode(body)})
         for verdict in (True, False):
             if not any(case["valid"] is verdict for case in some):
                 raise Failure(f"There is no case of {profile} that is {'valid' if verdict else 'not valid'}.")
@@ -280,11 +298,13 @@ def write(directory, name, text):
     return str(path)
 
 
-def run_command(what, arguments, directory, text=""):
+def run_command(what, arguments, directory, text="", bounded=False):
     env = os.environ | {"GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "", "LC_ALL": "C.UTF-8"}
     if not env.keys() & {"HOME", "XDG_CACHE_HOME", "GOCACHE"}:
         # Go wants a place for what it has built.
         env["GOCACHE"] = str(pathlib.Path(tempfile.gettempdir()) / "postrider-snippets-go")
+    if bounded:
+        arguments = ["prlimit", f"--as={ADDRESSES_BYTES_MAX}", *arguments]
     try:
         done = subprocess.run(
             arguments, cwd=directory, input=text, capture_output=True, encoding="utf-8", timeout=TIMEOUT_SECS, env=env
@@ -305,13 +325,13 @@ def output_of(language, profile, snippet, cases, directory):
         return run_command(what, ["node", path], directory, text)
     if language == "python":
         path = write(directory, "snippet.py", snippet + fill(PYTHON, profile))
-        return run_command(what, [sys.executable, path], directory, text)
+        return run_command(what, [sys.executable, path], directory, text, bounded=True)
     if language == "php":
         path = write(directory, "snippet.php", "<?php\n" + snippet + fill(PHP, profile))
-        return run_command(what, ["php", "-d", "display_errors=stderr", path], directory, text)
+        return run_command(what, ["php", "-d", "display_errors=stderr", path], directory, text, bounded=True)
     if language == "ruby":
         path = write(directory, "snippet.rb", snippet + fill(RUBY, profile))
-        return run_command(what, ["ruby", path], directory, text)
+        return run_command(what, ["ruby", path], directory, text, bounded=True)
     if language == "go":
         paths = [
             write(directory, "snippet.go", "package main\n\n" + snippet),
@@ -319,7 +339,7 @@ def output_of(language, profile, snippet, cases, directory):
         ]
         program = str(directory / "snippet")
         run_command(f"Building the go snippet of {profile}", ["go", "build", "-o", program, *paths], directory)
-        return run_command(what, [program], directory, text)
+        return run_command(what, [program], directory, text, bounded=True)
     lines = snippet.splitlines(keepends=True)
     imports = [line for line in lines if line.startswith("import ")]
     rest = [line for line in lines if not line.startswith("import ")]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_core::delivery::Delivery;
 use postrider_core::{Id, id};
-use postrider_engine::PublishError;
+use postrider_engine::{CurrentProfile, PublishError};
 use postrider_store::queries::query_digest;
 use postrider_store::{
     CatchUp, Cursor, DeliveryFilter, MissedPage, MissedQuery, PageRequest, StoreError, Task,
@@ -265,7 +265,7 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
         let page = read_missed(service, &query).await?;
         for event in page.events {
             // Asked for each event: the profile may be replaced while the replay runs.
-            let profile = service.0.directory.profile(task.application).await?.version;
+            let profile = current_profile(service, task.application).await?.version;
             let missed = CatchUp {
                 event,
                 endpoint: query.endpoint,
@@ -281,6 +281,18 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
         task.cursor = Some(place_text(next));
         record(service, task).await?;
     }
+}
+
+async fn current_profile(
+    service: &Service,
+    application: Id<id::Application>,
+) -> Result<CurrentProfile> {
+    if let Ok(current) = service.0.directory.profile(application).await {
+        return Ok(current);
+    }
+    // Where it is not known by heart the store is asked, which may be away for a while.
+    patiently(TRIES_MAX, || service.store().application(application)).await?;
+    service.0.directory.profile(application).await
 }
 
 async fn read_missed(service: &Service, query: &MissedQuery) -> Result<MissedPage> {

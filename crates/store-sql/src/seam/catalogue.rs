@@ -95,12 +95,13 @@ impl Catalogue for SqlStore {
     async fn put_event_type(
         &self,
         event_type: EventType,
+        seen: Option<EventType>,
         max: usize,
         by: Actor,
     ) -> Result<EventType, StoreError> {
         self.writer
             .change(by.account, move |tx| {
-                tx.put_event_type(event_type, max, &by)
+                tx.put_event_type(event_type, seen.as_ref(), max, &by)
             })
             .await
     }

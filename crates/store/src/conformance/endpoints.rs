@@ -10,7 +10,7 @@ use super::fixture::{World, at, by, filter, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task,
-    TaskKind, TaskState, always,
+    TaskKind, TaskState, always, unconditionally,
 };
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
@@ -195,12 +195,16 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
     store.create_application(other.clone(), by()).await.unwrap();
     assert!(taken(
         store
-            .update_application(other.id, Box::new(|other| other.name = "shop".into()), by())
+            .update_application(
+                other.id,
+                unconditionally(|other: &mut Application| other.name = "shop".into()),
+                by()
+            )
             .await
             .map(drop)
     ));
     let change = |other: &mut Application| other.profile = "vignetim".into();
-    let changed = store.update_application(other.id, Box::new(change), by());
+    let changed = store.update_application(other.id, unconditionally(change), by());
     let changed = changed.await.unwrap();
     assert_eq!(changed.profile, "vignetim");
     assert_eq!(store.application(other.id).await.unwrap(), changed);
@@ -230,7 +234,7 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
             tenant.external_id = Some(to.into());
             tenant.metadata = Metadata::from([("plan".into(), "gold".into())]);
         };
-        store.update_tenant(first, Box::new(change), by())
+        store.update_tenant(first, unconditionally(change), by())
     };
     assert!(taken(rename("cust-2").await.map(drop)));
     let renamed = rename("cust-3").await.unwrap();
@@ -248,20 +252,25 @@ pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
         vendor: Some("{\"archived\":true}".into()),
         created_at: at(1),
     };
-    let put = |event_type| store.put_event_type(event_type, 1, by());
-    put(event_type("one")).await.unwrap();
+    let put = |event_type, seen| store.put_event_type(event_type, seen, 1, by());
+    put(event_type("one"), None).await.unwrap();
     let later = EventType {
         created_at: at(9),
         ..event_type("two")
     };
-    let changed = put(later).await.unwrap();
+    for seen in [None, Some(event_type("another"))] {
+        let overtaken = put(later.clone(), seen).await;
+        let rule = Rule::ChangedMeanwhile;
+        assert!(matches!(overtaken, Err(StoreError::Conflict { rule: found }) if found == rule));
+    }
+    let changed = put(later, Some(event_type("one"))).await.unwrap();
     assert_eq!(changed, event_type("two"), "it keeps when it was made");
     let one_more = EventType {
         name: "a.c".into(),
         ..event_type("three")
     };
     assert!(matches!(
-        put(one_more).await,
+        put(one_more, None).await,
         Err(StoreError::Conflict {
             rule: Rule::EventTypesMax
         })
@@ -504,6 +513,42 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
     store.put_task(task.clone()).await.unwrap();
     assert_eq!(store.task(task.id).await.unwrap(), task);
     assert_eq!(store.unfinished_tasks().await.unwrap(), []);
+    stopping_it_keeps_what_it_did(store, task).await;
+}
+
+/// Who stops a task knows less of what it has done than who runs it, and either may be first.
+async fn stopping_it_keeps_what_it_did(store: &dyn Store, task: Task) {
+    for is_stopper_first in [true, false] {
+        let running = Task {
+            id: store.ids().next(at(0)),
+            state: TaskState::Running,
+            finished_at: None,
+            ..task.clone()
+        };
+        store.put_task(running.clone()).await.unwrap();
+        let stopped = Task {
+            state: TaskState::Cancelled,
+            finished_at: Some(at(5)),
+            ..running.clone()
+        };
+        let ran = Task {
+            done: running.done + 6,
+            ..stopped.clone()
+        };
+        let mut ends = [stopped, ran.clone()];
+        if !is_stopper_first {
+            ends.reverse();
+        }
+        for end in ends {
+            store.put_task(end).await.unwrap();
+        }
+        let finished = Task {
+            state: TaskState::Finished,
+            ..ran.clone()
+        };
+        store.put_task(finished).await.unwrap();
+        assert_eq!(store.task(ran.id).await.unwrap(), ran);
+    }
 }
 
 /// Of the endpoints that fail, those that have for the longest come first; one that is well again is not among them.

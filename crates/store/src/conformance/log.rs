@@ -14,7 +14,7 @@ use postrider_core::{Id, Timestamp, id};
 use super::fixture::{self, World, at, by, world};
 use crate::{
     AuditFilter, EndpointListing, EndpointStats, KeyFilter, NewEvent, PageRequest, StatePattern,
-    StatisticsQuery, Store, Target, always,
+    StatisticsQuery, Store, Target, always, unconditionally,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -186,7 +186,7 @@ pub async fn every_change_is_in_the_audit_log(store: &dyn Store) {
     store.create_endpoint(callback, None, by()).await.unwrap();
     let change = |tenant: &mut postrider_core::tenant::Tenant| tenant.live_secret.since = at(9_000);
     store
-        .update_tenant(world.tenant, Box::new(change), who.clone())
+        .update_tenant(world.tenant, unconditionally(change), who.clone())
         .await
         .unwrap();
 

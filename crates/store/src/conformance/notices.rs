@@ -15,7 +15,7 @@ use super::fixture::{World, at, by, record, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, DueNotices, EXPIRED_TEXT, FinishDelivery, MailAudience, NewEvent, NoticeChannel,
-    NoticeFilter, PageRequest, Resend, Store, Target, always,
+    NoticeFilter, PageRequest, Resend, Store, Target, always, unconditionally,
 };
 
 const PAGE: PageRequest = PageRequest::first(50);
@@ -40,7 +40,7 @@ async fn notify(world: &World<'_>, settings: NotificationSettings) {
     };
     world
         .store
-        .update_tenant(world.tenant, Box::new(change), by())
+        .update_tenant(world.tenant, unconditionally(change), by())
         .await
         .unwrap();
 }

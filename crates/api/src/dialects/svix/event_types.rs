@@ -196,6 +196,7 @@ async fn write(
     description: String,
     kept: Kept,
 ) -> service::Result<EventType> {
+    let seen = known.clone();
     // A schema that was declared elsewhere, and is held against events, is not this API's to take away.
     let (schema, example) = match known {
         // One that came with the schemas that it had goes with them.
@@ -218,9 +219,9 @@ async fn write(
         description: Some(description),
         schema,
     };
-    let put = api
-        .service
-        .put_event_type(&client.caller, client.application, name, new);
+    let (caller, application) = (&client.caller, client.application);
+    let service = &api.service;
+    let put = service.put_event_type_over(caller, application, name, new, seen);
     put.await
 }
 

@@ -12,7 +12,7 @@ use postrider_core::{Id, id};
 use crate::memory::MemoryStore;
 use crate::{
     ApplicationChange, Catalogue, EndpointChange, EndpointFilter, Entity, Page, PageRequest,
-    ProfileRecord, StoreError, TenantChange, TenantFilter,
+    ProfileRecord, Rule, StoreError, TenantChange, TenantFilter,
 };
 
 #[async_trait]
@@ -46,7 +46,7 @@ impl Catalogue for MemoryStore {
         let mut state = self.state();
         let before = state.application(id)?;
         let mut after = before.clone();
-        change(&mut after);
+        change(&mut after)?;
         state.update_application(after.clone())?;
         state.note(&self.ids, &by, Some(&before), Some(&after));
         Ok(after)
@@ -68,7 +68,7 @@ impl Catalogue for MemoryStore {
         let mut state = self.state();
         let before = state.tenant(id)?;
         let mut after = before.clone();
-        change(&mut after);
+        change(&mut after)?;
         state.must_be_free_for_tenant(&after)?;
         state.tenants.insert(id.as_u128(), after.clone());
         state.note(&self.ids, &by, Some(&before), Some(&after));
@@ -99,12 +99,16 @@ impl Catalogue for MemoryStore {
     async fn put_event_type(
         &self,
         event_type: EventType,
+        seen: Option<EventType>,
         max: usize,
         by: Actor,
     ) -> Result<EventType, StoreError> {
         let mut state = self.state();
         let key = (event_type.application.as_u128(), event_type.name.clone());
         let before = state.event_types.get(&key).cloned();
+        if before != seen {
+            return Err(StoreError::conflict(Rule::ChangedMeanwhile));
+        }
         state.put_event_type(event_type, max)?;
         let after = state.event_types.get(&key).cloned();
         state.note(&self.ids, &by, before.as_ref(), after.as_ref());

@@ -15,8 +15,19 @@ impl Tasks for MemoryStore {
         // A replay of a deleted tenant's is not remembered.
         let owned = |tenant: Id<id::Tenant>| state.tenants.contains_key(&tenant.as_u128());
         let lost = task.kind == crate::TaskKind::Replay && !task.tenant.is_some_and(owned);
-        // One that somebody stopped stays so, whatever its last step still writes.
-        if !lost && known.is_none_or(|known| known.state == crate::TaskState::Running) {
+        // One that has ended stays as it ended, whatever its last step still writes; but what that did counts.
+        let goes_on = |known: &Task| {
+            known.state == crate::TaskState::Running
+                || (known.state == task.state
+                    && known.done <= task.done
+                    && known.skipped <= task.skipped)
+        };
+        if !lost && known.is_none_or(goes_on) {
+            let finished_at = known.and_then(|known| known.finished_at);
+            let task = Task {
+                finished_at: finished_at.or(task.finished_at),
+                ..task
+            };
             state.tasks.insert(task.id.as_u128(), task);
         }
         Ok(())
