@@ -44,9 +44,9 @@ cargo xtask bench      what a delivery costs, the bare relay beside it; or one o
 cargo xtask dist       archives and Debian packages for this machine's kind and ARM64, and an image, in target/dist
 cargo xtask demo       the demo, as a user runs it";
 
-/// By so much is what runs beside the tests nicer than they are.
-#[cfg(target_os = "linux")]
+/// By so much is what runs beside the tests nicer than they are, and what only compiles, and takes what is left.
 const NICER: i32 = 10;
+const NICEST: i32 = 19;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -86,6 +86,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Steps that come one after the other.
+type Lane = fn() -> anyhow::Result<()>;
+
 fn ci() -> anyhow::Result<()> {
     provide::components()?;
     let provided = std::thread::spawn(provide::all);
@@ -95,6 +98,8 @@ fn ci() -> anyhow::Result<()> {
     step("requirements of the three systems", systems::check)?;
     step("lints, and what the tests run, built", || {
         lints::control()?;
+        // The tests know it as a test only.
+        run(lints::linted(&mut Command::new("cargo")).args(["build", "--quiet", "-p", "xtask"]))?;
         browser::binary(&browser::target()).map(drop)
     })?;
     step("what a machine with Rust alone lacks, installed", || {
@@ -104,9 +109,15 @@ fn ci() -> anyhow::Result<()> {
     })?;
     // All that is left asks what is built already, and most of it is waiting for something: it goes side by side.
     let (tests, others) = std::thread::scope(|lanes| {
-        let others = [documents, clients, elsewhere].map(|lane| {
+        let beside: [(i32, Lane); 4] = [
+            (NICER, documents),
+            (NICER, clients),
+            (NICER, counted_and_newest),
+            (NICEST, systems_elsewhere),
+        ];
+        let others = beside.map(|(nice, lane)| {
             lanes.spawn(move || {
-                behind_the_tests();
+                behind_the_tests(nice);
                 lane()
             })
         });
@@ -130,10 +141,12 @@ fn ci() -> anyhow::Result<()> {
 }
 
 /// What the tests ask is answered first: they are the longest. Of this thread and what it starts.
-fn behind_the_tests() {
+fn behind_the_tests(nice: i32) {
     #[cfg(target_os = "linux")]
     // Without it everything takes longer, and nothing else is different.
-    let _ = rustix::process::setpriority_process(None, NICER);
+    let _ = rustix::process::setpriority_process(None, nice);
+    #[cfg(not(target_os = "linux"))]
+    let _ = nice;
 }
 
 /// Looks at what describes the server: its pages, the document of the API, the README.
@@ -155,11 +168,13 @@ fn clients() -> anyhow::Result<()> {
     step("the Helm chart", contract::chart)
 }
 
-/// What a delivery costs, and the systems and the database that are not this one's.
-fn elsewhere() -> anyhow::Result<()> {
+/// What a delivery costs, and the database that is not this one's.
+fn counted_and_newest() -> anyhow::Result<()> {
     step("instructions for a delivery", instructions::check)?;
-    step("the newest PostgreSQL", newest::check)?;
-    // Last, since it alone can use what the other lanes leave when they have ended.
+    step("the newest PostgreSQL", newest::check)
+}
+
+fn systems_elsewhere() -> anyhow::Result<()> {
     step("macOS and Windows, as far as a check goes", cross::check)
 }
 
@@ -192,6 +207,7 @@ fn readme() -> anyhow::Result<()> {
 }
 
 fn test(arguments: &[String]) -> anyhow::Result<()> {
+    provide::components()?;
     provide::for_tests()?;
     // Most of what the tests of the server do is waiting.
     let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);

@@ -15,9 +15,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use ipnet::IpNet;
-use postrider_core::seal::{hex, sha256};
+use postrider_core::seal::sha256;
 use postrider_service::budget::{Budget, Grant};
-use postrider_service::{AsAskedFor, CameFrom, ErrorCode, Refusal, Result, random};
+use postrider_service::{AsAskedFor, CameFrom, ErrorCode, Refusal, Result};
 
 use crate::metrics::Metrics;
 use crate::native::traceparent;
@@ -29,9 +29,20 @@ use crate::{Api, ApiOptions, dialects};
 /// Bytes that are handed to the connection at once: what it has not asked for is still counted.
 const PIECE: usize = 64 * 1024;
 
-/// What answers have in common.
+/// What answers have in common, in one place: each request gets it several times.
 #[derive(Debug, Clone)]
-pub(crate) struct Answers {
+pub(crate) struct Answers(Arc<Common>);
+
+impl std::ops::Deref for Answers {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.0
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Common {
     /// Whose shape a refusal has depends on where it was asked for.
     api: Api,
     budget: Budget,
@@ -45,7 +56,7 @@ pub(crate) struct Answers {
 impl Answers {
     pub(crate) fn new(api: &Api, options: &ApiOptions) -> Self {
         let keep_alive = format!("timeout={}", options.keep_alive.as_secs());
-        Self {
+        Self(Arc::new(Common {
             api: api.clone(),
             budget: api.door.answers.clone(),
             metrics: api.door.metrics.clone(),
@@ -53,7 +64,7 @@ impl Answers {
             proxies: Arc::from(options.trusted_proxies.as_slice()),
             keep_alive: HeaderValue::from_str(&keep_alive)
                 .expect("a number of seconds is a header value"),
-        }
+        }))
     }
 }
 
@@ -69,7 +80,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     let mut response = answered(&answers, request, next).await;
     line.end(&response, &answers);
     let headers = response.headers_mut();
-    headers.insert("keep-alive", answers.keep_alive);
+    headers.insert("keep-alive", answers.keep_alive.clone());
     // Here, and not where it was counted: then it is on refusals too.
     if let Some(used) = line.asked_by.used() {
         used.tell(headers);
@@ -169,7 +180,8 @@ impl Line {
                 && given.as_bytes().iter().all(plain)
         });
         let made = || {
-            let id = format!("req_{}", hex(&random::bytes(12)));
+            // No secret, so that it need not be what nobody could guess.
+            let id = format!("req_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
             HeaderValue::from_str(&id).expect("hex digits are a header value")
         };
         Self {

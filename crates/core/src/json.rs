@@ -2,6 +2,7 @@
 
 pub mod es;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::limits::JSON_DEPTH_MAX;
@@ -63,6 +64,13 @@ fn place(bytes: &[u8], at: usize) -> (usize, usize) {
     )
 }
 
+/// What becomes of a text: a key is compared with others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Kept,
+    Passed,
+}
+
 enum Mistake {
     Syntax(&'static str),
     TooDeep,
@@ -76,15 +84,15 @@ struct Checker<'t> {
     depth_max: usize,
 }
 
-enum Open {
+enum Open<'t> {
     List,
     /// The keys so far, unescaped.
-    Object(HashSet<Vec<u8>>),
+    Object(HashSet<Cow<'t, [u8]>>),
 }
 
-impl Checker<'_> {
+impl<'t> Checker<'t> {
     fn document(&mut self) -> Result<(), Mistake> {
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<Open<'t>> = Vec::new();
         loop {
             self.value(&mut open)?;
             // After a value: what is open goes on or ends.
@@ -116,7 +124,7 @@ impl Checker<'_> {
     }
 
     /// One value; of a list or object that is not empty, as far as its first value.
-    fn value(&mut self, open: &mut Vec<Open>) -> Result<(), Mistake> {
+    fn value(&mut self, open: &mut Vec<Open<'t>>) -> Result<(), Mistake> {
         loop {
             self.skip_space();
             match self.bytes.get(self.at) {
@@ -138,7 +146,7 @@ impl Checker<'_> {
                     }
                     open.push(Open::List);
                 }
-                Some(b'"') => return self.text().map(drop),
+                Some(b'"') => return self.text(Read::Passed).map(drop),
                 Some(b't') => return self.word("true"),
                 Some(b'f') => return self.word("false"),
                 Some(b'n') => return self.word("null"),
@@ -149,7 +157,7 @@ impl Checker<'_> {
         }
     }
 
-    fn enter(&mut self, open: &[Open]) -> Result<(), Mistake> {
+    fn enter(&mut self, open: &[Open<'t>]) -> Result<(), Mistake> {
         if open.len() >= self.depth_max {
             return Err(Mistake::TooDeep);
         }
@@ -158,11 +166,11 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn key(&mut self, keys: &mut HashSet<Vec<u8>>) -> Result<(), Mistake> {
+    fn key(&mut self, keys: &mut HashSet<Cow<'t, [u8]>>) -> Result<(), Mistake> {
         if self.bytes.get(self.at) != Some(&b'"') {
             return Err(Mistake::Syntax("expected a key"));
         }
-        let key = self.text()?;
+        let key = self.text(Read::Kept)?;
         if keys.contains(&key) {
             // A key with half of a surrogate pair is no text; it is told as far as it is one.
             return Err(Mistake::Duplicate(
@@ -178,25 +186,41 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// A text, unescaped; half of a surrogate pair stays as three bytes that are no UTF-8.
-    fn text(&mut self) -> Result<Vec<u8>, Mistake> {
-        let mut text = Vec::new();
+    /// A text, unescaped; half of a surrogate pair stays as three bytes that are no UTF-8. One without escapes is where it
+    /// is, and of one that is only passed nothing is made.
+    fn text(&mut self, read: Read) -> Result<Cow<'t, [u8]>, Mistake> {
+        let mut unescaped = Vec::new();
         self.at += 1;
+        let bytes = self.bytes;
+        let start = self.at;
         loop {
-            let Some(byte) = self.bytes.get(self.at).copied() else {
+            let rest = &bytes[self.at..];
+            let is_mark = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let Some(plain) = rest.iter().position(is_mark) else {
+                self.at = bytes.len();
                 return Err(Mistake::Syntax("a text without end"));
             };
-            match byte {
+            let has_escape = rest[plain] == b'\\' || !unescaped.is_empty();
+            if read == Read::Kept && has_escape {
+                unescaped.extend_from_slice(&rest[..plain]);
+            }
+            self.at += plain;
+            match rest[plain] {
                 b'"' => {
+                    let end = self.at;
                     self.at += 1;
-                    return Ok(text);
+                    return Ok(match has_escape {
+                        true => Cow::Owned(unescaped),
+                        false => Cow::Borrowed(&bytes[start..end]),
+                    });
                 }
-                b'\\' => self.escape(&mut text)?,
-                0..=0x1f => return Err(Mistake::Syntax("a control character in a text")),
-                byte => {
-                    text.push(byte);
-                    self.at += 1;
+                b'\\' => {
+                    if read == Read::Passed {
+                        unescaped.clear();
+                    }
+                    self.escape(&mut unescaped)?;
                 }
+                _ => return Err(Mistake::Syntax("a control character in a text")),
             }
         }
     }

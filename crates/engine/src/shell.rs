@@ -86,7 +86,7 @@ pub struct Engine {
     profiles: Arc<ProfileRegistry>,
     endpoints: EndpointCache,
     machine: Mutex<Machine>,
-    journal: Mutex<Option<Journal>>,
+    journal: Mutex<Option<Arc<Journal>>>,
     timer: Notify,
     /// When the timer will wake, in microseconds: a sooner wish has to wake it.
     timer_at: AtomicI64,
@@ -148,7 +148,7 @@ impl Engine {
             clocks,
             profiles: options.profiles,
             machine: Mutex::new(Machine::new(options.limits)),
-            journal: Mutex::new(Some(handle)),
+            journal: Mutex::new(Some(Arc::new(handle))),
             timer: Notify::new(),
             timer_at: AtomicI64::new(i64::MAX),
             tasks: TaskTracker::new(),
@@ -479,7 +479,7 @@ impl Engine {
         tasks && recorded
     }
 
-    fn journal(&self) -> Result<Journal, Busy> {
+    fn journal(&self) -> Result<Arc<Journal>, Busy> {
         self.journal
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -147,8 +147,8 @@ impl Client {
         self.read(path, status, &bytes)
     }
 
-    /// As [`Client::call`], for what the server takes once however often it comes: sent again while there is no answer, or
-    /// one that passes.
+    /// As [`Client::call`], for what the server takes once however often it comes: sent again while there is no answer that
+    /// can be read, or one that passes. `told` gets the reason, before the first pause.
     ///
     /// # Errors
     /// As [`Client::call`], of the last try.
@@ -157,16 +157,21 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<String>,
+        told: impl Fn(&anyhow::Error),
     ) -> anyhow::Result<Value> {
         let mut pause = FIRST_PAUSE;
-        for _ in 1..TRIES {
-            let answer = self
-                .exchanged(method.clone(), path, body.clone())
-                .await
-                .ok()
-                .filter(|(status, _)| !passes(*status));
-            if let Some((status, bytes)) = answer {
-                return self.read(path, status, &bytes);
+        for number in 1..TRIES {
+            let sent = self.exchanged(method.clone(), path, body.clone()).await;
+            let answer = sent.map(|(status, bytes)| {
+                let is_final = status.is_client_error() && !passes(status);
+                (is_final, self.read(path, status, &bytes))
+            });
+            let error = match answer {
+                Ok((true, answer) | (false, answer @ Ok(_))) => return answer,
+                Ok((false, Err(error))) | Err(error) => error,
+            };
+            if number == 1 {
+                told(&error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);

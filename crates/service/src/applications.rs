@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::changes::is_overtaken;
 use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::retention::DAYS_MAX;
@@ -37,7 +36,7 @@ fn standard() -> String {
 }
 
 /// What changes of an application; what is not named stays.
-#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationPatch {
     #[serde(default, deserialize_with = "present")]
@@ -110,34 +109,17 @@ impl Service {
     }
 
     /// # Errors
-    /// Of a field that cannot be, of what only the operator changes, `changed_meanwhile` when others change it all the time,
-    /// or what the store answers.
+    /// Of a field that cannot be, of what only the operator changes, or what the store answers.
     pub async fn change_application(
         &self,
         who: &Caller,
         id: Id<id::Application>,
         patch: ApplicationPatch,
     ) -> Result<Application> {
-        let mut before = who.application(self, id).await?;
-        let mut look = 1;
-        loop {
-            let made = self.change_application_of(who, &before, patch.clone());
-            let made = made.await;
-            if !is_overtaken(&made, look) {
-                return made;
-            }
-            look += 1;
-            before = Arc::new(self.store().application(id).await?);
-        }
-    }
-
-    async fn change_application_of(
-        &self,
-        who: &Caller,
-        before: &Application,
-        patch: ApplicationPatch,
-    ) -> Result<Application> {
+        let id = who.application(self, id).await?.id;
         who.must_be_live()?;
+        let _turn = self.changing(id).await?;
+        let before = self.store().application(id).await?;
         let settings = patch.settings.unwrap_or_default();
         // The product chooses its own settings; what reaches beyond it is the operator's.
         let beyond = ["operationsTenant", "retentionDays"];
@@ -152,7 +134,7 @@ impl Service {
             required("name", name, KEY_BYTES_MAX)?;
         }
         if let Some(profile) = &patch.profile {
-            may_take_profile(self, before, profile).await?;
+            may_take_profile(self, &before, profile).await?;
         }
         // Looked at as a whole, which the transaction must find as it was.
         let mut imagined = before.clone();
@@ -160,26 +142,23 @@ impl Service {
         if let Some(profile) = &patch.profile {
             imagined.profile.clone_from(profile);
         }
-        check_settings(self, Some(before), &imagined).await?;
+        check_settings(self, Some(&before), &imagined).await?;
         let by = who.changes(self.now())?;
         let now = by.at;
-        let (seen, settings) = (before.settings.clone(), imagined.settings);
         let change = move |application: &mut Application| {
-            if settings != seen && application.settings != seen {
+            let (is, was) = (&application, &before);
+            if is.settings != was.settings || is.profile != was.profile {
                 return Err(StoreError::conflict(Rule::ChangedMeanwhile));
             }
             application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));
             application.profile = patch
                 .profile
                 .unwrap_or(std::mem::take(&mut application.profile));
-            if settings != seen {
-                application.settings = settings;
-            }
+            application.settings = imagined.settings;
             application.updated_at = now;
             Ok(())
         };
-        self.write_application(before.id, Box::new(change), by)
-            .await
+        self.write_application(id, Box::new(change), by).await
     }
 }
 

@@ -10,19 +10,10 @@ use postrider_store::{
     ApplicationChange, DeliveryFilter, EndpointChange, KeyChange, Page, PageRequest, StoreError,
     TenantChange,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::refusal::{ErrorCode, Refusal, Result};
+use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service};
-
-/// So often what others change all the time is looked at before a change of it is refused.
-const LOOKS_MAX: u32 = 5;
-
-/// Whether a change that was made of what was there, as its transaction had to find it, is to be made anew: somebody else
-/// was quicker.
-pub(crate) fn is_overtaken<T>(made: &Result<T>, look: u32) -> bool {
-    let code = made.as_ref().err().map(|refusal| refusal.code);
-    code == Some(ErrorCode::ChangedMeanwhile) && look < LOOKS_MAX
-}
 
 impl Service {
     /// Runs a change to its end although whoever asked for it may go away: what a change touches in memory
@@ -83,6 +74,12 @@ impl Service {
             Ok(counted?)
         })
         .await
+    }
+
+    /// The turn of whoever changes an application, its event types or a tenant by what they find there: what they have looked
+    /// at, as a whole, is what they write over.
+    pub(crate) async fn changing<K>(&self, what: Id<K>) -> Result<OwnedSemaphorePermit> {
+        self.0.changing.take(Id::from_u128(what.as_u128())).await
     }
 
     pub(crate) async fn write_endpoint(

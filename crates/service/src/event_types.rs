@@ -10,13 +10,12 @@ use postrider_core::profile::{DescribedEvent, Profile};
 use postrider_core::tenant::{EventType, Scope};
 use postrider_core::{Id, id};
 
-use crate::changes::is_overtaken;
 use crate::reading::bounded;
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service, schemas};
 
 /// An event type as an application declares it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct NewEventType {
     pub description: Option<String>,
     /// JSON Schema, kept as it came, byte for byte.
@@ -70,8 +69,7 @@ impl Service {
     /// Declares an event type, or declares it anew, whatever was said of it.
     ///
     /// # Errors
-    /// Of a name, a schema or an example that cannot be, `event_types_max`, `changed_meanwhile` when others change it all the
-    /// time, or what the store answers.
+    /// Of a name, a schema or an example that cannot be, `event_types_max`, or what the store answers.
     pub async fn put_event_type(
         &self,
         who: &Caller,
@@ -79,30 +77,20 @@ impl Service {
         name: String,
         new: NewEventType,
     ) -> Result<EventType> {
-        let id = who.application(self, application).await?.id;
-        let mut look = 1;
-        loop {
-            let seen = self.store().event_type(id, &name).await?;
-            let put = self.put_event_type_over(who, id, name.clone(), new.clone(), seen);
-            let put = put.await;
-            if !is_overtaken(&put, look) {
-                return put;
-            }
-            look += 1;
-        }
+        self.put_event_type_over(who, application, name, |_| Ok(new))
+            .await
     }
 
-    /// Declares an event type in the place of the one that was `seen`; of none where there was none.
+    /// Declares an event type by what is there of this name.
     ///
     /// # Errors
-    /// As [`Service::put_event_type`], `changed_meanwhile` when it is another by now.
+    /// As [`Service::put_event_type`], and what `make` refuses.
     pub async fn put_event_type_over(
         &self,
         who: &Caller,
         application: Id<id::Application>,
         name: String,
-        new: NewEventType,
-        seen: Option<EventType>,
+        make: impl FnOnce(Option<EventType>) -> Result<NewEventType> + Send,
     ) -> Result<EventType> {
         let application = who.application(self, application).await?.id;
         // Live events are checked by it as well.
@@ -113,6 +101,9 @@ impl Service {
                 "must have letters, digits, _ and -, with dots between parts",
             ));
         }
+        let _turn = self.changing(application).await?;
+        let seen = self.store().event_type(application, &name).await?;
+        let new = make(seen.clone())?;
         if let Some(description) = &new.description {
             bounded("description", description, DESCRIPTION_BYTES_MAX)?;
         }

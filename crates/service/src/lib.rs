@@ -202,6 +202,8 @@ struct Inner {
     lists: turns::Turns<()>,
     /// By whose account they go on.
     explanations: turns::Turns<()>,
+    /// Of applications and tenants.
+    changing: turns::Turns<()>,
     schemas: schemas::Gate,
     probes: endpoints::Probes,
     door: sessions::Door,
@@ -241,6 +243,7 @@ impl Service {
             counts: turns::Turns::default(),
             lists: turns::Turns::of_several(LISTS_EACH),
             explanations: turns::Turns::default(),
+            changing: turns::Turns::default(),
             schemas: schemas::Gate::default(),
             probes: endpoints::Probes::default(),
             door: sessions::Door::default(),

@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::applications::merged;
-use crate::changes::is_overtaken;
 use crate::confirmations;
 use crate::random::{seal_nonce, secret_text};
 use crate::reading::{bounded_page, checked_metadata, nullable, present, required};
@@ -46,7 +45,7 @@ pub struct TenantMade {
 }
 
 /// What changes of a tenant; what is not named stays.
-#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TenantPatch {
     #[serde(default, deserialize_with = "present")]
@@ -175,24 +174,18 @@ impl Service {
     }
 
     /// # Errors
-    /// Of a field that cannot be, of what a tenant's key may not change, `changed_meanwhile` when others change it all the
-    /// time, or what the store answers.
+    /// Of a field that cannot be, of what a tenant's key may not change, or what the store answers.
     pub async fn change_tenant(
         &self,
         who: &Caller,
         id: Id<id::Tenant>,
         patch: TenantPatch,
     ) -> Result<(Tenant, Arc<Profile>)> {
-        let mut tenant = who.tenant(self, id).await?;
-        let mut look = 1;
-        let changed = loop {
-            let made = self.change_tenant_of(who, &tenant, patch.clone()).await;
-            if !is_overtaken(&made, look) {
-                break made?;
-            }
-            look += 1;
-            tenant = Arc::new(self.store().tenant(id).await?);
-        };
+        let id = who.tenant(self, id).await?.id;
+        let turn = self.changing(id).await?;
+        let tenant = self.store().tenant(id).await?;
+        let changed = self.change_tenant_of(who, &tenant, patch).await?;
+        drop(turn);
         // Behind the write: before it, a code would be of an address that nobody waits for.
         if let Err(refusal) = confirmations::ask_new(self, &tenant, &changed).await {
             // What was asked for is stored. Whoever asks for a code again gets one.
@@ -244,7 +237,7 @@ impl Service {
         let now = by.at;
         let seen = before.settings.clone();
         let change = move |tenant: &mut Tenant| {
-            if settings != seen && tenant.settings != seen {
+            if tenant.settings != seen {
                 return Err(StoreError::conflict(Rule::ChangedMeanwhile));
             }
             tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
@@ -252,9 +245,7 @@ impl Service {
             if let Some(metadata) = patch.metadata {
                 tenant.metadata = metadata.unwrap_or_default();
             }
-            if settings != seen {
-                tenant.settings = settings;
-            }
+            tenant.settings = settings;
             tenant.updated_at = now;
             Ok(())
         };

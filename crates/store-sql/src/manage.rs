@@ -466,10 +466,11 @@ impl Tx {
         let sql = "insert into task (id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total)
                    select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
                    where cast(?12 as bigint) = 1 or exists (select 1 from tenant where id = ?3) -- not a replay of a deleted tenant's
-                   on conflict (id) do update set state = excluded.state, error = excluded.error, done = excluded.done,
-                   skipped = excluded.skipped, total = excluded.total, cursor = excluded.cursor,
+                   on conflict (id) do update set state = case when task.state = 0 then excluded.state else task.state end,
+                   error = case when task.state = 0 then excluded.error else task.error end, done = excluded.done,
+                   skipped = excluded.skipped, total = coalesce(excluded.total, task.total), cursor = coalesce(excluded.cursor, task.cursor),
                    finished_at = coalesce(task.finished_at, excluded.finished_at)
-                   where task.state = 0 or (task.state = excluded.state and task.done <= excluded.done and task.skipped <= excluded.skipped)";
+                   where task.state = 0 or (task.done <= excluded.done and task.skipped <= excluded.skipped)";
         let values = params![
             task.id.key(),
             task.application.key(),

@@ -58,17 +58,8 @@ pub struct FormTooLong;
 
 struct Pairs {
     list: Vec<(String, String)>,
-    /// Bytes that the paths may still have.
+    /// Bytes that the paths may still have, also of what has others in it, or nothing: each is made.
     room: usize,
-}
-
-impl Pairs {
-    fn push(&mut self, path: String, text: String) -> Result<(), FormTooLong> {
-        // Counted while it grows: at the end all of it would be in memory.
-        self.room = self.room.checked_sub(path.len()).ok_or(FormTooLong)?;
-        self.list.push((path, text));
-        Ok(())
-    }
 }
 
 impl FlatKv {
@@ -149,6 +140,8 @@ impl FlatKv {
     }
 
     fn walk(&self, path: String, value: &Value, pairs: &mut Pairs) -> Result<(), FormTooLong> {
+        // Counted while they are made: at the end all of them would be in memory.
+        pairs.room = pairs.room.checked_sub(path.len()).ok_or(FormTooLong)?;
         let under = |name: &str| format!("{path}{}{name}", self.separator);
         let text = match value {
             Value::Object(members) if members.is_empty() => match &self.empty {
@@ -187,7 +180,8 @@ impl FlatKv {
             Value::Number(number) => es::number(*number),
             Value::Text(text) => text.clone(),
         };
-        pairs.push(path, text)
+        pairs.list.push((path, text));
+        Ok(())
     }
 }
 
@@ -208,6 +202,14 @@ mod tests {
             encode: false,
             of: None,
         }
+    }
+
+    #[test]
+    fn what_has_nothing_in_it_takes_room_too() {
+        let name = "a".repeat(1_000);
+        let body = |items: usize| format!("{{\"{name}\":[{}]}}", vec!["[]"; items].join(","));
+        assert_eq!(flat().canonical(body(10_000).as_bytes()), Ok(Vec::new()));
+        assert_eq!(flat().canonical(body(20_000).as_bytes()), Err(FormTooLong));
     }
 
     #[test]

@@ -101,7 +101,9 @@ pub async fn event(command: EventCommand) -> anyhow::Result<()> {
             let client = connection.client()?;
             let made = if is_keyed {
                 client
-                    .call_until_final(Method::POST, &path, Some(body))
+                    .call_until_final(Method::POST, &path, Some(body), |error| {
+                        hint(&format!("{error:#}; trying again"));
+                    })
                     .await?
             } else {
                 client.call(Method::POST, &path, Some(body)).await?

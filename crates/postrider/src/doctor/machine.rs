@@ -267,7 +267,10 @@ async fn names(config: &Config) -> Vec<Check> {
 }
 
 fn hosts(config: &Config) -> Vec<(&'static str, String)> {
-    let of_url = |url: &str| Some(Url::parse(url).ok()?.host_str()?.to_owned());
+    let of_url = |url: &str| {
+        let url = Url::parse(url).ok()?;
+        Some(url.host_str()?.trim_matches(['[', ']']).to_owned())
+    };
     let smtp = config.notifications.smtp.as_ref();
     let named = [
         (

@@ -164,7 +164,10 @@ def check(language, text, server, proxy, receiver, tenant, rust):
         assert published.returncode == 0, f"{language}: {published.stderr}"
         events = server.call("GET", f"/v1/tenants/{tenant}/events?type=order.{language}")["data"]
         assert len(events) == 1, f"{language}: {events}"
-        assert events[0]["id"] in published.stdout, f"{language}: {published.stdout} instead of {events[0]['id']}"
+        told = published.stdout.strip()
+        if language in ("curl", COMMAND):
+            told = json.loads(told)["id"]
+        assert told == events[0]["id"], f"{language}: {published.stdout} instead of {events[0]['id']}"
         assert proxy.seen[key] == 4, f"{language}: {proxy.seen[key]} requests"
         if language == "curl":
             return

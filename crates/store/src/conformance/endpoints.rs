@@ -531,23 +531,36 @@ async fn stopping_it_keeps_what_it_did(store: &dyn Store, task: Task) {
             finished_at: Some(at(5)),
             ..running.clone()
         };
-        let ran = Task {
+        // Whoever ran it may have come to its end besides.
+        let finished = Task {
+            state: TaskState::Finished,
             done: running.done + 6,
+            total: Some(50),
             ..stopped.clone()
         };
-        let mut ends = [stopped, ran.clone()];
+        let ran = Task {
+            state: stopped.state.clone(),
+            ..finished.clone()
+        };
+        let mut ends = [stopped.clone(), ran.clone()];
         if !is_stopper_first {
             ends.reverse();
         }
         for end in ends {
             store.put_task(end).await.unwrap();
         }
-        let finished = Task {
-            state: TaskState::Finished,
-            ..ran.clone()
-        };
-        store.put_task(finished).await.unwrap();
+        store.put_task(finished.clone()).await.unwrap();
         assert_eq!(store.task(ran.id).await.unwrap(), ran);
+        let another = store.ids().next(at(0));
+        for end in [&running, &stopped, &finished] {
+            let end = Task {
+                id: another,
+                ..end.clone()
+            };
+            store.put_task(end).await.unwrap();
+        }
+        let expected = Task { id: another, ..ran };
+        assert_eq!(store.task(another).await.unwrap(), expected);
     }
 }
 

@@ -101,7 +101,11 @@ async fn known(api: &Api, client: &Client, name: &str) -> service::Result<Option
 
 async fn found(api: &Api, client: &Client, name: &str) -> service::Result<EventType> {
     let found = known(api, client, name).await?;
-    found.ok_or_else(|| Refusal::not_found("event type"))
+    found.ok_or_else(unknown)
+}
+
+fn unknown() -> Refusal {
+    Refusal::not_found("event type")
 }
 
 pub(super) async fn list(State(api): State<Api>, client: Client, params: Params) -> Answer {
@@ -177,51 +181,54 @@ impl EventTypeUpdate {
 
 /// Writes a type; an archived one of this name comes back.
 pub(super) async fn create(State(api): State<Api>, client: Client, body: Body) -> Answer {
-    let given: EventTypeIn = client.read(&api, body).await?;
-    let known = known(&api, &client, &given.name).await?;
-    let archived = |known: &EventType| Kept::of(known).archived;
-    if known.as_ref().is_some_and(|known| !archived(known)) {
-        return Err(taken(EVENT_TYPE).into());
-    }
-    let (description, kept) = given.rest.into_parts();
-    let written = write(&api, &client, given.name, known, description, kept).await?;
+    let EventTypeIn { name, rest } = client.read(&api, body).await?;
+    let make = |known: Option<&EventType>| {
+        if known.is_some_and(|known| !Kept::of(known).archived) {
+            return Err(taken(EVENT_TYPE));
+        }
+        Ok(rest.into_parts())
+    };
+    let written = write(&api, &client, name, make).await?;
     Ok(json(StatusCode::CREATED, &EventTypeOut::new(written, true)))
 }
 
+/// Writes what is made of what is there.
 async fn write(
     api: &Api,
     client: &Client,
     name: String,
-    known: Option<EventType>,
-    description: String,
-    kept: Kept,
+    make: impl FnOnce(Option<&EventType>) -> service::Result<(String, Kept)> + Send,
 ) -> service::Result<EventType> {
-    let seen = known.clone();
-    // A schema that was declared elsewhere, and is held against events, is not this API's to take away.
-    let (schema, example) = match known {
-        // One that came with the schemas that it had goes with them.
-        Some(known) => {
-            let came = Kept::of(&known).example();
-            let own = known
-                .example
-                .filter(|example| came.as_ref() != Some(example));
-            (known.schema, own)
-        }
-        None => (None, None),
-    };
-    let kept = Kept {
-        updated_at: Some(api.service.now()),
-        ..kept
-    };
-    let new = NewEventType {
-        example: kept.example().or(example),
-        vendor: Some(kept.text()?),
-        description: Some(description),
-        schema,
+    let now = api.service.now();
+    let over = |known: Option<EventType>| {
+        let (description, kept) = make(known.as_ref())?;
+        // A schema that was declared elsewhere, and is held against events, is not this API's to take away.
+        let (schema, example) = match known {
+            // One that came with the schemas that it had goes with them.
+            Some(known) => {
+                let came = Kept::of(&known).example();
+                let own = known
+                    .example
+                    .filter(|example| came.as_ref() != Some(example));
+                (known.schema, own)
+            }
+            None => (None, None),
+        };
+        let kept = Kept {
+            updated_at: Some(now),
+            ..kept
+        };
+        Ok(NewEventType {
+            example: kept.example().or(example),
+            vendor: Some(kept.text()?),
+            description: Some(description),
+            schema,
+        })
     };
     let (caller, application) = (&client.caller, client.application);
-    let service = &api.service;
-    let put = service.put_event_type_over(caller, application, name, new, seen);
+    let put = api
+        .service
+        .put_event_type_over(caller, application, name, over);
     put.await
 }
 
@@ -242,13 +249,14 @@ pub(super) async fn put(
     body: Body,
 ) -> Answer {
     let given: EventTypeUpdate = client.read(&api, body).await?;
-    let known = known(&api, &client, &name).await?;
-    let status = match known {
-        Some(_) => StatusCode::OK,
-        None => StatusCode::CREATED,
+    let mut status = StatusCode::CREATED;
+    let make = |known: Option<&EventType>| {
+        if known.is_some() {
+            status = StatusCode::OK;
+        }
+        Ok(given.into_parts())
     };
-    let (description, kept) = given.into_parts();
-    let written = write(&api, &client, name, known, description, kept).await?;
+    let written = write(&api, &client, name, make).await?;
     Ok(json(status, &EventTypeOut::new(written, true)))
 }
 
@@ -273,16 +281,18 @@ pub(super) async fn change(
     body: Body,
 ) -> Answer {
     let given: EventTypePatch = client.read(&api, body).await?;
-    let known = found(&api, &client, &name).await?;
-    let mut kept = Kept::of(&known);
-    kept.archived = given.archived.unwrap_or(kept.archived);
-    kept.deprecated = given.deprecated.unwrap_or(kept.deprecated);
-    kept.schemas = given.schemas.unwrap_or(kept.schemas);
-    kept.feature_flags = given.feature_flags.unwrap_or(kept.feature_flags);
-    kept.group_name = given.group_name.unwrap_or(kept.group_name);
-    let description = given.description.or(known.description.clone());
-    let description = description.unwrap_or_default();
-    let written = write(&api, &client, name, Some(known), description, kept).await?;
+    let make = |known: Option<&EventType>| {
+        let known = known.ok_or_else(unknown)?;
+        let mut kept = Kept::of(known);
+        kept.archived = given.archived.unwrap_or(kept.archived);
+        kept.deprecated = given.deprecated.unwrap_or(kept.deprecated);
+        kept.schemas = given.schemas.unwrap_or(kept.schemas);
+        kept.feature_flags = given.feature_flags.unwrap_or(kept.feature_flags);
+        kept.group_name = given.group_name.unwrap_or(kept.group_name);
+        let description = given.description.or(known.description.clone());
+        Ok((description.unwrap_or_default(), kept))
+    };
+    let written = write(&api, &client, name, make).await?;
     Ok(ok(&EventTypeOut::new(written, true)))
 }
 
@@ -293,19 +303,22 @@ pub(super) async fn delete(
     Path(name): Path<String>,
     params: Params,
 ) -> Answer {
-    let known = found(&api, &client, &name).await?;
     if params.flag("expunge", false)? {
+        found(&api, &client, &name).await?;
         let gone = api
             .service
             .delete_event_type(&client.caller, client.application, name);
         gone.await?;
     } else {
-        let kept = Kept {
-            archived: true,
-            ..Kept::of(&known)
+        let make = |known: Option<&EventType>| {
+            let known = known.ok_or_else(unknown)?;
+            let kept = Kept {
+                archived: true,
+                ..Kept::of(known)
+            };
+            Ok((known.description.clone().unwrap_or_default(), kept))
         };
-        let description = known.description.clone().unwrap_or_default();
-        write(&api, &client, name, Some(known), description, kept).await?;
+        write(&api, &client, name, make).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }

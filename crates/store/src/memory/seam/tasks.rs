@@ -18,14 +18,17 @@ impl Tasks for MemoryStore {
         // One that has ended stays as it ended, whatever its last step still writes; but what that did counts.
         let goes_on = |known: &Task| {
             known.state == crate::TaskState::Running
-                || (known.state == task.state
-                    && known.done <= task.done
-                    && known.skipped <= task.skipped)
+                || (known.done <= task.done && known.skipped <= task.skipped)
         };
         if !lost && known.is_none_or(goes_on) {
-            let finished_at = known.and_then(|known| known.finished_at);
+            let ended = known.filter(|known| known.state != crate::TaskState::Running);
             let task = Task {
-                finished_at: finished_at.or(task.finished_at),
+                state: ended.map_or(task.state, |ended| ended.state.clone()),
+                total: task.total.or(known.and_then(|known| known.total)),
+                cursor: task.cursor.or_else(|| known?.cursor.clone()),
+                finished_at: known
+                    .and_then(|known| known.finished_at)
+                    .or(task.finished_at),
                 ..task
             };
             state.tasks.insert(task.id.as_u128(), task);
