@@ -5,6 +5,7 @@
 pub mod budget;
 pub mod cache;
 pub mod clock;
+mod ids;
 mod journal;
 mod lately;
 pub mod machine;

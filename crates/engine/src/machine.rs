@@ -13,7 +13,7 @@ mod rate;
 mod shares;
 mod survey;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postrider_core::delivery::DeliveryState;
@@ -23,6 +23,7 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{DueDelivery, DuePage};
 
+use crate::ids::IdMap;
 use lane::{Lane, Turn};
 use shares::Shares;
 
@@ -190,7 +191,7 @@ pub struct PageWish {
 #[derive(Debug)]
 pub struct Machine {
     limits: MachineLimits,
-    lanes: HashMap<EndpointId, Lane>,
+    lanes: IdMap<id::Endpoint, Lane>,
     shares: Shares,
     timers: BTreeSet<(Timestamp, EndpointId)>,
     /// Attempts given out that are not `Started`.
@@ -212,7 +213,7 @@ impl Machine {
     pub fn new(limits: MachineLimits) -> Self {
         Self {
             limits,
-            lanes: HashMap::new(),
+            lanes: IdMap::default(),
             shares: Shares::new(limits.in_flight_max, limits.memory_max),
             timers: BTreeSet::new(),
             starting: 0,

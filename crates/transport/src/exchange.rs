@@ -163,8 +163,9 @@ async fn exchange(
         }
     }
     loop {
+        // In a box of its own: most find a connection, and would carry the room for names, addresses and TLS.
         let opened = open_and_send(connector, pool, request, url, origin, timings, local);
-        match opened.await {
+        match Box::pin(opened).await {
             Err(Unsent::Refused(_)) if refusals < REFUSALS_MAX => refusals += 1,
             Ok(answered) => return Ok(answered),
             Err(Unsent::NeverLeft) => {

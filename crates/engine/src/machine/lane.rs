@@ -1,6 +1,6 @@
 //! A lane: what one endpoint has to get, and how much of it at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use postrider_core::endpoint::Ordering;
@@ -12,6 +12,7 @@ use super::breaker::{Breaker, FAILURES_TO_OPEN};
 use super::concurrency::{Begun, Concurrency};
 use super::rate::Rate;
 use super::{LaneConfig, MachineLimits, PageWish, TenantId};
+use crate::ids::{IdMap, IdSet};
 
 /// Rows of a page of the store, when the pages before it were of use.
 const PAGE_ROWS: u32 = 256;
@@ -53,9 +54,9 @@ pub(super) struct Lane {
     pub(super) finishing: bool,
     /// In the order of their places; waiting and due ones alike.
     items: BTreeMap<Place, DueDelivery>,
-    known: HashSet<Id<id::Delivery>>,
+    known: IdSet<id::Delivery>,
     /// Taken and not settled: sent, expiring, or being recorded.
-    unsettled: HashMap<Id<id::Delivery>, Underway>,
+    unsettled: IdMap<id::Delivery, Underway>,
     /// Requests under way.
     in_flight: usize,
     /// Bytes of what is held or unsettled.
@@ -75,7 +76,7 @@ pub(super) struct Lane {
     /// Lower bound of the places of what waits in the store only.
     stored: Option<Timestamp>,
     /// Settled while a page was being read: the page may still show them as pending.
-    loading: Option<HashSet<Id<id::Delivery>>>,
+    loading: Option<IdSet<id::Delivery>>,
     /// The page that is being read lacks what is to go first.
     is_page_void: bool,
     load_not_before: Timestamp,
@@ -95,8 +96,8 @@ impl Lane {
             timer: None,
             finishing: false,
             items: BTreeMap::new(),
-            known: HashSet::new(),
-            unsettled: HashMap::new(),
+            known: IdSet::default(),
+            unsettled: IdMap::default(),
             in_flight: 0,
             bytes: 0,
             concurrency: Concurrency::new(ceiling),
@@ -401,7 +402,7 @@ impl Lane {
         if !room || self.loading.is_some() || now < self.load_not_before {
             return None;
         }
-        self.loading = Some(HashSet::new());
+        self.loading = Some(IdSet::default());
         // The page's `next` says it anew; until then this is the place of what is left there meanwhile.
         self.stored = None;
         // A failing lane keeps little of a page.

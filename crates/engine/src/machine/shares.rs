@@ -5,13 +5,16 @@
 //! (a dynamic threshold; Choudhury and Hahne 1998). One greedy tenant gets half, two a third each, and
 //! something is always left for a tenant that has nothing yet.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+
+use postrider_core::id;
 
 use super::{EndpointId, TenantId};
+use crate::ids::IdMap;
 
 #[derive(Debug)]
 pub(super) struct Shares {
-    tenants: HashMap<TenantId, Share>,
+    tenants: IdMap<id::Tenant, Share>,
     /// Tenants with lanes that can send, in the order of their turns.
     ring: VecDeque<TenantId>,
     /// Tenants with lanes that can send, and all the slots they may have; the least first.
@@ -42,7 +45,7 @@ enum Queued {
 impl Shares {
     pub(super) fn new(in_flight_max: usize, memory_max: usize) -> Self {
         Self {
-            tenants: HashMap::new(),
+            tenants: IdMap::default(),
             ring: VecDeque::new(),
             parked: BTreeSet::new(),
             in_flight: 0,
@@ -192,8 +195,8 @@ mod tests {
     use super::*;
 
     /// Takes slots for tenants that always want more, until nobody gets one.
-    fn fill(shares: &mut Shares, tenants: &[TenantId]) -> HashMap<TenantId, usize> {
-        let mut taken: HashMap<TenantId, usize> = HashMap::new();
+    fn fill(shares: &mut Shares, tenants: &[TenantId]) -> IdMap<id::Tenant, usize> {
+        let mut taken: IdMap<id::Tenant, usize> = IdMap::default();
         for tenant in tenants {
             shares.queue(*tenant, Id::from_u128(tenant.as_u128()));
         }

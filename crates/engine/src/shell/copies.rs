@@ -1,11 +1,12 @@
 //! One copy of an event, however many lanes have read it from the store.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use postrider_core::event::Event;
-use postrider_core::{Id, id};
+use postrider_core::id;
 use postrider_store::DuePage;
+
+use crate::ids::IdMap;
 
 /// Events that nobody holds any more are forgotten when there are twice as many as were held the last time, and not before
 /// there are so many.
@@ -18,7 +19,7 @@ pub(super) struct Copies(Mutex<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
-    events: HashMap<Id<id::Event>, Weak<Event>>,
+    events: IdMap<id::Event, Weak<Event>>,
     /// How many there were after the last look.
     looked: usize,
 }

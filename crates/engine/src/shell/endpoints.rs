@@ -103,7 +103,8 @@ impl EndpointCache {
         endpoint: Id<id::Endpoint>,
         version: ProfileVersion,
     ) -> Result<Arc<ReadyEndpoint>, NotReady> {
-        let read = self.make_ready(endpoint, version);
+        // In a box of its own: most find it, and would carry the room for making it.
+        let read = async { Box::pin(self.make_ready(endpoint, version)).await };
         self.ready.get((endpoint, version), read).await
     }
 

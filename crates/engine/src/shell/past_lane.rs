@@ -1,6 +1,5 @@
 //! Sending by hand what ended, although its endpoint is disabled: past the lane, which is closed.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +9,7 @@ use postrider_core::{Id, id};
 use postrider_store::{DueDelivery, Rule, StoreError};
 
 use super::{Engine, PublishError};
+use crate::ids::IdMap;
 use crate::journal::Busy;
 
 /// Requests past their lanes at once; one more is refused.
@@ -17,7 +17,7 @@ const PAST_LANES_MAX: usize = 64;
 /// Of them, to one endpoint.
 const PAST_LANE_MAX: usize = 4;
 
-type Underway = HashMap<Id<id::Delivery>, Id<id::Endpoint>>;
+type Underway = IdMap<id::Delivery, Id<id::Endpoint>>;
 
 /// What is on its way past its lane.
 #[derive(Debug, Default)]
