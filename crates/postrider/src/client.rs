@@ -163,7 +163,7 @@ impl Client {
         for number in 1..TRIES {
             let sent = self.exchanged(method.clone(), path, body.clone()).await;
             let answer = sent.map(|(status, bytes)| {
-                let is_final = status.is_client_error() && !passes(status);
+                let is_final = !status.is_success() && !passes(status);
                 (is_final, self.read(path, status, &bytes))
             });
             let error = match answer {

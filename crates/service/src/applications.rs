@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::changes::is_overtaken;
 use crate::reading::{bounded_page, only_known, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::retention::DAYS_MAX;
@@ -36,7 +37,7 @@ fn standard() -> String {
 }
 
 /// What changes of an application; what is not named stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationPatch {
     #[serde(default, deserialize_with = "present")]
@@ -118,7 +119,24 @@ impl Service {
     ) -> Result<Application> {
         let id = who.application(self, id).await?.id;
         who.must_be_live()?;
-        let _turn = self.changing(id).await?;
+        who.must_change()?;
+        let mut look = 1;
+        loop {
+            let made = self.change_application_once(who, id, patch.clone()).await;
+            if !is_overtaken(&made, look) {
+                return made;
+            }
+            look += 1;
+        }
+    }
+
+    async fn change_application_once(
+        &self,
+        who: &Caller,
+        id: Id<id::Application>,
+        patch: ApplicationPatch,
+    ) -> Result<Application> {
+        let turn = self.changing(who, id.as_u128()).await?;
         let before = self.store().application(id).await?;
         let settings = patch.settings.unwrap_or_default();
         // The product chooses its own settings; what reaches beyond it is the operator's.
@@ -158,7 +176,7 @@ impl Service {
             application.updated_at = now;
             Ok(())
         };
-        self.write_application(id, Box::new(change), by).await
+        self.write_application(id, Box::new(change), by, turn).await
     }
 }
 

@@ -12,8 +12,17 @@ use postrider_store::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::refusal::{Refusal, Result};
+use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
+
+/// So often what other accounts change too is looked at before a change of it is refused.
+const LOOKS_MAX: u32 = 8;
+
+/// Whether a change is to be made anew, of what is there by now: another account was quicker.
+pub(crate) fn is_overtaken<T>(made: &Result<T>, look: u32) -> bool {
+    let code = made.as_ref().err().map(|refusal| refusal.code);
+    code == Some(ErrorCode::ChangedMeanwhile) && look < LOOKS_MAX
+}
 
 impl Service {
     /// Runs a change to its end although whoever asked for it may go away: what a change touches in memory
@@ -76,10 +85,12 @@ impl Service {
         .await
     }
 
-    /// The turn of whoever changes an application, its event types or a tenant by what they find there: what they have looked
-    /// at, as a whole, is what they write over.
-    pub(crate) async fn changing<K>(&self, what: Id<K>) -> Result<OwnedSemaphorePermit> {
-        self.0.changing.take(Id::from_u128(what.as_u128())).await
+    /// The turn of an account that changes an application, its event types or a tenant by what it finds there: what was looked
+    /// at, as a whole, is what is written over. Of each account one, so that none waits for another's; between two the
+    /// transaction sees it ([`is_overtaken`]).
+    pub(crate) async fn changing(&self, who: &Caller, what: u128) -> Result<OwnedSemaphorePermit> {
+        let of_account = what ^ who.holder().rotate_left(64);
+        self.0.changing.take(Id::from_u128(of_account)).await
     }
 
     pub(crate) async fn write_endpoint(
@@ -114,12 +125,14 @@ impl Service {
         id: Id<id::Application>,
         change: ApplicationChange,
         by: Actor,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Application> {
         let service = self.clone();
         self.to_the_end(async move {
             let changed = service.store().update_application(id, change, by).await;
             service.0.directory.forget(id);
             service.engine().owner_changed(id);
+            drop(turn);
             Ok(changed?)
         })
         .await
@@ -130,12 +143,14 @@ impl Service {
         id: Id<id::Tenant>,
         change: TenantChange,
         by: Actor,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Tenant> {
         let service = self.clone();
         self.to_the_end(async move {
             let changed = service.store().update_tenant(id, change, by).await;
             service.0.directory.forget(id);
             service.engine().owner_changed(id);
+            drop(turn);
             Ok(changed?)
         })
         .await

@@ -68,14 +68,18 @@ impl Service {
         // A code that is used again has done its work, and says so as at first.
         if notifications.unconfirmed.contains(&code.email) {
             let email = code.email.clone();
-            let _turn = self.changing(code.tenant).await?;
             let change = move |tenant: &mut Tenant| {
                 let unconfirmed = &mut tenant.settings.notifications.unconfirmed;
                 unconfirmed.retain(|waits| *waits != email);
                 tenant.updated_at = now;
             };
-            self.write_tenant(code.tenant, unconditionally(change), Actor::system(now))
-                .await?;
+            self.write_tenant(
+                code.tenant,
+                unconditionally(change),
+                Actor::system(now),
+                None,
+            )
+            .await?;
         }
         Ok((code.tenant, code.email))
     }

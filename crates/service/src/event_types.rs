@@ -101,7 +101,8 @@ impl Service {
                 "must have letters, digits, _ and -, with dots between parts",
             ));
         }
-        let _turn = self.changing(application).await?;
+        // Not that of its settings: trying out a schema takes a while.
+        let turn = self.changing(who, !application.as_u128()).await?;
         let seen = self.store().event_type(application, &name).await?;
         let new = make(seen.clone())?;
         if let Some(description) = &new.description {
@@ -147,6 +148,7 @@ impl Service {
                 .await;
             // Also where nobody knows whether it was written.
             service.0.directory.forget_event_type(application, &name);
+            drop(turn);
             Ok(put?)
         })
         .await

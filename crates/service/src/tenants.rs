@@ -12,9 +12,11 @@ use postrider_core::{Id, Secret, id};
 use postrider_store::{Page, PageRequest, Rule, StoreError, TenantFilter, unconditionally};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use crate::applications::merged;
+use crate::changes::is_overtaken;
 use crate::confirmations;
 use crate::random::{seal_nonce, secret_text};
 use crate::reading::{bounded_page, checked_metadata, nullable, present, required};
@@ -45,7 +47,7 @@ pub struct TenantMade {
 }
 
 /// What changes of a tenant; what is not named stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TenantPatch {
     #[serde(default, deserialize_with = "present")]
@@ -182,10 +184,19 @@ impl Service {
         patch: TenantPatch,
     ) -> Result<(Tenant, Arc<Profile>)> {
         let id = who.tenant(self, id).await?.id;
-        let turn = self.changing(id).await?;
-        let tenant = self.store().tenant(id).await?;
-        let changed = self.change_tenant_of(who, &tenant, patch).await?;
-        drop(turn);
+        who.must_be_live()?;
+        who.must_change()?;
+        let mut look = 1;
+        let (tenant, changed) = loop {
+            let turn = self.changing(who, id.as_u128()).await?;
+            let tenant = self.store().tenant(id).await?;
+            let made = self.change_tenant_of(who, &tenant, patch.clone(), turn);
+            let made = made.await;
+            if !is_overtaken(&made, look) {
+                break (tenant, made?);
+            }
+            look += 1;
+        };
         // Behind the write: before it, a code would be of an address that nobody waits for.
         if let Err(refusal) = confirmations::ask_new(self, &tenant, &changed).await {
             // What was asked for is stored. Whoever asks for a code again gets one.
@@ -204,8 +215,8 @@ impl Service {
         who: &Caller,
         before: &Tenant,
         patch: TenantPatch,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Tenant> {
-        who.must_be_live()?;
         let mut settings = patch.settings.unwrap_or_default();
         let of_tenant = matches!(who.scope, Scope::Tenant(..));
         // Before the read-only part goes: by that it tells who sends back what was read.
@@ -249,7 +260,8 @@ impl Service {
             tenant.updated_at = now;
             Ok(())
         };
-        self.write_tenant(before.id, Box::new(change), by).await
+        self.write_tenant(before.id, Box::new(change), by, Some(turn))
+            .await
     }
 
     /// The tenant's secret of a mode, the key's where none is given, where the profile has one for all its
@@ -296,7 +308,7 @@ impl Service {
             *tenant.secret_mut(mode) = fresh;
             tenant.updated_at = now;
         });
-        self.write_tenant(tenant.id, change, by).await?;
+        self.write_tenant(tenant.id, change, by, None).await?;
         Ok((mode, text))
     }
 }

@@ -281,6 +281,7 @@ pub(super) async fn change(
     body: Body,
 ) -> Answer {
     let given: EventTypePatch = client.read(&api, body).await?;
+    found(&api, &client, &name).await?;
     let make = |known: Option<&EventType>| {
         let known = known.ok_or_else(unknown)?;
         let mut kept = Kept::of(known);
@@ -303,8 +304,8 @@ pub(super) async fn delete(
     Path(name): Path<String>,
     params: Params,
 ) -> Answer {
+    found(&api, &client, &name).await?;
     if params.flag("expunge", false)? {
-        found(&api, &client, &name).await?;
         let gone = api
             .service
             .delete_event_type(&client.caller, client.application, name);
