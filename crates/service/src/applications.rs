@@ -139,6 +139,7 @@ impl Service {
         let turn = self.changing(who, id.as_u128()).await?;
         let before = self.store().application(id).await?;
         let settings = patch.settings.unwrap_or_default();
+        let is_whole = patch.profile.is_some() || !settings.is_empty();
         // The product chooses its own settings; what reaches beyond it is the operator's.
         let beyond = ["operationsTenant", "retentionDays"];
         let reaches_beyond = beyond.iter().any(|name| settings.contains_key(*name));
@@ -165,14 +166,16 @@ impl Service {
         let now = by.at;
         let change = move |application: &mut Application| {
             let (is, was) = (&application, &before);
-            if is.settings != was.settings || is.profile != was.profile {
+            if is_whole && (is.settings != was.settings || is.profile != was.profile) {
                 return Err(StoreError::conflict(Rule::ChangedMeanwhile));
             }
             application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));
             application.profile = patch
                 .profile
                 .unwrap_or(std::mem::take(&mut application.profile));
-            application.settings = imagined.settings;
+            if is_whole {
+                application.settings = imagined.settings;
+            }
             application.updated_at = now;
             Ok(())
         };

@@ -7,15 +7,18 @@ use postrider_core::limits::{
     DESCRIPTION_BYTES_MAX, EVENT_TYPES_MAX, PAGE_BYTES_MAX, SCHEMA_BYTES_MAX, VENDOR_BYTES_MAX,
 };
 use postrider_core::profile::{DescribedEvent, Profile};
+use postrider_core::seal::sha256;
 use postrider_core::tenant::{EventType, Scope};
 use postrider_core::{Id, id};
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::changes::is_overtaken;
 use crate::reading::bounded;
 use crate::refusal::{Refusal, Result};
 use crate::{Caller, Service, schemas};
 
 /// An event type as an application declares it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct NewEventType {
     pub description: Option<String>,
     /// JSON Schema, kept as it came, byte for byte.
@@ -65,6 +68,13 @@ impl EventTypeListed {
     }
 }
 
+/// What takes a turn: one event type of an application.
+fn of_one(application: Id<id::Application>, name: &str) -> u128 {
+    let digest = sha256(name.as_bytes());
+    let (first, _) = digest.split_first_chunk().expect("it has 32 bytes");
+    application.as_u128() ^ u128::from_be_bytes(*first)
+}
+
 impl Service {
     /// Declares an event type, or declares it anew, whatever was said of it.
     ///
@@ -77,11 +87,11 @@ impl Service {
         name: String,
         new: NewEventType,
     ) -> Result<EventType> {
-        self.put_event_type_over(who, application, name, |_| Ok(new))
+        self.put_event_type_over(who, application, name, |_| Ok(new.clone()))
             .await
     }
 
-    /// Declares an event type by what is there of this name.
+    /// Declares an event type by what is there of this name, which `make` is told again when another account was quicker.
     ///
     /// # Errors
     /// As [`Service::put_event_type`], and what `make` refuses.
@@ -90,21 +100,41 @@ impl Service {
         who: &Caller,
         application: Id<id::Application>,
         name: String,
-        make: impl FnOnce(Option<EventType>) -> Result<NewEventType> + Send,
+        mut make: impl FnMut(Option<EventType>) -> Result<NewEventType> + Send,
     ) -> Result<EventType> {
         let application = who.application(self, application).await?.id;
         // Live events are checked by it as well.
         who.must_be_live()?;
+        who.must_change()?;
         if !is_event_type(&name) {
             return Err(Refusal::invalid(
                 "name",
                 "must have letters, digits, _ and -, with dots between parts",
             ));
         }
-        // Not that of its settings: trying out a schema takes a while.
-        let turn = self.changing(who, !application.as_u128()).await?;
-        let seen = self.store().event_type(application, &name).await?;
-        let new = make(seen.clone())?;
+        let mut look = 1;
+        loop {
+            let turn = self.changing(who, of_one(application, &name)).await?;
+            let seen = self.store().event_type(application, &name).await?;
+            let new = make(seen.clone())?;
+            let put = self.put_event_type_once(who, application, &name, new, seen, turn);
+            let put = put.await;
+            if !is_overtaken(&put, look) {
+                return put;
+            }
+            look += 1;
+        }
+    }
+
+    async fn put_event_type_once(
+        &self,
+        who: &Caller,
+        application: Id<id::Application>,
+        name: &str,
+        new: NewEventType,
+        seen: Option<EventType>,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<EventType> {
         if let Some(description) = &new.description {
             bounded("description", description, DESCRIPTION_BYTES_MAX)?;
         }
@@ -130,7 +160,7 @@ impl Service {
         let by = who.changes(self.now())?;
         let event_type = EventType {
             application,
-            name,
+            name: name.to_owned(),
             description: new.description,
             schema: new.schema,
             example: new.example,

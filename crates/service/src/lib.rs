@@ -202,7 +202,7 @@ struct Inner {
     lists: turns::Turns<()>,
     /// By whose account they go on.
     explanations: turns::Turns<()>,
-    /// Of applications and tenants.
+    /// Of an account that changes an application, a tenant or an event type.
     changing: turns::Turns<()>,
     schemas: schemas::Gate,
     probes: endpoints::Probes,

@@ -320,7 +320,7 @@ impl Refusal {
             ),
             Rule::ChangedMeanwhile => Self::new(
                 ErrorCode::ChangedMeanwhile,
-                "somebody else changed it at the same time, and nothing of this was stored; read it and try again",
+                "others changed it at the same time, again and again, and nothing of this was stored; read it and try again",
             ),
             Rule::UsersMax => Self::new(
                 ErrorCode::UsersMax,

@@ -221,6 +221,7 @@ impl Service {
         let of_tenant = matches!(who.scope, Scope::Tenant(..));
         // Before the read-only part goes: by that it tells who sends back what was read.
         let consent = confirmations::Consent::new(of_tenant, &settings);
+        let names_settings = !settings.is_empty();
         confirmations::without_read_only(&mut settings);
         let of_product =
             patch.name.is_some() || patch.external_id.is_some() || patch.metadata.is_some();
@@ -248,7 +249,7 @@ impl Service {
         let now = by.at;
         let seen = before.settings.clone();
         let change = move |tenant: &mut Tenant| {
-            if tenant.settings != seen {
+            if names_settings && tenant.settings != seen {
                 return Err(StoreError::conflict(Rule::ChangedMeanwhile));
             }
             tenant.name = patch.name.unwrap_or(std::mem::take(&mut tenant.name));
@@ -256,7 +257,9 @@ impl Service {
             if let Some(metadata) = patch.metadata {
                 tenant.metadata = metadata.unwrap_or_default();
             }
-            tenant.settings = settings;
+            if names_settings {
+                tenant.settings = settings;
+            }
             tenant.updated_at = now;
             Ok(())
         };

@@ -357,13 +357,27 @@ async fn however_many_change_it_at_once_nobody_is_refused() {
     let server = Arc::new(TestServer::start().await);
     let application = server.application("trips", "simplifytrip").await;
     let path = format!("/v1/applications/{application}");
+    // Two accounts, each with a turn of its own.
+    let new = json!({ "name": "k", "application": application });
+    let own = text(&server.good("POST", "/v1/keys", new).await, "key").to_owned();
+    let types = format!("{path}/event-types/order.completed");
     let mut changes = JoinSet::new();
     for number in 0..16 {
-        let (server, path) = (server.clone(), path.clone());
+        let (server, path, types) = (server.clone(), path.clone(), types.clone());
+        let (root, own) = (server.root.clone(), own.clone());
         changes.spawn(async move {
             let brand = json!({ "branding": { "name": format!("Trips {number}") } });
-            let change = json!({ "settings": brand });
-            server.good("PATCH", &path, change).await;
+            let settings = json!({ "settings": brand });
+            let name = json!({ "name": format!("trips-{number}") });
+            let described = json!({ "description": format!("{number}") });
+            for (key, method, path, body) in [
+                (&own, "PATCH", &path, settings),
+                (&root, "PATCH", &path, name),
+                (&own, "PUT", &types, described.clone()),
+            ] {
+                let changed = server.call_as(key, method, path, body).await;
+                assert_eq!(changed.status, 200, "{}", changed.text);
+            }
         });
     }
     changes.join_all().await;

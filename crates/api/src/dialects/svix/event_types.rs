@@ -150,7 +150,7 @@ pub(super) struct EventTypeIn {
     rest: EventTypeUpdate,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventTypeUpdate {
     description: String,
@@ -186,7 +186,7 @@ pub(super) async fn create(State(api): State<Api>, client: Client, body: Body) -
         if known.is_some_and(|known| !Kept::of(known).archived) {
             return Err(taken(EVENT_TYPE));
         }
-        Ok(rest.into_parts())
+        Ok(rest.clone().into_parts())
     };
     let written = write(&api, &client, name, make).await?;
     Ok(json(StatusCode::CREATED, &EventTypeOut::new(written, true)))
@@ -197,7 +197,7 @@ async fn write(
     api: &Api,
     client: &Client,
     name: String,
-    make: impl FnOnce(Option<&EventType>) -> service::Result<(String, Kept)> + Send,
+    mut make: impl FnMut(Option<&EventType>) -> service::Result<(String, Kept)> + Send,
 ) -> service::Result<EventType> {
     let now = api.service.now();
     let over = |known: Option<EventType>| {
@@ -251,16 +251,17 @@ pub(super) async fn put(
     let given: EventTypeUpdate = client.read(&api, body).await?;
     let mut status = StatusCode::CREATED;
     let make = |known: Option<&EventType>| {
-        if known.is_some() {
-            status = StatusCode::OK;
-        }
-        Ok(given.into_parts())
+        status = match known {
+            Some(_) => StatusCode::OK,
+            None => StatusCode::CREATED,
+        };
+        Ok(given.clone().into_parts())
     };
     let written = write(&api, &client, name, make).await?;
     Ok(json(status, &EventTypeOut::new(written, true)))
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventTypePatch {
     description: Option<String>,
@@ -283,7 +284,7 @@ pub(super) async fn change(
     let given: EventTypePatch = client.read(&api, body).await?;
     found(&api, &client, &name).await?;
     let make = |known: Option<&EventType>| {
-        let known = known.ok_or_else(unknown)?;
+        let (known, given) = (known.ok_or_else(unknown)?, given.clone());
         let mut kept = Kept::of(known);
         kept.archived = given.archived.unwrap_or(kept.archived);
         kept.deprecated = given.deprecated.unwrap_or(kept.deprecated);
