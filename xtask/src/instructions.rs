@@ -9,7 +9,7 @@ use crate::provide::{self, VALGRIND};
 use crate::say;
 
 /// Instructions for one delivery in the development build, as they were when somebody last looked.
-const KNOWN: u64 = 695_000;
+const KNOWN: u64 = 668_000;
 /// In a hundred: by so much they may differ without anybody asking why.
 const TOLERANCE: u64 = 3;
 /// Deliveries of the two runs, whose difference leaves out the start.
