@@ -139,7 +139,7 @@ impl Service {
         let turn = self.changing(who, id.as_u128()).await?;
         let before = self.store().application(id).await?;
         let settings = patch.settings.unwrap_or_default();
-        let is_whole = patch.profile.is_some() || !settings.is_empty();
+        let is_compared = patch.profile.is_some() || !settings.is_empty();
         // The product chooses its own settings; what reaches beyond it is the operator's.
         let beyond = ["operationsTenant", "retentionDays"];
         let reaches_beyond = beyond.iter().any(|name| settings.contains_key(*name));
@@ -166,14 +166,14 @@ impl Service {
         let now = by.at;
         let change = move |application: &mut Application| {
             let (is, was) = (&application, &before);
-            if is_whole && (is.settings != was.settings || is.profile != was.profile) {
+            if is_compared && (is.settings != was.settings || is.profile != was.profile) {
                 return Err(StoreError::conflict(Rule::ChangedMeanwhile));
             }
             application.name = patch.name.unwrap_or(std::mem::take(&mut application.name));
             application.profile = patch
                 .profile
                 .unwrap_or(std::mem::take(&mut application.profile));
-            if is_whole {
+            if is_compared {
                 application.settings = imagined.settings;
             }
             application.updated_at = now;
