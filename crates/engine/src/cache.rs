@@ -4,6 +4,10 @@
 //! them has a count of its changes ([`Changes`]), and a value knows the counts from before it was read.
 //! So a change forgets what depends on it and nothing else, and costs one addition.
 
+mod gather;
+
+pub use gather::Gather;
+
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +20,17 @@ const STRIPES: usize = 4_096;
 
 /// How often things have changed, by a hash of their ids.
 #[derive(Debug)]
-pub struct Changes(Box<[AtomicU64]>);
+pub struct Changes {
+    stripes: Box<[AtomicU64]>,
+    all: AtomicU64,
+}
 
 impl Default for Changes {
     fn default() -> Self {
-        Self((0..STRIPES).map(|_| AtomicU64::new(0)).collect())
+        Self {
+            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
+            all: AtomicU64::new(0),
+        }
     }
 }
 
@@ -29,21 +39,30 @@ impl Changes {
         // The ids of what is made together differ in few bits.
         let mixed = (thing as u64 ^ (thing >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // A product mixes its upper bits best; twelve are as many as choose a stripe.
-        &self.0[(mixed >> 52) as usize % STRIPES]
+        &self.stripes[(mixed >> 52) as usize % STRIPES]
     }
 
     pub fn of(&self, thing: u128) -> u64 {
         self.stripe(thing).load(Ordering::SeqCst)
     }
 
+    /// How often anything has changed. Who finds the same number before a read and after taking counts knows that these
+    /// are of what was read.
+    pub fn so_far(&self) -> u64 {
+        self.all.load(Ordering::SeqCst)
+    }
+
     /// To be called after the change can be read: what was read before it is not used any more.
     pub fn note(&self, thing: u128) {
+        // First: who sees the other count sees this one.
+        self.all.fetch_add(1, Ordering::SeqCst);
         self.stripe(thing).fetch_add(1, Ordering::SeqCst);
     }
 
     /// The same of everything there is.
     pub fn note_all(&self) {
-        for stripe in &self.0 {
+        self.all.fetch_add(1, Ordering::SeqCst);
+        for stripe in &self.stripes {
             stripe.fetch_add(1, Ordering::SeqCst);
         }
     }

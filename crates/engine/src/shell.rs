@@ -11,6 +11,7 @@ mod endpoints;
 mod lanes;
 mod past_lane;
 mod seldom;
+mod sources;
 mod watch;
 
 pub(crate) use past_lane::PastLane;
@@ -55,8 +56,6 @@ const SETTLING_PAUSE: Duration = Duration::from_millis(10);
 const LOADS_MAX: usize = 8;
 /// Deliveries that have expired and are being recorded at once.
 const EXPIRIES_MAX: usize = 64;
-/// Endpoints that are read for their lanes at once.
-const CONFIGURES_MAX: usize = 32;
 
 /// What an engine is made of.
 pub struct Options {
@@ -100,7 +99,6 @@ pub struct Engine {
     set_aside: AtomicU64,
     loads: Semaphore,
     expiries: Arc<Semaphore>,
-    configures: Semaphore,
     /// Times that all was looked at anew.
     looks: AtomicU64,
     past_lanes: PastLanes,
@@ -159,7 +157,6 @@ impl Engine {
             set_aside: AtomicU64::new(0),
             loads: Semaphore::new(LOADS_MAX),
             expiries: Arc::new(Semaphore::new(EXPIRIES_MAX)),
-            configures: Semaphore::new(CONFIGURES_MAX),
             looks: AtomicU64::new(0),
             past_lanes: PastLanes::default(),
             cannot_send: Seldom::default(),

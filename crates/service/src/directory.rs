@@ -9,7 +9,7 @@ use postrider_core::seal::sha256;
 use postrider_core::session::Session;
 use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
 use postrider_core::{Id, id};
-use postrider_engine::cache::{Cache, Changes, Read};
+use postrider_engine::cache::{Cache, Changes, Gather, Read, Stamp};
 use postrider_engine::{CurrentProfile, Engine};
 use postrider_store::{Store, StoreError};
 use tokio::sync::Semaphore;
@@ -35,6 +35,7 @@ pub(crate) struct Directory {
     changes: Arc<Changes>,
     keys: Cache<[u8; 32], ApiKey>,
     tenants: Cache<Id<id::Tenant>, Tenant>,
+    reads: Gather<Id<id::Tenant>, Result<Tenant, StoreError>>,
     /// What products call their tenants.
     tenant_names: Cache<(Id<id::Application>, String), Id<id::Tenant>>,
     applications: Cache<Id<id::Application>, Application>,
@@ -60,6 +61,7 @@ impl Directory {
             engine,
             keys: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             tenants: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
+            reads: Gather::default(),
             tenant_names: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             applications: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             types: Cache::new(HELD_MAX, SCHEMA_BYTES_MAX, changes.clone()),
@@ -78,19 +80,31 @@ impl Directory {
         })
     }
 
+    /// What `read` says, and the counts that it depends on, which only what was read tells: it is read again where
+    /// something has changed meanwhile, so as to be no older than they are.
+    async fn no_older<V, R: Future<Output = Result<V, StoreError>>>(
+        &self,
+        read: impl Fn() -> R,
+        stamp: impl FnOnce(&V) -> Stamp,
+    ) -> Result<Read<V>, StoreError> {
+        let so_far = self.changes.so_far();
+        let mut value = read().await?;
+        let stamp = stamp(&value);
+        if self.changes.so_far() != so_far {
+            value = read().await?;
+        }
+        Ok(Read {
+            value,
+            weight: 1,
+            stamp,
+        })
+    }
+
     pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
         let read = async {
             let _turn = self.lookups.acquire().await;
-            // Whose it is only the row says, so it is read once for the counts, and again to be no older than
-            // they are.
-            let known = self.store.key_by_hash(hash).await?;
-            let stamp = self.stamp(&known);
-            let value = self.store.key_by_hash(hash).await?;
-            Ok(Read {
-                value,
-                weight: 1,
-                stamp,
-            })
+            let key = || self.store.key_by_hash(hash);
+            self.no_older(key, |key| self.stamp(key)).await
         };
         self.keys.get(hash, read).await
     }
@@ -109,7 +123,7 @@ impl Directory {
 
     /// The counts that a key depends on: its own, and those of its owners, with whom it ends. What is read
     /// after this is not older than it. By its id, whatever texts it had.
-    fn stamp(&self, key: &ApiKey) -> Vec<(u128, u64)> {
+    fn stamp(&self, key: &ApiKey) -> Stamp {
         let mut things = vec![key.id.as_u128()];
         match key.scope {
             Scope::Root => {}
@@ -128,7 +142,8 @@ impl Directory {
         let read = async {
             // Before it is read: a change in between makes the count old, and what was read is not kept.
             let count = self.changes.of(id.as_u128());
-            self.counted(id.as_u128(), self.store.tenant(id).await, count)
+            let read = |ids: Vec<_>| async move { self.store.tenants(&ids).await };
+            self.counted(id.as_u128(), self.reads.get(id, read).await, count)
         };
         let tenant = self.tenants.get(id, read).await?;
         // What a deleted application had goes after it: until then its tenants' rows are still there.
@@ -166,12 +181,15 @@ impl Directory {
     ) -> Result<Arc<Tenant>> {
         let store = &self.store;
         let read = async {
-            let named = store.tenant_by_external_id(application, external_id);
-            let thing = named.await?.id.as_u128();
-            let count = self.changes.of(thing);
-            // Again, so that what is held is not older than its count.
-            let named = store.tenant_by_external_id(application, external_id).await;
-            self.counted(thing, named.map(|tenant| tenant.id), count)
+            let named = || async {
+                let named = store.tenant_by_external_id(application, external_id);
+                named.await.map(|tenant| tenant.id)
+            };
+            let count = |named: &Id<id::Tenant>| {
+                let thing = named.as_u128();
+                vec![(thing, self.changes.of(thing))]
+            };
+            self.no_older(named, count).await
         };
         let key = (application, external_id.to_owned());
         let id = self.tenant_names.get(key, read).await?;
@@ -200,20 +218,16 @@ impl Directory {
     pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
         let read = async {
             let _turn = self.lookups.acquire().await;
-            // Twice, as in `key`.
-            let known = self.store.key_by_public_id(public_id).await?;
-            let stamp = self.stamp(&known);
-            let key = self.store.key_by_public_id(public_id).await?;
-            let endpoint = self.store.key_endpoint(key.id).await?;
-            let value = Addressee {
-                key,
-                endpoint: endpoint.map(|endpoint| endpoint.id),
+            let addressee = || async {
+                let key = self.store.key_by_public_id(public_id).await?;
+                let endpoint = self.store.key_endpoint(key.id).await?;
+                Ok(Addressee {
+                    key,
+                    endpoint: endpoint.map(|endpoint| endpoint.id),
+                })
             };
-            Ok(Read {
-                value,
-                weight: 1,
-                stamp,
-            })
+            let stamp = |addressee: &Addressee| self.stamp(&addressee.key);
+            self.no_older(addressee, stamp).await
         };
         self.addressees.get(public_id.to_owned(), read).await
     }

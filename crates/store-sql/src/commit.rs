@@ -326,8 +326,8 @@ fn is_of_a_page(error: &StoreError) -> bool {
     })
 }
 
-/// The same failure for every write of a batch.
-fn same(error: &StoreError) -> StoreError {
+/// The same failure for everything that was asked together.
+pub(crate) fn same(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
         StoreError::Unavailable { detail } => StoreError::Unavailable {

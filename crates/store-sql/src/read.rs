@@ -18,7 +18,7 @@ pub(crate) use pool::{Readers, Source};
 pub(crate) use sessions::{SESSION, session_row};
 pub(crate) use users::{USER, role_number, user_row};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,9 @@ pub(crate) use list::key_before;
 use list::{
     Conditions, DELIVERIES_OF_ENDPOINT, DELIVERIES_OF_TENANT, EVENTS_OF_TENANT, Order, first_key,
 };
+
+/// Rows by their keys.
+type ByKey<T> = HashMap<i64, T>;
 
 /// One connection, and how it is asked.
 pub(crate) struct Reader {
@@ -129,6 +132,27 @@ impl Reader {
     ) -> Result<T, StoreError> {
         let key = self.key(id, entity)?;
         self.find(sql, params![key], entity, row)
+    }
+
+    /// Rows of some keys in one question; `row` says which key is a row's.
+    fn by_key<T>(
+        &self,
+        sql: &str,
+        keys: impl Iterator<Item = i64>,
+        mut row: impl FnMut(&Row<'_>) -> SqlResult<(i64, T)>,
+    ) -> SqlResult<ByKey<T>> {
+        // Each once, however often it is named.
+        let keys: BTreeSet<i64> = keys.collect();
+        let mut found = HashMap::with_capacity(keys.len());
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.each([to_json(&keys)], |each| {
+            found.extend([row(each)?]);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
     }
 
     fn find<T>(

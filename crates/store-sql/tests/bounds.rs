@@ -1,4 +1,4 @@
-//! What is bounded in the embedded store only: how many rows a list looks at.
+//! What is bounded in the embedded store only: how many rows a list looks at, and what one damaged row costs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_store::conformance::fixture::{World, at, by, secs, world};
 use postrider_store::{
     Batch, Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
-    StatePattern, StoreError,
+    StatePattern, Store as _, StoreError,
 };
 use postrider_store_sql::{Options, SqlStore, plan};
 
@@ -97,6 +97,47 @@ async fn what_failed_is_looked_for_in_its_own_index_or_in_pages() {
         let found = store.list_deliveries(narrow, page).await.unwrap();
         assert!(found.rows.is_empty() && found.next.is_none());
     }
+}
+
+/// After a start everybody's endpoints are read together.
+#[tokio::test]
+async fn what_cannot_be_read_of_one_endpoint_or_tenant_costs_no_other_its_lane() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let world = world(&store).await;
+    let neighbour = world.a_tenant(store.ids().next(at(0)), None);
+    store.create_tenant(neighbour.clone(), by()).await.unwrap();
+    let own = world.endpoint().await;
+    let bad = world.endpoint().await;
+    let beside = Endpoint {
+        tenant: neighbour.id,
+        ..world.an_endpoint()
+    };
+    let beside_id = beside.id;
+    store.create_endpoint(beside, None, by()).await.unwrap();
+    let connection = rusqlite::Connection::open(directory.path().join("postrider.db")).unwrap();
+    for (sql, id) in [
+        ("update endpoint set mode = 9 where id = ?1", bad.key()),
+        (
+            "update tenant set settings = '{' where id = ?1",
+            neighbour.id.key(),
+        ),
+    ] {
+        assert_eq!(connection.execute(sql, [id]).unwrap(), 1);
+    }
+    let found = store.lane_endpoints(&[bad, own, beside_id]).await;
+    let [Err(first), Ok(second), Err(third)] = found.as_slice() else {
+        panic!("only one can be read: {found:?}");
+    };
+    assert_eq!(second.endpoint.id, own);
+    for error in [first, third] {
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    }
+    let found = store.tenants(&[neighbour.id, world.tenant]).await;
+    let [Err(StoreError::Corrupt { .. }), Ok(tenant)] = found.as_slice() else {
+        panic!("only the second can be read: {found:?}");
+    };
+    assert_eq!(tenant.id, world.tenant);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use postrider_core::tenant::{Application, EventType, Mode, Tenant};
 use postrider_core::{Id, id};
 
 use crate::{
-    ApplicationChange, EndpointChange, EndpointFilter, Page, PageRequest, ProfileRecord,
+    ApplicationChange, EndpointChange, EndpointFilter, Entity, Page, PageRequest, ProfileRecord,
     StoreError, TenantChange, TenantFilter,
 };
 
@@ -48,7 +48,15 @@ pub trait Catalogue: Send + Sync + 'static {
         by: Actor,
     ) -> Result<Tenant, StoreError>;
 
-    async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError>;
+    /// Tenants in the order of `ids`. One that cannot be read costs no other.
+    async fn tenants(&self, ids: &[Id<id::Tenant>]) -> Vec<Result<Tenant, StoreError>>;
+
+    async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
+        let mut found = self.tenants(&[id]).await;
+        found
+            .pop()
+            .unwrap_or(Err(StoreError::not_found(Entity::Tenant)))
+    }
 
     async fn tenant_by_external_id(
         &self,

@@ -66,6 +66,7 @@ macro_rules! store_conformance {
             an_endpoint_comes_back_as_it_was_written,
             the_limit_counts_registered_endpoints_of_a_mode,
             a_deleted_endpoint_is_not_found_but_its_lane_is,
+            endpoints_are_read_for_their_lanes_in_the_order_asked,
             a_change_that_refuses_writes_nothing,
             names_are_unique_where_they_must_be,
             a_page_of_endpoints_is_bounded_in_bytes,

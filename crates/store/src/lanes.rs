@@ -5,11 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::DeliveryState;
-use postrider_core::endpoint::Endpoint;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
-use crate::{Answers, Batch, DuePage, LaneBacklog, LoadDue, StoreError, Written};
+use crate::{Answers, Batch, DuePage, LaneBacklog, LaneEndpoint, LoadDue, StoreError, Written};
 
 /// What the engine works with.
 #[async_trait]
@@ -61,8 +60,11 @@ pub trait Lanes: Send + Sync + 'static {
         limit: u32,
     ) -> Result<u32, StoreError>;
 
-    /// The endpoint for a lane: deleted ones too, with `true`.
-    async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError>;
+    /// Endpoints for their lanes, in the order of `ids`, deleted ones too. One that cannot be read costs no other.
+    async fn lane_endpoints(
+        &self,
+        ids: &[Id<id::Endpoint>],
+    ) -> Vec<Result<LaneEndpoint, StoreError>>;
 
     /// What of its endpoint made a delivery's first body.
     async fn first_rendering(

@@ -38,8 +38,9 @@ pub use outbox::Outbox;
 pub use outcomes::{Outcomes, TOOK_MILLIS, Times, took_class};
 pub use queries::{
     AuditFilter, Counted, Cursor, DeliveryFilter, DuePage, EndpointFilter, EndpointListing,
-    EventFilter, KeyFilter, LaneBacklog, LastAnswer, LoadDue, MissedPage, MissedQuery,
-    NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, TaskFilter, TenantFilter,
+    EventFilter, KeyFilter, LaneBacklog, LaneEndpoint, LastAnswer, LoadDue, MissedPage,
+    MissedQuery, NoticeFilter, Page, PageRequest, ProfileRecord, StatePattern, TaskFilter,
+    TenantFilter,
 };
 pub use records::Records;
 pub use retention::{Aged, ContentOf, Keep, PruneFrom, Pruned, Retention, UNTOLD_KEPT};

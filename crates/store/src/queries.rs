@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_core::delivery::{DeliveryState, ProfileVersion};
-use postrider_core::tenant::Mode;
+use postrider_core::endpoint::Endpoint;
+use postrider_core::tenant::{Application, Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::TaskKind;
@@ -331,6 +332,18 @@ pub struct LaneBacklog {
     pub endpoint: Id<id::Endpoint>,
     /// The place of its first pending delivery.
     pub first: Timestamp,
+}
+
+/// An endpoint with all that decides how it is sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneEndpoint {
+    pub endpoint: Endpoint,
+    /// It has a lane until the last of its deliveries has ended.
+    pub is_deleted: bool,
+    /// None where it was erased, which a deleted endpoint may outlive. Many endpoints have the same.
+    pub tenant: Option<Arc<Tenant>>,
+    /// The same.
+    pub application: Option<Arc<Application>>,
 }
 
 /// Which kind of endpoints a list holds.

@@ -50,13 +50,9 @@ impl Engine {
     /// The same, once; false when its endpoint cannot be read.
     pub(super) async fn configured(self: &Arc<Self>, endpoint: Id<id::Endpoint>) -> bool {
         loop {
-            let turn = self.configures.acquire().await;
             // Before the endpoint is read, so that a change in between shows.
             let changes = self.endpoints.changes(endpoint);
-            let read = self.endpoints.lane_config(endpoint).await;
-            // Not over a pause: an endpoint that cannot be read does not keep others from being read.
-            drop(turn);
-            match read {
+            match self.endpoints.lane_config(endpoint).await {
                 // It changed while it was read: what was read may be old.
                 Ok(_) if self.endpoints.changes(endpoint) != changes => {}
                 Ok(config) => {

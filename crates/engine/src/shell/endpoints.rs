@@ -10,11 +10,12 @@ use postrider_core::profile::{FormTooLong, Profile, SigningKey, VerifyError, sig
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
 use postrider_core::{Id, Secret, Timestamp, id};
-use postrider_store::{BoxError, Store, StoreError};
+use postrider_store::{BoxError, Entity, Store, StoreError};
 
 use crate::cache::{Cache, Changes, Read};
 use crate::machine::LaneConfig;
 use crate::profiles::ProfileRegistry;
+use crate::shell::sources::Sources;
 
 /// Endpoints held ready.
 const READY_MAX: usize = 50_000;
@@ -29,6 +30,7 @@ pub(crate) struct EndpointCache {
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
     profiles: Arc<ProfileRegistry>,
+    sources: Sources,
     ready: Cache<(Id<id::Endpoint>, ProfileVersion), ReadyEndpoint>,
     /// Of endpoints, tenants and applications.
     changes: Arc<Changes>,
@@ -75,6 +77,7 @@ impl EndpointCache {
     ) -> Self {
         let changes = Arc::new(Changes::default());
         Self {
+            sources: Sources::new(store.clone(), changes.clone()),
             store,
             sealer,
             profiles,
@@ -113,18 +116,16 @@ impl EndpointCache {
         id: Id<id::Endpoint>,
         version: ProfileVersion,
     ) -> Result<Read<ReadyEndpoint>, NotReady> {
-        let count = |thing: u128| (thing, self.changes.of(thing));
-        // Each count is taken before what it counts is read: a change in between makes the value stale.
-        let mut stamp = vec![count(id.as_u128())];
-        let (endpoint, _) = self.store.lane_endpoint(id).await?;
-        stamp.push(count(endpoint.tenant.as_u128()));
-        stamp.push(count(endpoint.application.as_u128()));
+        let source = self.sources.get(id).await?;
+        let endpoint = &source.row.endpoint;
         let profile = self
             .profiles
             .version(version)
             .ok_or(NotReady::Profile(version))?;
-        let tenant = self.store.tenant(endpoint.tenant).await?;
-        let application = self.store.application(endpoint.application).await?;
+        let tenant = source.row.tenant.as_ref();
+        let tenant = tenant.ok_or(StoreError::not_found(Entity::Tenant))?;
+        let application = source.row.application.as_ref();
+        let application = application.ok_or(StoreError::not_found(Entity::Application))?;
         let key_id = match endpoint.kind {
             EndpointKind::Key(key) => self.key_id(key).await?,
             EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Distribution(_) => {
@@ -152,7 +153,7 @@ impl EndpointCache {
             opened += header.name.len() + value.expose().len();
             custom.push((header.name.clone(), value));
         }
-        let weight = READY_OVERHEAD + endpoint.text_bytes() + opened + parsed_bytes(&endpoint);
+        let weight = READY_OVERHEAD + endpoint.text_bytes() + opened + parsed_bytes(endpoint);
         // The endpoint's own header of that name stands: with both the receiver would get two.
         let passes_trace = application.settings.traceparent
             && !endpoint
@@ -160,21 +161,21 @@ impl EndpointCache {
                 .iter()
                 .any(|own| own.name.eq_ignore_ascii_case("traceparent"));
         let value = ReadyEndpoint {
-            rendering: Rendering::of(&endpoint).map(Arc::new),
+            rendering: Rendering::of(endpoint).map(Arc::new),
             passes_trace,
-            endpoint,
+            endpoint: endpoint.clone(),
             profile,
             keys,
             custom,
             key_id,
-            extra_headers: application.settings.extra_headers,
-            mode_names: application.settings.mode_names,
-            region: tenant.settings.region.map(Arc::from),
+            extra_headers: application.settings.extra_headers.clone(),
+            mode_names: application.settings.mode_names.clone(),
+            region: tenant.settings.region.as_deref().map(Arc::from),
         };
         Ok(Read {
             value,
             weight: weight as u64,
-            stamp,
+            stamp: source.stamp.clone(),
         })
     }
 
@@ -203,12 +204,14 @@ impl EndpointCache {
 
     /// What the endpoint's lane has to know. The current profile decides, or the standard when there is none.
     pub(crate) async fn lane_config(&self, id: Id<id::Endpoint>) -> Result<LaneConfig, StoreError> {
-        let (endpoint, deleted) = self.store.lane_endpoint(id).await?;
+        let source = self.sources.get(id).await?;
+        let (endpoint, deleted) = (&source.row.endpoint, source.row.is_deleted);
         // A deleted one may have lost its application, and sends nothing.
         let engine = if deleted {
             None
         } else {
-            let application = self.store.application(endpoint.application).await?;
+            let application = source.row.application.as_ref();
+            let application = application.ok_or(StoreError::not_found(Entity::Application))?;
             let current = self.profiles.current(&application.profile);
             current.map(|current| current.profile.engine)
         };

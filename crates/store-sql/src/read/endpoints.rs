@@ -1,16 +1,22 @@
 //! Reading endpoints with their secrets.
 
+use std::ops::ControlFlow;
+
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::limits::PAGE_BYTES_MAX;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, id};
 use postrider_store::queries::query_digest;
-use postrider_store::{EndpointFilter, EndpointListing, Entity, Page, PageRequest, StoreError};
+use postrider_store::{
+    EndpointFilter, EndpointListing, Entity, LaneEndpoint, Page, PageRequest, StoreError,
+};
 
 use super::Reader;
 use super::list::{Conditions, Order, SCAN_ROWS_MAX};
-use crate::convert::{from_json, from_json_opt, mode, mode_number, reading, time, time_opt};
+use crate::convert::{
+    from_json, from_json_opt, mode, mode_number, reading, time, time_opt, to_json,
+};
 use crate::sql::{Connection, Optional, Row, SqlResult, params, unreadable};
 
 pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
@@ -74,14 +80,17 @@ fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
 fn with_secrets(connection: &Connection, mut endpoint: Endpoint) -> SqlResult<Endpoint> {
     let sql = "select sealed, created_at, expires_at from endpoint_secret where endpoint_id = ?1 order by position";
     let mut statement = connection.prepare_cached(sql)?;
-    endpoint.secrets = statement.query_all([endpoint.id.key()], |row| {
-        Ok(EndpointSecret {
-            sealed: row.get(0)?,
-            created_at: time(row, 1)?,
-            expires_at: time_opt(row, 2)?,
-        })
-    })?;
+    endpoint.secrets = statement.query_all([endpoint.id.key()], |row| secret(row, 0))?;
     Ok(endpoint)
+}
+
+/// The columns `sealed, created_at, expires_at`, from `at` on.
+fn secret(row: &Row<'_>, at: usize) -> SqlResult<EndpointSecret> {
+    Ok(EndpointSecret {
+        sealed: row.get(at)?,
+        created_at: time(row, at + 1)?,
+        expires_at: time_opt(row, at + 2)?,
+    })
 }
 
 /// An endpoint with its secrets, and whether it is deleted.
@@ -135,6 +144,47 @@ impl Reader {
         read_endpoint(&self.connection, self.salt, key)
             .map_err(reading)?
             .ok_or(StoreError::not_found(Entity::Endpoint))
+    }
+
+    /// Endpoints with their owners, in the order of `ids`: one question for each kind of row, however many there are.
+    pub(crate) fn lane_endpoints(
+        &self,
+        ids: &[Id<id::Endpoint>],
+    ) -> SqlResult<Vec<Result<LaneEndpoint, StoreError>>> {
+        let keys = || ids.iter().filter_map(|id| id.key_in(self.salt));
+        let sql = format!(
+            "select {ENDPOINT} from endpoint where id in (select value from json_each(?1))"
+        );
+        let mut found = self.by_key(&sql, keys(), |row| {
+            Ok((row.get(0)?, endpoint_row(row, self.salt)?))
+        })?;
+        let sql = "select endpoint_id, sealed, created_at, expires_at from endpoint_secret
+                   where endpoint_id in (select value from json_each(?1)) order by endpoint_id, position";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.each([to_json(&Vec::from_iter(keys()))], |row| {
+            if let Some((endpoint, _)) = found.get_mut(&row.get(0)?) {
+                endpoint.secrets.push(secret(row, 1)?);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        drop(statement);
+        let endpoints = || found.values().map(|(endpoint, _)| endpoint);
+        let tenants = self.tenants_by_key(endpoints().map(|it| it.tenant.key()))?;
+        let applications = self.applications_by_key(endpoints().map(|it| it.application.key()))?;
+        let rows = ids.iter().map(|id| {
+            let (endpoint, is_deleted) = found
+                .get(&id.key())
+                .filter(|(endpoint, _)| endpoint.id == *id)
+                .cloned()
+                .ok_or(StoreError::not_found(Entity::Endpoint))?;
+            Ok(LaneEndpoint {
+                tenant: tenants.get(&endpoint.tenant.key()).cloned(),
+                application: applications.get(&endpoint.application.key()).cloned(),
+                endpoint,
+                is_deleted,
+            })
+        });
+        Ok(rows.collect())
     }
 
     pub(crate) fn endpoints(&self, ids: &[Id<id::Endpoint>]) -> Result<Vec<Endpoint>, StoreError> {

@@ -1,7 +1,6 @@
 //! Reading applications, tenants, keys, profiles and tasks.
 
 use std::ops::RangeInclusive;
-
 use std::sync::Arc;
 
 use postrider_core::tenant::{
@@ -14,8 +13,8 @@ use postrider_store::{
     TaskState, TenantFilter,
 };
 
-use super::Reader;
 use super::list::{Conditions, Order};
+use super::{ByKey, Reader};
 use crate::convert::{from_json, mode, mode_number, reading, task_kind_number, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 
@@ -172,6 +171,29 @@ impl Reader {
         })
     }
 
+    pub(crate) fn tenants_by_key(
+        &self,
+        keys: impl Iterator<Item = i64>,
+    ) -> SqlResult<ByKey<Arc<Tenant>>> {
+        let sql =
+            format!("select {TENANT} from tenant where id in (select value from json_each(?1))");
+        self.by_key(&sql, keys, |row| {
+            Ok((row.get(0)?, Arc::new(tenant_row(row, self.salt)?)))
+        })
+    }
+
+    pub(crate) fn applications_by_key(
+        &self,
+        keys: impl Iterator<Item = i64>,
+    ) -> SqlResult<ByKey<Arc<Application>>> {
+        let sql = format!(
+            "select {APPLICATION} from application where id in (select value from json_each(?1))"
+        );
+        self.by_key(&sql, keys, |row| {
+            Ok((row.get(0)?, Arc::new(application_row(row, self.salt)?)))
+        })
+    }
+
     pub(crate) fn list_applications(
         &self,
         page: PageRequest,
@@ -187,13 +209,19 @@ impl Reader {
         )
     }
 
-    pub(crate) fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.one(
-            &format!("select {TENANT} from tenant where id = ?1"),
-            id,
-            Entity::Tenant,
-            |row| tenant_row(row, self.salt),
-        )
+    /// In the order of `ids`.
+    pub(crate) fn tenants(
+        &self,
+        ids: &[Id<id::Tenant>],
+    ) -> SqlResult<Vec<Result<Tenant, StoreError>>> {
+        let found = self.tenants_by_key(ids.iter().filter_map(|id| id.key_in(self.salt)))?;
+        let found = ids.iter().map(|id| {
+            let tenant = id.key_in(self.salt).and_then(|key| found.get(&key));
+            tenant
+                .map(|tenant| Tenant::clone(tenant))
+                .ok_or(StoreError::not_found(Entity::Tenant))
+        });
+        Ok(found.collect())
     }
 
     pub(crate) fn tenant_by_external_id(

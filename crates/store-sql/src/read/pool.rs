@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Reader;
+use crate::commit::same;
 use crate::convert::reading;
 use crate::postgres::Source as Server;
 use crate::sql::{Connection, Failure, SqlError, SqlResult};
@@ -152,5 +153,30 @@ impl Readers {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(StoreError::aborted)?
+    }
+
+    /// Answers each of some ids, in their order. Where one cannot be read they are read one by one, so that it costs no other.
+    pub(crate) async fn read_each<I, T>(
+        &self,
+        ids: &[I],
+        query: impl Fn(&Reader, &[I]) -> SqlResult<Vec<Result<T, StoreError>>> + Send + 'static,
+    ) -> Vec<Result<T, StoreError>>
+    where
+        I: Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        let asked = ids.to_vec();
+        let read = self.read(move |reader| {
+            let alone = |id: &I| {
+                let found = query(reader, std::slice::from_ref(id)).map_err(reading);
+                found.and_then(|mut found| found.swap_remove(0))
+            };
+            Ok(query(reader, &asked).unwrap_or_else(|_| asked.iter().map(alone).collect()))
+        });
+        match read.await {
+            Ok(found) => found,
+            // There is no connection to read by.
+            Err(error) => ids.iter().map(|_| Err(same(&error))).collect(),
+        }
     }
 }

@@ -67,8 +67,10 @@ impl Catalogue for SqlStore {
             .await
     }
 
-    async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.points.read(move |reader| reader.tenant(id)).await
+    async fn tenants(&self, ids: &[Id<id::Tenant>]) -> Vec<Result<Tenant, StoreError>> {
+        self.points
+            .read_each(ids, |reader, ids| reader.tenants(ids))
+            .await
     }
 
     async fn tenant_by_external_id(

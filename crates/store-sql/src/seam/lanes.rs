@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::DeliveryState;
-use postrider_core::endpoint::Endpoint;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
-use postrider_store::{Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError, Written};
+use postrider_store::{
+    Batch, DuePage, LaneBacklog, LaneEndpoint, Lanes, LoadDue, StoreError, Written,
+};
 
 use crate::SqlStore;
 
@@ -53,9 +54,12 @@ impl Lanes for SqlStore {
             .await
     }
 
-    async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
+    async fn lane_endpoints(
+        &self,
+        ids: &[Id<id::Endpoint>],
+    ) -> Vec<Result<LaneEndpoint, StoreError>> {
         self.points
-            .read(move |reader| reader.lane_endpoint(id))
+            .read_each(ids, |reader, ids| reader.lane_endpoints(ids))
             .await
     }
 

@@ -1,16 +1,16 @@
 //! Endpoints, names, profiles, tasks.
 
-use postrider_core::Id;
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Disabled, Health};
 use postrider_core::tenant::{Application, ApplicationSettings, EventType, Metadata, Mode, Tenant};
+use postrider_core::{Id, id};
 
 use super::fixture::{World, at, by, filter, secs, world};
 use super::log::a_distribution;
 use crate::{
-    AuditFilter, EndpointListing, NewEvent, PageRequest, Rule, Store, StoreError, Target, Task,
-    TaskKind, TaskState, always, unconditionally,
+    AuditFilter, EndpointListing, LaneEndpoint, NewEvent, PageRequest, Rule, Store, StoreError,
+    Target, Task, TaskKind, TaskState, always, unconditionally,
 };
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
@@ -138,10 +138,54 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
     assert_eq!(made, [true, true, false]);
 }
 
+async fn of_lane(store: &dyn Store, endpoint: Id<id::Endpoint>) -> LaneEndpoint {
+    let mut found = store.lane_endpoints(&[endpoint]).await;
+    found.remove(0).unwrap()
+}
+
+pub async fn endpoints_are_read_for_their_lanes_in_the_order_asked(store: &dyn Store) {
+    let world = world(store).await;
+    let bare = world.an_endpoint();
+    let secret = |byte| EndpointSecret {
+        sealed: vec![byte; 9],
+        created_at: at(i64::from(byte)),
+        expires_at: None,
+    };
+    // Of another tenant, and its secrets in an order that is not that of their bytes.
+    let neighbour = world.a_tenant(store.ids().next(at(0)), Some("beside"));
+    store.create_tenant(neighbour.clone(), by()).await.unwrap();
+    let signing = Endpoint {
+        tenant: neighbour.id,
+        secrets: vec![secret(2), secret(1)],
+        ..world.an_endpoint()
+    };
+    for endpoint in [&bare, &signing] {
+        let made = store.create_endpoint(endpoint.clone(), None, by()).await;
+        made.unwrap();
+    }
+    let nobodys = store.ids().next(at(1));
+    let asked = [signing.id, nobodys, bare.id, signing.id];
+    let found = store.lane_endpoints(&asked).await;
+    let [Ok(first), Err(none), Ok(third), Ok(again)] = found.as_slice() else {
+        panic!("three are there: {found:?}");
+    };
+    assert!(none.is_not_found());
+    assert_eq!((&first.endpoint, &third.endpoint), (&signing, &bare));
+    assert_eq!(first, again);
+    assert_eq!(first.tenant.as_deref(), Some(&neighbour));
+    let own = world.a_tenant(world.tenant, None);
+    assert_eq!(third.tenant.as_deref(), Some(&own));
+    for found in [first, third] {
+        let application = found.application.as_deref();
+        assert_eq!(application.map(|it| it.id), Some(world.application));
+    }
+    assert!(store.lane_endpoints(&[]).await.is_empty());
+}
+
 pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) {
     let world = world(store).await;
     let endpoint = world.endpoint().await;
-    assert!(!store.lane_endpoint(endpoint).await.unwrap().1);
+    assert!(!of_lane(store, endpoint).await.is_deleted);
     world.publish(at(1)).await;
     store.delete_endpoint(endpoint, by()).await.unwrap();
     assert!(store.endpoint(endpoint).await.unwrap_err().is_not_found());
@@ -159,7 +203,7 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
             .unwrap_err()
             .is_not_found()
     );
-    assert!(store.lane_endpoint(endpoint).await.unwrap().1);
+    assert!(of_lane(store, endpoint).await.is_deleted);
     assert_eq!(
         store
             .list_endpoints(

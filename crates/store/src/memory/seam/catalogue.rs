@@ -9,7 +9,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::{Application, EventType, Mode, Tenant};
 use postrider_core::{Id, id};
 
-use crate::memory::MemoryStore;
+use crate::memory::{MemoryStore, failed};
 use crate::{
     ApplicationChange, Catalogue, EndpointChange, EndpointFilter, Entity, Page, PageRequest,
     ProfileRecord, Rule, StoreError, TenantChange, TenantFilter,
@@ -75,9 +75,12 @@ impl Catalogue for MemoryStore {
         Ok(after)
     }
 
-    async fn tenant(&self, id: Id<id::Tenant>) -> Result<Tenant, StoreError> {
-        self.before().await?;
-        self.state().tenant(id)
+    async fn tenants(&self, ids: &[Id<id::Tenant>]) -> Vec<Result<Tenant, StoreError>> {
+        if let Err(error) = self.before().await {
+            return ids.iter().map(|_| Err(failed(&error))).collect();
+        }
+        let state = self.state();
+        ids.iter().map(|id| state.tenant(*id)).collect()
     }
 
     async fn tenant_by_external_id(

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use postrider_core::attempt::Rendering;
 use postrider_core::delivery::DeliveryState;
-use postrider_core::endpoint::Endpoint;
 use postrider_core::time::Moment;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::memory::{MemoryStore, failed};
-use crate::{Answers, Batch, DuePage, LaneBacklog, Lanes, LoadDue, StoreError, Written};
+use crate::{
+    Answers, Batch, DuePage, LaneBacklog, LaneEndpoint, Lanes, LoadDue, StoreError, Written,
+};
 
 #[async_trait]
 impl Lanes for MemoryStore {
@@ -70,9 +71,24 @@ impl Lanes for MemoryStore {
             .finish_pending(&self.ids, endpoint, state, now, limit))
     }
 
-    async fn lane_endpoint(&self, id: Id<id::Endpoint>) -> Result<(Endpoint, bool), StoreError> {
-        self.before().await?;
-        self.state().lane_endpoint(id)
+    async fn lane_endpoints(
+        &self,
+        ids: &[Id<id::Endpoint>],
+    ) -> Vec<Result<LaneEndpoint, StoreError>> {
+        if let Err(error) = self.before().await {
+            return ids.iter().map(|_| Err(failed(&error))).collect();
+        }
+        let state = self.state();
+        let found = ids.iter().map(|id| {
+            let (endpoint, is_deleted) = state.lane_endpoint(*id)?;
+            Ok(LaneEndpoint {
+                tenant: state.tenant(endpoint.tenant).ok().map(Arc::new),
+                application: state.application(endpoint.application).ok().map(Arc::new),
+                endpoint,
+                is_deleted,
+            })
+        });
+        found.collect()
     }
 
     async fn first_rendering(
