@@ -1,4 +1,4 @@
-//! Other systems than this one: macOS and Windows are checked, ARM64 Linux is built.
+//! Other systems than this one: Windows and macOS are checked, ARM64 Linux is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use crate::provide::apt;
 use crate::{quietly, run, works};
 
 /// Without the C that is inside: nothing is linked here, and its authors compile it for them.
-const CHECKED: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
+pub(crate) const WINDOWS: &str = "x86_64-pc-windows-gnu";
+pub(crate) const MACOS: &str = "aarch64-apple-darwin";
 /// In the place of a C compiler: makes what it was asked to make, with nothing in it.
 const COMPILER: &str = r#"for word; do [ "$before" = -o ] && : > "$word"; before=$word; done
 exit 0"#;
@@ -26,11 +27,11 @@ const FOR_ARM64: [&str; 3] = [
     "qemu-user-static",
 ];
 
-/// Compiles for the other systems as far as that goes without linking. A warning fails: it is of code that is theirs only.
+/// Compiles for other systems as far as that goes without linking. A warning fails: it is of code that is theirs only.
 ///
 /// # Errors
 /// When it does not compile, or what it takes is not to be had.
-pub(crate) fn check() -> anyhow::Result<()> {
+pub(crate) fn check(kinds: &[&str]) -> anyhow::Result<()> {
     let folder = std::path::absolute(target().join("cross"))?;
     fs::create_dir_all(&folder)?;
     let compiler = script(&folder.join("cc"), COMPILER)?;
@@ -42,7 +43,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     // A folder of its own: whoever checks for another system holds the lock of this one's, for which all others would wait.
     check.env("CARGO_TARGET_DIR", folder.join("build"));
     check.env("RUSTFLAGS", "-D warnings");
-    for kind in CHECKED {
+    for kind in kinds {
         add(kind)?;
         check.args(["--target", kind]);
         let variable = kind.replace('-', "_");
@@ -55,9 +56,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
     quietly(&mut check)
 }
 
-/// Has the standard libraries.
+/// Has what the gate's check takes.
 pub(crate) fn provide() -> anyhow::Result<()> {
-    CHECKED.iter().try_for_each(|kind| add(kind))
+    add(WINDOWS)
 }
 
 /// Builds a release for ARM64 with the C library inside, and sees that it runs.

@@ -16,7 +16,7 @@ use crate::{cross, quietly, run, say, works};
 const CARGO_DEB: &str = "3.8.0";
 const CARGO_CYCLONEDX: &str = "0.5.9";
 
-/// Makes it all in `target/dist`.
+/// Makes it all in `target/dist`, and sees that it compiles for the systems that nothing is made for.
 ///
 /// # Errors
 /// With what could not be made.
@@ -46,6 +46,7 @@ pub(crate) fn dist() -> anyhow::Result<()> {
     let image = image(&binary, &dist)?;
     let bill = bill_of_materials(&kind, &binary, &dist)?;
     let arm = cross::arm64()?;
+    cross::check(&[cross::WINDOWS, cross::MACOS])?;
     let arm_archive = archive_of(&arm, &version(&binary)?, "aarch64", &staged, &dist)?;
     let arm_deb = package(cross::ARM64, &dist)?;
     let sums = sums(&[&archive, &deb, &image, &bill, &arm_archive, &arm_deb])?;
