@@ -32,7 +32,7 @@ pub use survey::{LaneSurvey, LanesStanding, Standing, Survey};
 /// How long a lane waits that has what it has learned and would have more, were its tenant's lanes not that many.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// With more lanes than these, those that are idle are let go.
-const IDLE_LANES_KEPT: usize = 10_000;
+const IDLE_LANES_KEPT: usize = 50_000;
 
 type EndpointId = Id<id::Endpoint>;
 type TenantId = Id<id::Tenant>;

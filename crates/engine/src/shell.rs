@@ -54,6 +54,9 @@ const SETTLING_LOOKS: u32 = 20;
 const SETTLING_PAUSE: Duration = Duration::from_millis(10);
 /// Pages of lanes that are read at once.
 const LOADS_MAX: usize = 8;
+/// Lanes that ask at once what their endpoints are: some reads' worth, so that an attempt that asks the same does not wait
+/// for all of them.
+const CONFIGURES_MAX: usize = 256;
 /// Deliveries that have expired and are being recorded at once.
 const EXPIRIES_MAX: usize = 64;
 
@@ -101,6 +104,7 @@ pub struct Engine {
     expiries: Arc<Semaphore>,
     /// Times that all was looked at anew.
     looks: AtomicU64,
+    configures: Semaphore,
     past_lanes: PastLanes,
     cannot_send: Seldom,
     copies: Copies,
@@ -158,6 +162,7 @@ impl Engine {
             loads: Semaphore::new(LOADS_MAX),
             expiries: Arc::new(Semaphore::new(EXPIRIES_MAX)),
             looks: AtomicU64::new(0),
+            configures: Semaphore::new(CONFIGURES_MAX),
             past_lanes: PastLanes::default(),
             cannot_send: Seldom::default(),
             copies: Copies::default(),

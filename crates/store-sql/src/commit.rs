@@ -57,7 +57,7 @@ impl Tx {
             let answers = match self.commit_some(now, &rest, &mut is_cut) {
                 Ok(answers) => answers,
                 // Of what comes after it too, which would overtake what could not be written.
-                Err(error) => Answers::failed(&rest, || same(&error)),
+                Err(error) => Answers::failed(&rest, || error.copied()),
             };
             for (new, answer) in rest.publishes.iter().zip(&answers.publishes) {
                 // Not accepted: what there is of it goes.
@@ -211,7 +211,7 @@ impl Tx {
             if let Some((bad, error)) = &how.met.write
                 && *bad == position
             {
-                answers.push(Err(same(error)));
+                answers.push(Err(error.copied()));
                 how.room.set(0);
                 break;
             }
@@ -229,7 +229,7 @@ impl Tx {
                 }
                 Err(error) if how.apart && is_of_a_page(&error) => {
                     how.found.set(Met {
-                        write: Some((position, same(&error))),
+                        write: Some((position, error.copied())),
                         counts: false,
                     });
                     return Err(error);
@@ -324,27 +324,4 @@ fn is_of_a_page(error: &StoreError) -> bool {
             .downcast_ref::<SqlError>()
             .is_some_and(SqlError::is_of_a_page)
     })
-}
-
-/// The same failure for everything that was asked together.
-pub(crate) fn same(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Full => StoreError::Full,
-        StoreError::Unavailable { detail } => StoreError::Unavailable {
-            detail: detail.clone(),
-        },
-        // A source is one error's alone; the others get its text.
-        StoreError::Corrupt { place, source } => StoreError::Corrupt {
-            place: place.clone(),
-            source: source.to_string().into(),
-        },
-        StoreError::OutcomeUnknown { source } => StoreError::OutcomeUnknown {
-            source: source.to_string().into(),
-        },
-        other => {
-            let text = std::error::Error::source(other)
-                .map_or_else(|| other.to_string(), ToString::to_string);
-            StoreError::aborted(text)
-        }
-    }
 }

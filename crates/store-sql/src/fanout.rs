@@ -5,7 +5,8 @@
 //! a tenant's again takes as long as it has endpoints, and everybody waits.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::{ContentFilter, Subscription};
@@ -16,10 +17,13 @@ use postrider_store::life::{Address, Candidate, RecipientKind};
 
 use crate::convert::{from_json, from_json_opt, mode};
 use crate::read::health;
-use crate::sql::{Connection, Optional, SqlResult, unreadable};
+use crate::segments::keys_text;
+use crate::sql::{Connection, SqlResult, unreadable};
 
-/// Tenants held; beyond, all are forgotten and read again as they come.
-const TENANTS_MAX: usize = 10_000;
+/// Tenants held; beyond, an eighth of them is forgotten and read again as they come.
+const TENANTS_MAX: usize = 50_000;
+/// So much of what is held goes at once where there is no room: to find what is to go takes as long as there are tenants.
+const GOES: usize = 8;
 /// Bytes that they take, about, the largest one not counted: it would else drive out all others, and they it.
 const BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -52,7 +56,7 @@ impl Audience {
         Self {
             application,
             looks: recipients.iter().map(Recipient::looks).sum(),
-            bytes: recipients.iter().map(Recipient::bytes).sum(),
+            bytes: size_of::<Self>() + recipients.iter().map(Recipient::bytes).sum::<usize>(),
             recipients,
             ways,
         }
@@ -144,6 +148,11 @@ impl Fanout {
         self.open.clear();
     }
 
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.tenants.len()
+    }
+
     /// The transaction is committed.
     pub(crate) fn is_true(&mut self) {
         self.open.clear();
@@ -201,7 +210,7 @@ impl Fanout {
         let Some(audience) = self.known(tenant) else {
             return Ok(());
         };
-        if let Some((_, ways)) = of_tenant(connection, tenant)? {
+        for (_, _, ways) in of_tenants(connection, &keys_text(&[tenant]))? {
             audience.ways = ways;
         }
         Ok(())
@@ -214,27 +223,41 @@ impl Fanout {
         Some(audience)
     }
 
+    fn hold(&mut self, tenant: i64, audience: Audience) {
+        self.make_room(audience.bytes);
+        self.bytes += audience.bytes;
+        self.tenants.insert(tenant, audience);
+    }
+
     /// Makes room for one that takes so many bytes.
     fn make_room(&mut self, bytes: usize) {
         if self.tenants.len() >= TENANTS_MAX {
-            // Each that comes again costs two questions.
-            self.tenants.clear();
-            self.bytes = 0;
+            // Whichever they are: nobody outside knows the order.
+            let mut count = 0;
+            self.tenants.retain(|_, _| {
+                count += 1;
+                count % GOES != 0
+            });
+            self.bytes = self.tenants.values().map(|audience| audience.bytes).sum();
         }
         if self.bytes + bytes <= BYTES_MAX {
             return;
         }
-        let mut by_size: Vec<_> = self.tenants.iter().collect();
-        by_size.sort_unstable_by_key(|(_, audience)| Reverse(audience.bytes));
-        let by_size: Vec<_> = by_size
-            .into_iter()
-            .map(|(tenant, audience)| (*tenant, audience.bytes))
-            .collect();
-        let held = by_size.first().map_or(0, |(_, largest)| *largest);
+        let sizes = self.tenants.values().map(|audience| audience.bytes);
+        let held = sizes.max().unwrap_or_default();
         let largest = bytes.max(held);
+        if self.bytes + bytes - largest <= BYTES_MAX {
+            return;
+        }
+        let mut by_size: Vec<(usize, i64)> = self
+            .tenants
+            .iter()
+            .map(|(tenant, audience)| (audience.bytes, *tenant))
+            .collect();
+        by_size.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
         // It stays, unless the new one is larger.
-        for (tenant, _) in by_size.into_iter().skip(usize::from(held > bytes)) {
-            if self.bytes + bytes - largest <= BYTES_MAX {
+        for (_, tenant) in by_size.into_iter().skip(usize::from(held > bytes)) {
+            if self.bytes + bytes - largest <= BYTES_MAX - BYTES_MAX / GOES {
                 return;
             }
             self.forget(tenant);
@@ -248,14 +271,7 @@ impl Fanout {
         tenant: i64,
     ) -> SqlResult<Option<&mut Audience>> {
         if !self.tenants.contains_key(&tenant) {
-            let Some((application, ways)) = of_tenant(connection, tenant)? else {
-                // Not kept: nobody would forget it when such a tenant is made.
-                return Ok(None);
-            };
-            let audience = Audience::new(application, ways, load(connection, tenant)?);
-            self.make_room(audience.bytes);
-            self.bytes += audience.bytes;
-            self.tenants.insert(tenant, audience);
+            self.read(connection, &[tenant])?;
         }
         // Mostly it is the one that was asked for just before; and twice is not wrong.
         if self.open.last() != Some(&tenant) {
@@ -263,29 +279,59 @@ impl Fanout {
         }
         Ok(self.tenants.get_mut(&tenant))
     }
+
+    /// Reads those of some tenants that are not held, in two questions: after a start none is.
+    pub(crate) fn read_ahead(
+        &mut self,
+        connection: &Connection,
+        tenants: impl Iterator<Item = i64>,
+    ) -> SqlResult<()> {
+        let unknown: BTreeSet<i64> = tenants
+            .filter(|tenant| !self.tenants.contains_key(tenant))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.read(connection, &Vec::from_iter(unknown))
+    }
+
+    fn read(&mut self, connection: &Connection, tenants: &[i64]) -> SqlResult<()> {
+        let keys = keys_text(tenants);
+        let mut recipients = load(connection, &keys)?;
+        // One that is not there is not kept: nobody would forget it when such a tenant is made.
+        for (tenant, application, ways) in of_tenants(connection, &keys)? {
+            let own = recipients.remove(&tenant).unwrap_or_default();
+            let audience = Audience::new(application, ways, own);
+            self.hold(tenant, audience);
+            // What is read in a transaction may be undone with it.
+            self.open.push(tenant);
+        }
+        Ok(())
+    }
 }
 
-/// A tenant's application, and how it is told of failures. By the application too: it goes first, while the rows of its
-/// tenants are still there.
-fn of_tenant(connection: &Connection, tenant: i64) -> SqlResult<Option<(i64, Ways)>> {
+/// Tenants with their applications, and how they are told of failures. By the application too: it goes first, while the rows
+/// of its tenants are still there.
+fn of_tenants(connection: &Connection, keys: &str) -> SqlResult<Vec<(i64, i64, Ways)>> {
     let mut statement = connection.prepare_cached(
-        "select t.application_id, a.settings, t.settings from tenant t
-         join application a on a.id = t.application_id where t.id = ?1",
+        "select t.id, t.application_id, a.settings, t.settings from tenant t
+         join application a on a.id = t.application_id where t.id in (select value from json_each(?1))",
     )?;
-    let found = statement.query_row([tenant], |row| {
-        let ways = Ways::new(&from_json(row, 1)?, &from_json(row, 2)?);
-        Ok((row.get(0)?, ways))
-    });
-    found.optional()
+    statement.query_all([keys], |row| {
+        let ways = Ways::new(&from_json(row, 2)?, &from_json(row, 3)?);
+        Ok((row.get(0)?, row.get(1)?, ways))
+    })
 }
 
 /// By the kinds, since the index of those that are not deleted begins with them: the others may be very many.
-const LOAD: &str = "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter, url
-     from endpoint where tenant_id = ?1 and kind in (0, 2, 3) and deleted = 0";
+const LOAD: &str = "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter, url, tenant_id
+     from endpoint where tenant_id in (select value from json_each(?1)) and kind in (0, 2, 3) and deleted = 0";
 
-fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
+/// The endpoints of some tenants, by those.
+fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recipient>>> {
     let mut statement = connection.prepare_cached(LOAD)?;
-    statement.query_all([tenant], |row| {
+    let mut found: HashMap<i64, Vec<Recipient>> = HashMap::new();
+    statement.each([keys], |row| {
         let endpoint: i64 = row.get(0)?;
         let filter: Option<ContentFilter> = from_json_opt(row, 8)?;
         if filter.as_ref().is_some_and(|filter| !filter.is_understood()) {
@@ -294,7 +340,7 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
                 "an endpoint has a filter that this version does not understand; it gets every event of its types"
             );
         }
-        Ok(Recipient {
+        let recipient = Recipient {
             endpoint,
             kind: match row.get(7)? {
                 0 => RecipientKind::Registered,
@@ -306,9 +352,12 @@ fn load(connection: &Connection, tenant: i64) -> SqlResult<Vec<Recipient>> {
             subscription: from_json(row, 2)?,
             filter,
             health: health(row, 3)?,
-            address: Address::of(&row.get::<String>(9)?),
-        })
-    })
+            address: Address::of(row.text(9)?),
+        };
+        found.entry(row.get(10)?).or_default().push(recipient);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -319,7 +368,7 @@ mod tests {
     /// Of a tenant that has had a million callbacks, the writer reads the endpoints that there are.
     #[test]
     fn endpoints_that_are_deleted_and_callbacks_are_not_looked_at() -> SqlResult<()> {
-        let plan = plan(LOAD, [1])?;
+        let plan = plan(LOAD, ["[1]"])?;
         assert!(
             plan.contains("INDEX endpoint_listed (tenant_id=? AND kind=?)"),
             "{plan}"
@@ -369,9 +418,7 @@ mod tests {
                 bytes,
                 ..Audience::new(1, Ways::default(), Vec::new())
             };
-            fanout.make_room(bytes);
-            fanout.bytes += bytes;
-            fanout.tenants.insert(tenant, audience);
+            fanout.hold(tenant, audience);
             let mut held: Vec<_> = fanout.tenants.keys().copied().collect();
             held.sort_unstable();
             (held, fanout.bytes / MIB)
@@ -388,12 +435,25 @@ mod tests {
         );
     }
 
+    /// Whoever has one tenant more than are held does not have all of them read again.
+    #[test]
+    fn one_more_than_there_is_room_for_drives_out_a_part() {
+        let mut fanout = Fanout::default();
+        for tenant in 0..=TENANTS_MAX {
+            let audience = Audience::new(1, Ways::default(), Vec::new());
+            fanout.hold(tenant.try_into().unwrap(), audience);
+        }
+        assert_eq!(fanout.tenants.len(), TENANTS_MAX - TENANTS_MAX / GOES + 1);
+        let bytes: usize = fanout.tenants.values().map(|held| held.bytes).sum();
+        assert_eq!(fanout.bytes, bytes);
+    }
+
     #[test]
     fn a_rollback_forgets_those_of_its_transaction_only() {
         let audience = || Audience::new(1, Ways::default(), Vec::new());
         let mut fanout = Fanout::default();
         for tenant in [1, 2] {
-            fanout.tenants.insert(tenant, audience());
+            fanout.hold(tenant, audience());
             fanout.open.push(tenant);
         }
         fanout.is_true();

@@ -9,7 +9,7 @@ use postrider_core::health::Health;
 use postrider_core::tenant::{Application, EventType, Tenant};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TenantChange,
+    ApplicationChange, EndpointChange, Entity, Rule, StoreError, Task, TenantChange, Ways,
 };
 
 use crate::convert::{
@@ -97,8 +97,8 @@ impl Tx {
             application.updated_at.as_micros()
         ];
         self.connection.execute(sql, values).map_err(taken)?;
-        if application.settings != before.settings {
-            // Who is told of failures may have changed for all its tenants.
+        if Ways::are_others(&before.settings, &application.settings) {
+            // Who is told of failures has changed for all its tenants.
             self.fanout.forget_application(key);
         }
         self.note(by, Some(&before), Some(&application))

@@ -47,8 +47,17 @@ use list::{
     Conditions, DELIVERIES_OF_ENDPOINT, DELIVERIES_OF_TENANT, EVENTS_OF_TENANT, Order, first_key,
 };
 
-/// Rows by their keys.
-type ByKey<T> = HashMap<i64, T>;
+/// Rows by their keys, or why one cannot be read.
+type ByKey<T> = HashMap<i64, Result<T, StoreError>>;
+
+/// What was found for a key, for one of those who have it in common.
+fn found_for<T: Clone>(found: &ByKey<T>, key: i64, entity: Entity) -> Result<T, StoreError> {
+    match found.get(&key) {
+        Some(Ok(found)) => Ok(found.clone()),
+        Some(Err(error)) => Err(error.copied()),
+        None => Err(StoreError::not_found(entity)),
+    }
+}
 
 /// One connection, and how it is asked.
 pub(crate) struct Reader {
@@ -134,12 +143,12 @@ impl Reader {
         self.find(sql, params![key], entity, row)
     }
 
-    /// Rows of some keys in one question; `row` says which key is a row's.
+    /// Rows of some keys in one question; the first column is the key. A row that does not read costs no other.
     fn by_key<T>(
         &self,
         sql: &str,
         keys: impl Iterator<Item = i64>,
-        mut row: impl FnMut(&Row<'_>) -> SqlResult<(i64, T)>,
+        mut row: impl FnMut(&Row<'_>) -> SqlResult<T>,
     ) -> SqlResult<ByKey<T>> {
         // Each once, however often it is named.
         let keys: BTreeSet<i64> = keys.collect();
@@ -149,7 +158,11 @@ impl Reader {
         }
         let mut statement = self.connection.prepare_cached(sql)?;
         statement.each([to_json(&keys)], |each| {
-            found.extend([row(each)?]);
+            let read = match row(each) {
+                Err(error) if !is_unreadable(&error) => return Err(error),
+                read => read.map_err(reading),
+            };
+            found.insert(each.get(0)?, read);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)

@@ -363,7 +363,12 @@ impl Tx {
             self.look_at_heads(&batch.records)?;
             self.look_at_uses(&batch.publishes)?;
         }
-        Ok(())
+        let of_publishes = batch.publishes.iter();
+        let of_publishes = of_publishes.filter_map(|new| new.event.tenant.key_in(self.salt));
+        // Those of records are known already, but behind a start.
+        let of_records = self.heads.values().map(|(tenant, _)| *tenant);
+        self.fanout
+            .read_ahead(&self.connection, of_publishes.chain(of_records))
     }
 
     fn look_at_uses(&mut self, publishes: &[NewEvent]) -> SqlResult<()> {

@@ -418,6 +418,10 @@ impl Tx {
 
 #[cfg(test)]
 mod tests {
+    use postrider_core::tenant::{Application, ApplicationSettings};
+    use postrider_store::conformance::fixture::{at, by, world};
+    use postrider_store::{Catalogue as _, unconditionally};
+
     use super::*;
     use crate::{Options, SqlStore};
 
@@ -445,5 +449,29 @@ mod tests {
         let broken = writer.run(|_| -> usize { panic!("the job breaks off") });
         assert_eq!(broken.await, None);
         assert_eq!(writer.call(make).await.unwrap(), 1, "it was not there");
+    }
+
+    /// To read all of its tenants' takes as long as they have endpoints, and everybody waits.
+    #[tokio::test]
+    async fn an_application_that_changes_its_colour_keeps_its_tenants_endpoints_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+        let world = world(&store).await;
+        world.publish(at(1)).await;
+        let held = || store.writer.call(|tx| Ok(tx.fanout.held()));
+        let change = |change: fn(&mut ApplicationSettings, Id<id::Tenant>)| {
+            let tenant = world.tenant;
+            let change = unconditionally(move |application: &mut Application| {
+                change(&mut application.settings, tenant);
+            });
+            store.update_application(world.application, change, by())
+        };
+        let coloured = change(|settings, _| settings.branding.accent = Some("#123456".into()));
+        coloured.await.unwrap();
+        assert_eq!(held().await.unwrap(), 1);
+        // Who is told of failures is another matter.
+        let told = change(|settings, tenant| settings.operations_tenant = Some(tenant));
+        told.await.unwrap();
+        assert_eq!(held().await.unwrap(), 0);
     }
 }

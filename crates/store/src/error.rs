@@ -63,6 +63,32 @@ impl StoreError {
         }
     }
 
+    /// The same failure, for everything that was asked together: a source is one error's alone, the others get its text.
+    pub fn copied(&self) -> Self {
+        let text = |source: &BoxError| -> BoxError { source.to_string().into() };
+        match self {
+            Self::NotFound { entity } => Self::NotFound { entity: *entity },
+            Self::Conflict { rule } => Self::Conflict { rule: *rule },
+            Self::BadCursor => Self::BadCursor,
+            Self::TooLong => Self::TooLong,
+            Self::Full => Self::Full,
+            Self::Busy => Self::Busy,
+            Self::Unavailable { detail } => Self::Unavailable {
+                detail: detail.clone(),
+            },
+            Self::Aborted { source } => Self::Aborted {
+                source: text(source),
+            },
+            Self::OutcomeUnknown { source } => Self::OutcomeUnknown {
+                source: text(source),
+            },
+            Self::Corrupt { place, source } => Self::Corrupt {
+                place: place.clone(),
+                source: text(source),
+            },
+        }
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }

@@ -131,6 +131,12 @@ impl Ways {
         }
     }
 
+    /// Whether an application's tenants have other ways after a change of its settings.
+    pub fn are_others(before: &ApplicationSettings, after: &ApplicationSettings) -> bool {
+        let of = |settings| Self::new(settings, &TenantSettings::default());
+        of(before) != of(after)
+    }
+
     fn of(self, class: NoticeClass) -> (bool, bool) {
         match class {
             NoticeClass::Webhooks => self.webhooks,

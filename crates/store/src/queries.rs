@@ -10,7 +10,7 @@ use postrider_core::endpoint::Endpoint;
 use postrider_core::tenant::{Application, Mode, Tenant};
 use postrider_core::{Id, Timestamp, id};
 
-use crate::TaskKind;
+use crate::{StoreError, TaskKind};
 
 /// A request for one page: `limit` rows after `cursor`.
 #[derive(Debug, Clone, Copy)]
@@ -105,10 +105,10 @@ impl PageRequest {
     ///
     /// # Errors
     /// `BadCursor` when the cursor was made by another query.
-    pub fn after(&self, query: u32) -> Result<Option<u128>, crate::StoreError> {
+    pub fn after(&self, query: u32) -> Result<Option<u128>, StoreError> {
         match self.cursor {
             Some(cursor) if cursor.query != query && cursor.query != Cursor::ANY => {
-                Err(crate::StoreError::BadCursor)
+                Err(StoreError::BadCursor)
             }
             cursor => Ok(cursor.map(|cursor| cursor.after)),
         }
@@ -335,15 +335,16 @@ pub struct LaneBacklog {
 }
 
 /// An endpoint with all that decides how it is sent to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LaneEndpoint {
     pub endpoint: Endpoint,
     /// It has a lane until the last of its deliveries has ended.
     pub is_deleted: bool,
-    /// None where it was erased, which a deleted endpoint may outlive. Many endpoints have the same.
-    pub tenant: Option<Arc<Tenant>>,
+    /// `NotFound` where it is deleted, which goes before its endpoints do; or it alone cannot be read. Many endpoints have
+    /// the same.
+    pub tenant: Result<Arc<Tenant>, StoreError>,
     /// The same.
-    pub application: Option<Arc<Application>>,
+    pub application: Result<Arc<Application>, StoreError>,
 }
 
 /// Which kind of endpoints a list holds.

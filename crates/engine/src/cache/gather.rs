@@ -1,6 +1,7 @@
 //! Reading for many at once: one by one, each would wake a thread and see a moment of its own, and after a start everybody
 //! waits for that.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
@@ -14,7 +15,7 @@ const READS_MAX: usize = 2;
 #[derive(Debug)]
 pub struct Gather<K, A> {
     /// Who waits for the next read, in the order they came.
-    waiting: Mutex<Vec<(K, oneshot::Sender<A>)>>,
+    waiting: Mutex<VecDeque<(K, oneshot::Sender<A>)>>,
     reads: Semaphore,
 }
 
@@ -33,7 +34,7 @@ impl<K: Clone, A> Gather<K, A> {
     pub async fn get<R: Future<Output = Vec<A>>>(&self, key: K, read: impl Fn(Vec<K>) -> R) -> A {
         loop {
             let (answer, mut answered) = oneshot::channel();
-            self.waiting().push((key.clone(), answer));
+            self.waiting().push_back((key.clone(), answer));
             let answer = loop {
                 tokio::select! {
                     biased;
@@ -55,22 +56,30 @@ impl<K: Clone, A> Gather<K, A> {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<(K, oneshot::Sender<A>)>> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(K, oneshot::Sender<A>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads for those who have waited longest; false where nobody waits.
     async fn read<R: Future<Output = Vec<A>>>(&self, read: impl Fn(Vec<K>) -> R) -> bool {
-        let (keys, answers): (Vec<K>, Vec<_>) = {
+        let (mut keys, mut answers) = (Vec::new(), Vec::new());
+        {
             let mut waiting = self.waiting();
-            let together = waiting.len().min(TOGETHER_MAX);
-            waiting.drain(..together).unzip()
-        };
+            while keys.len() < TOGETHER_MAX {
+                let Some((key, answer)) = waiting.pop_front() else {
+                    break;
+                };
+                // Who asked may be gone.
+                if !answer.is_closed() {
+                    keys.push(key);
+                    answers.push(answer);
+                }
+            }
+        }
         if keys.is_empty() {
             return false;
         }
         for (answer, found) in answers.into_iter().zip(read(keys).await) {
-            // Who asked may be gone.
             drop(answer.send(found));
         }
         true
@@ -116,26 +125,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_goes_away_while_it_reads_leaves_nobody_without_an_answer() {
         let gather = Arc::new(Gather::<u8, u8>::default());
-        // Two that never come to an end, with what was asked meanwhile in the second read of each.
-        let stuck = |key| {
+        // The first two and whoever reads next never come to an end; that one reads for those behind it too.
+        let ask = |key, is_stuck: bool| {
             let gather = gather.clone();
             tokio::spawn(async move {
-                let read = |_: Vec<u8>| std::future::pending::<Vec<u8>>();
+                let read = |keys: Vec<u8>| async move {
+                    if is_stuck {
+                        std::future::pending::<()>().await;
+                    }
+                    keys
+                };
                 gather.get(key, read).await
             })
         };
-        let stuck = [stuck(1), stuck(2)];
+        let first = [ask(1, true), ask(2, true)];
         tokio::task::yield_now().await;
-        let other = {
-            let gather = gather.clone();
-            tokio::spawn(async move { gather.get(3, async |keys: Vec<u8>| keys).await })
-        };
+        let next = ask(3, true);
+        let behind = [ask(4, false), ask(5, false)];
         tokio::task::yield_now().await;
-        assert!(!other.is_finished());
-        for stuck in stuck {
-            stuck.abort();
+        first[0].abort();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(behind.iter().all(|asked| !asked.is_finished()));
+        next.abort();
+        for (asked, key) in behind.into_iter().zip([4, 5]) {
+            let answer = tokio::time::timeout(Duration::from_secs(1), asked).await;
+            assert_eq!(answer.unwrap().unwrap(), key);
         }
-        let answer = tokio::time::timeout(Duration::from_secs(1), other).await;
-        assert_eq!(answer.unwrap().unwrap(), 3);
     }
 }

@@ -16,8 +16,9 @@ const REQUESTS_MAX: usize = 8_192;
 const REQUEST_KIB_MAX: usize = 64 * 1_024;
 /// Of both.
 pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
-/// Deliveries that an event of a tenant is taken to make, before it is known.
-const FAN_OUT_UNKNOWN: usize = 256;
+/// Deliveries that an event of a tenant is taken to make, before it is known: after a start nobody is, and a greater number would
+/// be as many commits more. What makes more than there is room for comes back.
+const FAN_OUT_UNKNOWN: usize = 16;
 /// An event with more is likely to be written in pieces, of so many where a commit does not take long.
 const FAN_OUT_LARGE: usize = 64;
 /// Deliveries of events that are begun and not whole yet, about: they are in memory, on nobody's account. One event may be

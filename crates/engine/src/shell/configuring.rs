@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use postrider_core::{Id, id};
 
 use super::Engine;
@@ -11,22 +12,28 @@ use crate::machine::Input;
 
 /// How long a lane waits before it asks the store for its endpoint again.
 pub(super) const CONFIGURE_RETRY: Duration = Duration::from_millis(500);
+/// Lanes that are told anew at once, when all are.
+const CONFIGURED_AT_ONCE: usize = 64;
 /// The longest such wait: it doubles while the endpoint cannot be read.
 const CONFIGURE_RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// Reads the endpoints of all lanes anew, one after the other: there may be very many, and fresh ones do not wait for them.
+    /// Reads the endpoints of all lanes anew, some at a time: there may be very many, and fresh ones do not wait for them.
     pub(super) async fn configure_all(self: Arc<Self>, lanes: Vec<Id<id::Endpoint>>, look: u64) {
-        for endpoint in lanes {
+        let engine = &self;
+        let each = stream::iter(lanes).map(|endpoint| async move {
             // Whoever looked again since reads all of them too.
-            if self.stop.is_cancelled() || self.looks.load(Ordering::Relaxed) != look {
+            if engine.stop.is_cancelled() || engine.looks.load(Ordering::Relaxed) != look {
                 return;
             }
             // One that cannot be read is tried again beside the others.
-            if !self.configured(endpoint).await {
-                self.spawn_configure(endpoint);
+            if !engine.configured(endpoint).await {
+                engine.spawn_configure(endpoint);
             }
-        }
+        });
+        each.buffer_unordered(CONFIGURED_AT_ONCE)
+            .collect::<()>()
+            .await;
     }
 
     pub(super) fn spawn_configure(self: &Arc<Self>, endpoint: Id<id::Endpoint>) {
@@ -52,7 +59,11 @@ impl Engine {
         loop {
             // Before the endpoint is read, so that a change in between shows.
             let changes = self.endpoints.changes(endpoint);
-            match self.endpoints.lane_config(endpoint).await {
+            let turn = self.configures.acquire().await;
+            let read = self.endpoints.lane_config(endpoint).await;
+            // Not over a pause: an endpoint that cannot be read does not keep others from being read.
+            drop(turn);
+            match read {
                 // It changed while it was read: what was read may be old.
                 Ok(_) if self.endpoints.changes(endpoint) != changes => {}
                 Ok(config) => {

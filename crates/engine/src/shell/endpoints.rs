@@ -10,7 +10,7 @@ use postrider_core::profile::{FormTooLong, Profile, SigningKey, VerifyError, sig
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::{ModeNames, TENANT_SECRET_CONTEXT};
 use postrider_core::{Id, Secret, Timestamp, id};
-use postrider_store::{BoxError, Entity, Store, StoreError};
+use postrider_store::{BoxError, Store, StoreError};
 
 use crate::cache::{Cache, Changes, Read};
 use crate::machine::LaneConfig;
@@ -122,10 +122,9 @@ impl EndpointCache {
             .profiles
             .version(version)
             .ok_or(NotReady::Profile(version))?;
-        let tenant = source.row.tenant.as_ref();
-        let tenant = tenant.ok_or(StoreError::not_found(Entity::Tenant))?;
+        let tenant = source.row.tenant.as_ref().map_err(StoreError::copied)?;
         let application = source.row.application.as_ref();
-        let application = application.ok_or(StoreError::not_found(Entity::Application))?;
+        let application = application.map_err(StoreError::copied)?;
         let key_id = match endpoint.kind {
             EndpointKind::Key(key) => self.key_id(key).await?,
             EndpointKind::Registered | EndpointKind::Callback | EndpointKind::Distribution(_) => {
@@ -211,7 +210,7 @@ impl EndpointCache {
             None
         } else {
             let application = source.row.application.as_ref();
-            let application = application.ok_or(StoreError::not_found(Entity::Application))?;
+            let application = application.map_err(StoreError::copied)?;
             let current = self.profiles.current(&application.profile);
             current.map(|current| current.profile.engine)
         };
@@ -245,7 +244,7 @@ impl EndpointCache {
 
 /// What a filter, and what a distribution makes of its events, take: as JSON several times their text, and the latter is held
 /// twice (`Rendering`).
-fn parsed_bytes(endpoint: &Endpoint) -> usize {
+pub(super) fn parsed_bytes(endpoint: &Endpoint) -> usize {
     const PARSED: usize = 4;
     let filter = endpoint.filter.as_ref();
     let filter = filter.map_or(0, |filter| filter.text().len() * PARSED);

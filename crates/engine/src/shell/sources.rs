@@ -6,14 +6,15 @@ use postrider_core::{Id, id};
 use postrider_store::{LaneEndpoint, Store, StoreError};
 
 use crate::cache::{Cache, Changes, Gather, Read, Stamp};
+use crate::shell::endpoints::parsed_bytes;
 
 /// Endpoints held: what a lane has read its first attempt needs, and hardly anybody else.
 const HELD_MAX: usize = 4_096;
 /// Bytes of those, about.
 const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes that one has beside its texts.
-const OVERHEAD: usize = 1_024;
-/// Of what changed while it was read: no count is this.
+const OVERHEAD: usize = 2_048;
+/// Of what is not to be held: no count is this.
 const NEVER_FRESH: u64 = u64::MAX;
 
 /// An endpoint as it was read, and what that depends on.
@@ -23,6 +24,17 @@ pub(super) struct Source {
 }
 
 type Answer = Result<Source, StoreError>;
+
+/// What it takes in memory, about. The application may be shared by those that were read together, and is counted with each.
+fn bytes(row: &LaneEndpoint) -> usize {
+    let metadata = row.tenant.iter();
+    let metadata = metadata.flat_map(|tenant| &tenant.metadata);
+    let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+    let logo = row.application.as_ref().ok();
+    let logo = logo.and_then(|application| application.settings.branding.logo.as_ref());
+    let endpoint = row.endpoint.text_bytes() + parsed_bytes(&row.endpoint);
+    OVERHEAD + endpoint + metadata + logo.map_or(0, String::len)
+}
 
 pub(super) struct Sources {
     store: Arc<dyn Store>,
@@ -45,7 +57,7 @@ impl Sources {
     pub(super) async fn get(&self, endpoint: Id<id::Endpoint>) -> Result<Arc<Source>, StoreError> {
         let read = async {
             let value = self.reads.get(endpoint, |ids| self.read(ids)).await?;
-            let weight = (OVERHEAD + value.row.endpoint.text_bytes()) as u64;
+            let weight = bytes(&value.row) as u64;
             let stamp = value.stamp.clone();
             Ok(Read {
                 value,
@@ -72,8 +84,10 @@ impl Sources {
         };
         let stamped = rows.into_iter().zip(stamps).map(|(row, stamp)| {
             let row = row?;
-            let unknown = || vec![(row.endpoint.id.as_u128(), NEVER_FRESH)];
-            let stamp = stamp.unwrap_or_else(unknown);
+            let never = || vec![(row.endpoint.id.as_u128(), NEVER_FRESH)];
+            // What cannot be read is looked for again, as who asks for it tries again.
+            let is_whole = row.tenant.is_ok() && row.application.is_ok();
+            let stamp = stamp.filter(|_| is_whole).unwrap_or_else(never);
             Ok(Source { row, stamp })
         });
         stamped.collect()

@@ -1,5 +1,6 @@
 //! Reading endpoints with their secrets.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
@@ -12,8 +13,8 @@ use postrider_store::{
     EndpointFilter, EndpointListing, Entity, LaneEndpoint, Page, PageRequest, StoreError,
 };
 
-use super::Reader;
 use super::list::{Conditions, Order, SCAN_ROWS_MAX};
+use super::{Reader, found_for};
 use crate::convert::{
     from_json, from_json_opt, mode, mode_number, reading, time, time_opt, to_json,
 };
@@ -155,36 +156,45 @@ impl Reader {
         let sql = format!(
             "select {ENDPOINT} from endpoint where id in (select value from json_each(?1))"
         );
-        let mut found = self.by_key(&sql, keys(), |row| {
-            Ok((row.get(0)?, endpoint_row(row, self.salt)?))
-        })?;
-        let sql = "select endpoint_id, sealed, created_at, expires_at from endpoint_secret
-                   where endpoint_id in (select value from json_each(?1)) order by endpoint_id, position";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.each([to_json(&Vec::from_iter(keys()))], |row| {
-            if let Some((endpoint, _)) = found.get_mut(&row.get(0)?) {
-                endpoint.secrets.push(secret(row, 1)?);
+        let mut found = self.by_key(&sql, keys(), |row| endpoint_row(row, self.salt))?;
+        for (key, own) in self.secrets(keys())? {
+            if let Some(Ok((endpoint, _))) = found.get_mut(&key) {
+                endpoint.secrets = own.into_values().collect();
             }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        drop(statement);
-        let endpoints = || found.values().map(|(endpoint, _)| endpoint);
+        }
+        let endpoints = || found.values().flatten().map(|(endpoint, _)| endpoint);
         let tenants = self.tenants_by_key(endpoints().map(|it| it.tenant.key()))?;
         let applications = self.applications_by_key(endpoints().map(|it| it.application.key()))?;
         let rows = ids.iter().map(|id| {
-            let (endpoint, is_deleted) = found
-                .get(&id.key())
-                .filter(|(endpoint, _)| endpoint.id == *id)
-                .cloned()
-                .ok_or(StoreError::not_found(Entity::Endpoint))?;
+            let key = self.key(*id, Entity::Endpoint)?;
+            let (endpoint, is_deleted) = found_for(&found, key, Entity::Endpoint)?;
+            let (tenant, application) = (endpoint.tenant.key(), endpoint.application.key());
             Ok(LaneEndpoint {
-                tenant: tenants.get(&endpoint.tenant.key()).cloned(),
-                application: applications.get(&endpoint.application.key()).cloned(),
+                tenant: found_for(&tenants, tenant, Entity::Tenant),
+                application: found_for(&applications, application, Entity::Application),
                 endpoint,
                 is_deleted,
             })
         });
         Ok(rows.collect())
+    }
+
+    /// The secrets of some endpoints, by their positions.
+    fn secrets(
+        &self,
+        keys: impl Iterator<Item = i64>,
+    ) -> SqlResult<HashMap<i64, BTreeMap<i64, EndpointSecret>>> {
+        let sql =
+            "select endpoint_id, position, sealed, created_at, expires_at from endpoint_secret
+                   where endpoint_id in (select value from json_each(?1))";
+        let mut found: HashMap<i64, BTreeMap<_, _>> = HashMap::new();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.each([to_json(&Vec::from_iter(keys))], |row| {
+            let of = found.entry(row.get(0)?).or_default();
+            of.insert(row.get(1)?, secret(row, 2)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
     }
 
     pub(crate) fn endpoints(&self, ids: &[Id<id::Endpoint>]) -> Result<Vec<Endpoint>, StoreError> {

@@ -14,7 +14,7 @@ use postrider_store::{
 };
 
 use super::list::{Conditions, Order};
-use super::{ByKey, Reader};
+use super::{ByKey, Reader, found_for};
 use crate::convert::{from_json, mode, mode_number, reading, task_kind_number, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 
@@ -177,9 +177,7 @@ impl Reader {
     ) -> SqlResult<ByKey<Arc<Tenant>>> {
         let sql =
             format!("select {TENANT} from tenant where id in (select value from json_each(?1))");
-        self.by_key(&sql, keys, |row| {
-            Ok((row.get(0)?, Arc::new(tenant_row(row, self.salt)?)))
-        })
+        self.by_key(&sql, keys, |row| tenant_row(row, self.salt).map(Arc::new))
     }
 
     pub(crate) fn applications_by_key(
@@ -190,7 +188,7 @@ impl Reader {
             "select {APPLICATION} from application where id in (select value from json_each(?1))"
         );
         self.by_key(&sql, keys, |row| {
-            Ok((row.get(0)?, Arc::new(application_row(row, self.salt)?)))
+            application_row(row, self.salt).map(Arc::new)
         })
     }
 
@@ -216,10 +214,8 @@ impl Reader {
     ) -> SqlResult<Vec<Result<Tenant, StoreError>>> {
         let found = self.tenants_by_key(ids.iter().filter_map(|id| id.key_in(self.salt)))?;
         let found = ids.iter().map(|id| {
-            let tenant = id.key_in(self.salt).and_then(|key| found.get(&key));
-            tenant
-                .map(|tenant| Tenant::clone(tenant))
-                .ok_or(StoreError::not_found(Entity::Tenant))
+            let tenant = found_for(&found, self.key(*id, Entity::Tenant)?, Entity::Tenant);
+            tenant.map(Arc::unwrap_or_clone)
         });
         Ok(found.collect())
     }

@@ -1,5 +1,6 @@
 //! Read-only connections, used on blocking threads.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Reader;
-use crate::commit::same;
 use crate::convert::reading;
 use crate::postgres::Source as Server;
 use crate::sql::{Connection, Failure, SqlError, SqlResult};
@@ -155,7 +155,8 @@ impl Readers {
             .map_err(StoreError::aborted)?
     }
 
-    /// Answers each of some ids, in their order. Where one cannot be read they are read one by one, so that it costs no other.
+    /// Answers each of some ids, in their order. Where a page is damaged, or it breaks off, they are read one by one, so that
+    /// one costs no other.
     pub(crate) async fn read_each<I, T>(
         &self,
         ids: &[I],
@@ -167,16 +168,21 @@ impl Readers {
     {
         let asked = ids.to_vec();
         let read = self.read(move |reader| {
-            let alone = |id: &I| {
-                let found = query(reader, std::slice::from_ref(id)).map_err(reading);
-                found.and_then(|mut found| found.swap_remove(0))
+            let tried = |ids: &[I]| catch_unwind(AssertUnwindSafe(|| query(reader, ids)));
+            let alone = |id: &I| match tried(std::slice::from_ref(id)) {
+                Ok(Ok(mut found)) => found.swap_remove(0),
+                Ok(Err(error)) => Err(reading(error)),
+                Err(_) => Err(StoreError::aborted("a read broke off inside the server")),
             };
-            Ok(query(reader, &asked).unwrap_or_else(|_| asked.iter().map(alone).collect()))
+            match tried(&asked) {
+                Ok(Ok(found)) => Ok(found),
+                Ok(Err(error)) if !error.is_of_a_page() => Err(reading(error)),
+                _ => Ok(asked.iter().map(alone).collect()),
+            }
         });
         match read.await {
             Ok(found) => found,
-            // There is no connection to read by.
-            Err(error) => ids.iter().map(|_| Err(same(&error))).collect(),
+            Err(error) => ids.iter().map(|_| Err(error.copied())).collect(),
         }
     }
 }

@@ -171,13 +171,15 @@ pub async fn endpoints_are_read_for_their_lanes_in_the_order_asked(store: &dyn S
     };
     assert!(none.is_not_found());
     assert_eq!((&first.endpoint, &third.endpoint), (&signing, &bare));
-    assert_eq!(first, again);
-    assert_eq!(first.tenant.as_deref(), Some(&neighbour));
-    let own = world.a_tenant(world.tenant, None);
-    assert_eq!(third.tenant.as_deref(), Some(&own));
-    for found in [first, third] {
-        let application = found.application.as_deref();
-        assert_eq!(application.map(|it| it.id), Some(world.application));
+    assert_eq!(again.endpoint, signing);
+    for (found, tenant) in [
+        (first, &neighbour),
+        (third, &world.a_tenant(world.tenant, None)),
+        (again, &neighbour),
+    ] {
+        assert_eq!(&**found.tenant.as_ref().unwrap(), tenant);
+        let application = found.application.as_ref().unwrap();
+        assert_eq!(application.id, world.application);
     }
     assert!(store.lane_endpoints(&[]).await.is_empty());
 }

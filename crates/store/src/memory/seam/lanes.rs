@@ -82,8 +82,8 @@ impl Lanes for MemoryStore {
         let found = ids.iter().map(|id| {
             let (endpoint, is_deleted) = state.lane_endpoint(*id)?;
             Ok(LaneEndpoint {
-                tenant: state.tenant(endpoint.tenant).ok().map(Arc::new),
-                application: state.application(endpoint.application).ok().map(Arc::new),
+                tenant: state.tenant(endpoint.tenant).map(Arc::new),
+                application: state.application(endpoint.application).map(Arc::new),
                 endpoint,
                 is_deleted,
             })
