@@ -15,13 +15,17 @@ use postrider_core::tenant::Mode;
 use postrider_store::Ways;
 use postrider_store::life::{Address, Candidate, RecipientKind};
 
-use crate::convert::{from_json, from_json_opt, mode};
+use crate::convert::{from_json, from_json_opt, is_unreadable, mode};
 use crate::read::health;
 use crate::segments::keys_text;
 use crate::sql::{Connection, SqlResult, unreadable};
 
 /// Tenants held; beyond, an eighth of them is forgotten and read again as they come.
 const TENANTS_MAX: usize = 50_000;
+/// Tenants that are read at once before a batch is written.
+const READ_AHEAD: usize = 16;
+/// With more recipients than these no more are: everybody waits for the batch.
+const READ_AHEAD_MAX: usize = 4_096;
 /// So much of what is held goes at once where there is no room: to find what is to go takes as long as there are tenants.
 const GOES: usize = 8;
 /// Bytes that they take, about, the largest one not counted: it would else drive out all others, and they it.
@@ -53,6 +57,7 @@ pub(crate) struct Audience {
 impl Audience {
     fn new(application: i64, ways: Ways, mut recipients: Vec<Recipient>) -> Self {
         recipients.sort_unstable_by_key(|recipient| recipient.endpoint);
+        recipients.shrink_to_fit();
         Self {
             application,
             looks: recipients.iter().map(Recipient::looks).sum(),
@@ -280,7 +285,8 @@ impl Fanout {
         Ok(self.tenants.get_mut(&tenant))
     }
 
-    /// Reads those of some tenants that are not held, in two questions: after a start none is.
+    /// Reads those of some tenants that are not held, a few in two questions: after a start none is. Which have very many
+    /// endpoints nobody knows before; behind those the others are read as they are needed.
     pub(crate) fn read_ahead(
         &mut self,
         connection: &Connection,
@@ -289,15 +295,27 @@ impl Fanout {
         let unknown: BTreeSet<i64> = tenants
             .filter(|tenant| !self.tenants.contains_key(tenant))
             .collect();
-        if unknown.is_empty() {
-            return Ok(());
+        let unknown = Vec::from_iter(unknown);
+        let mut read = 0;
+        for some in unknown.chunks(READ_AHEAD) {
+            match self.read(connection, some) {
+                Ok(recipients) => read += recipients,
+                // Only who asks for that one is to hear of it.
+                Err(error) if is_unreadable(&error) => {}
+                Err(error) => return Err(error),
+            }
+            if read > READ_AHEAD_MAX {
+                break;
+            }
         }
-        self.read(connection, &Vec::from_iter(unknown))
+        Ok(())
     }
 
-    fn read(&mut self, connection: &Connection, tenants: &[i64]) -> SqlResult<()> {
+    /// Returns how many recipients they have.
+    fn read(&mut self, connection: &Connection, tenants: &[i64]) -> SqlResult<usize> {
         let keys = keys_text(tenants);
         let mut recipients = load(connection, &keys)?;
+        let count = recipients.values().map(Vec::len).sum();
         // One that is not there is not kept: nobody would forget it when such a tenant is made.
         for (tenant, application, ways) in of_tenants(connection, &keys)? {
             let own = recipients.remove(&tenant).unwrap_or_default();
@@ -306,7 +324,7 @@ impl Fanout {
             // What is read in a transaction may be undone with it.
             self.open.push(tenant);
         }
-        Ok(())
+        Ok(count)
     }
 }
 

@@ -356,7 +356,7 @@ impl Tx {
         self.uses = None;
     }
 
-    /// Reads what the writes of a batch need in one go, where each question has a way to go.
+    /// Reads what the writes of a batch need together: who gets its events, and where each question has a way to go all else.
     pub(crate) fn look_ahead(&mut self, batch: &Batch) -> SqlResult<()> {
         self.look_ahead_at_nothing();
         if self.connection.is_remote() {
@@ -365,7 +365,7 @@ impl Tx {
         }
         let of_publishes = batch.publishes.iter();
         let of_publishes = of_publishes.filter_map(|new| new.event.tenant.key_in(self.salt));
-        // Those of records are known already, but behind a start.
+        // Those of records are mostly known, and their heads tell whose they are.
         let of_records = self.heads.values().map(|(tenant, _)| *tenant);
         self.fanout
             .read_ahead(&self.connection, of_publishes.chain(of_records))

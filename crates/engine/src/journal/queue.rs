@@ -19,6 +19,8 @@ pub(crate) const WAITING_MAX: (usize, usize) = (REQUESTS_MAX, REQUEST_KIB_MAX);
 /// Deliveries that an event of a tenant is taken to make, before it is known: after a start nobody is, and a greater number would
 /// be as many commits more. What makes more than there is room for comes back.
 const FAN_OUT_UNKNOWN: usize = 16;
+/// The same of one that was begun and is not whole: it makes many.
+const FAN_OUT_BEGUN: usize = 256;
 /// An event with more is likely to be written in pieces, of so many where a commit does not take long.
 const FAN_OUT_LARGE: usize = 64;
 /// Deliveries of events that are begun and not whole yet, about: they are in memory, on nobody's account. One event may be
@@ -131,7 +133,7 @@ impl Queue {
         if let Some(first) = first {
             self.ring.retain(|tenant| *tenant != first);
             let rows = self.fan_outs.get(&first).copied();
-            let rows = rows.unwrap_or(UNKNOWN).makes;
+            let rows = rows.map_or(FAN_OUT_BEGUN, |known| known.makes);
             self.begun.insert(first, rows);
             self.begun_rows += rows;
         }

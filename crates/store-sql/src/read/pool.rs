@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Reader;
-use crate::convert::reading;
+use crate::convert::{is_unreadable, reading};
 use crate::postgres::Source as Server;
 use crate::sql::{Connection, Failure, SqlError, SqlResult};
 use crate::sqlite::open::open_reader;
@@ -176,7 +176,7 @@ impl Readers {
             };
             match tried(&asked) {
                 Ok(Ok(found)) => Ok(found),
-                Ok(Err(error)) if !error.is_of_a_page() => Err(reading(error)),
+                Ok(Err(error)) if !is_unreadable(&error) => Err(reading(error)),
                 _ => Ok(asked.iter().map(alone).collect()),
             }
         });
