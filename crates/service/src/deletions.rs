@@ -17,15 +17,20 @@ const PIECE: u32 = 250;
 /// The longest rest behind one.
 const REST_MAX: Duration = Duration::from_secs(1);
 
+/// Deletions whose endpoints end at once: each piece goes by the writer, and others' changes wait for few of them.
+const CLOSES_MAX: usize = 4;
+
 /// One deletion erases at a time.
 pub(crate) struct Deletions {
     turn: Semaphore,
+    closes: Semaphore,
 }
 
 impl Default for Deletions {
     fn default() -> Self {
         Self {
             turn: Semaphore::new(1),
+            closes: Semaphore::new(CLOSES_MAX),
         }
     }
 }
@@ -215,15 +220,10 @@ pub(crate) fn start(service: &Service, task: Task, claim: Claim) {
 
 /// Stops replays, and ends endpoints until a piece has none.
 async fn close(service: &Service, task: &mut Task) -> Result<(), StoreError> {
-    let its = |other: &Task| {
-        other.application == task.application
-            && (task.tenant.is_none() || other.tenant == task.tenant)
-    };
-    for other in patiently(u32::MAX, || service.store().unfinished_tasks()).await? {
-        if other.kind == TaskKind::Replay && its(&other) {
-            service.0.started.cancel(other.id);
-        }
-    }
+    let started = &service.0.started;
+    started.cancel_replays(task.application, task.tenant);
+    let closing = service.0.deletions.closes.acquire().await;
+    let _closing = closing.map_err(StoreError::aborted)?;
     while !rested(service, task).await?.closed.is_empty() {}
     Ok(())
 }

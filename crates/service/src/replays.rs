@@ -140,6 +140,8 @@ impl Service {
         let place = self.0.replays.place(tenant.id)?;
         let claim = self.0.started.claim(task.id);
         let claim = claim.ok_or_else(|| Refusal::internal("a new task runs already"))?;
+        // Before it is written, so that a deletion which is written behind it finds it.
+        claim.replays(task.application, tenant.id);
         let (starting, first) = (self.clone(), task.clone());
         self.to_the_end(async move {
             let put = starting.store().put_task(first.clone()).await;

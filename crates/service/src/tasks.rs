@@ -72,7 +72,14 @@ impl Service {
 
 /// The tasks that this process runs or will run.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Started(Arc<Mutex<HashMap<Id<id::Task>, CancellationToken>>>);
+pub(crate) struct Started(Arc<Mutex<HashMap<Id<id::Task>, Claimed>>>);
+
+#[derive(Debug, Default)]
+struct Claimed {
+    cancelled: CancellationToken,
+    /// Whose deliveries it replays.
+    replays: Option<(Id<id::Application>, Id<id::Tenant>)>,
+}
 
 /// A task is this one's to run, until it is dropped.
 #[derive(Debug)]
@@ -90,8 +97,9 @@ impl Started {
         if started.contains_key(&task) {
             return None;
         }
-        let cancelled = CancellationToken::new();
-        started.insert(task, cancelled.clone());
+        let claimed = Claimed::default();
+        let cancelled = claimed.cancelled.clone();
+        started.insert(task, claimed);
         drop(started);
         Some(Claim {
             started: self.clone(),
@@ -102,13 +110,38 @@ impl Started {
 
     /// Stops one, if it runs or waits for its turn.
     pub(crate) fn cancel(&self, task: Id<id::Task>) {
-        if let Some(token) = self.lock().get(&task) {
-            token.cancel();
+        if let Some(claimed) = self.lock().get(&task) {
+            claimed.cancelled.cancel();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id<id::Task>, CancellationToken>> {
+    /// Stops the replays of a tenant, or those of all tenants of an application.
+    pub(crate) fn cancel_replays(
+        &self,
+        application: Id<id::Application>,
+        tenant: Option<Id<id::Tenant>>,
+    ) {
+        for claimed in self.lock().values() {
+            let is_its = claimed.replays.is_some_and(|(owner, of)| {
+                owner == application && tenant.is_none_or(|tenant| tenant == of)
+            });
+            if is_its {
+                claimed.cancelled.cancel();
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id<id::Task>, Claimed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// It is a replay of a tenant's, which stops when that is deleted.
+    pub(crate) fn replays(&self, application: Id<id::Application>, tenant: Id<id::Tenant>) {
+        if let Some(claimed) = self.started.lock().get_mut(&self.task) {
+            claimed.replays = Some((application, tenant));
+        }
     }
 }
 
@@ -143,19 +176,20 @@ pub(crate) fn when_written(
 /// Begins what is unfinished and nobody runs: what a restart interrupted, and what was written though nobody could tell
 /// whoever asked for it.
 pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreError> {
-    for task in service.store().unfinished_tasks().await? {
-        let Some(claim) = service.0.started.claim(task.id) else {
+    let mut to_erase = Vec::new();
+    for id in service.store().unfinished_tasks().await? {
+        let Some(claim) = service.0.started.claim(id) else {
             continue;
         };
-        // Once more: whoever had it until now has recorded how it ended.
-        let task = match service.store().task(task.id).await {
+        // Behind the claim: whoever had it until now has recorded how it ended.
+        let task = match service.store().task(id).await {
             Ok(task) if task.state == TaskState::Running => task,
             Ok(_) => continue,
             Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {
                 // Erased meanwhile, or damaged: the others go on.
                 tracing::warn!(
-                    task.id = %task.id,
+                    task.id = %id,
                     error = &error as &dyn std::error::Error,
                     "a task cannot be gone on with"
                 );
@@ -166,8 +200,12 @@ pub(crate) async fn resume(service: &Service) -> std::result::Result<(), StoreEr
             (TaskKind::Replay, Some(tenant)) => replays::resume(service, task, tenant, claim),
             // None is made without a tenant, whose place it takes.
             (TaskKind::Replay, None) => {}
-            (TaskKind::Deletion, _) => deletions::start(service, task, claim),
+            (TaskKind::Deletion, _) => to_erase.push((task, claim)),
         }
+    }
+    // Behind the replays, which they stop.
+    for (task, claim) in to_erase {
+        deletions::start(service, task, claim);
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ impl Tx {
         })?;
         match entry {
             Some(entry) => self.noted(entry)?,
-            None => self.log_is_to_be_empty = true,
+            None => self.log_is_to_be_empty(),
         }
         Ok(Some(last))
     }
@@ -108,7 +108,7 @@ impl Tx {
     }
 
     fn noted(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
-        self.log_is_to_be_empty = true;
+        self.log_is_to_be_empty();
         self.note_of_owner(entry).map_err(aborted)
     }
 

@@ -16,8 +16,10 @@ use crate::sqlite::open::{BUSY_TIMEOUT_MS, checkpoint};
 use crate::writer::Tx;
 use tokio::time::Instant;
 
-/// Between two times that the log is emptied for what events said.
+/// Between two times that the log is emptied for what was deleted: somebody may delete again and again.
 const EMPTY_EVERY: Duration = Duration::from_secs(10);
+/// So long it is only tried, and then once in as much time readers are waited for.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long emptying the log waits for readers.
 // Less than what statements wait: no write goes on meanwhile.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
@@ -130,19 +132,41 @@ impl Tx {
         }
     }
 
-    /// What was erased stands in the log until that is written over. Where somebody reads just now, it is left to
-    /// be written over: the writer does not wait for readers.
-    pub(crate) fn empty_log(&mut self) {
-        self.empty_log_waiting(EMPTY_WAIT);
+    /// What was deleted stands in the log until that is emptied or written over.
+    pub(crate) fn log_is_to_be_empty(&mut self) {
+        self.log_holds_since.get_or_insert_with(Instant::now);
     }
 
-    /// The same for what one event said, which somebody may ask for again and again: not more often than
-    /// [`EMPTY_EVERY`], and without waiting for readers.
+    /// When the log is to be emptied next, if it is.
+    pub(crate) fn log_is_due(&self) -> Option<Instant> {
+        self.log_holds_since?;
+        let last = self.log_emptied.map(|last| last + EMPTY_EVERY);
+        Some(last.unwrap_or_else(Instant::now))
+    }
+
+    /// Empties the log where something that was deleted stands in it: not more often than [`EMPTY_EVERY`]. While
+    /// somebody reads it cannot be, and everybody's writes would wait for them: it is done once in [`EMPTY_PATIENCE`].
     pub(crate) fn empty_log_in_time(&mut self) {
-        let is_time = |last: Instant| last.elapsed() >= EMPTY_EVERY;
-        if self.log_is_to_be_empty && self.log_emptied.is_none_or(is_time) {
+        if let Some(since) = self.log_holds_since
+            && self.log_is_due().is_some_and(|due| due <= Instant::now())
+        {
             self.log_emptied = Some(Instant::now());
-            self.log_is_to_be_empty = !self.empty_log_waiting(Duration::ZERO);
+            let is_long = since.elapsed() >= EMPTY_PATIENCE;
+            let wait = if is_long { EMPTY_WAIT } else { Duration::ZERO };
+            // Where it could not be, it is only tried again for as long.
+            let is_empty = self.empty_log_waiting(wait);
+            self.log_holds_since = match is_empty {
+                true => None,
+                false if is_long => Some(Instant::now()),
+                false => Some(since),
+            };
+        }
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn empty_log_at_end(&mut self) {
+        if self.log_holds_since.is_some() {
+            self.empty_log_waiting(EMPTY_WAIT);
         }
     }
 

@@ -10,8 +10,9 @@ use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 use postrider_store::life::Head;
 use postrider_store::{Batch, Entity, FirstUse, StoreError, Written};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::erase::Erasing;
@@ -89,8 +90,8 @@ pub(crate) struct Tx {
     /// None when the last write is done.
     pub(crate) checkpointer: Option<Checkpointer>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Something was deleted that stands in the log yet.
-    pub(crate) log_is_to_be_empty: bool,
+    /// Since when something that was deleted stands in the log.
+    pub(crate) log_holds_since: Option<Instant>,
     /// When it was emptied last for that.
     pub(crate) log_emptied: Option<Instant>,
     noted_ahead: Duration,
@@ -131,7 +132,8 @@ impl Writer {
             callbacks_asked: HashMap::new(),
             checkpointer,
             metrics,
-            log_is_to_be_empty: false,
+            // An end that was not clean may have left something there.
+            log_holds_since: Some(Instant::now()),
             log_emptied: None,
             noted_ahead: Duration::ZERO,
             commit_takes: Duration::ZERO,
@@ -147,7 +149,9 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
-                while let Some(job) = tx.next_job(&mut queue) {
+                let waits = Builder::new_current_thread().enable_time().build();
+                let waits = waits.expect("a process that cannot make a timer cannot run");
+                while let Some(job) = tx.next_job(&mut queue, &waits) {
                     // What breaks off costs whoever asked for it, and nobody else.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut tx))).is_err() {
                         tracing::error!("a write broke off inside the server; it was undone");
@@ -162,6 +166,7 @@ impl Writer {
                 }
                 // Waits for the copier: while it copies, the log is not emptied.
                 tx.checkpointer = None;
+                tx.empty_log_at_end();
                 tx.home.close(&tx.connection);
             })
             .expect("a process that cannot start one thread cannot run");
@@ -249,8 +254,8 @@ fn gone() -> StoreError {
 }
 
 impl Tx {
-    /// The next job. While there is none, what is left to be entered is.
-    fn next_job(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+    /// The next job. While there is none, what is left to be entered is, and the log is emptied when it is time.
+    fn next_job(&mut self, queue: &mut mpsc::Receiver<Job>, waits: &Runtime) -> Option<Job> {
         loop {
             match queue.try_recv() {
                 Ok(job) => return Some(job),
@@ -259,7 +264,15 @@ impl Tx {
                 Err(mpsc::error::TryRecvError::Empty) if self.pieces.has_refused() => {
                     self.take_back_guarded();
                 }
-                Err(_) => return queue.blocking_recv(),
+                Err(_) => match self.log_is_due() {
+                    None => return queue.blocking_recv(),
+                    Some(due) => {
+                        match waits.block_on(async { timeout_at(due, queue.recv()).await }) {
+                            Ok(job) => return job,
+                            Err(_) => self.empty_log_in_time(),
+                        }
+                    }
+                },
             }
         }
     }

@@ -21,7 +21,8 @@ pub trait Tasks: Send + Sync + 'static {
 
     async fn task(&self, id: Id<id::Task>) -> Result<Task, StoreError>;
 
-    async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError>;
+    /// Of all that are running, the oldest first: one that does not read keeps nobody from the others.
+    async fn unfinished_tasks(&self) -> Result<Vec<Id<id::Task>>, StoreError>;
 
     /// Deletes a tenant or an application: from now on it is not found, its keys open nothing, and nothing can be
     /// published for it. What it had is left for [`Tasks::erase`]; `task` remembers that, in the same transaction.

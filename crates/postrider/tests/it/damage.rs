@@ -122,6 +122,46 @@ async fn what_was_made_under_an_unknown_version_holds_nothing_up() {
     until(&process, &root, &path, others).await;
 }
 
+#[tokio::test]
+async fn a_task_that_does_not_read_keeps_nobody_from_starting_or_going_on() {
+    let data = tempfile::tempdir().unwrap();
+    let process = serve(data.path());
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    let replays = format!("/v1/tenants/{tenant}/replays");
+    let mut path = String::new();
+    for _ in 0..2 {
+        let replay = call(&process, &root, "POST", &replays, json!({})).await;
+        path = format!("/v1/replays/{}", replay["id"].as_str().unwrap());
+        until(&process, &root, &path, |replay| {
+            replay["status"] == "finished"
+        })
+        .await;
+    }
+    drop(process);
+    // As if it had been stopped meanwhile; and the first is of a kind that nobody knows.
+    let database = rusqlite::Connection::open(data.path().join("postrider.db")).unwrap();
+    for (sql, rows) in [
+        ("update task set state = 0, finished_at = null", 2),
+        (
+            "update task set kind = 99 where id = (select min(id) from task)",
+            1,
+        ),
+    ] {
+        assert_eq!(database.execute(sql, []).unwrap(), rows, "{sql}");
+    }
+    drop(database);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(data.path(), log.reopen().unwrap());
+    until(&process, &root, &path, |replay| {
+        replay["status"] == "finished"
+    })
+    .await;
+    drop(process);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(log.contains("a task cannot be gone on with"), "{log}");
+}
+
 /// The id of the only tenant.
 async fn only_tenant(process: &Process, root: &str) -> String {
     let all = call(process, root, "GET", "/v1/applications", Value::Null).await;

@@ -37,6 +37,7 @@ const RUNNING_MAX: usize = 4;
 
 /// Goes on with a replay that nobody runs.
 pub(crate) fn resume(service: &Service, task: Task, tenant: Id<id::Tenant>, claim: Claim) {
+    claim.replays(task.application, tenant);
     let place = service.0.replays.kept_place(tenant);
     start(service, task, place, claim);
 }

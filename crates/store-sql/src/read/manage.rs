@@ -443,8 +443,8 @@ impl Reader {
         self.page(TASK, conditions, query, page, row, |row| row.id.as_u128())
     }
 
-    pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
-        let sql = format!("select {TASK} from task where state = 0 order by id");
-        self.all(&sql, (), |row| self.task_row(row))
+    pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Id<id::Task>>, StoreError> {
+        let sql = "select id from task where state = 0 order by id";
+        self.all(sql, (), |row| Ok(Id::from_key(row.get(0)?, self.salt)))
     }
 }

@@ -28,7 +28,7 @@ impl Tasks for SqlStore {
         self.points.read(move |reader| reader.task(id)).await
     }
 
-    async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
+    async fn unfinished_tasks(&self) -> Result<Vec<Id<id::Task>>, StoreError> {
         self.points.read(|reader| reader.unfinished_tasks()).await
     }
 
@@ -45,8 +45,8 @@ impl Tasks for SqlStore {
         }
         let erased = erased?;
         if erased.done {
-            // After the commit, and in no transaction: a log is not emptied inside one.
-            self.writer.run(|tx| tx.empty_log()).await;
+            // Behind the commit: a log is not emptied inside a transaction.
+            self.writer.run(|tx| tx.log_is_to_be_empty()).await;
         }
         Ok(erased)
     }

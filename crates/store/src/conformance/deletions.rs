@@ -113,7 +113,7 @@ pub async fn what_a_deleted_tenant_had_is_gone_and_nothing_else(store: &dyn Stor
     let again = a_deletion(&world, Some(world.tenant));
     let again = store.delete_owner(owner, again, by()).await;
     assert!(again.unwrap_err().is_not_found());
-    assert_eq!(store.unfinished_tasks().await.unwrap(), [task]);
+    assert_eq!(store.unfinished_tasks().await.unwrap(), [task.id]);
 
     assert_eq!(erase(store, owner).await, 1);
     assert_eq!(counts(store, world.tenant).await, (0, 0));

@@ -550,7 +550,7 @@ pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
         finished_at: None,
     };
     store.put_task(task.clone()).await.unwrap();
-    assert_eq!(store.unfinished_tasks().await.unwrap(), [task.clone()]);
+    assert_eq!(store.unfinished_tasks().await.unwrap(), [task.id]);
     task.state = TaskState::Failed("no room".into());
     task.done = 7;
     task.skipped = 1;

@@ -48,14 +48,14 @@ impl Tasks for MemoryStore {
         self.state().task(id)
     }
 
-    async fn unfinished_tasks(&self) -> Result<Vec<Task>, StoreError> {
+    async fn unfinished_tasks(&self) -> Result<Vec<Id<id::Task>>, StoreError> {
         let running = |task: &&Task| task.state == crate::TaskState::Running;
         Ok(self
             .state()
             .tasks
             .values()
             .filter(running)
-            .cloned()
+            .map(|task| task.id)
             .collect())
     }
 
