@@ -12,8 +12,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache as Bounded;
+use quick_cache::sync::{Cache as Bounded, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 /// Counters; two things that share one are forgotten together, now and then.
 const STRIPES: usize = 4_096;
@@ -125,6 +125,25 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
         }
     }
 
+    /// The same for values of which one alone may weigh a good part of all: in the usual number of shards, each with a
+    /// part of the weight, such a one would never be kept.
+    ///
+    /// # Panics
+    /// Never: what options need is given.
+    pub fn of_heavy(items: usize, weight: u64, changes: Arc<Changes>) -> Self {
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(items)
+            .weight_capacity(weight)
+            .build()
+            .expect("both capacities are given");
+        let (hasher, life) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self {
+            held: Bounded::with_options(options, ByWeight, hasher, life),
+            changes,
+        }
+    }
+
     /// The value of a key. Whoever asks first reads it; the others wait for that.
     ///
     /// # Errors
@@ -208,6 +227,17 @@ mod tests {
             };
             *self.cache.get(key, read).await.unwrap()
         }
+    }
+
+    /// With shards none of them has room for such a one.
+    #[tokio::test]
+    async fn what_is_a_good_part_of_all_is_kept() {
+        let mut world = World::holding(1_000, 64, 15);
+        world.cache = Cache::of_heavy(1_000, 64, world.changes.clone());
+        for key in [1, 2, 3, 1, 2, 3] {
+            world.get(key).await;
+        }
+        assert_eq!(world.reads.load(Ordering::SeqCst), 3);
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ pub(crate) struct Mailing<'a> {
     every: Duration,
     /// When an audience may get its next mail.
     next: HashMap<MailAudience, Timestamp>,
+    /// Since when those that may get one are known.
+    since: HashMap<MailAudience, Timestamp>,
     /// Mails of a tenant's day, and when it ends.
     days: HashMap<Id<id::Tenant>, (Timestamp, usize)>,
     put_off: Vec<PutOff>,
@@ -64,6 +66,7 @@ impl<'a> Mailing<'a> {
             mailer,
             every,
             next: HashMap::new(),
+            since: HashMap::new(),
             days: HashMap::new(),
             put_off: Vec::new(),
         }
@@ -96,8 +99,17 @@ impl<'a> Mailing<'a> {
         let (wall, now) = (self.service.now(), self.service.steady());
         self.next.retain(|_, at| *at > now);
         self.days.retain(|_, (ends, _)| *ends > now);
-        for (audience, first) in self.service.mail_audiences().await? {
-            let gathering = wall.since(first) < GATHER;
+        let audiences = self.service.mail_audiences().await?;
+        let known = std::mem::take(&mut self.since);
+        let since = |audience| known.get(audience).copied().unwrap_or(now);
+        let all = audiences.iter();
+        self.since = all
+            .map(|(audience, _)| (*audience, since(audience)))
+            .collect();
+        for (audience, first) in audiences {
+            // By the wall clock it may be as long as that was set back.
+            let since = self.since.get(&audience).copied().unwrap_or(now);
+            let gathering = wall.since(first) < GATHER && now.since(since) < GATHER;
             if gathering || self.next.contains_key(&audience) {
                 continue;
             }

@@ -12,13 +12,19 @@ use crate::config::{LogConfig, LogFormat};
 #[cfg(feature = "otel")]
 use crate::telemetry::logs::Bridge;
 
-/// Stderr whose reader may be gone and whose disk may be full: what cannot be written is lost.
+/// Stderr whose reader may be gone or not read, and whose disk may be full: what cannot be written is lost.
 #[derive(Clone, Copy)]
 struct Careless;
 
 impl Write for Careless {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        drop(std::io::stderr().write_all(bytes));
+        // Nobody else writes between a look and what it was for.
+        let mut stderr = std::io::stderr().lock();
+        for part in bytes.chunks(PIPE_TAKES) {
+            if !takes(&stderr) || stderr.write_all(part).is_err() {
+                break;
+            }
+        }
         Ok(bytes.len())
     }
 
@@ -26,6 +32,42 @@ impl Write for Careless {
         drop(std::io::stderr().flush());
         Ok(())
     }
+}
+
+/// Bytes that a pipe takes at once when it takes any (POSIX: at least 512; Linux: 4,096).
+const PIPE_TAKES: usize = if cfg!(target_os = "linux") {
+    4_096
+} else {
+    512
+};
+/// How long a line waits for whoever reads the log.
+#[cfg(unix)]
+const READER_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Whether stderr can be written to without waiting for whoever reads it: of those who do not, the first line waits a
+/// moment, and no other until they read again.
+#[cfg(unix)]
+fn takes(stderr: &std::io::StderrLock<'_>) -> bool {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    static IS_READ: AtomicBool = AtomicBool::new(true);
+    let wait = match IS_READ.load(Ordering::Relaxed) {
+        true => READER_WAIT,
+        false => std::time::Duration::ZERO,
+    };
+    let wait = Timespec::try_from(wait).ok();
+    let found = poll(&mut [PollFd::new(stderr, PollFlags::OUT)], wait.as_ref());
+    // What cannot be asked is tried.
+    let takes = found.map_or(true, |ready| ready > 0);
+    IS_READ.store(takes, Ordering::Relaxed);
+    takes
+}
+
+#[cfg(not(unix))]
+fn takes(_: &std::io::StderrLock<'_>) -> bool {
+    true
 }
 
 /// Changes the level of the log that was started.

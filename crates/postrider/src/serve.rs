@@ -320,8 +320,7 @@ impl Server {
         self.running.owning.close();
         self.running.owning.wait().await;
         // After the drain, whose attempts are spans too.
-        self.traces.end().await;
-        self.measured.end().await;
+        tokio::join!(self.traces.end(), self.measured.end());
         served && drained
     }
 }

@@ -15,7 +15,7 @@ use postrider_store::{Store, StoreError};
 use tokio::sync::Semaphore;
 
 use crate::refusal::{ErrorCode, Refusal, Result};
-use crate::schemas::{self, KnownType};
+use crate::schemas::{self, Gate, KnownType};
 
 /// Entries held of a kind.
 const HELD_MAX: usize = 50_000;
@@ -28,6 +28,8 @@ const VISITS_MAX: usize = 1;
 const LOGO_PART: u64 = 256;
 /// Bytes of schemas with all that was compiled of them.
 const SCHEMA_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Event types in as much, by what one without patterns takes.
+const TYPES_ABOUT: usize = 1_000;
 
 pub(crate) struct Directory {
     store: Arc<dyn Store>,
@@ -64,7 +66,7 @@ impl Directory {
             reads: Gather::default(),
             tenant_names: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             applications: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
-            types: Cache::new(HELD_MAX, SCHEMA_BYTES_MAX, changes.clone()),
+            types: Cache::of_heavy(TYPES_ABOUT, SCHEMA_BYTES_MAX, changes.clone()),
             addressees: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             lookups: Semaphore::new(LOOKUPS_MAX),
             visits: Semaphore::new(VISITS_MAX),
@@ -232,9 +234,10 @@ impl Directory {
         self.addressees.get(public_id.to_owned(), read).await
     }
 
-    /// What the application, or its profile, says of an event type; made once, however many ask.
+    /// What the application, or its profile, says of an event type; made once, however many ask, in the application's turn.
     pub(crate) async fn event_type(
         &self,
+        gate: &Gate,
         application: Id<id::Application>,
         name: &str,
     ) -> Result<Arc<KnownType>> {
@@ -249,7 +252,8 @@ impl Directory {
                 ),
             ];
             let own = self.store.event_type(application, name).await?;
-            let value = schemas::known_type(&current.profile, name, own).await?;
+            let whose = application.into();
+            let value = schemas::known_type(gate, whose, &current.profile, name, own).await?;
             Ok::<_, Refusal>(Read {
                 weight: value.weight() + name.len() as u64,
                 value,

@@ -278,7 +278,9 @@ async fn triggers(
     let others = others.filter(|name| !spec.allows(name));
     for name in others.filter(|name| !has(name)) {
         let directory = &service.0.directory;
-        let own = directory.event_type(application, name).await?;
+        let own = directory
+            .event_type(&service.0.schemas, application, name)
+            .await?;
         if !own.declared {
             let known = spec.events.iter().flatten().cloned();
             return Err(Refusal::field(

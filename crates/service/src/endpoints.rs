@@ -396,7 +396,8 @@ impl Service {
         for pattern in outside.take(SUBSCRIPTION_PATTERNS_MAX) {
             let declares = is_event_type(pattern) && {
                 let application = directory.tenant(tenant).await?.application;
-                directory.event_type(application, pattern).await?.declared
+                let known = directory.event_type(&self.0.schemas, application, pattern);
+                known.await?.declared
             };
             if !declares {
                 return Ok(Some(pattern));

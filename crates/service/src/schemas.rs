@@ -57,6 +57,9 @@ pub(crate) struct KnownType {
     compiled: Option<Arc<Compiled>>,
 }
 
+/// Of what is accepted as JSON where nobody has to look at it.
+const UNREADABLE: &str = "has half of a surrogate pair (\\ud800) or a number beyond 1.8e308, which no schema can look at";
+
 /// A mistake: the path in the data, and the rule.
 pub(crate) type Mistake = (String, String);
 
@@ -110,6 +113,8 @@ pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> Result<()> {
 
 /// What an application, or else its profile, says of an event type.
 pub(crate) async fn known_type(
+    gate: &Gate,
+    whose: Whose,
     profile: &Profile,
     name: &str,
     own: Option<EventType>,
@@ -127,9 +132,9 @@ pub(crate) async fn known_type(
         let compiled = None;
         return Ok(KnownType { declared, compiled });
     };
-    // Without a turn: it is made once for all who ask (`Directory::event_type`).
-    let compiled = gate::off_the_workers(move || compile(&schema)).await?;
-    let compiled = match compiled {
+    // It is made once for all who ask (`Directory::event_type`), but an application may have very many of them.
+    let turn = gate.slow(whose).await?;
+    let compiled = match turn.run(move || compile(&schema)).await? {
         Ok(compiled) => Some(Arc::new(compiled)),
         Err(why) => {
             // It was compiled when it was put; a later version may know better.
@@ -174,9 +179,8 @@ impl Compiled {
     ) -> Result<Result<(), Mistake>> {
         let data: Value = match serde_json::from_str(data) {
             Ok(data) => data,
-            // Numbers beyond a double and halves of surrogate pairs are accepted as JSON, but no schema can
-            // look at them.
-            Err(error) => return Ok(Err(("data".to_owned(), error.to_string()))),
+            // It is JSON, which was looked at before.
+            Err(_) => return Ok(Err(("data".to_owned(), UNREADABLE.to_owned()))),
         };
         let quick = match self.affordable(&data) {
             Ok(quick) => quick,

@@ -12,7 +12,7 @@ use crate::read::{read_application, read_tenant};
 use crate::segments::keys_text;
 use crate::sql::{Optional, SqlResult, params};
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::open::{BUSY_TIMEOUT_MS, checkpoint};
+use crate::sqlite::open::{BUSY_TIMEOUT_MS, Mark, checkpoint, write_mark};
 use crate::writer::Tx;
 use tokio::time::Instant;
 
@@ -179,7 +179,12 @@ impl Tx {
         let copying = self.checkpointer.as_ref().map(Checkpointer::wait);
         let emptied = connection
             .busy_timeout(wait)
-            .and_then(|()| checkpoint(connection, "truncate"));
+            .and_then(|()| checkpoint(connection, "truncate"))
+            // An empty log is what a lost one looks like to the next start.
+            .and_then(|is_empty| {
+                let marked = is_empty.then(|| write_mark(connection, Mark::Open));
+                marked.transpose().map(|_| is_empty)
+            });
         drop(copying);
         let is_empty = matches!(emptied, Ok(true));
         if matches!(emptied, Ok(false)) && !wait.is_zero() {

@@ -395,18 +395,25 @@ impl SqlStore {
         postgres::end_owner(&options, beat).await
     }
 
-    /// Waits until another server owns the database: then this one must stop. For ever where that cannot be.
+    /// Waits until another server owns the database, where that can be, or nothing can be written any more: then this one
+    /// must stop.
     ///
     /// Says every second that it lives, so that a server that writes nothing hears of it too, is back as soon as its
     /// database, and is known to stand still when it does.
     /// Each time that it is the owner's still, `owned` hears what `now` said before that was asked.
     pub async fn lost<T>(&self, now: impl Fn() -> T, owned: impl Fn(T)) {
         let Some(held) = &self.held else {
-            return std::future::pending().await;
+            self.writer.ended().await;
+            tracing::error!("the thread that writes has ended");
+            return;
         };
         while !held.is_lost() {
             let asked = now();
             let beat = held.answered(self.writer.run(Tx::beat)).await;
+            if self.writer.has_ended() {
+                tracing::error!("the thread that writes has ended");
+                return;
+            }
             // What is wrong is told by whoever needs it.
             if let Some(Ok(())) = beat
                 && !held.is_lost()

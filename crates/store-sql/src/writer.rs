@@ -13,6 +13,7 @@ use postrider_store::{Batch, Entity, FirstUse, StoreError, Written};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::erase::Erasing;
@@ -47,6 +48,8 @@ pub(crate) struct Writer {
     /// Those that somebody asked for, behind these.
     line: Line,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Cancelled when the thread has ended, however it did.
+    ended: CancellationToken,
 }
 
 impl Drop for Writer {
@@ -112,7 +115,7 @@ impl Writer {
             segments,
             metrics,
         } = begin;
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let (jobs, queue) = mpsc::channel::<Job>(QUEUE);
         let checkpointer = home.checkpointer(&mut connection, metrics.clone())?;
         let mut tx = Tx {
             connection,
@@ -146,28 +149,13 @@ impl Writer {
             tx.take_back_some();
         }
         tx.enter_all();
+        let ended = CancellationToken::new();
+        let ends = ended.clone().drop_guard();
         let thread = std::thread::Builder::new()
             .name("postrider-writer".to_owned())
             .spawn(move || {
-                let waits = Builder::new_current_thread().enable_time().build();
-                let waits = waits.expect("a process that cannot make a timer cannot run");
-                while let Some(job) = tx.next_job(&mut queue, &waits) {
-                    // What breaks off costs whoever asked for it, and nobody else.
-                    if catch_unwind(AssertUnwindSafe(|| job(&mut tx))).is_err() {
-                        tracing::error!("a write broke off inside the server; it was undone");
-                        tx.roll_back();
-                    }
-                    tx.enter_guarded(PIECES_EACH);
-                    if tx.pieces.has_refused() {
-                        tx.take_back_guarded();
-                    }
-                    tx.look_at_log();
-                    tx.empty_log_in_time();
-                }
-                // Waits for the copier: while it copies, the log is not emptied.
-                tx.checkpointer = None;
-                tx.empty_log_at_end();
-                tx.home.close(&tx.connection);
+                let _ends = ends;
+                tx.work(queue);
             })
             .expect("a process that cannot start one thread cannot run");
         Ok(Self {
@@ -175,7 +163,17 @@ impl Writer {
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             line: Line::default(),
             thread: Some(thread),
+            ended,
         })
+    }
+
+    /// Waits until nothing can be written any more.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// Waits for what is under way: after it, the directory is free for the next owner.
@@ -254,6 +252,29 @@ fn gone() -> StoreError {
 }
 
 impl Tx {
+    /// Does one job after the other, until nobody has another.
+    fn work(mut self, mut queue: mpsc::Receiver<Job>) {
+        let waits = Builder::new_current_thread().enable_time().build();
+        let waits = waits.expect("a process that cannot make a timer cannot run");
+        while let Some(job) = self.next_job(&mut queue, &waits) {
+            // What breaks off costs whoever asked for it, and nobody else.
+            if catch_unwind(AssertUnwindSafe(|| job(&mut self))).is_err() {
+                tracing::error!("a write broke off inside the server; it was undone");
+                self.roll_back();
+            }
+            self.enter_guarded(PIECES_EACH);
+            if self.pieces.has_refused() {
+                self.take_back_guarded();
+            }
+            self.look_at_log();
+            self.empty_log_in_time();
+        }
+        // Waits for the copier: while it copies, the log is not emptied.
+        self.checkpointer = None;
+        self.empty_log_at_end();
+        self.home.close(&self.connection);
+    }
+
     /// The next job. While there is none, what is left to be entered is, and the log is emptied when it is time.
     fn next_job(&mut self, queue: &mut mpsc::Receiver<Job>, waits: &Runtime) -> Option<Job> {
         loop {
@@ -462,6 +483,18 @@ mod tests {
         let broken = writer.run(|_| -> usize { panic!("the job breaks off") });
         assert_eq!(broken.await, None);
         assert_eq!(writer.call(make).await.unwrap(), 1, "it was not there");
+    }
+
+    /// Whatever happened to it: the process must not go on without.
+    #[tokio::test]
+    async fn a_thread_that_has_ended_is_heard_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+        let waits = Duration::from_millis(20);
+        let lost = tokio::time::timeout(waits, store.lost(|| (), |()| ()));
+        assert!(lost.await.is_err(), "it is there");
+        store.writer.end();
+        store.lost(|| (), |()| ()).await;
     }
 
     /// To read all of its tenants' takes as long as they have endpoints, and everybody waits.

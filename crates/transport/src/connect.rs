@@ -414,7 +414,9 @@ where
     let io = TokioIo::new(stream);
     let driver = Driver::default();
     if h2 {
-        let (sender, connection) = http2::handshake::<_, _, Full<Bytes>>(driver.parts(), io)
+        let (sender, connection) = http2::Builder::new(driver.parts())
+            .max_header_list_size(HEADER_BYTES_MAX as u32)
+            .handshake::<_, Full<Bytes>>(io)
             .await
             .map_err(|error| Failure::http(&error))?;
         driver.drive(connection);

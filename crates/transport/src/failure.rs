@@ -58,12 +58,11 @@ impl Failure {
         let mut next = error.source();
         while let Some(error) = next {
             if let Some(h2) = error.downcast_ref::<h2::Error>() {
-                // A server that shuts down in order: what is beyond its last stream was not begun (RFC 9113
-                // 6.8).
-                let gone = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
-                let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+                // A server that goes away, for whatever reason: what is beyond its last stream was not begun (RFC 9113
+                // 6.8), and only such a request hears of it.
+                let refused = h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM);
                 // What this side has reset itself may have been processed.
-                return h2.is_remote() && (gone || refused);
+                return h2.is_remote() && refused;
             }
             next = error.source();
         }

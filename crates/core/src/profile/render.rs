@@ -64,8 +64,13 @@ impl Profile {
 
     /// Whether the data is parsed to be written or signed.
     pub fn parses(&self) -> bool {
+        self.json == JsonStyle::EsCompact || self.signs_flat_forms()
+    }
+
+    /// Whether receivers sign a form of the body that may be very much longer than the body.
+    pub fn signs_flat_forms(&self) -> bool {
         let flat = |spec: &SignatureSpec| matches!(spec.input, SignedInput::FlatKv(_));
-        self.json == JsonStyle::EsCompact || self.signatures.iter().any(flat)
+        self.signatures.iter().any(flat)
     }
 
     /// Why a value cannot be carried: profiles whose receivers write JSON anew, or sign what they parsed,

@@ -104,9 +104,9 @@ const OWNED_FOR: Duration = Duration::from_secs(10);
 pub(super) async fn owned(store: Arc<SqlStore>, engine: Arc<Engine>) {
     let owned = |at| engine.owned(at, OWNED_FOR);
     store.lost(|| engine.now(), owned).await;
-    // What falls due until the process has ended is the other one's.
+    // What falls due until the process has ended is the next owner's.
     engine.owned(engine.now(), Duration::ZERO);
-    tracing::error!("another server has taken over the database");
+    tracing::error!("this server does not own its database any more");
 }
 
 /// What the parts of a server are made of: all that a configuration can have wrong was found when there is one.

@@ -26,7 +26,7 @@ pub(super) const GROUP_MAX: usize = 512;
 /// How long they gather.
 pub(super) const DELAY: Duration = Duration::from_secs(2);
 /// Time that the last ones of a signal get at a shutdown.
-pub(super) const LAST_TIME_MAX: Duration = Duration::from_secs(3);
+pub(super) const LAST_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Who sends it.
 pub(super) fn resource(config: &TelemetryConfig) -> Resource {

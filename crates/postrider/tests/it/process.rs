@@ -669,6 +669,33 @@ async fn a_server_goes_on_when_nobody_reads_what_it_prints() {
     assert!(process.child.wait().unwrap().success());
 }
 
+/// Whoever has its log may stand still with the pipe open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_goes_on_when_its_log_is_a_pipe_that_is_full() {
+    /// Each of them makes some lines; the pipe takes 64 KiB.
+    const EVENTS: usize = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = serving(directory.path());
+    command.env("POSTRIDER__LOG__LEVEL", "trace");
+    command.stdout(Stdio::piped()).stderr(writer);
+    let process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    for _ in 0..EVENTS {
+        publish(&process, &root, &tenant).await;
+    }
+    receiver.wait_for(EVENTS).await;
+    drop(process);
+    // It was full: whoever reads on gets whole lines up to then.
+    drop(command);
+    let mut told = Vec::new();
+    std::io::Read::read_to_end(&mut { reader }, &mut told).unwrap();
+    assert!(told.len() > 32 * 1_024, "{} bytes were told", told.len());
+}
+
 #[tokio::test]
 async fn who_lost_the_root_key_makes_another_while_the_server_is_stopped() {
     let directory = tempfile::tempdir().unwrap();
@@ -1560,16 +1587,27 @@ async fn a_write_ahead_log_that_is_gone_after_a_kill_is_told() {
     let told = std::fs::read_to_string(log.path()).unwrap();
     assert!(!told.contains(GONE), "{told}");
 
-    std::fs::remove_file(directory.path().join("postrider.db-wal")).unwrap();
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let _process = logged(directory.path(), log.reopen().unwrap());
-    let told = line_of(log.path(), |line| line.contains(GONE)).await;
-    for part in [
-        "ERROR",
-        "Compare with what the product has published",
-        "postrider.db-wal",
+    // A log of zeros is one that SQLite passes over.
+    for lose in [
+        |file: &Path| std::fs::remove_file(file),
+        |file: &Path| {
+            let bytes = std::fs::metadata(file)?.len();
+            std::fs::write(file, vec![0; usize::try_from(bytes).unwrap()])
+        },
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        lose(&directory.path().join("postrider.db-wal")).unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let process = logged(directory.path(), log.reopen().unwrap());
+        let told = line_of(log.path(), |line| line.contains(GONE)).await;
+        for part in [
+            "ERROR",
+            "Compare with what the product has published",
+            "postrider.db-wal",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        publish(&process, &root, &tenant).await;
+        drop(process);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text};
+use crate::support::{TestServer, http, text};
 
 /// A schema of a few lines that asks every value 2^levels times.
 pub(crate) fn doubling(levels: u32) -> Value {
@@ -51,4 +51,30 @@ async fn an_event_too_large_for_its_schema_is_refused_in_time() {
         "data/100",
         "found off the workers too"
     );
+}
+
+#[tokio::test]
+async fn what_no_schema_can_look_at_is_refused_with_why() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    let put = format!("/v1/applications/{application}/event-types/known");
+    server.good("PUT", &put, json!({ "schema": {} })).await;
+    let bearer = format!("Bearer {}", server.root);
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let events = format!("/v1/tenants/{tenant}/events");
+    for data in [r#""\ud800""#, "1e400"] {
+        let event = format!(r#"{{"type":"known","data":{data}}}"#);
+        let refused = http(server.address, "POST", &events, &headers, event).await;
+        let refused = refused.json();
+        assert_eq!(text(&refused, "code"), "data_invalid", "{refused}");
+        let detail = text(&refused, "detail");
+        assert!(
+            detail.contains("which no schema can look at"),
+            "{data}: {detail}"
+        );
+    }
 }

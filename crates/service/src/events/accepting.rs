@@ -39,7 +39,7 @@ async fn check_data(
     let known = service
         .0
         .directory
-        .event_type(application.id, &body.r#type)
+        .event_type(&service.0.schemas, application.id, &body.r#type)
         .await?;
     let checked = known
         .check(&service.0.schemas, tenant.into(), body.data.get())
@@ -54,6 +54,8 @@ async fn check_data(
 /// Bytes of data that are looked through where the request is handled; more leave the threads that
 /// serve everybody, in their application's turn.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// The same where a flat form of it is signed, which repeats long names: it may be as many times as large.
+const INLINE_FLAT_BYTES_MAX: usize = 2 * 1024;
 
 /// Refuses what the profile can neither write nor sign.
 pub(crate) async fn carriable(
@@ -75,7 +77,11 @@ pub(crate) async fn carriable(
         Ok(())
     }
     // A profile that carries bytes as they are looks at nothing.
-    if data.len() <= INLINE_BYTES_MAX || !profile.parses() {
+    let inline_max = match profile.signs_flat_forms() {
+        true => INLINE_FLAT_BYTES_MAX,
+        false => INLINE_BYTES_MAX,
+    };
+    if data.len() <= inline_max || !profile.parses() {
         return look(profile, data, meta);
     }
     let (profile, data) = (profile.clone(), data.to_vec());
@@ -136,7 +142,7 @@ async fn must_be_a_type(
     if let Err(unknown) = known_type(&current.profile, &body.r#type, body.distribution.is_some()) {
         // What the application has declared itself extends a closed catalogue, of distributions too.
         let directory = &service.0.directory;
-        let own = directory.event_type(tenant.application, &body.r#type);
+        let own = directory.event_type(&service.0.schemas, tenant.application, &body.r#type);
         if !own.await?.declared {
             return Err(unknown);
         }

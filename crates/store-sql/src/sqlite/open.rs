@@ -1,6 +1,7 @@
 //! Opening a data directory: the lock, the connection settings, the migrations.
 
 use std::fs::{File, TryLockError};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -219,13 +220,22 @@ fn must_belong(file: &Path) -> Result<(), OpenError> {
     if mark == Some(Mark::Copy as i64) && has_log {
         return Err(OpenError::ForeignLog { path: log });
     }
-    if mark == Some(Mark::Open as i64) && !has_log {
+    if mark == Some(Mark::Open as i64) && !is_log(&log) {
         tracing::error!(
             path = %log.display(),
-            "the last run did not end cleanly, and its write-ahead log is gone: what was accepted shortly before may be lost. Compare with what the product has published"
+            "the last run did not end cleanly, and its write-ahead log is gone or does not read: what was accepted shortly before may be lost. Compare with what the product has published"
         );
     }
     Ok(())
+}
+
+/// Whether a file begins as SQLite's logs do: it passes over what does not, without a word.
+fn is_log(log: &Path) -> bool {
+    /// In big-endian order; the last bit says the order of the checksums (SQLite's file format, 4.1).
+    const MAGIC: u32 = 0x377f_0682;
+    let mut begin = [0; 4];
+    let read = File::open(log).and_then(|mut log| log.read_exact(&mut begin));
+    read.is_ok() && u32::from_be_bytes(begin) & !1 == MAGIC
 }
 
 /// The mark in the database's file itself. None when it is new, of an older version, or does not read.
@@ -247,14 +257,19 @@ fn own_mark(file: &Path) -> Option<i64> {
 ///
 /// False when a reader was in the way: then it waits in the log with everything else.
 pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<bool> {
-    let sql = "insert into meta (key, value) values ('mark', ?1) on conflict (key) do update set value = excluded.value";
-    connection.execute(sql, [mark as i64])?;
+    write_mark(connection, mark)?;
     let how = if mark == Mark::Closed {
         "truncate"
     } else {
         "full"
     };
     checkpoint(connection, how)
+}
+
+/// Writes the mark into the log.
+pub(crate) fn write_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<()> {
+    let sql = "insert into meta (key, value) values ('mark', ?1) on conflict (key) do update set value = excluded.value";
+    connection.execute(sql, [mark as i64]).map(drop)
 }
 
 /// Copies the log into the database. False when a reader was in the way.

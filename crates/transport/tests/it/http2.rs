@@ -83,6 +83,33 @@ async fn what_http2_refuses_to_process_is_sent_again_at_once() {
     );
 }
 
+/// The status counts, as it does over HTTP/1.1.
+#[tokio::test]
+async fn an_answer_with_large_headers_is_one() {
+    /// More than hyper takes unless it is told.
+    const HEADER_BYTES: usize = 40 * 1_024;
+    let authority = Authority::default();
+    let tls = tokio_rustls::TlsAcceptor::from(authority.server("hooks.example", false, &["h2"]));
+    let listener = tokio::net::TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = tls.accept(stream).await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut answer = http::Response::new(());
+            let long = http::HeaderValue::from_str(&"x".repeat(HEADER_BYTES)).unwrap();
+            answer.headers_mut().insert("x-large", long);
+            respond.send_response(answer, true).unwrap();
+        }
+    });
+    let transport = trusting(&authority);
+    let exchange = transport
+        .send(&to(&format!("https://hooks.example:{port}/")))
+        .await;
+    assert_eq!(status(&exchange), Some(200), "{exchange:?}");
+}
+
 /// A frame of HTTP/2 (RFC 9113 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -180,10 +207,17 @@ async fn what_a_server_that_goes_away_did_not_begin_is_sent_again_and_nothing_el
         let now = |count: &AtomicUsize| count.load(Ordering::SeqCst);
         (now(connections), now(requests))
     };
-    // It ends in order, before it began the request: another connection answers that.
-    let (url, counts) = going_receiver(&authority, &[Some((0, Reason::NO_ERROR)), None]).await;
-    assert_eq!(status(&transport.send(&to(&url)).await), Some(200));
-    assert_eq!(seen(&counts), (2, 2));
+    // It ends, in order or not, before it began the request: another connection answers that.
+    for why in [
+        Reason::NO_ERROR,
+        Reason::INTERNAL_ERROR,
+        Reason::ENHANCE_YOUR_CALM,
+    ] {
+        let (url, counts) = going_receiver(&authority, &[Some((0, why)), None]).await;
+        let exchange = transport.send(&to(&url)).await;
+        assert_eq!(status(&exchange), Some(200), "{why:?}: {exchange:?}");
+        assert_eq!(seen(&counts), (2, 2));
+    }
     // What it has taken it may have processed, however it ends.
     for why in [Reason::INTERNAL_ERROR, Reason::NO_ERROR] {
         let (url, counts) = going_receiver(&authority, &[Some((1, why))]).await;
