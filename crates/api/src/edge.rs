@@ -131,6 +131,8 @@ fn address_of(request: &Request, proxies: &[IpNet]) -> Option<IpAddr> {
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Bytes of an id that a client gives.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Of a request's path in the log: anybody may send one.
+const PATH_TOLD_MAX: usize = 256;
 
 /// Whose key made a request, and how much of its limit it has used, once that is known.
 #[derive(Debug, Clone, Default)]
@@ -191,7 +193,7 @@ impl Line {
                 // What comes behind is a secret.
                 path if path.starts_with("/confirm/") => "/confirm/…".to_owned(),
                 path if path.starts_with("/catch/") => "/catch/…".to_owned(),
-                path => path.to_owned(),
+                path => path.chars().take(PATH_TOLD_MAX).collect(),
             },
             route: request.extensions().get().cloned(),
             asked_by: AskedBy::default(),
@@ -330,7 +332,17 @@ fn must_be_clear(request: &Request) -> Result<()> {
         return Err(Refusal::new(ErrorCode::HeadersTooLarge, detail));
     }
     // Of two lines the handlers read the first; a proxy may have looked at the other.
-    for name in ["idempotency-key", "authorization", "content-type"] {
+    for name in [
+        "idempotency-key",
+        "authorization",
+        "content-type",
+        "x-api-key",
+        "x-timestamp",
+        "x-nonce",
+        "x-signature",
+        "x-management-id",
+        "x-management-token",
+    ] {
         only_once(headers, name)?;
     }
     Ok(())

@@ -198,9 +198,37 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
+/// A network of mapped addresses (`::ffff:192.0.2.0/120`) as the network of IPv4 that it means: an address over IPv4 is never
+/// in the other.
+pub fn as_v4(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(v6) = network else {
+        return network;
+    };
+    let bits = v6.prefix_len().checked_sub(MAPPED_BITS);
+    match (v6.addr().to_ipv4_mapped(), bits) {
+        (Some(v4), Some(bits)) => Ipv4Net::new(v4, bits).map_or(network, IpNet::V4),
+        _ => network,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapped_network_is_the_one_that_it_means() {
+        for (given, means) in [
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let given = given.parse().unwrap();
+            assert_eq!(as_v4(given).to_string(), means);
+        }
+    }
 
     #[test]
     fn only_public_addresses_pass() {

@@ -136,6 +136,10 @@ impl<'a> Mailing<'a> {
     ) -> Result<(), Ended> {
         let due = self.service.mail_due(audience, NOTICES_MAX).await?;
         let (notices, recipients) = (due.notices, due.recipients);
+        // Those that wait do not read: nothing can be told of them.
+        if notices.is_empty() {
+            return Ok(());
+        }
         if !recipients.is_empty() {
             let now = self.service.steady();
             let day = self.days.entry(audience.tenant);

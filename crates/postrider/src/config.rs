@@ -683,7 +683,10 @@ impl<'de> Deserialize<'de> for Network {
 
 fn networks<'de, D: serde::Deserializer<'de>>(given: D) -> Result<Vec<IpNet>, D::Error> {
     let given = Vec::<Network>::deserialize(given)?;
-    Ok(given.into_iter().map(|network| network.0).collect())
+    let networks = given.into_iter();
+    Ok(networks
+        .map(|network| postrider_core::address::as_v4(network.0))
+        .collect())
 }
 
 fn typed(sources: config::Config) -> anyhow::Result<Config> {

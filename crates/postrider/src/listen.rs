@@ -92,10 +92,9 @@ fn print_webhook(number: u64, received: &receiver::Received, verdict: &str) {
             printable(&String::from_utf8_lossy(value.as_bytes()))
         ));
     }
-    line(&format!(
-        "  {}",
-        printable(&String::from_utf8_lossy(&received.body))
-    ));
+    let body = printable(&String::from_utf8_lossy(&received.body));
+    // Each line of it, so that none passes for one of ours.
+    line(&format!("  {}", body.replace('\n', "\n  ")));
 }
 
 /// What a stranger sent must not steer the terminal.

@@ -5,6 +5,7 @@ mod rotating;
 pub use rotating::KeyRotation;
 
 use ipnet::IpNet;
+use postrider_core::address;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
@@ -331,25 +332,12 @@ fn networks(field: &str, given: &[String]) -> Result<Vec<IpNet>> {
     let network = |text: &String| {
         let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
         let network = address.or_else(|_| text.parse::<IpNet>());
-        network.map(as_v4).map_err(|_| {
+        network.map(address::as_v4).map_err(|_| {
             let rule = format!("{text:?} is not an address or a network such as 192.0.2.0/24");
             Refusal::invalid(field, rule)
         })
     };
     given.iter().map(network).collect()
-}
-
-/// Callers over IPv4 are known by their IPv4 address: a network of mapped ones would hold nobody.
-fn as_v4(network: IpNet) -> IpNet {
-    const MAPPED_BITS: u8 = 96;
-    let IpNet::V6(v6) = network else {
-        return network;
-    };
-    let bits = v6.prefix_len().checked_sub(MAPPED_BITS);
-    match (v6.addr().to_ipv4_mapped(), bits) {
-        (Some(v4), Some(bits)) => ipnet::Ipv4Net::new(v4, bits).map_or(network, IpNet::V4),
-        _ => network,
-    }
 }
 
 /// Refuses an end that is none any more.

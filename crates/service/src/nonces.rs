@@ -24,9 +24,8 @@ impl Service {
     ) -> Result<bool> {
         // The store decides: a nonce may come twice at once, or have been used before the last start.
         let fresh = self.store().use_nonce(key, nonce, expires_at).await?;
-        if fresh {
-            self.0.nonces.insert(seen(key, nonce), ());
-        }
+        // One that was used before the last start, too: it is not asked for again with each repetition.
+        self.0.nonces.insert(seen(key, nonce), ());
         Ok(fresh)
     }
 }

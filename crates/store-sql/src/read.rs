@@ -113,6 +113,26 @@ pub(crate) fn task_state(state: &TaskState) -> (i64, Option<&str>) {
     }
 }
 
+/// Rows of which those that do not read are left out.
+struct ThatRead<T> {
+    rows: Vec<T>,
+    /// With those that were left out; and the key of the last of all.
+    looked_at: usize,
+    last: Option<i64>,
+    left_out: bool,
+}
+
+impl<T> Default for ThatRead<T> {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            looked_at: 0,
+            last: None,
+            left_out: false,
+        }
+    }
+}
+
 impl Reader {
     pub(crate) fn new(connection: Connection, salt: u64, ahead: Duration) -> Self {
         Self {
@@ -191,6 +211,37 @@ impl Reader {
     ) -> Result<Vec<T>, StoreError> {
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
         statement.query_all(values, row).map_err(reading)
+    }
+
+    /// The same without the rows that do not read. The first column is their key.
+    fn all_that_read<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        row: impl Fn(&Row<'_>) -> SqlResult<T>,
+    ) -> Result<ThatRead<T>, StoreError> {
+        let mut read = ThatRead::default();
+        let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
+        let each = |found: &Row<'_>| {
+            read.looked_at += 1;
+            read.last = Some(found.get(0)?);
+            match row(found) {
+                Ok(row) => read.rows.push(row),
+                Err(error) if is_unreadable(&error) => {
+                    tracing::error!(
+                        key = read.last,
+                        error = &error as &dyn std::error::Error,
+                        "a stored row cannot be read and is left out; postrider doctor tells of which table it is"
+                    );
+                    read.left_out = true;
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        statement.each(values, each).map_err(reading)?;
+        drop(statement);
+        Ok(read)
     }
 
     pub(crate) fn load_due(&self, query: LoadDue) -> Result<DuePage, StoreError> {

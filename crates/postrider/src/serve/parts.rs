@@ -23,7 +23,7 @@ use postrider_notify::{Mailer, SmtpOptions, SmtpTls};
 use postrider_pages::{Pages, PagesOptions};
 use postrider_service::budget::Grant;
 use postrider_service::{Lookup, Names, RegionInfo, Service, ensure_root_key, origin};
-use postrider_store::{PageRequest, Store, TenantFilter};
+use postrider_store::{PageRequest, Store, StoreError, TenantFilter};
 use postrider_store_sql::SqlStore;
 use postrider_transport::{HttpTransport, Region, SystemResolver};
 use tokio::sync::mpsc;
@@ -75,12 +75,16 @@ impl Opened {
         });
         let store: Arc<dyn Store> = sql.clone();
         let key_file = master_key::file(config);
-        let applications = store.list_applications(PageRequest::first(1)).await?;
+        // One that does not read is one.
+        let has_some = match store.list_applications(PageRequest::first(1)).await {
+            Err(StoreError::Corrupt { .. }) => true,
+            applications => !applications?.rows.is_empty(),
+        };
         let sealer = Arc::new(master_key::sealer(
             &key_file,
             &config.secrets.previous_key_files,
             // Nothing is sealed before there is an application.
-            applications.rows.is_empty(),
+            !has_some,
         )?);
         must_open(&*store, &sealer, &key_file).await?;
         Ok(Self { sql, store, sealer })
@@ -398,26 +402,39 @@ fn is_built_in(name: &str) -> bool {
 
 /// Refuses a master key that does not open what the store has: with it every delivery would fail.
 async fn must_open(store: &dyn Store, sealer: &Sealer, key_file: &Path) -> anyhow::Result<()> {
-    let applications = store.list_applications(PageRequest::first(PROBED)).await?;
-    for application in applications.rows {
+    let applications = match store.list_applications(PageRequest::first(PROBED)).await {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an application cannot be read; whether the master key is the right one shows when it is used"
+            );
+            return Ok(());
+        }
+        applications => applications?.rows,
+    };
+    let mut refused = Ok(());
+    for application in applications {
         let listed = store.list_tenants(TenantFilter::of(application.id), PageRequest::first(1));
         // One damaged row must not keep the server from starting for all others.
         let Ok(tenants) = listed.await else { continue };
         let Some(tenant) = tenants.rows.first() else {
             continue;
         };
-        // One is enough: all are sealed with this key or one of those before it.
         let opened = sealer.open(
             &tenant.live_secret.sealed,
             TENANT_SECRET_CONTEXT,
             tenant.id.as_u128(),
         );
-        return opened.map(drop).with_context(|| {
+        refused = opened.map(drop).with_context(|| {
             let file = key_file.display();
             format!("{file} is not the master key of this store; put the right one back, or name it in secrets.previous_key_files")
         });
+        // One is enough: all are sealed with this key or one of those before it. One that does not open may be damaged.
+        if refused.is_ok() {
+            break;
+        }
     }
-    Ok(())
+    refused
 }
 
 pub(crate) fn transport(

@@ -162,6 +162,54 @@ async fn a_task_that_does_not_read_keeps_nobody_from_starting_or_going_on() {
     assert!(log.contains("a task cannot be gone on with"), "{log}");
 }
 
+#[tokio::test]
+async fn rows_that_do_not_read_keep_nobody_from_starting_or_from_the_rows_behind_them() {
+    let data = tempfile::tempdir().unwrap();
+    let process = serve(data.path());
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    tenant(&process, &root, "standard").await;
+    let second = tenant(&process, &root, "svix").await;
+    endpoint(&process, &root, &second, &receiver.url("/")).await;
+    for name in ["oldest", "damaged", "newest"] {
+        let key = json!({ "name": name, "tenant": second });
+        call(&process, &root, "POST", "/v1/keys", key).await;
+    }
+    drop(process);
+    let database = rusqlite::Connection::open(data.path().join("postrider.db")).unwrap();
+    for sql in [
+        "update application set settings = '[' where id = (select min(id) from application)",
+        "update tenant set live_secret = x'00' where id = (select min(id) from tenant)",
+        "update api_key set mode = 7 where name = 'damaged'",
+    ] {
+        assert_eq!(database.execute(sql, []).unwrap(), 1, "{sql}");
+    }
+    drop(database);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(data.path(), log.reopen().unwrap());
+    publish(&process, &root, &second).await;
+    receiver.wait_for(1).await;
+    // Page by page, past the one in the middle.
+    let (mut names, mut next) = (Vec::new(), String::new());
+    for _ in 0..8 {
+        let path = format!("/v1/keys?limit=1{next}");
+        let page = call(&process, &root, "GET", &path, Value::Null).await;
+        let rows = page["data"].as_array().unwrap().iter();
+        names.extend(rows.map(|key| key["name"].as_str().unwrap().to_owned()));
+        let Some(cursor) = page["nextCursor"].as_str() else {
+            break;
+        };
+        next = format!("&cursor={cursor}");
+    }
+    assert_eq!(names[..2], ["newest", "oldest"], "{names:?}");
+    drop(process);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(
+        log.contains("a stored row cannot be read and is left out"),
+        "{log}"
+    );
+}
+
 /// The id of the only tenant.
 async fn only_tenant(process: &Process, root: &str) -> String {
     let all = call(process, root, "GET", "/v1/applications", Value::Null).await;

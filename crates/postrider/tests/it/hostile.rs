@@ -45,6 +45,11 @@ async fn what_http_leaves_unclear_is_refused() {
             "content_encoding_unsupported",
         ),
         (
+            "host: a\r\nx-management-token: x\r\nx-management-token: y\r\n",
+            "400",
+            "header_invalid",
+        ),
+        (
             "host: a\r\nidempotency-key: x\r\nidempotency-key: y\r\n",
             "400",
             "header_invalid",

@@ -27,12 +27,48 @@ pub(super) fn first_key(at: Timestamp) -> i64 {
     at.as_millis().clamp(0, i64::MAX >> 16) << 16
 }
 
+/// What becomes of a row that does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// The list fails: whoever asks decides by all of its rows.
+    Refuse,
+    /// It is left out, and told.
+    LeaveOut,
+}
+
 impl Reader {
+    /// As [`Reader::page`], without the rows that do not read: one keeps nobody from all that is behind it.
+    pub(super) fn page_that_reads<T>(
+        &self,
+        columns: &str,
+        conditions: Conditions,
+        query: u32,
+        page: PageRequest,
+        row: impl Fn(&Row<'_>) -> SqlResult<T>,
+        id: impl Fn(&T) -> u128,
+    ) -> Result<Page<T>, StoreError> {
+        let columns = (columns, Unreadable::LeaveOut);
+        self.page_of(columns, conditions, query, page, row, id)
+    }
+
     /// A page, in the order of its conditions, of the rows that they leave. With filters, of the next
     /// [`SCAN_ROWS_MAX`] rows that they leave something of.
     pub(super) fn page<T>(
         &self,
         columns: &str,
+        conditions: Conditions,
+        query: u32,
+        page: PageRequest,
+        row: impl Fn(&Row<'_>) -> SqlResult<T>,
+        id: impl Fn(&T) -> u128,
+    ) -> Result<Page<T>, StoreError> {
+        let columns = (columns, Unreadable::Refuse);
+        self.page_of(columns, conditions, query, page, row, id)
+    }
+
+    fn page_of<T>(
+        &self,
+        (columns, unreadable): (&str, Unreadable),
         mut conditions: Conditions,
         query: u32,
         page: PageRequest,
@@ -58,7 +94,17 @@ impl Reader {
                 "select {columns}{} limit {missing}",
                 asked.sql(conditions.order)
             );
-            rows.extend(self.all(&sql, asked.values, &row)?);
+            match unreadable {
+                Unreadable::Refuse => rows.extend(self.all(&sql, asked.values, &row)?),
+                Unreadable::LeaveOut => {
+                    let read = self.all_that_read(&sql, asked.values, &row)?;
+                    // As many rows were looked at as were asked for: the next page goes on behind them.
+                    if read.left_out && read.looked_at == missing {
+                        floor = read.last;
+                    }
+                    rows.extend(read.rows);
+                }
+            }
         }
         let page = Page::cut(rows, page.limit, query, id);
         Ok(page.or_next(query, floor.map(|floor| self.id_of(floor))))

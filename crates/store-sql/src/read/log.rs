@@ -103,7 +103,7 @@ impl Reader {
         self.add_between(&mut conditions, "at", filter.since, filter.until);
         let row = |row: &Row<'_>| audit_row(row, self.salt);
         let query = query_digest(filter);
-        self.page(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
+        self.page_that_reads(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn list_notices(
@@ -128,16 +128,17 @@ impl Reader {
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| notice_row(row, self.salt);
         let query = query_digest(&filter);
-        self.page(NOTICE, conditions, query, page, row, |row| row.id.as_u128())
+        self.page_that_reads(NOTICE, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
         let sql = "select tenant_id, class, min(at) from notice where mail_due = 1 group by tenant_id, class";
-        self.all(sql, (), |row| {
+        let read = self.all_that_read(sql, (), |row| {
             let tenant = Id::from_key(row.get(0)?, self.salt);
             let class = notice_class(row, 1)?;
             Ok((MailAudience { tenant, class }, time(row, 2)?))
-        })
+        });
+        Ok(read?.rows)
     }
 
     pub(crate) fn due_notices(
@@ -151,14 +152,15 @@ impl Reader {
                 let sql = format!(
                     "select {NOTICE} from notice where mail_due = 1 and tenant_id = ?1 and class = ?2 order by id limit ?3"
                 );
-                self.all(&sql, params![tenant.key(), class_number(class), limit], row)
+                let values = params![tenant.key(), class_number(class), limit];
+                Ok(self.all_that_read(&sql, values, row)?.rows)
             }
             DueNotices::Publish { after } => {
                 let sql = format!(
                     "select {NOTICE} from notice where publish_due = 1 and id > ?1 order by id limit ?2"
                 );
                 let after = after.map_or(i64::MIN, Id::key);
-                self.all(&sql, params![after, limit], row)
+                Ok(self.all_that_read(&sql, params![after, limit], row)?.rows)
             }
         }
     }

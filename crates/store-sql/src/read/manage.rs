@@ -337,7 +337,7 @@ impl Reader {
         }
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| key_row(row, self.salt);
-        self.page(
+        self.page_that_reads(
             API_KEY,
             conditions,
             query_digest(&("keys", filter)),
@@ -440,7 +440,7 @@ impl Reader {
         conditions.filter_opt("kind = ?", filter.kind.map(task_kind_number));
         let row = |row: &Row<'_>| self.task_row(row);
         let query = query_digest(&filter);
-        self.page(TASK, conditions, query, page, row, |row| row.id.as_u128())
+        self.page_that_reads(TASK, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Id<id::Task>>, StoreError> {
