@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -16,12 +17,23 @@ use crate::telemetry::logs::Bridge;
 #[derive(Clone, Copy)]
 struct Careless;
 
+/// Of the last line that was begun the rest is lost.
+static IS_CUT: AtomicBool = AtomicBool::new(false);
+
 impl Write for Careless {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // Nobody else writes between a look and what it was for.
         let mut stderr = std::io::stderr().lock();
-        for part in bytes.chunks(PIPE_TAKES) {
+        // What was cut off has no end yet.
+        if IS_CUT.load(Ordering::Relaxed) {
+            if !takes(&stderr) || stderr.write_all(b"\n").is_err() {
+                return Ok(bytes.len());
+            }
+            IS_CUT.store(false, Ordering::Relaxed);
+        }
+        for (number, part) in bytes.chunks(PIPE_TAKES).enumerate() {
             if !takes(&stderr) || stderr.write_all(part).is_err() {
+                IS_CUT.store(number > 0, Ordering::Relaxed);
                 break;
             }
         }
@@ -48,8 +60,6 @@ const READER_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 /// moment, and no other until they read again.
 #[cfg(unix)]
 fn takes(stderr: &std::io::StderrLock<'_>) -> bool {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     static IS_READ: AtomicBool = AtomicBool::new(true);
@@ -59,8 +69,13 @@ fn takes(stderr: &std::io::StderrLock<'_>) -> bool {
     };
     let wait = Timespec::try_from(wait).ok();
     let found = poll(&mut [PollFd::new(stderr, PollFlags::OUT)], wait.as_ref());
-    // What cannot be asked is tried.
-    let takes = found.map_or(true, |ready| ready > 0);
+    let takes = match found {
+        Ok(ready) => ready > 0,
+        // A signal came meanwhile: a line is lost, and not everybody's time.
+        Err(rustix::io::Errno::INTR) => false,
+        // What cannot be asked is tried.
+        Err(_) => true,
+    };
     IS_READ.store(takes, Ordering::Relaxed);
     takes
 }

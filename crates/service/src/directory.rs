@@ -252,8 +252,8 @@ impl Directory {
                 ),
             ];
             let own = self.store.event_type(application, name).await?;
-            let whose = application.into();
-            let value = schemas::known_type(gate, whose, &current.profile, name, own).await?;
+            let profile = &current.profile;
+            let value = schemas::known_type(gate, application, profile, name, own).await?;
             Ok::<_, Refusal>(Read {
                 weight: value.weight() + name.len() as u64,
                 value,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::EventType;
+use postrider_core::{Id, id};
 use serde_json::Value;
 
 pub(crate) use gate::{Gate, Whose};
@@ -114,7 +115,7 @@ pub(crate) async fn try_out(gate: &Gate, event_type: &EventType) -> Result<()> {
 /// What an application, or else its profile, says of an event type.
 pub(crate) async fn known_type(
     gate: &Gate,
-    whose: Whose,
+    application: Id<id::Application>,
     profile: &Profile,
     name: &str,
     own: Option<EventType>,
@@ -133,7 +134,7 @@ pub(crate) async fn known_type(
         return Ok(KnownType { declared, compiled });
     };
     // It is made once for all who ask (`Directory::event_type`), but an application may have very many of them.
-    let turn = gate.slow(whose).await?;
+    let turn = gate.compiling(application).await?;
     let compiled = match turn.run(move || compile(&schema)).await? {
         Ok(compiled) => Some(Arc::new(compiled)),
         Err(why) => {

@@ -231,7 +231,7 @@ impl Reader {
                     tracing::error!(
                         key = read.last,
                         error = &error as &dyn std::error::Error,
-                        "a stored row cannot be read and is left out; postrider doctor tells of which table it is"
+                        "a stored row cannot be read and is left out"
                     );
                     read.left_out = true;
                 }

@@ -135,8 +135,7 @@ impl Writer {
             callbacks_asked: HashMap::new(),
             checkpointer,
             metrics,
-            // An end that was not clean may have left something there.
-            log_holds_since: Some(Instant::now()),
+            log_holds_since: None,
             log_emptied: None,
             noted_ahead: Duration::ZERO,
             commit_takes: Duration::ZERO,

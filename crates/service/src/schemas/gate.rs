@@ -87,7 +87,14 @@ impl Gate {
         Ok(Turn(turn))
     }
 
-    /// The same with the application's turn between the two.
+    /// The application's turn, and one of those that are quick: nobody's types wait for what others check.
+    pub(super) async fn compiling(&self, application: Id<id::Application>) -> Result<Turn> {
+        let turn = self.applications.take(application).await?;
+        let permit = self.quick.clone().acquire_owned().await;
+        Ok(Turn(vec![turn, permit.map_err(Refusal::internal)?]))
+    }
+
+    /// As [`Gate::quick`], with the turn of the application between the two.
     pub(crate) async fn slow(&self, whose: Whose) -> Result<Turn> {
         let mut turn = Vec::with_capacity(3);
         if let Some(tenant) = whose.tenant {
