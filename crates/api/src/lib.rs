@@ -4,6 +4,7 @@
 //! problem (RFC 9457) with a stable `code`; what went wrong inside goes to the log, not to the client.
 
 mod auth;
+mod connections;
 mod cors;
 mod dialects;
 mod edge;
@@ -28,12 +29,13 @@ use postrider_core::limits;
 use postrider_service::budget::Budget;
 use postrider_service::{Caller, LinkMade, Result, Service, Windows};
 
+pub use connections::Connections;
 pub use holder::{Knows, Named, PATH as KNOWS_PATH};
 pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
 pub use problem::problem;
 use rate::Rates;
 pub use rate::RequestLimits;
-pub use server::{Connections, Listener, ServerLimits, arrived_from, peer};
+pub use server::{Listener, ServerLimits, arrived_from, peer};
 pub use tls::{Certificate, CertificateError, Tls};
 
 /// Bounds and policies of HTTP that an operator sets.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,22 +12,21 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::MapRequest;
+use tower::util::{MapRequest, MapResponse};
 
+use crate::connections::{Answer, Connections, Place};
 use crate::tls::Tls;
 
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once. Before all are in use, the longest idle ones of who has the most are closed.
     pub connections_max: usize,
     /// Time for the next request's headers, and so how long an idle connection is kept open. Longer than
     /// proxies in front keep theirs, so that they do not send on one that is being closed.
@@ -51,6 +50,8 @@ impl Default for ServerLimits {
 
 /// Bytes that the system keeps of an answer on its way.
 const SEND_BUFFER: u32 = 256 * 1_024;
+/// Time for what is on its way on a connection that nobody uses, when its place is for somebody else.
+const LEAVE_TIME_MAX: Duration = Duration::from_millis(250);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
@@ -74,25 +75,7 @@ pub struct Listener {
     listener: TcpListener,
     tls: Option<Tls>,
     limits: ServerLimits,
-    permits: Arc<Semaphore>,
-}
-
-/// The connections of a listener.
-#[derive(Debug, Clone)]
-pub struct Connections {
-    max: usize,
-    permits: Arc<Semaphore>,
-}
-
-impl Connections {
-    /// How many are open, one that waits for the next client counted in.
-    pub fn open(&self) -> usize {
-        self.max.saturating_sub(self.permits.available_permits())
-    }
-
-    pub fn max(&self) -> usize {
-        self.max
-    }
+    connections: Connections,
 }
 
 impl Listener {
@@ -114,7 +97,7 @@ impl Listener {
             listener: socket.listen(BACKLOG)?,
             tls: None,
             limits,
-            permits: Arc::new(Semaphore::new(limits.connections_max)),
+            connections: Connections::new(limits.connections_max),
         })
     }
 
@@ -125,10 +108,7 @@ impl Listener {
     }
 
     pub fn connections(&self) -> Connections {
-        Connections {
-            max: self.limits.connections_max,
-            permits: self.permits.clone(),
-        }
+        self.connections.clone()
     }
 
     /// # Errors
@@ -139,7 +119,6 @@ impl Listener {
 
     /// Serves until `stop`; then accepts no more and waits for the requests under way.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
-        let graceful = GracefulShutdown::new();
         let connections = TaskTracker::new();
         let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
         // Without `pipeline_flush`, which buffers answers that nobody takes without a bound. hyper panics
@@ -152,40 +131,42 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = accept(&self.listener, &self.permits) => accepted,
+                accepted = accept(&self.listener, &self.connections) => accepted,
             };
-            let Some((stream, peer, permit)) = accepted else {
+            let Some((stream, peer, place)) = accepted else {
                 continue;
             };
-            let router = router.clone();
+            let requests = place.requests();
+            let router = MapResponse::new(router.clone(), {
+                let requests = requests.clone();
+                move |response: Response<_>| response.map(|body| requests.answer(body))
+            });
             let service = MapRequest::new(router, move |mut request: Request<_>| {
+                requests.begin();
                 request.extensions_mut().insert(Peer(peer));
                 request
             });
             let service = TowerToHyperService::new(service);
             let conversation = Conversation {
                 builder: builder.clone(),
-                watcher: graceful.watcher(),
+                stop: stop.clone(),
+                place,
                 write_timeout: self.limits.write_timeout,
             };
-            let (tls, stop) = (self.tls.clone(), stop.clone());
+            let tls = self.tls.clone();
             connections.spawn(async move {
                 match tls {
                     None => conversation.hold(stream, service).await,
                     Some(tls) => {
-                        // A handshake is no request under way: the end does not wait for it.
-                        let accepted = stop.run_until_cancelled(tls.accept(stream)).await;
-                        if let Some(stream) = accepted.flatten() {
+                        if let Some(stream) = conversation.begin(tls.accept(stream)).await {
                             conversation.hold(stream, service).await;
                         }
                     }
                 }
-                drop(permit);
             });
         }
         // Before the wait: who comes now is refused by the system instead of waiting for nobody.
         drop(self.listener);
-        graceful.shutdown().await;
         // Until the last one let go of what it serves from: whoever opens the store next needs it free.
         connections.close();
         connections.wait().await;
@@ -195,16 +176,27 @@ impl Listener {
 /// How a connection's requests are taken.
 struct Conversation {
     builder: auto::Builder<TokioExecutor>,
-    watcher: Watcher,
+    /// No further requests, and those that are under way have their time.
+    stop: CancellationToken,
+    place: Place,
     write_timeout: Duration,
 }
 
 impl Conversation {
-    /// Takes requests until the client leaves, or the server stops.
+    /// Waits for a handshake, which is no request under way: neither end waits for it.
+    async fn begin<T>(&self, handshake: impl Future<Output = Option<T>>) -> Option<T> {
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            () = self.place.wanted() => None,
+            stream = handshake => stream,
+        }
+    }
+
+    /// Takes requests until the client leaves, the server stops, or somebody else is to have the place.
     async fn hold<IO, S>(self, stream: IO, service: S)
     where
         IO: AsyncRead + AsyncWrite + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S: Service<Request<Incoming>, Response = Response<Answer<Body>>, Error = Infallible>,
         S::Future: Send + 'static,
     {
         // hyper has no deadline for what a client does not take.
@@ -212,23 +204,40 @@ impl Conversation {
         stream.set_write_timeout(Some(self.write_timeout));
         let stream = TokioIo::new(Box::pin(stream));
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
-        // A client that breaks off is no event of ours.
-        drop(self.watcher.watch(connection).await);
+        let mut connection = pin!(connection);
+        let leaves = tokio::select! {
+            // A client that breaks off is no event of ours.
+            _ = connection.as_mut() => return,
+            () = self.place.wanted() => true,
+            () = self.stop.cancelled() => false,
+        };
+        connection.as_mut().graceful_shutdown();
+        if !leaves {
+            drop(connection.await);
+            return;
+        }
+        // One that began in this moment has its time: nobody could say what became of it.
+        while tokio::time::timeout(LEAVE_TIME_MAX, connection.as_mut())
+            .await
+            .is_err()
+            && self.place.is_busy()
+        {}
     }
 }
 
 async fn accept(
     listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
+    connections: &Connections,
+) -> Option<(TcpStream, IpAddr, Place)> {
     const PAUSE: Duration = Duration::from_millis(50);
     // Before the socket: who has no permit stays in the backlog and takes no descriptor.
-    let permit = permits.clone().acquire_owned().await.ok()?;
+    let permit = connections.room().await;
     match listener.accept().await {
         Ok((stream, peer)) => {
             // Answers are small and somebody waits for them.
             drop(stream.set_nodelay(true));
-            Some((stream, peer.ip(), permit))
+            let peer = peer.ip();
+            Some((stream, peer, connections.place(permit, peer)))
         }
         Err(error) => {
             // Out of file descriptors, most likely: leave it a moment.

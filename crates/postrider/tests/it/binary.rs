@@ -196,3 +196,25 @@ pub(crate) fn by_clock(mut command: Command, clock: &Path) -> Command {
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     command
 }
+
+/// The same command, by a shell that does something before it.
+pub(crate) fn after(first: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// A server whose log nobody wants.
+pub(crate) fn quiet(command: &mut Command, is_first: bool) -> Process {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
+    greeted(command.spawn().unwrap(), is_first)
+}

@@ -18,6 +18,7 @@ mod catching_up;
 mod cells;
 mod commands;
 mod confirming;
+mod connections;
 mod content;
 mod damage;
 mod deletions;

@@ -13,8 +13,8 @@ use postrider_testkit::{Behaviour, Postgres, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    Process, by_clock, call, endpoint, greeted, in_postgres, logged, output, postrider, publish,
-    serve, serving, tenant, text, until,
+    Process, after, by_clock, call, endpoint, greeted, in_postgres, logged, output, postrider,
+    publish, quiet, serve, serving, tenant, text, until,
 };
 use crate::support::http;
 
@@ -1165,28 +1165,6 @@ async fn a_request_that_took_long_is_told_with_whose_it_was() {
     }
 }
 
-/// The same command, by a shell that does something before it.
-fn after(first: &str, command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
-        .arg(command.get_program())
-        .args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
-}
-
-/// A server whose log nobody wants.
-fn quiet(command: &mut Command, is_first: bool) -> Process {
-    let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
-    greeted(command.spawn().unwrap(), is_first)
-}
-
 /// How a process ended, if it did within some time.
 async fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
     let deadline = tokio::time::Instant::now() + within;
@@ -1239,121 +1217,6 @@ async fn must_deliver(process: &Process, root: &str) {
         publish(process, root, &tenant).await;
     }
     receiver.wait_for(5).await;
-}
-
-/// A connection that is kept for one request after the other.
-struct Kept {
-    sender: hyper::client::conn::http1::SendRequest<http_body_util::Full<bytes::Bytes>>,
-    bearer: String,
-}
-
-impl Kept {
-    async fn open(address: SocketAddr, key: &str) -> Self {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        Self {
-            sender,
-            bearer: format!("Bearer {key}"),
-        }
-    }
-
-    async fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
-        self.sender.ready().await.unwrap();
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "test")
-            .header("authorization", &self.bearer)
-            .header("content-type", "application/json")
-            .body(http_body_util::Full::new(bytes::Bytes::from(
-                body.to_owned(),
-            )))
-            .unwrap();
-        let response = self.sender.send_request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await;
-        (status, text(&body.unwrap().to_bytes()))
-    }
-
-    /// Connections that the server has, and those that it lets in.
-    async fn connections(&mut self) -> (usize, usize) {
-        let (status, metrics) = self.ask("GET", "/metrics", "").await;
-        assert_eq!(status, 200, "{metrics}");
-        let of = |name: &str| -> usize {
-            let start = format!("postrider_budget_{name}{{budget=\"connections\"}} ");
-            let mut lines = metrics.lines();
-            let value = lines.find_map(|line| line.strip_prefix(start.as_str()));
-            value.unwrap().parse().unwrap()
-        };
-        (of("used"), of("max"))
-    }
-}
-
-/// Files that this process may have open, after it was given as many as there are for it.
-fn files_max() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let wanted = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, wanted).unwrap_or_default();
-    // None is without a limit.
-    let current = getrlimit(Resource::Nofile).current;
-    current.map_or(usize::MAX, |most| {
-        usize::try_from(most).unwrap_or(usize::MAX)
-    })
-}
-
-/// Connections on which nothing is said; without those that did not come about.
-async fn silent(address: SocketAddr, count: usize) -> Vec<tokio::net::TcpStream> {
-    let mut opening = tokio::task::JoinSet::new();
-    for _ in 0..count {
-        let connect = tokio::net::TcpStream::connect(address);
-        opening.spawn(tokio::time::timeout(Duration::from_secs(5), connect));
-    }
-    let opened = opening.join_all().await.into_iter();
-    opened.filter_map(|stream| stream.ok()?.ok()).collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_say_nothing_leave_deliveries_the_descriptors_they_need() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut few = after("ulimit -n 1024", &serving(directory.path()));
-    let process = quiet(&mut few, true);
-    let root = process.root.clone().unwrap();
-    let receiver = Receiver::start(Behaviour::Status(200)).await;
-    let tenant = tenant(&process, &root, "standard").await;
-    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
-    let mut kept = Kept::open(process.address, &root).await;
-    let (_, max) = kept.connections().await;
-    assert!(max < 1_024, "{max}");
-    // More than the server may open, where this process may; other tests need some too.
-    let idle = silent(process.address, files_max().saturating_sub(256).min(1_100)).await;
-    assert!(idle.len() > max, "{} of {max}", idle.len());
-    let mut used = 0;
-    for _ in 0..600 {
-        (used, _) = kept.connections().await;
-        if used == max {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(used, max, "all that are let in are taken");
-
-    let path = format!("/v1/tenants/{tenant}/events");
-    let event = json!({ "type": "a.b", "data": 1 }).to_string();
-    let (status, answer) = kept.ask("POST", &path, &event).await;
-    assert_eq!(status, 202, "{answer}");
-    receiver.wait_for(1).await;
-    // So that others get in again.
-    drop(idle);
-    let path = format!("/v1/deliveries?tenant={tenant}");
-    let is_delivered = |page: &Value| page["data"][0]["status"] == "delivered";
-    let page = until(&process, &root, &path, is_delivered).await;
-    assert_eq!(page["data"][0]["attemptsMade"], 1, "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,168 @@
+//! Clients of the listener that take nothing, and that ask nothing.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use hyper::body::Frame;
+use postrider_api::{Listener, ServerLimits};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// An answer without end, that tells when it is let go.
+struct Endless(tokio::sync::mpsc::Sender<()>);
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 65_536])))))
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.0.try_send(()).unwrap_or_default();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_let_go() -> std::io::Result<()> {
+    let (ended, mut has_ended) = tokio::sync::mpsc::channel(1);
+    let answer = move || async move { Body::new(Endless(ended)) };
+    let limits = ServerLimits {
+        write_timeout: Duration::from_millis(50),
+        ..ServerLimits::default()
+    };
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
+    let address = listener.address()?;
+    let stop = CancellationToken::new();
+    let router = Router::new().route("/", get(answer));
+    let tasks = TaskTracker::new();
+    tasks.spawn(listener.serve(router, stop.clone()));
+    let mut client = TcpStream::connect(address).await?;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await?;
+    let ended = tokio::time::timeout(Duration::from_secs(30), has_ended.recv()).await;
+    assert_eq!(ended, Ok(Some(())), "its answer is not held for ever");
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    drop(client);
+    Ok(())
+}
+
+/// A connection from an address of this machine.
+async fn connect_from(from: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(to).await
+}
+
+/// Asks on a connection, and waits for the first bytes of the answer.
+async fn ask(client: &mut TcpStream) -> std::io::Result<String> {
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await?;
+    let mut answer = [0; 128];
+    let read = tokio::time::timeout(Duration::from_secs(20), client.read(&mut answer)).await??;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+}
+
+// Other systems have one address of their own.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_holds_all_connections_keeps_nobody_out() -> std::io::Result<()> {
+    const GREEDY: [u8; 4] = [127, 0, 0, 1];
+    const OTHER: [u8; 4] = [127, 0, 0, 2];
+    let limits = ServerLimits {
+        connections_max: 32,
+        ..ServerLimits::default()
+    };
+    let listener = Listener::bind(SocketAddr::from((GREEDY, 0)), limits).await?;
+    let (address, connections) = (listener.address()?, listener.connections());
+    let stop = CancellationToken::new();
+    let router = Router::new().route("/", get(|| async { "here" }));
+    let tasks = TaskTracker::new();
+    tasks.spawn(listener.serve(router, stop.clone()));
+
+    // Idle for longer than all of the greedy one's, and few.
+    let mut kept = connect_from(OTHER, address).await?;
+    let answer = ask(&mut kept).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut greedy = Vec::new();
+    for number in 0..100 {
+        let mut client = connect_from(GREEDY, address).await?;
+        if number % 2 == 0 {
+            // Headers that never end are no request.
+            client.write_all(b"GET / HTTP/1.1\r\nho").await?;
+        }
+        greedy.push(client);
+    }
+    let mut another = connect_from(OTHER, address).await?;
+    let answer = ask(&mut another).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let answer = ask(&mut kept).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "still open: {answer}");
+    assert!(connections.open() <= connections.max());
+    drop(greedy);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_request_under_way_keeps_its_connection() -> std::io::Result<()> {
+    let limits = ServerLimits {
+        connections_max: 4,
+        ..ServerLimits::default()
+    };
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
+    let address = listener.address()?;
+    let stop = CancellationToken::new();
+    let (let_go, waits) = tokio::sync::watch::channel(false);
+    let slow = move || async move {
+        let mut waits = waits;
+        let went = waits.wait_for(|is_let_go| *is_let_go).await.is_ok();
+        went.to_string()
+    };
+    let router = Router::new()
+        .route("/slow", get(slow))
+        .route("/", get(|| async { "here" }));
+    let tasks = TaskTracker::new();
+    tasks.spawn(listener.serve(router, stop.clone()));
+    let mut slow = TcpStream::connect(address).await?;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await?;
+    // More than there is room for, from the address of the slow one: theirs go before it.
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(address).await?;
+        let answer = ask(&mut client).await?;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        idle.push(client);
+    }
+    let_go.send_replace(true);
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await?;
+    assert!(answer.ends_with("true"), "{answer}");
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
