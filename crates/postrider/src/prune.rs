@@ -1,6 +1,6 @@
 //! `postrider prune`: what is old goes now, or is only counted.
 
-use postrider_core::tenant::Application;
+use postrider_core::{Id, id};
 use postrider_engine::{Clock as _, SystemClock};
 use postrider_service::{RetentionPace, forget_what_is_old};
 use postrider_store::Pruned;
@@ -20,7 +20,7 @@ pub(crate) async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     if args.plan {
         let now = clock.now();
         let planned_by = rule.clone();
-        let keep = move |applications: &[Application]| planned_by.keep(applications, now);
+        let keep = move |own: &[(Id<id::Application>, u32)]| planned_by.keep(own, now);
         let planned = match config.store.postgres() {
             Some(options) => SqlStore::plan_in(options, keep).await?,
             None => plan(directory, keep)?,

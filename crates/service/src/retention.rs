@@ -3,8 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_core::Timestamp;
-use postrider_core::tenant::Application;
+use postrider_core::{Id, Timestamp, id};
 use postrider_engine::Clock;
 use postrider_store::{EventFilter, Keep, PageRequest, PruneFrom, Pruned, Store, StoreError};
 
@@ -19,7 +18,6 @@ const YOUNGEST: Duration = DAY;
 const CLOCK_TRUSTED: Duration = Duration::from_secs(60);
 /// Between two pieces at least; otherwise as long as the piece took, so that a round is at most half of the writer's time.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-const APPLICATIONS_PAGE: usize = 100;
 
 /// How long what has ended is kept. What waits is kept whatever its age.
 #[derive(Debug, Clone)]
@@ -47,12 +45,11 @@ impl Default for RetentionRule {
 }
 
 impl RetentionRule {
-    /// Until when these applications' are kept.
-    pub fn keep(&self, applications: &[Application], now: Timestamp) -> Keep {
-        let own = applications.iter().filter_map(|application| {
-            let days = application.settings.retention_days?;
-            Some((application.id, before(days, now)))
-        });
+    /// Until when all is kept, where some applications have days of their own ([`postrider_store::Retention::own_days`]).
+    pub fn keep(&self, own: &[(Id<id::Application>, u32)], now: Timestamp) -> Keep {
+        let own = own
+            .iter()
+            .map(|(application, days)| (*application, before(*days, now)));
         Keep {
             before: before(self.days, now),
             own: own.collect(),
@@ -177,7 +174,7 @@ pub async fn forget_what_is_old(
 ) -> Result<RetentionRound, StoreError> {
     let at = clock.now();
     // One time for the whole round: what grows old meanwhile is the next one's.
-    let keep = rule.keep(&applications(store).await?, at);
+    let keep = rule.keep(&store.own_days().await?, at);
     if pace == RetentionPace::Polite && !is_plausible(store, &keep).await? {
         // An idle server comes here each hour.
         tracing::info!(
@@ -248,21 +245,4 @@ fn is_even(clock: &dyn Clock, (wall, elapsed): (Timestamp, Duration)) -> bool {
     let expected = wall.plus(went_on);
     let shown = clock.now();
     shown.since(expected).max(expected.since(shown)) <= CLOCK_TRUSTED
-}
-
-/// Every application there is.
-async fn applications(store: &dyn Store) -> Result<Vec<Application>, StoreError> {
-    let (mut found, mut cursor) = (Vec::new(), None);
-    loop {
-        let page = PageRequest {
-            limit: APPLICATIONS_PAGE,
-            cursor,
-        };
-        let page = store.list_applications(page).await?;
-        found.extend(page.rows);
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(found);
-        }
-    }
 }

@@ -351,7 +351,7 @@ fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recip
     let mut found: HashMap<i64, Vec<Recipient>> = HashMap::new();
     statement.each([keys], |row| {
         let endpoint: i64 = row.get(0)?;
-        let filter: Option<ContentFilter> = from_json_opt(row, 8)?;
+        let filter: Option<ContentFilter> = if_it_reads(endpoint, from_json_opt(row, 8))?.flatten();
         if filter.as_ref().is_some_and(|filter| !filter.is_understood()) {
             tracing::warn!(
                 endpoint,
@@ -367,15 +367,31 @@ fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recip
                 other => return Err(unreadable(7, format!("endpoint kind {other}"))),
             },
             mode: mode(row, 1)?,
-            subscription: from_json(row, 2)?,
+            subscription: if_it_reads(endpoint, from_json(row, 2))?.unwrap_or_else(Subscription::all),
             filter,
-            health: health(row, 3)?,
-            address: Address::of(row.text(9)?),
+            health: if_it_reads(endpoint, health(row, 3))?.unwrap_or_default(),
+            address: Address::of(if_it_reads(endpoint, row.text(9))?.unwrap_or_default()),
         };
         found.entry(row.get(10)?).or_default().push(recipient);
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
+}
+
+/// A value of an endpoint, unless it is damaged. Then it is as if the endpoint wanted everything: what is not for it
+/// waits with what is, until its row reads again, and its tenant's events still go to the others.
+fn if_it_reads<T>(endpoint: i64, read: SqlResult<T>) -> SqlResult<Option<T>> {
+    match read {
+        Err(error) if is_unreadable(&error) => {
+            tracing::error!(
+                endpoint,
+                error = &error as &dyn std::error::Error,
+                "an endpoint cannot be read; every event of its tenant waits for it"
+            );
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 #[cfg(test)]

@@ -203,7 +203,7 @@ impl Reader {
             .ok_or(StoreError::not_found(entity))
     }
 
-    fn all<T>(
+    pub(crate) fn all<T>(
         &self,
         sql: &str,
         values: impl Params,
@@ -349,7 +349,7 @@ impl Reader {
         filter: &EventFilter,
         page: PageRequest,
     ) -> Result<Page<EventSummary>, StoreError> {
-        let mut conditions = Conditions::of("event e");
+        let mut conditions = Conditions::of("event e").that_read();
         if let Some(tenant) = filter.tenant {
             conditions.owned_by(EVENTS_OF_TENANT, tenant.key());
         }
@@ -434,7 +434,7 @@ impl Reader {
         } else {
             Order::NewestFirst
         };
-        let mut conditions = Conditions::of("delivery d").in_order(order);
+        let mut conditions = Conditions::of("delivery d").in_order(order).that_read();
         let (event, endpoint, tenant) = (
             filter.event.map(Id::key),
             filter.endpoint.map(Id::key),
@@ -565,8 +565,8 @@ impl Reader {
     ) -> Result<Vec<(Id<id::Delivery>, Attempt)>, StoreError> {
         let mut found = Vec::with_capacity(deliveries.len());
         for id in deliveries {
-            let last = self.attempts(*id, None, 1)?.pop();
-            found.extend(last.map(|attempt| (*id, attempt)));
+            let last = if_it_reads(self.attempts(*id, None, 1))?;
+            found.extend(last.and_then(|mut last| last.pop()).map(|last| (*id, last)));
         }
         Ok(found)
     }
@@ -580,5 +580,19 @@ impl Reader {
                    where a.delivery_id = ?1 order by a.number limit 1";
         let mut found = self.all(sql, [key], |row| Ok(Arc::new(from_json(row, 0)?)))?;
         Ok(found.pop())
+    }
+}
+
+/// What was read, or nothing where it is damaged, which is told: one row keeps nobody from the others.
+fn if_it_reads<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a stored row cannot be read and is left out"
+            );
+            Ok(None)
+        }
+        read => read.map(Some),
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use postrider_core::audit::AuditEntry;
-use postrider_core::tenant::Application;
-use postrider_core::{Id, Timestamp};
+use postrider_core::tenant::ApplicationSettings;
+use postrider_core::{Id, Timestamp, id};
 use postrider_store::{
-    Aged, ContentOf, Keep, PageRequest, PruneFrom, Pruned, Retention, StoreError, UNTOLD_KEPT,
+    Aged, ContentOf, Keep, PruneFrom, Pruned, Retention, StoreError, UNTOLD_KEPT,
 };
 
-use crate::convert::{aborted, ahead, reading, salt_of, time};
+use crate::convert::{aborted, ahead, from_json, is_unreadable, reading, salt_of, time};
 use crate::postgres::Source as Server;
 use crate::read::{Reader, key_before};
 use crate::segments::keys_text;
@@ -31,9 +31,6 @@ const PIECE_ROWS: usize = 200;
 
 /// Endpoints that a piece asks for what is left of them: each in every segment that there is.
 const ENDPOINTS_ASKED: usize = 50;
-
-/// Applications that a plan knows.
-const APPLICATIONS_MAX: usize = 100_000;
 
 /// An event whose deliveries all ended long ago, with those of them that go now.
 struct Old {
@@ -147,7 +144,7 @@ impl Reader {
         row: &str,
         after: i64,
         latest: Timestamp,
-        before: impl Fn(Id<postrider_core::id::Application>) -> Timestamp,
+        before: impl Fn(Id<id::Application>) -> Timestamp,
     ) -> SqlResult<(Piece, Option<i64>)> {
         let sql = format!("select {row} and id > ?1 and id < ?2 order by id limit ?3");
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -377,6 +374,10 @@ impl Retention for SqlStore {
         Ok((pruned, next))
     }
 
+    async fn own_days(&self) -> Result<Vec<(Id<id::Application>, u32)>, StoreError> {
+        self.lists.read(Reader::own_days).await
+    }
+
     async fn used_bytes(&self) -> Result<u64, StoreError> {
         self.points.read(Reader::used_bytes).await
     }
@@ -405,14 +406,14 @@ impl SqlStore {
     }
 }
 
-/// What a round would forget of the store in `directory`, which a server may be using. `keep` says of all applications
-/// until when theirs are kept.
+/// What a round would forget of the store in `directory`, which a server may be using. `keep` says until when what
+/// is kept, by the days of the applications that have days of their own.
 ///
 /// # Errors
 /// When there is no database, or it cannot be read.
 pub fn plan(
     directory: &Path,
-    keep: impl FnOnce(&[Application]) -> Keep,
+    keep: impl FnOnce(&[(Id<id::Application>, u32)]) -> Keep,
 ) -> Result<Pruned, OpenError> {
     let file = directory.join(open::FILE);
     open::must_be_ours(&file)?;
@@ -440,7 +441,7 @@ impl SqlStore {
     /// Outside of a tokio runtime.
     pub async fn plan_in(
         options: PostgresOptions,
-        keep: impl FnOnce(&[Application]) -> Keep + Send + 'static,
+        keep: impl FnOnce(&[(Id<id::Application>, u32)]) -> Keep + Send + 'static,
     ) -> Result<Pruned, OpenError> {
         let plan = move || {
             let (source, name) = Server::of(&options)?;
@@ -460,9 +461,26 @@ impl SqlStore {
 }
 
 impl Reader {
-    fn plan(&self, keep: impl FnOnce(&[Application]) -> Keep) -> Result<Pruned, StoreError> {
-        let applications = self.list_applications(PageRequest::first(APPLICATIONS_MAX))?;
-        let keep = keep(&applications.rows);
+    fn own_days(&self) -> Result<Vec<(Id<id::Application>, u32)>, StoreError> {
+        let sql = "select id, settings from application";
+        let days = self.all(sql, (), |row| {
+            let application = Id::from_key(row.get(0)?, self.salt);
+            let days = match from_json::<ApplicationSettings>(row, 1) {
+                Ok(settings) => settings.retention_days,
+                // What it is to keep nobody knows, and what is gone does not come back.
+                Err(error) if is_unreadable(&error) => Some(0),
+                Err(error) => return Err(error),
+            };
+            Ok(days.map(|days| (application, days)))
+        });
+        Ok(days?.into_iter().flatten().collect())
+    }
+
+    fn plan(
+        &self,
+        keep: impl FnOnce(&[(Id<id::Application>, u32)]) -> Keep,
+    ) -> Result<Pruned, StoreError> {
+        let keep = keep(&self.own_days()?);
         let (mut pruned, mut from) = (Pruned::default(), Some(PruneFrom::default()));
         while let Some(piece) = from {
             let (found, last) = self.old(&keep, piece, usize::MAX)?;

@@ -128,7 +128,7 @@ pub trait Catalogue: Send + Sync + 'static {
     /// Deleted endpoints are not found.
     async fn endpoint(&self, id: Id<id::Endpoint>) -> Result<Endpoint, StoreError>;
 
-    /// Those of `ids` that ever were, deleted ones too, in any order: for records of what they got.
+    /// Those of `ids` that ever were and read, deleted ones too, in any order: for records of what they got.
     async fn endpoints(&self, ids: Vec<Id<id::Endpoint>>) -> Result<Vec<Endpoint>, StoreError>;
 
     /// Endpoints of one kind, newest first.

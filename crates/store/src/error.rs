@@ -89,6 +89,11 @@ impl StoreError {
         }
     }
 
+    /// Whether what is stored does not read: asked again, it is the same.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. })
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }

@@ -129,6 +129,10 @@ pub trait Retention: Send + Sync + 'static {
     /// `NotFound`; `DeliveryPending` while a delivery of the event waits.
     async fn delete_content(&self, of: ContentOf, entry: AuditEntry) -> Result<(), StoreError>;
 
+    /// Days that applications keep what has ended, of those that have a time of their own. 0 is for ever, which is also
+    /// that of one whose settings do not read.
+    async fn own_days(&self) -> Result<Vec<(Id<id::Application>, u32)>, StoreError>;
+
     /// Bytes that all that is stored takes; what was freed and can be used again is not counted.
     async fn used_bytes(&self) -> Result<u64, StoreError>;
 }

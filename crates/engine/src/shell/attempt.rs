@@ -213,7 +213,7 @@ impl Engine {
     }
 
     /// The endpoint ready for sending. That our store cannot be read is not the receiver's failure:
-    /// then this waits, as long as the engine runs.
+    /// then this waits, as long as the engine runs. For a row that is damaged it does not: its lane would keep the slots.
     async fn ready(
         &self,
         endpoint: Id<id::Endpoint>,
@@ -221,7 +221,7 @@ impl Engine {
     ) -> Result<Arc<ReadyEndpoint>, NotReady> {
         loop {
             match self.endpoints.get(endpoint, version).await {
-                Err(NotReady::Store(error)) if !error.is_not_found() => {
+                Err(NotReady::Store(error)) if !error.is_not_found() && !error.is_damage() => {
                     tracing::warn!(endpoint.id = %endpoint, error = &error as &dyn std::error::Error, "failed to read an endpoint; trying again");
                     tokio::time::sleep(READ_RETRY).await;
                 }
@@ -578,6 +578,7 @@ fn not_ready(error: &NotReady) -> Exchange {
     let reason = match error {
         // Whoever runs the server can mend it; until then nothing is used up.
         NotReady::Secret(_) => UnreachableReason::Local,
+        NotReady::Store(error) if error.is_damage() => UnreachableReason::Local,
         // Of one delivery alone: one that waited before the others would hold them all up.
         NotReady::Store(_) | NotReady::Form(_) | NotReady::Profile(_) => {
             tracing::error!(

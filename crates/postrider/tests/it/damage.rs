@@ -7,8 +7,8 @@ use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{
-    Process, call, endpoint, logged, output, postrider, publish, serve, serving, tenant, text,
-    until,
+    Process, by_clock, call, endpoint, logged, output, postrider, publish, serve, serving, tenant,
+    text, until,
 };
 use crate::process::refused;
 use crate::support::http;
@@ -168,7 +168,8 @@ async fn rows_that_do_not_read_keep_nobody_from_starting_or_from_the_rows_behind
     let process = serve(data.path());
     let root = process.root.clone().unwrap();
     let receiver = Receiver::start(Behaviour::Status(200)).await;
-    tenant(&process, &root, "standard").await;
+    let first = tenant(&process, &root, "standard").await;
+    publish(&process, &root, &first).await;
     let second = tenant(&process, &root, "svix").await;
     endpoint(&process, &root, &second, &receiver.url("/")).await;
     for name in ["oldest", "damaged", "newest"] {
@@ -189,6 +190,9 @@ async fn rows_that_do_not_read_keep_nobody_from_starting_or_from_the_rows_behind
     let process = logged(data.path(), log.reopen().unwrap());
     publish(&process, &root, &second).await;
     receiver.wait_for(1).await;
+    let path = format!("/v1/deliveries?tenant={second}&status=delivered");
+    let is_recorded = |page: &Value| page["data"].as_array().unwrap().len() == 1;
+    until(&process, &root, &path, is_recorded).await;
     // Page by page, past the one in the middle.
     let (mut names, mut next) = (Vec::new(), String::new());
     for _ in 0..8 {
@@ -208,6 +212,54 @@ async fn rows_that_do_not_read_keep_nobody_from_starting_or_from_the_rows_behind
         log.contains("a stored row cannot be read and is left out"),
         "{log}"
     );
+    // How long the damaged application keeps its event nobody knows: the other's goes.
+    let clock = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(clock.path(), "+100d").unwrap();
+    let mut prune = by_clock(postrider(), clock.path());
+    let pruned = output(prune.args(["prune", "--data"]).arg(data.path()));
+    let told = text(&pruned.stdout);
+    assert!(told.starts_with("1 events, 1 deliveries"), "{pruned:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_read_waits_and_its_neighbours_do_not() {
+    let data = tempfile::tempdir().unwrap();
+    let process = serve(data.path());
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    for path in ["/damaged", "/well"] {
+        endpoint(&process, &root, &tenant, &receiver.url(path)).await;
+    }
+    drop(process);
+    let database = rusqlite::Connection::open(data.path().join("postrider.db")).unwrap();
+    let set = |from: &str, to: &str| {
+        let sql = "update endpoint set subscription = ?2 where subscription = ?1 and url like '%/damaged'";
+        assert_eq!(database.execute(sql, [from, to]).unwrap(), 1);
+    };
+    set("[\"*\"]", "[\"*");
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let process = logged(data.path(), log.reopen().unwrap());
+    publish(&process, &root, &tenant).await;
+    receiver.wait_for(1).await;
+    assert_eq!(receiver.requests()[0].target, "/well");
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let listed = call(&process, &root, "GET", &path, Value::Null).await;
+    let listed: Vec<_> = listed["data"].as_array().unwrap().iter().collect();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["url"], receiver.url("/well"));
+    // What is for the damaged one waits until somebody mends it.
+    let path = format!("/v1/deliveries?tenant={tenant}&status=pending");
+    until(&process, &root, &path, |page| {
+        page["data"].as_array().unwrap().len() == 1
+    })
+    .await;
+    set("[\"*", "[\"*\"]");
+    receiver.wait_for(2).await;
+    assert_eq!(receiver.requests()[1].target, "/damaged");
+    drop(process);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(log.contains("an endpoint cannot be read"), "{log}");
 }
 
 /// The id of the only tenant.

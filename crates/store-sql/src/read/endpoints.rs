@@ -14,7 +14,7 @@ use postrider_store::{
 };
 
 use super::list::{Conditions, Order, SCAN_ROWS_MAX};
-use super::{Reader, found_for};
+use super::{Reader, found_for, if_it_reads};
 use crate::convert::{
     from_json, from_json_opt, mode, mode_number, reading, time, time_opt, to_json,
 };
@@ -201,10 +201,9 @@ impl Reader {
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
             match self.lane_endpoint(*id) {
-                Ok((endpoint, _)) => found.push(endpoint),
                 // Erased meanwhile.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                read => found.extend(if_it_reads(read)?.map(|(endpoint, _)| endpoint)),
             }
         }
         Ok(found)
@@ -239,7 +238,7 @@ impl Reader {
         } else {
             Order::NewestFirst
         };
-        let mut conditions = Conditions::of("endpoint").in_order(order);
+        let mut conditions = Conditions::of("endpoint").in_order(order).that_read();
         conditions.add("tenant_id = ?", filter.tenant.key());
         conditions.add_text(match filter.listing {
             EndpointListing::Registered => "kind = 0 and deleted = 0",

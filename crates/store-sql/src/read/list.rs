@@ -29,7 +29,7 @@ pub(super) fn first_key(at: Timestamp) -> i64 {
 
 /// What becomes of a row that does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unreadable {
+enum Unreadable {
     /// The list fails: whoever asks decides by all of its rows.
     Refuse,
     /// It is left out, and told.
@@ -37,38 +37,11 @@ pub(super) enum Unreadable {
 }
 
 impl Reader {
-    /// As [`Reader::page`], without the rows that do not read: one keeps nobody from all that is behind it.
-    pub(super) fn page_that_reads<T>(
-        &self,
-        columns: &str,
-        conditions: Conditions,
-        query: u32,
-        page: PageRequest,
-        row: impl Fn(&Row<'_>) -> SqlResult<T>,
-        id: impl Fn(&T) -> u128,
-    ) -> Result<Page<T>, StoreError> {
-        let columns = (columns, Unreadable::LeaveOut);
-        self.page_of(columns, conditions, query, page, row, id)
-    }
-
     /// A page, in the order of its conditions, of the rows that they leave. With filters, of the next
     /// [`SCAN_ROWS_MAX`] rows that they leave something of.
     pub(super) fn page<T>(
         &self,
         columns: &str,
-        conditions: Conditions,
-        query: u32,
-        page: PageRequest,
-        row: impl Fn(&Row<'_>) -> SqlResult<T>,
-        id: impl Fn(&T) -> u128,
-    ) -> Result<Page<T>, StoreError> {
-        let columns = (columns, Unreadable::Refuse);
-        self.page_of(columns, conditions, query, page, row, id)
-    }
-
-    fn page_of<T>(
-        &self,
-        (columns, unreadable): (&str, Unreadable),
         mut conditions: Conditions,
         query: u32,
         page: PageRequest,
@@ -94,7 +67,7 @@ impl Reader {
                 "select {columns}{} limit {missing}",
                 asked.sql(conditions.order)
             );
-            match unreadable {
+            match conditions.unreadable {
                 Unreadable::Refuse => rows.extend(self.all(&sql, asked.values, &row)?),
                 Unreadable::LeaveOut => {
                     let read = self.all_that_read(&sql, asked.values, &row)?;
@@ -211,6 +184,7 @@ pub(super) const EVENTS_OF_TENANT: OwnedBy = OwnedBy {
 pub(super) struct Conditions {
     table: &'static str,
     order: Order,
+    unreadable: Unreadable,
     owner: Option<(OwnedBy, i64)>,
     /// Keys from and before which rows are looked at.
     low: i64,
@@ -284,6 +258,7 @@ impl Conditions {
         Self {
             table,
             order: Order::default(),
+            unreadable: Unreadable::Refuse,
             owner: None,
             low: i64::MIN,
             high: i64::MAX,
@@ -294,6 +269,12 @@ impl Conditions {
 
     pub(super) fn in_order(mut self, order: Order) -> Self {
         self.order = order;
+        self
+    }
+
+    /// Without the rows that do not read: one keeps nobody from all that is behind it.
+    pub(super) fn that_read(mut self) -> Self {
+        self.unreadable = Unreadable::LeaveOut;
         self
     }
 

@@ -88,7 +88,7 @@ impl Reader {
         filter: &AuditFilter,
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, StoreError> {
-        let mut conditions = Conditions::of("audit");
+        let mut conditions = Conditions::of("audit").that_read();
         match filter.tenant {
             Some(tenant) => {
                 conditions.add("tenant_id = ?", tenant.key());
@@ -103,7 +103,7 @@ impl Reader {
         self.add_between(&mut conditions, "at", filter.since, filter.until);
         let row = |row: &Row<'_>| audit_row(row, self.salt);
         let query = query_digest(filter);
-        self.page_that_reads(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
+        self.page(AUDIT, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn list_notices(
@@ -111,7 +111,7 @@ impl Reader {
         filter: NoticeFilter,
         page: PageRequest,
     ) -> Result<Page<Notice>, StoreError> {
-        let mut conditions = Conditions::of("notice");
+        let mut conditions = Conditions::of("notice").that_read();
         match filter.tenant {
             Some(tenant) => {
                 conditions.add("tenant_id = ?", tenant.key());
@@ -128,7 +128,7 @@ impl Reader {
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| notice_row(row, self.salt);
         let query = query_digest(&filter);
-        self.page_that_reads(NOTICE, conditions, query, page, row, |row| row.id.as_u128())
+        self.page(NOTICE, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {

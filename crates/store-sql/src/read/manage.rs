@@ -327,7 +327,7 @@ impl Reader {
         filter: KeyFilter,
         page: PageRequest,
     ) -> Result<Page<ApiKey>, StoreError> {
-        let mut conditions = Conditions::of("api_key");
+        let mut conditions = Conditions::of("api_key").that_read();
         match filter.tenant {
             Some(tenant) => {
                 conditions.add("tenant_id = ?", tenant.key());
@@ -337,7 +337,7 @@ impl Reader {
         }
         conditions.filter_opt("mode = ?", filter.mode.map(mode_number));
         let row = |row: &Row<'_>| key_row(row, self.salt);
-        self.page_that_reads(
+        self.page(
             API_KEY,
             conditions,
             query_digest(&("keys", filter)),
@@ -434,13 +434,13 @@ impl Reader {
         filter: TaskFilter,
         page: PageRequest,
     ) -> Result<Page<Task>, StoreError> {
-        let mut conditions = Conditions::of("task");
+        let mut conditions = Conditions::of("task").that_read();
         conditions.filter_opt("application_id = ?", filter.application.map(Id::key));
         conditions.filter_opt("tenant_id = ?", filter.tenant.map(Id::key));
         conditions.filter_opt("kind = ?", filter.kind.map(task_kind_number));
         let row = |row: &Row<'_>| self.task_row(row);
         let query = query_digest(&filter);
-        self.page_that_reads(TASK, conditions, query, page, row, |row| row.id.as_u128())
+        self.page(TASK, conditions, query, page, row, |row| row.id.as_u128())
     }
 
     pub(crate) fn unfinished_tasks(&self) -> Result<Vec<Id<id::Task>>, StoreError> {

@@ -55,7 +55,7 @@ impl Reader {
         of: SessionsOf,
         page: PageRequest,
     ) -> Result<Page<Session>, StoreError> {
-        let mut conditions = Conditions::of("session");
+        let mut conditions = Conditions::of("session").that_read();
         match of {
             SessionsOf::Key(key) => conditions.add("key_id = ?", key.key()),
             SessionsOf::User(user) => conditions.add("user_id = ?", user.key()),

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use postrider_core::audit::AuditEntry;
 use postrider_core::delivery::{Delivery, DeliveryState};
+use postrider_core::{Id, id};
 
 use super::{MemoryStore, State};
 use crate::{
@@ -167,6 +168,16 @@ impl Retention for MemoryStore {
             state.note_of_owner(entry);
         }
         Ok(())
+    }
+
+    async fn own_days(&self) -> Result<Vec<(Id<id::Application>, u32)>, StoreError> {
+        self.before().await?;
+        let state = self.state();
+        let own = state.applications.values().filter_map(|application| {
+            let days = application.settings.retention_days?;
+            Some((application.id, days))
+        });
+        Ok(own.collect())
     }
 
     async fn used_bytes(&self) -> Result<u64, StoreError> {
