@@ -82,13 +82,19 @@ impl Notifier {
 
     /// For ever.
     async fn publish(&self) {
+        let mut after = None;
         loop {
-            if let Err(error) = self.service.publish_notices().await {
-                tracing::warn!(
-                    error = error.cause(),
-                    "failed to publish operational webhooks; trying again"
-                );
-            }
+            after = self
+                .service
+                .publish_notices(after)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::warn!(
+                        error = error.cause(),
+                        "failed to publish operational webhooks; trying again"
+                    );
+                    None
+                });
             tokio::time::sleep(TICK).await;
         }
     }

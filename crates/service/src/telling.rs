@@ -34,13 +34,17 @@ pub struct MailDue {
 }
 
 impl Service {
-    /// Publishes the operational webhooks that are due. What cannot be published now stays due and holds up nothing
-    /// behind it; each is published once, because its idempotency key is the notice's id.
+    /// Publishes the operational webhooks that are due, from those behind `after` on. What cannot be published now stays
+    /// due and holds up nothing behind it; each is published once, because its idempotency key is the notice's id.
+    /// Returns behind which the next turn goes on: there was no room for some, and there may be for the others'.
     ///
     /// # Errors
     /// What the store answers.
-    pub async fn publish_notices(&self) -> Result<()> {
-        publish_due(self).await
+    pub async fn publish_notices(
+        &self,
+        after: Option<Id<id::Notice>>,
+    ) -> Result<Option<Id<id::Notice>>> {
+        publish_due(self, after).await
     }
 
     /// Everybody for whom a notice waits to be mailed, with the time of the oldest.
@@ -114,15 +118,16 @@ impl Service {
     }
 }
 
-/// Publishes what is due. What cannot be published now stays due and holds up nothing behind it.
-async fn publish_due(service: &Service) -> Result<()> {
+async fn publish_due(
+    service: &Service,
+    mut after: Option<Id<id::Notice>>,
+) -> Result<Option<Id<id::Notice>>> {
     let store = service.store();
-    let mut after = None;
     loop {
         let due = DueNotices::Publish { after };
         let due = store.due_notices(due, PUBLISHED_MAX).await?;
         let Some(last) = due.last() else {
-            return Ok(());
+            return Ok(None);
         };
         // Behind all of them, whatever becomes of each: what is not published now waits for the next turn.
         after = Some(last.id);
@@ -139,7 +144,7 @@ async fn publish_due(service: &Service) -> Result<()> {
                 .await?;
         }
         if page.is_busy {
-            return Ok(());
+            return Ok(after);
         }
     }
 }
@@ -150,7 +155,7 @@ struct Settled {
     settled: Vec<Id<id::Notice>>,
     /// One of the reasons why others are not.
     failed: Option<NotPublished>,
-    /// The others would find no room either, and take it from publishers.
+    /// The next ones would hardly find room, and take it from publishers.
     is_busy: bool,
 }
 

@@ -153,7 +153,7 @@ impl Tx {
     pub(crate) fn settle_notices(
         &mut self,
         channel: NoticeChannel,
-        ids: &[Id<id::Notice>],
+        keys: &[i64],
     ) -> Result<(), StoreError> {
         // All of them in one: a digest has thousands, and everybody's commits wait meanwhile.
         let sql = match channel {
@@ -164,10 +164,9 @@ impl Tx {
                 "update notice set publish_due = 0 where id in (select value from json_each(?1))"
             }
         };
-        let keys: Vec<i64> = ids.iter().map(|id| id.key()).collect();
         self.connection
             .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute([keys_text(&keys)]))
+            .and_then(|mut statement| statement.execute([keys_text(keys)]))
             .map_err(aborted)?;
         Ok(())
     }

@@ -119,7 +119,7 @@ struct ThatRead<T> {
     /// With those that were left out; and the key of the last of all.
     looked_at: usize,
     last: Option<i64>,
-    left_out: bool,
+    left_out: Vec<i64>,
 }
 
 impl<T> Default for ThatRead<T> {
@@ -128,7 +128,7 @@ impl<T> Default for ThatRead<T> {
             rows: Vec::new(),
             looked_at: 0,
             last: None,
-            left_out: false,
+            left_out: Vec::new(),
         }
     }
 }
@@ -223,17 +223,17 @@ impl Reader {
         let mut read = ThatRead::default();
         let mut statement = self.connection.prepare_cached(sql).map_err(reading)?;
         let each = |found: &Row<'_>| {
-            read.looked_at += 1;
-            read.last = Some(found.get(0)?);
+            let key = found.get(0)?;
+            (read.looked_at, read.last) = (read.looked_at + 1, Some(key));
             match row(found) {
                 Ok(row) => read.rows.push(row),
                 Err(error) if is_unreadable(&error) => {
                     tracing::error!(
-                        key = read.last,
+                        key,
                         error = &error as &dyn std::error::Error,
                         "a stored row cannot be read and is left out"
                     );
-                    read.left_out = true;
+                    read.left_out.push(key);
                 }
                 Err(error) => return Err(error),
             }

@@ -9,8 +9,8 @@ use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
 use postrider_store::conformance::fixture::{World, at, by, secs, world};
 use postrider_store::{
-    Batch, Catalogue as _, DeliveryFilter, EventFilter, Lanes as _, PageRequest, Records as _,
-    StatePattern, Store as _, StoreError,
+    Batch, Catalogue as _, DeliveryFilter, DueNotices, EventFilter, Lanes as _, Notices as _,
+    PageRequest, Records as _, StatePattern, Store as _, StoreError,
 };
 use postrider_store_sql::{Options, SqlStore, plan};
 
@@ -302,4 +302,35 @@ async fn more_changes_than_may_wait_are_refused() {
     // Where one is done while the others come, there is room for another.
     assert!((512..1_000).contains(&done.len()), "{}", done.len());
     assert_eq!(done.len() + refused.len(), 2_000);
+}
+
+/// More notices than are read at once do not read: those behind them are told, and nobody looks at these again.
+#[tokio::test]
+async fn notices_that_do_not_read_stand_before_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
+    let file = directory.path().join("postrider.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    for number in 1..=12 {
+        let kind = if number <= 10 { 99 } else { 0 };
+        database
+            .execute(
+                "insert into notice values (?1, 1, ?3, 0, ?2, 1, 1, 'a.b', 0, '', 1, '', ?1, 1, 1, 1, null)",
+                [number, kind, number % 2],
+            )
+            .unwrap();
+    }
+    let audiences = store.mail_audiences().await.unwrap();
+    let oldest: Vec<_> = audiences.iter().map(|(_, at)| at.as_micros()).collect();
+    assert_eq!(oldest, [2, 1], "one for each tenant");
+    let due = DueNotices::Publish { after: None };
+    let read = store.due_notices(due, 4).await.unwrap();
+    assert_eq!(read.len(), 2, "{read:?}");
+    for (audience, _) in audiences {
+        let read = store.due_notices(DueNotices::Mail(audience), 4).await;
+        assert_eq!(read.unwrap().len(), 1);
+    }
+    let sql = "select count(*) from notice where mail_due = 1 or publish_due = 1";
+    let wait: i64 = database.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(wait, 2);
 }

@@ -32,7 +32,7 @@ pub trait Notices: Send + Sync + 'static {
     /// Everybody for whom a notice waits to be mailed, with the time of the oldest.
     async fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError>;
 
-    /// The oldest notices that wait.
+    /// The oldest notices that wait. Those that do not read wait no more: nobody can be told of them.
     async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError>;
 
     /// They wait for the channel no more.
@@ -58,6 +58,15 @@ pub enum DueNotices {
     Publish {
         after: Option<Id<id::Notice>>,
     },
+}
+
+impl DueNotices {
+    pub fn channel(self) -> NoticeChannel {
+        match self {
+            Self::Mail(_) => NoticeChannel::Mail,
+            Self::Publish { .. } => NoticeChannel::Publish,
+        }
+    }
 }
 
 /// A way in which notices leave.

@@ -72,7 +72,7 @@ impl Reader {
                 Unreadable::LeaveOut => {
                     let read = self.all_that_read(&sql, asked.values, &row)?;
                     // As many rows were looked at as were asked for: the next page goes on behind them.
-                    if read.left_out && read.looked_at == missing {
+                    if !read.left_out.is_empty() && read.looked_at == missing {
                         floor = read.last;
                     }
                     rows.extend(read.rows);

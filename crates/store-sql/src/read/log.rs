@@ -41,6 +41,18 @@ fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
 }
 
 /// How a class is stored.
+/// From one tenant to the next by the index, however much each of them waits for. The oldest is the one with the first id.
+const AUDIENCES: &str = "with recursive turn (tenant_id) as (
+       select tenant_id from (select tenant_id from notice where mail_due = 1 order by tenant_id limit 1) as first
+       union all
+       select (select n.tenant_id from notice n where n.mail_due = 1 and n.tenant_id > turn.tenant_id order by n.tenant_id limit 1)
+       from turn where turn.tenant_id is not null),
+     audience (tenant_id, class, oldest) as (
+       select tenant_id, classes.class, (select n.at from notice n where n.mail_due = 1 and n.tenant_id = turn.tenant_id
+           and n.class = classes.class order by n.id limit 1)
+       from turn, (select cast(0 as bigint) as class union all select cast(1 as bigint)) as classes where tenant_id is not null)
+     select tenant_id, class, oldest from audience where oldest is not null";
+
 pub(crate) const fn class_number(class: NoticeClass) -> i64 {
     match class {
         NoticeClass::Webhooks => 0,
@@ -132,8 +144,7 @@ impl Reader {
     }
 
     pub(crate) fn mail_audiences(&self) -> Result<Vec<(MailAudience, Timestamp)>, StoreError> {
-        let sql = "select tenant_id, class, min(at) from notice where mail_due = 1 group by tenant_id, class";
-        let read = self.all_that_read(sql, (), |row| {
+        let read = self.all_that_read(AUDIENCES, (), |row| {
             let tenant = Id::from_key(row.get(0)?, self.salt);
             let class = notice_class(row, 1)?;
             Ok((MailAudience { tenant, class }, time(row, 2)?))
@@ -141,27 +152,47 @@ impl Reader {
         Ok(read?.rows)
     }
 
+    /// Beside them the keys of those that do not read.
     pub(crate) fn due_notices(
         &self,
         due: DueNotices,
         limit: u32,
-    ) -> Result<Vec<Notice>, StoreError> {
+    ) -> Result<(Vec<Notice>, Vec<i64>), StoreError> {
         let row = |row: &Row<'_>| notice_row(row, self.salt);
-        match due {
+        let read = match due {
             DueNotices::Mail(MailAudience { tenant, class }) => {
                 let sql = format!(
                     "select {NOTICE} from notice where mail_due = 1 and tenant_id = ?1 and class = ?2 order by id limit ?3"
                 );
                 let values = params![tenant.key(), class_number(class), limit];
-                Ok(self.all_that_read(&sql, values, row)?.rows)
+                self.all_that_read(&sql, values, row)?
             }
             DueNotices::Publish { after } => {
                 let sql = format!(
                     "select {NOTICE} from notice where publish_due = 1 and id > ?1 order by id limit ?2"
                 );
                 let after = after.map_or(i64::MIN, Id::key);
-                Ok(self.all_that_read(&sql, params![after, limit], row)?.rows)
+                self.all_that_read(&sql, params![after, limit], row)?
             }
+        };
+        Ok((read.rows, read.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open::plan;
+
+    /// One tenant may have a million that wait.
+    #[test]
+    fn audiences_are_found_by_the_index() -> SqlResult<()> {
+        let plan = plan(AUDIENCES, ())?;
+        for step in ["(tenant_id>?)", "(tenant_id=? AND class=?)"] {
+            let step = format!("SEARCH n USING COVERING INDEX notice_mail {step}");
+            assert!(plan.contains(&step), "{plan}");
         }
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        Ok(())
     }
 }

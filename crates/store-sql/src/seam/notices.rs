@@ -9,6 +9,8 @@ use postrider_store::{
 };
 
 use crate::SqlStore;
+use crate::read::Reader;
+use crate::writer::Tx;
 
 /// Notices that one transaction marks as read.
 const READ_EACH: u32 = 1_000;
@@ -54,9 +56,20 @@ impl Notices for SqlStore {
     }
 
     async fn due_notices(&self, due: DueNotices, limit: u32) -> Result<Vec<Notice>, StoreError> {
-        self.lists
-            .read(move |reader| reader.due_notices(due, limit))
-            .await
+        loop {
+            let read = move |reader: &Reader| reader.due_notices(due, limit);
+            let (notices, unreadable) = self.lists.read(read).await?;
+            if unreadable.is_empty() {
+                return Ok(notices);
+            }
+            // Nobody can be told of those: they wait no more, and stand before nobody.
+            let channel = due.channel();
+            let settle = move |tx: &mut Tx| tx.settle_notices(channel, &unreadable);
+            self.writer.call(settle).await?;
+            if !notices.is_empty() {
+                return Ok(notices);
+            }
+        }
     }
 
     async fn settle_notices(
@@ -64,8 +77,9 @@ impl Notices for SqlStore {
         channel: NoticeChannel,
         ids: Vec<Id<id::Notice>>,
     ) -> Result<(), StoreError> {
+        let keys: Vec<i64> = ids.into_iter().map(Id::key).collect();
         self.writer
-            .call(move |tx| tx.settle_notices(channel, &ids))
+            .call(move |tx| tx.settle_notices(channel, &keys))
             .await
     }
 }
