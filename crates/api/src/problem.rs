@@ -51,6 +51,7 @@ const fn title(code: ErrorCode) -> &'static str {
         ErrorCode::EndpointsMax => "The tenant has as many endpoints as it may have",
         ErrorCode::UsersMax => "The server has as many users as it may have",
         ErrorCode::EventTypesMax => "The application has as many event types as it may have",
+        ErrorCode::KeysMax => "There are as many API keys of it as there may be",
         ErrorCode::IdempotencyKeyReused => "The idempotency key was used with another body",
         ErrorCode::DeliveryEnded => "The delivery has ended already",
         ErrorCode::ResendNotAllowed => "The delivery may not be sent again",

@@ -54,6 +54,8 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const PAYLOAD_FIELDS_MAX: usize = 100;
 /// Endpoints of one kind and mode that a tenant may have where its profile has no limit; more are refused.
 pub const ENDPOINTS_MAX: u32 = 10_000;
+/// API keys of one tenant, of one application itself, and of the root; more are refused.
+pub const KEYS_MAX: usize = 10_000;
 /// Event types of one application; more are refused.
 pub const EVENT_TYPES_MAX: usize = 1_000;
 /// Bytes of all paths in the flat form of a body that a profile signs; an event with more is refused.

@@ -383,7 +383,12 @@ mod tests {
             ..greedy
         };
         let tenant = calm.a_tenant(calm.tenant, None);
-        assert!(store.create_tenant(tenant, by()).await.is_ok());
+        assert!(
+            store
+                .create_tenant(tenant, "standard".into(), by())
+                .await
+                .is_ok()
+        );
         for _ in 0..ENDPOINTS {
             greedy.endpoint().await;
         }

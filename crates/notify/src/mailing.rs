@@ -326,7 +326,11 @@ pub(crate) mod tests {
             ..gone
         };
         let tenant = other.a_tenant(other.tenant, None);
-        served.store.create_tenant(tenant, by()).await.unwrap();
+        served
+            .store
+            .create_tenant(tenant, "standard".into(), by())
+            .await
+            .unwrap();
         let webhooks = Channels {
             email: true,
             in_app: false,

@@ -9,7 +9,7 @@ use postrider_core::address;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
-use postrider_core::limits::{ALLOWED_IPS_MAX, KEY_BYTES_MAX};
+use postrider_core::limits::{ALLOWED_IPS_MAX, KEY_BYTES_MAX, KEYS_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
@@ -140,7 +140,12 @@ impl Service {
         };
         let endpoint = made.shown.endpoint;
         self.store()
-            .create_key(key.clone(), endpoint.clone(), who.changes(self.now())?)
+            .create_key(
+                key.clone(),
+                endpoint.clone(),
+                KEYS_MAX,
+                who.changes(self.now())?,
+            )
             .await?;
         Ok(KeyMade {
             shown: KeyShown { key, endpoint },

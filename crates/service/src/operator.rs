@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postrider_core::audit::Actor;
+use postrider_core::limits::KEYS_MAX;
 use postrider_core::tenant::{ApiKey, Mode, Scope};
 use postrider_core::{Secret, Timestamp};
 use postrider_engine::LastHour;
@@ -151,6 +152,8 @@ pub async fn new_root_key(store: &dyn Store, now: Timestamp) -> Result<Secret, S
         rotated_at: None,
         previous: None,
     };
-    store.create_key(key, None, Actor::system(now)).await?;
+    store
+        .create_key(key, None, KEYS_MAX, Actor::system(now))
+        .await?;
     Ok(secret)
 }

@@ -1,6 +1,6 @@
 //! Refusals: a stable code, the field that is wrong, and a sentence that says what to do.
 
-use postrider_core::limits::{ATTEMPTS_MAX, CUSTOM_HEADERS_MAX};
+use postrider_core::limits::{ATTEMPTS_MAX, CUSTOM_HEADERS_MAX, EVENT_TYPES_MAX, KEYS_MAX};
 use postrider_engine::PublishError;
 use postrider_store::{BoxError, Entity, Rule, StoreError};
 use serde::Serialize;
@@ -43,6 +43,7 @@ pub enum ErrorCode {
     NameTaken,
     EndpointsMax,
     EventTypesMax,
+    KeysMax,
     UsersMax,
     IdempotencyKeyReused,
     DeliveryPending,
@@ -101,6 +102,7 @@ impl ErrorCode {
             Self::NameTaken => "name_taken",
             Self::EndpointsMax => "endpoints_max",
             Self::EventTypesMax => "event_types_max",
+            Self::KeysMax => "keys_max",
             Self::UsersMax => "users_max",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::DeliveryPending => "delivery_pending",
@@ -154,6 +156,7 @@ impl ErrorCode {
             Self::NameTaken
             | Self::EndpointsMax
             | Self::EventTypesMax
+            | Self::KeysMax
             | Self::UsersMax
             | Self::IdempotencyKeyReused
             | Self::DeliveryPending
@@ -174,7 +177,7 @@ impl ErrorCode {
         }
     }
 
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::BodyNotJson,
         Self::BodyTooDeep,
         Self::BodyDuplicateKey,
@@ -207,6 +210,7 @@ impl ErrorCode {
         Self::NameTaken,
         Self::EndpointsMax,
         Self::EventTypesMax,
+        Self::KeysMax,
         Self::UsersMax,
         Self::IdempotencyKeyReused,
         Self::DeliveryPending,
@@ -309,10 +313,15 @@ impl Refusal {
             }
             Rule::EventTypesMax => Self::new(
                 ErrorCode::EventTypesMax,
-                format!(
-                    "an application has at most {}; delete one",
-                    postrider_core::limits::EVENT_TYPES_MAX
-                ),
+                format!("an application has at most {}; delete one", EVENT_TYPES_MAX),
+            ),
+            Rule::KeysMax => Self::new(
+                ErrorCode::KeysMax,
+                format!("there are as many as may be, {KEYS_MAX}; delete one"),
+            ),
+            Rule::ProfileInUse => Self::new(
+                ErrorCode::ProfileInUse,
+                "create a new application with the other profile and move its tenants",
             ),
             Rule::PasswordChanged => Self::new(
                 ErrorCode::ScopeInsufficient,

@@ -109,7 +109,11 @@ impl Service {
             updated_at: now,
         };
         self.store()
-            .create_tenant(tenant.clone(), who.changes(now)?)
+            .create_tenant(
+                tenant.clone(),
+                profile.name.as_str().into(),
+                who.changes(now)?,
+            )
             .await?;
         Ok(TenantMade {
             tenant,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use postrider_core::{Id, Timestamp, id};
 
 /// Keys counted at once; beyond, windows that are over are forgotten.
-const KEYS_MAX: usize = 100_000;
+const WINDOWS_MAX: usize = 100_000;
 
 /// Counts of what each key, or tenant, has done in its present window.
 pub struct Windows<K = id::ApiKey> {
@@ -49,7 +49,7 @@ impl<K> Windows<K> {
     pub fn count(&self, key: Id<K>, limit: u32, window: Duration, now: Timestamp) -> Standing {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         // Not with each request: it goes through all of them.
-        if windows.len() >= KEYS_MAX {
+        if windows.len() >= WINDOWS_MAX {
             windows.retain(|_, window| window.ends_at > now);
         }
         let fresh = Window {

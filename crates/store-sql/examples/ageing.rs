@@ -168,7 +168,11 @@ async fn owners(world: &World<'_>, count: u64) -> Vec<(Id<id::Tenant>, Id<id::En
     for _ in 0..count {
         let tenant = world.store.ids().next(now());
         let a_tenant = world.a_tenant(tenant, None);
-        world.store.create_tenant(a_tenant, by()).await.unwrap();
+        world
+            .store
+            .create_tenant(a_tenant, "standard".into(), by())
+            .await
+            .unwrap();
         let endpoint = postrider_core::endpoint::Endpoint {
             tenant,
             ..world.an_endpoint()

@@ -2,6 +2,7 @@
 
 use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
+use postrider_core::limits::ENDPOINTS_MAX;
 use postrider_core::tenant::{ApiKey, Scope};
 use postrider_core::{Id, Timestamp, id};
 use postrider_store::{Entity, KeyChange, Rule, StoreError, always};
@@ -17,11 +18,9 @@ impl Tx {
         &mut self,
         key: &ApiKey,
         endpoint: Option<&Endpoint>,
+        max: usize,
         by: &Actor,
     ) -> Result<(), StoreError> {
-        if let Some(endpoint) = endpoint {
-            self.create_endpoint(endpoint, None, by)?;
-        }
         let (application, tenant) = match key.scope {
             Scope::Root => (None, None),
             Scope::Application(application) => (Some(application.key()), None),
@@ -32,6 +31,22 @@ impl Tx {
         }
         if let Some(tenant) = tenant {
             self.must_exist("tenant", tenant, Entity::Tenant)?;
+        }
+        // Through the index of tenants in any case: an application's may have very many keys of theirs.
+        let sql = match tenant {
+            Some(_) => "select count(*) from api_key where tenant_id = ?1",
+            None => {
+                "select count(*) from api_key where tenant_id is null and +application_id is not distinct from ?1"
+            }
+        };
+        let owner = tenant.or(application);
+        let count = self.connection.query_row(sql, [owner], |row| row.get(0));
+        let count: i64 = count.map_err(aborted)?;
+        if usize::try_from(count).unwrap_or(usize::MAX) >= max {
+            return Err(StoreError::conflict(Rule::KeysMax));
+        }
+        if let Some(endpoint) = endpoint {
+            self.create_endpoint(endpoint, Some(ENDPOINTS_MAX), by)?;
         }
         let sql = "insert into api_key (id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, allowed_ips, disabled_at, created_at, expires_at, read_only)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
@@ -94,7 +109,7 @@ impl Tx {
         self.connection.execute(sql, values).map_err(aborted)?;
         match (endpoint_before, &endpoint) {
             (None, None) => {}
-            (None, Some(new)) => self.create_endpoint(new, None, by)?,
+            (None, Some(new)) => self.create_endpoint(new, Some(ENDPOINTS_MAX), by)?,
             (Some(old), None) => self.delete_endpoint(old.id, by)?,
             (Some(old), Some(new)) => {
                 let new = new.clone();

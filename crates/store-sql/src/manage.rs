@@ -88,6 +88,9 @@ impl Tx {
         let mut application = before.clone();
         // Inside the transaction: of two changes at once the second one begins with what the first one made.
         change(&mut application)?;
+        if application.profile != before.profile && self.has_tenants(key)? {
+            return Err(StoreError::conflict(Rule::ProfileInUse));
+        }
         let sql = "update application set name = ?2, profile = ?3, settings = ?4, updated_at = ?5 where id = ?1";
         let values = params![
             key,
@@ -106,9 +109,29 @@ impl Tx {
         Ok(application)
     }
 
-    pub(crate) fn create_tenant(&mut self, tenant: &Tenant, by: &Actor) -> Result<(), StoreError> {
+    fn has_tenants(&self, application: i64) -> Result<bool, StoreError> {
+        let sql = "select 1 from tenant where application_id = ?1 limit 1";
+        let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
+        statement.exists([application]).map_err(aborted)
+    }
+
+    pub(crate) fn create_tenant(
+        &mut self,
+        tenant: &Tenant,
+        profile: &str,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
         let application = self.key(tenant.application, Entity::Application)?;
-        self.must_exist("application", application, Entity::Application)?;
+        let sql = "select profile from application where id = ?1";
+        let is: Option<String> = self
+            .connection
+            .query_row(sql, [application], |row| row.get(0))
+            .optional()
+            .map_err(aborted)?;
+        let is = is.ok_or(StoreError::not_found(Entity::Application))?;
+        if is != profile {
+            return Err(StoreError::conflict(Rule::ChangedMeanwhile));
+        }
         let sql = "insert into tenant (id, application_id, name, external_id, settings, created_at, updated_at,
                    live_secret, live_since, test_secret, test_since, metadata)
                    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";

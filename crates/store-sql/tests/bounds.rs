@@ -106,7 +106,10 @@ async fn what_cannot_be_read_of_one_endpoint_or_tenant_costs_no_other_its_lane()
     let store = SqlStore::open(directory.path(), &Options::default()).unwrap();
     let world = world(&store).await;
     let neighbour = world.a_tenant(store.ids().next(at(0)), None);
-    store.create_tenant(neighbour.clone(), by()).await.unwrap();
+    store
+        .create_tenant(neighbour.clone(), "standard".into(), by())
+        .await
+        .unwrap();
     let own = world.endpoint().await;
     let bad = world.endpoint().await;
     let beside = Endpoint {

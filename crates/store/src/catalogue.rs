@@ -28,7 +28,8 @@ pub trait Catalogue: Send + Sync + 'static {
 
     async fn list_applications(&self, page: PageRequest) -> Result<Page<Application>, StoreError>;
 
-    /// Gives an application another name, profile or settings.
+    /// Gives an application another name, profile or settings. `Conflict(ProfileInUse)` when it has tenants and would have
+    /// another profile.
     async fn update_application(
         &self,
         id: Id<id::Application>,
@@ -36,8 +37,14 @@ pub trait Catalogue: Send + Sync + 'static {
         by: Actor,
     ) -> Result<Application, StoreError>;
 
-    /// `Conflict(NameTaken)` when the application has a tenant with the external id.
-    async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError>;
+    /// `Conflict(NameTaken)` when the application has a tenant with the external id, `Conflict(ChangedMeanwhile)` when it
+    /// has not the profile that the tenant's secrets were made for.
+    async fn create_tenant(
+        &self,
+        tenant: Tenant,
+        profile: Box<str>,
+        by: Actor,
+    ) -> Result<(), StoreError>;
 
     /// Applies `change` and returns the tenant as it is then. `Conflict(NameTaken)` when the application has another
     /// tenant with the external id.

@@ -8,6 +8,7 @@
 )]
 #![expect(clippy::too_many_lines, reason = "a rule is told in one piece")]
 
+mod catalogue;
 mod catching_up;
 mod deletions;
 mod endpoints;
@@ -20,6 +21,7 @@ mod notices;
 mod reading;
 mod retention;
 mod sessions;
+mod tasks;
 mod users;
 
 /// Runs every rule, each against a store of its own made by `$fresh`.
@@ -68,6 +70,8 @@ macro_rules! store_conformance {
             a_deleted_endpoint_is_not_found_but_its_lane_is,
             endpoints_are_read_for_their_lanes_in_the_order_asked,
             a_change_that_refuses_writes_nothing,
+            tenants_are_made_for_the_profile_that_their_application_has,
+            keys_are_bounded_for_each_owner,
             names_are_unique_where_they_must_be,
             a_page_of_endpoints_is_bounded_in_bytes,
             a_callback_endpoint_is_found_by_its_url_and_not_listed,
@@ -137,6 +141,7 @@ macro_rules! store_conformance {
 
 /// The rules by name.
 pub mod rules {
+    pub use super::catalogue::*;
     pub use super::catching_up::*;
     pub use super::deletions::*;
     pub use super::endpoints::*;
@@ -148,5 +153,6 @@ pub mod rules {
     pub use super::reading::*;
     pub use super::retention::*;
     pub use super::sessions::*;
+    pub use super::tasks::*;
     pub use super::users::*;
 }

@@ -143,6 +143,10 @@ pub enum Rule {
     UsersMax,
     /// The application has as many event types as one may have.
     EventTypesMax,
+    /// The owner has as many keys as one may have.
+    KeysMax,
+    /// The application has tenants, whose secrets have the form of its profile.
+    ProfileInUse,
     /// Somebody else has changed it since it was looked at.
     ChangedMeanwhile,
 }

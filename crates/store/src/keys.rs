@@ -11,11 +11,13 @@ use crate::{KeyChange, KeyFilter, Page, PageRequest, StoreError};
 /// Keys. Every change is recorded in the audit log, in the same transaction, as `by`'s.
 #[async_trait]
 pub trait Keys: Send + Sync + 'static {
-    /// Makes a key, and the endpoint that it owns if it has one.
+    /// Makes a key, and the endpoint that it owns if it has one. `Conflict(KeysMax)` when its tenant, its application
+    /// where it is none of a tenant's, or else the root would have more than `max`.
     async fn create_key(
         &self,
         key: ApiKey,
         endpoint: Option<Endpoint>,
+        max: usize,
         by: Actor,
     ) -> Result<(), StoreError>;
 

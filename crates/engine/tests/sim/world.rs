@@ -304,7 +304,11 @@ impl World {
                 created_at: now,
                 updated_at: now,
             };
-            done(self.store.create_tenant(tenant, Actor::system(now))).unwrap();
+            done(
+                self.store
+                    .create_tenant(tenant, name.into(), Actor::system(now)),
+            )
+            .unwrap();
             self.tenants.push(id);
         }
     }

@@ -99,6 +99,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "steps of patterns over texts",
         "a_pattern_costs_its_size_times_the_text",
     ),
+    ("API keys of one owner", "keys_are_bounded_for_each_owner"),
+    (
+        "endpoints of keys of one mode",
+        "the_limit_counts_registered_endpoints_of_a_mode",
+    ),
     (
         "distributions of one mode",
         "the_limit_counts_registered_endpoints_of_a_mode",

@@ -50,9 +50,16 @@ impl Catalogue for SqlStore {
             .await
     }
 
-    async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
+    async fn create_tenant(
+        &self,
+        tenant: Tenant,
+        profile: Box<str>,
+        by: Actor,
+    ) -> Result<(), StoreError> {
         self.writer
-            .change(by.account, move |tx| tx.create_tenant(&tenant, &by))
+            .change(by.account, move |tx| {
+                tx.create_tenant(&tenant, &profile, &by)
+            })
             .await
     }
 

@@ -15,11 +15,12 @@ impl Keys for SqlStore {
         &self,
         key: ApiKey,
         endpoint: Option<Endpoint>,
+        max: usize,
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
             .change(by.account, move |tx| {
-                tx.create_key(&key, endpoint.as_ref(), &by)
+                tx.create_key(&key, endpoint.as_ref(), max, &by)
             })
             .await
     }

@@ -32,7 +32,7 @@ async fn a_key(world: &World<'_>, hash: u8, scope: Scope) -> Result<ApiKey, Stor
         public_id: Some(format!("pk_{hash}")),
         ..fixture::key(world.store, hash, scope)
     };
-    world.store.create_key(key.clone(), None, by()).await?;
+    world.store.create_key(key.clone(), None, 99, by()).await?;
     Ok(key)
 }
 
@@ -77,7 +77,10 @@ pub async fn what_a_deleted_tenant_had_is_gone_and_nothing_else(store: &dyn Stor
         ..world
     };
     let other = stays.a_tenant(stays.tenant, Some("other"));
-    store.create_tenant(other, by()).await.unwrap();
+    store
+        .create_tenant(other, "standard".into(), by())
+        .await
+        .unwrap();
     let mut endpoint = store.ids().next(at(0));
     for world in [&stays, &world] {
         let made = world.an_endpoint();

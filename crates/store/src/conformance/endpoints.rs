@@ -1,16 +1,17 @@
-//! Endpoints, names, profiles, tasks.
+//! Endpoints, callbacks among them.
 
 use postrider_core::endpoint::{Endpoint, EndpointKind, EndpointSecret, Ordering};
 use postrider_core::filter::Subscription;
 use postrider_core::health::{DisableReason, Disabled, Health};
-use postrider_core::tenant::{Application, ApplicationSettings, EventType, Metadata, Mode, Tenant};
+use postrider_core::tenant::{Metadata, Mode};
 use postrider_core::{Id, id};
 
-use super::fixture::{World, at, by, filter, secs, world};
+use super::catalogue::taken;
+use super::fixture::{at, by, filter, secs, world};
 use super::log::a_distribution;
 use crate::{
     AuditFilter, EndpointListing, LaneEndpoint, NewEvent, PageRequest, Rule, Store, StoreError,
-    Target, Task, TaskKind, TaskState, always, unconditionally,
+    Target, always,
 };
 
 pub async fn an_endpoint_comes_back_as_it_was_written(store: &dyn Store) {
@@ -136,6 +137,16 @@ pub async fn the_limit_counts_registered_endpoints_of_a_mode(store: &dyn Store) 
         made.push(store.create_endpoint(distribution, max, by()).await.is_ok());
     }
     assert_eq!(made, [true, true, false]);
+    // So are those of keys.
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let of_key = Endpoint {
+            kind: EndpointKind::Key(store.ids().next(at(0))),
+            ..world.an_endpoint()
+        };
+        made.push(store.create_endpoint(of_key, max, by()).await.is_ok());
+    }
+    assert_eq!(made, [true, true, false]);
 }
 
 async fn of_lane(store: &dyn Store, endpoint: Id<id::Endpoint>) -> LaneEndpoint {
@@ -153,7 +164,10 @@ pub async fn endpoints_are_read_for_their_lanes_in_the_order_asked(store: &dyn S
     };
     // Of another tenant, and its secrets in an order that is not that of their bytes.
     let neighbour = world.a_tenant(store.ids().next(at(0)), Some("beside"));
-    store.create_tenant(neighbour.clone(), by()).await.unwrap();
+    store
+        .create_tenant(neighbour.clone(), "standard".into(), by())
+        .await
+        .unwrap();
     let signing = Endpoint {
         tenant: neighbour.id,
         secrets: vec![secret(2), secret(1)],
@@ -218,138 +232,6 @@ pub async fn a_deleted_endpoint_is_not_found_but_its_lane_is(store: &dyn Store) 
         []
     );
     assert_eq!(world.publish(at(2)).await.count, 0);
-}
-
-fn named(world: &World<'_>, name: &str) -> Application {
-    let id = world.store.ids().next(at(0));
-    Application {
-        id,
-        name: name.into(),
-        profile: "standard".into(),
-        settings: ApplicationSettings::default(),
-        created_at: at(0),
-        updated_at: at(0),
-    }
-}
-
-pub async fn names_are_unique_where_they_must_be(store: &dyn Store) {
-    let world = world(store).await;
-    assert!(taken(
-        store.create_application(named(&world, "shop"), by()).await
-    ));
-    let other = named(&world, "other");
-    store.create_application(other.clone(), by()).await.unwrap();
-    assert!(taken(
-        store
-            .update_application(
-                other.id,
-                unconditionally(|other: &mut Application| other.name = "shop".into()),
-                by()
-            )
-            .await
-            .map(drop)
-    ));
-    let change = |other: &mut Application| other.profile = "vignetim".into();
-    let changed = store.update_application(other.id, unconditionally(change), by());
-    let changed = changed.await.unwrap();
-    assert_eq!(changed.profile, "vignetim");
-    assert_eq!(store.application(other.id).await.unwrap(), changed);
-    let mut tenant = world.a_tenant(store.ids().next(at(0)), Some("cust-1"));
-    store.create_tenant(tenant.clone(), by()).await.unwrap();
-    assert_eq!(
-        store
-            .tenant_by_external_id(world.application, "cust-1")
-            .await
-            .unwrap(),
-        tenant
-    );
-    assert!(
-        store
-            .tenant_by_external_id(other.id, "cust-1")
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
-    let first = tenant.id;
-    tenant.id = store.ids().next(at(0));
-    assert!(taken(store.create_tenant(tenant.clone(), by()).await));
-    tenant.external_id = Some("cust-2".into());
-    store.create_tenant(tenant.clone(), by()).await.unwrap();
-    let rename = |to: &'static str| {
-        let change = move |tenant: &mut Tenant| {
-            tenant.external_id = Some(to.into());
-            tenant.metadata = Metadata::from([("plan".into(), "gold".into())]);
-        };
-        store.update_tenant(first, unconditionally(change), by())
-    };
-    assert!(taken(rename("cust-2").await.map(drop)));
-    let renamed = rename("cust-3").await.unwrap();
-    assert_eq!(store.tenant(first).await.unwrap(), renamed);
-    assert_eq!(renamed.external_id.as_deref(), Some("cust-3"));
-    tenant.id = store.ids().next(at(0));
-    tenant.application = other.id;
-    store.create_tenant(tenant, by()).await.unwrap();
-    let event_type = |description: &str| EventType {
-        application: world.application,
-        name: "a.b".into(),
-        description: Some(description.into()),
-        schema: Some("{}".into()),
-        example: None,
-        vendor: Some("{\"archived\":true}".into()),
-        created_at: at(1),
-    };
-    let put = |event_type, seen| store.put_event_type(event_type, seen, 1, by());
-    put(event_type("one"), None).await.unwrap();
-    let later = EventType {
-        created_at: at(9),
-        ..event_type("two")
-    };
-    for seen in [None, Some(event_type("another"))] {
-        let overtaken = put(later.clone(), seen).await;
-        let rule = Rule::ChangedMeanwhile;
-        assert!(matches!(overtaken, Err(StoreError::Conflict { rule: found }) if found == rule));
-    }
-    let changed = put(later, Some(event_type("one"))).await.unwrap();
-    assert_eq!(changed, event_type("two"), "it keeps when it was made");
-    let one_more = EventType {
-        name: "a.c".into(),
-        ..event_type("three")
-    };
-    assert!(matches!(
-        put(one_more, None).await,
-        Err(StoreError::Conflict {
-            rule: Rule::EventTypesMax
-        })
-    ));
-    let known = store.event_type(world.application, "a.b").await.unwrap();
-    assert_eq!(known, Some(event_type("two")));
-    let names = store.event_type_names(world.application).await.unwrap();
-    let bytes = event_type("two").text_bytes();
-    assert_eq!(names, [("a.b".to_owned(), bytes)]);
-    for (from, to, is_found) in [("a.b", "a.b", true), ("a", "b", true), ("a.c", "b", false)] {
-        let names = from.to_owned()..=to.to_owned();
-        let found = store.list_event_types(world.application, names).await;
-        let wanted = is_found.then(|| event_type("two"));
-        assert_eq!(found.unwrap(), Vec::from_iter(wanted), "{from} to {to}");
-    }
-    store
-        .delete_event_type(world.application, "a.b", by())
-        .await
-        .unwrap();
-    assert!(
-        store
-            .delete_event_type(world.application, "a.b", by())
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
-}
-
-fn taken(result: Result<(), StoreError>) -> bool {
-    let rule = Rule::NameTaken;
-    result.is_err_and(
-        |error| matches!(error, StoreError::Conflict { rule: broken } if broken == rule),
-    )
 }
 
 pub async fn an_external_id_names_one_endpoint_of_a_tenant_and_mode(store: &dyn Store) {
@@ -461,155 +343,6 @@ pub async fn a_callback_endpoint_is_found_by_its_url_and_not_listed(store: &dyn 
     }
 }
 
-pub async fn an_id_that_was_never_given_is_not_found(store: &dyn Store) {
-    let world = world(store).await;
-    let published = world.publish(at(1)).await;
-    // The right key with another tail, and ids that a hostile caller makes up.
-    for bits in [published.event.as_u128() ^ 1, 0, 1, u128::MAX, 1 << 127] {
-        assert!(
-            store
-                .event(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            store
-                .delivery(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            store
-                .endpoint(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            store
-                .tenant(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            store
-                .application(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            store
-                .key(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            store
-                .task(Id::from_u128(bits))
-                .await
-                .unwrap_err()
-                .is_not_found()
-        );
-    }
-}
-
-pub async fn the_same_profile_text_has_one_version(store: &dyn Store) {
-    let first = store.put_profile("a", "x = 1").await.unwrap();
-    let second = store.put_profile("a", "x = 2").await.unwrap();
-    assert_ne!(first, second);
-    assert_eq!(store.put_profile("a", "x = 1").await.unwrap(), first);
-    let records = store.profiles().await.unwrap();
-    assert_eq!(
-        records
-            .iter()
-            .map(|record| (record.version, &*record.source))
-            .collect::<Vec<_>>(),
-        [(first, "x = 1"), (second, "x = 2")]
-    );
-}
-
-pub async fn a_task_comes_back_as_it_was_put(store: &dyn Store) {
-    let world = world(store).await;
-    let mut task = Task {
-        id: store.ids().next(at(0)),
-        kind: TaskKind::Replay,
-        application: world.application,
-        tenant: Some(world.tenant),
-        request: "{}".into(),
-        state: TaskState::Running,
-        total: None,
-        done: 0,
-        skipped: 0,
-        cursor: None,
-        created_at: at(1),
-        finished_at: None,
-    };
-    store.put_task(task.clone()).await.unwrap();
-    assert_eq!(store.unfinished_tasks().await.unwrap(), [task.id]);
-    task.state = TaskState::Failed("no room".into());
-    task.done = 7;
-    task.skipped = 1;
-    task.cursor = Some("c".into());
-    task.finished_at = Some(at(2));
-    store.put_task(task.clone()).await.unwrap();
-    assert_eq!(store.task(task.id).await.unwrap(), task);
-    assert_eq!(store.unfinished_tasks().await.unwrap(), []);
-    stopping_it_keeps_what_it_did(store, task).await;
-}
-
-/// Who stops a task knows less of what it has done than who runs it, and either may be first.
-async fn stopping_it_keeps_what_it_did(store: &dyn Store, task: Task) {
-    for is_stopper_first in [true, false] {
-        let running = Task {
-            id: store.ids().next(at(0)),
-            state: TaskState::Running,
-            finished_at: None,
-            ..task.clone()
-        };
-        store.put_task(running.clone()).await.unwrap();
-        let stopped = Task {
-            state: TaskState::Cancelled,
-            finished_at: Some(at(5)),
-            ..running.clone()
-        };
-        // Whoever ran it may have come to its end besides.
-        let finished = Task {
-            state: TaskState::Finished,
-            done: running.done + 6,
-            total: Some(50),
-            ..stopped.clone()
-        };
-        let ran = Task {
-            state: stopped.state.clone(),
-            ..finished.clone()
-        };
-        let mut ends = [stopped.clone(), ran.clone()];
-        if !is_stopper_first {
-            ends.reverse();
-        }
-        for end in ends {
-            store.put_task(end).await.unwrap();
-        }
-        store.put_task(finished.clone()).await.unwrap();
-        assert_eq!(store.task(ran.id).await.unwrap(), ran);
-        let another = store.ids().next(at(0));
-        for end in [&running, &stopped, &finished] {
-            let end = Task {
-                id: another,
-                ..end.clone()
-            };
-            store.put_task(end).await.unwrap();
-        }
-        let expected = Task { id: another, ..ran };
-        assert_eq!(store.task(another).await.unwrap(), expected);
-    }
-}
-
 /// Of the endpoints that fail, those that have for the longest come first; one that is well again is not among them.
 pub async fn endpoints_that_fail_are_listed_by_how_long(store: &dyn Store) {
     let world = world(store).await;
@@ -637,68 +370,6 @@ pub async fn endpoints_that_fail_are_listed_by_how_long(store: &dyn Store) {
     assert_eq!(failing(None, 1).await, all[..1]);
     store.delete_endpoint(all[0], by()).await.unwrap();
     assert_eq!(failing(None, 9).await, all[1..]);
-}
-
-/// Tasks are listed by whose they are and what they do, the newest first, and over pages.
-pub async fn tasks_are_listed_by_owner_and_kind(store: &dyn Store) {
-    use crate::{PageRequest, TaskFilter};
-    let world = world(store).await;
-    let other = store.ids().next(at(0));
-    store
-        .create_tenant(world.a_tenant(other, None), by())
-        .await
-        .unwrap();
-    let mut ids = Vec::new();
-    for (tenant, kind) in [
-        (Some(world.tenant), TaskKind::Replay),
-        (Some(other), TaskKind::Replay),
-        (Some(other), TaskKind::Deletion),
-        (None, TaskKind::Deletion),
-    ] {
-        let task = Task {
-            id: store.ids().next(at(0)),
-            kind,
-            application: world.application,
-            tenant,
-            request: "{}".into(),
-            state: TaskState::Running,
-            total: None,
-            done: 0,
-            skipped: 0,
-            cursor: None,
-            created_at: at(1),
-            finished_at: None,
-        };
-        ids.push(task.id);
-        store.put_task(task).await.unwrap();
-    }
-    let elsewhere = store.ids().next(at(0));
-    for (application, tenant, kind, wanted) in [
-        (None, None, None, vec![3, 2, 1, 0]),
-        (Some(world.application), None, None, vec![3, 2, 1, 0]),
-        (Some(elsewhere), None, None, vec![]),
-        (None, Some(other), None, vec![2, 1]),
-        (None, Some(other), Some(TaskKind::Replay), vec![1]),
-        (None, None, Some(TaskKind::Deletion), vec![3, 2]),
-    ] {
-        let filter = TaskFilter {
-            application,
-            tenant,
-            kind,
-        };
-        let mut page = PageRequest::first(1);
-        let mut found = Vec::new();
-        loop {
-            let listed = store.list_tasks(filter, page).await.unwrap();
-            found.extend(listed.rows.iter().map(|task| task.id));
-            page.cursor = listed.next;
-            if page.cursor.is_none() {
-                break;
-            }
-        }
-        let wanted: Vec<_> = wanted.into_iter().map(|place: usize| ids[place]).collect();
-        assert_eq!(found, wanted, "{filter:?}");
-    }
 }
 
 /// A page of endpoints ends where its rows have many bytes, and the next one goes on there.

@@ -219,7 +219,10 @@ pub async fn only_subscribed_enabled_endpoints_of_the_mode_get_it(store: &dyn St
     let world = world(store).await;
     let other = world.a_tenant(store.ids().next(at(0)), None);
     let other_tenant = other.id;
-    store.create_tenant(other, by()).await.unwrap();
+    store
+        .create_tenant(other, "standard".into(), by())
+        .await
+        .unwrap();
     let subscribed = |patterns: &[&str]| {
         Subscription::new(patterns.iter().map(|p| (*p).to_owned()).collect()).unwrap()
     };

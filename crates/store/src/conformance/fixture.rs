@@ -97,7 +97,10 @@ pub async fn world(store: &dyn Store) -> World<'_> {
         tenant: store.ids().next(at(0)),
     };
     let tenant = world.a_tenant(world.tenant, None);
-    store.create_tenant(tenant, by()).await.unwrap();
+    store
+        .create_tenant(tenant, "standard".into(), by())
+        .await
+        .unwrap();
     world
 }
 

@@ -23,7 +23,7 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
         Some("pk_1"),
     );
     for key in [&root, &application, &tenant] {
-        store.create_key(key.clone(), None, by()).await.unwrap();
+        store.create_key(key.clone(), None, 99, by()).await.unwrap();
         assert_eq!(store.key_by_hash(key.secret_hash).await.unwrap(), *key);
         assert_eq!(store.key(key.id).await.unwrap(), *key);
     }
@@ -67,12 +67,35 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
     );
 }
 
+pub async fn keys_are_bounded_for_each_owner(store: &dyn Store) {
+    let world = world(store).await;
+    let tenant = Scope::Tenant(world.application, world.tenant);
+    for (hash, scope) in [Scope::Root, Scope::Application(world.application), tenant]
+        .into_iter()
+        .enumerate()
+    {
+        let hash = u8::try_from(hash).unwrap() * 10;
+        for more in 0..2 {
+            let key = fixture::key(store, hash + more, scope);
+            store.create_key(key, None, 2, by()).await.unwrap();
+        }
+        let key = fixture::key(store, hash + 2, scope);
+        let refused = store.create_key(key.clone(), None, 2, by()).await;
+        let rule = Rule::KeysMax;
+        assert!(
+            matches!(refused, Err(StoreError::Conflict { rule: is }) if is == rule),
+            "{scope:?}: {refused:?}"
+        );
+        assert!(store.key(key.id).await.unwrap_err().is_not_found());
+    }
+}
+
 pub async fn a_rotated_key_is_found_by_both_texts_as_long_as_it_has_them(store: &dyn Store) {
     let key = ApiKey {
         sealed_secret: Some(vec![1; 30]),
         ..fixture::key(store, 1, Scope::Root)
     };
-    store.create_key(key.clone(), None, by()).await.unwrap();
+    store.create_key(key.clone(), None, 99, by()).await.unwrap();
     let rotated = ApiKey {
         secret_hash: [2; 32],
         sealed_secret: Some(vec![2; 30]),
@@ -112,13 +135,16 @@ pub async fn the_last_root_key_stays(store: &dyn Store) {
     };
     let (first, second, test) = (key(1, Mode::Live), key(2, Mode::Live), key(3, Mode::Test));
     assert!(!store.has_root_key().await.unwrap());
-    store.create_key(test.clone(), None, by()).await.unwrap();
+    store
+        .create_key(test.clone(), None, 99, by())
+        .await
+        .unwrap();
     assert!(
         !store.has_root_key().await.unwrap(),
         "it manages tests only"
     );
     for key in [&first, &second] {
-        store.create_key(key.clone(), None, by()).await.unwrap();
+        store.create_key(key.clone(), None, 99, by()).await.unwrap();
     }
     let active = |active: bool| -> KeyChange {
         Box::new(move |key, _| key.disabled_at = (!active).then_some(at(9)))

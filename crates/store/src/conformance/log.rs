@@ -99,7 +99,7 @@ pub async fn a_key_and_its_endpoint_live_and_end_together(store: &dyn Store) {
     };
     let first = owned();
     store
-        .create_key(key.clone(), Some(first.clone()), by())
+        .create_key(key.clone(), Some(first.clone()), 99, by())
         .await
         .unwrap();
     assert_eq!(

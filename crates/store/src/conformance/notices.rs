@@ -53,7 +53,10 @@ pub async fn notices_are_listed_over_all_tenants(store: &dyn Store) {
         ..world
     };
     let tenant = other.a_tenant(other.tenant, None);
-    store.create_tenant(tenant, by()).await.unwrap();
+    store
+        .create_tenant(tenant, "standard".into(), by())
+        .await
+        .unwrap();
     wants_notices(&world).await;
     let mail = Channels {
         email: true,

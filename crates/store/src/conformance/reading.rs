@@ -177,7 +177,10 @@ pub async fn tenants_are_listed_in_either_order(store: &dyn Store) {
     for number in 0..3 {
         let tenant = world.a_tenant(store.ids().next(at(0)), Some(&format!("t-{number}")));
         made.push(tenant.id);
-        store.create_tenant(tenant, by()).await.unwrap();
+        store
+            .create_tenant(tenant, "standard".into(), by())
+            .await
+            .unwrap();
     }
     for oldest_first in [true, false] {
         let filter = TenantFilter {

@@ -38,7 +38,7 @@ fn session(store: &dyn Store, holder: Holder, hash: u8) -> Session {
 
 async fn key(store: &dyn Store) -> Id<id::ApiKey> {
     let key = fixture::key(store, 7, Scope::Root);
-    store.create_key(key.clone(), None, by()).await.unwrap();
+    store.create_key(key.clone(), None, 99, by()).await.unwrap();
     key.id
 }
 

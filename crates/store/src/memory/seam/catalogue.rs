@@ -47,13 +47,28 @@ impl Catalogue for MemoryStore {
         let before = state.application(id)?;
         let mut after = before.clone();
         change(&mut after)?;
+        let has_tenants = state
+            .tenants
+            .values()
+            .any(|tenant| tenant.application == id);
+        if after.profile != before.profile && has_tenants {
+            return Err(StoreError::conflict(Rule::ProfileInUse));
+        }
         state.update_application(after.clone())?;
         state.note(&self.ids, &by, Some(&before), Some(&after));
         Ok(after)
     }
 
-    async fn create_tenant(&self, tenant: Tenant, by: Actor) -> Result<(), StoreError> {
+    async fn create_tenant(
+        &self,
+        tenant: Tenant,
+        profile: Box<str>,
+        by: Actor,
+    ) -> Result<(), StoreError> {
         let mut state = self.state();
+        if state.application(tenant.application)?.profile != *profile {
+            return Err(StoreError::conflict(Rule::ChangedMeanwhile));
+        }
         state.create_tenant(tenant.clone())?;
         state.note(&self.ids, &by, None, Some(&tenant));
         Ok(())

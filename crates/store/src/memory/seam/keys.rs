@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 use postrider_core::audit::Actor;
 use postrider_core::endpoint::Endpoint;
+use postrider_core::limits::ENDPOINTS_MAX;
 use postrider_core::tenant::ApiKey;
 use postrider_core::{Id, Timestamp, id};
 
 use crate::memory::MemoryStore;
-use crate::{KeyChange, KeyFilter, Keys, Page, PageRequest, StoreError};
+use crate::{KeyChange, KeyFilter, Keys, Page, PageRequest, Rule, StoreError};
 
 #[async_trait]
 impl Keys for MemoryStore {
@@ -15,11 +16,16 @@ impl Keys for MemoryStore {
         &self,
         key: ApiKey,
         endpoint: Option<Endpoint>,
+        max: usize,
         by: Actor,
     ) -> Result<(), StoreError> {
         let mut state = self.state();
+        let owned = state.keys.values().filter(|other| other.scope == key.scope);
+        if owned.count() >= max {
+            return Err(StoreError::conflict(Rule::KeysMax));
+        }
         if let Some(endpoint) = endpoint {
-            state.create_endpoint(endpoint.clone(), None)?;
+            state.create_endpoint(endpoint.clone(), Some(ENDPOINTS_MAX))?;
             state.note(&self.ids, &by, None, Some(&endpoint));
         }
         state.create_key(key.clone())?;
