@@ -411,12 +411,11 @@ async fn handshake<S>(stream: S, h2: bool, title_case: bool) -> Result<(Link, Dr
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(stream);
     let driver = Driver::default();
     if h2 {
         let (sender, connection) = http2::Builder::new(driver.parts())
             .max_header_list_size(HEADER_BYTES_MAX as u32)
-            .handshake::<_, Full<Bytes>>(io)
+            .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::http(&error))?;
         driver.drive(connection);
@@ -432,7 +431,7 @@ where
         .max_headers(HEADERS_MAX)
         .title_case_headers(title_case);
     let (sender, connection) = builder
-        .handshake::<_, Full<Bytes>>(io)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(driver.listening(stream)))
         .await
         .map_err(|error| Failure::http(&error))?;
     driver.drive(connection);

@@ -120,7 +120,7 @@ async fn answered(
 /// Sends on a kept connection, or on a fresh one. Inside one attempt a request is sent again when it is
 /// known, or very likely, that the receiver did not process it: a kept connection turned out closed
 /// before a byte of it left; a server of HTTP/2 refused it (RFC 9113 8.7), a few times; a kept
-/// connection was closed under it before an answer came, within a second and once, where the profile
+/// connection was closed under it before a byte of an answer came, within a second and once, where the profile
 /// allows that (RFC 9110 9.2.2: receivers tell repetitions by `webhook-id`).
 async fn exchange(
     connector: &Connector,
@@ -136,7 +136,7 @@ async fn exchange(
         *local = Some(connection.local);
         let message = make(request, url, &connection)?;
         let http2 = matches!(connection.link, Link::Http2(_));
-        let sent = now();
+        let (sent, heard) = (now(), connection.heard());
         match try_send(&mut connection, message).await {
             Ok(response) => return Ok((connection, response)),
             // The next connection may leave from another address.
@@ -154,6 +154,7 @@ async fn exchange(
                 if request.repeat
                     && !http2
                     && failure.reason == UnreachableReason::Reset
+                    && connection.heard() == heard
                     && sent.elapsed() < CLOSED_UNDER =>
             {
                 *local = None;

@@ -77,6 +77,11 @@ impl Connection {
         }
     }
 
+    /// Bytes that came on it until now, over HTTP/1.1.
+    pub(crate) fn heard(&self) -> u64 {
+        self.users.heard()
+    }
+
     fn is_usable(&self) -> bool {
         if self.opened.elapsed() >= AGE_MAX {
             return false;

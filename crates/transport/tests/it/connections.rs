@@ -53,6 +53,18 @@ async fn a_kept_connection_that_is_closed_under_a_request_is_no_failure() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
+/// It has processed the request: it began to answer it.
+#[tokio::test]
+async fn what_was_answered_in_part_is_not_sent_again() {
+    let (address, connections) = raw_receiver(&[Some(FINE), Some("HTTP/1.1 20")]).await;
+    let transport = local();
+    let request = to(&format!("http://{address}/"));
+    assert_eq!(status(&transport.send(&request).await), Some(200));
+    let exchange = transport.send(&request).await;
+    assert_eq!(reason(&exchange), UnreachableReason::Reset);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test]
 async fn who_counts_requests_gets_none_twice_in_an_attempt() {
     let (address, connections) = raw_receiver(&[Some(FINE), None]).await;
