@@ -1,13 +1,15 @@
 //! Deliveries: listed by any column, read with their attempts, sent again, cancelled.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use postrider_core::attempt::{Attempt, UnreachableReason};
 use postrider_core::delivery::{Delivery, DeliveryState};
 use postrider_core::endpoint::{Endpoint, EndpointKind};
+use postrider_core::id::InvalidId;
 use postrider_core::limits::ATTEMPTS_SHOWN;
-use postrider_core::profile::{MessageScope, ResendFrom, ResendPolicy};
+use postrider_core::profile::{MessageScope, Profile, ResendFrom, ResendPolicy};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
@@ -330,13 +332,8 @@ async fn logged(service: &Service, text: &str) -> Result<Option<Logged>> {
     events.extend(text.parse::<Id<id::Event>>().ok());
     deliveries.extend(text.parse::<Id<id::Delivery>>().ok());
     let ids = service.store().ids();
-    let profiles = service.engine().profiles();
-    for current in profiles
-        .names()
-        .iter()
-        .filter_map(|name| profiles.current(name))
-    {
-        let known = &current.profile.ids;
+    for profile in current_profiles(service) {
+        let known = &profile.ids;
         match known.message_scope {
             MessageScope::Event => events.extend(known.message.find(text, ids)),
             MessageScope::Delivery => deliveries.extend(known.message.find(text, ids)),
@@ -357,6 +354,35 @@ async fn logged(service: &Service, text: &str) -> Result<Option<Logged>> {
         }
     }
     Ok(None)
+}
+
+impl Service {
+    /// The endpoint that a caller means: by its own id, or by the one that its receivers and the vendor's API know. Whether
+    /// it is there, and whose it is, is not said.
+    ///
+    /// # Errors
+    /// Of a text that is no such id, or what the store answers.
+    pub async fn endpoint_meant(&self, field: &str, text: &str) -> Result<Id<id::Endpoint>> {
+        let wrong: InvalidId = match text.parse() {
+            Ok(id) => return Ok(id),
+            Err(error) => error,
+        };
+        let ids = self.store().ids();
+        let find = |profile: Arc<Profile>| profile.find_endpoint(text, ids);
+        // One text may be an id in several forms: what there is decides.
+        let meant: Vec<_> = current_profiles(self).filter_map(find).collect();
+        let Some(first) = meant.first().copied() else {
+            return Err(Refusal::invalid(field, wrong.to_string()));
+        };
+        let there = self.store().endpoints(meant).await?;
+        Ok(there.first().map_or(first, |endpoint| endpoint.id))
+    }
+}
+
+fn current_profiles(service: &Service) -> impl Iterator<Item = Arc<Profile>> {
+    let profiles = service.engine().profiles();
+    let names = profiles.names().into_iter();
+    names.filter_map(|name| profiles.current(&name).map(|current| current.profile))
 }
 
 /// The rows of a list, each with where it went and how its last attempt ended.

@@ -6,7 +6,7 @@ use http::StatusCode;
 use postrider_core::limits::ATTEMPTS_SHOWN;
 use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
-use postrider_service::{Caller, DeliveryQuery, Refusal, read_answer, read_state};
+use postrider_service::{Caller, DeliveryQuery, Refusal, Result, read_answer, read_state};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -29,10 +29,9 @@ pub(crate) struct DeliveryParams {
     /// Of this tenant.
     #[param(value_type = Option<Id<id::Tenant>>)]
     tenant: Option<String>,
-    /// To this endpoint.
-    #[param(value_type = Option<Id<id::Endpoint>>)]
+    /// To this endpoint, by its id or its `wireId`.
     endpoint: Option<String>,
-    /// Of this event.
+    /// Of this event; `webhookId` takes the ids that receivers log.
     #[param(value_type = Option<Id<id::Event>>)]
     event: Option<String>,
     /// The id that a receiver logs: `webhook-id`, a send-out's, a delivery's own.
@@ -61,6 +60,17 @@ pub(crate) struct DeliveryParams {
     cursor: Option<String>,
 }
 
+/// The endpoint that a filter names.
+pub(super) async fn endpoint_meant(
+    api: &Api,
+    text: Option<&str>,
+) -> Result<Option<Id<id::Endpoint>>> {
+    match text {
+        Some(text) => Ok(Some(api.service.endpoint_meant("endpoint", text).await?)),
+        None => Ok(None),
+    }
+}
+
 /// Lists deliveries, the newest first.
 #[utoipa::path(
     get, path = "/v1/deliveries", tag = "Deliveries", operation_id = "listDeliveries",
@@ -75,7 +85,7 @@ pub(crate) async fn list(
     let query = DeliveryQuery {
         application: given_id("application", params.application.as_deref())?,
         tenant: given_id("tenant", params.tenant.as_deref())?,
-        endpoint: given_id("endpoint", params.endpoint.as_deref())?,
+        endpoint: endpoint_meant(&api, params.endpoint.as_deref()).await?,
         event: given_id("event", params.event.as_deref())?,
         webhook_id: params.webhook_id,
         key: params.key,

@@ -8,10 +8,11 @@ use postrider_service::{self as service, Caller, Statistics, StatisticsAsked, Ti
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::deliveries::endpoint_meant;
 use crate::Api;
 use crate::openapi::{OfTenant, Refusals};
 use crate::problem::Answer;
-use crate::request::{Path, Query, given_id, given_time, ok, read_id};
+use crate::request::{Path, Query, given_time, ok, read_id};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -31,8 +32,7 @@ pub(crate) struct StatisticsParams {
     mode: Option<Mode>,
     /// The public id of an API key: what goes to the endpoint that it owns.
     key: Option<String>,
-    /// To this endpoint.
-    #[param(value_type = Option<Id<id::Endpoint>>)]
+    /// To this endpoint, by its id or its `wireId`.
     endpoint: Option<String>,
     /// Length of a point of the series: `5m`, `1h`, `1d`.
     period: Option<String>,
@@ -223,7 +223,7 @@ pub(crate) async fn read(
         state: read_state(params.status.as_deref())?,
         mode: params.mode,
         key: params.key,
-        endpoint: given_id("endpoint", params.endpoint.as_deref())?,
+        endpoint: endpoint_meant(&api, params.endpoint.as_deref()).await?,
         period: params.period,
         without_outcomes: false,
     };

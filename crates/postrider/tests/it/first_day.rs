@@ -200,6 +200,23 @@ async fn deliveries_are_found_by_the_id_that_a_receiver_logs_and_say_what_happen
         (&rows[0]["url"], &rows[0]["lastStatus"]),
         (&json!(receiver.url("/")), &json!(503))
     );
+    // And by the id of the endpoint that its customer sees, in the vendor's form.
+    let other = server.tenant("vignetim").await;
+    let made = server.endpoint(&other, &receiver.url("/")).await;
+    let wire = text(&made, "wireId");
+    assert_ne!(wire, id(&made));
+    let event = json!({ "type": "order.completed", "data": { "orderId": "1" } });
+    let path = format!("/v1/tenants/{other}/events");
+    server.good("POST", &path, event).await;
+    let found = format!("/v1/deliveries?endpoint={wire}");
+    let found = server.good("GET", &found, Value::Null).await;
+    assert_eq!(found["data"][0]["endpoint"], made["id"], "{found}");
+    let counted = format!("/v1/tenants/{other}/statistics?endpoint={wire}");
+    server.good("GET", &counted, Value::Null).await;
+    let wrong = "/v1/deliveries?endpoint=nonsense";
+    let wrong = server.call("GET", wrong, Value::Null).await;
+    assert_eq!(wrong.json()["field"], "endpoint", "{wrong:?}");
+
     let by_own = format!("/v1/deliveries?webhookId={}", id(&rows[0]));
     let by_own = server.good("GET", &by_own, Value::Null).await;
     assert_eq!(by_own["data"][0]["id"], rows[0]["id"]);
