@@ -17,6 +17,7 @@ mod rate;
 mod request;
 mod server;
 mod tls;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,8 +55,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Query<T
 /// Of a request that says all with its path: whoever sends more would wonder why it changes nothing.
 pub(crate) struct NoBody;
 
-/// Bytes of a body that is refused anyway.
+/// Bytes of a body that is refused anyway, and the time in which they come.
 const NO_BODY_BYTES_MAX: usize = 1_024;
+const NO_BODY_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {
     type Rejection = Problem;
@@ -64,7 +65,7 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let refused = || Refusal::invalid("body", "is not read here; leave it out");
         let reading = axum::body::to_bytes(request.into_body(), NO_BODY_BYTES_MAX);
-        let read = tokio::time::timeout(LINGER_MAX, reading).await;
+        let read = tokio::time::timeout(NO_BODY_TIME_MAX, reading).await;
         let read = read.map_err(|_| refused())?.map_err(|_| refused())?;
         // Some clients send something wherever a body could be.
         let read = read.trim_ascii();
@@ -106,10 +107,6 @@ impl Holding {
     }
 }
 
-/// What is read of a body that is refused, so that its sender gets the answer and not a reset.
-const LINGER_BYTES_MAX: usize = 32 * 1024 * 1024;
-const LINGER_MAX: Duration = Duration::from_secs(2);
-
 /// Reads a body of at most `max` bytes within `limit`, as far as `grant` can be had for it.
 pub(crate) async fn read_body(
     mut body: Body,
@@ -141,21 +138,14 @@ pub(crate) async fn read_body(
         }
         Ok(read)
     };
-    match tokio::time::timeout(limit, reading).await {
-        Ok(Ok(read)) => Ok(HeldBody {
-            bytes: read.into(),
-            _grant: grant,
-        }),
-        Ok(Err(refusal)) => {
-            drop(tokio::time::timeout(LINGER_MAX, discard(body)).await);
-            Err(refusal)
-        }
-        // Nothing is discarded here: whoever used the time up would hold the connection for longer still.
-        Err(_) => Err(Refusal::new(
-            ErrorCode::BodyTimeout,
-            format!("the whole body must arrive within {} s", limit.as_secs()),
-        )),
-    }
+    let read = tokio::time::timeout(limit, reading).await.map_err(|_| {
+        let detail = format!("the whole body must arrive within {} s", limit.as_secs());
+        Refusal::new(ErrorCode::BodyTimeout, detail)
+    })??;
+    Ok(HeldBody {
+        bytes: read.into(),
+        _grant: grant,
+    })
 }
 
 fn too_large(max: usize) -> Refusal {
@@ -163,17 +153,6 @@ fn too_large(max: usize) -> Refusal {
         ErrorCode::BodyTooLarge,
         format!("a body may have {max} bytes here"),
     )
-}
-
-async fn discard(mut body: Body) {
-    let mut left = LINGER_BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let Some(rest) = left.checked_sub(bytes) else {
-            return;
-        };
-        left = rest;
-    }
 }
 
 /// Refuses a body that says it is something other than JSON.

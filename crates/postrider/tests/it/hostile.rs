@@ -106,17 +106,35 @@ async fn what_http_leaves_unclear_is_refused_in_the_systems_own_shape() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_body_that_is_too_large_arrives() {
+async fn the_answer_to_a_body_that_nobody_reads_arrives() {
     let server = TestServer::start().await;
     let tenant = server.tenant("standard").await;
     let root = &server.root;
-    let large = "x".repeat(3 * 1024 * 1024);
+    // More than the system takes for a connection by itself.
+    let large = "x".repeat(16 * 1024 * 1024);
+    let events = format!("/v1/tenants/{tenant}/events");
+    for (method, path, key, status) in [
+        ("POST", events.as_str(), root.as_str(), 413),
+        ("POST", &events, "nobody's", 401),
+        ("PUT", &events, root, 405),
+        ("POST", "/nowhere", root, 404),
+        ("GET", "/health", root, 200),
+    ] {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            large.len()
+        );
+        let answer = raw(&server, (head + &large).as_bytes(), "}").await;
+        let wanted = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&wanted), "{method} {path}: {answer}");
+    }
+    // Whoever asks first whether to send is answered at once, and sends nothing.
     let head = format!(
-        "POST /v1/tenants/{tenant}/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {root}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /nowhere HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         large.len()
     );
-    let answer = raw(&server, (head + &large).as_bytes(), "\"code\"").await;
-    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let answer = raw(&server, head.as_bytes(), "\"code\"").await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 }
 
 #[tokio::test]
