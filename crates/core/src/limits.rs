@@ -58,6 +58,9 @@ pub const ENDPOINTS_MAX: u32 = 10_000;
 pub const KEYS_MAX: usize = 10_000;
 /// Event types of one application; more are refused.
 pub const EVENT_TYPES_MAX: usize = 1_000;
+/// Bytes of data whose flat form is made where its request or attempt is; of more it leaves the threads that serve everybody.
+// It may be as many times as large as its names are long.
+pub const FLAT_INLINE_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of all paths in the flat form of a body that a profile signs; an event with more is refused.
 // Without it a long name over a long list makes gigabytes of paths of a body of 256 KiB.
 pub const SIGNED_FORM_BYTES_MAX: usize = 16 * 1024 * 1024;

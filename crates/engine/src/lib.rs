@@ -15,6 +15,7 @@ mod settle;
 mod shell;
 mod trace;
 mod transport;
+mod turns;
 
 pub use clock::{Clock, SystemClock};
 pub use journal::Busy;
@@ -24,3 +25,4 @@ pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
 pub use shell::{Engine, Options, PublishError, Verifier, Watch};
 pub use trace::{AttemptSpan, PublishSpan, Tracer};
 pub use transport::{Exchange, Request, Transport};
+pub use turns::Turns;

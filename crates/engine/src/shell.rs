@@ -8,6 +8,7 @@ mod chores;
 mod configuring;
 mod copies;
 mod endpoints;
+mod forms;
 mod lanes;
 mod past_lane;
 mod seldom;
@@ -44,6 +45,7 @@ use crate::transport::Transport;
 use copies::Copies;
 pub use endpoints::Verifier;
 use endpoints::{EndpointCache, NotReady};
+use forms::Forms;
 use lanes::Lanes;
 use past_lane::PastLanes;
 use seldom::Seldom;
@@ -108,6 +110,7 @@ pub struct Engine {
     past_lanes: PastLanes,
     cannot_send: Seldom,
     copies: Copies,
+    forms: Forms,
     metrics: Arc<Metrics>,
     tracer: Option<Arc<dyn Tracer>>,
 }
@@ -166,6 +169,7 @@ impl Engine {
             past_lanes: PastLanes::default(),
             cannot_send: Seldom::default(),
             copies: Copies::default(),
+            forms: Forms::default(),
             metrics,
             tracer: options.tracer,
         });

@@ -136,7 +136,7 @@ impl Service {
         id: Id<id::Application>,
         patch: ApplicationPatch,
     ) -> Result<Application> {
-        let turn = self.changing(who, id.as_u128()).await?;
+        let turn = self.changing(who, id.as_u128()).await;
         let before = self.store().application(id).await?;
         let settings = patch.settings.unwrap_or_default();
         let is_compared = patch.profile.is_some() || !settings.is_empty();

@@ -60,7 +60,7 @@ impl Service {
         who: &Caller,
         list: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T> {
-        let turn = self.0.lists.take(Id::from_u128(who.holder())).await?;
+        let turn = self.0.lists.take(Id::from_u128(who.holder())).await;
         self.to_the_end(async move {
             let listed = list.await;
             drop(turn);
@@ -76,7 +76,7 @@ impl Service {
         tenant: Id<id::Tenant>,
         count: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T> {
-        let turn = self.0.counts.take(tenant).await?;
+        let turn = self.0.counts.take(tenant).await;
         self.to_the_end(async move {
             let counted = count.await;
             drop(turn);
@@ -88,7 +88,7 @@ impl Service {
     /// The turn of an account that changes an application, its event types or a tenant by what it finds there: what was looked
     /// at, as a whole, is what is written over. Of each account one, so that none waits for another's; between two the
     /// transaction sees it ([`is_overtaken`]).
-    pub(crate) async fn changing(&self, who: &Caller, what: u128) -> Result<OwnedSemaphorePermit> {
+    pub(crate) async fn changing(&self, who: &Caller, what: u128) -> OwnedSemaphorePermit {
         let of_account = what ^ who.holder().rotate_left(64);
         self.0.changing.take(Id::from_u128(of_account)).await
     }

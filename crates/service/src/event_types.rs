@@ -114,7 +114,7 @@ impl Service {
         }
         let mut look = 1;
         loop {
-            let turn = self.changing(who, of_one(application, &name)).await?;
+            let turn = self.changing(who, of_one(application, &name)).await;
             let seen = self.store().event_type(application, &name).await?;
             let new = make(seen.clone())?;
             let put = self.put_event_type_once(who, application, &name, new, seen, turn);

@@ -49,11 +49,7 @@ impl Service {
     ) -> Result<Page<Explained>> {
         let tenant = who.tenant(self, tenant).await?;
         // One after the other: each checks and renders as much as many publishes, for nobody but who asks.
-        let _turn = self
-            .0
-            .explanations
-            .take(Id::from_u128(who.holder()))
-            .await?;
+        let _turn = self.0.explanations.take(Id::from_u128(who.holder())).await;
         let current = self.profile_of(tenant.application).await?;
         let new = imagined(self, who, &tenant, &current, event, sent).await?;
         let event = &*new.event;

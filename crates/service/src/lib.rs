@@ -41,7 +41,6 @@ mod statistics;
 mod tasks;
 mod telling;
 mod tenants;
-mod turns;
 mod users;
 mod windows;
 
@@ -56,7 +55,7 @@ use postrider_core::profile::Profile;
 use postrider_core::seal::Sealer;
 use postrider_core::tenant::Application;
 use postrider_core::{Id, Timestamp, id};
-use postrider_engine::Engine;
+use postrider_engine::{Engine, Turns};
 use postrider_store::{Store, StoreError};
 use tokio::sync::mpsc;
 
@@ -197,13 +196,13 @@ struct Inner {
     engine: Arc<Engine>,
     sealer: Arc<Sealer>,
     directory: Directory,
-    counts: turns::Turns,
+    counts: Turns,
     /// By whose account they go on.
-    lists: turns::Turns<()>,
+    lists: Turns<()>,
     /// By whose account they go on.
-    explanations: turns::Turns<()>,
+    explanations: Turns<()>,
     /// Of an account that changes an application, a tenant or an event type.
-    changing: turns::Turns<()>,
+    changing: Turns<()>,
     schemas: schemas::Gate,
     probes: endpoints::Probes,
     door: sessions::Door,
@@ -240,10 +239,10 @@ impl Service {
             engine,
             sealer,
             directory,
-            counts: turns::Turns::default(),
-            lists: turns::Turns::of_several(LISTS_EACH),
-            explanations: turns::Turns::default(),
-            changing: turns::Turns::default(),
+            counts: Turns::default(),
+            lists: Turns::of_several(LISTS_EACH),
+            explanations: Turns::default(),
+            changing: Turns::default(),
             schemas: schemas::Gate::default(),
             probes: endpoints::Probes::default(),
             door: sessions::Door::default(),

@@ -192,7 +192,7 @@ impl Service {
         who.must_change()?;
         let mut look = 1;
         let (tenant, changed) = loop {
-            let turn = self.changing(who, id.as_u128()).await?;
+            let turn = self.changing(who, id.as_u128()).await;
             let tenant = self.store().tenant(id).await?;
             let made = self.change_tenant_of(who, &tenant, patch.clone(), turn);
             let made = made.await;

@@ -36,6 +36,13 @@ const LOCAL_PAUSE: Duration = Duration::from_secs(2);
 /// How often a resend past its lane is tried while this server cannot send.
 const PAST_LANE_TRIES: u32 = 30;
 
+/// What an attempt is about to send, or why it cannot.
+struct Prepared<'r> {
+    started: Moment,
+    rendering: Option<Arc<Rendering>>,
+    request: Result<(&'r ReadyEndpoint, Request), Exchange>,
+}
+
 impl Engine {
     /// Makes an attempt, and tells the machine when it has ended or waits for a receiver that is not quick: what it does until
     /// then takes the time of others, and so does a quick answer.
@@ -94,19 +101,19 @@ impl Engine {
     async fn make_attempt(&self, due: DueDelivery) -> Option<Tried> {
         let endpoint = due.delivery.endpoint;
         let ready = self.ready(endpoint, due.delivery.profile).await;
-        let rendering = match &ready {
-            Ok(ready) => self.rendering(ready, &due.delivery).await,
-            Err(_) => None,
+        let Prepared {
+            started,
+            rendering,
+            request,
+        } = match &ready {
+            Ok(ready) => self.prepare(ready, &due).await,
+            Err(error) => Prepared {
+                started: self.now(),
+                rendering: None,
+                request: Err(not_ready(error)),
+            },
         };
-        // Reading our own store is no part of the attempt: its time and its signature begin here.
-        let started = self.now();
-        let prepared = match &ready {
-            Ok(ready) => prepare(ready, rendering.as_deref(), &due, started.wall)
-                .map(|request| (ready, request))
-                .map_err(|error| not_ready(&error.into())),
-            Err(error) => Err(not_ready(error)),
-        };
-        let (request, exchange) = match prepared {
+        let (request, exchange) = match request {
             Ok((ready, request)) => {
                 let exchange = self.exchange(&request).await;
                 (Some((request.url, ready.shown(request.headers))), exchange)
@@ -212,6 +219,37 @@ impl Engine {
         }
     }
 
+    /// Makes the request of an attempt.
+    async fn prepare<'r>(&self, ready: &'r Arc<ReadyEndpoint>, due: &DueDelivery) -> Prepared<'r> {
+        let rendering = self.rendering(ready, &due.delivery).await;
+        let turn = self.forms.turn(&ready.profile, &due.event).await;
+        // Reading our own store is no part of the attempt: its time and its signature begin here.
+        let started = self.now();
+        let at = started.wall;
+        let make = move |ready: &_, rendering: Option<&_>, due: &DueDelivery| {
+            let delivery = &due.delivery;
+            let (id, created, number) = (delivery.id, delivery.created_at, delivery.attempts + 1);
+            let context = context(ready, rendering, &due.event, id, created, number, at);
+            request(ready, &context)
+        };
+        let made = match turn {
+            None => make(ready, rendering.as_deref(), due),
+            Some(turn) => {
+                let (ready, rendering, due) = (ready.clone(), rendering.clone(), due.clone());
+                turn.run(move || make(&ready, rendering.as_deref(), &due))
+                    .await
+            }
+        };
+        Prepared {
+            started,
+            rendering,
+            request: match made {
+                Ok(request) => Ok((ready, request)),
+                Err(error) => Err(not_ready(&error.into())),
+            },
+        }
+    }
+
     /// The endpoint ready for sending. That our store cannot be read is not the receiver's failure:
     /// then this waits, as long as the engine runs. For a row that is damaged it does not: its lane would keep the slots.
     async fn ready(
@@ -277,10 +315,20 @@ impl Engine {
             Err(NotReady::Store(error)) => return Err(error),
             Err(error) => return Err(StoreError::aborted(error)),
         };
-        let today = ready.rendering.as_deref();
-        // There is no delivery: the event's id stands for its.
-        let context = context(&ready, today, event, event.id.cast(), now, 1, now);
-        let request = request(&ready, &context).map_err(StoreError::aborted)?;
+        let make = move |ready: &ReadyEndpoint, event: &Event| {
+            let today = ready.rendering.as_deref();
+            // There is no delivery: the event's id stands for its.
+            let context = context(ready, today, event, event.id.cast(), now, 1, now);
+            request(ready, &context)
+        };
+        let made = match self.forms.turn(&ready.profile, event).await {
+            None => make(&ready, event),
+            Some(turn) => {
+                let (ready, event) = (ready.clone(), event.clone());
+                turn.run(move || make(&ready, &event)).await
+            }
+        };
+        let request = made.map_err(StoreError::aborted)?;
         let shown = ready.shown(request.headers.clone());
         Ok((request, shown))
     }
@@ -534,27 +582,6 @@ fn context<'a>(
         attempt_at: at,
         attempt_number: number,
     }
-}
-
-fn prepare(
-    ready: &ReadyEndpoint,
-    rendering: Option<&Rendering>,
-    due: &DueDelivery,
-    at: Timestamp,
-) -> Result<Request, FormTooLong> {
-    let delivery = &due.delivery;
-    request(
-        ready,
-        &context(
-            ready,
-            rendering,
-            &due.event,
-            delivery.id,
-            delivery.created_at,
-            delivery.attempts + 1,
-            at,
-        ),
-    )
 }
 
 fn request(ready: &ReadyEndpoint, context: &RenderContext<'_>) -> Result<Request, FormTooLong> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use postrider_core::Timestamp;
 use postrider_core::event::Event;
 use postrider_core::filter::{WILDCARD, is_event_type};
-use postrider_core::limits::{KEY_BYTES_MAX, META_BYTES_MAX};
+use postrider_core::limits::{FLAT_INLINE_BYTES_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{Mode, Tenant, Validation};
@@ -54,8 +54,6 @@ async fn check_data(
 /// Bytes of data that are looked through where the request is handled; more leave the threads that
 /// serve everybody, in their application's turn.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
-/// The same where a flat form of it is signed, which repeats long names: it may be as many times as large.
-const INLINE_FLAT_BYTES_MAX: usize = 2 * 1024;
 
 /// Refuses what the profile can neither write nor sign.
 pub(crate) async fn carriable(
@@ -78,7 +76,7 @@ pub(crate) async fn carriable(
     }
     // A profile that carries bytes as they are looks at nothing.
     let inline_max = match profile.signs_flat_forms() {
-        true => INLINE_FLAT_BYTES_MAX,
+        true => FLAT_INLINE_BYTES_MAX,
         false => INLINE_BYTES_MAX,
     };
     if data.len() <= inline_max || !profile.parses() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_core::delivery::Delivery;
 use postrider_core::{Id, id};
-use postrider_engine::{CurrentProfile, PublishError};
+use postrider_engine::{CurrentProfile, PublishError, Turns};
 use postrider_store::queries::query_digest;
 use postrider_store::{
     CatchUp, Cursor, DeliveryFilter, MissedPage, MissedQuery, PageRequest, StoreError, Task,
@@ -18,7 +18,6 @@ use crate::Service;
 use crate::deliveries::resend_policy;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::tasks::{Claim, PAUSE, PAUSE_MAX, is_passing, patiently};
-use crate::turns::Turns;
 
 /// Deliveries read at once.
 const PAGE: usize = 200;
@@ -129,7 +128,7 @@ pub(super) fn start(service: &Service, task: Task, place: Place, claim: Claim) {
         let ended = async {
             // First the tenant's: otherwise the replays of one would wait for each other in all places that
             // there are.
-            let _turn = replays.turns.take(place.tenant).await?;
+            let _turn = replays.turns.take(place.tenant).await;
             let _running = replays.running.acquire().await.map_err(Refusal::internal)?;
             run(&service, &mut task).await
         };
@@ -308,9 +307,6 @@ where
 {
     patiently(TRIES_MAX, || async {
         let turn = service.0.lists.take(REPLAYS).await;
-        let turn = turn.map_err(|full| StoreError::Unavailable {
-            detail: full.detail,
-        })?;
         let listed = list().await;
         drop(turn);
         listed

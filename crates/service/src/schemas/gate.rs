@@ -8,7 +8,7 @@ use postrider_core::{Id, id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::{Refusal, Result};
-use crate::turns::Turns;
+use postrider_engine::Turns;
 
 /// Quick checks at once.
 const QUICK_MAX: usize = 8;
@@ -80,7 +80,7 @@ impl Gate {
     pub(super) async fn quick(&self, whose: Whose) -> Result<Turn> {
         let mut turn = Vec::with_capacity(2);
         if let Some(tenant) = whose.tenant {
-            turn.push(self.quick_tenants.take(tenant).await?);
+            turn.push(self.quick_tenants.take(tenant).await);
         }
         let permit = self.quick.clone().acquire_owned().await;
         turn.push(permit.map_err(Refusal::internal)?);
@@ -89,7 +89,7 @@ impl Gate {
 
     /// The application's turn, and one of those that are quick: nobody's types wait for what others check.
     pub(super) async fn compiling(&self, application: Id<id::Application>) -> Result<Turn> {
-        let turn = self.applications.take(application).await?;
+        let turn = self.applications.take(application).await;
         let permit = self.quick.clone().acquire_owned().await;
         Ok(Turn(vec![turn, permit.map_err(Refusal::internal)?]))
     }
@@ -98,9 +98,9 @@ impl Gate {
     pub(crate) async fn slow(&self, whose: Whose) -> Result<Turn> {
         let mut turn = Vec::with_capacity(3);
         if let Some(tenant) = whose.tenant {
-            turn.push(self.tenants.take(tenant).await?);
+            turn.push(self.tenants.take(tenant).await);
         }
-        turn.push(self.applications.take(whose.application).await?);
+        turn.push(self.applications.take(whose.application).await);
         let permit = self.slow.clone().acquire_owned().await;
         turn.push(permit.map_err(Refusal::internal)?);
         Ok(Turn(turn))

@@ -1,5 +1,4 @@
-//! What is long is done in turns: a tenant's counts wait for each other, and so do its replays, to
-//! leave room for those of the others.
+//! What is long is done in turns: what one asks for waits for each other, to leave room for that of the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use postrider_core::{Id, id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::refusal::{Refusal, Result};
-
-pub(crate) struct Turns<K = id::Tenant> {
+/// Turns of whoever has one of these ids.
+pub struct Turns<K = id::Tenant> {
     turns: Mutex<HashMap<Id<K>, Weak<Semaphore>>>,
     /// That one may have at once.
     each: usize,
@@ -22,15 +20,18 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K> Turns<K> {
-    pub(crate) fn of_several(each: usize) -> Self {
+    pub fn of_several(each: usize) -> Self {
         let turns = Mutex::default();
         Self { turns, each }
     }
 
     /// Waits until as few others have a turn of whose it is; it lasts as long as the permit.
-    pub(crate) async fn take(&self, whose: Id<K>) -> Result<OwnedSemaphorePermit> {
-        let turn = self.of(whose);
-        turn.acquire_owned().await.map_err(Refusal::internal)
+    ///
+    /// # Panics
+    /// Never: nobody closes what is waited for.
+    pub async fn take(&self, whose: Id<K>) -> OwnedSemaphorePermit {
+        let turn = self.of(whose).acquire_owned().await;
+        turn.expect("turns do not end")
     }
 
     fn of(&self, whose: Id<K>) -> Arc<Semaphore> {
