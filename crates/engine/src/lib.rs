@@ -25,4 +25,4 @@ pub use profiles::{CurrentProfile, ProfileError, ProfileRegistry};
 pub use shell::{Engine, Options, PublishError, Verifier, Watch};
 pub use trace::{AttemptSpan, PublishSpan, Tracer};
 pub use transport::{Exchange, Request, Transport};
-pub use turns::Turns;
+pub use turns::{SharedTurn, SharedTurns, Turns};

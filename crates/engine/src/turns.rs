@@ -46,3 +46,38 @@ impl<K> Turns<K> {
         turn
     }
 }
+
+/// Turns of whoever has one of these ids, among all of them: whoever asks for much waits behind themselves.
+pub struct SharedTurns<K = id::Tenant> {
+    own: Turns<K>,
+    all: Arc<Semaphore>,
+}
+
+/// A turn; it lasts as long as this is there.
+pub struct SharedTurn {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl<K> SharedTurns<K> {
+    /// So many at once of each, and of all together.
+    pub fn new(each: usize, all: usize) -> Self {
+        Self {
+            own: Turns::of_several(each),
+            all: Arc::new(Semaphore::new(all)),
+        }
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Panics
+    /// Never: nobody closes what is waited for.
+    pub async fn take(&self, whose: Id<K>) -> SharedTurn {
+        let own = self.own.take(whose).await;
+        let all = self.all.clone().acquire_owned().await;
+        SharedTurn {
+            _own: own,
+            _all: all.expect("turns do not end"),
+        }
+    }
+}

@@ -8,6 +8,7 @@ use postrider_core::delivery::ProfileVersion;
 use postrider_core::seal::sha256;
 use postrider_core::session::Session;
 use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
+use postrider_core::user::User;
 use postrider_core::{Id, id};
 use postrider_engine::cache::{Cache, Changes, Gather, Read, Stamp};
 use postrider_engine::{CurrentProfile, Engine};
@@ -115,6 +116,12 @@ impl Directory {
     pub(crate) async fn claimed(&self, public_id: &str) -> Result<ApiKey, StoreError> {
         let _turn = self.lookups.acquire().await;
         self.store.key_by_public_id(public_id).await
+    }
+
+    /// The user with this name, which anybody may send.
+    pub(crate) async fn user_called(&self, name: &str) -> Result<User, StoreError> {
+        let _turn = self.visits.acquire().await;
+        self.store.user_by_name(name).await
     }
 
     /// The session with this digest, which anybody may send.

@@ -117,7 +117,7 @@ impl Service {
         required("name", &new.name, KEY_BYTES_MAX)?;
         required("eventName", &new.event_name, KEY_BYTES_MAX)?;
         checked_url(self, &profile, &new.url)?;
-        must_lead_out(self, "url", &new.url).await?;
+        must_lead_out(self, tenant.id, "url", &new.url).await?;
         checked_rate(new.rate_limit)?;
         checked_payload(&new.payload)?;
         let triggers = triggers(self, tenant.application, spec, new.events, None).await?;
@@ -187,7 +187,7 @@ impl Service {
         }
         if let Some(url) = &patch.url {
             checked_url(self, &profile, url)?;
-            must_lead_out(self, "url", url).await?;
+            must_lead_out(self, endpoint.tenant, "url", url).await?;
         }
         let payload = patch.payload.map(Option::unwrap_or_default);
         if let Some(payload) = &payload {

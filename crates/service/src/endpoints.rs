@@ -42,7 +42,7 @@ pub use secrets::{Rotation, SecretShown};
 
 pub(crate) use headers::custom_headers;
 pub(crate) use probe::Probes;
-pub(crate) use rules::{checked_rate, checked_url, must_lead_out, valid_url};
+pub(crate) use rules::{Lookups, checked_rate, checked_url, must_lead_out, valid_url};
 pub(crate) use secrets::rotate;
 
 pub(crate) use filters::content_filter;
@@ -158,7 +158,7 @@ impl Service {
             ));
         }
         checked_url(self, &profile, &new.url)?;
-        must_lead_out(self, "url", &new.url).await?;
+        must_lead_out(self, tenant.id, "url", &new.url).await?;
         checked_names(new.external_id.as_deref(), Some(&new.metadata))?;
         checked_description(new.description.as_deref())?;
         checked_rate(new.rate_limit)?;

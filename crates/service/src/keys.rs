@@ -110,7 +110,7 @@ impl Service {
                 }
                 let profile = self.profile_of(tenant.application).await?.profile;
                 if let Some(url) = &new.webhook {
-                    must_lead_out(self, "webhook", url).await?;
+                    must_lead_out(self, tenant.id, "webhook", url).await?;
                 }
                 tenant_key(self, &profile, &tenant, new.name, mode, new.webhook)?
             }
@@ -376,10 +376,10 @@ fn owned_endpoint(
 
 /// The endpoint that a key without one gets with a webhook.
 async fn first_webhook(service: &Service, key: &ApiKey, url: &str) -> Result<(Endpoint, Secret)> {
-    must_lead_out(service, "webhook", url).await?;
     let Scope::Tenant(application, tenant) = key.scope else {
         return Err(Refusal::invalid("webhook", "belongs to a tenant's key"));
     };
+    must_lead_out(service, tenant, "webhook", url).await?;
     let profile = service.profile_of(application).await?.profile;
     let tenant = service.0.directory.tenant(tenant).await?;
     owned_endpoint(service, &profile, &tenant, key, url.to_owned())

@@ -240,7 +240,7 @@ impl Service {
         if name.len() > KEY_BYTES_MAX {
             return Ok(None);
         }
-        match self.store().user_by_name(name).await {
+        match self.0.directory.user_called(name).await {
             Ok(user) => Ok(Some(user)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),

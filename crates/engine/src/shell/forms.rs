@@ -1,38 +1,26 @@
 //! Long forms of a body, that some profiles sign: a few kilobytes may make megabytes of them, which is too much for the
 //! threads that serve everybody.
 
-use std::sync::Arc;
-
 use postrider_core::event::Event;
 use postrider_core::limits::FLAT_INLINE_BYTES_MAX;
 use postrider_core::profile::Profile;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::turns::Turns;
+use crate::turns::{SharedTurn, SharedTurns};
 
-/// Long forms that are made at once.
+/// Long forms that are made at once, of one tenant and of all.
 const LONG_MAX: usize = 1;
 
-/// Turns for making long forms: first among the tenant's own, then among all tenants.
-pub(super) struct Forms {
-    tenants: Turns,
-    all: Arc<Semaphore>,
-}
+/// Turns for making long forms.
+pub(super) struct Forms(SharedTurns);
 
 impl Default for Forms {
     fn default() -> Self {
-        Self {
-            tenants: Turns::default(),
-            all: Arc::new(Semaphore::new(LONG_MAX)),
-        }
+        Self(SharedTurns::new(LONG_MAX, LONG_MAX))
     }
 }
 
 /// A turn for making one long form.
-pub(super) struct Turn {
-    _tenants: OwnedSemaphorePermit,
-    _all: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Turn(SharedTurn);
 
 impl Forms {
     /// Waits for a turn, where what the profile signs of the event may be long.
@@ -40,13 +28,7 @@ impl Forms {
         if event.data.len() <= FLAT_INLINE_BYTES_MAX || !profile.signs_flat_forms() {
             return None;
         }
-        let tenants = self.tenants.take(event.tenant).await;
-        // Nobody closes it.
-        let all = self.all.clone().acquire_owned().await.ok();
-        Some(Turn {
-            _tenants: tenants,
-            _all: all,
-        })
+        Some(Turn(self.0.take(event.tenant).await))
     }
 }
 
@@ -59,7 +41,7 @@ impl Turn {
         let making = move || {
             let made = make();
             // Held by the work itself: it lasts although whoever waited has gone.
-            drop(self);
+            drop(self.0);
             made
         };
         let made = tokio::task::spawn_blocking(making).await;

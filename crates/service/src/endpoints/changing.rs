@@ -122,7 +122,7 @@ impl Change {
     ) -> Result<Self> {
         if let Some(url) = &patch.url {
             checked_url(service, profile, url)?;
-            must_lead_out(service, "url", url).await?;
+            must_lead_out(service, endpoint.tenant, "url", url).await?;
         }
         let external_id = patch.external_id.as_ref();
         checked_names(

@@ -8,6 +8,7 @@ use postrider_core::limits::{DESCRIPTION_BYTES_MAX, KEY_BYTES_MAX};
 use postrider_core::profile::Profile;
 use postrider_core::tenant::Metadata;
 use postrider_core::{Id, id};
+use postrider_engine::SharedTurns;
 
 use crate::Service;
 use crate::reading::{bounded, checked_metadata, required};
@@ -34,19 +35,41 @@ pub(crate) fn valid_url(service: &Service, profile: &Profile, url: &str) -> Resu
     .map(drop)
 }
 
-/// Time for looking a name up while somebody registers it.
+/// Time for looking a name up while somebody registers it, its turn included.
 const LOOKUP_MAX: Duration = Duration::from_secs(1);
+/// Names that are looked up at once while they are registered: each takes descriptors, and may take all of its time.
+const LOOKUPS_MAX: usize = 32;
+/// Of them, of one tenant.
+const LOOKUPS_EACH: usize = 4;
+
+/// Turns for looking up names.
+pub(crate) struct Lookups(SharedTurns);
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self(SharedTurns::new(LOOKUPS_EACH, LOOKUPS_MAX))
+    }
+}
 
 /// Refuses a URL whose name leads to forbidden addresses only. One that does not resolve yet is taken:
-/// it is looked up again before every connection.
-pub(crate) async fn must_lead_out(service: &Service, field: &str, url: &str) -> Result<()> {
+/// it is looked up again before every connection. So is one that was not looked up in time.
+pub(crate) async fn must_lead_out(
+    service: &Service,
+    of: Id<id::Tenant>,
+    field: &str,
+    url: &str,
+) -> Result<()> {
     let Some(names) = &service.0.options.names.0 else {
         return Ok(());
     };
     let Some(host) = domain(url) else {
         return Ok(());
     };
-    let found = tokio::time::timeout(LOOKUP_MAX, names.addresses(&host)).await;
+    let looking = async {
+        let _turn = service.0.lookups.0.take(of).await;
+        names.addresses(&host).await
+    };
+    let found = tokio::time::timeout(LOOKUP_MAX, looking).await;
     let found = found.unwrap_or_default();
     let policy = &service.0.options.addresses;
     // One address that leads out is enough, since deliveries go to no other.
