@@ -127,7 +127,7 @@ impl Service {
                 (1, Some(only)) => vec![only],
                 _ => {
                     let id = listed.delivery.id;
-                    self.store().attempts(id, None, ATTEMPTS_SHOWN).await?
+                    attempts_of(self, who, id, None, ATTEMPTS_SHOWN).await?
                 }
             };
             let attempts = as_seen_by(self, who, &listed.delivery, attempts);
@@ -150,8 +150,8 @@ impl Service {
         before: Option<u32>,
     ) -> Result<(Delivery, Vec<Attempt>)> {
         let delivery = found(self, who, id).await?;
-        let attempts = self.store().attempts(delivery.id, before, ATTEMPTS_SHOWN);
-        let attempts = as_seen_by(self, who, &delivery, attempts.await?);
+        let attempts = attempts_of(self, who, id, before, ATTEMPTS_SHOWN).await?;
+        let attempts = as_seen_by(self, who, &delivery, attempts);
         Ok((delivery, attempts))
     }
 
@@ -165,8 +165,8 @@ impl Service {
         id: Id<id::Delivery>,
     ) -> Result<(Delivery, Vec<AttemptShown>)> {
         let delivery = found(self, who, id).await?;
-        let last = self.store().attempts(delivery.id, None, ATTEMPTS_SHOWN);
-        let last = as_seen_by(self, who, &delivery, last.await?);
+        let last = attempts_of(self, who, id, None, ATTEMPTS_SHOWN).await?;
+        let last = as_seen_by(self, who, &delivery, last);
         let attempts = with_bodies(self, &delivery, last).await?;
         Ok((delivery, attempts))
     }
@@ -195,7 +195,7 @@ impl Service {
         let before = before.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
         let limit = limit.clamp(1, ATTEMPTS_SHOWN);
-        let found = self.store().attempts(delivery.id, before, limit).await?;
+        let found = attempts_of(self, who, id, before, limit).await?;
         // They come in the order of their numbers, which have no gaps.
         let more = found.first().filter(|first| first.number > 1);
         let next = more.map(|first| Cursor {
@@ -484,6 +484,19 @@ fn as_seen_by(
         }
     }
     attempts
+}
+
+async fn attempts_of(
+    service: &Service,
+    who: &Caller,
+    delivery: Id<id::Delivery>,
+    before: Option<u32>,
+    limit: u32,
+) -> Result<Vec<Attempt>> {
+    let store = service.0.store.clone();
+    // In a turn, as lists are: with what was answered they are as large.
+    let read = async move { store.attempts(delivery, before, limit).await };
+    service.listed(who, read).await
 }
 
 async fn with_bodies(

@@ -84,7 +84,8 @@ impl Records for SqlStore {
         before: Option<u32>,
         limit: u32,
     ) -> Result<Vec<Attempt>, StoreError> {
-        self.points
+        // Not beside what deliveries wait for.
+        self.lists
             .read(move |reader| reader.attempts(delivery, before, limit))
             .await
     }
