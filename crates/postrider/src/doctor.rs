@@ -2,7 +2,7 @@
 
 mod machine;
 
-use std::path::Path;
+use postrider_store_sql::Finding;
 
 use crate::cli::{DoctorArgs, RestoreArgs};
 use crate::master_key;
@@ -35,21 +35,31 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let bad = bad.count();
     if !config.cells.urls.is_empty() {
         line("this is a door to cells and stores nothing: ask each of them");
-    } else if config.store.url.is_none() {
-        stored(data)?;
-    } else {
+    } else if let Some(options) = config.store.postgres() {
+        // Whatever keeps it from being reached was told above.
+        if let Ok(findings) = postrider_store_sql::SqlStore::examine_rows(options).await {
+            tell(
+                &findings,
+                "Mend the rows, or put a copy of the database beside it and compare",
+            )?;
+        }
         line(
-            "whether what is stored can be read PostgreSQL checks by itself (data checksums, pg_amcheck)",
+            "whether its files are whole PostgreSQL checks by itself (data checksums, pg_amcheck)",
         );
+    } else {
+        let findings = postrider_store_sql::examine(data)?;
+        tell(
+            &findings,
+            "Restore a backup beside it and compare (postrider restore)",
+        )?;
     }
     anyhow::ensure!(bad == 0, "{bad} of these keep the server from working");
     Ok(())
 }
 
-/// Reads all that is stored.
-fn stored(data: &Path) -> anyhow::Result<()> {
-    let findings = postrider_store_sql::examine(data)?;
-    for finding in &findings {
+/// Tells what was found of all that is stored, and what to do.
+fn tell(findings: &[Finding], todo: &str) -> anyhow::Result<()> {
+    for finding in findings {
         let row = finding
             .row
             .map_or_else(String::new, |row| format!(" row {row}"));
@@ -60,7 +70,7 @@ fn stored(data: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::bail!(
-        "{} findings; what they name is set aside by the server. Restore a backup beside it and compare (postrider restore)",
+        "{} findings; what they name is set aside by the server. {todo}",
         findings.len()
     )
 }

@@ -20,6 +20,7 @@ mod line;
 mod log;
 mod manage;
 mod metrics;
+mod misread;
 mod outbox;
 mod outcomes;
 mod pieces;
@@ -47,6 +48,7 @@ use postrider_store::StoreError;
 use held::Held;
 use home::Home;
 pub use metrics::Metrics;
+pub use misread::Finding;
 pub use postgres::{Beat, Opens, Owner, PostgresOptions};
 use read::{Readers, Source};
 pub use retention::plan;
@@ -55,7 +57,7 @@ pub use segments::Segments;
 pub use sql::SqlError;
 use sql::{Connection, SqlResult};
 pub use sqlite::backup::{backup, restore};
-pub use sqlite::doctor::{Finding, examine, opens};
+pub use sqlite::doctor::{examine, opens};
 use sqlite::open;
 pub use sqlite::patrol::{Patrolled, Piece};
 use tokio::sync::watch;
@@ -379,6 +381,19 @@ impl SqlStore {
     /// As [`SqlStore::owner`].
     pub async fn examine_database(options: PostgresOptions) -> Result<Owner, OpenError> {
         let look = tokio::task::spawn_blocking(move || postgres::examine(&options));
+        let looked = look.await;
+        looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Reads all rows of a database, which a server may be using, and tells of those that do not read.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or has the tables of another version.
+    ///
+    /// # Panics
+    /// As [`SqlStore::owner`].
+    pub async fn examine_rows(options: PostgresOptions) -> Result<Vec<Finding>, OpenError> {
+        let look = tokio::task::spawn_blocking(move || postgres::misread(&options));
         let looked = look.await;
         looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }

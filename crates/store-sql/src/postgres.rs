@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 use crate::OpenError;
 use crate::convert::can_open;
+use crate::misread::Finding;
+use crate::read::Reader;
 use crate::sql::{Connection, Optional as _, Row, SqlError, SqlResult};
 use options::Target;
 
@@ -199,6 +201,26 @@ pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
         return Err(OpenError::Sealed { name });
     }
     leader::found(&connection).map_err(wrap)
+}
+
+/// Rows that do not read; none where the tables are those of another version. Blocks.
+pub(crate) fn misread(options: &PostgresOptions) -> Result<Vec<Finding>, OpenError> {
+    let (source, name) = Source::of(options)?;
+    let wrap = |source| OpenError::Database {
+        name: name.clone(),
+        source,
+    };
+    let connection = source.open(None).map_err(wrap)?;
+    let found = schema(&connection).map_err(wrap)?;
+    if usize::try_from(found).is_ok_and(|found| found != MIGRATIONS.len()) {
+        return Ok(Vec::new());
+    }
+    // Whose rows they are nobody asks: any salt will do.
+    let looked = Reader::new(connection, 0, Duration::ZERO).all_misread();
+    looked.map_err(|source| OpenError::UnreadableDatabase {
+        name: name.clone(),
+        source: Box::new(source),
+    })
 }
 
 /// Ends the connection of an owner that stands still since it gave this sign of life.

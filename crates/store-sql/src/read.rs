@@ -9,10 +9,11 @@ mod sessions;
 mod statistics;
 mod users;
 
-pub(crate) use endpoints::{health, read_endpoint, read_key_endpoint};
-pub(crate) use log::class_number;
+pub(crate) use endpoints::{ENDPOINT, endpoint_row, health, read_endpoint, read_key_endpoint};
+pub(crate) use log::{AUDIT, NOTICE, audit_row, class_number, notice_row};
 pub(crate) use manage::{
-    EVENT_TYPE, event_type_row, read_application, read_key, read_tenant, root_key_exists,
+    API_KEY, APPLICATION, EVENT_TYPE, TASK, TENANT, application_row, event_type_row, key_row,
+    read_application, read_key, read_tenant, root_key_exists, tenant_row,
 };
 pub(crate) use pool::{Readers, Source};
 pub(crate) use sessions::{SESSION, session_row};

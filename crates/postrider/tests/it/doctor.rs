@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use postrider_testkit::{Behaviour, Receiver};
+use postrider_testkit::{Behaviour, Postgres, Receiver};
 
-use crate::binary::{output, postrider, serve, tenant, text};
+use crate::binary::{endpoint, in_postgres, output, postrider, publish, serve, tenant, text};
 
 /// What it says of a directory, to a receiver on this machine.
 fn doctor(data: &Path, more: &[&str]) -> Output {
@@ -138,10 +138,7 @@ fn a_database_that_is_not_reached_is_told() {
     assert!(!told.status.success(), "{told:?}");
     assert!(lines.contains("BAD      database: "), "{lines}");
     let mut command = postrider();
-    command.env(
-        "POSTRIDER__STORE__URL",
-        postrider_testkit::Postgres::shared().database(),
-    );
+    command.env("POSTRIDER__STORE__URL", Postgres::shared().database());
     let told = output(command.args(["doctor", "--data"]).arg(data.path()));
     let lines = text(&told.stdout);
     assert!(lines.contains("ok       database: "), "{lines}");
@@ -163,4 +160,71 @@ fn a_database_that_is_not_reached_is_told() {
         !told.status.success() && text(&told.stderr).contains("pg_dump"),
         "{told:?}"
     );
+}
+
+/// Values that a newer version, or nobody, has written: each is told with its table and column, in either database.
+async fn rows_that_do_not_read_are_told(url: Option<String>) {
+    let data = tempfile::tempdir().unwrap();
+    if let Some(url) = &url {
+        in_postgres(data.path(), url);
+    }
+    let process = serve(data.path());
+    let root = process.root.clone().unwrap();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+    publish(&process, &root, &tenant).await;
+    receiver.wait_for(1).await;
+    drop(process);
+    let ask = || {
+        let mut command = postrider();
+        if let Some(url) = &url {
+            command.env("POSTRIDER__STORE__URL", url);
+        }
+        output(command.args(["doctor", "--data"]).arg(data.path()))
+    };
+    let well = ask();
+    assert!(well.status.success(), "{well:?}");
+    for (sql, told) in [
+        (
+            "update postrider.endpoint set subscription = '5'",
+            "subscription: ",
+        ),
+        ("update postrider.api_key set mode = 7", "mode: "),
+        ("update postrider.delivery set state = 9", "state: "),
+        (
+            "update postrider.tenant set settings = '{\"notifications\":5}'",
+            "settings: ",
+        ),
+    ] {
+        let changed = match &url {
+            Some(url) => Postgres::shared().execute(url, sql),
+            None => {
+                let database = rusqlite::Connection::open(data.path().join("postrider.db"));
+                let sql = sql.replace("postrider.", "");
+                database.unwrap().execute(&sql, []).unwrap() >= 1
+            }
+        };
+        assert!(changed, "{sql}");
+        let doctor = ask();
+        let lines = text(&doctor.stdout);
+        assert!(!doctor.status.success(), "{doctor:?}");
+        let table = sql.split(['.', ' ']).nth(2).unwrap();
+        assert!(
+            lines
+                .lines()
+                .any(|line| line.starts_with(&format!("{table} row")) && line.contains(told)),
+            "{sql}: {lines}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_do_not_read_are_told_with_what_they_are_about() {
+    rows_that_do_not_read_are_told(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_postgres_that_do_not_read_are_told_with_what_they_are_about() {
+    rows_that_do_not_read_are_told(Some(Postgres::shared().database())).await;
 }

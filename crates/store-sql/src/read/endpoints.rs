@@ -38,11 +38,11 @@ pub(crate) fn health(row: &Row<'_>, at: usize) -> SqlResult<Health> {
     })
 }
 
-const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
+pub(crate) const ENDPOINT: &str = "id, application_id, tenant_id, kind, url, description, subscription, mode, headers, rate_limit, ordering, \
     disabled_reason, disabled_at, consecutive_failures, failing_since, created_at, updated_at, deleted, key_id, distribution, form, content_filter, \
     external_id, metadata";
 
-fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
+pub(crate) fn endpoint_row(row: &Row<'_>, salt: u64) -> SqlResult<(Endpoint, bool)> {
     let endpoint = Endpoint {
         id: Id::from_key(row.get(0)?, salt),
         application: Id::from_key(row.get(1)?, salt),

@@ -15,12 +15,12 @@ use super::list::Conditions;
 use crate::convert::{mode, mode_number, time, time_opt};
 use crate::sql::{Row, SqlResult, params, unreadable};
 
-const AUDIT: &str =
+pub(crate) const AUDIT: &str =
     "id, at, application_id, tenant_id, key_id, actor, action, subject, before, after, user_id";
-const NOTICE: &str = "id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
+pub(crate) const NOTICE: &str = "id, application_id, tenant_id, class, kind, endpoint_id, delivery_id, event_type, url, attempts, error, at, \
     in_app, mail_due, publish_due, read_at, mode";
 
-fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
+pub(crate) fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
     let key = |column: usize| row.get::<Option<i64>>(column);
     Ok(AuditEntry {
         id: Id::from_key(row.get(0)?, salt),
@@ -68,7 +68,7 @@ fn notice_class(row: &Row<'_>, column: usize) -> SqlResult<NoticeClass> {
     }
 }
 
-fn notice_row(row: &Row<'_>, salt: u64) -> SqlResult<Notice> {
+pub(crate) fn notice_row(row: &Row<'_>, salt: u64) -> SqlResult<Notice> {
     Ok(Notice {
         id: Id::from_key(row.get(0)?, salt),
         application: Id::from_key(row.get(1)?, salt),

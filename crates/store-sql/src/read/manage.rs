@@ -18,20 +18,20 @@ use super::{ByKey, Reader, found_for};
 use crate::convert::{from_json, mode, mode_number, reading, task_kind_number, time, time_opt};
 use crate::sql::{Connection, Optional, Row, SqlError, SqlResult, params, unreadable};
 
-const APPLICATION: &str = "id, name, profile, created_at, updated_at, settings";
-const TENANT: &str = "id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \
+pub(crate) const APPLICATION: &str = "id, name, profile, created_at, updated_at, settings";
+pub(crate) const TENANT: &str = "id, application_id, name, external_id, settings, created_at, updated_at, live_secret, live_since, \
     test_secret, test_since, metadata";
 pub(crate) const EVENT_TYPE: &str =
     "select name, description, schema, example, created_at, vendor from event_type";
-const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at, read_only, rotated_at,
+pub(crate) const API_KEY: &str = "id, name, application_id, tenant_id, mode, secret_hash, public_id, sealed_secret, created_at, allowed_ips, disabled_at, expires_at, read_only, rotated_at,
      previous_hash, previous_sealed, previous_since, previous_until";
 /// Whose owner is still there.
 const OWNED: &str =
     "(application_id is null or exists (select 1 from application where id = application_id))
     and (tenant_id is null or exists (select 1 from tenant where id = tenant_id))";
-const TASK: &str = "id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total";
+pub(crate) const TASK: &str = "id, application_id, tenant_id, request, state, error, done, skipped, cursor, created_at, finished_at, kind, total";
 
-fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
+pub(crate) fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
     Ok(Application {
         id: Id::from_key(row.get(0)?, salt),
         name: row.get(1)?,
@@ -42,7 +42,7 @@ fn application_row(row: &Row<'_>, salt: u64) -> SqlResult<Application> {
     })
 }
 
-fn tenant_row(row: &Row<'_>, salt: u64) -> SqlResult<Tenant> {
+pub(crate) fn tenant_row(row: &Row<'_>, salt: u64) -> SqlResult<Tenant> {
     Ok(Tenant {
         id: Id::from_key(row.get(0)?, salt),
         application: Id::from_key(row.get(1)?, salt),
@@ -78,7 +78,7 @@ pub(crate) fn event_type_row(
     })
 }
 
-fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
+pub(crate) fn key_row(row: &Row<'_>, salt: u64) -> SqlResult<ApiKey> {
     let application: Option<i64> = row.get(2)?;
     let tenant: Option<i64> = row.get(3)?;
     let scope = match (application, tenant) {
@@ -389,7 +389,7 @@ impl Reader {
             .ok_or_else(|| StoreError::aborted("a profile came and went"))
     }
 
-    fn task_row(&self, row: &Row<'_>) -> SqlResult<Task> {
+    pub(crate) fn task_row(&self, row: &Row<'_>) -> SqlResult<Task> {
         Ok(Task {
             id: Id::from_key(row.get(0)?, self.salt),
             application: Id::from_key(row.get(1)?, self.salt),

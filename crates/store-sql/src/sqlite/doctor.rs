@@ -1,54 +1,21 @@
 //! Looks whether everything that is stored can be read, while a server may be using it.
 
 use std::path::Path;
+use std::time::Duration;
 
-use postrider_store::StoreError;
 use rusqlite::Connection;
 
 use super::open;
 use crate::OpenError;
-use crate::convert::{can_open, from_json, is_unreadable};
+use crate::convert::can_open;
+use crate::misread::Finding;
 use crate::postgres::Opens;
+use crate::read::Reader;
 use crate::sql;
 use crate::sql::SqlResult;
-use crate::sql::{Row, SqlError, unreadable};
-
-/// Something that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub table: String,
-    /// The row's key in the database; none when it is about the table as a whole.
-    pub row: Option<i64>,
-    pub what: String,
-}
 
 /// Mistakes of the file's structure that are told of one table.
 const TOLD_MAX: u32 = 20;
-
-/// Texts that hold JSON, by table and column.
-const JSON: &[(&str, &str, &str)] = &[
-    ("application", "id", "settings"),
-    ("tenant", "id", "settings"),
-    ("tenant", "id", "metadata"),
-    ("endpoint", "id", "metadata"),
-    ("endpoint", "id", "subscription"),
-    ("endpoint", "id", "content_filter"),
-    ("endpoint", "id", "headers"),
-    ("endpoint", "id", "distribution"),
-    ("rendering", "id", "text"),
-    ("session", "id", "terms"),
-];
-
-/// Numbers that stand for a few values, by table and column, with the greatest.
-const NUMBERS: &[(&str, &str, &str, i64)] = &[
-    ("endpoint", "id", "kind", 3),
-    ("endpoint", "id", "mode", 1),
-    ("endpoint", "id", "ordering", 2),
-    ("event", "id", "mode", 1),
-    ("delivery", "id", "mode", 1),
-    ("delivery", "id", "state", 4),
-    ("console_user", "id", "role", 2),
-];
 
 /// Reads all that is stored in `directory`. Each finding names the table and, where it is known, the row.
 ///
@@ -64,16 +31,23 @@ pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
     for table in tables(&connection).map_err(|source| OpenError::from_sqlite(&file, source))? {
         structure(&connection, &table, &mut findings);
     }
-    let json = JSON.iter().map(|(table, key, column)| (table, key, column));
-    let numbers = NUMBERS.iter();
-    let numbers = numbers.map(|(table, key, column, _)| (table, key, column));
-    for (table, key, column) in json.chain(numbers) {
-        values(&connection, table, key, column, &mut findings, |row| {
-            must_read(row, 1, table, column)
-        });
-    }
-    orphans(&connection, &mut findings);
     segments(&connection, &mut findings);
+    let version: rusqlite::Result<u32> =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    // Rows of a store of an earlier version are read when a server has taken it on.
+    if version.is_ok_and(|version| version as usize == open::MIGRATIONS.len()) {
+        // Whose rows they are nobody asks: any salt will do.
+        let reader = Reader::new(sql::Connection::Sqlite(connection), 0, Duration::ZERO);
+        match reader.all_misread() {
+            Ok(found) => findings.extend(found),
+            Err(source) => {
+                return Err(OpenError::Unreadable {
+                    path: file.clone(),
+                    source: Box::new(source),
+                });
+            }
+        }
+    }
     Ok(findings)
 }
 
@@ -87,31 +61,6 @@ pub fn opens(directory: &Path, opens: &Opens) -> Result<bool, OpenError> {
     let connection = open::open_reader(&file);
     let connection = connection.map_err(|source| OpenError::from_sqlite(&file, source))?;
     Ok(can_open(&sql::Connection::Sqlite(connection), opens))
-}
-
-/// Reads a value that stands for something, as the server does; any other is as good as another.
-pub(crate) fn must_read(
-    row: &rusqlite::Row<'_>,
-    at: usize,
-    table: &str,
-    column: &str,
-) -> SqlResult<()> {
-    let is = |known: &str, of: &str| known == table && of == column;
-    if JSON.iter().any(|(known, _, of)| is(known, of)) {
-        return match row.get_ref(at)? {
-            rusqlite::types::ValueRef::Null => Ok(()),
-            _ => from_json::<serde_json::Value>(&Row::Sqlite(row), at).map(drop),
-        };
-    }
-    let Some((_, _, _, max)) = NUMBERS.iter().find(|(known, _, of, _)| is(known, of)) else {
-        return Ok(());
-    };
-    let number: i64 = row.get(at)?;
-    if (0..=*max).contains(&number) {
-        return Ok(());
-    }
-    let what = format!("{number} is no {column}");
-    Err(unreadable(at, what))
 }
 
 pub(crate) fn tables(connection: &Connection) -> SqlResult<Vec<String>> {
@@ -138,67 +87,6 @@ fn structure(connection: &Connection, table: &str, findings: &mut Vec<Finding>) 
     match checked {
         Ok(told) => findings.extend(told.into_iter().filter(|told| told != "ok").map(finding)),
         Err(error) => findings.push(finding(error.to_string())),
-    }
-}
-
-/// Every value of a column, read as the server reads it.
-fn values(
-    connection: &Connection,
-    table: &str,
-    key: &str,
-    column: &str,
-    findings: &mut Vec<Finding>,
-    read: impl Fn(&rusqlite::Row<'_>) -> SqlResult<()>,
-) {
-    let finding = |row, what: String| Finding {
-        table: table.to_owned(),
-        row,
-        what: format!("{column}: {what}"),
-    };
-    let sql = format!("select {key}, {column} from {table} order by {key}");
-    let mut looked = || {
-        let mut statement = connection.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            match read(row) {
-                Ok(()) => {}
-                Err(error) if is_unreadable(&error) => {
-                    findings.push(finding(row.get(0).ok(), error.to_string()));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok::<_, SqlError>(())
-    };
-    if let Err(error) = looked() {
-        findings.push(finding(None, StoreError::aborted(error).to_string()));
-    }
-}
-
-/// Deliveries whose event, endpoint or profile is not there: they can never be sent.
-fn orphans(connection: &Connection, findings: &mut Vec<Finding>) {
-    for (table, column, key) in [
-        ("event", "event_id", "id"),
-        ("endpoint", "endpoint_id", "id"),
-        ("profile", "profile", "version"),
-    ] {
-        // Of an event that is being written in pieces the deliveries come first; what is left of one goes when a server has the store.
-        let begun = "not exists (select 1 from meta where key = 'fan_out ' || d.event_id)";
-        let sql = format!(
-            "select id from delivery d where state = 0 and not exists (select 1 from {table} where {key} = d.{column}) and {begun} limit {TOLD_MAX}"
-        );
-        let found = connection.prepare(&sql).and_then(|mut statement| {
-            let rows = statement.query_map([], |row| row.get(0))?;
-            rows.collect::<rusqlite::Result<Vec<i64>>>()
-        });
-        // What cannot be read at all `structure` has told of.
-        for row in found.unwrap_or_default() {
-            findings.push(Finding {
-                table: "delivery".to_owned(),
-                row: Some(row),
-                what: format!("its {table} is not there, so it cannot be sent"),
-            });
-        }
     }
 }
 
