@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::endpoint::Rotation;
 use super::resource::{Id, one};
 use super::{Connection, Paging, given, with_query};
 use crate::client::Client;
@@ -36,11 +37,7 @@ pub enum KeyCommand {
         connection: Connection,
     },
     /// Give a key's endpoint a new signing secret
-    RotateSecret {
-        id: String,
-        #[command(flatten)]
-        connection: Connection,
-    },
+    RotateSecret(Rotation),
     /// List keys
     List {
         /// Those of this tenant
@@ -142,15 +139,7 @@ pub async fn key(command: KeyCommand) -> anyhow::Result<()> {
             let shown = &["id", "name", "previousUntil", "key"];
             post(&connection, &[&id, "rotate"], &body, shown).await?;
         }
-        KeyCommand::RotateSecret { id, connection } => {
-            post(
-                &connection,
-                &[&id, "rotate-secret"],
-                &json!({}),
-                &["secret"],
-            )
-            .await?;
-        }
+        KeyCommand::RotateSecret(rotation) => rotation.run("keys").await?,
         KeyCommand::List {
             tenant,
             paging,

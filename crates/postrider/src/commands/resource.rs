@@ -54,6 +54,8 @@ pub enum DistributionCommand {
     Get(Id),
     /// Change one, or pause it with {"status":"paused"}
     Update(Change),
+    /// Send a signed test request now
+    Test(Id),
     /// Delete one
     Delete(Id),
 }
@@ -78,6 +80,10 @@ pub async fn distribution(command: DistributionCommand) -> anyhow::Result<()> {
             one(Method::GET, id, &["distributions"], &[], DISTRIBUTION).await
         }
         DistributionCommand::Update(given) => change(given, "distributions", DISTRIBUTION).await,
+        DistributionCommand::Test(id) => {
+            let shown = &["success", "statusCode", "responseTime", "message", "error"];
+            one(Method::POST, id, &["distributions"], &["test"], shown).await
+        }
         DistributionCommand::Delete(id) => {
             one(Method::DELETE, id, &["distributions"], &[], &[]).await
         }
@@ -105,13 +111,23 @@ pub enum EventTypeCommand {
         connection: Connection,
     },
     /// Delete one; events of this type are not touched
-    Delete {
-        name: String,
-        #[arg(long)]
-        application: String,
-        #[command(flatten)]
-        connection: Connection,
-    },
+    Delete(OfType),
+}
+
+#[derive(Debug, Args)]
+pub struct OfType {
+    name: String,
+    #[arg(long)]
+    application: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl OfType {
+    async fn delete(self) -> anyhow::Result<()> {
+        let path = Client::path(&["applications", &self.application, "event-types", &self.name])?;
+        call(&self.connection, Method::DELETE, &path, None, &[]).await
+    }
 }
 
 const EVENT_TYPE: &[&str] = &["name", "description", "source", "createdAt"];
@@ -134,14 +150,7 @@ pub async fn event_type(command: EventTypeCommand) -> anyhow::Result<()> {
             let path = Client::path(&["applications", &application, "event-types"])?;
             call(&connection, Method::GET, &path, None, EVENT_TYPE).await
         }
-        EventTypeCommand::Delete {
-            name,
-            application,
-            connection,
-        } => {
-            let path = Client::path(&["applications", &application, "event-types", &name])?;
-            call(&connection, Method::DELETE, &path, None, &[]).await
-        }
+        EventTypeCommand::Delete(of) => of.delete().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tenants: the customers of an application.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
@@ -55,8 +55,14 @@ pub enum TenantCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// End a link into the portal, with what it opened, by the link's id
+    EndPortalLink(Id),
     /// Count its deliveries by type, mode and endpoint
     Statistics(Id),
+    /// Show its secret of a mode, where the profile has one for all endpoints and shows it again
+    Secret(OfMode),
+    /// Make its secret of a mode anew; the old one ends at once
+    RotateSecret(OfMode),
     /// Delete a tenant with its endpoints, keys, events, deliveries and log; they are erased in the background
     Delete {
         id: String,
@@ -65,6 +71,36 @@ pub enum TenantCommand {
     },
 }
 
+/// A tenant's secret.
+#[derive(Debug, Args)]
+pub struct OfMode {
+    id: String,
+    /// live or test
+    #[arg(long, default_value = "live")]
+    mode: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl OfMode {
+    async fn show(self) -> anyhow::Result<()> {
+        let path = Client::path(&["tenants", &self.id, "secret"])?;
+        let path = with_query(&path, vec![("mode", self.mode)]);
+        let secret = self.connection.client()?.get(&path).await?;
+        self.connection.show(&secret, SECRET);
+        Ok(())
+    }
+
+    async fn rotate(self) -> anyhow::Result<()> {
+        let path = Client::path(&["tenants", &self.id, "rotate-secret"])?;
+        let body = json!({ "mode": self.mode });
+        let made = self.connection.client()?.post(&path, &body).await?;
+        self.connection.show(&made, SECRET);
+        Ok(())
+    }
+}
+
+const SECRET: &[&str] = &["mode", "secret"];
 const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
 const STATISTICS: &[&str] = &["since", "until", "totals", "moreEndpoints"];
 const PORTAL_LINK: &[&str] = &["url", "name", "readOnly", "expiresAt"];
@@ -135,6 +171,11 @@ pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
         }
         TenantCommand::Get(id) => one(Method::GET, id, &["tenants"], &[], TENANT).await?,
         TenantCommand::Update(given) => change(given, "tenants", TENANT).await?,
+        TenantCommand::EndPortalLink(id) => {
+            one(Method::DELETE, id, &["portal-links"], &[], &[]).await?;
+        }
+        TenantCommand::Secret(of) => of.show().await?,
+        TenantCommand::RotateSecret(of) => of.rotate().await?,
         TenantCommand::Statistics(id) => {
             one(Method::GET, id, &["tenants"], &["statistics"], STATISTICS).await?;
         }

@@ -1,5 +1,6 @@
 //! Every kind of thing from the command line.
 
+use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
 use crate::binary::{output, postrider, text};
@@ -31,6 +32,8 @@ async fn every_kind_of_thing_has_its_verbs() {
     let distribution = id(&made);
     let d = distribution.as_str();
     assert!(run(&["distribution", "list", "--tenant", t]).contains(d));
+    let tested = json_of(&["distribution", "test", d]);
+    assert_eq!(tested["success"], false, "nobody is there: {tested}");
     let paused = json_of(&["distribution", "update", d, r#"{"status":"paused"}"#]);
     assert_eq!(paused["status"], "paused");
     assert!(run(&["distribution", "get", d]).contains("paused"));
@@ -134,6 +137,87 @@ async fn every_kind_of_thing_has_its_verbs() {
     }
     let deletion = json_of(&["tenant", "delete", t]);
     assert!(run(&["deletion", "get", &id(&deletion)]).contains("status"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_and_secrets_take_from_the_command_line_what_the_api_takes() {
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    let url = format!("http://{}", server.address);
+    let ask = |arguments: &[&str]| {
+        let mut command = postrider();
+        let connection = ["--server", &url, "--key", &server.root, "--json"];
+        output(command.args(arguments).args(connection))
+    };
+    let json_of = |arguments: &[&str]| -> Value {
+        let ran = ask(arguments);
+        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+        serde_json::from_slice(&ran.stdout).unwrap()
+    };
+    let file = |content: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    };
+    let own = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let (secret, value) = (file(&format!("{own}\n")), file("from a file\n"));
+    let from_file = format!("x-file: @{}", value.path().display());
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let made = json_of(&[
+        "endpoint",
+        "create",
+        &receiver.url("/"),
+        "--tenant",
+        &tenant,
+        "--external-id",
+        "mine",
+        "--header",
+        "X-Team: a: b",
+        "--header",
+        &from_file,
+        "--asymmetric",
+        "--secret-file",
+        secret.path().to_str().unwrap(),
+    ]);
+    assert_eq!(made["externalId"], "mine");
+    assert_eq!(made["secret"], own, "{made}");
+    assert!(member(&made, "publicKey").starts_with("whpk_"), "{made}");
+    let e = id(&made);
+    let tested = json_of(&["endpoint", "test", &e]);
+    assert_eq!(tested["statusCode"], 200);
+    let headers = &receiver.requests()[0].headers;
+    assert_eq!(
+        (&*headers["x-team"], &*headers["x-file"]),
+        ("a: b", "from a file")
+    );
+    let rotated = json_of(&["endpoint", "rotate-secret", &e, "--overlap", "0s"]);
+    assert_ne!(rotated["secret"], own);
+    let rotated = json_of(&["endpoint", "rotate-secret", &e, "--asymmetric"]);
+    assert_ne!(rotated["publicKey"], made["publicKey"]);
+    let twice = ["--header", "a: 1", "--header", "a: 2"];
+    let new = [
+        "endpoint",
+        "create",
+        "http://127.0.0.1:9/",
+        "--tenant",
+        &tenant,
+    ];
+    let refused = ask(&[&new[..], &twice].concat());
+    assert!(text(&refused.stderr).contains("twice"), "{refused:?}");
+
+    let link = json_of(&["tenant", "portal-link", &tenant]);
+    let ended = ask(&["tenant", "end-portal-link", &id(&link)]);
+    assert!(ended.status.success(), "{ended:?}");
+    let other = server.tenant("voucherify").await;
+    let shown = ask(&["tenant", "secret", &other, "--mode", "test"]);
+    let anew = json_of(&["tenant", "rotate-secret", &other, "--mode", "test"]);
+    assert_eq!(anew["mode"], "test");
+    let told = text(if shown.status.success() {
+        &shown.stdout
+    } else {
+        &shown.stderr
+    });
+    assert!(!told.contains(member(&anew, "secret")), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
