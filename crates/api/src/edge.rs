@@ -84,7 +84,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     if let Some(unread) = unread
         && response.status() != StatusCode::REQUEST_TIMEOUT
     {
-        unread.pass().await;
+        unread.pass();
     }
     line.end(&response, &answers);
     let headers = response.headers_mut();

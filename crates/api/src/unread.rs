@@ -44,11 +44,15 @@ impl Unread {
         (request, Some(Self(left)))
     }
 
-    /// Lets pass what nobody has read, within bounds.
-    pub(crate) async fn pass(self) {
+    /// Lets pass what nobody has read, within bounds, while the answer is on its way.
+    pub(crate) fn pass(self) {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(body) = left {
-            drop(tokio::time::timeout(TIME_MAX, discard(body)).await);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "it ends with its connection or soon; nobody waits for it"
+            )]
+            tokio::spawn(tokio::time::timeout(TIME_MAX, discard(body)));
         }
     }
 }
