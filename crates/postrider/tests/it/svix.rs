@@ -511,6 +511,44 @@ async fn a_request_that_is_sent_again_makes_nothing_twice() {
     assert_eq!(theirs.status, 404, "{theirs:?}");
 }
 
+/// More than all are remembered of, by one who makes very many things: what others made stays remembered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_makes_very_much_drives_nobodys_answers_out() {
+    let live = with_a_dead_endpoint().await;
+    let address = live.server.address;
+    let post = |key: String, token: &str, path: &str, body: &Value| {
+        let (who, body) = (format!("Bearer {token}"), body.to_string());
+        let path = format!("/api/v1{path}");
+        async move {
+            let headers = [
+                ("idempotency-key", key.as_str()),
+                ("content-type", "application/json"),
+                ("authorization", &who),
+            ];
+            http(address, "POST", &path, &headers, body).await
+        }
+    };
+    let hook = json!({ "url": "http://127.0.0.1:9/once" });
+    let path = "/app/ada/endpoint";
+    let first = post("auto_1".to_owned(), &live.key, path, &hook).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let greedy = key(&live.server, "another shop", "live").await;
+    let mut count = 1;
+    let large = json!({ "name": "large", "metadata": { "note": "x".repeat(8_000) } });
+    for _ in 0..220 {
+        let mut making = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            count += 1;
+            making.spawn(post(format!("auto_{count}"), &greedy, "/app", &large));
+        }
+        for made in making.join_all().await {
+            assert_eq!(made.status, 201, "{made:?}");
+        }
+    }
+    let again = post("auto_1".to_owned(), &live.key, path, &hook).await;
+    assert_eq!(again.json(), first.json());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_ends_although_nothing_was_attempted_yet() {
     let live = with_a_dead_endpoint().await;

@@ -5,7 +5,7 @@
 //! memory, of this process, within bounds.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -21,7 +21,7 @@ use super::Client;
 use super::refusal::Refused;
 use crate::Api;
 
-/// Bytes of the answers that are remembered; of more the oldest are forgotten.
+/// Bytes of the answers that are remembered; of more the oldest of whoever has the most are forgotten.
 const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What each takes beside its own bytes, about.
 const OVERHEAD: usize = 256;
@@ -36,51 +36,97 @@ pub(super) struct Answers(Mutex<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    answers: HashMap<Key, (StatusCode, Bytes)>,
-    /// In the order in which they came.
-    since: VecDeque<(Timestamp, Key)>,
+    answers: HashMap<Key, Answered>,
+    /// By those on whose account they are.
+    holders: HashMap<u128, Held>,
     bytes: usize,
     /// Of those that are being answered: the next of the same key waits.
     turns: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
 }
 
+#[derive(Debug)]
+struct Answered {
+    at: Timestamp,
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// What one holder has of it, in the order in which it came.
+#[derive(Debug, Default)]
+struct Held {
+    keys: VecDeque<Key>,
+    bytes: usize,
+}
+
 impl Answers {
     fn turn(&self, key: Key) -> Arc<tokio::sync::Mutex<()>> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.lock();
         // Those that wait, and the one that is answered, hold theirs too; what nobody holds is forgotten.
         held.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         held.turns.entry(key).or_default().clone()
     }
 
     fn find(&self, key: &Key, now: Timestamp) -> Option<(StatusCode, Bytes)> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.forget(now);
-        held.answers.get(key).cloned()
+        let held = self.lock();
+        let found = held.answers.get(key)?;
+        let is_young = now.since(found.at) <= REMEMBERED;
+        is_young.then(|| (found.status, found.body.clone()))
     }
 
-    fn remember(&self, key: Key, answer: (StatusCode, Bytes), now: Timestamp) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !held.answers.contains_key(&key) {
-            held.bytes += answer.1.len() + OVERHEAD;
-            held.answers.insert(key, answer);
-            held.since.push_back((now, key));
+    fn remember(&self, key: Key, holder: u128, answered: Answered) {
+        let mut held = self.lock();
+        let now = answered.at;
+        let size = answered.body.len() + OVERHEAD;
+        // One that is there was too old to be found.
+        if let Some(old) = held.answers.insert(key, answered) {
+            let old = old.body.len() + OVERHEAD;
+            held.bytes -= old;
+            let of = held.holders.entry(holder).or_default();
+            of.bytes -= old;
+            of.keys.retain(|known| *known != key);
         }
-        held.forget(now);
+        held.bytes += size;
+        let of = held.holders.entry(holder).or_default();
+        of.bytes += size;
+        of.keys.push_back(key);
+        held.forget_old(holder, now);
+        while held.bytes > ANSWERS_BYTES_MAX {
+            let most = held.holders.iter().max_by_key(|(_, of)| of.bytes);
+            let Some(most) = most.map(|(holder, _)| *holder) else {
+                return;
+            };
+            held.forget_oldest(most);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Remembered {
-    fn forget(&mut self, now: Timestamp) {
-        let is_old = |at: Timestamp| now.since(at) > REMEMBERED;
-        while let Some((at, key)) = self.since.front().copied() {
-            if !is_old(at) && self.bytes <= ANSWERS_BYTES_MAX {
-                return;
-            }
-            self.since.pop_front();
-            if let Some((_, body)) = self.answers.remove(&key) {
-                // What was added when it came, so it never goes below zero.
-                self.bytes -= body.len() + OVERHEAD;
-            }
+    fn forget_old(&mut self, holder: u128, now: Timestamp) {
+        let is_old = |answered: &Answered| now.since(answered.at) > REMEMBERED;
+        while let Some(of) = self.holders.get(&holder)
+            && let Some(oldest) = of.keys.front()
+            && self.answers.get(oldest).is_none_or(is_old)
+        {
+            self.forget_oldest(holder);
+        }
+    }
+
+    fn forget_oldest(&mut self, holder: u128) {
+        let Some(of) = self.holders.get_mut(&holder) else {
+            return;
+        };
+        let gone = of.keys.pop_front();
+        if let Some(gone) = gone.and_then(|key| self.answers.remove(&key)) {
+            let size = gone.body.len() + OVERHEAD;
+            of.bytes -= size;
+            self.bytes -= size;
+        }
+        if of.keys.is_empty() {
+            self.holders.remove(&holder);
         }
     }
 }
@@ -110,9 +156,10 @@ pub(super) async fn answered_before(
     // Whoever may not come in any more gets no answer from before either.
     let (mut parts, body) = request.into_parts();
     // The handler asks once more; the request is counted once all the same.
-    if let Err(refused) = Client::from_request_parts(&mut parts, &api).await {
-        return refused.into_response();
-    }
+    let holder = match Client::from_request_parts(&mut parts, &api).await {
+        Ok(client) => client.caller.holder(),
+        Err(refused) => return refused.into_response(),
+    };
     let request = Request::from_parts(parts, body);
     let service = api.service.clone();
     // While somebody is there: those that wait for the same one are as many as there are connections.
@@ -134,7 +181,12 @@ pub(super) async fn answered_before(
         let body = to_bytes(body, usize::MAX)
             .await
             .map_err(Refusal::internal)?;
-        answers.remember(key, (parts.status, body.clone()), api.service.now());
+        let answered = Answered {
+            at: api.service.now(),
+            status: parts.status,
+            body: body.clone(),
+        };
+        answers.remember(key, holder, answered);
         Ok(Response::from_parts(parts, Body::from(body)))
     });
     let answered: Result<Response, Refused> = answering.await.map_err(Refused::from);
