@@ -11,7 +11,7 @@ use postrider_store::{
     CatchUp, Cursor, DeliveryFilter, MissedPage, MissedQuery, PageRequest, StoreError, Task,
     TaskState,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{FORWARD, NewReplay, filter, missed};
 use crate::Service;
@@ -31,7 +31,7 @@ const TRIES_MAX: u32 = 120;
 const UNFINISHED_MAX: usize = 10;
 /// All replays are one account of those who list.
 const REPLAYS: Id<()> = Id::from_u128(0);
-/// Replays that run at once; the others wait for their turn.
+/// Replays whose pages are gone through at once; the others wait for their turn, which each has for a page.
 const RUNNING_MAX: usize = 4;
 
 /// Goes on with a replay that nobody runs.
@@ -41,8 +41,8 @@ pub(crate) fn resume(service: &Service, task: Task, tenant: Id<id::Tenant>, clai
     start(service, task, place, claim);
 }
 
-/// Who replays: a tenant's replays run one after the other, and few at once in all, so that they
-/// leave the writer to publishers.
+/// Who replays: a tenant's replays run one after the other, and few at once in all, page by page in turns, so that
+/// they leave the writer to publishers.
 pub(crate) struct Replays {
     unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
     turns: Turns,
@@ -66,6 +66,12 @@ pub(super) struct Place {
 }
 
 impl Replays {
+    /// A turn for the next page: a long replay goes on beside those that come later, and not before them.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.running.acquire().await.ok()
+    }
+
     pub(super) fn place(&self, tenant: Id<id::Tenant>) -> Result<Place> {
         let mut unfinished = self
             .unfinished
@@ -129,7 +135,6 @@ pub(super) fn start(service: &Service, task: Task, place: Place, claim: Claim) {
             // First the tenant's: otherwise the replays of one would wait for each other in all places that
             // there are.
             let _turn = replays.turns.take(place.tenant).await;
-            let _running = replays.running.acquire().await.map_err(Refusal::internal)?;
             run(&service, &mut task).await
         };
         let ended = tokio::select! {
@@ -198,6 +203,7 @@ async fn send_again(service: &Service, task: &mut Task, filter: DeliveryFilter) 
         }
     };
     loop {
+        let _running = service.0.replays.turn().await;
         let cursor = task.cursor.as_deref().map(|text| place_of(text, query));
         let cursor = cursor.transpose().map_err(Refusal::internal)?;
         let request = PageRequest {
@@ -234,6 +240,7 @@ async fn count(service: &Service, filter: &DeliveryFilter, task: &Task) -> Resul
         cursor: from.transpose().map_err(Refusal::internal)?,
     };
     loop {
+        let _running = service.0.replays.turn().await;
         let counted = patiently(TRIES_MAX, || {
             service.store().count_deliveries(filter.clone(), page)
         });
@@ -256,6 +263,7 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
         return Err(Refusal::internal("a catch-up without a tenant"));
     };
     loop {
+        let _running = service.0.replays.turn().await;
         let after = task.cursor.as_deref().map(|text| place_of(text, 0));
         let after = after.transpose().map_err(Refusal::internal)?;
         let query = MissedQuery {
@@ -317,6 +325,7 @@ where
 async fn count_missed(service: &Service, mut query: MissedQuery) -> Result<u64> {
     let mut total = 0;
     loop {
+        let _running = service.0.replays.turn().await;
         let page = read_missed(service, &query).await?;
         total += page.events.len() as u64;
         if page.next.is_none() {
