@@ -41,6 +41,7 @@ mod nodes;
 mod notifications;
 mod outbox;
 mod pages;
+mod patching;
 mod postgres;
 mod process;
 mod read_only;
