@@ -23,7 +23,7 @@ use url::Url;
 
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Time for one call.
+/// Time for one call, where nothing else is said.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What may be sent again is sent so often, with pauses that grow from the first to the last.
@@ -40,6 +40,8 @@ pub struct Client {
     roots: Arc<RootCertStore>,
     /// It is this machine's own, and may have any certificate.
     is_own: bool,
+    /// Time for one call.
+    time_max: Duration,
 }
 
 /// What a server says; null where that is no JSON.
@@ -67,6 +69,7 @@ impl Client {
             key,
             roots: Arc::new(roots),
             is_own: false,
+            time_max: TIME_MAX,
         })
     }
 
@@ -78,6 +81,11 @@ impl Client {
             is_own: true,
             ..client
         })
+    }
+
+    /// Waits so long for each answer.
+    pub(crate) fn within(self, time_max: Duration) -> Self {
+        Self { time_max, ..self }
     }
 
     /// Trusts the authorities of a PEM file instead of those of the web.
@@ -245,12 +253,12 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
-        let sent = tokio::time::timeout(TIME_MAX, self.send(&target, request)).await;
+        let sent = tokio::time::timeout(self.time_max, self.send(&target, request)).await;
         sent.map_err(|_| {
             anyhow::anyhow!(
                 "no answer from {} within {} s",
                 self.base,
-                TIME_MAX.as_secs()
+                self.time_max.as_secs()
             )
         })?
     }

@@ -34,6 +34,7 @@ pub use top::{TopArgs, top};
 pub use user::{UserCommand, user};
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -60,12 +61,25 @@ pub struct Address {
     /// PEM file with the authorities that may have signed the server's certificate; none is those of the web
     #[arg(long, value_name = "FILE", env = "POSTRIDER_CA")]
     ca: Option<PathBuf>,
+    /// Seconds to wait for an answer
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "POSTRIDER_TIMEOUT",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    timeout: u32,
 }
 
 impl Address {
     /// Whether a server is named; otherwise one of this machine is meant.
     fn is_given(&self) -> bool {
         self.named().is_some()
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
     }
 
     fn named(&self) -> Option<&str> {
@@ -75,6 +89,7 @@ impl Address {
 
     fn client(&self, key: Secret) -> anyhow::Result<Client> {
         let client = Client::new(self.named().unwrap_or(SERVER_DEFAULT), key)?;
+        let client = client.within(self.timeout());
         // An empty variable is none.
         match self.ca.as_ref().filter(|ca| !ca.as_os_str().is_empty()) {
             Some(authorities) => client.trusting(authorities),

@@ -21,7 +21,7 @@ pub async fn health(address: &Address) -> anyhow::Result<()> {
     let client = if address.is_given() {
         address.client(Secret::new(""))?
     } else {
-        of_here(&config::load(&ServeArgs::here())?.server)?
+        of_here(&config::load(&ServeArgs::here())?.server)?.within(address.timeout())
     };
     let answer = client.ask(Method::GET, "/ready", None).await?;
     if !answer.status.is_success() {

@@ -220,6 +220,25 @@ async fn endpoints_and_secrets_take_from_the_command_line_what_the_api_takes() {
     assert!(!told.contains(member(&anew, "secret")), "{told}");
 }
 
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    // It takes connections, by its system, and says nothing.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for command in [&["health"][..], &["tenant", "get", "ten_x", "--key", "k"]] {
+        let mut asked = postrider();
+        let asked = asked
+            .args(command)
+            .args(["--server", &url, "--timeout", "1"]);
+        let asked = output(asked);
+        let told = text(&asked.stderr);
+        assert!(
+            !asked.status.success() && told.contains("no answer from"),
+            "{command:?}: {asked:?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_tells_what_it_lacks_while_its_server_runs() {
     let server = TestServer::start().await;

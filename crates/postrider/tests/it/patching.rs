@@ -85,7 +85,11 @@ async fn null_clears_what_may_be_empty_and_is_refused_otherwise() {
 
     let patched = document["paths"].as_object().unwrap().iter();
     let patched = patched.filter(|(_, methods)| !methods["patch"].is_null());
-    assert_eq!(patched.count(), made.len(), "each has a thing to be tried on");
+    assert_eq!(
+        patched.count(),
+        made.len(),
+        "each has a thing to be tried on"
+    );
     for (path, thing) in made {
         let (start, _) = path.split_once('{').unwrap();
         let at = format!("{start}{thing}");
