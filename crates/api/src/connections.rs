@@ -1,28 +1,32 @@
 //! The places for callers' connections: nobody keeps others out by holding them.
 //!
-//! Anybody may connect, and a connection on which nothing is asked costs the one who has it nothing. So places are
-//! taken back before the last is gone: from the network that has the most, of its connections without a request under
-//! way the one that has been so for the longest.
+//! Anybody may connect, and a connection on which nothing is asked costs the one who has it nothing. So a network has no
+//! more of them than are free, but for proxies, behind which everybody is: what it opens beyond is in the place of what
+//! it had, or is closed. And before the last places are taken, some are taken back: from the network that has the most,
+//! of its connections without a request under way the one that has been so for the longest.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Frame, SizeHint};
+use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Of so many places one is kept free for those who come.
 const RESERVE_PART: usize = 16;
-/// How long nothing was asked on a connection before its place may be taken: who has come gets to speak.
+/// Of so many of its places a network that wants more than its share gives one up at a time.
+const GIVEN_UP_PART: usize = 16;
+/// How long nothing was asked on a connection before its place may be somebody else's: who has come gets to speak.
 const IDLE_MIN: Duration = Duration::from_secs(1);
-/// Until somebody who waits for a place has it looked again whether one can be taken back.
+/// Until it is looked again whether a place can be taken back, where there was none.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Bits of an IPv6 address that are one customer's network; within it, addresses are free.
 const NETWORK_BITS: u32 = 64;
@@ -36,25 +40,36 @@ pub struct Connections {
     permits: Arc<Semaphore>,
     places: Arc<Mutex<Places>>,
     began: Instant,
+    /// Networks of proxies, which may have all places.
+    proxies: Arc<[IpNet]>,
 }
 
 #[derive(Debug, Default)]
 struct Places {
     next: u64,
-    taken: HashMap<u64, Arc<Use>>,
-    /// Those of them that were asked to leave.
+    networks: HashMap<IpAddr, Network>,
+    /// Those that were asked to leave, and have nothing to end before.
     leaving: usize,
     /// Until then there was nothing to be taken back.
+    rests_until: Option<Instant>,
+}
+
+/// The connections of a network.
+#[derive(Debug, Default)]
+struct Network {
+    taken: HashMap<u64, Arc<Use>>,
+    /// Until then it has nothing to give up.
     rests_until: Option<Instant>,
 }
 
 /// What a connection is used for.
 #[derive(Debug)]
 struct Use {
-    network: IpAddr,
-    /// Milliseconds from the beginning at which the last request had ended, or [`BUSY`].
+    /// Milliseconds from the beginning at which the last request had ended, and the last of its answer had left; or [`BUSY`].
     idle_since: AtomicU64,
     is_to_leave: CancellationToken,
+    /// It is one of [`Places::leaving`].
+    is_leaving: AtomicBool,
 }
 
 impl Connections {
@@ -64,7 +79,12 @@ impl Connections {
             permits: Arc::new(Semaphore::new(max)),
             places: Arc::default(),
             began: Instant::now(),
+            proxies: Arc::default(),
         }
+    }
+
+    pub(crate) fn with_proxies(self, proxies: Arc<[IpNet]>) -> Self {
+        Self { proxies, ..self }
     }
 
     /// How many are open, one that waits for the next client counted in.
@@ -88,24 +108,40 @@ impl Connections {
         }
     }
 
-    /// The place of a connection from `address`.
-    pub(crate) fn place(&self, permit: OwnedSemaphorePermit, address: IpAddr) -> Place {
-        let of = Arc::new(Use {
-            network: network(address),
+    /// The place of a connection from `address`; none when its network has as many as are free, all of them in use.
+    pub(crate) fn place(&self, permit: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
+        let address = address.to_canonical();
+        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address));
+        let network = network(address);
+        let mut places = self.lock();
+        let places = &mut *places;
+        // With the one that is to be had.
+        let free = self.permits.available_permits() + places.leaving + 1;
+        let of = places.networks.entry(network).or_default();
+        if !is_proxy && of.taken.len() >= free {
+            let asked = of.give_up(self.now());
+            places.leaving += asked;
+            if asked == 0 {
+                return None;
+            }
+        }
+        let connection = Arc::new(Use {
             idle_since: AtomicU64::new(self.now()),
             is_to_leave: CancellationToken::new(),
+            is_leaving: AtomicBool::new(false),
         });
-        let mut places = self.lock();
         places.next += 1;
         let number = places.next;
-        places.taken.insert(number, of.clone());
-        drop(places);
-        Place {
+        of.taken.insert(number, connection.clone());
+        Some(Place {
             number,
-            of,
-            connections: self.clone(),
+            network,
+            requests: Requests {
+                of: connection,
+                connections: self.clone(),
+            },
             _permit: permit,
-        }
+        })
     }
 
     /// Asks so many to leave that there is a reserve again.
@@ -120,7 +156,7 @@ impl Connections {
         // Twice the reserve: all that are open are looked at, which is not for every connection.
         let wanted = (2 * reserve).saturating_sub(free);
         let latest = self.now().checked_sub(millis(IDLE_MIN));
-        let taken = latest.map_or(0, |latest| places.idlest(wanted, latest));
+        let taken = latest.map_or(0, |latest| places.take_back(wanted, latest));
         if taken < wanted {
             places.rests_until = Some(Instant::now() + LOOK_EVERY);
         }
@@ -136,51 +172,74 @@ impl Connections {
     }
 }
 
-/// The connections of a network.
-#[derive(Default)]
-struct Network<'a> {
-    count: usize,
-    /// Those that may be asked to leave, with since when nothing was asked on them.
-    idle: Vec<(u64, &'a Use)>,
-}
-
 impl Places {
     /// Asks up to `wanted` connections to leave on which nothing was asked since `latest`; says how many.
-    fn idlest(&mut self, wanted: usize, latest: u64) -> usize {
-        let mut networks: HashMap<IpAddr, Network<'_>> = HashMap::new();
-        for of in self.taken.values() {
-            if of.is_to_leave.is_cancelled() {
-                continue;
-            }
-            let network = networks.entry(of.network).or_default();
-            network.count += 1;
-            let since = of.idle_since.load(Ordering::Relaxed);
-            if since <= latest {
-                network.idle.push((since, of));
-            }
-        }
-        let mut most = BinaryHeap::new();
-        for (address, network) in &mut networks {
-            network
-                .idle
-                .sort_unstable_by_key(|(since, _)| Reverse(*since));
-            most.push((network.count, *address));
-        }
+    fn take_back(&mut self, wanted: usize, latest: u64) -> usize {
+        let networks: Vec<_> = self.networks.values().collect();
+        let mut idle: Vec<_> = networks.iter().map(|of| of.idle(latest)).collect();
+        // Who has the most comes first, and of those who have as many, who has left theirs idle for the longest.
+        let place = |at: usize, count: usize, idle: &[(u64, &Use)]| {
+            let since = idle.last().map(|(since, _)| *since);
+            since.map(|since| (count, Reverse(since), at))
+        };
+        let counts = networks.iter().map(|of| of.taken.len());
+        let mut most: BinaryHeap<_> = counts
+            .enumerate()
+            .filter_map(|(at, count)| place(at, count, &idle[at]))
+            .collect();
         let mut asked = 0;
         while asked < wanted
-            && let Some((count, address)) = most.pop()
+            && let Some((count, _, at)) = most.pop()
         {
-            // Without another idle one, this network keeps what it has.
-            let network = networks.get_mut(&address);
-            let Some((_, of)) = network.and_then(|network| network.idle.pop()) else {
-                continue;
-            };
-            of.is_to_leave.cancel();
-            asked += 1;
-            most.push((count - 1, address));
+            if let Some((_, of)) = idle[at].pop() {
+                of.ask();
+                asked += 1;
+                most.extend(place(at, count - 1, &idle[at]));
+            }
         }
         self.leaving += asked;
         asked
+    }
+}
+
+impl Network {
+    /// Those that may be asked to leave, the longest idle one last, each with since when it is.
+    fn idle(&self, latest: u64) -> Vec<(u64, &Use)> {
+        let mut idle = Vec::new();
+        for of in self.taken.values() {
+            let since = of.idle_since.load(Ordering::Relaxed);
+            if since <= latest && !of.is_to_leave.is_cancelled() {
+                idle.push((since, &**of));
+            }
+        }
+        idle.sort_unstable_by_key(|(since, _)| Reverse(*since));
+        idle
+    }
+
+    /// Asks some of its connections to leave, however new they are; says how many.
+    fn give_up(&mut self, now: u64) -> usize {
+        if self.rests_until.is_some_and(|at| at > Instant::now()) {
+            return 0;
+        }
+        // Several: all that it has are looked at, which is not for every connection.
+        let wanted = self.taken.len().div_ceil(GIVEN_UP_PART);
+        let idle = self.idle(now);
+        let mut asked = 0;
+        for (_, of) in idle.iter().rev().take(wanted) {
+            of.ask();
+            asked += 1;
+        }
+        if asked < wanted {
+            self.rests_until = Some(Instant::now() + LOOK_EVERY);
+        }
+        asked
+    }
+}
+
+impl Use {
+    fn ask(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+        self.is_to_leave.cancel();
     }
 }
 
@@ -188,37 +247,45 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct Place {
     number: u64,
-    of: Arc<Use>,
-    connections: Connections,
+    network: IpAddr,
+    requests: Requests,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
     /// Ends when the place is to be given back.
     pub(crate) async fn wanted(&self) {
-        self.of.is_to_leave.cancelled().await;
+        self.requests.of.is_to_leave.cancelled().await;
     }
 
     /// Whether a request is under way.
     pub(crate) fn is_busy(&self) -> bool {
-        self.of.idle_since.load(Ordering::Relaxed) == BUSY
+        self.requests.of.idle_since.load(Ordering::Relaxed) == BUSY
+    }
+
+    /// Whether a request is under way, or something of its answer left within this time.
+    pub(crate) fn is_used_within(&self, time: Duration) -> bool {
+        let since = self.requests.of.idle_since.load(Ordering::Relaxed);
+        since.saturating_add(millis(time)) >= self.requests.connections.now()
     }
 
     /// What the requests of the connection are told to.
     pub(crate) fn requests(&self) -> Requests {
-        Requests {
-            of: self.of.clone(),
-            began: self.connections.began,
-        }
+        self.requests.clone()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.connections.lock();
-        places.taken.remove(&self.number);
-        if self.of.is_to_leave.is_cancelled() {
+        let mut places = self.requests.connections.lock();
+        if self.requests.of.is_leaving.swap(false, Ordering::Relaxed) {
             places.leaving = places.leaving.saturating_sub(1);
+        }
+        if let Some(of) = places.networks.get_mut(&self.network) {
+            of.taken.remove(&self.number);
+            if of.taken.is_empty() {
+                places.networks.remove(&self.network);
+            }
         }
     }
 }
@@ -227,12 +294,21 @@ impl Drop for Place {
 #[derive(Debug, Clone)]
 pub(crate) struct Requests {
     of: Arc<Use>,
-    began: Instant,
+    connections: Connections,
 }
 
 impl Requests {
     pub(crate) fn begin(&self) {
         self.of.idle_since.store(BUSY, Ordering::Relaxed);
+        // It was asked to leave in this moment: it does so when this request has ended, whenever that is.
+        self.leaves_no_more();
+    }
+
+    /// Something of an answer left.
+    pub(crate) fn wrote(&self) {
+        // Larger than any time is that a request is under way.
+        let now = self.connections.now();
+        self.of.idle_since.fetch_max(now, Ordering::Relaxed);
     }
 
     /// The body of its answer, with whose end the request ends.
@@ -240,6 +316,13 @@ impl Requests {
         Answer {
             body,
             requests: self,
+        }
+    }
+
+    fn leaves_no_more(&self) {
+        if self.of.is_leaving.swap(false, Ordering::Relaxed) {
+            let mut places = self.connections.lock();
+            places.leaving = places.leaving.saturating_sub(1);
         }
     }
 }
@@ -253,7 +336,7 @@ pub(crate) struct Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        let now = millis(self.requests.began.elapsed());
+        let now = self.requests.connections.now();
         self.requests.of.idle_since.store(now, Ordering::Relaxed);
     }
 }
@@ -280,7 +363,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
 
 /// The addresses that are one customer's.
 fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+    match address {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {
             let own = u128::MAX << (u128::BITS - NETWORK_BITS);

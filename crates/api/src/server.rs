@@ -13,9 +13,12 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::io::InspectWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::{MapRequest, MapResponse};
@@ -26,7 +29,8 @@ use crate::tls::Tls;
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// Connections at once. Before all are in use, the longest idle ones of who has the most are closed.
+    /// Connections at once; a network has no more of them than are free. Before all are in use, the longest idle ones of
+    /// who has the most are closed.
     pub connections_max: usize,
     /// Time for the next request's headers, and so how long an idle connection is kept open. Longer than
     /// proxies in front keep theirs, so that they do not send on one that is being closed.
@@ -105,6 +109,15 @@ impl Listener {
     #[must_use]
     pub fn with_tls(self, tls: Option<Tls>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// The same; networks of proxies may have all connections.
+    #[must_use]
+    pub fn with_proxies(self, proxies: &[IpNet]) -> Self {
+        Self {
+            connections: self.connections.with_proxies(proxies.into()),
+            ..self
+        }
     }
 
     pub fn connections(&self) -> Connections {
@@ -200,6 +213,8 @@ impl Conversation {
         S::Future: Send + 'static,
     {
         // hyper has no deadline for what a client does not take.
+        let requests = self.place.requests();
+        let stream = InspectWriter::new(stream, move |_: &[u8]| requests.wrote());
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write_timeout));
         let stream = TokioIo::new(Box::pin(stream));
@@ -216,12 +231,18 @@ impl Conversation {
             drop(connection.await);
             return;
         }
-        // One that began in this moment has its time: nobody could say what became of it.
+        // One that began in this moment has its time, and so has an answer that is being taken: nobody could say what
+        // became of them.
+        let until = Instant::now() + self.write_timeout;
         while tokio::time::timeout(LEAVE_TIME_MAX, connection.as_mut())
             .await
             .is_err()
-            && self.place.is_busy()
-        {}
+        {
+            let is_taken = self.place.is_used_within(LEAVE_TIME_MAX) && Instant::now() < until;
+            if !self.place.is_busy() && !is_taken {
+                return;
+            }
+        }
     }
 }
 
@@ -237,7 +258,9 @@ async fn accept(
             // Answers are small and somebody waits for them.
             drop(stream.set_nodelay(true));
             let peer = peer.ip();
-            Some((stream, peer, connections.place(permit, peer)))
+            // Who has no more places is told by the end of it.
+            let place = connections.place(permit, peer)?;
+            Some((stream, peer, place))
         }
         Err(error) => {
             // Out of file descriptors, most likely: leave it a moment.

@@ -125,6 +125,62 @@ async fn who_holds_all_connections_keeps_nobody_out() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Nothing of it is idle: bodies that never come. Connections that others have are not taken for it, and half stays theirs.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_keeps_all_connections_busy_gets_half() -> std::io::Result<()> {
+    const GREEDY: [u8; 4] = [127, 0, 0, 1];
+    const OTHER: [u8; 4] = [127, 0, 0, 2];
+    const PROXY: [u8; 4] = [127, 0, 0, 3];
+    let limits = ServerLimits {
+        connections_max: 32,
+        ..ServerLimits::default()
+    };
+    let listener = Listener::bind(SocketAddr::from((GREEDY, 0)), limits).await?;
+    let listener = listener.with_proxies(&[std::net::IpAddr::from(PROXY).into()]);
+    let (address, connections) = (listener.address()?, listener.connections());
+    let stop = CancellationToken::new();
+    let router = Router::new()
+        .route("/", get(|| async { "here" }))
+        .route("/", axum::routing::post(|_: Bytes| async { "whole" }));
+    let tasks = TaskTracker::new();
+    tasks.spawn(listener.serve(router, stop.clone()));
+    let mut kept = connect_from(OTHER, address).await?;
+    let answer = ask(&mut kept).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut greedy = Vec::new();
+    for _ in 0..100 {
+        let mut client = connect_from(GREEDY, address).await?;
+        let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+        // Refused ones are closed in the middle.
+        client.write_all(head).await.unwrap_or_default();
+        greedy.push(client);
+    }
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        let mut another = connect_from(OTHER, address).await?;
+        let answer = ask(&mut another).await?;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        others.push(another);
+    }
+    let answer = ask(&mut kept).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "still open: {answer}");
+    assert!(connections.open() <= 16 + 6 + 1, "{}", connections.open());
+    drop((greedy, others));
+    // A proxy has everybody behind it.
+    let mut proxys = Vec::new();
+    for _ in 0..24 {
+        let mut client = connect_from(PROXY, address).await?;
+        let answer = ask(&mut client).await?;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        proxys.push(client);
+    }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_request_under_way_keeps_its_connection() -> std::io::Result<()> {
@@ -152,10 +208,18 @@ async fn a_request_under_way_keeps_its_connection() -> std::io::Result<()> {
     // More than there is room for, from the address of the slow one: theirs go before it.
     let mut idle = Vec::new();
     for _ in 0..8 {
-        let mut client = TcpStream::connect(address).await?;
-        let answer = ask(&mut client).await?;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        idle.push(client);
+        // Where nothing is idle yet, one that comes is closed.
+        loop {
+            let mut client = TcpStream::connect(address).await?;
+            if ask(&mut client)
+                .await
+                .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            {
+                idle.push(client);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     let_go.send_replace(true);
     let mut answer = String::new();

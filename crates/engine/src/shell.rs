@@ -109,6 +109,8 @@ pub struct Engine {
     configures: Semaphore,
     past_lanes: PastLanes,
     cannot_send: Seldom,
+    /// Lines of endpoints that cannot be read.
+    damaged: Seldom,
     copies: Copies,
     forms: Forms,
     metrics: Arc<Metrics>,
@@ -168,6 +170,7 @@ impl Engine {
             configures: Semaphore::new(CONFIGURES_MAX),
             past_lanes: PastLanes::default(),
             cannot_send: Seldom::default(),
+            damaged: Seldom::default(),
             copies: Copies::default(),
             forms: Forms::default(),
             metrics,

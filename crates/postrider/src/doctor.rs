@@ -2,7 +2,7 @@
 
 mod machine;
 
-use postrider_store_sql::Finding;
+use postrider_store_sql::{Examined, SqlStore};
 
 use crate::cli::{DoctorArgs, RestoreArgs};
 use crate::master_key;
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
             config.store.url.is_none(),
             "--rebuild is for a database in a directory"
         );
-        postrider_store_sql::SqlStore::rebuild(data)?;
+        SqlStore::rebuild(data)?;
         line("the segments were made anew");
     }
     let checks = machine::examine(&config, &args.reach).await;
@@ -36,29 +36,30 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     if !config.cells.urls.is_empty() {
         line("this is a door to cells and stores nothing: ask each of them");
     } else if let Some(options) = config.store.postgres() {
+        let is_reached = checks
+            .iter()
+            .all(|check| check.of != "database" || check.verdict != Verdict::Bad);
         // Whatever keeps it from being reached was told above.
-        if let Ok(findings) = postrider_store_sql::SqlStore::examine_rows(options).await {
-            tell(
-                &findings,
-                "Mend the rows, or put a copy of the database beside it and compare",
-            )?;
+        if is_reached {
+            let examined = SqlStore::examine_rows(options).await?;
+            let todo = "Mend the rows, or put a copy of the database beside it and compare";
+            tell(&examined, todo)?;
         }
         line(
             "whether its files are whole PostgreSQL checks by itself (data checksums, pg_amcheck)",
         );
     } else {
-        let findings = postrider_store_sql::examine(data)?;
-        tell(
-            &findings,
-            "Restore a backup beside it and compare (postrider restore)",
-        )?;
+        let examined = postrider_store_sql::examine(data)?;
+        let todo = "Restore a backup beside it and compare (postrider restore)";
+        tell(&examined, todo)?;
     }
     anyhow::ensure!(bad == 0, "{bad} of these keep the server from working");
     Ok(())
 }
 
 /// Tells what was found of all that is stored, and what to do.
-fn tell(findings: &[Finding], todo: &str) -> anyhow::Result<()> {
+fn tell(examined: &Examined, todo: &str) -> anyhow::Result<()> {
+    let findings = &examined.findings;
     for finding in findings {
         let row = finding
             .row
@@ -66,7 +67,11 @@ fn tell(findings: &[Finding], todo: &str) -> anyhow::Result<()> {
         line(&format!("{}{row}: {}", finding.table, finding.what));
     }
     if findings.is_empty() {
-        line("everything that is stored can be read");
+        line(if examined.is_current {
+            "everything that is stored can be read"
+        } else {
+            "its tables are those of another version, so their rows were not read; ask again when this one has taken them on (postrider migrate)"
+        });
         return Ok(());
     }
     anyhow::bail!(

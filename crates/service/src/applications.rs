@@ -153,7 +153,7 @@ impl Service {
             required("name", name, KEY_BYTES_MAX)?;
         }
         if let Some(profile) = &patch.profile {
-            may_take_profile(self, &before, profile).await?;
+            must_be_profile(self, profile)?;
         }
         // Looked at as a whole, which the transaction must find as it was.
         let mut imagined = before.clone();
@@ -369,20 +369,6 @@ fn check_branding(branding: &Branding) -> Result<()> {
         .is_some_and(|text| Colour::read(text).is_none())
     {
         return wrong("accent", "must be a colour such as #2457c5".to_owned());
-    }
-    Ok(())
-}
-
-/// Refuses another profile for an application with tenants: secrets have the form of the profile
-/// they were made under.
-async fn may_take_profile(
-    service: &Service,
-    application: &Application,
-    profile: &str,
-) -> Result<()> {
-    must_be_profile(service, profile)?;
-    if profile == application.profile {
-        return Ok(());
     }
     Ok(())
 }

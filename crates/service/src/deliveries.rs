@@ -486,7 +486,8 @@ fn as_seen_by(
     attempts
 }
 
-async fn attempts_of(
+/// Attempts of a delivery, in the order of their numbers, when it is somebody's turn.
+pub(crate) async fn attempts_of(
     service: &Service,
     who: &Caller,
     delivery: Id<id::Delivery>,

@@ -217,8 +217,12 @@ pub async fn forget_what_is_old(
 /// nothing grows meanwhile.
 async fn is_plausible(store: &dyn Store, keep: &Keep) -> Result<bool, StoreError> {
     let newest = store.list_events(EventFilter::default(), PageRequest::first(1));
-    let newest = newest.await?.rows.into_iter().next();
-    Ok(newest.is_none_or(|event| event.created_at >= keep.before))
+    let page = newest.await?;
+    Ok(match page.rows.first() {
+        Some(newest) => newest.created_at >= keep.before,
+        // There are some, which do not read.
+        None => page.next.is_none(),
+    })
 }
 
 async fn forget_piece(

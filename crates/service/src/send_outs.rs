@@ -166,7 +166,8 @@ impl Service {
     ) -> Result<(SendOut, Option<Bytes>)> {
         let delivery = deliveries::found(self, who, id).await?;
         let event = self.store().event(delivery.event).await?;
-        let last = self.store().attempts(delivery.id, None, 1).await?.pop();
+        let last = deliveries::attempts_of(self, who, delivery.id, None, 1).await?;
+        let last = last.into_iter().next_back();
         let body = self.engine().body_of(&delivery, &event, last.as_ref());
         let body = body.await?;
         Ok((one(self, delivery).await?, body))

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::{ContentFilter, Subscription};
@@ -14,6 +15,7 @@ use postrider_core::health::Health;
 use postrider_core::tenant::Mode;
 use postrider_store::Ways;
 use postrider_store::life::{Address, Candidate, RecipientKind};
+use tokio::time::Instant;
 
 use crate::convert::{from_json, from_json_opt, is_unreadable, mode};
 use crate::read::health;
@@ -30,6 +32,9 @@ const READ_AHEAD_MAX: usize = 4_096;
 const GOES: usize = 8;
 /// Bytes that they take, about, the largest one not counted: it would else drive out all others, and they it.
 const BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// After so long it is looked whether an endpoint that did not read does now.
+const LOOKED_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
@@ -52,6 +57,8 @@ pub(crate) struct Audience {
     pub(crate) looks: usize,
     /// In memory, about.
     bytes: usize,
+    /// Since when it is known with a recipient that does not read: somebody may have mended it.
+    damaged: Option<Instant>,
 }
 
 impl Audience {
@@ -62,6 +69,10 @@ impl Audience {
             application,
             looks: recipients.iter().map(Recipient::looks).sum(),
             bytes: size_of::<Self>() + recipients.iter().map(Recipient::bytes).sum::<usize>(),
+            damaged: recipients
+                .iter()
+                .any(|recipient| recipient.is_damaged)
+                .then(Instant::now),
             recipients,
             ways,
         }
@@ -103,6 +114,8 @@ pub(crate) struct Recipient {
     pub(crate) filter: Option<ContentFilter>,
     pub(crate) health: Health,
     pub(crate) address: Address,
+    /// Something of it does not read.
+    is_damaged: bool,
 }
 
 impl Recipient {
@@ -117,6 +130,7 @@ impl Recipient {
             filter: endpoint.filter.clone(),
             health: endpoint.health,
             address: Address::of(&endpoint.url),
+            is_damaged: false,
         })
     }
 
@@ -275,6 +289,11 @@ impl Fanout {
         connection: &Connection,
         tenant: i64,
     ) -> SqlResult<Option<&mut Audience>> {
+        let known = self.tenants.get(&tenant);
+        let is_old = |known: &Audience| known.damaged.is_some_and(|at| at.elapsed() > LOOKED_AGAIN);
+        if known.is_some_and(is_old) {
+            self.forget(tenant);
+        }
         if !self.tenants.contains_key(&tenant) {
             self.read(connection, &[tenant])?;
         }
@@ -351,7 +370,17 @@ fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recip
     let mut found: HashMap<i64, Vec<Recipient>> = HashMap::new();
     statement.each([keys], |row| {
         let endpoint: i64 = row.get(0)?;
-        let filter: Option<ContentFilter> = if_it_reads(endpoint, from_json_opt(row, 8))?.flatten();
+        // For whom it would be nobody knows.
+        let Some(mode) = if_it_reads(endpoint, mode(row, 1))? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let filter = if_it_reads(endpoint, from_json_opt::<ContentFilter>(row, 8))?;
+        let subscription = if_it_reads(endpoint, from_json(row, 2))?;
+        let health = if_it_reads(endpoint, health(row, 3))?;
+        let url = if_it_reads(endpoint, row.text(9))?;
+        let is_damaged =
+            filter.is_none() || subscription.is_none() || health.is_none() || url.is_none();
+        let filter = filter.flatten();
         if filter.as_ref().is_some_and(|filter| !filter.is_understood()) {
             tracing::warn!(
                 endpoint,
@@ -366,11 +395,12 @@ fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recip
                 3 => RecipientKind::Distribution,
                 other => return Err(unreadable(7, format!("endpoint kind {other}"))),
             },
-            mode: mode(row, 1)?,
-            subscription: if_it_reads(endpoint, from_json(row, 2))?.unwrap_or_else(Subscription::all),
+            mode,
+            subscription: subscription.unwrap_or_else(Subscription::all),
             filter,
-            health: if_it_reads(endpoint, health(row, 3))?.unwrap_or_default(),
-            address: Address::of(if_it_reads(endpoint, row.text(9))?.unwrap_or_default()),
+            health: health.unwrap_or_default(),
+            address: Address::of(url.unwrap_or_default()),
+            is_damaged,
         };
         found.entry(row.get(10)?).or_default().push(recipient);
         Ok(ControlFlow::Continue(()))
@@ -379,7 +409,7 @@ fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recip
 }
 
 /// A value of an endpoint, unless it is damaged. Then it is as if the endpoint wanted everything: what is not for it
-/// waits with what is, until its row reads again, and its tenant's events still go to the others.
+/// waits with what is until its row reads again, and is sent then; and its tenant's events still go to the others.
 fn if_it_reads<T>(endpoint: i64, read: SqlResult<T>) -> SqlResult<Option<T>> {
     match read {
         Err(error) if is_unreadable(&error) => {
@@ -423,6 +453,7 @@ mod tests {
                 filter: None,
                 health: Health::default(),
                 address: Address::of(""),
+                is_damaged: false,
             })
         };
         let mut changed = Audience::new(1, Ways::default(), Vec::new());

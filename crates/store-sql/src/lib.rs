@@ -48,7 +48,7 @@ use postrider_store::StoreError;
 use held::Held;
 use home::Home;
 pub use metrics::Metrics;
-pub use misread::Finding;
+pub use misread::{Examined, Finding};
 pub use postgres::{Beat, Opens, Owner, PostgresOptions};
 use read::{Readers, Source};
 pub use retention::plan;
@@ -388,11 +388,11 @@ impl SqlStore {
     /// Reads all rows of a database, which a server may be using, and tells of those that do not read.
     ///
     /// # Errors
-    /// When it cannot be reached, or has the tables of another version.
+    /// When it cannot be reached or read.
     ///
     /// # Panics
     /// As [`SqlStore::owner`].
-    pub async fn examine_rows(options: PostgresOptions) -> Result<Vec<Finding>, OpenError> {
+    pub async fn examine_rows(options: PostgresOptions) -> Result<Examined, OpenError> {
         let look = tokio::task::spawn_blocking(move || postgres::misread(&options));
         let looked = look.await;
         looked.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))

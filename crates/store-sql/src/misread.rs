@@ -29,6 +29,14 @@ pub struct Finding {
     pub what: String,
 }
 
+/// What was found of all that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    pub findings: Vec<Finding>,
+    /// The tables are those of this version. Rows of others are not read: a server takes them on first.
+    pub is_current: bool,
+}
+
 /// Rows of a table, and how they are read.
 pub(crate) struct Kind {
     pub(crate) table: &'static str,

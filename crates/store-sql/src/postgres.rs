@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::OpenError;
 use crate::convert::can_open;
-use crate::misread::Finding;
+use crate::misread::Examined;
 use crate::read::Reader;
 use crate::sql::{Connection, Optional as _, Row, SqlError, SqlResult};
 use options::Target;
@@ -203,8 +203,8 @@ pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
     leader::found(&connection).map_err(wrap)
 }
 
-/// Rows that do not read; none where the tables are those of another version. Blocks.
-pub(crate) fn misread(options: &PostgresOptions) -> Result<Vec<Finding>, OpenError> {
+/// Rows that do not read. Blocks.
+pub(crate) fn misread(options: &PostgresOptions) -> Result<Examined, OpenError> {
     let (source, name) = Source::of(options)?;
     let wrap = |source| OpenError::Database {
         name: name.clone(),
@@ -213,13 +213,20 @@ pub(crate) fn misread(options: &PostgresOptions) -> Result<Vec<Finding>, OpenErr
     let connection = source.open(None).map_err(wrap)?;
     let found = schema(&connection).map_err(wrap)?;
     if usize::try_from(found).is_ok_and(|found| found != MIGRATIONS.len()) {
-        return Ok(Vec::new());
+        return Ok(Examined {
+            findings: Vec::new(),
+            is_current: false,
+        });
     }
     // Whose rows they are nobody asks: any salt will do.
     let looked = Reader::new(connection, 0, Duration::ZERO).all_misread();
-    looked.map_err(|source| OpenError::UnreadableDatabase {
+    let findings = looked.map_err(|source| OpenError::UnreadableDatabase {
         name: name.clone(),
         source: Box::new(source),
+    })?;
+    Ok(Examined {
+        findings,
+        is_current: true,
     })
 }
 

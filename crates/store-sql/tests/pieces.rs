@@ -73,7 +73,7 @@ async fn what_a_process_left_begun_is_gone_at_the_next_start() {
         .unwrap();
     assert_eq!(stats.pending, 1);
     drop(store);
-    assert_eq!(examine(directory.path()).unwrap(), []);
+    assert_eq!(examine(directory.path()).unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn what_is_refused_between_its_pieces_leaves_nothing() {
     world.publish_new(at(5), nobody).await.unwrap();
     assert_eq!(deliveries(&store).await, 0);
     drop(store);
-    assert_eq!(examine(directory.path()).unwrap(), []);
+    assert_eq!(examine(directory.path()).unwrap().findings, []);
 }
 
 /// An event that nobody gets is work too, where very many might have got it: one tenant's do not fill a transaction that

@@ -191,7 +191,7 @@ async fn what_an_earlier_version_stored_is_entered_when_it_is_opened() {
     assert_eq!(entered(directory.path()), (2, 7, 7, 7));
     assert_eq!(look(&store, tenant, endpoint).await, expected);
     drop(store);
-    assert_eq!(examine(directory.path()).unwrap(), []);
+    assert_eq!(examine(directory.path()).unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn what_is_in_segments_is_counted_as_it_changes() {
     assert_eq!((&**name, whole.delivered), ("even", 1));
     assert_eq!((whole.failed, whole.pending), (1, 3));
     assert_eq!(whole.attempts, 3);
-    assert_eq!(examine(by_tallies.path()).unwrap(), []);
+    assert_eq!(examine(by_tallies.path()).unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -360,11 +360,11 @@ async fn a_segment_that_lacks_something_is_found() {
         assert!(connection.execute(sql, []).unwrap() > 0);
     }
     drop(connection);
-    let found = examine(directory.path()).unwrap();
+    let found = examine(directory.path()).unwrap().findings;
     let found: Vec<_> = found.iter().map(|f| (&*f.table, f.row)).collect();
     assert_eq!(found, [("segment", Some(1)), ("segment", Some(2))]);
     SqlStore::rebuild(directory.path()).unwrap();
-    assert_eq!(examine(directory.path()).unwrap(), []);
+    assert_eq!(examine(directory.path()).unwrap().findings, []);
 }
 
 /// The file as the version before segments left it.

@@ -94,7 +94,7 @@ impl Engine {
                 () = tokio::time::sleep(LOCAL_PAUSE) => {}
             }
         }
-        tracing::error!(delivery.id = %due.delivery.id, "a resend past its lane is given up: this server cannot make a connection");
+        tracing::error!(delivery.id = %due.delivery.id, "a resend past its lane is given up: this server cannot send it");
     }
 
     /// Makes an attempt and judges it. None when this server does not know the profile's version.
@@ -125,11 +125,8 @@ impl Engine {
             detail,
         } = &exchange.outcome
         {
-            // The fault is ours and passes: it is no attempt, and the receiver's record shows none. It is the same for
-            // all that waits, so few lines tell of it.
-            if let Some(left_out) = self.cannot_send.may_tell(self.now().steady) {
-                tracing::warn!(delivery.id = %due.delivery.id, detail, left_out, "this server cannot send now; the delivery waits");
-            }
+            // The fault is ours and passes: it is no attempt, and the receiver's record shows none.
+            self.tell_of_waiting(&due, ready.is_err(), detail);
             return Some(Tried::Waits(Box::new(due)));
         }
         let (url, headers) = request.unwrap_or_default();
@@ -170,6 +167,19 @@ impl Engine {
             started,
             took,
         })))
+    }
+
+    /// What keeps one back may be the same for all that waits, so few lines tell of it.
+    fn tell_of_waiting(&self, due: &DueDelivery, is_damaged: bool, detail: &str) {
+        let (delivery, endpoint) = (due.delivery.id, due.delivery.endpoint);
+        let now = self.now().steady;
+        if is_damaged {
+            if let Some(left_out) = self.damaged.may_tell(now) {
+                tracing::error!(delivery.id = %delivery, endpoint.id = %endpoint, detail, left_out, "an endpoint cannot be read, or its secret not be opened; the delivery waits");
+            }
+        } else if let Some(left_out) = self.cannot_send.may_tell(now) {
+            tracing::warn!(delivery.id = %delivery, detail, left_out, "this server cannot send now; the delivery waits");
+        }
     }
 
     /// Tells of the attempt where its event's trace is recorded.

@@ -5,7 +5,7 @@ use http::Method;
 use postrider_core::json::check_json;
 use serde_json::{Value, json};
 
-use super::resource::{Change, Id, change, one};
+use super::resource::{Change, Id, change, one, tested};
 use super::{Connection, Paging, given, with_query};
 use crate::client::Client;
 
@@ -49,11 +49,7 @@ pub enum EndpointCommand {
         connection: Connection,
     },
     /// Send a signed test request now
-    Test {
-        id: String,
-        #[command(flatten)]
-        connection: Connection,
-    },
+    Test(Id),
     /// Show its signing secret, where the profile shows it again
     Secret(Id),
     /// Make a new signing secret; the old one stays valid for the profile's overlap
@@ -222,7 +218,6 @@ const ENDPOINT: &[&str] = &[
     "secret",
 ];
 
-#[expect(clippy::too_many_lines, reason = "one arm for each command")]
 pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
     let path = |id: &str| Client::path(&["endpoints", id]);
     match command {
@@ -269,20 +264,7 @@ pub async fn endpoint(command: EndpointCommand) -> anyhow::Result<()> {
         EndpointCommand::Delete { id, connection } => {
             drop(connection.client()?.delete(&path(&id)?).await?)
         }
-        EndpointCommand::Test { id, connection } => {
-            let result = connection
-                .client()?
-                .post(&format!("{}/test", path(&id)?), &json!({}))
-                .await?;
-            connection.show(
-                &result,
-                &["success", "statusCode", "responseTime", "message", "error"],
-            );
-            anyhow::ensure!(
-                result["success"] == true,
-                "the endpoint did not accept the test"
-            );
-        }
+        EndpointCommand::Test(id) => tested(id, "endpoints").await?,
         EndpointCommand::RotateSecret(rotation) => rotation.run("endpoints").await?,
         EndpointCommand::Stats { id, connection } => {
             let stats = connection

@@ -80,10 +80,7 @@ pub async fn distribution(command: DistributionCommand) -> anyhow::Result<()> {
             one(Method::GET, id, &["distributions"], &[], DISTRIBUTION).await
         }
         DistributionCommand::Update(given) => change(given, "distributions", DISTRIBUTION).await,
-        DistributionCommand::Test(id) => {
-            let shown = &["success", "statusCode", "responseTime", "message", "error"];
-            one(Method::POST, id, &["distributions"], &["test"], shown).await
-        }
+        DistributionCommand::Test(id) => tested(id, "distributions").await,
         DistributionCommand::Delete(id) => {
             one(Method::DELETE, id, &["distributions"], &[], &[]).await
         }
@@ -280,6 +277,20 @@ pub(super) async fn one(
 ) -> anyhow::Result<()> {
     let path = Client::path(&[before, &[id.id.as_str()], after].concat())?;
     call(&id.connection, method, &path, None, columns).await
+}
+
+/// A test call; fails where the receiver did not take it.
+pub(super) async fn tested(id: Id, of: &str) -> anyhow::Result<()> {
+    let path = Client::path(&[of, &id.id, "test"])?;
+    let result = id.connection.client()?;
+    let result = result.post(&path, &serde_json::json!({})).await?;
+    let shown = &["success", "statusCode", "responseTime", "message", "error"];
+    id.connection.show(&result, shown);
+    anyhow::ensure!(
+        result["success"] == true,
+        "the endpoint did not accept the test"
+    );
+    Ok(())
 }
 
 pub(super) async fn change(given: Change, of: &str, columns: &[&str]) -> anyhow::Result<()> {

@@ -103,7 +103,7 @@ impl OfMode {
 const SECRET: &[&str] = &["mode", "secret"];
 const TENANT: &[&str] = &["id", "name", "externalId", "createdAt"];
 const STATISTICS: &[&str] = &["since", "until", "totals", "moreEndpoints"];
-const PORTAL_LINK: &[&str] = &["url", "name", "readOnly", "expiresAt"];
+const PORTAL_LINK: &[&str] = &["id", "url", "name", "readOnly", "expiresAt"];
 /// The answer that made it, which alone has its secrets.
 const MADE: &[&str] = &[
     "id",

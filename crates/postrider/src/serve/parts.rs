@@ -316,9 +316,10 @@ async fn listen(
         ..ServerLimits::default()
     };
     let bound = Listener::bind(address, limits).await;
-    bound.with_context(|| {
+    let bound = bound.with_context(|| {
         format!("failed to listen on {address}; choose another address with {setting}")
-    })
+    })?;
+    Ok(bound.with_proxies(&config.server.trusted_proxies))
 }
 
 /// All that is served at the API's port.

@@ -132,7 +132,9 @@ async fn what_a_paused_distribution_skipped_is_in_the_log_and_can_be_sent() {
         .await;
     let rows = skipped["data"].as_array().unwrap();
     assert_eq!(rows.len(), 2, "{skipped}");
-    let findings = postrider_store_sql::examine(&server.directory.path().join("data")).unwrap();
+    let findings = postrider_store_sql::examine(&server.directory.path().join("data"))
+        .unwrap()
+        .findings;
     assert_eq!(findings, [], "it is nothing that the doctor minds");
     let row = &rows[0];
     assert_eq!(

@@ -32,8 +32,10 @@ async fn every_kind_of_thing_has_its_verbs() {
     let distribution = id(&made);
     let d = distribution.as_str();
     assert!(run(&["distribution", "list", "--tenant", t]).contains(d));
-    let tested = json_of(&["distribution", "test", d]);
-    assert_eq!(tested["success"], false, "nobody is there: {tested}");
+    let mut command = postrider();
+    let command = command.args(["distribution", "test", d, "--server", &url]);
+    let tested = output(command.args(["--key", &server.root]));
+    assert!(!tested.status.success(), "nobody is there: {tested:?}");
     let paused = json_of(&["distribution", "update", d, r#"{"status":"paused"}"#]);
     assert_eq!(paused["status"], "paused");
     assert!(run(&["distribution", "get", d]).contains("paused"));

@@ -31,7 +31,7 @@ const TRIES_MAX: u32 = 120;
 const UNFINISHED_MAX: usize = 10;
 /// All replays are one account of those who list.
 const REPLAYS: Id<()> = Id::from_u128(0);
-/// Replays whose pages are gone through at once; the others wait for their turn, which each has for a page.
+/// What replays read and send at once; each waits for its turn with every page, and with every delivery.
 const RUNNING_MAX: usize = 4;
 
 /// Goes on with a replay that nobody runs.
@@ -41,7 +41,7 @@ pub(crate) fn resume(service: &Service, task: Task, tenant: Id<id::Tenant>, clai
     start(service, task, place, claim);
 }
 
-/// Who replays: a tenant's replays run one after the other, and few at once in all, page by page in turns, so that
+/// Who replays: a tenant's replays run one after the other, and few at once in all, in turns, so that
 /// they leave the writer to publishers.
 pub(crate) struct Replays {
     unfinished: Arc<Mutex<HashMap<Id<id::Tenant>, usize>>>,
@@ -66,7 +66,7 @@ pub(super) struct Place {
 }
 
 impl Replays {
-    /// A turn for the next page: a long replay goes on beside those that come later, and not before them.
+    /// A turn for the next page or delivery: a long replay goes on beside those that come later, and not before them.
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // Nobody closes it.
         self.running.acquire().await.ok()
@@ -203,7 +203,6 @@ async fn send_again(service: &Service, task: &mut Task, filter: DeliveryFilter) 
         }
     };
     loop {
-        let _running = service.0.replays.turn().await;
         let cursor = task.cursor.as_deref().map(|text| place_of(text, query));
         let cursor = cursor.transpose().map_err(Refusal::internal)?;
         let request = PageRequest {
@@ -240,9 +239,9 @@ async fn count(service: &Service, filter: &DeliveryFilter, task: &Task) -> Resul
         cursor: from.transpose().map_err(Refusal::internal)?,
     };
     loop {
-        let _running = service.0.replays.turn().await;
-        let counted = patiently(TRIES_MAX, || {
-            service.store().count_deliveries(filter.clone(), page)
+        let counted = patiently(TRIES_MAX, || async {
+            let _running = service.0.replays.turn().await;
+            service.store().count_deliveries(filter.clone(), page).await
         });
         let counted = counted.await?;
         total += counted.rows;
@@ -263,7 +262,6 @@ async fn catch_up(service: &Service, task: &mut Task, query: MissedQuery) -> Res
         return Err(Refusal::internal("a catch-up without a tenant"));
     };
     loop {
-        let _running = service.0.replays.turn().await;
         let after = task.cursor.as_deref().map(|text| place_of(text, 0));
         let after = after.transpose().map_err(Refusal::internal)?;
         let query = MissedQuery {
@@ -314,6 +312,7 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     patiently(TRIES_MAX, || async {
+        let _running = service.0.replays.turn().await;
         let turn = service.0.lists.take(REPLAYS).await;
         let listed = list().await;
         drop(turn);
@@ -325,7 +324,6 @@ where
 async fn count_missed(service: &Service, mut query: MissedQuery) -> Result<u64> {
     let mut total = 0;
     loop {
-        let _running = service.0.replays.turn().await;
         let page = read_missed(service, &query).await?;
         total += page.events.len() as u64;
         if page.next.is_none() {
@@ -367,7 +365,11 @@ where
     let mut recorded = false;
     let mut tries = 0;
     loop {
-        match send().await {
+        let turn = service.0.replays.turn().await;
+        let sent = send().await;
+        // Not over a pause: whoever waits for publishers keeps no other replay waiting.
+        drop(turn);
+        match sent {
             Ok(_) => task.done += 1,
             Err(PublishError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. })) => {
                 task.skipped += 1

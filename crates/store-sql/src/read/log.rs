@@ -40,7 +40,6 @@ pub(crate) fn audit_row(row: &Row<'_>, salt: u64) -> SqlResult<AuditEntry> {
     })
 }
 
-/// How a class is stored.
 /// From one tenant to the next by the index, however much each of them waits for. The oldest is the one with the first id.
 const AUDIENCES: &str = "with recursive turn (tenant_id) as (
        select tenant_id from (select tenant_id from notice where mail_due = 1 order by tenant_id limit 1) as first
@@ -53,6 +52,7 @@ const AUDIENCES: &str = "with recursive turn (tenant_id) as (
        from turn, (select cast(0 as bigint) as class union all select cast(1 as bigint)) as classes where tenant_id is not null)
      select tenant_id, class, oldest from audience where oldest is not null";
 
+/// How a class is stored.
 pub(crate) const fn class_number(class: NoticeClass) -> i64 {
     match class {
         NoticeClass::Webhooks => 0,

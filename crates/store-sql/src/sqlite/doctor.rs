@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::open;
 use crate::OpenError;
 use crate::convert::can_open;
-use crate::misread::Finding;
+use crate::misread::{Examined, Finding};
 use crate::postgres::Opens;
 use crate::read::Reader;
 use crate::sql;
@@ -21,7 +21,7 @@ const TOLD_MAX: u32 = 20;
 ///
 /// # Errors
 /// When there is no database, or none of it can be read.
-pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
+pub fn examine(directory: &Path) -> Result<Examined, OpenError> {
     let file = directory.join(open::FILE);
     open::must_be_ours(&file)?;
     let wrap = |source| OpenError::from_sqlite(&file, source);
@@ -34,8 +34,8 @@ pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
     segments(&connection, &mut findings);
     let version: rusqlite::Result<u32> =
         connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    // Rows of a store of an earlier version are read when a server has taken it on.
-    if version.is_ok_and(|version| version as usize == open::MIGRATIONS.len()) {
+    let is_current = version.is_ok_and(|version| version as usize == open::MIGRATIONS.len());
+    if is_current {
         // Whose rows they are nobody asks: any salt will do.
         let reader = Reader::new(sql::Connection::Sqlite(connection), 0, Duration::ZERO);
         match reader.all_misread() {
@@ -48,7 +48,10 @@ pub fn examine(directory: &Path) -> Result<Vec<Finding>, OpenError> {
             }
         }
     }
-    Ok(findings)
+    Ok(Examined {
+        findings,
+        is_current,
+    })
 }
 
 /// Whether a secret that is stored in a directory opens; true where there is none.

@@ -50,7 +50,10 @@ impl Reader {
             };
             // Now as what they are.
             for kind in KINDS.iter().filter(|kind| kind.table == table) {
-                findings.extend(self.misread(kind, key, PIECE_ROWS)?.0);
+                let misread = self.misread(kind, key, PIECE_ROWS)?.0;
+                // One that has no text is told already.
+                let told: Vec<_> = findings.iter().map(|finding| finding.row).collect();
+                findings.extend(misread.into_iter().filter(|new| !told.contains(&new.row)));
             }
             in_order(after, last)
         });
