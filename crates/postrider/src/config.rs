@@ -59,6 +59,7 @@ pub struct ServerConfig {
     /// Seconds that requests and attempts under way get at a shutdown.
     pub shutdown_secs: u64,
     /// Networks of proxies in front whose `X-Forwarded-For` is believed, for keys with `allowedIps` and for who comes in by name.
+    /// They may have all of `connections_max`; any other network has no more than are free.
     #[schema(value_type = Vec<String>)]
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,

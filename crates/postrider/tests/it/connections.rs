@@ -61,7 +61,9 @@ async fn connections_that_say_nothing_leave_deliveries_the_descriptors_they_need
         value.unwrap().parse().unwrap()
     };
     assert!(of("max") < 512, "{}", of("max"));
-    assert!(of("used") > of("max") * 3 / 4, "{}", of("used"));
+    // No more than it leaves to others, some of which it is giving up for the next.
+    let share = of("max") / 4..=of("max") / 2 + 8;
+    assert!(share.contains(&of("used")), "{}", of("used"));
     publish(&process, &root, &tenant).await;
     receiver.wait_for(1).await;
     let path = format!("/v1/deliveries?tenant={tenant}");
