@@ -177,14 +177,15 @@ impl Tx {
         };
         // While the log is being copied, nobody empties it.
         let copying = self.checkpointer.as_ref().map(Checkpointer::wait);
+        // An empty log is what a lost one looks like to the next start: whoever is killed behind it had closed the store.
         let emptied = connection
             .busy_timeout(wait)
-            .and_then(|()| checkpoint(connection, "truncate"))
-            // An empty log is what a lost one looks like to the next start.
-            .and_then(|is_empty| {
-                let marked = is_empty.then(|| write_mark(connection, Mark::Open));
-                marked.transpose().map(|_| is_empty)
-            });
+            .and_then(|()| write_mark(connection, Mark::Closed))
+            .and_then(|()| checkpoint(connection, "truncate"));
+        let marked = write_mark(connection, Mark::Open)
+            // Into the file: there it is looked for.
+            .and_then(|()| checkpoint(connection, "passive"));
+        let emptied = marked.and(emptied);
         drop(copying);
         let is_empty = matches!(emptied, Ok(true));
         if matches!(emptied, Ok(false)) && !wait.is_zero() {

@@ -300,17 +300,20 @@ impl SqlStore {
         let directory = open::DataDirectory::claim(directory, options.new_store)?;
         let file = directory.file.clone();
         let connection = Connection::Sqlite(open::open_writer(&file, options.max_bytes)?);
+        let home = Home::Directory {
+            directory,
+            max_bytes: options.max_bytes,
+        };
         let is_part = is_being_filled(&connection);
+        if !matches!(is_part, Ok(false)) {
+            home.close(&connection);
+        }
         // A server on a part would deny what is not copied yet, and not send what waits in it.
         if is_part.map_err(|error| OpenError::from_sqlite(&file, error))? {
             return Err(OpenError::Unfinished {
                 name: file.display().to_string(),
             });
         }
-        let home = Home::Directory {
-            directory,
-            max_bytes: options.max_bytes,
-        };
         let source = Source::File(file.clone());
         Self::start(home, connection, &source, options.salt, options.segments)
             .map_err(|error| OpenError::from_sqlite(&file, error))
@@ -457,21 +460,11 @@ impl SqlStore {
         salt: u64,
         segments: Segments,
     ) -> SqlResult<Self> {
-        let salt = convert::salt(&connection, salt)?;
-        // Ids go on behind every key that is stored, whatever the clock says now.
-        let floor = convert::greatest_key(&connection)?;
-        let last_sequence = convert::last_sequence(&connection)?;
-        let ids = Arc::new(IdGenerator::new(salt, floor));
-        // Lists by time look so much further for the rows of earlier runs too.
-        ids.was_ahead(convert::ahead(&connection)?);
         let metrics = Arc::new(Metrics::default());
-        let begin = Begin {
-            ids: ids.clone(),
-            salt,
-            last_sequence,
-            segments,
-            metrics: metrics.clone(),
-        };
+        let begin = Begin::of(&connection, salt, segments, metrics.clone());
+        // What nobody goes on with was closed, as far as the next start is concerned.
+        let begin = begin.inspect_err(|_| home.close(&connection))?;
+        let ids = begin.ids.clone();
         let writer = Writer::start(home, connection, begin)?;
         let readers = |connections, time_max| {
             Readers::new(source.clone(), ids.clone(), connections, time_max)

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::convert;
 use crate::convert::{aborted, commit_failed, note_ahead};
 use crate::erase::Erasing;
 use crate::fanout::Fanout;
@@ -65,6 +66,30 @@ pub(crate) struct Begin {
     pub(crate) last_sequence: i64,
     pub(crate) segments: Segments,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Begin {
+    /// Of what the store has. `salt` is for one that has none yet.
+    pub(crate) fn of(
+        connection: &Connection,
+        salt: u64,
+        segments: Segments,
+        metrics: Arc<Metrics>,
+    ) -> SqlResult<Self> {
+        let salt = convert::salt(connection, salt)?;
+        // Ids go on behind every key that is stored, whatever the clock says now.
+        let floor = convert::greatest_key(connection)?;
+        let ids = Arc::new(IdGenerator::new(salt, floor));
+        // Lists by time look so much further for the rows of earlier runs too.
+        ids.was_ahead(convert::ahead(connection)?);
+        Ok(Self {
+            ids,
+            salt,
+            last_sequence: convert::last_sequence(connection)?,
+            segments,
+            metrics,
+        })
+    }
 }
 
 /// What a transaction works with.
