@@ -128,8 +128,7 @@ pub(crate) async fn create_tenant(
     let new = NewTenant {
         name: fields.text("name"),
         external_id: fields.get("external_id").map(str::to_owned),
-        metadata: postrider_core::tenant::Metadata::new(),
-        settings: None,
+        ..NewTenant::default()
     };
     let who = &visitor.visit.caller;
     match site.service().create_tenant(who, id, new).await {

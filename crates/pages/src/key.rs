@@ -301,13 +301,10 @@ pub(crate) async fn create(
     let tenant = tenant_of(&visitor, &id)?;
     let command = |mode| NewKey {
         name: fields.text("name"),
-        application: None,
         tenant: Some(tenant),
         mode,
         webhook: fields.get("webhook").map(str::to_owned),
-        allowed_ips: Vec::new(),
-        expires_at: None,
-        read_only: false,
+        ..NewKey::default()
     };
     let who = &visitor.visit.caller;
     let asked = mode(fields.get("mode"));

@@ -209,7 +209,7 @@ pub(crate) async fn act(
     let asked: Result<(Mode, Secret), Refusal> = match (act.as_str(), mode) {
         ("secret" | "rotate", Err(refusal)) => Err(refusal),
         ("secret", Ok(mode)) => service.tenant_secret(who, tenant, mode).await,
-        ("rotate", Ok(mode)) => service.rotate_tenant_secret(who, tenant, mode).await,
+        ("rotate", Ok(mode)) => service.rotate_tenant_secret(who, tenant, mode, None).await,
         _ => return Err(Failure::not_found(site.face)),
     };
     match asked {

@@ -110,9 +110,7 @@ async fn tenant(
     let shop = service.create_application(operator, shop).await?;
     let ada = NewTenant {
         name: "Ada Ltd".to_owned(),
-        external_id: None,
-        metadata: Default::default(),
-        settings: None,
+        ..NewTenant::default()
     };
     let ada = service.create_tenant(operator, shop.id, ada).await?.tenant;
     let hook = NewEndpoint {

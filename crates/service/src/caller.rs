@@ -419,6 +419,14 @@ impl Caller {
         Ok(())
     }
 
+    /// Whether it is the product, or who runs the server, and no customer.
+    pub(crate) fn is_product(&self) -> bool {
+        match self.scope {
+            Scope::Root | Scope::Application(_) => true,
+            Scope::Tenant(..) => false,
+        }
+    }
+
     /// Refuses users of the console who are no owners, what keys of products may: `what` is theirs alone.
     pub(crate) fn must_own(&self, what: &str) -> Result<()> {
         match self.user().map(|user| user.role) {

@@ -78,7 +78,7 @@ pub struct NewEndpoint {
     /// Adds an Ed25519 key, where the profile knows them.
     #[serde(default)]
     pub asymmetric: bool,
-    /// Where the profile lets its owner bring one.
+    /// One that its owner has already, where the profile lets them bring it; the product may under every profile.
     pub secret: Option<String>,
     #[serde(default)]
     pub content_type: ContentType,
@@ -175,7 +175,8 @@ impl Service {
         }
         let mode = who.mode(new.mode)?;
         let form = new.content_type.is_form(&profile)?;
-        let own = new.secret.map(|text| brought(&profile, text)).transpose()?;
+        let own = new.secret.map(|text| brought(who, &profile, text));
+        let own = own.transpose()?;
         let (mut endpoint, mut secret) =
             fresh_endpoint(self, &profile, &tenant, mode, new.url, subscription)?;
         if let Some(own) = own {
@@ -407,14 +408,27 @@ impl Service {
     }
 }
 
-/// A secret that the owner of an endpoint brings.
-fn brought(profile: &Profile, text: String) -> Result<Secret> {
-    if !profile.secret.client_set {
+/// A secret that the owner of an endpoint brings, or the product that moves here with those that its customers have.
+fn brought(who: &Caller, profile: &Profile, text: String) -> Result<Secret> {
+    if profile.secret.scope == SecretScope::Tenant {
+        let rule = "is the tenant's: bring it with the tenant, or to POST /v1/tenants/{tenant}/rotate-secret";
+        return Err(Refusal::invalid("secret", rule));
+    }
+    if !profile.secret.client_set && !who.is_product() {
         let rule = format!("the profile {} makes its secrets itself", profile.name);
         return Err(Refusal::invalid("secret", rule));
     }
-    required("secret", &text, KEY_BYTES_MAX)?;
+    usable(profile, "secret", text)
+}
+
+/// A secret that was brought, if it can sign.
+pub(crate) fn usable(profile: &Profile, field: &str, text: String) -> Result<Secret> {
+    required(field, &text, KEY_BYTES_MAX)?;
     let policy = &profile.secret;
+    if !policy.format.begins(&text) {
+        let rule = format!("must begin with {}", policy.format.begin());
+        return Err(Refusal::invalid(field, rule));
+    }
     if policy.key == KeyBytes::Base64AfterPrefix {
         let prefix = &policy.format.prefix;
         let key = text.strip_prefix(prefix.as_str());
@@ -425,7 +439,7 @@ fn brought(profile: &Profile, text: String) -> Result<Secret> {
                 BROUGHT_BYTES.start(),
                 BROUGHT_BYTES.end()
             );
-            return Err(Refusal::invalid("secret", rule));
+            return Err(Refusal::invalid(field, rule));
         }
     }
     Ok(Secret::new(text))
@@ -435,7 +449,7 @@ fn brought(profile: &Profile, text: String) -> Result<Secret> {
 const BROUGHT_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A sealed secret in the profile's format, valid without end.
-fn sealed(
+pub(crate) fn sealed(
     service: &Service,
     endpoint: Id<id::Endpoint>,
     secret: &Secret,

@@ -4,13 +4,15 @@ mod rotating;
 
 pub use rotating::KeyRotation;
 
+use std::fmt;
+
 use ipnet::IpNet;
 use postrider_core::address;
 use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
 use postrider_core::limits::{ALLOWED_IPS_MAX, KEY_BYTES_MAX, KEYS_MAX};
-use postrider_core::profile::Profile;
+use postrider_core::profile::{Profile, SecretScope};
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
@@ -19,7 +21,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::endpoints::{
-    Rotation, SecretShown, checked_url, fresh_endpoint, move_to, must_lead_out, rotate,
+    Rotation, SecretShown, checked_url, fresh_endpoint, move_to, must_lead_out, rotate, sealed,
+    usable, without_secrets,
 };
 use crate::random::{key_text, public_key_id, seal_nonce, secret_text};
 use crate::reading::{bounded_page, nullable, present, required};
@@ -32,7 +35,7 @@ const PRODUCT_KEYS: &str = "about the keys of products";
 pub(crate) const KEY_SECRET_CONTEXT: &str = "api key secret";
 
 /// A key to be made.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewKey {
     pub name: String,
@@ -51,6 +54,17 @@ pub struct NewKey {
     /// It sees what is in its scope but secrets, and changes and sends nothing.
     #[serde(default)]
     pub read_only: bool,
+    /// Its id and text, both, that a customer of a system that moves here has already; for a tenant's keys.
+    pub public_id: Option<String>,
+    pub key: Option<String>,
+    /// The same: what signs for its webhook.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "NewKey", self.webhook.as_deref())
+    }
 }
 
 /// A key with the endpoint that it owns.
@@ -93,7 +107,7 @@ impl Service {
     ///
     /// # Errors
     /// Of a field that cannot be, `scope_insufficient` for more than the caller has, or what the store answers.
-    pub async fn create_key(&self, who: &Caller, new: NewKey) -> Result<KeyMade> {
+    pub async fn create_key(&self, who: &Caller, mut new: NewKey) -> Result<KeyMade> {
         required("name", &new.name, KEY_BYTES_MAX)?;
         let allowed_ips = networks("allowedIps", &new.allowed_ips)?;
         must_be_later("expiresAt", new.expires_at, self.now())?;
@@ -112,11 +126,20 @@ impl Service {
                 if let Some(url) = &new.webhook {
                     must_lead_out(self, tenant.id, "webhook", url).await?;
                 }
-                tenant_key(self, &profile, &tenant, new.name, mode, new.webhook)?
+                let brought = Brought::checked(&profile, &mut new)?;
+                tenant_key(
+                    self,
+                    &profile,
+                    &tenant,
+                    new.name,
+                    mode,
+                    new.webhook,
+                    brought,
+                )?
             }
-            None if new.webhook.is_some() => {
+            None if let Some(field) = of_tenants(&new) => {
                 let rule = "belongs to a tenant's key; name the tenant";
-                return Err(Refusal::invalid("webhook", rule));
+                return Err(Refusal::invalid(field, rule));
             }
             None => {
                 who.must_own(PRODUCT_KEYS)?;
@@ -385,7 +408,67 @@ async fn first_webhook(service: &Service, key: &ApiKey, url: &str) -> Result<(En
     owned_endpoint(service, &profile, &tenant, key, url.to_owned())
 }
 
-/// A tenant's key in the form that the profile gives them, and the endpoint that it is to own.
+/// What of a key only a tenant's has, if it is given.
+fn of_tenants(new: &NewKey) -> Option<&'static str> {
+    let given = [
+        ("webhook", new.webhook.is_some()),
+        ("publicId", new.public_id.is_some()),
+        ("key", new.key.is_some()),
+        ("secret", new.secret.is_some()),
+    ];
+    let mut given = given.into_iter().filter(|(_, is_given)| *is_given);
+    given.next().map(|(field, _)| field)
+}
+
+/// Bytes of a key's text that is brought: a shorter one could be found by trying.
+const TEXT_BYTES_MIN: usize = 16;
+
+/// What a customer has of their key already, in the system that moves here.
+#[derive(Default)]
+struct Brought {
+    pair: Option<(String, Secret)>,
+    /// Of its webhook.
+    secret: Option<Secret>,
+}
+
+impl Brought {
+    fn checked(profile: &Profile, new: &mut NewKey) -> Result<Self> {
+        let plain = |field: &str, text: &str, min: usize| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+            if is_plain && (min..=KEY_BYTES_MAX).contains(&text.len()) {
+                return Ok(());
+            }
+            let rule = format!("must have {min} to {KEY_BYTES_MAX} printable ASCII characters");
+            Err(Refusal::invalid(field, rule))
+        };
+        let pair = match (new.public_id.take(), new.key.take()) {
+            (None, None) => None,
+            (Some(public), Some(text)) => {
+                plain("publicId", &public, 1)?;
+                plain("key", &text, TEXT_BYTES_MIN)?;
+                Some((public, Secret::new(text)))
+            }
+            (Some(_), None) => return Err(Refusal::invalid("key", "is needed with publicId")),
+            (None, Some(_)) => return Err(Refusal::invalid("publicId", "is needed with key")),
+        };
+        let secret = match new.secret.take() {
+            None => None,
+            Some(_) if new.webhook.is_none() => {
+                return Err(Refusal::invalid("secret", "is needed with webhook only"));
+            }
+            Some(_) if profile.secret.scope == SecretScope::Tenant => {
+                return Err(Refusal::invalid(
+                    "secret",
+                    "is the tenant's: bring it there",
+                ));
+            }
+            Some(text) => Some(usable(profile, "secret", text)?),
+        };
+        Ok(Self { pair, secret })
+    }
+}
+
+/// A tenant's key, one that is brought or in the form that the profile gives them, and the endpoint that it is to own.
 fn tenant_key(
     service: &Service,
     profile: &Profile,
@@ -393,8 +476,10 @@ fn tenant_key(
     name: String,
     mode: Mode,
     webhook: Option<String>,
+    brought: Brought,
 ) -> Result<KeyMade> {
     let (public, text) = match &profile.api_keys {
+        _ if let Some(pair) = brought.pair => pair,
         Some(formats) => (
             secret_text(&formats.public, mode).expose().to_owned(),
             secret_text(&formats.secret, mode),
@@ -405,7 +490,7 @@ fn tenant_key(
     let now = service.now();
     let id: Id<id::ApiKey> = service.store().ids().next(now);
     let sealer = &service.0.sealer;
-    let sealed = sealer.seal(&text, seal_nonce(), KEY_SECRET_CONTEXT, id.as_u128());
+    let sealed_text = sealer.seal(&text, seal_nonce(), KEY_SECRET_CONTEXT, id.as_u128());
     let key = ApiKey {
         id,
         name,
@@ -413,7 +498,7 @@ fn tenant_key(
         mode,
         secret_hash: sha256(text.expose().as_bytes()),
         public_id: Some(public),
-        sealed_secret: Some(sealed),
+        sealed_secret: Some(sealed_text),
         allowed_ips: Vec::new(),
         read_only: false,
         disabled_at: None,
@@ -423,7 +508,11 @@ fn tenant_key(
         previous: None,
     };
     let owned = webhook.map(|url| owned_endpoint(service, profile, tenant, &key, url));
-    let (endpoint, secret) = owned.transpose()?.unzip();
+    let (mut endpoint, mut secret) = owned.transpose()?.unzip();
+    if let (Some(endpoint), Some(own)) = (&mut endpoint, brought.secret) {
+        endpoint.secrets = vec![sealed(service, endpoint.id, &own, now)];
+        secret = Some(own);
+    }
     Ok(KeyMade {
         shown: KeyShown { key, endpoint },
         text,

@@ -1,5 +1,6 @@
 //! Tenants: their settings, and the secret that signs for endpoints without one of their own.
 
+use std::fmt;
 use std::sync::Arc;
 
 use postrider_core::limits::{EMAILS_MAX, KEY_BYTES_MAX};
@@ -18,13 +19,14 @@ use utoipa::ToSchema;
 use crate::applications::merged;
 use crate::changes::is_overtaken;
 use crate::confirmations;
+use crate::endpoints::{usable, without_secrets};
 use crate::random::{seal_nonce, secret_text};
 use crate::reading::{bounded_page, checked_metadata, nullable, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::{Caller, Service};
 
 /// A tenant to be made.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NewTenant {
     pub name: String,
@@ -35,6 +37,16 @@ pub struct NewTenant {
     pub metadata: Metadata,
     #[schema(value_type = Option<TenantSettings>)]
     pub settings: Option<Map<String, Value>>,
+    /// The secret of live endpoints that its customer has already, where the profile has one for all of them.
+    pub secret: Option<String>,
+    /// The same of test endpoints.
+    pub test_secret: Option<String>,
+}
+
+impl fmt::Debug for NewTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        without_secrets(f, "NewTenant", None)
+    }
 }
 
 /// A tenant as it was made; its secrets are shown once.
@@ -85,8 +97,9 @@ impl Service {
         let now = self.now();
         let id = self.store().ids().next(now);
         // Whatever the profile: one-off URLs have no secret but these.
-        let (live, live_secret) = fresh_secret(self, &profile, id, Mode::Live);
-        let (test, test_secret) = fresh_secret(self, &profile, id, Mode::Test);
+        let of = |mode, own| tenant_secret(self, &profile, id, mode, own);
+        let (live, live_secret) = of(Mode::Live, new.secret)?;
+        let (test, test_secret) = of(Mode::Test, new.test_secret)?;
         // Who makes a tenant is the product, and vouches for the addresses.
         let settings = match new.settings {
             None => TenantSettings::default(),
@@ -295,7 +308,8 @@ impl Service {
         Ok((mode, opened_secret(self, &tenant, mode)?))
     }
 
-    /// Replaces the tenant's secret of a mode at once: the documentation of no profile has two at a time.
+    /// Replaces the tenant's secret of a mode at once, by one that is brought or made: the documentation of no profile has
+    /// two at a time.
     ///
     /// # Errors
     /// `scope_insufficient` for a live one with a test key, or what the store answers.
@@ -304,11 +318,16 @@ impl Service {
         who: &Caller,
         id: Id<id::Tenant>,
         mode: Option<Mode>,
+        own: Option<String>,
     ) -> Result<(Mode, Secret)> {
         let tenant = who.tenant(self, id).await?;
         let mode = who.mode(mode)?;
         let profile = self.profile_of(tenant.application).await?.profile;
-        let (text, fresh) = fresh_secret(self, &profile, tenant.id, mode);
+        if own.is_some() && !profile.secret.client_set && !who.is_product() {
+            let rule = format!("the profile {} makes its secrets itself", profile.name);
+            return Err(Refusal::invalid("secret", rule));
+        }
+        let (text, fresh) = tenant_secret(self, &profile, tenant.id, mode, own)?;
         let by = who.changes(self.now())?;
         let now = by.at;
         let change = unconditionally(move |tenant: &mut Tenant| {
@@ -320,18 +339,35 @@ impl Service {
     }
 }
 
-/// A secret in the profile's format, and as a tenant keeps it.
-fn fresh_secret(
+/// A secret that is brought, or one in the profile's format, and as a tenant keeps it.
+fn tenant_secret(
     service: &Service,
     profile: &Profile,
     tenant: Id<id::Tenant>,
     mode: Mode,
-) -> (Secret, TenantSecret) {
-    let text = secret_text(&profile.secret.format, mode);
+    own: Option<String>,
+) -> Result<(Secret, TenantSecret)> {
+    let text = match own {
+        Some(text) => {
+            let field = match mode {
+                Mode::Live => "secret",
+                Mode::Test => "testSecret",
+            };
+            if profile.secret.scope != SecretScope::Tenant {
+                let rule = format!(
+                    "the profile {} has no secret of a tenant: bring those of its endpoints",
+                    profile.name
+                );
+                return Err(Refusal::invalid(field, rule));
+            }
+            usable(profile, field, text)?
+        }
+        None => secret_text(&profile.secret.format, mode),
+    };
     let sealer = &service.0.sealer;
     let sealed = sealer.seal(&text, seal_nonce(), TENANT_SECRET_CONTEXT, tenant.as_u128());
     let since = service.now();
-    (text, TenantSecret { sealed, since })
+    Ok((text, TenantSecret { sealed, since }))
 }
 
 /// The tenant's signing secret of a mode.

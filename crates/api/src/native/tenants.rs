@@ -123,6 +123,16 @@ pub(crate) struct SecretQuery {
     mode: Option<Mode>,
 }
 
+/// What takes the place of a tenant's secret.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewSecret {
+    /// The key's, when it is not given.
+    mode: Option<Mode>,
+    /// One that the customer has already; one is made otherwise.
+    secret: Option<String>,
+}
+
 #[derive(Serialize, ToSchema)]
 struct TenantSecretView<'s> {
     mode: Mode,
@@ -153,7 +163,7 @@ pub(crate) async fn read_secret(
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/rotate-secret", tag = "Tenants", operation_id = "rotateTenantSecret",
     params(OfTenant, SecretQuery),
-    request_body(content = Option<SecretQuery>),
+    request_body(content = Option<NewSecret>),
     responses((status = OK, description = "Done.", body = TenantSecretView<'_>), Refusals),
 )]
 pub(crate) async fn rotate_secret(
@@ -164,12 +174,15 @@ pub(crate) async fn rotate_secret(
     body: Body,
 ) -> Answer {
     let id = read_id(&id)?;
-    let asked: SecretQuery = api.read_optional(&caller, body).await?;
+    let asked: NewSecret = api.read_optional(&caller, body).await?;
     if query.mode.is_some() && asked.mode.is_some() && query.mode != asked.mode {
         return Err(Refusal::invalid("mode", "is another one in the query").into());
     }
     let mode = asked.mode.or(query.mode);
-    let (mode, secret) = api.service.rotate_tenant_secret(&caller, id, mode).await?;
+    let rotated = api
+        .service
+        .rotate_tenant_secret(&caller, id, mode, asked.secret);
+    let (mode, secret) = rotated.await?;
     let secret = secret.expose();
     Ok(ok(&TenantSecretView { mode, secret }))
 }

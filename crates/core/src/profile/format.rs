@@ -151,6 +151,24 @@ pub enum Visibility {
 }
 
 impl SecretFormat {
+    /// Whether a text begins as secrets of this form do, of either mode.
+    pub fn begins(&self, text: &str) -> bool {
+        let modes = [Mode::Live, Mode::Test];
+        let mut begins = modes
+            .map(|mode| self.prefix.replace(MODE, mode.as_str()))
+            .into_iter();
+        begins.any(|begin| text.starts_with(&begin))
+    }
+
+    /// How they begin, for people.
+    pub fn begin(&self) -> String {
+        let of = |mode: Mode| self.prefix.replace(MODE, mode.as_str());
+        match self.prefix.contains(MODE) {
+            true => format!("{} or {}", of(Mode::Live), of(Mode::Test)),
+            false => self.prefix.clone(),
+        }
+    }
+
     /// # Errors
     /// A sentence that says what is wrong with the format.
     pub fn parse(text: &str) -> Result<Self, String> {

@@ -65,12 +65,12 @@ impl Profile {
     /// # Errors
     /// When it has another form: it would refuse every signature without a reason.
     pub fn verifying_key(&self, text: &str) -> Result<SigningKey, NoSecret> {
-        let prefix = &self.secret.format.prefix;
+        let format = &self.secret.format;
         let public = self.secret.asymmetric && text.starts_with("whpk_");
-        if !public && !text.starts_with(prefix.as_str()) {
+        if !public && !format.begins(text) {
             return Err(NoSecret::Prefix {
                 profile: self.name.clone(),
-                prefix: prefix.clone(),
+                prefix: format.begin(),
             });
         }
         Ok(signing_key(&self.secret, &Secret::new(text))?)

@@ -102,7 +102,8 @@ pub struct NewEndpoint {
 /// What signs.
 #[derive(Debug, Args)]
 struct SecretArgs {
-    /// File with the owner's own secret, where the profile lets them bring one; - is standard input
+    /// File with the secret that they have already, where the profile lets its owner bring one, or by a root or application
+    /// key; - is standard input
     #[arg(long, value_name = "FILE")]
     secret_file: Option<String>,
     /// An Ed25519 key, where the profile knows them
@@ -111,18 +112,8 @@ struct SecretArgs {
 }
 
 impl SecretArgs {
-    /// The secret as it is in the file, without the end of its line.
     fn secret(&self) -> anyhow::Result<Option<String>> {
-        let Some(file) = &self.secret_file else {
-            return Ok(None);
-        };
-        let from = if file == "-" {
-            file.clone()
-        } else {
-            format!("@{file}")
-        };
-        let text = super::api::read(&from)?;
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+        self.secret_file.as_deref().map(secret_of).transpose()
     }
 
     /// None leaves it to the server.
@@ -192,6 +183,16 @@ impl NewEndpoint {
         self.connection.show(&made, &shown);
         Ok(())
     }
+}
+
+/// A secret as it is in a file, or on standard input for `-`, without the end of its line.
+pub(super) fn secret_of(file: &str) -> anyhow::Result<String> {
+    let from = match file {
+        "-" => file.to_owned(),
+        file => format!("@{file}"),
+    };
+    let text = super::api::read(&from)?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), &'static str> {

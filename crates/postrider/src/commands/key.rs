@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::endpoint::Rotation;
+use super::endpoint::{Rotation, secret_of};
 use super::resource::{Id, one};
 use super::{Connection, Paging, given, with_query};
 use crate::client::Client;
@@ -81,6 +81,15 @@ pub struct NewKey {
     /// It sees all but secrets, and changes and sends nothing: for dashboards and metrics
     #[arg(long)]
     read_only: bool,
+    /// The public id that a tenant's customer has already; with --key-file
+    #[arg(long, requires = "key_file")]
+    public_id: Option<String>,
+    /// File with the text of the key that they have
+    #[arg(long, value_name = "FILE", requires = "public_id")]
+    key_file: Option<String>,
+    /// File with the secret that signs for their webhook
+    #[arg(long, value_name = "FILE", requires = "webhook")]
+    secret_file: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -96,6 +105,9 @@ impl NewKey {
             "allowedIps": self.allowed_ips,
             "expiresAt": self.expires_at,
             "readOnly": self.read_only,
+            "publicId": self.public_id,
+            "key": self.key_file.as_deref().map(secret_of).transpose()?,
+            "secret": self.secret_file.as_deref().map(secret_of).transpose()?,
         }));
         post(&self.connection, &[], &body, KEY).await
     }

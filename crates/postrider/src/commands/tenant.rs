@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
+use super::endpoint::secret_of;
 use super::resource::{Change, Id, change, one};
 use super::{Connection, DELETION, Paging, given, with_query};
 use crate::client::Client;
@@ -11,16 +12,7 @@ use crate::client::Client;
 #[derive(Debug, Subcommand)]
 pub enum TenantCommand {
     /// Create a tenant
-    Create {
-        name: String,
-        #[arg(long)]
-        application: String,
-        /// Your own id of this customer
-        #[arg(long)]
-        external_id: Option<String>,
-        #[command(flatten)]
-        connection: Connection,
-    },
+    Create(NewTenant),
     /// List the tenants of an application
     List {
         #[arg(long)]
@@ -71,6 +63,40 @@ pub enum TenantCommand {
     },
 }
 
+/// A tenant to be made.
+#[derive(Debug, Args)]
+pub struct NewTenant {
+    name: String,
+    #[arg(long)]
+    application: String,
+    /// Your own id of this customer
+    #[arg(long)]
+    external_id: Option<String>,
+    /// File with the secret of live endpoints that its customer has already, where the profile has one for all
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<String>,
+    /// The same of test endpoints
+    #[arg(long, value_name = "FILE")]
+    test_secret_file: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl NewTenant {
+    async fn create(self) -> anyhow::Result<()> {
+        let body = given(json!({
+            "name": self.name,
+            "externalId": self.external_id,
+            "secret": self.secret_file.as_deref().map(secret_of).transpose()?,
+            "testSecret": self.test_secret_file.as_deref().map(secret_of).transpose()?,
+        }));
+        let path = Client::path(&["applications", &self.application, "tenants"])?;
+        let made = self.connection.client()?.post(&path, &body).await?;
+        self.connection.show(&made, MADE);
+        Ok(())
+    }
+}
+
 /// A tenant's secret.
 #[derive(Debug, Args)]
 pub struct OfMode {
@@ -116,22 +142,7 @@ const MADE: &[&str] = &[
 
 pub async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
     match command {
-        TenantCommand::Create {
-            name,
-            application,
-            external_id,
-            connection,
-        } => {
-            let body = given(json!({ "name": name, "externalId": external_id }));
-            let made = connection
-                .client()?
-                .post(
-                    &Client::path(&["applications", &application, "tenants"])?,
-                    &body,
-                )
-                .await?;
-            connection.show(&made, MADE);
-        }
+        TenantCommand::Create(new) => new.create().await?,
         TenantCommand::List {
             application,
             external_id,

@@ -37,6 +37,7 @@ mod managing;
 mod metrics;
 mod model;
 mod modes;
+mod moving;
 mod nodes;
 mod notifications;
 mod outbox;

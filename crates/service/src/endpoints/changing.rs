@@ -88,7 +88,7 @@ impl Service {
         must_be_registered(&endpoint)?;
         // One moment for all of it: a secret that comes along is as old as the change.
         let by = who.changes(self.now())?;
-        let change = Change::checked(self, &profile, &endpoint, patch, by.at).await?;
+        let change = Change::checked(self, who, &profile, &endpoint, patch, by.at).await?;
         let service = self.clone();
         let change = move |endpoint: &mut Endpoint| change.put(&service, endpoint);
         let changed = self
@@ -115,6 +115,7 @@ struct Change {
 impl Change {
     async fn checked(
         service: &Service,
+        who: &Caller,
         profile: &Profile,
         endpoint: &Endpoint,
         mut patch: EndpointPatch,
@@ -145,7 +146,8 @@ impl Change {
         let headers = patch.headers.take().map(Option::unwrap_or_default);
         let headers = headers.map(|given| custom_headers(service, profile, id, known, given));
         let changes = std::mem::take(&mut patch.header_changes);
-        let secret = patch.secret.take().map(|text| brought(profile, text));
+        let secret = patch.secret.take();
+        let secret = secret.map(|text| brought(who, profile, text));
         let form = patch.content_type.map(Option::unwrap_or_default);
         Ok(Self {
             subscription,

@@ -114,7 +114,7 @@ pub struct Rotation {
     /// Replaces the Ed25519 key instead of the secret.
     #[serde(default)]
     pub asymmetric: bool,
-    /// The new one, where the profile lets the owner of an endpoint bring it; one is made otherwise.
+    /// The new one, where the profile lets the owner of an endpoint bring it, or the product does; one is made otherwise.
     pub secret: Option<String>,
 }
 
@@ -169,7 +169,7 @@ pub(crate) async fn rotate(
     }
     let overlap = rotation.overlap(most)?;
     let now = service.now();
-    let (secret, public_key) = new_secret(profile, endpoint, rotation)?;
+    let (secret, public_key) = new_secret(who, profile, endpoint, rotation)?;
     let fresh = sealed(service, endpoint.id, &secret, now);
     let until = now.plus(overlap);
     let (sealer, row) = (service.0.sealer.clone(), endpoint.id.as_u128());
@@ -218,6 +218,7 @@ pub(crate) async fn rotate(
 
 /// What takes the place of a secret, and the public key of a pair.
 fn new_secret(
+    who: &Caller,
     profile: &Profile,
     endpoint: &Endpoint,
     rotation: &Rotation,
@@ -228,7 +229,7 @@ fn new_secret(
         return Ok((pair, public_key));
     }
     let secret = match &rotation.secret {
-        Some(text) => brought(profile, text.clone())?,
+        Some(text) => brought(who, profile, text.clone())?,
         None => secret_text(&profile.secret.format, endpoint.mode),
     };
     Ok((secret, None))

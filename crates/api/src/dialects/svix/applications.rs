@@ -140,7 +140,7 @@ pub(super) async fn make(
         name: given.name,
         external_id: given.uid,
         metadata: given.metadata.unwrap_or_default(),
-        settings: None,
+        ..NewTenant::default()
     };
     let service = &api.service;
     let made = service.create_tenant(&client.caller, client.application, new);
