@@ -269,6 +269,11 @@ impl Place {
         since.saturating_add(millis(time)) >= self.requests.connections.now()
     }
 
+    /// It does not leave in this moment: its place is not to be counted on.
+    pub(crate) fn stays(&self) {
+        self.requests.leaves_no_more();
+    }
+
     /// What the requests of the connection are told to.
     pub(crate) fn requests(&self) -> Requests {
         self.requests.clone()

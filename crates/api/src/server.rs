@@ -242,6 +242,7 @@ impl Conversation {
             if !self.place.is_busy() && !is_taken {
                 return;
             }
+            self.place.stays();
         }
     }
 }

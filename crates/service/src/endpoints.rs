@@ -425,7 +425,9 @@ fn brought(who: &Caller, profile: &Profile, text: String) -> Result<Secret> {
 pub(crate) fn usable(profile: &Profile, field: &str, text: String) -> Result<Secret> {
     required(field, &text, KEY_BYTES_MAX)?;
     let policy = &profile.secret;
-    if !policy.format.begins(&text) {
+    // Where owners choose theirs, and the text is the key, it may be any.
+    let is_any = policy.client_set && policy.key == KeyBytes::Utf8;
+    if !is_any && !policy.format.begins(&text) {
         let rule = format!("must begin with {}", policy.format.begin());
         return Err(Refusal::invalid(field, rule));
     }

@@ -16,7 +16,7 @@ use postrider_core::profile::{Profile, SecretScope};
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
-use postrider_store::{KeyFilter, Page, PageRequest};
+use postrider_store::{KeyFilter, Page, PageRequest, Rule, StoreError};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -169,7 +169,8 @@ impl Service {
                 KEYS_MAX,
                 who.changes(self.now())?,
             )
-            .await?;
+            .await
+            .map_err(not_made)?;
         Ok(KeyMade {
             shown: KeyShown { key, endpoint },
             ..made
@@ -406,6 +407,19 @@ async fn first_webhook(service: &Service, key: &ApiKey, url: &str) -> Result<(En
     let profile = service.profile_of(application).await?.profile;
     let tenant = service.0.directory.tenant(tenant).await?;
     owned_endpoint(service, &profile, &tenant, key, url.to_owned())
+}
+
+/// Why a key was not made.
+fn not_made(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Conflict {
+            rule: Rule::NameTaken,
+        } => Refusal::new(
+            ErrorCode::NameTaken,
+            "another key of this server has, or had, this publicId or this key",
+        ),
+        error => error.into(),
+    }
 }
 
 /// What of a key only a tenant's has, if it is given.

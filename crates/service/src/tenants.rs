@@ -98,8 +98,10 @@ impl Service {
         let id = self.store().ids().next(now);
         // Whatever the profile: one-off URLs have no secret but these.
         let of = |mode, own| tenant_secret(self, &profile, id, mode, own);
-        let (live, live_secret) = of(Mode::Live, new.secret)?;
-        let (test, test_secret) = of(Mode::Test, new.test_secret)?;
+        let own = new.secret.map(|text| ("secret", text));
+        let (live, live_secret) = of(Mode::Live, own)?;
+        let own = new.test_secret.map(|text| ("testSecret", text));
+        let (test, test_secret) = of(Mode::Test, own)?;
         // Who makes a tenant is the product, and vouches for the addresses.
         let settings = match new.settings {
             None => TenantSettings::default(),
@@ -327,6 +329,7 @@ impl Service {
             let rule = format!("the profile {} makes its secrets itself", profile.name);
             return Err(Refusal::invalid("secret", rule));
         }
+        let own = own.map(|text| ("secret", text));
         let (text, fresh) = tenant_secret(self, &profile, tenant.id, mode, own)?;
         let by = who.changes(self.now())?;
         let now = by.at;
@@ -345,14 +348,10 @@ fn tenant_secret(
     profile: &Profile,
     tenant: Id<id::Tenant>,
     mode: Mode,
-    own: Option<String>,
+    own: Option<(&str, String)>,
 ) -> Result<(Secret, TenantSecret)> {
     let text = match own {
-        Some(text) => {
-            let field = match mode {
-                Mode::Live => "secret",
-                Mode::Test => "testSecret",
-            };
+        Some((field, text)) => {
             if profile.secret.scope != SecretScope::Tenant {
                 let rule = format!(
                     "the profile {} has no secret of a tenant: bring those of its endpoints",

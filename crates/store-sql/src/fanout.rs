@@ -333,12 +333,15 @@ impl Fanout {
     /// Returns how many recipients they have.
     fn read(&mut self, connection: &Connection, tenants: &[i64]) -> SqlResult<usize> {
         let keys = keys_text(tenants);
-        let mut recipients = load(connection, &keys)?;
+        let (mut recipients, lacking) = load(connection, &keys)?;
         let count = recipients.values().map(Vec::len).sum();
         // One that is not there is not kept: nobody would forget it when such a tenant is made.
         for (tenant, application, ways) in of_tenants(connection, &keys)? {
             let own = recipients.remove(&tenant).unwrap_or_default();
-            let audience = Audience::new(application, ways, own);
+            let mut audience = Audience::new(application, ways, own);
+            if lacking.contains(&tenant) {
+                audience.damaged = Some(Instant::now());
+            }
             self.hold(tenant, audience);
             // What is read in a transaction may be undone with it.
             self.open.push(tenant);
@@ -364,14 +367,18 @@ fn of_tenants(connection: &Connection, keys: &str) -> SqlResult<Vec<(i64, i64, W
 const LOAD: &str = "select id, mode, subscription, disabled_reason, disabled_at, consecutive_failures, failing_since, kind, content_filter, url, tenant_id
      from endpoint where tenant_id in (select value from json_each(?1)) and kind in (0, 2, 3) and deleted = 0";
 
-/// The endpoints of some tenants, by those.
-fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recipient>>> {
+type ByTenant = HashMap<i64, Vec<Recipient>>;
+
+/// The endpoints of some tenants, by those; and the tenants of which one was left out.
+fn load(connection: &Connection, keys: &str) -> SqlResult<(ByTenant, BTreeSet<i64>)> {
     let mut statement = connection.prepare_cached(LOAD)?;
-    let mut found: HashMap<i64, Vec<Recipient>> = HashMap::new();
+    let mut found = ByTenant::new();
+    let mut lacking = BTreeSet::new();
     statement.each([keys], |row| {
         let endpoint: i64 = row.get(0)?;
         // For whom it would be nobody knows.
         let Some(mode) = if_it_reads(endpoint, mode(row, 1))? else {
+            lacking.insert(row.get(10)?);
             return Ok(ControlFlow::Continue(()));
         };
         let filter = if_it_reads(endpoint, from_json_opt::<ContentFilter>(row, 8))?;
@@ -405,7 +412,7 @@ fn load(connection: &Connection, keys: &str) -> SqlResult<HashMap<i64, Vec<Recip
         found.entry(row.get(10)?).or_default().push(recipient);
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(found)
+    Ok((found, lacking))
 }
 
 /// A value of an endpoint, unless it is damaged. Then it is as if the endpoint wanted everything: what is not for it
@@ -416,7 +423,7 @@ fn if_it_reads<T>(endpoint: i64, read: SqlResult<T>) -> SqlResult<Option<T>> {
             tracing::error!(
                 endpoint,
                 error = &error as &dyn std::error::Error,
-                "an endpoint cannot be read; every event of its tenant waits for it"
+                "an endpoint cannot be read; every event of its tenant waits for it, or none where its mode is what does not read"
             );
             Ok(None)
         }

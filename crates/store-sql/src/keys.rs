@@ -45,6 +45,14 @@ impl Tx {
         if usize::try_from(count).unwrap_or(usize::MAX) >= max {
             return Err(StoreError::conflict(Rule::KeysMax));
         }
+        // Texts of now are kept apart by their index; this one may be what another key was called before.
+        let sql = "select 1 from api_key where previous_hash = ?1";
+        let mut statement = self.connection.prepare_cached(sql).map_err(aborted)?;
+        let was_anothers = statement.exists([key.secret_hash]).map_err(aborted)?;
+        drop(statement);
+        if was_anothers {
+            return Err(StoreError::conflict(Rule::NameTaken));
+        }
         if let Some(endpoint) = endpoint {
             self.create_endpoint(endpoint, Some(ENDPOINTS_MAX), by)?;
         }

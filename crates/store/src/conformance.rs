@@ -72,6 +72,7 @@ macro_rules! store_conformance {
             a_change_that_refuses_writes_nothing,
             tenants_are_made_for_the_profile_that_their_application_has,
             keys_are_bounded_for_each_owner,
+            a_keys_text_and_public_id_are_its_own,
             names_are_unique_where_they_must_be,
             a_page_of_endpoints_is_bounded_in_bytes,
             a_callback_endpoint_is_found_by_its_url_and_not_listed,

@@ -12,7 +12,8 @@ use crate::{KeyChange, KeyFilter, Page, PageRequest, StoreError};
 #[async_trait]
 pub trait Keys: Send + Sync + 'static {
     /// Makes a key, and the endpoint that it owns if it has one. `Conflict(KeysMax)` when its tenant, its application
-    /// where it is none of a tenant's, or else the root would have more than `max`.
+    /// where it is none of a tenant's, or else the root would have more than `max`. `Conflict(NameTaken)` when another key has its
+    /// public id, or has or had its text.
     async fn create_key(
         &self,
         key: ApiKey,

@@ -67,6 +67,42 @@ pub async fn keys_are_found_by_hash_and_public_id(store: &dyn Store) {
     );
 }
 
+/// What opens one key opens no other, whoever brought it.
+pub async fn a_keys_text_and_public_id_are_its_own(store: &dyn Store) {
+    let world = world(store).await;
+    let scope = Scope::Tenant(world.application, world.tenant);
+    let key = ApiKey {
+        public_id: Some("pk_1".into()),
+        previous: Some(PreviousText {
+            secret_hash: [2; 32],
+            sealed_secret: None,
+            since: at(1),
+            until: at(9),
+        }),
+        ..fixture::key(store, 1, scope)
+    };
+    store.create_key(key.clone(), None, 99, by()).await.unwrap();
+    let wanted = key.previous.clone();
+    let change: KeyChange = Box::new(move |key, _| key.previous = wanted);
+    store.update_key(key.id, change, by()).await.unwrap();
+    let named = ApiKey {
+        public_id: Some("pk_1".into()),
+        ..fixture::key(store, 3, scope)
+    };
+    for other in [
+        fixture::key(store, 1, scope),
+        fixture::key(store, 2, scope),
+        named,
+    ] {
+        let refused = store.create_key(other.clone(), None, 99, by()).await;
+        let rule = Rule::NameTaken;
+        assert!(
+            matches!(refused, Err(StoreError::Conflict { rule: is }) if is == rule),
+            "{other:?}: {refused:?}"
+        );
+    }
+}
+
 pub async fn keys_are_bounded_for_each_owner(store: &dyn Store) {
     let world = world(store).await;
     let tenant = Scope::Tenant(world.application, world.tenant);

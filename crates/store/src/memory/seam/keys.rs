@@ -24,6 +24,15 @@ impl Keys for MemoryStore {
         if owned.count() >= max {
             return Err(StoreError::conflict(Rule::KeysMax));
         }
+        let is_taken = |other: &ApiKey| {
+            let previous = other.previous.as_ref();
+            other.secret_hash == key.secret_hash
+                || previous.is_some_and(|text| text.secret_hash == key.secret_hash)
+                || (key.public_id.is_some() && other.public_id == key.public_id)
+        };
+        if state.keys.values().any(is_taken) {
+            return Err(StoreError::conflict(Rule::NameTaken));
+        }
         if let Some(endpoint) = endpoint {
             state.create_endpoint(endpoint.clone(), Some(ENDPOINTS_MAX))?;
             state.note(&self.ids, &by, None, Some(&endpoint));
