@@ -12,7 +12,7 @@ use crate::read::{read_application, read_tenant};
 use crate::segments::keys_text;
 use crate::sql::{Optional, SqlResult, params};
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::open::{BUSY_TIMEOUT_MS, Mark, checkpoint, write_mark};
+use crate::sqlite::open::{BUSY_TIMEOUT_MS, Mark, checkpoint, copies_all, write_mark};
 use crate::writer::Tx;
 use tokio::time::Instant;
 
@@ -182,10 +182,9 @@ impl Tx {
             .busy_timeout(wait)
             .and_then(|()| write_mark(connection, Mark::Closed))
             .and_then(|()| checkpoint(connection, "truncate"));
-        let marked = write_mark(connection, Mark::Open)
-            // Into the file: there it is looked for.
-            .and_then(|()| checkpoint(connection, "passive"));
-        let emptied = marked.and(emptied);
+        // Into the file, where it is looked for; while a reader is in the way of that, it is not done.
+        let marked = write_mark(connection, Mark::Open).and_then(|()| copies_all(connection));
+        let emptied = marked.and_then(|is_marked| Ok(emptied? && is_marked));
         drop(copying);
         let is_empty = matches!(emptied, Ok(true));
         if matches!(emptied, Ok(false)) && !wait.is_zero() {

@@ -305,9 +305,6 @@ impl SqlStore {
             max_bytes: options.max_bytes,
         };
         let is_part = is_being_filled(&connection);
-        if !matches!(is_part, Ok(false)) {
-            home.close(&connection);
-        }
         // A server on a part would deny what is not copied yet, and not send what waits in it.
         if is_part.map_err(|error| OpenError::from_sqlite(&file, error))? {
             return Err(OpenError::Unfinished {
@@ -461,9 +458,7 @@ impl SqlStore {
         segments: Segments,
     ) -> SqlResult<Self> {
         let metrics = Arc::new(Metrics::default());
-        let begin = Begin::of(&connection, salt, segments, metrics.clone());
-        // What nobody goes on with was closed, as far as the next start is concerned.
-        let begin = begin.inspect_err(|_| home.close(&connection))?;
+        let begin = Begin::of(&connection, salt, segments, metrics.clone())?;
         let ids = begin.ids.clone();
         let writer = Writer::start(home, connection, begin)?;
         let readers = |connections, time_max| {

@@ -178,15 +178,22 @@ pub(crate) async fn owner(options: &PostgresOptions) -> Result<Owner, OpenError>
     found.map_err(|source| OpenError::Database { name, source })
 }
 
+/// A connection to a database that somebody may own, what it is called, and the version of its tables.
+fn looked_into(options: &PostgresOptions) -> Result<(Connection, String, i64), OpenError> {
+    let (source, name) = Source::of(options)?;
+    let looked = source.open(None).and_then(|connection| {
+        let found = schema(&connection)?;
+        Ok((connection, found))
+    });
+    match looked {
+        Ok((connection, found)) => Ok((connection, name, found)),
+        Err(source) => Err(OpenError::Database { name, source }),
+    }
+}
+
 /// Whether the database can be reached, and its store be opened by a server with this key. Blocks.
 pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
-    let (source, name) = Source::of(options)?;
-    let wrap = |source| OpenError::Database {
-        name: name.clone(),
-        source,
-    };
-    let connection = source.open(None).map_err(wrap)?;
-    let found = schema(&connection).map_err(wrap)?;
+    let (connection, name, found) = looked_into(options)?;
     must_do(&connection, &name, found == 0)?;
     if usize::try_from(found).is_ok_and(|found| found > MIGRATIONS.len()) {
         return Err(OpenError::NewerDatabase {
@@ -200,18 +207,12 @@ pub(crate) fn examine(options: &PostgresOptions) -> Result<Owner, OpenError> {
     {
         return Err(OpenError::Sealed { name });
     }
-    leader::found(&connection).map_err(wrap)
+    leader::found(&connection).map_err(|source| OpenError::Database { name, source })
 }
 
 /// Rows that do not read. Blocks.
 pub(crate) fn misread(options: &PostgresOptions) -> Result<Examined, OpenError> {
-    let (source, name) = Source::of(options)?;
-    let wrap = |source| OpenError::Database {
-        name: name.clone(),
-        source,
-    };
-    let connection = source.open(None).map_err(wrap)?;
-    let found = schema(&connection).map_err(wrap)?;
+    let (connection, name, found) = looked_into(options)?;
     if usize::try_from(found).is_ok_and(|found| found != MIGRATIONS.len()) {
         return Ok(Examined {
             findings: Vec::new(),
@@ -221,7 +222,7 @@ pub(crate) fn misread(options: &PostgresOptions) -> Result<Examined, OpenError> 
     // Whose rows they are nobody asks: any salt will do.
     let looked = Reader::new(connection, 0, Duration::ZERO).all_misread();
     let findings = looked.map_err(|source| OpenError::UnreadableDatabase {
-        name: name.clone(),
+        name,
         source: Box::new(source),
     })?;
     Ok(Examined {

@@ -1474,27 +1474,35 @@ async fn a_write_ahead_log_that_is_gone_after_a_kill_is_told() {
     }
 }
 
-/// Whoever could not start has written nothing: the next one has nothing to miss.
+/// Whoever could not start has lost nothing: the next one has nothing to miss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_fails_has_the_next_one_miss_no_log() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut process = serve(directory.path());
-    let pid = rustix::process::Pid::from_child(&process.child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert!(process.child.wait().unwrap().success());
-    let database = || rusqlite::Connection::open(directory.path().join("postrider.db")).unwrap();
-    let filling = "insert into meta (key, value) values ('filling', 1)";
-    assert_eq!(database().execute(filling, []).unwrap(), 1);
-    let refused = output(&mut serving(directory.path()));
-    assert!(!refused.status.success(), "{refused:?}");
-    let told = text(&refused.stderr);
-    assert!(told.contains("import"), "{told}");
-    let filled = "delete from meta where key = 'filling'";
-    assert_eq!(database().execute(filled, []).unwrap(), 1);
-    let log = tempfile::NamedTempFile::new().unwrap();
-    drop(logged(directory.path(), log.reopen().unwrap()));
-    let told = std::fs::read_to_string(log.path()).unwrap();
-    assert!(!told.contains("write-ahead log is gone"), "{told}");
+    use rusqlite::config::DbConfig;
+    for (spoil, why) in [
+        (
+            "insert into meta (key, value) values ('filling', 1)",
+            "import",
+        ),
+        ("pragma user_version = 1000", "newer"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        // Killed: its log has what the file lacks.
+        drop(serve(directory.path()));
+        {
+            let database = rusqlite::Connection::open(directory.path().join("postrider.db"));
+            let database = database.unwrap();
+            // It leaves the log as it finds it.
+            let keeps = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            database.set_db_config(keeps, true).unwrap();
+            database.execute_batch(spoil).unwrap();
+        }
+        for _ in 0..2 {
+            let refused = output(&mut serving(directory.path()));
+            let told = text(&refused.stderr);
+            assert!(!refused.status.success() && told.contains(why), "{told}");
+            assert!(!told.contains("write-ahead log is gone"), "{told}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

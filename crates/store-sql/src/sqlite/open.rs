@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::OpenError;
@@ -259,6 +260,7 @@ fn own_mark(file: &Path) -> Option<i64> {
 pub(crate) fn set_mark(connection: &Connection, mark: Mark) -> rusqlite::Result<bool> {
     write_mark(connection, mark)?;
     let how = if mark == Mark::Closed {
+        keep_log(connection, false)?;
         "truncate"
     } else {
         "full"
@@ -279,10 +281,26 @@ pub(crate) fn checkpoint(connection: &Connection, how: &str) -> rusqlite::Result
     })
 }
 
+/// Whether all that the log has is in the file, as far as readers let it be copied.
+pub(crate) fn copies_all(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("pragma wal_checkpoint(passive)", [], |row| {
+        let (logged, copied): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(logged == copied)
+    })
+}
+
+/// Whether the log stays when the last connection ends.
+fn keep_log(connection: &Connection, stays: bool) -> rusqlite::Result<()> {
+    let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(setting, stays).map(drop)
+}
+
 /// Opens the writing connection, creating and migrating the database as needed.
 pub(crate) fn open_writer(file: &Path, max_bytes: Option<u64>) -> Result<Connection, OpenError> {
     let wrap = |source| OpenError::from_sqlite(file, source);
     let mut connection = Connection::open(file).map_err(wrap)?;
+    // Whatever ends it before it is closed leaves the log, as a kill does: without one the next start would miss it.
+    keep_log(&connection, true).map_err(wrap)?;
     connection
         // First of all: a file that has something in it keeps the size that it has.
         .pragma_update(None, "page_size", PAGE_SIZE)
