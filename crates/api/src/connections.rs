@@ -35,10 +35,13 @@ const BUSY: u64 = u64::MAX;
 
 /// The connections of a listener.
 #[derive(Debug, Clone)]
-pub struct Connections {
+pub struct Connections(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     max: usize,
     permits: Arc<Semaphore>,
-    places: Arc<Mutex<Places>>,
+    places: Mutex<Places>,
     began: Instant,
     /// Networks of proxies, which may have all places.
     proxies: Arc<[IpNet]>,
@@ -65,6 +68,7 @@ struct Network {
 /// What a connection is used for.
 #[derive(Debug)]
 struct Use {
+    connections: Arc<Shared>,
     /// Milliseconds from the beginning at which the last request had ended, and the last of its answer had left; or [`BUSY`].
     idle_since: AtomicU64,
     is_to_leave: CancellationToken,
@@ -73,34 +77,31 @@ struct Use {
 }
 
 impl Connections {
-    pub(crate) fn new(max: usize) -> Self {
-        Self {
+    pub(crate) fn new(max: usize, proxies: Arc<[IpNet]>) -> Self {
+        Self(Arc::new(Shared {
             max,
             permits: Arc::new(Semaphore::new(max)),
-            places: Arc::default(),
+            places: Mutex::default(),
             began: Instant::now(),
-            proxies: Arc::default(),
-        }
-    }
-
-    pub(crate) fn with_proxies(self, proxies: Arc<[IpNet]>) -> Self {
-        Self { proxies, ..self }
+            proxies,
+        }))
     }
 
     /// How many are open, one that waits for the next client counted in.
     pub fn open(&self) -> usize {
-        self.max.saturating_sub(self.permits.available_permits())
+        self.max()
+            .saturating_sub(self.0.permits.available_permits())
     }
 
     pub fn max(&self) -> usize {
-        self.max
+        self.0.max
     }
 
     /// Waits for room for one more.
     pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
         loop {
-            self.take_back();
-            let permit = self.permits.clone().acquire_owned();
+            self.0.take_back();
+            let permit = self.0.permits.clone().acquire_owned();
             // The semaphore is never closed.
             if let Ok(Ok(permit)) = tokio::time::timeout(LOOK_EVERY, permit).await {
                 return permit;
@@ -111,22 +112,24 @@ impl Connections {
     /// The place of a connection from `address`; none when its network has as many as are free, all of them in use.
     pub(crate) fn place(&self, permit: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
         let address = address.to_canonical();
-        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(&address));
+        let shared = &self.0;
+        let is_proxy = shared.proxies.iter().any(|proxy| proxy.contains(&address));
         let network = network(address);
-        let mut places = self.lock();
+        let mut places = shared.lock();
         let places = &mut *places;
         // With the one that is to be had.
-        let free = self.permits.available_permits() + places.leaving + 1;
+        let free = shared.permits.available_permits() + places.leaving + 1;
         let of = places.networks.entry(network).or_default();
         if !is_proxy && of.taken.len() >= free {
-            let asked = of.give_up(self.now());
+            let asked = of.give_up(shared.now());
             places.leaving += asked;
             if asked == 0 {
                 return None;
             }
         }
         let connection = Arc::new(Use {
-            idle_since: AtomicU64::new(self.now()),
+            connections: shared.clone(),
+            idle_since: AtomicU64::new(shared.now()),
             is_to_leave: CancellationToken::new(),
             is_leaving: AtomicBool::new(false),
         });
@@ -136,14 +139,13 @@ impl Connections {
         Some(Place {
             number,
             network,
-            requests: Requests {
-                of: connection,
-                connections: self.clone(),
-            },
+            requests: Requests(connection),
             _permit: permit,
         })
     }
+}
 
+impl Shared {
     /// Asks so many to leave that there is a reserve again.
     fn take_back(&self) {
         let reserve = self.max.div_ceil(RESERVE_PART);
@@ -255,18 +257,18 @@ pub(crate) struct Place {
 impl Place {
     /// Ends when the place is to be given back.
     pub(crate) async fn wanted(&self) {
-        self.requests.of.is_to_leave.cancelled().await;
+        self.requests.0.is_to_leave.cancelled().await;
     }
 
     /// Whether a request is under way.
     pub(crate) fn is_busy(&self) -> bool {
-        self.requests.of.idle_since.load(Ordering::Relaxed) == BUSY
+        self.requests.0.idle_since.load(Ordering::Relaxed) == BUSY
     }
 
     /// Whether a request is under way, or something of its answer left within this time.
     pub(crate) fn is_used_within(&self, time: Duration) -> bool {
-        let since = self.requests.of.idle_since.load(Ordering::Relaxed);
-        since.saturating_add(millis(time)) >= self.requests.connections.now()
+        let since = self.requests.0.idle_since.load(Ordering::Relaxed);
+        since.saturating_add(millis(time)) >= self.requests.0.connections.now()
     }
 
     /// It does not leave in this moment: its place is not to be counted on.
@@ -282,8 +284,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.requests.connections.lock();
-        if self.requests.of.is_leaving.swap(false, Ordering::Relaxed) {
+        let mut places = self.requests.0.connections.lock();
+        if self.requests.0.is_leaving.swap(false, Ordering::Relaxed) {
             places.leaving = places.leaving.saturating_sub(1);
         }
         if let Some(of) = places.networks.get_mut(&self.network) {
@@ -297,14 +299,11 @@ impl Drop for Place {
 
 /// The requests of one connection, one at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Requests {
-    of: Arc<Use>,
-    connections: Connections,
-}
+pub(crate) struct Requests(Arc<Use>);
 
 impl Requests {
     pub(crate) fn begin(&self) {
-        self.of.idle_since.store(BUSY, Ordering::Relaxed);
+        self.0.idle_since.store(BUSY, Ordering::Relaxed);
         // It was asked to leave in this moment: it does so when this request has ended, whenever that is.
         self.leaves_no_more();
     }
@@ -312,8 +311,8 @@ impl Requests {
     /// Something of an answer left.
     pub(crate) fn wrote(&self) {
         // Larger than any time is that a request is under way.
-        let now = self.connections.now();
-        self.of.idle_since.fetch_max(now, Ordering::Relaxed);
+        let now = self.0.connections.now();
+        self.0.idle_since.fetch_max(now, Ordering::Relaxed);
     }
 
     /// The body of its answer, with whose end the request ends.
@@ -325,8 +324,8 @@ impl Requests {
     }
 
     fn leaves_no_more(&self) {
-        if self.of.is_leaving.swap(false, Ordering::Relaxed) {
-            let mut places = self.connections.lock();
+        if self.0.is_leaving.swap(false, Ordering::Relaxed) {
+            let mut places = self.0.connections.lock();
             places.leaving = places.leaving.saturating_sub(1);
         }
     }
@@ -341,8 +340,8 @@ pub(crate) struct Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        let now = self.requests.connections.now();
-        self.requests.of.idle_since.store(now, Ordering::Relaxed);
+        let now = self.requests.0.connections.now();
+        self.requests.0.idle_since.store(now, Ordering::Relaxed);
     }
 }
 

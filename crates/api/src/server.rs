@@ -3,16 +3,16 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -21,7 +21,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::io::InspectWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::{MapRequest, MapResponse};
+use tower::Service as _;
 
 use crate::connections::{Answer, Connections, Place};
 use crate::tls::Tls;
@@ -101,7 +101,7 @@ impl Listener {
             listener: socket.listen(BACKLOG)?,
             tls: None,
             limits,
-            connections: Connections::new(limits.connections_max),
+            connections: Connections::new(limits.connections_max, Arc::default()),
         })
     }
 
@@ -115,7 +115,7 @@ impl Listener {
     #[must_use]
     pub fn with_proxies(self, proxies: &[IpNet]) -> Self {
         Self {
-            connections: self.connections.with_proxies(proxies.into()),
+            connections: Connections::new(self.limits.connections_max, proxies.into()),
             ..self
         }
     }
@@ -150,16 +150,18 @@ impl Listener {
                 continue;
             };
             let requests = place.requests();
-            let router = MapResponse::new(router.clone(), {
-                let requests = requests.clone();
-                move |response: Response<_>| response.map(|body| requests.answer(body))
-            });
-            let service = MapRequest::new(router, move |mut request: Request<_>| {
+            let router = router.clone();
+            let service = service_fn(move |mut request: Request<Incoming>| {
                 requests.begin();
                 request.extensions_mut().insert(Peer(peer));
-                request
+                let requests = requests.clone();
+                // A router is always ready.
+                let answer = router.clone().call(request);
+                async move {
+                    let response = answer.await?;
+                    Ok::<_, Infallible>(response.map(|body| requests.answer(body)))
+                }
             });
-            let service = TowerToHyperService::new(service);
             let conversation = Conversation {
                 builder: builder.clone(),
                 stop: stop.clone(),

@@ -1,7 +1,7 @@
 //! Clients of the listener that take nothing, and that ask nothing.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::Frame;
-use postrider_api::{Listener, ServerLimits};
+use ipnet::IpNet;
+use postrider_api::{Connections, Listener, ServerLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,47 @@ impl Drop for Endless {
     }
 }
 
+/// A listener that serves; stops when it is told to.
+struct Serving {
+    address: SocketAddr,
+    connections: Connections,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Serving {
+    async fn start(
+        router: Router,
+        limits: ServerLimits,
+        proxies: &[IpNet],
+    ) -> std::io::Result<Self> {
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
+        let listener = listener.with_proxies(proxies);
+        let (address, connections) = (listener.address()?, listener.connections());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(listener.serve(router, stop.clone()));
+        Ok(Self {
+            address,
+            connections,
+            stop,
+            tasks,
+        })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn places(connections_max: usize) -> ServerLimits {
+    ServerLimits {
+        connections_max,
+        ..ServerLimits::default()
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_take_its_answer_is_let_go() -> std::io::Result<()> {
     let (ended, mut has_ended) = tokio::sync::mpsc::channel(1);
@@ -46,21 +88,15 @@ async fn a_client_that_does_not_take_its_answer_is_let_go() -> std::io::Result<(
         write_timeout: Duration::from_millis(50),
         ..ServerLimits::default()
     };
-    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
-    let address = listener.address()?;
-    let stop = CancellationToken::new();
     let router = Router::new().route("/", get(answer));
-    let tasks = TaskTracker::new();
-    tasks.spawn(listener.serve(router, stop.clone()));
-    let mut client = TcpStream::connect(address).await?;
+    let serving = Serving::start(router, limits, &[]).await?;
+    let mut client = TcpStream::connect(serving.address).await?;
     client
         .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         .await?;
     let ended = tokio::time::timeout(Duration::from_secs(30), has_ended.recv()).await;
     assert_eq!(ended, Ok(Some(())), "its answer is not held for ever");
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    serving.stop().await;
     drop(client);
     Ok(())
 }
@@ -88,17 +124,9 @@ async fn ask(client: &mut TcpStream) -> std::io::Result<String> {
 async fn who_holds_all_connections_keeps_nobody_out() -> std::io::Result<()> {
     const GREEDY: [u8; 4] = [127, 0, 0, 1];
     const OTHER: [u8; 4] = [127, 0, 0, 2];
-    let limits = ServerLimits {
-        connections_max: 32,
-        ..ServerLimits::default()
-    };
-    let listener = Listener::bind(SocketAddr::from((GREEDY, 0)), limits).await?;
-    let (address, connections) = (listener.address()?, listener.connections());
-    let stop = CancellationToken::new();
     let router = Router::new().route("/", get(|| async { "here" }));
-    let tasks = TaskTracker::new();
-    tasks.spawn(listener.serve(router, stop.clone()));
-
+    let serving = Serving::start(router, places(32), &[]).await?;
+    let (address, connections) = (serving.address, &serving.connections);
     // Idle for longer than all of the greedy one's, and few.
     let mut kept = connect_from(OTHER, address).await?;
     let answer = ask(&mut kept).await?;
@@ -119,9 +147,7 @@ async fn who_holds_all_connections_keeps_nobody_out() -> std::io::Result<()> {
     assert!(answer.starts_with("HTTP/1.1 200"), "still open: {answer}");
     assert!(connections.open() <= connections.max());
     drop(greedy);
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    serving.stop().await;
     Ok(())
 }
 
@@ -132,19 +158,12 @@ async fn who_keeps_all_connections_busy_gets_half() -> std::io::Result<()> {
     const GREEDY: [u8; 4] = [127, 0, 0, 1];
     const OTHER: [u8; 4] = [127, 0, 0, 2];
     const PROXY: [u8; 4] = [127, 0, 0, 3];
-    let limits = ServerLimits {
-        connections_max: 32,
-        ..ServerLimits::default()
-    };
-    let listener = Listener::bind(SocketAddr::from((GREEDY, 0)), limits).await?;
-    let listener = listener.with_proxies(&[std::net::IpAddr::from(PROXY).into()]);
-    let (address, connections) = (listener.address()?, listener.connections());
-    let stop = CancellationToken::new();
     let router = Router::new()
         .route("/", get(|| async { "here" }))
         .route("/", axum::routing::post(|_: Bytes| async { "whole" }));
-    let tasks = TaskTracker::new();
-    tasks.spawn(listener.serve(router, stop.clone()));
+    let proxies = [IpAddr::from(PROXY).into()];
+    let serving = Serving::start(router, places(32), &proxies).await?;
+    let (address, connections) = (serving.address, &serving.connections);
     let mut kept = connect_from(OTHER, address).await?;
     let answer = ask(&mut kept).await?;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -175,22 +194,13 @@ async fn who_keeps_all_connections_busy_gets_half() -> std::io::Result<()> {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         proxys.push(client);
     }
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    serving.stop().await;
     Ok(())
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_request_under_way_keeps_its_connection() -> std::io::Result<()> {
-    let limits = ServerLimits {
-        connections_max: 4,
-        ..ServerLimits::default()
-    };
-    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
-    let address = listener.address()?;
-    let stop = CancellationToken::new();
     let (let_go, waits) = tokio::sync::watch::channel(false);
     let slow = move || async move {
         let mut waits = waits;
@@ -200,33 +210,27 @@ async fn a_request_under_way_keeps_its_connection() -> std::io::Result<()> {
     let router = Router::new()
         .route("/slow", get(slow))
         .route("/", get(|| async { "here" }));
-    let tasks = TaskTracker::new();
-    tasks.spawn(listener.serve(router, stop.clone()));
-    let mut slow = TcpStream::connect(address).await?;
+    let serving = Serving::start(router, places(4), &[]).await?;
+    let mut slow = TcpStream::connect(serving.address).await?;
     slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await?;
     // More than there is room for, from the address of the slow one: theirs go before it.
     let mut idle = Vec::new();
-    for _ in 0..8 {
+    let mut answered = 0;
+    while answered < 8 {
+        let mut client = TcpStream::connect(serving.address).await?;
         // Where nothing is idle yet, one that comes is closed.
-        loop {
-            let mut client = TcpStream::connect(address).await?;
-            if ask(&mut client)
-                .await
-                .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-            {
-                idle.push(client);
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        if let Ok(answer) = ask(&mut client).await
+            && answer.starts_with("HTTP/1.1 200")
+        {
+            answered += 1;
         }
+        idle.push(client);
     }
     let_go.send_replace(true);
     let mut answer = String::new();
     slow.read_to_string(&mut answer).await?;
     assert!(answer.ends_with("true"), "{answer}");
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    serving.stop().await;
     Ok(())
 }

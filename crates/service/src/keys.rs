@@ -1,5 +1,6 @@
 //! API keys: shown once when they are made, changed, disabled, deleted; and the endpoint a key may own.
 
+mod bringing;
 mod rotating;
 
 pub use rotating::KeyRotation;
@@ -12,17 +13,18 @@ use postrider_core::endpoint::{Endpoint, EndpointKind};
 use postrider_core::filter::Subscription;
 use postrider_core::health::DisableReason;
 use postrider_core::limits::{ALLOWED_IPS_MAX, KEY_BYTES_MAX, KEYS_MAX};
-use postrider_core::profile::{Profile, SecretScope};
+use postrider_core::profile::Profile;
 use postrider_core::seal::sha256;
 use postrider_core::tenant::{ApiKey, Mode, Scope, Tenant};
 use postrider_core::{Id, Secret, Timestamp, id};
-use postrider_store::{KeyFilter, Page, PageRequest, Rule, StoreError};
+use postrider_store::{KeyFilter, Page, PageRequest};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use self::bringing::{Brought, not_made, of_tenants};
 use crate::endpoints::{
     Rotation, SecretShown, checked_url, fresh_endpoint, move_to, must_lead_out, rotate, sealed,
-    usable, without_secrets,
+    without_secrets,
 };
 use crate::random::{key_text, public_key_id, seal_nonce, secret_text};
 use crate::reading::{bounded_page, nullable, present, required};
@@ -407,79 +409,6 @@ async fn first_webhook(service: &Service, key: &ApiKey, url: &str) -> Result<(En
     let profile = service.profile_of(application).await?.profile;
     let tenant = service.0.directory.tenant(tenant).await?;
     owned_endpoint(service, &profile, &tenant, key, url.to_owned())
-}
-
-/// Why a key was not made.
-fn not_made(error: StoreError) -> Refusal {
-    match error {
-        StoreError::Conflict {
-            rule: Rule::NameTaken,
-        } => Refusal::new(
-            ErrorCode::NameTaken,
-            "another key of this server has, or had, this publicId or this key",
-        ),
-        error => error.into(),
-    }
-}
-
-/// What of a key only a tenant's has, if it is given.
-fn of_tenants(new: &NewKey) -> Option<&'static str> {
-    let given = [
-        ("webhook", new.webhook.is_some()),
-        ("publicId", new.public_id.is_some()),
-        ("key", new.key.is_some()),
-        ("secret", new.secret.is_some()),
-    ];
-    let mut given = given.into_iter().filter(|(_, is_given)| *is_given);
-    given.next().map(|(field, _)| field)
-}
-
-/// Bytes of a key's text that is brought: a shorter one could be found by trying.
-const TEXT_BYTES_MIN: usize = 16;
-
-/// What a customer has of their key already, in the system that moves here.
-#[derive(Default)]
-struct Brought {
-    pair: Option<(String, Secret)>,
-    /// Of its webhook.
-    secret: Option<Secret>,
-}
-
-impl Brought {
-    fn checked(profile: &Profile, new: &mut NewKey) -> Result<Self> {
-        let plain = |field: &str, text: &str, min: usize| {
-            let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-            if is_plain && (min..=KEY_BYTES_MAX).contains(&text.len()) {
-                return Ok(());
-            }
-            let rule = format!("must have {min} to {KEY_BYTES_MAX} printable ASCII characters");
-            Err(Refusal::invalid(field, rule))
-        };
-        let pair = match (new.public_id.take(), new.key.take()) {
-            (None, None) => None,
-            (Some(public), Some(text)) => {
-                plain("publicId", &public, 1)?;
-                plain("key", &text, TEXT_BYTES_MIN)?;
-                Some((public, Secret::new(text)))
-            }
-            (Some(_), None) => return Err(Refusal::invalid("key", "is needed with publicId")),
-            (None, Some(_)) => return Err(Refusal::invalid("publicId", "is needed with key")),
-        };
-        let secret = match new.secret.take() {
-            None => None,
-            Some(_) if new.webhook.is_none() => {
-                return Err(Refusal::invalid("secret", "is needed with webhook only"));
-            }
-            Some(_) if profile.secret.scope == SecretScope::Tenant => {
-                return Err(Refusal::invalid(
-                    "secret",
-                    "is the tenant's: bring it there",
-                ));
-            }
-            Some(text) => Some(usable(profile, "secret", text)?),
-        };
-        Ok(Self { pair, secret })
-    }
 }
 
 /// A tenant's key, one that is brought or in the form that the profile gives them, and the endpoint that it is to own.

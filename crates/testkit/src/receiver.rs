@@ -54,6 +54,20 @@ pub struct Request {
     pub at: std::time::Instant,
 }
 
+impl Request {
+    /// As it stands on the wire, the body after the headers: what `postrider verify` reads.
+    pub fn saved(&self) -> Vec<u8> {
+        let mut saved = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        for (name, value) in &self.headers {
+            saved.push_str(&format!("{name}: {value}\r\n"));
+        }
+        saved.push_str("\r\n");
+        let mut saved = saved.into_bytes();
+        saved.extend_from_slice(&self.body);
+        saved
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     requests: Mutex<Vec<Request>>,

@@ -8,15 +8,8 @@ use crate::support::{TestServer, hmac, http, id};
 
 /// What `postrider verify` says of a request, which knows the secret alone.
 fn is_verified(profile: &str, secret: &str, sent: &Request) -> bool {
-    let mut saved = format!("POST {} HTTP/1.1\r\n", sent.target);
-    for (name, value) in &sent.headers {
-        saved.push_str(&format!("{name}: {value}\r\n"));
-    }
-    saved.push_str("\r\n");
-    let mut saved = saved.into_bytes();
-    saved.extend_from_slice(&sent.body);
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), saved).unwrap();
+    std::fs::write(file.path(), sent.saved()).unwrap();
     let mut command = postrider();
     command.args(["verify", "--profile", profile, "--secret", secret]);
     output(command.arg(file.path())).status.success()

@@ -25,13 +25,7 @@ async fn a_saved_request_is_verified_as_it_came_and_refused_when_a_byte_differs(
         };
         server.publish(&tenant, kind, data).await;
         let sent = receiver.wait_for(before + 1).await.remove(before);
-        let mut saved = String::from("POST /hook HTTP/1.1\r\n");
-        for (name, value) in &sent.headers {
-            saved.push_str(&format!("{name}: {value}\r\n"));
-        }
-        saved.push_str("\r\n");
-        let mut saved = saved.into_bytes();
-        saved.extend_from_slice(&sent.body);
+        let mut saved = sent.saved();
         let file = tempfile::NamedTempFile::new().unwrap();
         let verify = |saved: &[u8], at: &[&str]| {
             std::fs::write(file.path(), saved).unwrap();
