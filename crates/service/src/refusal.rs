@@ -319,6 +319,10 @@ impl Refusal {
                 ErrorCode::KeysMax,
                 format!("there are as many as may be, {KEYS_MAX}; delete one"),
             ),
+            Rule::ShareStored => Self::new(
+                ErrorCode::StoreFull,
+                "nothing was stored: what is left on the disk is as much as this account has stored in the last day, and is kept for others; try again later, or have the operator make room",
+            ),
             Rule::ProfileInUse => Self::new(
                 ErrorCode::ProfileInUse,
                 "create a new application with the other profile and move its tenants",

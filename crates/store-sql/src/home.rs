@@ -80,6 +80,22 @@ impl Home {
     }
 
     pub(crate) fn must_have_reserve(&self, connection: &Connection) -> Result<(), StoreError> {
+        // Of a small store the whole reserve would be all there is.
+        let reserve = match self {
+            Self::Directory { max_bytes, .. } => {
+                max_bytes.map_or(RESERVE_BYTES, |max| RESERVE_BYTES.min(max / 8))
+            }
+            Self::Server(_) => return Ok(()),
+        };
+        // Where the system does not tell, a full disk shows by a write that fails.
+        if self.room(connection)?.is_some_and(|room| room < reserve) {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
+    /// Bytes that can be stored beside what is there; none where nobody tells.
+    pub(crate) fn room(&self, connection: &Connection) -> Result<Option<u64>, StoreError> {
         let (
             Self::Directory {
                 directory,
@@ -88,21 +104,20 @@ impl Home {
             Connection::Sqlite(connection),
         ) = (self, connection)
         else {
-            return Ok(());
+            return Ok(None);
         };
-        let (reserve, free) = match max_bytes {
-            Some(max) => {
-                let used = used_bytes(connection).map_err(|error| aborted(error.into()))?;
-                // Of a small store the whole reserve would be all there is.
-                (RESERVE_BYTES.min(max / 8), max.saturating_sub(used))
-            }
-            // Where the system does not tell, a full disk shows by a write that fails.
-            None => (RESERVE_BYTES, directory.free_bytes().unwrap_or(u64::MAX)),
+        let Some(max) = max_bytes else {
+            return Ok(directory.free_bytes());
         };
-        if free < reserve {
-            return Err(StoreError::Full);
-        }
-        Ok(())
+        let used = used_bytes(connection).map_err(|error| aborted(error.into()))?;
+        Ok(Some(max.saturating_sub(used)))
+    }
+
+    /// Bytes that all that is stored takes; zero in a database that others have something in too.
+    pub(crate) fn used(&self, connection: &Connection) -> Result<u64, StoreError> {
+        let used = connection.sqlite().map(used_bytes);
+        let used = used.transpose().map_err(|error| aborted(error.into()))?;
+        Ok(used.unwrap_or(0))
     }
 
     /// After the last write.

@@ -31,6 +31,7 @@ mod schema;
 mod seam;
 mod segments;
 mod sessions;
+mod shares;
 mod sql;
 mod sqlite;
 mod transfer;

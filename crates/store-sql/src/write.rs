@@ -27,6 +27,7 @@ use crate::manage::write_health;
 use crate::pieces::{Begun, piece};
 use crate::read::{read_endpoint, read_first_use, read_first_uses};
 use crate::segments::keys_text;
+use crate::shares::{attempt_bytes, event_bytes, of_event};
 use crate::sql::{Optional, Row, SqlResult, params};
 use crate::writer::Tx;
 
@@ -80,6 +81,7 @@ impl Tx {
             self.pieces.give_up(event.id.key());
             return Ok((Some(life::repeated(&first, idempotency)?), 0));
         }
+        self.must_have_share(event.tenant.as_u128(), event_bytes(event, 0))?;
         let (mut begun, looked) = self.begin(now, new, tenant)?;
         let (made, mut deliveries) = self.make_piece(now, new, tenant, &mut begun)?;
         let work = made.max(looked);
@@ -100,6 +102,8 @@ impl Tx {
         }
         self.insert_event(event, application, tenant, addressee_number(new.target))
             .map_err(aborted)?;
+        let stored = event_bytes(event, deliveries.len());
+        self.shares.note(event.tenant.as_u128(), of_event(stored));
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {
             let sql = "insert into idempotency (application_id, key, event_id, fingerprint, deliveries, at) values (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -328,7 +332,13 @@ impl Tx {
             let number = record.attempt.number;
             return Ok(Recorded::not_applied(head.attempts, number));
         };
-        self.insert_attempt(key, &record.attempt).map_err(aborted)?;
+        // What was answered is the customer's to make large; that an attempt was made is recorded in any case.
+        let holder = Id::<id::Tenant>::from_key(tenant, self.salt).as_u128();
+        let has_answer = self.shares.may(holder, 0);
+        self.insert_attempt(key, &record.attempt, has_answer)
+            .map_err(aborted)?;
+        let stored = attempt_bytes(&record.attempt, has_answer);
+        self.shares.note(holder, of_event(stored));
         self.note_outcome(key, &record.attempt);
         self.counted(key, || {
             self.update_delivery(key, record.attempt.number, recording.change)
@@ -420,7 +430,8 @@ impl Tx {
         statement.query_row([key], head).optional()
     }
 
-    fn insert_attempt(&self, delivery: i64, attempt: &Attempt) -> SqlResult<()> {
+    /// Writes an attempt; without `has_answer` as if nothing of the answer's headers and body had been kept.
+    fn insert_attempt(&self, delivery: i64, attempt: &Attempt, has_answer: bool) -> SqlResult<()> {
         let sql = "insert into attempt (delivery_id, number, started_at, ended_at, url, request_headers, status, retry_after, reason, detail,
                    response_headers, response_body, truncated, dns_us, connect_us, tls_us, first_byte_us, total_us, manual,
                    region, local_address, rendering_id)
@@ -439,6 +450,10 @@ impl Tx {
             }
         };
         let response = attempt.response.as_ref();
+        let kept = response.map(|response| match has_answer {
+            true => (header_lines(&response.headers), &*response.body),
+            false => Default::default(),
+        });
         let timings = attempt.timings;
         self.connection.prepare_cached(sql)?.enqueue(params![
             delivery,
@@ -451,9 +466,9 @@ impl Tx {
             retry_after,
             reason,
             detail,
-            response.map(|response| header_lines(&response.headers)),
-            response.map(|response| &*response.body),
-            response.is_some_and(|response| response.truncated),
+            kept.as_ref().map(|(headers, _)| headers),
+            kept.as_ref().map(|(_, body)| *body),
+            response.is_some_and(|response| response.truncated || !has_answer),
             timings.dns_micros,
             timings.connect_micros,
             timings.tls_micros,

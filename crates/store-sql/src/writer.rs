@@ -9,7 +9,7 @@ use postrider_core::id::IdGenerator;
 use postrider_core::time::Moment;
 use postrider_core::{Id, id};
 use postrider_store::life::Head;
-use postrider_store::{Batch, Entity, FirstUse, StoreError, Written};
+use postrider_store::{Batch, Entity, FirstUse, Rule, StoreError, Written};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +26,7 @@ use crate::outcomes::Counted;
 use crate::pieces::Pieces;
 use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
+use crate::shares::{Shares, Stored};
 use crate::sql::{Connection, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
 
@@ -99,6 +100,8 @@ pub(crate) struct Tx {
     pub(crate) salt: u64,
     pub(crate) fanout: Fanout,
     pub(crate) pieces: Pieces,
+    /// Who has stored how much of late.
+    pub(crate) shares: Shares,
     /// What is known already of deliveries whose records are about to be written.
     pub(crate) heads: HashMap<i64, (i64, Head)>,
     /// And of idempotency keys of a batch: whether they were used before it, or in it.
@@ -148,6 +151,7 @@ impl Writer {
             salt,
             fanout: Fanout::default(),
             pieces: Pieces::default(),
+            shares: Shares::default(),
             heads: HashMap::new(),
             uses: None,
             last_sequence,
@@ -231,9 +235,18 @@ impl Writer {
         account: u128,
         change: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.call_by(account, |tx| {
+        self.call_by(account, move |tx| {
             tx.must_have_reserve()?;
-            change(tx)
+            tx.must_have_share(account, 0)?;
+            let before = tx.home.used(&tx.connection)?;
+            let changed = change(tx)?;
+            let after = tx.home.used(&tx.connection)?;
+            let stored = Stored {
+                events: 0,
+                changes: after.saturating_sub(before),
+            };
+            tx.shares.note(account, stored);
+            Ok(changed)
         })
         .await
     }
@@ -351,6 +364,8 @@ impl Tx {
             let detail = "the database waits for no standby any more (synchronous_standby_names), and store.require_sync_standby is set".to_owned();
             return Err(StoreError::Unavailable { detail });
         }
+        let room = || self.home.room(&self.connection).unwrap_or_default();
+        self.shares.look(Instant::now(), room);
         self.connection.begin().map_err(aborted)?;
         let changed = change(self)
             .and_then(|value| self.note_ahead().map(|()| value))
@@ -361,6 +376,7 @@ impl Tx {
                 Ok(()) => {
                     self.fanout.is_true();
                     self.pieces.is_true();
+                    self.shares.settle();
                     Ok(value)
                 }
                 // Some failures of a commit leave the transaction open.
@@ -405,6 +421,15 @@ impl Tx {
     }
 
     /// Refuses what could wait while there is room left only for events and records.
+    /// Refuses whoever has stored more of late than there is room for, while others store too.
+    pub(crate) fn must_have_share(&self, account: u128, more: usize) -> Result<(), StoreError> {
+        // Zero is the server itself.
+        if account == 0 || self.shares.may(account, more) {
+            return Ok(());
+        }
+        Err(StoreError::conflict(Rule::ShareStored))
+    }
+
     fn must_have_reserve(&self) -> Result<(), StoreError> {
         self.home.must_have_reserve(&self.connection)
     }
@@ -458,6 +483,7 @@ impl Tx {
         // What the cache learned inside the transaction did not happen.
         self.fanout.undo();
         self.pieces.undo(0);
+        self.shares.undo();
         self.moving.clear();
         self.outcomes.clear();
         // It may be undone, so it is noted again.

@@ -145,6 +145,8 @@ pub enum Rule {
     EventTypesMax,
     /// The owner has as many keys as one may have.
     KeysMax,
+    /// The account has stored as much of late as is left for everybody.
+    ShareStored,
     /// The application has tenants, whose secrets have the form of its profile.
     ProfileInUse,
     /// Somebody else has changed it since it was looked at.

@@ -711,6 +711,73 @@ async fn the_last_room_is_kept_for_events() {
     assert_eq!(server.call("POST", &events, large).await.status, 202);
 }
 
+/// Events, and what is answered to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fills_the_disk_leaves_half_of_it_to_others() {
+    const ROOM: u64 = 16_000_000;
+    let server = TestServer::with(|config| config.store.max_bytes = Some(ROOM)).await;
+    let receiver = Receiver::start(Behaviour::Body(200, "y".repeat(16_384))).await;
+    let (greedy, calm) = (
+        server.tenant("standard").await,
+        server.tenant("standard").await,
+    );
+    server.endpoint(&calm, &receiver.url("/calm")).await;
+    server.endpoint(&greedy, &receiver.url("/greedy")).await;
+    server.publish(&calm, "a", json!(1)).await;
+    let events = format!("/v1/tenants/{greedy}/events");
+    let large = json!({ "type": "a", "data": "x".repeat(100_000) });
+    let mut taken = 0_usize;
+    let refused = loop {
+        let reply = server.call("POST", &events, large.clone()).await;
+        if reply.status != 202 {
+            break reply;
+        }
+        taken += 1;
+    };
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "store_full")
+    );
+    assert!(refused.text.contains("this account"), "{refused:?}");
+    assert!((40..100).contains(&taken), "about half: {taken}");
+    receiver.wait_for(taken + 1).await;
+    for _ in 0..20 {
+        server.publish(&calm, "a", json!("z".repeat(100_000))).await;
+    }
+    let attempts = async |tenant: &str, count: usize| {
+        let query = format!("tenant={tenant}");
+        let last = server.finished(&query, count).await.remove(0);
+        let path = format!("/v1/deliveries/{}", id(&last));
+        server.good("GET", &path, Value::Null).await
+    };
+    let kept = attempts(&calm, 21).await;
+    assert_eq!(
+        text(&kept["attempts"][0], "responseBody").len(),
+        16_384,
+        "{kept}"
+    );
+    let of_greedy = attempts(&greedy, taken).await;
+    let again = format!("/v1/deliveries/{}/resend", id(&of_greedy));
+    server.good("POST", &again, Value::Null).await;
+    receiver.wait_for(taken + 22).await;
+    let cut = attempts(&greedy, taken).await;
+    let attempts = cut["attempts"].as_array().unwrap();
+    assert_eq!(
+        attempts
+            .iter()
+            .map(|attempt| &attempt["statusCode"])
+            .collect::<Vec<_>>(),
+        [200, 200],
+        "{cut}"
+    );
+    assert!(
+        attempts
+            .iter()
+            .any(|attempt| attempt["responseBody"] == "" && attempt["responseTruncated"] == true),
+        "{cut}"
+    );
+}
+
 /// Endpoints that are made and deleted all day leave little behind.
 #[tokio::test]
 async fn what_is_deleted_leaves_little_room_taken() {

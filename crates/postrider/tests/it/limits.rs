@@ -140,6 +140,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "room that is kept for events and records",
         "the_last_room_is_kept_for_events",
     ),
+    (
+        "what is stored within half a day",
+        "who_fills_the_disk_leaves_half_of_it_to_others",
+    ),
     ("a form", "a_form_is_bounded"),
 ];
 
