@@ -43,7 +43,7 @@ pub(crate) async fn authenticate(parts: &Parts, api: &Api) -> Result<Caller> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
-    let proof = api.service.prove(text).await?;
+    let proof = api.service.prove(text, came_from(parts)).await?;
     let_in(api, proof, parts)
 }
 

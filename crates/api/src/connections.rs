@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use hyper::body::{Body, Frame, SizeHint};
 use ipnet::IpNet;
+use postrider_core::address::{CUSTOMER_BITS, network};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +29,6 @@ const GIVEN_UP_PART: usize = 16;
 const IDLE_MIN: Duration = Duration::from_secs(1);
 /// Until it is looked again whether a place can be taken back, where there was none.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Bits of an IPv6 address that are one customer's network; within it, addresses are free.
-const NETWORK_BITS: u32 = 64;
 /// In the place of a time: a request is under way.
 const BUSY: u64 = u64::MAX;
 
@@ -50,7 +49,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Places {
     next: u64,
-    networks: HashMap<IpAddr, Network>,
+    networks: HashMap<u128, Network>,
     /// Those that were asked to leave, and have nothing to end before.
     leaving: usize,
     /// Until then there was nothing to be taken back.
@@ -114,7 +113,7 @@ impl Connections {
         let address = address.to_canonical();
         let shared = &self.0;
         let is_proxy = shared.proxies.iter().any(|proxy| proxy.contains(&address));
-        let network = network(address);
+        let network = network(address, CUSTOMER_BITS);
         let mut places = shared.lock();
         let places = &mut *places;
         // With the one that is to be had.
@@ -249,7 +248,7 @@ impl Use {
 #[derive(Debug)]
 pub(crate) struct Place {
     number: u64,
-    network: IpAddr,
+    network: u128,
     requests: Requests,
     _permit: OwnedSemaphorePermit,
 }
@@ -362,17 +361,6 @@ impl<B: Body + Unpin> Body for Answer<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// The addresses that are one customer's.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let own = u128::MAX << (u128::BITS - NETWORK_BITS);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & own))
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether this server has the key that a request brings: asked by a door to several servers, each with a database of its
 //! own.
 
+use std::net::IpAddr;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
@@ -86,21 +88,21 @@ pub(crate) async fn knows(State(api): State<Api>, parts: Parts) -> Result<Respon
         return Ok(Problem(Refusal::new(ErrorCode::RouteUnknown, detail)).into_response());
     }
     Ok(ok(&Knows {
-        knows: has(&api, &parts.headers).await?,
+        knows: has(&api, &parts.headers, from).await?,
     }))
 }
 
 /// Whose key it is otherwise, and whether it opens, is for the request itself.
-async fn has(api: &Api, headers: &HeaderMap) -> Result<bool> {
+async fn has(api: &Api, headers: &HeaderMap, from: Option<IpAddr>) -> Result<bool> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     if let Some(id) = text(ASKED_ID) {
-        return api.service.knows_public_id(id).await;
+        return api.service.knows_public_id(id, from).await;
     }
     if let Some(key) = text(ASKED_KEY).and_then(unhex) {
-        return api.service.knows_key(key).await;
+        return api.service.knows_key(key, from).await;
     }
     match text(ASKED_SESSION).and_then(unhex) {
-        Some(session) => api.service.knows_session(session).await,
+        Some(session) => api.service.knows_session(session, from).await,
         None => Ok(false),
     }
 }

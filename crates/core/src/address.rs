@@ -19,6 +19,21 @@ pub struct AddressPolicy {
     nat64: Vec<Ipv6Net>,
 }
 
+/// Bits of an IPv6 address that are one customer's network; within it, addresses are free.
+pub const CUSTOMER_BITS: u8 = 64;
+
+/// An address as a number: of IPv6, that of its network of so many bits.
+///
+/// # Panics
+/// With no bits, or more than 128.
+pub fn network(address: IpAddr, bits: u8) -> u128 {
+    match address.to_canonical() {
+        // As IPv6, so that no address of the one is a network of the other.
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits() >> (128 - bits) << (128 - bits),
+    }
+}
+
 /// Deliveries may not go to the port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the port {port} may not receive webhooks here; those that may are {}", .allowed.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))]

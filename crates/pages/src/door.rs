@@ -272,7 +272,12 @@ pub(crate) async fn link(State(site): State<Site>, request: Request) -> Shown {
     let present = present.map(|visitor| visitor.visit.caller.name().to_owned());
     let code = fields.get("code").unwrap_or_default();
     let refused = |refusal| Failure::Refused(site.face, refusal);
-    let link = site.service().look_at_link(code).await.map_err(refused)?;
+    let from = came_from(&parts).address;
+    let link = site
+        .service()
+        .look_at_link(code, from)
+        .await
+        .map_err(refused)?;
     let mut link = link.filter(|link| is_of(link, site.face));
     let mut user = None;
     if let Some(seen) = link.as_ref().filter(|link| is_invitation(link)) {
@@ -303,14 +308,19 @@ pub(crate) async fn enter(State(site): State<Site>, request: Request) -> Shown {
     let fields = read(&site, body, DOOR_BYTES_MAX, 0).await?;
     let code = fields.get("code").unwrap_or_default();
     let refused = |refusal| Failure::Refused(site.face, refusal);
-    let looked = site.service().look_at_link(code).await.map_err(refused)?;
+    let from = came_from(&parts).address;
+    let looked = site
+        .service()
+        .look_at_link(code, from)
+        .await
+        .map_err(refused)?;
     // Of the other face, it stays unused.
     let looked = looked.filter(|link| is_of(link, site.face));
     if let Some(link) = looked.as_ref().filter(|link| is_invitation(link)) {
         return choose_password(&site, &parts, link, code, &fields).await;
     }
     let used = match looked {
-        Some(_) => site.service().use_link(code).await.map_err(refused)?,
+        Some(_) => site.service().use_link(code, from).await.map_err(refused)?,
         None => None,
     };
     match used {

@@ -15,6 +15,7 @@ use postrider_core::user::{Role, User};
 use postrider_core::{Id, Timestamp, id};
 
 use crate::Service;
+use crate::directory::stranger;
 use crate::keys::KEY_SECRET_CONTEXT;
 use crate::refusal::{ErrorCode, Refusal, Result};
 
@@ -131,25 +132,26 @@ impl Proof {
 }
 
 impl Service {
-    /// The key with this public id, which proves nothing yet; none when it is not known.
+    /// The key with this public id, which proves nothing yet; none when it is not known. Who asks for very many waits behind
+    /// others that ask from elsewhere.
     ///
     /// # Errors
     /// What the store answers.
-    pub async fn claim(&self, public_id: &str) -> Result<Option<Claim>> {
-        match self.0.directory.claimed(public_id).await {
+    pub async fn claim(&self, public_id: &str, from: Option<IpAddr>) -> Result<Option<Claim>> {
+        match self.0.directory.claimed(public_id, stranger(from)).await {
             Ok(key) => Ok(Some(Claim(Arc::new(key)))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The key with this text.
+    /// The key with this text, asked for as in [`Service::claim`].
     ///
     /// # Errors
     /// `key_unknown`, `key_expired` when it was replaced and its overlap is over.
-    pub async fn prove(&self, text: &str) -> Result<Proof> {
+    pub async fn prove(&self, text: &str, from: Option<IpAddr>) -> Result<Proof> {
         let hash = sha256(text.trim().as_bytes());
-        match self.0.directory.key(hash).await {
+        match self.0.directory.key(hash, stranger(from)).await {
             Ok(key) => {
                 let mut opening = key.opening(self.now());
                 let until = opening.find(|(known, _)| **known == hash);
@@ -174,8 +176,8 @@ impl Service {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn knows_public_id(&self, public_id: &str) -> Result<bool> {
-        match self.0.directory.addressee(public_id).await {
+    pub async fn knows_public_id(&self, public_id: &str, from: Option<IpAddr>) -> Result<bool> {
+        match self.0.directory.addressee(public_id, stranger(from)).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
@@ -186,8 +188,8 @@ impl Service {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn knows_key(&self, hash: [u8; 32]) -> Result<bool> {
-        match self.0.directory.key(hash).await {
+    pub async fn knows_key(&self, hash: [u8; 32], from: Option<IpAddr>) -> Result<bool> {
+        match self.0.directory.key(hash, stranger(from)).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
@@ -198,8 +200,8 @@ impl Service {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn knows_session(&self, hash: [u8; 32]) -> Result<bool> {
-        match self.0.directory.session(hash).await {
+    pub async fn knows_session(&self, hash: [u8; 32], from: Option<IpAddr>) -> Result<bool> {
+        match self.0.directory.session(hash, stranger(from)).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),

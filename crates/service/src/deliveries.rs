@@ -439,7 +439,12 @@ pub(crate) async fn endpoint_or_key(
 async fn endpoint_of(service: &Service, who: &Caller, public_id: &str) -> Result<Id<id::Endpoint>> {
     // Those of others and those that never were read alike.
     let unknown = || Refusal::invalid("key", "is not the public id of a key with a webhook");
-    let addressee = match service.0.directory.addressee(public_id).await {
+    let addressee = match service
+        .0
+        .directory
+        .addressee(public_id, Id::from_u128(who.holder()))
+        .await
+    {
         Err(error) if error.is_not_found() => return Err(unknown()),
         found => found?,
     };

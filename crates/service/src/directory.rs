@@ -2,8 +2,10 @@
 //! within bounds, and read again when it has changed.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use postrider_core::address::{CUSTOMER_BITS, network};
 use postrider_core::delivery::ProfileVersion;
 use postrider_core::seal::sha256;
 use postrider_core::session::Session;
@@ -11,9 +13,8 @@ use postrider_core::tenant::{ApiKey, Application, Scope, Tenant};
 use postrider_core::user::User;
 use postrider_core::{Id, id};
 use postrider_engine::cache::{Cache, Changes, Gather, Read, Stamp};
-use postrider_engine::{CurrentProfile, Engine};
+use postrider_engine::{CurrentProfile, Engine, SharedTurns};
 use postrider_store::{Store, StoreError};
-use tokio::sync::Semaphore;
 
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::schemas::{self, Gate, KnownType};
@@ -25,6 +26,8 @@ const HELD_MAX: usize = 50_000;
 const LOOKUPS_MAX: usize = 2;
 /// The same of sessions, as which anybody may send any text too.
 const VISITS_MAX: usize = 1;
+/// Of both, whoever asks has so many at once.
+const LOOKUPS_EACH: usize = 1;
 /// So many bytes of a logo count as one entry.
 const LOGO_PART: u64 = 256;
 /// Bytes of schemas with all that was compiled of them.
@@ -46,8 +49,16 @@ pub(crate) struct Directory {
     types: Cache<(Id<id::Application>, ProfileVersion, String), KnownType>,
     /// Keys that events are addressed to, by their public id, each with its endpoint.
     addressees: Cache<String, Addressee>,
-    lookups: Semaphore,
-    visits: Semaphore,
+    lookups: SharedTurns<Asker>,
+    visits: SharedTurns<Asker>,
+}
+
+/// Whoever has something looked up: an account, or who is at an address and has not proved yet to be anybody.
+pub(crate) struct Asker;
+
+/// Who asks from an address, as far as it is known; of IPv6, all of a customer's are one.
+pub(crate) fn stranger(from: Option<IpAddr>) -> Id<Asker> {
+    Id::from_u128(from.map_or(0, |from| network(from, CUSTOMER_BITS)))
 }
 
 /// A key that an event can be addressed to.
@@ -69,8 +80,8 @@ impl Directory {
             applications: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
             types: Cache::of_heavy(TYPES_ABOUT, SCHEMA_BYTES_MAX, changes.clone()),
             addressees: Cache::new(HELD_MAX, HELD_MAX as u64, changes.clone()),
-            lookups: Semaphore::new(LOOKUPS_MAX),
-            visits: Semaphore::new(VISITS_MAX),
+            lookups: SharedTurns::new(LOOKUPS_EACH, LOOKUPS_MAX),
+            visits: SharedTurns::new(LOOKUPS_EACH, VISITS_MAX),
             changes,
         }
     }
@@ -103,9 +114,13 @@ impl Directory {
         })
     }
 
-    pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Arc<ApiKey>, StoreError> {
+    pub(crate) async fn key(
+        &self,
+        hash: [u8; 32],
+        asker: Id<Asker>,
+    ) -> Result<Arc<ApiKey>, StoreError> {
         let read = async {
-            let _turn = self.lookups.acquire().await;
+            let _turn = self.lookups.take(asker).await;
             let key = || self.store.key_by_hash(hash);
             self.no_older(key, |key| self.stamp(key)).await
         };
@@ -113,20 +128,32 @@ impl Directory {
     }
 
     /// The key with a public id, which anybody may name.
-    pub(crate) async fn claimed(&self, public_id: &str) -> Result<ApiKey, StoreError> {
-        let _turn = self.lookups.acquire().await;
+    pub(crate) async fn claimed(
+        &self,
+        public_id: &str,
+        asker: Id<Asker>,
+    ) -> Result<ApiKey, StoreError> {
+        let _turn = self.lookups.take(asker).await;
         self.store.key_by_public_id(public_id).await
     }
 
     /// The user with this name, which anybody may send.
-    pub(crate) async fn user_called(&self, name: &str) -> Result<User, StoreError> {
-        let _turn = self.visits.acquire().await;
+    pub(crate) async fn user_called(
+        &self,
+        name: &str,
+        asker: Id<Asker>,
+    ) -> Result<User, StoreError> {
+        let _turn = self.visits.take(asker).await;
         self.store.user_by_name(name).await
     }
 
     /// The session with this digest, which anybody may send.
-    pub(crate) async fn session(&self, hash: [u8; 32]) -> Result<Session, StoreError> {
-        let _turn = self.visits.acquire().await;
+    pub(crate) async fn session(
+        &self,
+        hash: [u8; 32],
+        asker: Id<Asker>,
+    ) -> Result<Session, StoreError> {
+        let _turn = self.visits.take(asker).await;
         self.store.session_by_hash(hash).await
     }
 
@@ -224,9 +251,13 @@ impl Directory {
     }
 
     /// The key with this public id.
-    pub(crate) async fn addressee(&self, public_id: &str) -> Result<Arc<Addressee>, StoreError> {
+    pub(crate) async fn addressee(
+        &self,
+        public_id: &str,
+        asker: Id<Asker>,
+    ) -> Result<Arc<Addressee>, StoreError> {
         let read = async {
-            let _turn = self.lookups.acquire().await;
+            let _turn = self.lookups.take(asker).await;
             let addressee = || async {
                 let key = self.store.key_by_public_id(public_id).await?;
                 let endpoint = self.store.key_endpoint(key.id).await?;

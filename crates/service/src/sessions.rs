@@ -12,11 +12,13 @@ use postrider_core::seal::{hex, sha256};
 use postrider_core::session::{Holder, Portal, PortalTerms, Session};
 use postrider_core::tenant::{Mode, Scope};
 use postrider_core::{Id, Secret, Timestamp, id};
+use postrider_engine::budget::{Budget, Grant};
 use postrider_store::{Page, PageRequest, SessionsOf};
 use serde::Deserialize;
 use url::Url;
 use utoipa::ToSchema;
 
+use crate::directory::stranger;
 use crate::reading::bounded_page;
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::users::password_since;
@@ -88,11 +90,19 @@ pub struct Visit {
 const LOOKS_AT_ONCE: usize = 64;
 
 /// Bounds what people who are not in yet make the store read.
-pub(crate) struct Door(tokio::sync::Semaphore);
+pub(crate) struct Door(Budget);
 
 impl Default for Door {
     fn default() -> Self {
-        Self(tokio::sync::Semaphore::new(LOOKS_AT_ONCE))
+        Self(Budget::new(LOOKS_AT_ONCE))
+    }
+}
+
+impl Door {
+    /// A place to look from an address, of which somebody else's are not used up.
+    fn look(&self, from: Option<IpAddr>) -> Result<Grant> {
+        let asker = stranger(from).as_u128();
+        self.0.take(asker, 1).ok_or_else(too_many)
     }
 }
 
@@ -102,8 +112,8 @@ impl Service {
     /// # Errors
     /// `key_unknown`, `key_disabled`, `key_expired`, `address_not_allowed`, and `overloaded` when too many come at once.
     pub async fn come_in(&self, key: &str, address: Option<IpAddr>) -> Result<(Secret, Visit)> {
-        let looking = self.0.door.0.try_acquire().map_err(|_| too_many())?;
-        let proof = self.prove(key).await?;
+        let looking = self.0.door.look(address)?;
+        let proof = self.prove(key, address).await?;
         // Whoever has a key is no stranger any more.
         drop(looking);
         let holder = Holder::Key(proof.id());
@@ -260,9 +270,10 @@ impl Service {
     ///
     /// # Errors
     /// What the store answers, and `overloaded` when too many try at once.
-    pub async fn look_at_link(&self, code: &str) -> Result<Option<Session>> {
-        let _turn = self.0.door.0.try_acquire().map_err(|_| too_many())?;
-        let found = self.0.directory.session(sha256(code.as_bytes())).await;
+    pub async fn look_at_link(&self, code: &str, from: Option<IpAddr>) -> Result<Option<Session>> {
+        let _turn = self.0.door.look(from)?;
+        let hash = sha256(code.as_bytes());
+        let found = self.0.directory.session(hash, stranger(from)).await;
         match found {
             Ok(session) if session.opened_at.is_none() && session.expires_at > self.now() => {
                 Ok(Some(session))
@@ -277,8 +288,12 @@ impl Service {
     ///
     /// # Errors
     /// What the store answers, and `overloaded` when too many come at once.
-    pub async fn use_link(&self, code: &str) -> Result<Option<(Secret, Session)>> {
-        let Some(link) = self.look_at_link(code).await? else {
+    pub async fn use_link(
+        &self,
+        code: &str,
+        from: Option<IpAddr>,
+    ) -> Result<Option<(Secret, Session)>> {
+        let Some(link) = self.look_at_link(code, from).await? else {
             return Ok(None);
         };
         let token = self::code();
@@ -309,7 +324,8 @@ impl Service {
     /// # Errors
     /// `key_disabled`, `key_expired`, `address_not_allowed`, or what the store answers.
     pub async fn visit(&self, token: &str, address: Option<IpAddr>) -> Result<Option<Visit>> {
-        let found = self.0.directory.session(sha256(token.as_bytes())).await;
+        let hash = sha256(token.as_bytes());
+        let found = self.0.directory.session(hash, stranger(address)).await;
         let session = match found {
             Ok(session) => session,
             Err(error) if error.is_not_found() => return Ok(None),
@@ -517,5 +533,20 @@ mod tests {
         ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_tries_from_one_network_leaves_places_to_others() {
+        let door = Door::default();
+        let (one, neighbour, other) = ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1");
+        let at = |text: &str| text.parse().ok();
+        let mut looking = Vec::new();
+        while let Ok(place) = door.look(at(one)) {
+            looking.push(place);
+        }
+        assert_eq!(looking.len(), LOOKS_AT_ONCE / 2);
+        assert!(door.look(at(neighbour)).is_err(), "it is the same network");
+        assert!(door.look(at(other)).is_ok());
+        assert!(door.look(None).is_ok(), "nobody knows where it is from");
     }
 }

@@ -4,6 +4,7 @@
 
 mod password;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use postrider_store::{Page, PageRequest, Rule, SessionsOf, StoreError, UserFilte
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use crate::directory::stranger;
 use crate::reading::{bounded_page, is_invisible, present, required};
 use crate::refusal::{ErrorCode, Refusal, Result};
 use crate::sessions::{SESSION_LASTS, SESSIONS_MAX, code, new_session};
@@ -215,7 +217,7 @@ impl Service {
         from: CameFrom,
     ) -> Result<Option<(Secret, Visit)>> {
         let name = folded(name);
-        let user = self.user_called(&name).await?;
+        let user = self.user_called(&name, from.address).await?;
         let mut known = None;
         // Whoever may not come in is compared with nobody's password: that takes as long and says the same.
         if let Some(user) = &user
@@ -235,12 +237,12 @@ impl Service {
         Ok(let_in)
     }
 
-    async fn user_called(&self, name: &str) -> Result<Option<User>> {
+    async fn user_called(&self, name: &str, from: Option<IpAddr>) -> Result<Option<User>> {
         // Nobody has such a name, and a form may hold a longer one.
         if name.len() > KEY_BYTES_MAX {
             return Ok(None);
         }
-        match self.0.directory.user_called(name).await {
+        match self.0.directory.user_called(name, stranger(from)).await {
             Ok(user) => Ok(Some(user)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -338,7 +340,7 @@ impl Service {
         password: &Secret,
         from: CameFrom,
     ) -> Result<Option<(Secret, Visit)>> {
-        let Some(link) = self.look_at_link(code).await? else {
+        let Some(link) = self.look_at_link(code, from.address).await? else {
             return Ok(None);
         };
         let Some(user) = self.invited(&link).await? else {

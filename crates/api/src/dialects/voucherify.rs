@@ -26,7 +26,7 @@ use serde::ser::SerializeMap as _;
 use serde_json::{Map, Value};
 
 use crate::Api;
-use crate::auth::let_in;
+use crate::auth::{came_from, let_in};
 use crate::problem::{RETRY_AFTER_SECS, status};
 use crate::request::{HeldBody, json, well_formed};
 
@@ -312,7 +312,8 @@ async fn authenticate(
     };
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
     let unauthorized = || Refusal::unauthorized(spec);
-    let claim = api.service.claim(public_id).await.map_err(internal)?;
+    let claim = api.service.claim(public_id, came_from(&parts)).await;
+    let claim = claim.map_err(internal)?;
     // Of the two it is not told which one is wrong.
     let proof = claim.and_then(|claim| claim.by_token(&api.service, token));
     let proof = proof.ok_or_else(unauthorized)?;

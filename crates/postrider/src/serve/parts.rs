@@ -391,7 +391,7 @@ pub(super) async fn first_console_link(
     };
     let own = config.server.public_url.clone();
     let base = own.as_deref().unwrap_or(url);
-    let who = service.admit(service.prove(key.expose()).await?, None)?;
+    let who = service.admit(service.prove(key.expose(), None).await?, None)?;
     Ok(Some(service.console_link(&who).await?.at(base)))
 }
 

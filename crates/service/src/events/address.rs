@@ -1,5 +1,6 @@
 //! Whom an event is for: all that match, or one endpoint, key or distribution.
 
+use postrider_core::Id;
 use postrider_core::endpoint::EndpointKind;
 use postrider_core::filter::WILDCARD;
 use postrider_core::profile::{Profile, SecretScope};
@@ -102,7 +103,12 @@ pub(super) async fn address(
 
 async fn key_address(service: &Service, tenant: &Tenant, public_id: &str) -> Result<Address> {
     let unknown = || Refusal::invalid("key", "is not the public id of a key of this tenant");
-    let addressee = match service.0.directory.addressee(public_id).await {
+    let addressee = match service
+        .0
+        .directory
+        .addressee(public_id, Id::from_u128(tenant.id.as_u128()))
+        .await
+    {
         Ok(addressee) => addressee,
         Err(error) if error.is_not_found() => return Err(unknown()),
         Err(error) => return Err(error.into()),

@@ -9,7 +9,7 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use postrider_core::Secret;
-use postrider_core::address::AddressPolicy;
+use postrider_core::address::{AddressPolicy, CUSTOMER_BITS, network};
 use postrider_core::seal::sha256;
 use tokio::time::Instant;
 
@@ -45,8 +45,7 @@ const WINDOW: Duration = Duration::from_secs(10 * 60);
 const WINDOWS_MAX: usize = 50_000;
 /// Between two looks for windows that are over.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
-/// Bits of an IPv6 address that one customer of a network has, and that one site may have.
-const CUSTOMER_BITS: u8 = 64;
+/// Bits of an IPv6 address that one site may have.
 const SITE_BITS: u8 = 48;
 
 /// What a password is compared with whose user is not there: it takes as long.
@@ -253,15 +252,6 @@ fn buckets(name: &str, from: CameFrom) -> Vec<(u128, u32)> {
         (bucket(format!("{own:x} {name}")), FAILED_OF_NAME),
         (bucket(format!("site {site:x}")), FAILED_OF_ADDRESS),
     ]
-}
-
-/// An address as a number: of IPv6, that of its network.
-fn network(address: IpAddr, bits: u8) -> u128 {
-    match address {
-        // As IPv6, so that no address of the one is a network of the other.
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits() >> (128 - bits) << (128 - bits),
-    }
 }
 
 fn hashed(password: &[u8]) -> Result<String> {

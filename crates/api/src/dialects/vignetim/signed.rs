@@ -128,7 +128,7 @@ async fn verify(
         return Err(refuse("timestamp"));
     }
     let internal = |error: service::Refusal| Refusal::from_service(spec, &error);
-    let claim = api.service.claim(public_id).await;
+    let claim = api.service.claim(public_id, came_from(&parts)).await;
     let claim = claim.map_err(internal)?;
     // As of a wrong signature: whoever tries ids does not learn which of them exist.
     let claim = claim.ok_or_else(|| refuse("signature"))?;
@@ -176,7 +176,7 @@ async fn verify_bearer(
     text: &str,
 ) -> Result<Verified, Refusal> {
     let refuse = |name| Refusal::new(StatusCode::UNAUTHORIZED, spec.text(name));
-    let proof = match api.service.prove(text).await {
+    let proof = match api.service.prove(text, came_from(parts)).await {
         Ok(proof) => proof,
         Err(error) if matches!(error.code, ErrorCode::KeyUnknown | ErrorCode::KeyExpired) => {
             return Err(refuse("unauthorized"));
