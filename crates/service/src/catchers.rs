@@ -23,7 +23,7 @@ use crate::{Caller, Service, random};
 
 /// Catchers of a tenant; of more the oldest ends.
 const CATCHERS_OF_TENANT_MAX: usize = 5;
-/// Catchers of all tenants.
+/// Catchers of all tenants, by share of each application.
 const CATCHERS_MAX: usize = 1_000;
 /// Requests that one keeps: the newest.
 const CAUGHT_MAX: usize = 100;
@@ -137,6 +137,7 @@ pub enum CaughtVerdict {
 }
 
 struct Catcher {
+    _place: Grant,
     tenant: Id<id::Tenant>,
     mode: Mode,
     made_at: Timestamp,
@@ -164,6 +165,7 @@ impl Catcher {
 /// All catchers of this process.
 pub(crate) struct Catchers {
     by_code: Mutex<HashMap<String, Catcher>>,
+    places: Budget,
     kept: Budget,
     /// One verification at a time: a canonical form can be long work.
     verifying: Arc<Semaphore>,
@@ -173,6 +175,7 @@ impl Default for Catchers {
     fn default() -> Self {
         Self {
             by_code: Mutex::default(),
+            places: Budget::new(CATCHERS_MAX),
             kept: Budget::new(KEPT_BYTES_MAX),
             verifying: Arc::new(Semaphore::new(1)),
         }
@@ -203,6 +206,7 @@ impl Catchers {
     /// Room for one more of a tenant's: its oldest ends where it has as many as it may.
     fn make(
         &self,
+        application: Id<id::Application>,
         tenant: Id<id::Tenant>,
         mode: Mode,
         made_at: Timestamp,
@@ -219,12 +223,13 @@ impl Catchers {
                 catchers.remove(&oldest);
             }
         }
-        if catchers.len() >= CATCHERS_MAX {
-            let detail = "there are as many as this server keeps; try again later";
-            return Err(Refusal::new(ErrorCode::Overloaded, detail));
-        }
+        let place = self.places.take(application.as_u128(), 1).ok_or_else(|| {
+            let detail = "this application has as many as one may, of those that this server keeps; try again later";
+            Refusal::new(ErrorCode::Overloaded, detail)
+        })?;
         let code = hex(&random::bytes(CODE_BYTES));
         let catcher = Catcher {
+            _place: place,
             tenant,
             mode,
             made_at,
@@ -311,10 +316,15 @@ impl Service {
         self.must_catch()?;
         let tenant = who.tenant(self, tenant).await?;
         let by = who.changes(self.now())?;
-        let made = self.0.catchers.make(tenant.id, who.own_mode(), by.at)?;
+        let (application, mode) = (tenant.application, who.own_mode());
+        let made = self.0.catchers.make(application, tenant.id, mode, by.at)?;
         let after = serde_json::json!({ "endsAt": made.ends_at }).to_string();
-        self.note_catcher(&tenant, by, "catcher.created", Some(after))
-            .await?;
+        let noted = self.note_catcher(&tenant, by, "catcher.created", Some(after));
+        if let Err(refusal) = noted.await {
+            // Nobody was told its address.
+            self.0.catchers.lock().remove(&made.code);
+            return Err(refusal);
+        }
         Ok(made)
     }
 
@@ -621,6 +631,8 @@ pub struct CaughtRequest {
 mod tests {
     use super::*;
 
+    const APPLICATION: Id<id::Application> = Id::from_u128(9);
+
     fn caught(bytes: usize) -> Caught {
         Caught {
             number: 0,
@@ -640,7 +652,7 @@ mod tests {
         let catchers = Catchers::default();
         let (one, two) = (Id::from_u128(1), Id::from_u128(2));
         let made = catchers
-            .make(one, Mode::Live, Timestamp::default())
+            .make(APPLICATION, one, Mode::Live, Timestamp::default())
             .unwrap();
         for _ in 0..CAUGHT_MAX + 5 {
             assert!(catchers.keep(&made.code, caught(10)));
@@ -664,7 +676,7 @@ mod tests {
         for _ in 1..CATCHERS_OF_TENANT_MAX {
             codes.push(
                 catchers
-                    .make(one, Mode::Live, Timestamp::default())
+                    .make(APPLICATION, one, Mode::Live, Timestamp::default())
                     .unwrap()
                     .code,
             );
@@ -686,13 +698,13 @@ mod tests {
                 .is_err()
         );
         let other = catchers
-            .make(two, Mode::Live, Timestamp::default())
+            .make(APPLICATION, two, Mode::Live, Timestamp::default())
             .unwrap();
         catchers.keep(&other.code, caught(BODY_KEPT_MAX));
         assert_eq!(seen(&other.code, two), (1, 1, 1));
         // The oldest makes room for one more.
         catchers
-            .make(one, Mode::Live, Timestamp::default())
+            .make(APPLICATION, one, Mode::Live, Timestamp::default())
             .unwrap();
         assert!(catchers.with(one, |_| true, &codes[0], |_| ()).is_err());
         assert!(catchers.with(one, |_| true, &codes[1], |_| ()).is_ok());
@@ -703,14 +715,31 @@ mod tests {
         let catchers = Catchers::default();
         let one = Id::from_u128(1);
         let made = catchers
-            .make(one, Mode::Live, Timestamp::default())
+            .make(APPLICATION, one, Mode::Live, Timestamp::default())
             .unwrap();
         tokio::time::advance(LASTS).await;
         assert!(!catchers.keep(&made.code, caught(10)));
         assert!(catchers.with(one, |_| true, &made.code, |_| ()).is_err());
         catchers
-            .make(one, Mode::Live, Timestamp::default())
+            .make(APPLICATION, one, Mode::Live, Timestamp::default())
             .unwrap();
         assert_eq!(catchers.lock().len(), 1);
+    }
+
+    #[test]
+    fn one_application_leaves_catchers_to_another() {
+        let catchers = Catchers::default();
+        let make = |application: u128, tenant: u128| {
+            let (application, tenant) = (Id::from_u128(application), Id::from_u128(tenant));
+            catchers.make(application, tenant, Mode::Live, Timestamp::default())
+        };
+        let mut made = 0;
+        while make(1, 1_000 + made).is_ok() {
+            made += 1;
+        }
+        assert_eq!(made, CATCHERS_MAX as u128 / 2);
+        assert!(make(2, 1).is_ok());
+        catchers.end_all_of(Id::from_u128(1_000));
+        assert!(make(1, 1).is_ok(), "what ended leaves its place");
     }
 }

@@ -6,13 +6,14 @@ use postrider_store::{Audit, AuditFilter, Page, PageRequest, StoreError};
 
 use crate::SqlStore;
 use crate::convert::aborted;
+use crate::writer::Tx;
 
 #[async_trait]
 impl Audit for SqlStore {
     async fn note(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.writer
-            .call(move |tx| tx.note_of_owner(&entry).map_err(aborted))
-            .await
+        let account = entry.actor.account;
+        let note = move |tx: &mut Tx| tx.note_of_owner(&entry).map_err(aborted);
+        self.writer.call_by(account, note).await
     }
 
     async fn list_audit(
