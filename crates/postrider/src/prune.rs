@@ -55,8 +55,12 @@ fn tell_of(what: &str, pruned: Pruned) {
         tasks,
         audit,
         endpoints,
+        damaged,
     } = pruned;
     tell(&format!(
         "{events} events, {deliveries} deliveries, {notices} notifications, {tasks} tasks, {audit} entries of the audit log and {endpoints} deleted endpoints {what}"
     ));
+    if damaged > 0 {
+        tell("some of it is damaged, or belongs to what is, and stays: see postrider doctor");
+    }
 }

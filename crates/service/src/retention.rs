@@ -123,6 +123,7 @@ impl Service {
             tasks,
             audit,
             endpoints,
+            damaged,
         } = round.pruned;
         if !round.pruned.is_nothing() {
             tracing::info!(
@@ -133,6 +134,12 @@ impl Service {
                 audit,
                 endpoints,
                 "forgot what is old"
+            );
+        }
+        if damaged > 0 {
+            tracing::error!(
+                damaged,
+                "some of what is old is damaged, or belongs to what is, and stays; see postrider doctor"
             );
         }
         let max = self.0.options.retention.max_bytes;

@@ -9,7 +9,7 @@ use postrider_core::limits::TRANSACTION_ROWS;
 use postrider_core::time::Moment;
 use postrider_store::{Answers, Batch, RecordAttempt, StoreError, Written};
 
-use crate::convert::aborted;
+use crate::convert::{aborted, is_of_a_page};
 use crate::sql::{Failure, SqlError};
 use crate::writer::Tx;
 
@@ -314,14 +314,4 @@ fn is_of_one(error: &StoreError) -> bool {
             .is_none_or(|error| matches!(error.failure(), Failure::Taken | Failure::Refused)),
         _ => false,
     }
-}
-
-/// Whether a damaged page is why: then nothing more is written in the transaction.
-fn is_of_a_page(error: &StoreError) -> bool {
-    let source = std::error::Error::source(error);
-    source.is_some_and(|source| {
-        source
-            .downcast_ref::<SqlError>()
-            .is_some_and(SqlError::is_of_a_page)
-    })
 }

@@ -102,6 +102,9 @@ pub(crate) fn greatest_key(connection: &Connection) -> SqlResult<i64> {
     Ok(greatest.max(indexed_until(connection)?))
 }
 
+/// How far the steady clock comes at most until that is noted again, which is each minute.
+const NOTED_BEFORE_MAX_MICROS: i64 = 10 * 60 * 1_000_000;
+
 /// A place that no fresh delivery has reached yet: new ones go behind it, whatever the clock says.
 /// Only places count that cannot be a retry's: those lie ahead, and stay with a delivery that was
 /// ended while it waited. Or how far the steady clock had come, if that is later.
@@ -110,9 +113,14 @@ pub(crate) fn last_sequence(connection: &Connection) -> SqlResult<i64> {
     const NEWEST: u32 = 10_000;
     let sql = "select max(sequence) from (select sequence, state, attempts from delivery order by id desc limit ?1) as newest
                where attempts = 0 or (state = 1 and attempts = 1)";
-    let newest: Option<i64> = connection.query_row(sql, [NEWEST], |row| row.get(0))?;
     let noted = "select max(value) from meta where key = 'steady'";
     let noted: Option<i64> = connection.query_row(noted, (), |row| row.get(0))?;
+    let newest = connection.query_row(sql, [NEWEST], |row| row.get::<Option<i64>>(0));
+    let newest = match newest {
+        // How far it had come nobody can say, but no further than this.
+        Err(error) if error.is_of_a_page() => noted.map(|noted| noted + NOTED_BEFORE_MAX_MICROS),
+        newest => newest?,
+    };
     Ok(newest.max(noted).unwrap_or(0))
 }
 
@@ -171,6 +179,16 @@ pub(crate) fn reading(error: SqlError) -> StoreError {
             StoreError::aborted(error)
         }
     }
+}
+
+/// Whether a damaged page is why. In a transaction that met one nothing more is written.
+pub(crate) fn is_of_a_page(error: &StoreError) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|source| {
+        source
+            .downcast_ref::<SqlError>()
+            .is_some_and(SqlError::is_of_a_page)
+    })
 }
 
 pub(crate) fn time(row: &Row<'_>, column: usize) -> SqlResult<Timestamp> {

@@ -1,5 +1,7 @@
 //! Forgetting what ended long ago: a reader finds the next piece, the writer deletes it.
 
+mod damaged;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -13,7 +15,9 @@ use postrider_store::{
     Aged, ContentOf, Keep, PruneFrom, Pruned, Retention, StoreError, UNTOLD_KEPT,
 };
 
-use crate::convert::{aborted, ahead, from_json, is_unreadable, reading, salt_of, time};
+use crate::convert::{
+    aborted, ahead, from_json, is_of_a_page, is_unreadable, reading, salt_of, time,
+};
 use crate::postgres::Source as Server;
 use crate::read::{Reader, key_before};
 use crate::segments::keys_text;
@@ -33,6 +37,7 @@ const PIECE_ROWS: usize = 200;
 const ENDPOINTS_ASKED: usize = 50;
 
 /// An event whose deliveries all ended long ago, with those of them that go now.
+#[derive(Clone)]
 struct Old {
     event: i64,
     deliveries: Vec<i64>,
@@ -46,49 +51,46 @@ enum Piece {
     Rows(Vec<i64>),
 }
 
+/// What is to go of the rows that were looked at, and the key of the last of them, if there may be more.
+type Looked = (Piece, Option<i64>);
+
 impl Reader {
-    /// What of the next rows is to go, and the key of the last row that was looked at, if there may be more.
-    fn old(
+    /// Looks at so many rows, or fewer where events have very many deliveries.
+    fn old_of(
         &self,
         keep: &Keep,
         from: PruneFrom,
         rows_max: usize,
-    ) -> Result<(Piece, Option<i64>), StoreError> {
-        let after = Id::<()>::from_u128(from.after).key();
-        let after = if from.after == 0 { -1 } else { after };
-        let found = match from.what {
-            Aged::Events => self.old_events(keep, after, rows_max),
+        look: u32,
+    ) -> SqlResult<Looked> {
+        let after = key_of(from);
+        match from.what {
+            Aged::Events => self.old_events(keep, after, rows_max, look),
             Aged::Notices => {
                 let row = format!(
                     "id, at + case when mail_due = 0 and publish_due = 0 then 0 else {} end, application_id from notice where true",
                     UNTOLD_KEPT.as_micros()
                 );
-                self.old_rows(&row, after, keep.latest(), |application| {
+                self.old_rows(&row, after, keep.latest(), look, |application| {
                     keep.of(application)
                 })
             }
             Aged::Tasks => {
                 let row = "id, finished_at, application_id from task where finished_at is not null";
-                self.old_rows(row, after, keep.latest(), |application| {
+                self.old_rows(row, after, keep.latest(), look, |application| {
                     keep.of(application)
                 })
             }
             Aged::Audit => {
                 let row = "id, at, coalesce(application_id, 0) from audit where true";
-                self.old_rows(row, after, keep.audit_before, |_| keep.audit_before)
+                self.old_rows(row, after, keep.audit_before, look, |_| keep.audit_before)
             }
-            Aged::Endpoints => self.old_endpoints(keep, after, rows_max),
-        };
-        found.map_err(reading)
+            Aged::Endpoints => self.old_endpoints(keep, after, rows_max, look),
+        }
     }
 
     /// Events all of whose deliveries ended long ago. As long as one waits, the others tell what was sent.
-    fn old_events(
-        &self,
-        keep: &Keep,
-        after: i64,
-        rows_max: usize,
-    ) -> SqlResult<(Piece, Option<i64>)> {
+    fn old_events(&self, keep: &Keep, after: i64, rows_max: usize, look: u32) -> SqlResult<Looked> {
         let sql = "select id, created_at, application_id from event where id > ?1 and id < ?2 order by id limit ?3";
         let mut events = self.connection.prepare_cached(sql)?;
         let sql = "select count(*), count(case when state = 0 or coalesce(completed_at, created_at) >= ?2 then 1 end) = 0
@@ -99,7 +101,7 @@ impl Reader {
         let before = key_before(keep.latest(), self.ahead);
         let (mut found, mut taken, mut looked_at) = (Vec::new(), 0, 0);
         let (mut last, mut is_cut) = (None, false);
-        let values = params![after, before, LOOK_ROWS];
+        let values = params![after, before, look];
         events.each(values, |row| {
             let event: i64 = row.get(0)?;
             (looked_at, last) = (looked_at + 1, Some(event));
@@ -134,7 +136,7 @@ impl Reader {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        let last = last.filter(|_| is_cut || looked_at >= LOOK_ROWS);
+        let last = last.filter(|_| is_cut || looked_at >= look);
         Ok((Piece::Events(found), last))
     }
 
@@ -144,13 +146,14 @@ impl Reader {
         row: &str,
         after: i64,
         latest: Timestamp,
+        look: u32,
         before: impl Fn(Id<id::Application>) -> Timestamp,
-    ) -> SqlResult<(Piece, Option<i64>)> {
+    ) -> SqlResult<Looked> {
         let sql = format!("select {row} and id > ?1 and id < ?2 order by id limit ?3");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let end = key_before(latest, self.ahead);
         let (mut found, mut looked_at, mut last) = (Vec::new(), 0, None);
-        statement.each(params![after, end, LOOK_ROWS], |row| {
+        statement.each(params![after, end, look], |row| {
             (looked_at, last) = (looked_at + 1, Some(row.get(0)?));
             if time(row, 1)? < before(Id::from_key(row.get(2)?, self.salt)) {
                 found.push(row.get(0)?);
@@ -161,7 +164,7 @@ impl Reader {
                 ControlFlow::Continue(())
             })
         })?;
-        let is_more = found.len() >= PIECE_ROWS || looked_at == LOOK_ROWS;
+        let is_more = found.len() >= PIECE_ROWS || looked_at == look;
         Ok((Piece::Rows(found), last.filter(|_| is_more)))
     }
 
@@ -171,7 +174,8 @@ impl Reader {
         keep: &Keep,
         after: i64,
         rows_max: usize,
-    ) -> SqlResult<(Piece, Option<i64>)> {
+        look: u32,
+    ) -> SqlResult<Looked> {
         let sql = "select id, updated_at, application_id from endpoint where deleted = 1 and id > ?1 and id < ?2 order by id limit ?3";
         let mut endpoints = self.connection.prepare_cached(sql)?;
         let sql = "select 1 from segment s cross join delivery_of_endpoint x on x.segment = s.number where x.owner = ?1 limit 1";
@@ -187,7 +191,7 @@ impl Reader {
         };
         let end = key_before(keep.latest(), self.ahead);
         let (mut found, mut looked_at, mut asked, mut last) = (Vec::new(), 0, 0, None);
-        endpoints.each(params![after, end, LOOK_ROWS], |row| {
+        endpoints.each(params![after, end, look], |row| {
             let endpoint: i64 = row.get(0)?;
             (looked_at, last) = (looked_at + 1, Some(endpoint));
             if time(row, 1)? < keep.of(Id::from_key(row.get(2)?, self.salt)) {
@@ -206,7 +210,7 @@ impl Reader {
                 false => ControlFlow::Continue(()),
             })
         })?;
-        let is_more = asked >= asked_max || looked_at == LOOK_ROWS;
+        let is_more = asked >= asked_max || looked_at == look;
         Ok((Piece::Rows(found), last.filter(|_| is_more)))
     }
 
@@ -220,6 +224,17 @@ impl Reader {
 }
 
 impl Piece {
+    /// What it has, one by one.
+    fn apart(&self) -> Vec<Self> {
+        match self {
+            Self::Events(events) => {
+                let events = events.iter().cloned();
+                events.map(|old| Self::Events(vec![old])).collect()
+            }
+            Self::Rows(rows) => rows.iter().map(|row| Self::Rows(vec![*row])).collect(),
+        }
+    }
+
     fn is_nothing(&self) -> bool {
         match self {
             Self::Events(events) => events.is_empty(),
@@ -288,6 +303,14 @@ impl Tx {
     }
 }
 
+/// The key behind which a round goes on.
+fn key_of(from: PruneFrom) -> i64 {
+    match from.after {
+        0 => -1,
+        after => Id::<()>::from_u128(after).key(),
+    }
+}
+
 fn table_of(what: Aged) -> &'static str {
     match what {
         Aged::Events => "event",
@@ -350,25 +373,31 @@ impl Retention for SqlStore {
         let (what, latest) = (from.what, keep.latest());
         let keep = keep.clone();
         let find = move |reader: &Reader| {
-            let (piece, last) = reader.old(&keep, from, PIECE_ROWS)?;
-            Ok((piece, last.map(|last| reader.id_of(last))))
+            let ((piece, last), damaged) = reader.old(&keep, from, PIECE_ROWS)?;
+            Ok((piece, last.map(|last| reader.id_of(last)), damaged))
         };
-        let (piece, last) = self.chores.read(find).await?;
+        let (piece, last, damaged) = self.chores.read(find).await?;
         let is_last = last.is_none();
         // The writer is asked for nothing, but for the segments at the end.
         if piece.is_nothing() && !is_last {
-            return Ok((Pruned::default(), next(what, last)));
+            let pruned = Pruned {
+                damaged,
+                ..Pruned::default()
+            };
+            return Ok((pruned, next(what, last)));
         }
-        let forget = move |tx: &mut Tx| {
-            let forgotten = tx.forget(what, &piece, latest)?;
-            if is_last && what == Aged::Events {
-                tx.forget_segments()?;
-            }
-            Ok(forgotten)
+        let piece = Arc::new(piece);
+        let whole = piece.clone();
+        let forget = move |tx: &mut Tx| tx.forget(what, &whole, latest).map_err(aborted);
+        let (mut pruned, is_all) = match self.writer.call(forget).await {
+            Err(error) if is_of_a_page(&error) => self.forget_apart(from, &piece, latest).await?,
+            forgotten => forgotten?,
         };
-        let (pruned, is_all) = (self.writer)
-            .call(move |tx| forget(tx).map_err(aborted))
-            .await?;
+        if is_last && what == Aged::Events {
+            let forget = |tx: &mut Tx| tx.forget_segments().map_err(aborted);
+            self.writer.call(forget).await?;
+        }
+        pruned.damaged += damaged;
         // The rest of a piece with very many attempts goes in the next.
         let next = if is_all { next(what, last) } else { Some(from) };
         Ok((pruned, next))
@@ -483,7 +512,8 @@ impl Reader {
         let keep = keep(&self.own_days()?);
         let (mut pruned, mut from) = (Pruned::default(), Some(PruneFrom::default()));
         while let Some(piece) = from {
-            let (found, last) = self.old(&keep, piece, usize::MAX)?;
+            let ((found, last), damaged) = self.old(&keep, piece, usize::MAX)?;
+            pruned.damaged += damaged;
             match found {
                 Piece::Events(events) => {
                     for old in events {

@@ -84,11 +84,13 @@ pub struct Pruned {
     pub tasks: u64,
     pub audit: u64,
     pub endpoints: u64,
+    /// How often something was passed over because it is damaged, or belongs to what is: that stays.
+    pub damaged: u64,
 }
 
 impl Pruned {
     pub fn is_nothing(self) -> bool {
-        self == Self::default()
+        Self { damaged: 0, ..self } == Self::default()
     }
 }
 
@@ -100,6 +102,7 @@ impl std::ops::AddAssign for Pruned {
         self.tasks += other.tasks;
         self.audit += other.audit;
         self.endpoints += other.endpoints;
+        self.damaged += other.damaged;
     }
 }
 

@@ -221,6 +221,43 @@ async fn rows_that_do_not_read_keep_nobody_from_starting_or_from_the_rows_behind
     assert!(told.starts_with("1 events, 1 deliveries"), "{pruned:?}");
 }
 
+/// The oldest ones: what comes behind them would never be forgotten.
+#[tokio::test]
+async fn retention_goes_on_behind_a_damaged_page() {
+    const EVENTS: usize = 1_500;
+    for table in ["event", "delivery", "attempt"] {
+        let data = tempfile::tempdir().unwrap();
+        let process = serve(data.path());
+        let root = process.root.clone().unwrap();
+        let receiver = Receiver::start(Behaviour::Status(200)).await;
+        let tenant = tenant(&process, &root, "standard").await;
+        endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+        let batch = json!({ "events": vec![json!({ "type": "a", "data": 1 }); EVENTS / 6] });
+        for _ in 0..6 {
+            let path = format!("/v1/tenants/{tenant}/events/batch");
+            call(&process, &root, "POST", &path, batch.clone()).await;
+        }
+        receiver.wait_for(EVENTS).await;
+        drop(process);
+        empty_log(data.path());
+        overwrite(data.path(), table);
+        let clock = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(clock.path(), "+100d").unwrap();
+        let mut prune = by_clock(postrider(), clock.path());
+        let pruned = output(prune.args(["prune", "--data"]).arg(data.path()));
+        let told = text(&pruned.stdout);
+        let events: usize = told
+            .split_once(" events")
+            .and_then(|(count, _)| count.parse().ok())
+            .unwrap_or_else(|| panic!("{table}: {pruned:?}"));
+        assert!(
+            (EVENTS / 2..EVENTS).contains(&events),
+            "{table}: {pruned:?}"
+        );
+        assert!(told.contains("some of it is damaged"), "{table}: {told}");
+    }
+}
+
 #[tokio::test]
 async fn an_endpoint_that_does_not_read_waits_and_its_neighbours_do_not() {
     let data = tempfile::tempdir().unwrap();
