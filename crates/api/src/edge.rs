@@ -24,7 +24,6 @@ use crate::native::traceparent;
 use crate::problem::Problem;
 use crate::rate::Used;
 use crate::server::Peer;
-use crate::unread::Unread;
 use crate::{Api, ApiOptions, dialects};
 
 /// Bytes that are handed to the connection at once: what it has not asked for is still counted.
@@ -78,14 +77,7 @@ pub(crate) async fn edge(State(answers): State<Answers>, request: Request, next:
     request.extensions_mut().insert(line.asked_by.clone());
     let from = came_from(&request, &answers.proxies);
     request.extensions_mut().insert(from);
-    let (request, unread) = Unread::of(request);
     let mut response = answered(&answers, request, next).await;
-    // Whoever used up the time for a body would hold the connection for longer still.
-    if let Some(unread) = unread
-        && response.status() != StatusCode::REQUEST_TIMEOUT
-    {
-        unread.pass();
-    }
     line.end(&response, &answers);
     let headers = response.headers_mut();
     headers.insert("keep-alive", answers.keep_alive.clone());

@@ -25,6 +25,7 @@ use tower::Service as _;
 
 use crate::connections::{Answer, Connections, Place};
 use crate::tls::Tls;
+use crate::unread::Unread;
 
 /// Bounds of the HTTP server.
 #[derive(Debug, Clone, Copy)]
@@ -155,10 +156,14 @@ impl Listener {
                 requests.begin();
                 request.extensions_mut().insert(Peer(peer));
                 let requests = requests.clone();
+                let (request, unread) = Unread::of(request.map(Body::new));
                 // A router is always ready.
                 let answer = router.clone().call(request);
                 async move {
                     let response = answer.await?;
+                    if let Some(unread) = unread {
+                        unread.answered(response.status());
+                    }
                     Ok::<_, Infallible>(response.map(|body| requests.answer(body)))
                 }
             });

@@ -2,16 +2,17 @@
 //! and not a reset.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
-use http::header;
+use http::{StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::runtime::Handle;
 
 /// Bytes of a body that come with its headers, mostly: the connection takes the rest of those by itself.
 const SMALL: u64 = 8 * 1024;
@@ -21,7 +22,18 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 const TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What is left of a request's body.
-pub(crate) struct Unread(Arc<Mutex<Option<Body>>>);
+pub(crate) struct Unread(Arc<Mutex<Left>>);
+
+#[derive(Default)]
+enum Left {
+    /// Somebody has it, who may read it.
+    #[default]
+    Held,
+    /// Nobody read it to its end.
+    Unread(Body),
+    /// The answer is on its way: what is left then is let pass at once.
+    Answered,
+}
 
 impl Unread {
     /// Watches over a request's body; none of a small one.
@@ -32,7 +44,7 @@ impl Unread {
         }
         // Whoever waits to be told to send sends nothing that would have to pass.
         let is_asked_for = !request.headers().contains_key(header::EXPECT);
-        let left = Arc::default();
+        let left = Arc::<Mutex<Left>>::default();
         let watched = |body| {
             Body::new(Watched {
                 body,
@@ -44,16 +56,26 @@ impl Unread {
         (request, Some(Self(left)))
     }
 
-    /// Lets pass what nobody has read, within bounds, while the answer is on its way.
-    pub(crate) fn pass(self) {
-        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(body) = left {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "it ends with its connection or soon; nobody waits for it"
-            )]
-            tokio::spawn(tokio::time::timeout(TIME_MAX, discard(body)));
+    /// Lets pass what nobody has read, within bounds, while the answer is on its way; also what somebody lets go of later.
+    pub(crate) fn answered(self, status: StatusCode) {
+        // Whoever used up the time for a body would hold the connection for longer still.
+        if status != StatusCode::REQUEST_TIMEOUT
+            && let Left::Unread(body) = std::mem::replace(&mut *lock(&self.0), Left::Answered)
+        {
+            pass(body);
         }
+    }
+}
+
+fn lock(left: &Mutex<Left>) -> MutexGuard<'_, Left> {
+    left.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pass(body: Body) {
+    // Where there is no runtime any more, there is no connection either.
+    if let Ok(runtime) = Handle::try_current() {
+        // It ends with its connection or soon; nobody waits for it.
+        runtime.spawn(tokio::time::timeout(TIME_MAX, discard(body)));
     }
 }
 
@@ -73,14 +95,18 @@ struct Watched {
     body: Body,
     /// Its sender sends it.
     is_asked_for: bool,
-    left: Arc<Mutex<Option<Body>>>,
+    left: Arc<Mutex<Left>>,
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         if self.is_asked_for && !self.body.is_end_stream() {
             let body = std::mem::take(&mut self.body);
-            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            let mut left = lock(&self.left);
+            match *left {
+                Left::Answered => pass(body),
+                Left::Held | Left::Unread(_) => *left = Left::Unread(body),
+            }
         }
     }
 }

@@ -276,3 +276,34 @@ fn a_door_that_cannot_be_one_says_why() {
         assert!(!told.status.success() && all.contains(why), "{name}: {all}");
     }
 }
+
+/// Of the door itself, and of a cell behind it that reads no further.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_to_a_body_that_nobody_reads_arrives_at_a_door_too() {
+    let cell = cell().await;
+    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let with_cell = door(data.path(), &[&cell]);
+    let without = door_to(other.path(), "http://127.0.0.1:9");
+    // More than the system takes for a connection by itself.
+    let large = "x".repeat(16 * 1024 * 1024);
+    for (door, path, status) in [
+        (&without, "/v1/events", 503),
+        (&with_cell, "/nowhere", 404),
+        (&with_cell, "/v1/applications", 413),
+    ] {
+        for _ in 0..3 {
+            let mut stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
+            let root = &cell.root;
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {root}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                large.len()
+            );
+            let sent = stream.write_all((head + &large).as_bytes()).await;
+            assert!(sent.is_ok(), "{path}: {sent:?}");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let wanted = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&wanted), "{path}: {answer}");
+        }
+    }
+}
