@@ -24,11 +24,12 @@ struct Licenses {
 
 #[derive(Deserialize)]
 struct Bans {
-    skip: Vec<Skip>,
+    deny: Vec<Named>,
+    skip: Vec<Named>,
 }
 
 #[derive(Deserialize)]
-struct Skip {
+struct Named {
     #[serde(rename = "crate")]
     name: String,
 }
@@ -83,6 +84,11 @@ pub(crate) fn check() -> anyhow::Result<()> {
             wrong.push(format!("{name} {version} has the licence {license}"));
         }
         versions.entry(name).or_default().insert(version);
+    }
+    for banned in &rules.bans.deny {
+        if versions.contains_key(banned.name.as_str()) {
+            wrong.push(format!("{} is not to be used (deny.toml)", banned.name));
+        }
     }
     let skipped: BTreeSet<&str> = rules.bans.skip.iter().map(|s| s.name.as_str()).collect();
     for (name, versions) in &versions {

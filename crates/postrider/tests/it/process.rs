@@ -771,41 +771,54 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     receiver.wait_for(5).await;
 }
 
+/// Refused and told at the first event that comes, and by itself where none does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_is_moved_away_is_noticed() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let process = serve(&data);
-    let root = process.root.clone().unwrap();
-    let tenant = tenant(&process, &root, "standard").await;
-    let moved = directory.path().join("moved");
-    std::fs::rename(&data, &moved).unwrap();
-    let bearer = format!("Bearer {root}");
-    let headers = [
-        ("authorization", bearer.as_str()),
-        ("content-type", "application/json"),
-    ];
-    let path = format!("/v1/tenants/{tenant}/events");
-    let event = json!({ "type": "a", "data": 1 }).to_string();
-    let refused = http(process.address, "POST", &path, &headers, event.clone()).await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (503, "store_unavailable".to_owned())
-    );
-    let mut ready = 200;
-    for _ in 0..100 {
-        ready = http(process.address, "GET", "/ready", &[], "").await.status;
-        if ready == 503 {
-            break;
+async fn a_database_that_is_moved_away_or_deleted_is_noticed() {
+    for is_deleted in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let process = logged(&data, log.reopen().unwrap());
+        let root = process.root.clone().unwrap();
+        let tenant = tenant(&process, &root, "standard").await;
+        let moved = directory.path().join("moved");
+        match is_deleted {
+            true => std::fs::remove_dir_all(&data).unwrap(),
+            false => std::fs::rename(&data, &moved).unwrap(),
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut ready = 200;
+        for _ in 0..100 {
+            ready = http(process.address, "GET", "/ready", &[], "").await.status;
+            if ready == 503 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(ready, 503, "nobody has published");
+        let bearer = format!("Bearer {root}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let path = format!("/v1/tenants/{tenant}/events");
+        let event = json!({ "type": "a", "data": 1 }).to_string();
+        for _ in 0..3 {
+            let refused = http(process.address, "POST", &path, &headers, event.clone()).await;
+            let refused = (refused.status, refused.code());
+            assert_eq!(refused, (503, "store_unavailable".to_owned()));
+        }
+        let told = std::fs::read_to_string(log.path()).unwrap();
+        let file = data.join("postrider.db");
+        let names_it = |line: &str| line.contains("ERROR") && line.contains(file.to_str().unwrap());
+        assert!(told.lines().any(names_it), "{told}");
+        if !is_deleted {
+            // Put back, it goes on as if nothing had been.
+            std::fs::rename(&moved, &data).unwrap();
+            let again = http(process.address, "POST", &path, &headers, event).await;
+            assert_eq!(again.status, 202, "{again:?}");
+        }
     }
-    assert_eq!(ready, 503);
-    // Put back, it goes on as if nothing had been.
-    std::fs::rename(&moved, &data).unwrap();
-    let again = http(process.address, "POST", &path, &headers, event).await;
-    assert_eq!(again.status, 202, "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
