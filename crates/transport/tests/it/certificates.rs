@@ -37,22 +37,9 @@ async fn certificates_are_verified_before_a_byte_is_sent() {
 
 #[tokio::test]
 async fn mistakes_of_certificates_are_told_apart() {
-    use rcgen::{CertificateParams, KeyPair};
-    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["hooks.example".to_owned()]).unwrap();
-    let certificate = params.self_signed(&key).unwrap().der().clone();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let self_signed = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
     let other = Authority::default();
     for (config, sentence) in [
-        (Arc::new(self_signed), "self-signed"),
+        (self_signed("hooks.example"), "self-signed"),
         (other.server("hooks.example", false, &[]), "full chain"),
     ] {
         let receiver = Receiver::with_tls(Behaviour::Status(200), Some(config)).await;

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use postrider_core::address::AddressPolicy;
 use postrider_core::attempt::{Outcome, UnreachableReason};
 use postrider_engine::{Exchange, Request, Transport};
-use postrider_testkit::certificates::Authority;
+use postrider_testkit::certificates::{Authority, self_signed};
 use postrider_testkit::{Behaviour, Receiver};
 use postrider_transport::{
     HttpTransport, Options, Region, Resolve, ResolveError, SetupError, SystemResolver,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postrider_testkit::certificates::{Authority, self_signed};
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -186,6 +187,14 @@ async fn the_test_call_says_why_no_answer_came() {
     let path = profiles.path().to_owned();
     let server = TestServer::with(|config| config.profiles.directory = Some(path)).await;
     let silent = Receiver::start(Behaviour::Hang).await;
+    let strangers = Authority::default().server("localhost", false, &[]);
+    let with_tls = async |tls| {
+        let receiver = Receiver::with_tls(Behaviour::Status(200), Some(tls)).await;
+        let url = format!("https://localhost:{}/", receiver.address.port());
+        (receiver, url)
+    };
+    let (_alone, alone) = with_tls(self_signed("localhost")).await;
+    let (_unknown, unknown) = with_tls(strangers).await;
     // Somebody's port, which is nobody's from now on.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = listener.local_addr().unwrap();
@@ -201,6 +210,11 @@ async fn the_test_call_says_why_no_answer_came() {
             "the name has no address that deliveries can go to".to_owned(),
         ),
         (silent.url("/"), "no answer within 2 s".to_owned()),
+        (
+            alone,
+            "the certificate is self-signed; use one of a public authority".to_owned(),
+        ),
+        (unknown, "the server sends its certificate without the intermediate one; configure the full chain".to_owned()),
     ] {
         let body = json!({ "url": url, "events": ["*"] });
         let webhook = partner.call("POST", "/webhooks", body).await.json();
