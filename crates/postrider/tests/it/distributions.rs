@@ -13,14 +13,18 @@ const META: &str = r#"{"id":"evcus_1","group_id":"v-0ead4423d55b6996f2"}"#;
 
 /// Voucherify's profile with its twelve retries in milliseconds instead of minutes.
 pub(crate) fn in_a_hurry() -> TempDir {
+    let offsets: Vec<String> = (1..=12).map(|n| format!("\"{}ms\"", n * 20)).collect();
+    with_offsets(&offsets.join(", "))
+}
+
+fn with_offsets(offsets: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let built_in = include_str!("../../../../profiles/voucherify.toml");
     let line = built_in
         .lines()
         .find(|line| line.starts_with("offsets = ["))
         .unwrap();
-    let offsets: Vec<String> = (1..=12).map(|n| format!("\"{}ms\"", n * 20)).collect();
-    let hurried = built_in.replace(line, &format!("offsets = [{}]", offsets.join(", ")));
+    let hurried = built_in.replace(line, &format!("offsets = [{offsets}]"));
     std::fs::write(directory.path().join("voucherify.toml"), hurried).unwrap();
     directory
 }
@@ -299,6 +303,41 @@ async fn nothing_is_sent_while_a_distribution_is_paused_and_what_waited_when_it_
     let rows = server.finished(&format!("event={}", id(&skipped)), 1).await;
     assert_eq!(rows[0]["status"], "skipped");
     assert_eq!(receiver.requests().len(), 2);
+}
+
+/// None is lost though the pause was longer than the schedule, and they do not come together (`docs/systems.md`, A-27).
+#[tokio::test]
+async fn after_a_long_pause_the_retries_that_were_left_go_on_at_their_distance() {
+    let (server, _profiles) = server_with(with_offsets(r#""1s", "2s""#)).await;
+    let receiver = Receiver::start(Behaviour::Status(500)).await;
+    let tenant = server.tenant("voucherify").await;
+    let distribution = create(&server, &tenant, &receiver.url("/"), json!({})).await;
+    let own = id(&distribution);
+    let path = format!("/v1/distributions/{own}");
+    let event = send(&server, &tenant, "customer.rewarded", Some(&own)).await;
+    receiver.wait_for(1).await;
+    let began = std::time::Instant::now();
+    server
+        .good("PATCH", &path, json!({ "status": "paused" }))
+        .await;
+    // Until the schedule is over; nothing tells of what does not happen.
+    while began.elapsed() < Duration::from_millis(2_500) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(receiver.requests().len(), 1, "it is paused");
+    server
+        .good("PATCH", &path, json!({ "status": "live" }))
+        .await;
+    let query = format!("event={}", id(&event));
+    let ended = server.finished(&query, 1).await.remove(0);
+    assert_eq!(
+        (&ended["status"], &ended["attemptsMade"]),
+        (&json!("failed"), &json!(3)),
+        "{ended}"
+    );
+    let requests = receiver.requests();
+    let apart = requests[2].at - requests[1].at;
+    assert!(apart >= Duration::from_secs(1), "{apart:?}");
 }
 
 #[tokio::test]
