@@ -5,7 +5,7 @@ mod deliveries;
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{Reply, TestServer, hmac as sign, http};
+use crate::support::{Reply, TestServer, hmac as sign, http, text};
 
 struct Partner<'s> {
     server: &'s TestServer,
@@ -375,6 +375,35 @@ async fn every_mistake_in_a_body_is_told() {
         (reply.status, reply.text),
         (400, error(400, messages, "Bad Request"))
     );
+}
+
+/// Clients send `{}` or `null` where the documents have no body; nothing in one does anything.
+#[tokio::test]
+async fn a_body_that_the_documents_do_not_have_does_nothing() {
+    let server = TestServer::start().await;
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let tenant = server.tenant("vignetim").await;
+    let partner = Partner::new(&server, &tenant, "live").await;
+    let new = json!({ "url": receiver.url("/"), "events": ["*"] });
+    let made = partner.call("POST", "/webhooks", new.clone()).await.json();
+    let own = format!("/webhooks/{}", text(&made, "id"));
+    let stray = json!({ "active": false, "url": "http://127.0.0.1:9/", "mode": "test" });
+    for stray in [json!({}), stray] {
+        let test = format!("{own}/test");
+        let tested = partner.call("POST", &test, stray.clone()).await;
+        assert_eq!(tested.json()["success"], true, "{stray}: {}", tested.text);
+        let webhook = partner.call("POST", "/webhooks", new.clone()).await.json();
+        let gone = format!("/webhooks/{}", text(&webhook, "id"));
+        let deleted = partner.call("DELETE", &gone, stray.clone()).await;
+        assert_eq!(deleted.status, 204, "{stray}: {}", deleted.text);
+    }
+    assert_eq!(receiver.requests().len(), 2);
+    let listed = partner.call("GET", "/webhooks", Value::Null).await.json();
+    let left = &listed["data"];
+    assert_eq!(left.as_array().unwrap().len(), 1, "{listed}");
+    for name in ["id", "url", "active"] {
+        assert_eq!(left[0][name], made[name], "{listed}");
+    }
 }
 
 #[tokio::test]

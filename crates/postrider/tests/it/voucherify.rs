@@ -217,6 +217,26 @@ async fn a_key_manages_the_webhooks_of_its_mode() {
     }
 }
 
+/// Clients send `{}` or `null` where the documents have no body; nothing in one does anything.
+#[tokio::test]
+async fn a_body_that_the_documents_do_not_have_does_nothing() {
+    let server = TestServer::start().await;
+    let (manager, _) = Manager::new(&server).await;
+    let body = r#"{"target_url":"http://127.0.0.1:9/","events":["redemption.failed"]}"#;
+    let made = manager.call("POST", "", body).await.json();
+    let own = format!("/{}", made["id"].as_str().unwrap());
+    let stray = r#"{"active":false,"target_url":"http://127.0.0.1:8/"}"#;
+    for stray in ["null", "{}", stray, "no JSON"] {
+        let read = manager.call("GET", &own, stray).await;
+        assert_eq!((read.status, read.json()), (200, made.clone()), "{stray}");
+        let webhook = manager.call("POST", "", body).await.json();
+        let gone = format!("/{}", webhook["id"].as_str().unwrap());
+        let deleted = manager.call("DELETE", &gone, stray).await;
+        assert_eq!(deleted.status, 204, "{stray}: {}", deleted.text);
+    }
+    assert_eq!(manager.call("GET", "", "").await.json()["total"], 1);
+}
+
 #[tokio::test]
 async fn a_type_that_the_application_declares_can_be_subscribed_to() {
     let server = TestServer::start().await;

@@ -271,7 +271,7 @@ impl Walk<'_> {
 
     async fn event_types(&mut self) {
         let new = json!({ "name": "a.b", "description": "d", "schemas": { "1": { "type": "object", "examples": [{ "n": 1 }] } } });
-        self.done("POST /event-type", &[], new.clone()).await;
+        let made = self.done("POST /event-type", &[], new.clone()).await;
         self.refused("POST /event-type", &[], new).await;
         self.done("GET /event-type", &[], Value::Null).await;
         self.ask_with("GET /event-type", &[], "?with_content=true", Value::Null)
@@ -282,8 +282,10 @@ impl Walk<'_> {
         self.done("PATCH /event-type/{}", &["a.b"], change.clone())
             .await;
         for name in ["a.b", "c.d"] {
-            self.done("PUT /event-type/{}", &[name], change.clone())
-                .await;
+            let place = [name];
+            let put = self.done("PUT /event-type/{}", &place, change.clone());
+            let is_since_then = put.await["createdAt"] == made["createdAt"];
+            assert_eq!(is_since_then, name == "a.b", "{name}");
         }
         self.refused("GET /event-type/{}", &["x.y"], Value::Null)
             .await;
