@@ -1209,7 +1209,7 @@ pub(crate) async fn refused(command: &mut Command) -> String {
 }
 
 /// The first line of a log that is as wanted, once it is there.
-async fn line_of(log: &Path, wanted: impl Fn(&str) -> bool) -> String {
+pub(crate) async fn line_of(log: &Path, wanted: impl Fn(&str) -> bool) -> String {
     let mut told = String::new();
     for _ in 0..600 {
         told = std::fs::read_to_string(log).unwrap();

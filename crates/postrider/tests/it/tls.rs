@@ -7,10 +7,13 @@ use std::time::Duration;
 use postrider::client::Client;
 use postrider_core::Secret;
 use postrider_testkit::certificates::Authority;
-use serde_json::json;
+use postrider_testkit::{Behaviour, Receiver};
+use serde_json::{Value, json};
 
-use crate::binary::{Process, greeted, output, postrider, serving};
-use crate::process::signal;
+use crate::binary::{
+    Process, call, endpoint, greeted, output, postrider, publish, serving, tenant, until,
+};
+use crate::process::{line_of, signal};
 use crate::support::{TestServer, http};
 
 /// Puts the authority's certificate and one for `localhost` with its key into files.
@@ -208,4 +211,46 @@ async fn a_client_that_begins_no_handshake_keeps_nobody_out_and_delays_no_shutdo
     let stopped = server.server.unwrap().shut_down().await;
     assert!(stopped, "nothing was cut off");
     drop(silent);
+}
+
+/// An operator adds an authority that receivers have, and nobody's deliveries stop for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authorities_that_receivers_may_have_are_read_again_after_a_signal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ca, log) = (
+        directory.path().join("ca.pem"),
+        tempfile::NamedTempFile::new().unwrap(),
+    );
+    let (before, now) = (Authority::default(), Authority::default());
+    std::fs::write(&ca, &before.pem).unwrap();
+    let mut command = serving(&directory.path().join("data"));
+    command.env("POSTRIDER__EGRESS__EXTRA_CA", &ca);
+    command.stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+    let process = greeted(command.spawn().unwrap(), true);
+    let root = process.root.clone().unwrap();
+    let tls = now.server("localhost", false, &[]);
+    let receiver = Receiver::with_tls(Behaviour::Status(200), Some(tls)).await;
+    let tenant = tenant(&process, &root, "standard").await;
+    let url = format!("https://localhost:{}/", receiver.address.port());
+    endpoint(&process, &root, &tenant, &url).await;
+    let refused = publish(&process, &root, &tenant).await;
+    let path = format!("/v1/deliveries?event={}", refused["id"].as_str().unwrap());
+    let row = call(&process, &root, "GET", &path, Value::Null).await;
+    let path = format!("/v1/deliveries/{}", row["data"][0]["id"].as_str().unwrap());
+    let is_refused = |delivery: &Value| delivery["attempts"][0]["error"]["kind"] == "tls";
+    until(&process, &root, &path, is_refused).await;
+
+    std::fs::write(&ca, &now.pem).unwrap();
+    signal(&process, "HUP");
+    line_of(log.path(), |line| line.contains("reloaded")).await;
+    publish(&process, &root, &tenant).await;
+    receiver.wait_for(1).await;
+
+    // What is no certificate changes nothing, and is told.
+    std::fs::write(&ca, "nothing").unwrap();
+    signal(&process, "HUP");
+    let told = line_of(log.path(), |line| line.contains("failed to reload")).await;
+    assert!(told.contains("ca.pem"), "{told}");
+    publish(&process, &root, &tenant).await;
+    receiver.wait_for(2).await;
 }

@@ -1,6 +1,7 @@
 //! One trace from the publish to the receiver, in records and in the log.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -13,7 +14,8 @@ use postrider_testkit::{Behaviour, Receiver};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::binary::{call, endpoint, greeted, postrider, serving, tenant, until};
+use crate::binary::{call, endpoint, greeted, postrider, quiet, serving, tenant, until};
+use crate::process::signal;
 use crate::support::{TestServer, http, id, text};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -453,4 +455,28 @@ async fn a_collector_gets_what_is_measured_and_the_log() {
         "{told:#?}"
     );
     assert!(lines.iter().all(|line| line.severity_number > 0));
+}
+
+/// Whoever collects is no part of what has to be finished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_hangs_holds_up_no_shutdown() {
+    const LONGEST: Duration = Duration::from_secs(8);
+    let directory = tempfile::tempdir().unwrap();
+    let collector = Receiver::start(Behaviour::Hang).await;
+    let mut command = serving(directory.path());
+    command
+        .env("POSTRIDER__TELEMETRY__ENDPOINT", collector.url(""))
+        .env("POSTRIDER__TELEMETRY__SIGNALS", "traces,metrics,logs");
+    let mut process = quiet(&mut command, true);
+    let root = process.root.clone().unwrap();
+    let tenant = tenant(&process, &root, "standard").await;
+    for _ in 0..20 {
+        crate::binary::publish(&process, &root, &tenant).await;
+    }
+    signal(&process, "TERM");
+    let ended = tokio::task::spawn_blocking(move || process.child.wait());
+    let ended = tokio::time::timeout(LONGEST, ended).await;
+    // Nine seconds it took when each of the three had its time for itself.
+    assert!(ended.expect("it has ended").unwrap().unwrap().success());
+    assert!(!collector.requests().is_empty(), "it was asked");
 }
