@@ -83,9 +83,11 @@ impl Engine {
         let kept = Duration::from_secs(postrider_core::limits::IDEMPOTENCY_HOURS * 3_600);
         loop {
             let now = self.now();
+            // By both clocks: a nonce that a step forward swept away could be used again after a step back.
+            let over_by_both = now.wall.min(now.steady);
             // Each by itself: the sweep makes room, which the note needs.
             for done in [
-                self.store.sweep(now.steady.minus(kept), now.wall).await,
+                self.store.sweep(now.steady.minus(kept), over_by_both).await,
                 self.store.note_steady(now.steady).await,
             ] {
                 if let Err(error) = done {
