@@ -138,6 +138,9 @@ pub struct ServeArgs {
     /// Directory for the database and the master key [default: ./postrider-data]
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// File that the first root key is written to [default: it is printed]
+    #[arg(long, value_name = "FILE")]
+    pub root_key_file: Option<PathBuf>,
     /// Make a new store although the directory has remains of an earlier one
     #[arg(long)]
     pub new_store: bool,

@@ -552,6 +552,9 @@ pub fn load(args: &ServeArgs) -> anyhow::Result<Config> {
     if let Some(data) = &args.data {
         config.store.directory.clone_from(data);
     }
+    if let Some(file) = &args.root_key_file {
+        config.server.root_key_file = Some(file.clone());
+    }
     // From the command line alone: a file that says so would make a new store at each start.
     config.store.new_store = args.new_store;
     // A variable that is empty is none.
