@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = postrider_service::Options::default();
     let service = Service::new(store.clone(), engine.clone(), sealer, options);
     let root = new_root_key(&*store, SystemClock.now()).await?;
-    let operator = service.admit(service.prove(root.expose()).await?, None)?;
+    let operator = service.admit(service.prove(root.expose(), None).await?, None)?;
     let tenant = tenant(&service, &operator).await?;
 
     let body = format!(

@@ -58,7 +58,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let options = postrider_service::Options::default();
     let service = Service::new(store.clone(), engine, sealer, options);
     let root = postrider_service::new_root_key(&*store, SystemClock.now()).await?;
-    let operator = service.admit(service.prove(root.expose()).await?, None)?;
+    let operator = service.admit(service.prove(root.expose(), None).await?, None)?;
     let shop = NewApplication {
         name: "shop".to_owned(),
         profile: "standard".to_owned(),
