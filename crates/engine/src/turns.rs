@@ -81,3 +81,53 @@ impl<K> SharedTurns<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use super::*;
+
+    /// What comes of it, if it is there by now.
+    async fn now<F: Future>(mut waiting: Pin<&mut F>) -> Option<F::Output> {
+        poll_fn(|context| match waiting.as_mut().poll(context) {
+            Poll::Ready(over) => Poll::Ready(Some(over)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    /// What waits behind both: others of the same, and too many others.
+    #[tokio::test]
+    async fn each_has_its_own_and_all_have_no_more_than_there_are() {
+        let turns: SharedTurns = SharedTurns::new(1, 2);
+        let [one, two, three] = [1, 2, 3].map(Id::from_u128);
+        let first = turns.take(one).await;
+        let mut again = pin!(turns.take(one));
+        assert!(now(again.as_mut()).await.is_none(), "its own comes first");
+        let second = turns.take(two).await;
+        let mut third = pin!(turns.take(three));
+        assert!(now(third.as_mut()).await.is_none(), "there are two");
+        drop(first);
+        // Whoever waits for nobody but all others goes before who had one.
+        let third = now(third.as_mut()).await;
+        assert!(third.is_some(), "there is one");
+        assert!(now(again.as_mut()).await.is_none());
+        drop(second);
+        assert!(now(again.as_mut()).await.is_some());
+        drop(third);
+    }
+
+    #[tokio::test]
+    async fn whose_turns_are_over_are_forgotten() {
+        let turns: Turns = Turns::of_several(2);
+        for number in 0..100 {
+            drop(turns.take(Id::from_u128(number)).await);
+        }
+        let held = turns.take(Id::from_u128(1_000)).await;
+        assert_eq!(turns.turns.lock().unwrap().len(), 1);
+        drop(held);
+    }
+}
