@@ -37,10 +37,15 @@ impl Place {
 
     /// A server by that clock, with a round every second.
     fn serve(&self, is_first: bool) -> Process {
+        self.serve_with(is_first, &[])
+    }
+
+    fn serve_with(&self, is_first: bool, variables: &[(&str, &str)]) -> Process {
         let child = by_clock(postrider(), &self.clock)
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .env("POSTRIDER__RETENTION__EVERY_SECS", "1")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -119,6 +124,102 @@ async fn what_ended_ninety_days_ago_is_forgotten_and_what_waits_is_kept() {
     // Everything is old by this clock: it is not believed before something new has come.
     publish(&process, &root, &tenant).await;
     until(&process, &root, "/v1/audit", |page| rows(page).is_empty()).await;
+}
+
+/// As long as more is stored than may be; but nothing that somebody may be looking at, and nothing of who has a time of
+/// their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_more_than_may_be_stored_the_oldest_goes_early() {
+    let place = Place::new();
+    let receiver = Receiver::start(Behaviour::Status(200)).await;
+    let process = place.serve_with(true, &[("POSTRIDER__RETENTION__MAX_BYTES", "1")]);
+    let root = process.root.clone().unwrap();
+    let mut all = Vec::new();
+    for (profile, settings) in [
+        ("standard", json!({})),
+        ("vignetim", json!({ "retentionDays": 30 })),
+    ] {
+        let tenant = tenant(&process, &root, profile).await;
+        let path = format!("/v1/tenants/{tenant}");
+        let made = call(&process, &root, "GET", &path, Value::Null).await;
+        let path = format!("/v1/applications/{}", made["application"].as_str().unwrap());
+        call(
+            &process,
+            &root,
+            "PATCH",
+            &path,
+            json!({ "settings": settings }),
+        )
+        .await;
+        endpoint(&process, &root, &tenant, &receiver.url("/")).await;
+        all.push(tenant);
+    }
+    let order = json!({ "type": "order.completed", "data": { "orderId": "1" } });
+    let publish = async |tenant: &str| {
+        let path = format!("/v1/tenants/{tenant}/events");
+        call(&process, &root, "POST", &path, order.clone()).await
+    };
+    for tenant in &all {
+        publish(tenant).await;
+    }
+    receiver.wait_for(2).await;
+    let delivered = |tenant: &str, count: usize| {
+        (
+            format!("/v1/deliveries?tenant={tenant}&status=delivered"),
+            count,
+        )
+    };
+    for tenant in &all {
+        let (path, count) = delivered(tenant, 1);
+        until(&process, &root, &path, |page| rows(page).len() == count).await;
+    }
+    // What is younger than a day stays, though rounds go by.
+    place.set("+23h");
+    publish(&all[0]).await;
+    let (path, count) = delivered(&all[0], 2);
+    until(&process, &root, &path, |page| rows(page).len() == count).await;
+    place.set("+25h");
+    let (path, count) = delivered(&all[0], 1);
+    until(&process, &root, &path, |page| rows(page).len() == count).await;
+    let (path, count) = delivered(&all[1], 1);
+    let kept = call(&process, &root, "GET", &path, Value::Null).await;
+    assert_eq!(rows(&kept).len(), count, "it has thirty days: {kept}");
+}
+
+/// Whatever a browser keeps: somebody else may have its cookie.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_came_in_is_out_after_their_time_and_links_open_nothing_any_more() {
+    let place = Place::new();
+    let process = place.serve(true);
+    let root = process.root.clone().unwrap();
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let key = format!("key={root}");
+    let came = http(process.address, "POST", "/sign-in", &form, key).await;
+    assert_eq!(came.status, 303, "{came:?}");
+    let cookie = came.headers["set-cookie"].split(';').next().unwrap();
+    let visit = async || {
+        let headers = [("cookie", cookie), ("accept", "text/html")];
+        http(process.address, "GET", "/", &headers, "").await.status
+    };
+    let user = json!({ "name": "ada", "role": "viewer" });
+    let user = call(&process, &root, "POST", "/v1/users", user).await;
+    let link = user["url"].as_str().unwrap();
+    let path = crate::pages::browser::path_of(link);
+    let open = async || {
+        let headers = [("accept", "text/html")];
+        http(process.address, "GET", &path, &headers, "")
+            .await
+            .status
+    };
+    for (clock, visited, opened) in [
+        ("+11h", 200, 200),
+        ("+13h", 303, 200),
+        ("+71h", 303, 200),
+        ("+73h", 303, 404),
+    ] {
+        place.set(clock);
+        assert_eq!((visit().await, open().await), (visited, opened), "{clock}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
