@@ -346,3 +346,19 @@ impl Audited for ApiKey {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_for_the_log_is_told_by_its_length_and_digest() {
+        // With the quotes of a text.
+        let text = |bytes: usize| json!("x".repeat(bytes - 2));
+        let described = json!({ "fits": text(VALUE_BYTES_MAX), "long": text(VALUE_BYTES_MAX + 1) });
+        let shown = shortened(described.clone());
+        assert_eq!(shown["fits"], described["fits"]);
+        assert_eq!(shown["long"]["bytes"], VALUE_BYTES_MAX + 1);
+        assert!(shown["long"]["sha256"].is_string());
+    }
+}

@@ -188,4 +188,22 @@ mod tests {
         };
         tokio::join!(confirming.run(questions, &stop), asked);
     }
+
+    /// Each of them is remembered for an hour: of more nobody could say whether they were asked.
+    #[tokio::test]
+    async fn no_more_addresses_are_asked_in_an_hour_than_are_remembered() {
+        let served = Served::start().await;
+        let mut confirming = Confirming::new(&served.service, &served.mailer, None);
+        let tenants = ADDRESSES_MAX / TENANT_DAY_MAX;
+        for tenant in 0..tenants {
+            for number in 0..TENANT_DAY_MAX {
+                assert!(confirming.may_ask(&question(tenant as u128, number)));
+            }
+        }
+        assert_eq!(confirming.asked.len(), ADDRESSES_MAX);
+        let another = question(u128::MAX, 0);
+        assert!(!confirming.may_ask(&another));
+        served.clock.go_on(3_600);
+        assert!(confirming.may_ask(&another));
+    }
 }

@@ -426,4 +426,68 @@ pub(crate) mod tests {
         let last = &mails[2].text;
         assert!(last.contains("2 send-outs failed"), "{last}");
     }
+
+    fn mail() -> Digest {
+        Digest {
+            subject: String::new(),
+            body: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn of_too_many_mails_that_were_put_off_the_oldest_is_given_up() {
+        let served = Served::start().await;
+        let mut mailing = Mailing::new(&served.service, &served.mailer, Duration::from_secs(60));
+        for number in 0..=PUT_OFF_MAX {
+            mailing.keep(vec![number.to_string()], mail(), 1);
+        }
+        assert_eq!(mailing.put_off.len(), PUT_OFF_MAX);
+        assert_eq!(mailing.put_off[0].to, ["1"]);
+        mailing.keep(
+            vec!["tried enough".to_owned()],
+            mail(),
+            PUT_OFF_TRIES_MAX + 1,
+        );
+        assert_eq!(mailing.put_off[0].to, ["1"], "it is not kept");
+    }
+
+    /// What fails together is one mail, and the next one comes after its time, whoever fails again and again.
+    #[tokio::test]
+    async fn failures_are_gathered_and_mails_have_their_time_between() {
+        const EVERY: u64 = 60;
+        let served = Served::start().await;
+        let world = world(&*served.store).await;
+        let endpoint = world.endpoint().await;
+        let webhooks = Channels {
+            email: true,
+            in_app: false,
+            emails: vec!["ada@example.com".to_owned()],
+        };
+        let settings = NotificationSettings {
+            webhooks,
+            ..NotificationSettings::default()
+        };
+        let change = move |tenant: &mut Tenant| tenant.settings.notifications = settings;
+        let change = postrider_store::unconditionally(change);
+        let changed = served.store.update_tenant(world.tenant, change, by());
+        changed.await.unwrap();
+        let stop = CancellationToken::new();
+        let mut mailing = Mailing::new(&served.service, &served.mailer, Duration::from_secs(EVERY));
+        let mut sent = Vec::new();
+        let gather = GATHER.as_secs();
+        for wait in [0, gather - 1, 1, EVERY - 1, 1] {
+            served.clock.go_on(wait);
+            assert!(mailing.turn(&stop).await.is_ok());
+            sent.push(served.mailbox.mails().len());
+            world.fail_one(endpoint, served.service.now()).await;
+        }
+        assert_eq!(sent, [0, 0, 1, 1, 2]);
+        let bodies: Vec<_> = served
+            .mailbox
+            .mails()
+            .iter()
+            .map(|mail| mail.text.matches("after").count())
+            .collect();
+        assert_eq!(bodies, [2, 2]);
+    }
 }

@@ -107,4 +107,23 @@ mod tests {
         assert!(!limits.count(key, 3, minute, at(70)).exceeded);
         assert!(!limits.count(Id::from_u128(2), 3, minute, at(69)).exceeded);
     }
+
+    #[test]
+    fn windows_that_are_over_are_forgotten_when_there_are_many() {
+        let limits = Windows::<id::ApiKey>::default();
+        let minute = Duration::from_secs(60);
+        for key in 0..WINDOWS_MAX {
+            limits.count(
+                Id::from_u128(key as u128),
+                9,
+                minute,
+                Timestamp::from_secs(0),
+            );
+        }
+        let held = || limits.windows.lock().unwrap().len();
+        assert_eq!(held(), WINDOWS_MAX);
+        let one_more = Id::from_u128(u128::MAX);
+        limits.count(one_more, 9, minute, Timestamp::from_secs(60));
+        assert_eq!(held(), 1);
+    }
 }

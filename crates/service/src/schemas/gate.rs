@@ -170,4 +170,47 @@ mod tests {
         }
         Ok(())
     }
+
+    /// Whether a turn is to be had.
+    async fn is_free(turn: impl Future<Output = Result<Turn>>) -> bool {
+        let mut turn = std::pin::pin!(turn);
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(turn.as_mut().poll(context).is_ready())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn all_together_have_so_many_turns() -> Result<()> {
+        let of = |application: u128, tenant: u128| Whose {
+            application: Id::from_u128(application),
+            tenant: Some(Id::from_u128(tenant)),
+        };
+        let gate = Gate::default();
+        let mut held = Vec::new();
+        for number in 0..QUICK_MAX as u128 {
+            held.push(gate.quick(of(1, number)).await?);
+        }
+        assert!(!is_free(gate.quick(of(2, 100))).await);
+        assert!(!is_free(gate.compiling(Id::from_u128(2))).await);
+        held.pop();
+        assert!(is_free(gate.quick(of(2, 100))).await);
+        // Of an application one compiles.
+        let compiling = gate.compiling(Id::from_u128(1)).await?;
+        held.clear();
+        assert!(!is_free(gate.compiling(Id::from_u128(1))).await);
+        assert!(is_free(gate.compiling(Id::from_u128(2))).await);
+        assert!(
+            !is_free(gate.slow(of(1, 1))).await,
+            "its application's turn"
+        );
+        drop(compiling);
+        let slow = gate.slow(of(1, 1)).await?;
+        for other in [of(1, 1), of(1, 2), of(2, 3)] {
+            assert!(!is_free(gate.slow(other)).await, "there is one for all");
+        }
+        drop(slow);
+        assert!(is_free(gate.slow(of(2, 3))).await);
+        Ok(())
+    }
 }
