@@ -40,6 +40,8 @@ pub struct ServerLimits {
     pub header_bytes_max: usize,
     /// Time for a client to take the next bytes of an answer; it holds the memory of the answer.
     pub write_timeout: Duration,
+    /// Time for a client's handshake, where the server speaks TLS; it asks for nothing until then.
+    pub handshake_timeout: Duration,
 }
 
 impl Default for ServerLimits {
@@ -49,6 +51,7 @@ impl Default for ServerLimits {
             idle_timeout: Duration::from_secs(75),
             header_bytes_max: 64 * 1_024,
             write_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -174,11 +177,15 @@ impl Listener {
                 write_timeout: self.limits.write_timeout,
             };
             let tls = self.tls.clone();
+            let handshake_timeout = self.limits.handshake_timeout;
             connections.spawn(async move {
                 match tls {
                     None => conversation.hold(stream, service).await,
                     Some(tls) => {
-                        if let Some(stream) = conversation.begin(tls.accept(stream)).await {
+                        if let Some(stream) = conversation
+                            .begin(tls.accept(stream, handshake_timeout))
+                            .await
+                        {
                             conversation.hold(stream, service).await;
                         }
                     }

@@ -15,8 +15,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Time for a client's handshake.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// The first byte of a handshake (RFC 8446 5.1).
 const HANDSHAKE: u8 = 22;
 /// For whoever asks in plain HTTP.
@@ -105,10 +103,14 @@ impl Tls {
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
-    /// A client's connection, if it is one of TLS.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    /// A client's connection, if it is one of TLS and becomes one within `time`.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+        time: Duration,
+    ) -> Option<TlsStream<TcpStream>> {
         // Around the first byte too: who connects and says nothing holds a connection no longer.
-        let shaken = tokio::time::timeout(HANDSHAKE_TIME_MAX, self.shake(stream)).await;
+        let shaken = tokio::time::timeout(time, self.shake(stream)).await;
         shaken.ok().flatten()
     }
 

@@ -131,3 +131,55 @@ impl HttpBody for Watched {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Frames of a MiB without end, or nothing at all.
+    struct Sent {
+        is_silent: bool,
+        frames: Arc<AtomicUsize>,
+    }
+
+    const FRAME: usize = 1_024 * 1_024;
+
+    impl HttpBody for Sent {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            if self.is_silent {
+                return Poll::Pending;
+            }
+            self.frames.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; FRAME])))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_let_pass_than_its_bytes_and_its_time() {
+        for is_silent in [false, true] {
+            let frames = Arc::new(AtomicUsize::new(0));
+            let sent = Sent {
+                is_silent,
+                frames: frames.clone(),
+            };
+            let (request, unread) = Unread::of(Request::new(Body::new(sent)));
+            // Nobody reads it, and it is let go of behind the answer.
+            unread.unwrap().answered(StatusCode::NOT_FOUND);
+            drop(request);
+            tokio::time::sleep(TIME_MAX / 2).await;
+            assert_eq!(Arc::strong_count(&frames) > 1, is_silent, "it still waits");
+            tokio::time::sleep(TIME_MAX).await;
+            assert_eq!(Arc::strong_count(&frames), 1, "it is let go of");
+            let most = if is_silent { 0 } else { BYTES_MAX / FRAME + 1 };
+            assert_eq!(frames.load(Ordering::Relaxed), most);
+        }
+    }
+}

@@ -12,7 +12,8 @@ use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::Frame;
 use ipnet::IpNet;
-use postrider_api::{Connections, Listener, ServerLimits};
+use postrider_api::{Certificate, Connections, Listener, ServerLimits, Tls};
+use postrider_testkit::certificates::Authority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -232,5 +233,37 @@ async fn a_request_under_way_keeps_its_connection() -> std::io::Result<()> {
     slow.read_to_string(&mut answer).await?;
     assert!(answer.ends_with("true"), "{answer}");
     serving.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_begins_no_handshake_holds_no_connection() -> Result<(), Box<dyn std::error::Error>> {
+    let files = tempfile::tempdir()?;
+    let (certificate, key) = Authority::default().certified("localhost");
+    let (chain, own) = (files.path().join("chain.pem"), files.path().join("key.pem"));
+    std::fs::write(&chain, certificate)?;
+    std::fs::write(&own, key)?;
+    let limits = ServerLimits {
+        handshake_timeout: Duration::from_millis(50),
+        ..ServerLimits::default()
+    };
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await?;
+    let tls = Tls::new(Certificate::read(&chain, &own)?)?;
+    let listener = listener.with_tls(Some(tls));
+    let address = listener.address()?;
+    let stop = CancellationToken::new();
+    let served = TaskTracker::new();
+    served.spawn(listener.serve(Router::new(), stop.clone()));
+    // One says nothing, and one begins to.
+    for begins in [&b""[..], &[22, 3, 1]] {
+        let mut client = TcpStream::connect(address).await?;
+        client.write_all(begins).await?;
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(8), client.read_to_end(&mut said));
+        assert_eq!(ended.await??, 0, "it is closed without a word");
+    }
+    stop.cancel();
+    served.close();
+    served.wait().await;
     Ok(())
 }
