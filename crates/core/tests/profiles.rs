@@ -567,3 +567,21 @@ fn stripe_tries_test_events_three_times_over_hours_and_live_ones_for_days() {
         "{live:?}"
     );
 }
+
+#[test]
+fn a_schedule_has_so_many_steps_and_no_more() {
+    let built_in = include_str!("../../../profiles/standard.toml");
+    let start = built_in.find("[retry]").unwrap();
+    let end = start + 1 + built_in[start + 1..].find("\n[").unwrap();
+    let with = |key: &str, steps: u32| {
+        let steps: Vec<String> = (1..=steps).map(|step| format!("\"{step}s\"")).collect();
+        let retry = format!("[retry]\n{key} = [{}]\n", steps.join(", "));
+        format!("{}{retry}{}", &built_in[..start], &built_in[end..])
+    };
+    for key in ["delays", "offsets"] {
+        Profile::parse(&with(key, 64)).unwrap();
+        let mistakes = Profile::parse(&with(key, 65)).unwrap_err();
+        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        assert!(told[0].contains("more than 64 steps"), "{told:?}");
+    }
+}

@@ -331,9 +331,13 @@ fn refuse(requests: Vec<RequestEntry>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
     use std::sync::{Mutex, PoisonError};
+    use std::task::Poll;
 
     use postrider_core::Timestamp;
+    use postrider_core::delivery::DeliveryState;
     use postrider_core::limits::TRANSACTION_ROWS;
     use postrider_store::conformance::fixture::{World, by, world};
     use postrider_store::memory::MemoryStore;
@@ -419,5 +423,39 @@ mod tests {
             at <= 2 * TRANSACTION_ROWS + ENDPOINTS,
             "behind {at} of another's"
         );
+    }
+
+    /// Whoever has one more waits, and keeps the slot of its attempt: nothing of a record is ever refused.
+    #[tokio::test]
+    async fn records_beyond_what_may_wait_are_waited_for() {
+        let store = Arc::new(MemoryStore::new(1));
+        let world = world(&*store).await;
+        world.endpoint().await;
+        let published = world.publish(Timestamp::from_secs(1)).await;
+        let due = &published.deliveries[0];
+        let clocks = Clocks::new(Arc::new(SystemClock), Timestamp::default());
+        // Its task does not run.
+        let (journal, task) = journal(store.clone(), Arc::new(clocks), Arc::new(Metrics::new(0)));
+        let entry = || RecordEntry {
+            write: RecordWrite::Expiry(FinishDelivery {
+                delivery: due.delivery.id,
+                endpoint: due.delivery.endpoint,
+                state: DeliveryState::Cancelled,
+            }),
+            of: RecordedEntry {
+                due: due.clone(),
+                next: Next::Delivered,
+                keep_place: false,
+                past_lane: None,
+                turn: None,
+            },
+        };
+        for _ in 0..RECORDS_MAX {
+            journal.record(entry()).await;
+        }
+        let mut one_more = pin!(journal.record(entry()));
+        let taken = poll_fn(|context| Poll::Ready(one_more.as_mut().poll(context).is_ready()));
+        assert!(!taken.await);
+        drop(task);
     }
 }

@@ -103,5 +103,16 @@ mod tests {
         breaker.started(at(14));
         breaker.succeeded();
         assert_eq!(breaker.opens_at(at(15), 7), Some(at(15)));
+        for _ in 0..5 {
+            breaker.failed(at(20));
+        }
+        let mut now = 20;
+        for _ in 0..12 {
+            now += 60;
+            breaker.started(at(now));
+            breaker.failed(at(now));
+        }
+        let opens = breaker.opens_at(at(now), 0);
+        assert_eq!(opens, Some(at(now + 60)), "a minute at most");
     }
 }

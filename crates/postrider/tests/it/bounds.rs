@@ -3,7 +3,7 @@
 use postrider_testkit::{Behaviour, Receiver};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, id, text};
+use crate::support::{TestServer, http, id, text};
 
 /// More attempts than one answer shows.
 const ATTEMPTS: u64 = 31;
@@ -207,4 +207,55 @@ async fn a_tenant_has_so_many_unfinished_replays_and_no_more() {
             .await;
     }
     assert_eq!(server.call("POST", &path, all).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_long_id_of_a_request_is_not_kept() {
+    let server = TestServer::start().await;
+    let said = async |bytes: usize| {
+        let given = "r".repeat(bytes);
+        let headers = [("x-request-id", given.as_str())];
+        let reply = http(server.address, "GET", "/health", &headers, "").await;
+        reply.headers["x-request-id"] == given
+    };
+    assert!(said(128).await);
+    assert!(!said(129).await);
+}
+
+#[tokio::test]
+async fn statistics_tell_of_so_many_endpoints_and_how_many_more_there_are() {
+    const TOLD: usize = 250;
+    let server = TestServer::start().await;
+    let tenant = server.tenant("standard").await;
+    for _ in 0..=TOLD {
+        server.endpoint(&tenant, "http://127.0.0.1:9/").await;
+    }
+    server.publish(&tenant, "a", json!(1)).await;
+    let path = format!("/v1/tenants/{tenant}/statistics");
+    let statistics = server.good("GET", &path, Value::Null).await;
+    let told = statistics["byEndpoint"].as_array().unwrap().len();
+    assert_eq!(
+        (told, &statistics["moreEndpoints"]),
+        (TOLD, &json!(1)),
+        "{statistics}"
+    );
+}
+
+/// To find all that is wrong of what is large takes memory for each.
+#[tokio::test]
+async fn a_refusal_tells_so_many_mistakes_and_of_what_is_slow_one() {
+    let server = TestServer::start().await;
+    let application = server.application("shop", "standard").await;
+    let tenant = server.tenant_of(&application).await;
+    let put = format!("/v1/applications/{application}/event-types/a");
+    let schema = json!({ "items": { "allOf": vec![json!({ "type": "string" }); 20] } });
+    server.good("PUT", &put, json!({ "schema": schema })).await;
+    let events = format!("/v1/tenants/{tenant}/events");
+    for (values, told) in [(9, 5), (10_000, 1)] {
+        let event = json!({ "type": "a", "data": vec![1; values] });
+        let refused = server.call("POST", &events, event).await;
+        assert_eq!(refused.code(), "data_invalid", "{refused:?}");
+        let count = refused.text.matches("is not of type").count();
+        assert_eq!(count, told, "{values}: {refused:?}");
+    }
 }

@@ -253,12 +253,17 @@ async fn a_cell_that_hangs_keeps_nobody_from_the_others() {
 
 #[test]
 fn a_door_that_cannot_be_one_says_why() {
+    let many: Vec<_> = (0..129)
+        .map(|n| format!("http://10.0.0.1:{}", 8_000 + n))
+        .collect();
+    let many = many.join(",");
     for (name, value, why) in [
         (
             "POSTRIDER__CELLS__URLS",
             "10.0.0.1:8080",
             "must begin with http",
         ),
+        ("POSTRIDER__CELLS__URLS", &many, "128"),
         (
             "POSTRIDER__CELLS__CA_FILE",
             "/nowhere",

@@ -111,6 +111,10 @@ async fn an_event_comes_with_the_transaction_that_it_tells_of() {
         ("'shop', 'ada', '{\"type\": \"a\"}'", "data"),
         ("'shop', 'ada', 'a', null", "data"),
         (
+            "'shop', 'ada', 'a', json_build_object('n', repeat('x', 262144))::jsonb",
+            "256 KiB",
+        ),
+        (
             "'shop', 'ada', '{\"type\": \"a\", \"data\": 1, \"idempotencyKey\": 7}'",
             "a key",
         ),
