@@ -130,3 +130,44 @@ pub(crate) fn digest(
         body,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postrider_core::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_mail_tells_so_many_one_by_one_and_how_many_more_there_are() {
+        let notice = |kind| Notice {
+            id: Id::from_u128(1),
+            application: Id::from_u128(2),
+            tenant: Id::from_u128(3),
+            class: NoticeClass::Webhooks,
+            kind,
+            endpoint: Id::from_u128(4),
+            delivery: Id::from_u128(5),
+            event_type: "a".into(),
+            mode: Mode::Live,
+            url: "https://hooks.example/".to_owned(),
+            attempts: 3,
+            error: "answered 500".to_owned(),
+            at: Timestamp::default(),
+            in_app: false,
+            mail_due: true,
+            publish_due: false,
+            read_at: None,
+        };
+        let mut notices = vec![notice(NoticeKind::DeliveryFailed); TOLD_MAX + 5];
+        notices.extend(vec![notice(NoticeKind::EndpointDisabled); TOLD_MAX + 7]);
+        let mail = digest("ada", NoticeClass::Webhooks, &notices, &Names::new());
+        let count = |text: &str| mail.body.matches(text).count();
+        assert_eq!(count("hooks.example"), 2 * TOLD_MAX, "{}", mail.body);
+        assert_eq!(
+            (count("and 5 more"), count("and 7 more")),
+            (1, 1),
+            "{}",
+            mail.body
+        );
+    }
+}

@@ -236,13 +236,11 @@ pub(crate) struct Dot {
 
 /// Room that a label takes, in thousandths.
 const LABEL_WIDTH: u64 = 30;
-/// Attempts at most that are drawn: of more, the last.
-const DOTS_MAX: usize = 40;
 
-/// A delivery's attempts with the gaps between them to scale, and the next one when it is known.
-pub(crate) fn timeline(delivery: &Delivery, attempts: &[&Attempt], profile: &Profile) -> Vec<Dot> {
-    let drawn = &attempts[attempts.len().saturating_sub(DOTS_MAX)..];
-    let begin = if drawn.len() < attempts.len() {
+/// A delivery's last attempts with the gaps between them to scale, and the next one when it is known.
+pub(crate) fn timeline(delivery: &Delivery, drawn: &[&Attempt], profile: &Profile) -> Vec<Dot> {
+    let is_all = usize::try_from(delivery.attempts).is_ok_and(|made| made <= drawn.len());
+    let begin = if !is_all {
         drawn
             .first()
             .map_or(delivery.created_at, |first| first.started_at)
@@ -262,7 +260,7 @@ pub(crate) fn timeline(delivery: &Delivery, attempts: &[&Attempt], profile: &Pro
         .iter()
         .map(|attempt| {
             let class = profile.classify.class(&attempt.outcome);
-            let standing = Standing::of_attempt(class, after(delivery, attempts, attempt.number));
+            let standing = Standing::of_attempt(class, after(delivery, drawn, attempt.number));
             Dot {
                 x: place(attempt.started_at),
                 label: attempt.number.to_string(),

@@ -456,3 +456,38 @@ fn is_unsupported(error: &std::io::Error) -> bool {
 fn is_unsupported(_: &std::io::Error) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Of three the first two have two thirds of a second; of twenty each has a quarter, and the last what is left.
+    #[tokio::test(start_paused = true)]
+    async fn each_of_several_addresses_has_its_share_of_the_time() {
+        for (count, share) in [(3_u8, 2_000 / 3), (20, 250)] {
+            let addresses: Vec<IpAddr> = (1..=count).map(|n| [10, 0, 0, n].into()).collect();
+            let (began, tried) = (Instant::now(), Mutex::new(Vec::new()));
+            let hang = |_| {
+                tried.lock().unwrap().push(began.elapsed().as_millis());
+                std::future::pending()
+            };
+            let all = first_of(&addresses, hang);
+            assert!(
+                tokio::time::timeout(Duration::from_secs(60), all)
+                    .await
+                    .is_err()
+            );
+            let tried = tried.into_inner().unwrap();
+            assert_eq!(tried.len(), usize::from(count));
+            for pair in tried.windows(2) {
+                // The timer has whole milliseconds.
+                assert!(
+                    (share..share + 3).contains(&(pair[1] - pair[0])),
+                    "{tried:?}"
+                );
+            }
+        }
+    }
+}
