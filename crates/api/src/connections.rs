@@ -60,6 +60,8 @@ struct Places {
 #[derive(Debug, Default)]
 struct Network {
     taken: HashMap<u64, Arc<Use>>,
+    /// Of them, those that were asked to leave, and have nothing to end before.
+    leaving: usize,
     /// Until then it has nothing to give up.
     rests_until: Option<Instant>,
 }
@@ -68,6 +70,7 @@ struct Network {
 #[derive(Debug)]
 struct Use {
     connections: Arc<Shared>,
+    network: u128,
     /// Milliseconds from the beginning at which the last request had ended, and the last of its answer had left; or [`BUSY`].
     idle_since: AtomicU64,
     is_to_leave: CancellationToken,
@@ -119,7 +122,8 @@ impl Connections {
         // With the one that is to be had.
         let free = shared.permits.available_permits() + places.leaving + 1;
         let of = places.networks.entry(network).or_default();
-        if !is_proxy && of.taken.len() >= free {
+        // Those that leave are nobody's any more: counted here too, all would be asked to while none has left yet.
+        if !is_proxy && of.taken.len().saturating_sub(of.leaving) >= free {
             let asked = of.give_up(shared.now());
             places.leaving += asked;
             if asked == 0 {
@@ -128,6 +132,7 @@ impl Connections {
         }
         let connection = Arc::new(Use {
             connections: shared.clone(),
+            network,
             idle_since: AtomicU64::new(shared.now()),
             is_to_leave: CancellationToken::new(),
             is_leaving: AtomicBool::new(false),
@@ -137,7 +142,6 @@ impl Connections {
         of.taken.insert(number, connection.clone());
         Some(Place {
             number,
-            network,
             requests: Requests(connection),
             _permit: permit,
         })
@@ -174,6 +178,14 @@ impl Shared {
 }
 
 impl Places {
+    /// One that was asked to leave has left, or does not in this moment.
+    fn leaves_no_more(&mut self, network: u128) {
+        self.leaving = self.leaving.saturating_sub(1);
+        if let Some(of) = self.networks.get_mut(&network) {
+            of.leaving = of.leaving.saturating_sub(1);
+        }
+    }
+
     /// Asks up to `wanted` connections to leave on which nothing was asked since `latest`; says how many.
     fn take_back(&mut self, wanted: usize, latest: u64) -> usize {
         let networks: Vec<_> = self.networks.values().collect();
@@ -183,23 +195,30 @@ impl Places {
             let since = idle.last().map(|(since, _)| *since);
             since.map(|since| (count, Reverse(since), at))
         };
-        let counts = networks.iter().map(|of| of.taken.len());
+        let counts = networks
+            .iter()
+            .map(|of| of.taken.len().saturating_sub(of.leaving));
         let mut most: BinaryHeap<_> = counts
             .enumerate()
             .filter_map(|(at, count)| place(at, count, &idle[at]))
             .collect();
-        let mut asked = 0;
-        while asked < wanted
+        let mut asked = Vec::new();
+        while asked.len() < wanted
             && let Some((count, _, at)) = most.pop()
         {
             if let Some((_, of)) = idle[at].pop() {
                 of.ask();
-                asked += 1;
+                asked.push(of.network);
                 most.extend(place(at, count - 1, &idle[at]));
             }
         }
-        self.leaving += asked;
-        asked
+        self.leaving += asked.len();
+        for network in &asked {
+            if let Some(of) = self.networks.get_mut(network) {
+                of.leaving += 1;
+            }
+        }
+        asked.len()
     }
 }
 
@@ -230,6 +249,8 @@ impl Network {
             of.ask();
             asked += 1;
         }
+        drop(idle);
+        self.leaving += asked;
         if asked < wanted {
             self.rests_until = Some(Instant::now() + LOOK_EVERY);
         }
@@ -248,7 +269,6 @@ impl Use {
 #[derive(Debug)]
 pub(crate) struct Place {
     number: u64,
-    network: u128,
     requests: Requests,
     _permit: OwnedSemaphorePermit,
 }
@@ -283,14 +303,15 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.requests.0.connections.lock();
-        if self.requests.0.is_leaving.swap(false, Ordering::Relaxed) {
-            places.leaving = places.leaving.saturating_sub(1);
+        let connection = &self.requests.0;
+        let mut places = connection.connections.lock();
+        if connection.is_leaving.swap(false, Ordering::Relaxed) {
+            places.leaves_no_more(connection.network);
         }
-        if let Some(of) = places.networks.get_mut(&self.network) {
+        if let Some(of) = places.networks.get_mut(&connection.network) {
             of.taken.remove(&self.number);
             if of.taken.is_empty() {
-                places.networks.remove(&self.network);
+                places.networks.remove(&connection.network);
             }
         }
     }
@@ -325,7 +346,7 @@ impl Requests {
     fn leaves_no_more(&self) {
         if self.0.is_leaving.swap(false, Ordering::Relaxed) {
             let mut places = self.0.connections.lock();
-            places.leaving = places.leaving.saturating_sub(1);
+            places.leaves_no_more(self.0.network);
         }
     }
 }
@@ -366,4 +387,31 @@ impl<B: Body + Unpin> Body for Answer<B> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(BUSY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A busy server closes them late; it asked all of them to leave, one after the other, while none had left yet.
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_asked_to_leave_than_are_wanted_however_late_they_do() {
+        const MAX: usize = 64;
+        let connections = Connections::new(MAX, Arc::default());
+        let mut places = Vec::new();
+        for _ in 0..4 * MAX {
+            tokio::time::advance(LOOK_EVERY).await;
+            if let Ok(permit) = connections.0.permits.clone().try_acquire_owned() {
+                places.extend(connections.place(permit, IpAddr::from([10, 0, 0, 1])));
+            }
+        }
+        let asked = |place: &&Place| place.requests.0.is_to_leave.is_cancelled();
+        let leaving = places.iter().filter(asked).count();
+        let staying = places.len() - leaving;
+        // Half, but for the piece that is given up for the next.
+        assert!(staying >= MAX / 3, "{staying} of {}", places.len());
+        drop(places);
+        assert!(connections.0.lock().networks.is_empty());
+        assert_eq!((connections.open(), connections.0.lock().leaving), (0, 0));
+    }
 }

@@ -36,7 +36,7 @@ pub use metrics::{Exposition, Metrics, MetricsFormat, metrics_router};
 pub use problem::problem;
 use rate::Rates;
 pub use rate::RequestLimits;
-pub use server::{Listener, ServerLimits, arrived_from, peer};
+pub use server::{Listener, ServerLimits, answer, arrived_from, peer};
 pub use tls::{Certificate, CertificateError, Tls};
 
 /// Bounds and policies of HTTP that an operator sets.

@@ -159,14 +159,9 @@ impl Listener {
                 requests.begin();
                 request.extensions_mut().insert(Peer(peer));
                 let requests = requests.clone();
-                let (request, unread) = Unread::of(request.map(Body::new));
-                // A router is always ready.
-                let answer = router.clone().call(request);
+                let answer = answer(router.clone(), request);
                 async move {
                     let response = answer.await?;
-                    if let Some(unread) = unread {
-                        unread.answered(response.status());
-                    }
                     Ok::<_, Infallible>(response.map(|body| requests.answer(body)))
                 }
             });
@@ -197,6 +192,23 @@ impl Listener {
         // Until the last one let go of what it serves from: whoever opens the store next needs it free.
         connections.close();
         connections.wait().await;
+    }
+}
+
+/// Has a router answer a request. What it does not read of the body is let pass, so that the sender gets the answer.
+pub fn answer(
+    mut router: Router,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+    let (request, unread) = Unread::of(request.map(Body::new));
+    // A router is always ready.
+    let answer = router.call(request);
+    async move {
+        let response = answer.await?;
+        if let Some(unread) = unread {
+            unread.answered(response.status());
+        }
+        Ok(response)
     }
 }
 

@@ -8,8 +8,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper_util::service::TowerToHyperService;
 use postrider_api::{arrived_from, peer, problem};
 use postrider_core::Secret;
 use postrider_core::secret::constant_time_eq;
@@ -18,7 +19,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tower::util::MapRequest;
 use url::Url;
 
 use crate::leader::{Followers, Introduced};
@@ -233,11 +233,10 @@ impl Door {
 
     /// Answers what a follower's clients ask, until its link ends or this node leaves.
     async fn answer(&self, upgraded: Upgraded, router: Router) {
-        let service = MapRequest::new(router, |mut request: http::Request<_>| {
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
             restore(&mut request);
-            request
+            postrider_api::answer(router.clone(), request)
         });
-        let service = TowerToHyperService::new(service);
         let connection = link::taking().serve_connection(upgraded, service);
         tokio::pin!(connection);
         tokio::select! {
