@@ -82,7 +82,7 @@ pub use explain::{EXPLAINED_MAX, Explained};
 pub use keys::{KeyMade, KeyPatch, KeyRotation, KeyShown, NewKey};
 pub use notifications::NoticeQuery;
 pub use operator::{NodeStanding, Nodes, NodesStanding, Readiness, ensure_root_key, new_root_key};
-pub use reading::{nullable, read_id, strictly, typed, well_formed};
+pub use reading::{nullable, present, read_id, strictly, typed, well_formed};
 pub use refusal::{ErrorCode, Refusal, Result};
 pub use replays::{NewReplay, Replay};
 pub use retention::{RetentionPace, RetentionRound, RetentionRule, forget_what_is_old};

@@ -14,7 +14,10 @@ use serde_json::Value;
 use crate::refusal::{ErrorCode, Refusal, Result};
 
 /// For what may be left out of a change but not be null (RFC 7396: null takes away).
-pub(crate) fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+///
+/// # Errors
+/// When it does not read.
+pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)

@@ -10,7 +10,9 @@ use axum::routing::get;
 use http::StatusCode;
 use postrider_core::tenant::{Metadata, Tenant};
 use postrider_core::{Timestamp, id};
-use postrider_service::{self as service, ErrorCode, NewTenant, Refusal, TenantPatch, nullable};
+use postrider_service::{
+    self as service, ErrorCode, NewTenant, Refusal, TenantPatch, nullable, present,
+};
 use serde::{Deserialize, Serialize};
 
 use super::endpoints::is_name;
@@ -218,6 +220,7 @@ pub(super) async fn put(
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ApplicationPatchIn {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     uid: Option<Option<String>>,

@@ -13,7 +13,7 @@ use postrider_core::filter::{ContentFilter, WILDCARD};
 use postrider_core::tenant::Metadata;
 use postrider_core::{Timestamp, id};
 use postrider_service::{
-    self as service, EndpointPatch, ErrorCode, NewEndpoint, Refusal, nullable,
+    self as service, EndpointPatch, ErrorCode, NewEndpoint, Refusal, nullable, present,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -263,14 +263,17 @@ fn replaces(known: &Endpoint, to: Option<&Value>) -> bool {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointPatchIn {
+    #[serde(default, deserialize_with = "present")]
     url: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     uid: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
     description: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     rate_limit: Option<Option<u32>>,
     #[serde(default, deserialize_with = "nullable")]
     throttle_rate: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "present")]
     disabled: Option<bool>,
     #[serde(default, deserialize_with = "nullable")]
     filter_types: Option<Option<Vec<String>>>,

@@ -9,7 +9,9 @@ use axum::routing::get;
 use http::StatusCode;
 use postrider_core::Timestamp;
 use postrider_core::tenant::EventType;
-use postrider_service::{self as service, EventTypeListed, NewEventType, Refusal, nullable};
+use postrider_service::{
+    self as service, EventTypeListed, NewEventType, Refusal, nullable, present,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -264,8 +266,11 @@ pub(super) async fn put(
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventTypePatch {
+    #[serde(default, deserialize_with = "present")]
     description: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     archived: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
     deprecated: Option<bool>,
     #[serde(default, deserialize_with = "nullable")]
     schemas: Option<Option<Map<String, Value>>>,

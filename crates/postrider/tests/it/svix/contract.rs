@@ -266,6 +266,8 @@ impl Walk<'_> {
         self.refused("POST /app", &[], json!({ "name": "x", "uid": "bob" }))
             .await;
         self.refused("GET /app/{}", &["nobody"], Value::Null).await;
+        self.refused("PATCH /app/{}", &["new"], json!({ "name": null }))
+            .await;
         self.done("DELETE /app/{}", &["new"], Value::Null).await;
     }
 
@@ -287,6 +289,10 @@ impl Walk<'_> {
             let is_since_then = put.await["createdAt"] == made["createdAt"];
             assert_eq!(is_since_then, name == "a.b", "{name}");
         }
+        for member in ["description", "archived", "deprecated"] {
+            self.refused("PATCH /event-type/{}", &["a.b"], json!({ member: null }))
+                .await;
+        }
         self.refused("GET /event-type/{}", &["x.y"], Value::Null)
             .await;
         self.done("DELETE /event-type/{}", &["c.d"], Value::Null)
@@ -306,6 +312,10 @@ impl Walk<'_> {
             .await;
         let one = ["ada", "second"];
         self.done(&format!("GET {of}"), &one, Value::Null).await;
+        for member in ["url", "description", "disabled"] {
+            self.refused(&format!("PATCH {of}"), &one, json!({ member: null }))
+                .await;
+        }
         let patch = json!({ "disabled": false, "channels": null });
         self.done(&format!("PATCH {of}"), &one, patch).await;
         for uid in ["second", "third"] {
