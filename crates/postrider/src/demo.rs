@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::interrupt::Interrupt;
 use postrider_core::Secret;
 use stage::{Stage, say};
 use verify::Method;
@@ -174,8 +175,9 @@ pub async fn run(stay: bool) -> anyhow::Result<()> {
         let link = client
             .post(&path, &json!({ "name": "ada@example.com" }))
             .await?;
+        let interrupt = Interrupt::listen()?;
         stage.invite(&vignetim, &id, link["url"].as_str().unwrap_or_default());
-        tokio::signal::ctrl_c().await?;
+        interrupt.pressed().await;
     } else {
         say(
             "\nNext: `postrider demo --stay` keeps all this running, with links to its pages; `postrider serve --dev` starts your own server.",

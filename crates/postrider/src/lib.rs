@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 mod descriptors;
 pub mod doctor;
+mod interrupt;
 pub mod listen;
 mod log;
 pub mod master_key;

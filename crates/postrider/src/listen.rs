@@ -10,6 +10,7 @@ use http::StatusCode;
 use postrider_core::profile::Profile;
 use postrider_engine::{Clock, SystemClock};
 
+use crate::interrupt::Interrupt;
 use crate::output::line;
 use crate::{receiver, verify};
 
@@ -56,8 +57,10 @@ pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
                 args.listen
             )
         })?;
+    // Before anybody knows that it is there.
+    let interrupt = Interrupt::listen()?;
     greet(address, &name, verifies);
-    tokio::signal::ctrl_c().await?;
+    interrupt.pressed().await;
     Ok(())
 }
 
