@@ -137,7 +137,7 @@ pub enum CaughtVerdict {
 }
 
 struct Catcher {
-    _place: Grant,
+    place: Grant,
     tenant: Id<id::Tenant>,
     mode: Mode,
     made_at: Timestamp,
@@ -216,20 +216,23 @@ impl Catchers {
         catchers.retain(|_, catcher| !catcher.is_over(now));
         let is_alike = |it: &Catcher| it.tenant == tenant && it.mode == mode;
         let of_tenant = catchers.iter().filter(|(_, it)| is_alike(it));
-        // Before all are counted: its own place may be the last that there is.
+        // Its place is the new one's: there may be no other.
+        let mut ended = None;
         if of_tenant.clone().count() >= CATCHERS_OF_TENANT_MAX {
             let oldest = of_tenant.min_by_key(|(_, catcher)| catcher.begun);
-            if let Some(oldest) = oldest.map(|(code, _)| code.clone()) {
-                catchers.remove(&oldest);
-            }
+            ended = oldest
+                .map(|(code, _)| code.clone())
+                .and_then(|oldest| catchers.remove(&oldest));
         }
-        let place = self.places.take(application.as_u128(), 1).ok_or_else(|| {
+        let place = ended.map(|ended| ended.place);
+        let place = place.or_else(|| self.places.take(application.as_u128(), 1));
+        let place = place.ok_or_else(|| {
             let detail = "this application has as many as one may, of those that this server keeps; try again later";
             Refusal::new(ErrorCode::Overloaded, detail)
         })?;
         let code = hex(&random::bytes(CODE_BYTES));
         let catcher = Catcher {
-            _place: place,
+            place,
             tenant,
             mode,
             made_at,

@@ -14,7 +14,7 @@ use postrider_core::tenant::Mode;
 use postrider_core::{Id, Timestamp, id};
 use postrider_engine::PublishError;
 use postrider_store::{
-    DueNotices, Idempotency, MailAudience, NewEvent, NoticeChannel, StoreError, Target,
+    DueNotices, Idempotency, MailAudience, NewEvent, NoticeChannel, Rule, StoreError, Target,
 };
 use serde_json::json;
 
@@ -163,6 +163,12 @@ impl Settled {
     fn add(&mut self, notice: Id<id::Notice>, published: std::result::Result<(), NotPublished>) {
         match published {
             Ok(()) => self.settled.push(notice),
+            // It passes by itself.
+            Err(
+                error @ NotPublished::Engine(PublishError::Store(StoreError::Conflict {
+                    rule: Rule::ShareStored,
+                })),
+            ) => self.failed = Some(error),
             // Its tenant is gone, or it was published before: nothing more to do.
             Err(NotPublished::Engine(PublishError::Store(
                 StoreError::NotFound { .. } | StoreError::Conflict { .. },

@@ -256,6 +256,7 @@ impl Tx {
         let run = |tx: &Self, sql| tx.connection.execute_batch(sql).map_err(aborted);
         run(self, "savepoint one")?;
         let so_far = (self.pieces.so_far(), self.outcomes.len());
+        let noted = self.shares.so_far();
         let written = catch_unwind(AssertUnwindSafe(|| {
             let written = write(self)?;
             // What is only queued could fail where nobody knows any more whose it is.
@@ -273,6 +274,7 @@ impl Tx {
             self.fanout.undo();
             self.pieces.undo(so_far.0);
             self.outcomes.truncate(so_far.1);
+            self.shares.undo(noted);
             if let Err(lost) = self.connection.roll_back_to("one") {
                 // The whole transaction is undone, as SQLite does when the disk is full: that is why, and tells more.
                 let of_all = written.err().filter(|error| !is_of_one(error));

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::postgres::Ownership;
 use crate::sql::{Connection, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::open::{DataDirectory, Mark, set_mark, used_bytes};
+use crate::sqlite::open::{DataDirectory, Mark, freed_bytes, set_mark, used_bytes};
 
 /// Room on the disk that is kept for events and records.
 const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
@@ -107,7 +107,9 @@ impl Home {
             return Ok(None);
         };
         let Some(max) = max_bytes else {
-            return Ok(directory.free_bytes());
+            // What was freed in the file is used before it grows.
+            let freed = freed_bytes(connection).map_err(|error| aborted(error.into()))?;
+            return Ok(directory.free_bytes().map(|free| free + freed));
         };
         let used = used_bytes(connection).map_err(|error| aborted(error.into()))?;
         Ok(Some(max.saturating_sub(used)))

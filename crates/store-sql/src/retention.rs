@@ -224,6 +224,17 @@ impl Reader {
 }
 
 impl Piece {
+    /// The last event, where some of its deliveries are for the next piece.
+    fn cut(&self) -> Option<i64> {
+        match self {
+            Self::Events(events) => {
+                let last = events.last().filter(|old| !old.is_over);
+                last.map(|old| old.event)
+            }
+            Self::Rows(_) => None,
+        }
+    }
+
     /// What it has, one by one.
     fn apart(&self) -> Vec<Self> {
         match self {
@@ -374,9 +385,10 @@ impl Retention for SqlStore {
         let keep = keep.clone();
         let find = move |reader: &Reader| {
             let ((piece, last), damaged) = reader.old(&keep, from, PIECE_ROWS)?;
-            Ok((piece, last.map(|last| reader.id_of(last)), damaged))
+            let cut = piece.cut().map(|event| reader.id_of(event));
+            Ok((piece, last.map(|last| reader.id_of(last)), cut, damaged))
         };
-        let (piece, last, damaged) = self.chores.read(find).await?;
+        let (piece, mut last, cut, damaged) = self.chores.read(find).await?;
         let is_last = last.is_none();
         // The writer is asked for nothing, but for the segments at the end.
         if piece.is_nothing() && !is_last {
@@ -390,12 +402,19 @@ impl Retention for SqlStore {
         let whole = piece.clone();
         let forget = move |tx: &mut Tx| tx.forget(what, &whole, latest).map_err(aborted);
         let (mut pruned, is_all) = match self.writer.call(forget).await {
-            Err(error) if is_of_a_page(&error) => self.forget_apart(from, &piece, latest).await?,
+            Err(error) if is_of_a_page(&error) => {
+                // The rest of an event whose deliveries do not go would be the next piece again and again.
+                last = cut.or(last);
+                self.forget_apart(from, &piece, latest).await?
+            }
             forgotten => forgotten?,
         };
         if is_last && what == Aged::Events {
             let forget = |tx: &mut Tx| tx.forget_segments().map_err(aborted);
-            self.writer.call(forget).await?;
+            match self.writer.call(forget).await {
+                Err(error) if is_of_a_page(&error) => pruned.damaged += 1,
+                forgotten => forgotten?,
+            }
         }
         pruned.damaged += damaged;
         // The rest of a piece with very many attempts goes in the next.

@@ -32,9 +32,16 @@ pub(crate) struct Shares {
     halves: [Half; 2],
     began: Option<Instant>,
     /// When it was found; none when nobody tells.
-    room: Option<(Instant, Option<u64>)>,
+    found: Option<(Instant, Option<Found>)>,
     /// What a transaction has written that is not committed yet.
     noted: Vec<(u128, Stored)>,
+}
+
+/// Bytes that can be stored beside what is there, and that all that is there takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) room: u64,
+    pub(crate) used: u64,
 }
 
 /// Bytes that were stored.
@@ -48,6 +55,8 @@ pub(crate) struct Stored {
 
 #[derive(Debug, Default)]
 struct Half {
+    /// What all that is stored took when it began, as far as that is known.
+    used: Option<u64>,
     all: Stored,
     accounts: HashMap<u128, Stored>,
 }
@@ -89,20 +98,29 @@ fn total(stored: impl Iterator<Item = Stored>) -> Stored {
 
 impl Shares {
     /// Finds out what room there is, where that was a while ago.
-    pub(crate) fn look(&mut self, now: Instant, room: impl FnOnce() -> Option<u64>) {
-        if self.room.is_none_or(|(at, _)| now - at >= ROOM_KNOWN) {
-            self.room = Some((now, room()));
+    pub(crate) fn look(&mut self, now: Instant, find: impl FnOnce() -> Option<Found>) {
+        if self.found.is_none_or(|(at, _)| now - at >= ROOM_KNOWN) {
+            self.found = Some((now, find()));
         }
-        if self.began.is_none_or(|began| now - began >= COUNTED) {
+        let lasted = self.began.map(|began| now - began);
+        if lasted.is_none_or(|lasted| lasted >= COUNTED) {
             self.began = Some(now);
             self.halves.swap(0, 1);
-            self.halves[0] = Half::default();
+            let found = self.found.and_then(|(_, found)| found);
+            self.halves[0] = Half {
+                used: found.map(|found| found.used),
+                ..Half::default()
+            };
+            // Nothing was written meanwhile.
+            if lasted.is_none_or(|lasted| lasted >= 2 * COUNTED) {
+                self.halves[1] = Half::default();
+            }
         }
     }
 
     /// Whether the account may store so many bytes more.
     pub(crate) fn may(&self, account: u128, more: usize) -> bool {
-        let Some((_, Some(room))) = self.room else {
+        let Some((_, Some(Found { room, used }))) = self.found else {
             return true;
         };
         let all = total(self.halves.iter().map(|half| half.all));
@@ -112,20 +130,25 @@ impl Shares {
             return true;
         }
         let own = total(self.halves.iter().map(|half| half.of(account)));
-        own.sum() + more <= room || own.events == all.events
+        // What retention and deletions freed meanwhile: where as much goes as comes, nobody fills anything.
+        let before = self.halves[1].used.or(self.halves[0].used).unwrap_or(used);
+        let freed = all.sum().saturating_sub(used.saturating_sub(before));
+        own.sum() + more <= room + freed || own.events == all.events
     }
 
     /// Notes what a transaction writes.
     pub(crate) fn note(&mut self, account: u128, stored: Stored) {
-        match self.noted.last_mut() {
-            Some((last, noted)) if *last == account => *noted += stored,
-            _ => self.noted.push((account, stored)),
-        }
+        self.noted.push((account, stored));
     }
 
-    /// The transaction that wrote what was noted is not committed.
-    pub(crate) fn undo(&mut self) {
-        self.noted.clear();
+    /// How many notes there are.
+    pub(crate) fn so_far(&self) -> usize {
+        self.noted.len()
+    }
+
+    /// What was noted behind so many notes is undone.
+    pub(crate) fn undo(&mut self, so_far: usize) {
+        self.noted.truncate(so_far);
     }
 
     /// It is.
@@ -174,34 +197,52 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_stores_all_it_can_has_half_and_a_day_later_goes_on() {
         let mut shares = Shares::default();
-        let look = |shares: &mut Shares, free: u64| shares.look(Instant::now(), || Some(free));
+        let look = |shares: &mut Shares, room: u64, used: u64| {
+            shares.look(Instant::now(), || Some(Found { room, used }));
+        };
+        look(&mut shares, 1_000, 0);
         store(&mut shares, 2, 1);
         let mut stored = 1;
         for _ in 0..1_000 {
             tokio::time::advance(ROOM_KNOWN).await;
-            look(&mut shares, 1_000 - stored);
+            look(&mut shares, 1_000 - stored, stored);
             if shares.may(1, 10) {
                 store(&mut shares, 1, 10);
                 stored += 10;
             }
         }
+        // As much goes as came: there is as much room as before, and nobody fills it.
+        let mut steady = Shares::default();
+        look(&mut steady, 100, 9_900);
+        store(&mut steady, 2, 1);
+        for _ in 0..100 {
+            tokio::time::advance(ROOM_KNOWN).await;
+            look(&mut steady, 100, 9_900);
+            assert!(steady.may(1, 10));
+            store(&mut steady, 1, 10);
+        }
         assert_eq!(stored, 1 + 500, "half of a thousand, in pieces of ten");
         assert!(shares.may(2, 100), "another has what is left");
         for _ in 0..2 {
             tokio::time::advance(COUNTED).await;
-            look(&mut shares, 1_000 - stored);
+            look(&mut shares, 1_000 - stored, stored);
         }
         assert!(shares.may(1, 10), "what it stored then was long ago");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_is_alone_may_have_all_and_what_is_undone_does_not_count() {
         let mut shares = Shares::default();
-        shares.look(Instant::now(), || Some(100));
+        let look = async |shares: &mut Shares, used: u64| {
+            tokio::time::advance(ROOM_KNOWN).await;
+            shares.look(Instant::now(), || Some(Found { room: 100, used }));
+        };
+        look(&mut shares, 0).await;
         store(&mut shares, 1, 90);
+        look(&mut shares, 90).await;
         assert!(shares.may(1, 1_000), "the disk itself says when it is full");
         shares.note(2, of_event(500));
-        shares.undo();
+        shares.undo(0);
         shares.settle();
         assert!(shares.may(1, 1_000));
         let changes = Stored {
@@ -210,9 +251,11 @@ mod tests {
         };
         shares.note(3, changes);
         shares.settle();
+        look(&mut shares, 91).await;
         assert!(shares.may(1, 1_000), "nobody else's events come");
         assert!(!shares.may(3, 100), "but who changes leaves room for them");
         store(&mut shares, 2, 1);
+        look(&mut shares, 92).await;
         assert!(!shares.may(1, 11));
         assert!(shares.may(1, 10));
     }

@@ -133,7 +133,7 @@ impl Tx {
 impl Users for SqlStore {
     async fn create_user(&self, user: User, max: u32, by: Actor) -> Result<(), StoreError> {
         self.writer
-            .change(by.account, move |tx| tx.create_user(&user, max, &by))
+            .make(by.account, move |tx| tx.create_user(&user, max, &by))
             .await
     }
 

@@ -102,7 +102,7 @@ impl Tx {
         }
         self.insert_event(event, application, tenant, addressee_number(new.target))
             .map_err(aborted)?;
-        let stored = event_bytes(event, deliveries.len());
+        let stored = event_bytes(event, rows);
         self.shares.note(event.tenant.as_u128(), of_event(stored));
         let count = u32::try_from(deliveries.len()).unwrap_or(u32::MAX);
         if let Some(idempotency) = &new.idempotency {

@@ -26,7 +26,7 @@ use crate::outcomes::Counted;
 use crate::pieces::Pieces;
 use crate::postgres;
 use crate::segments::{Segments, Unentered, indexed_until};
-use crate::shares::{Shares, Stored};
+use crate::shares::{Found, Shares, Stored};
 use crate::sql::{Connection, SqlResult};
 use crate::sqlite::checkpoint::Checkpointer;
 
@@ -237,7 +237,6 @@ impl Writer {
     ) -> Result<T, StoreError> {
         self.call_by(account, move |tx| {
             tx.must_have_reserve()?;
-            tx.must_have_share(account, 0)?;
             let before = tx.home.used(&tx.connection)?;
             let changed = change(tx)?;
             let after = tx.home.used(&tx.connection)?;
@@ -247,6 +246,19 @@ impl Writer {
             };
             tx.shares.note(account, stored);
             Ok(changed)
+        })
+        .await
+    }
+
+    /// The same for one that makes something: whoever has stored too much of late may change what is there, and come in.
+    pub(crate) async fn make<T: Send + 'static>(
+        &self,
+        account: u128,
+        make: impl FnOnce(&mut Tx) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.change(account, move |tx| {
+            tx.must_have_share(account, 0)?;
+            make(tx)
         })
         .await
     }
@@ -364,8 +376,12 @@ impl Tx {
             let detail = "the database waits for no standby any more (synchronous_standby_names), and store.require_sync_standby is set".to_owned();
             return Err(StoreError::Unavailable { detail });
         }
-        let room = || self.home.room(&self.connection).unwrap_or_default();
-        self.shares.look(Instant::now(), room);
+        let found = || {
+            let room = self.home.room(&self.connection).ok()??;
+            let used = self.home.used(&self.connection).ok()?;
+            Some(Found { room, used })
+        };
+        self.shares.look(Instant::now(), found);
         self.connection.begin().map_err(aborted)?;
         let changed = change(self)
             .and_then(|value| self.note_ahead().map(|()| value))
@@ -483,7 +499,7 @@ impl Tx {
         // What the cache learned inside the transaction did not happen.
         self.fanout.undo();
         self.pieces.undo(0);
-        self.shares.undo();
+        self.shares.undo(0);
         self.moving.clear();
         self.outcomes.clear();
         // It may be undone, so it is noted again.

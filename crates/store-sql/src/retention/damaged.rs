@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postrider_core::Timestamp;
-use postrider_store::{Keep, PruneFrom, Pruned, StoreError};
+use postrider_store::{Aged, Keep, PruneFrom, Pruned, StoreError};
 
 use super::{LOOK_ROWS, Looked, Piece, key_of, table_of};
 use crate::SqlStore;
@@ -30,13 +30,19 @@ impl Reader {
             }
         }
         let latest = keep.latest().max(keep.audit_before);
-        let behind = self.behind(table_of(from.what), key_of(from), latest);
+        // Of those that are looked at: all others would be passed over one by one.
+        let rows = match from.what {
+            Aged::Endpoints => "endpoint where deleted = 1",
+            Aged::Tasks => "task where finished_at is not null",
+            what => &format!("{} where true", table_of(what)),
+        };
+        let behind = self.behind(rows, key_of(from), latest);
         Ok(((Piece::Rows(Vec::new()), behind.map_err(reading)?), 1))
     }
 
     /// The key of the row behind `after`, or before the first behind it that can be found; none if there is none.
-    fn behind(&self, table: &str, after: i64, latest: Timestamp) -> SqlResult<Option<i64>> {
-        let sql = format!("select id from {table} where id > ?1 order by id limit 1");
+    fn behind(&self, rows: &str, after: i64, latest: Timestamp) -> SqlResult<Option<i64>> {
+        let sql = format!("select id from {rows} and id > ?1 order by id limit 1");
         // Damage reads as none inside.
         let find = |after: i64| {
             let mut statement = self.connection.prepare_cached(&sql)?;

@@ -23,7 +23,7 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(by.account, move |tx| {
+            .make(by.account, move |tx| {
                 tx.create_application(&application, &by)
             })
             .await
@@ -57,7 +57,7 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(by.account, move |tx| {
+            .make(by.account, move |tx| {
                 tx.create_tenant(&tenant, &profile, &by)
             })
             .await
@@ -109,7 +109,7 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<EventType, StoreError> {
         self.writer
-            .change(by.account, move |tx| {
+            .make(by.account, move |tx| {
                 tx.put_event_type(event_type, seen.as_ref(), max, &by)
             })
             .await
@@ -167,7 +167,7 @@ impl Catalogue for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(by.account, move |tx| {
+            .make(by.account, move |tx| {
                 tx.create_endpoint(&endpoint, max, &by)
             })
             .await

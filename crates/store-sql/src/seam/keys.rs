@@ -19,7 +19,7 @@ impl Keys for SqlStore {
         by: Actor,
     ) -> Result<(), StoreError> {
         self.writer
-            .change(by.account, move |tx| {
+            .make(by.account, move |tx| {
                 tx.create_key(&key, endpoint.as_ref(), max, &by)
             })
             .await

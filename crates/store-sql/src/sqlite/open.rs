@@ -416,13 +416,21 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 
 /// Bytes that are in use, of the file's.
 pub(crate) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let count = |name: &str| {
-        let value = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        value.map(i64::unsigned_abs)
-    };
+    let pages = pages(connection, "page_count")?;
     // Free pages are used again before the file grows.
-    let pages = count("page_count")?.saturating_sub(count("freelist_count")?);
+    let bytes = pages.saturating_mul(PAGE_SIZE.into());
+    Ok(bytes.saturating_sub(freed_bytes(connection)?))
+}
+
+/// Bytes of the file that nothing is in any more.
+pub(crate) fn freed_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages = pages(connection, "freelist_count")?;
     Ok(pages.saturating_mul(PAGE_SIZE.into()))
+}
+
+fn pages(connection: &Connection, which: &str) -> rusqlite::Result<u64> {
+    let value = connection.pragma_query_value(None, which, |row| row.get::<_, i64>(0));
+    value.map(i64::unsigned_abs)
 }
 
 /// Refuses what is no database of ours, or of a newer version.
